@@ -1,0 +1,132 @@
+"""Coupling layers: change one part of the input by a function of the other (NICE §3.2, RealNVP §3.2)."""
+
+import torch
+from torch import Tensor, nn
+
+from flows.bijections.base import Bijection, Example, Mapped
+from flows.bijections.partition import Checkerboard, Halves, OddEven, Partition
+from flows.bijections.scales import LearnedTanh, Scale, Sigmoid, TwoSided
+from flows.numerics import sum_per_example, zero_log_det
+
+
+class AdditiveCoupling(Bijection):
+    """kept' = kept, changed' = changed + t(kept); log|det| = 0 (NICE equation 9).
+
+    Args:
+        partition: what is kept and what is changed.
+        network: t; takes (kept, context) and returns a tensor of the shape of `changed`.
+    """
+
+    constant_log_det = True
+
+    def __init__(self, partition: Partition, network: nn.Module):
+        super().__init__()
+        self.partition = partition
+        self.network = network
+
+    def shift(self, kept: Tensor, context: Tensor | None) -> Tensor:
+        """t(kept), in the dtype of `kept` also where the network ran in bf16."""
+        return self.partition.restrict(self.network(kept, context).to(kept.dtype))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
+        kept, changed = self.partition.split(x)
+        return self.partition.merge(kept, changed + self.shift(kept, context)), zero_log_det(x)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
+        kept, changed = self.partition.split(z)
+        return self.partition.merge(kept, changed - self.shift(kept, context)), zero_log_det(z)
+
+    @classmethod
+    def examples(cls) -> dict[str, Example]:
+        return {
+            "vector, odd–even": Example(cls(OddEven(), _Toy(3, 3)), (6,)),
+            "vector, even kept": Example(cls(OddEven(keep_odd=False), _Toy(4, 3)), (7,)),
+            "image, first half": Example(cls(Halves(), _Toy(1, 2)), (3, 2, 2)),
+            "image, second half": Example(cls(Halves(keep_first=False), _Toy(2, 1)), (3, 2, 2)),
+            "with context": Example(cls(Halves(), _Toy(3, 2)), (4, 2, 2), context_shape=(1, 2, 2)),
+        }
+
+
+class AffineCoupling(Bijection):
+    """kept' = kept, changed' = changed·s(kept) + t(kept); log|det| = Σ log s (RealNVP equations 7, 8).
+
+    With `shift_first`, changed' = (changed + t)·s, as Glow's and RealNVP's released codes have it.
+
+    Args:
+        partition: what is kept and what is changed.
+        network: takes (kept, context) and returns twice the channels of `changed`.
+        scale: turns the raw half of the output into log s.
+        shift_first: see above.
+        interleaved: shift and raw scale are the even and odd output channels (Glow's released code);
+            otherwise the first and the second half.
+    """
+
+    def __init__(
+        self,
+        partition: Partition,
+        network: nn.Module,
+        scale: Scale,
+        shift_first: bool = False,
+        interleaved: bool = False,
+    ):
+        super().__init__()
+        self.partition = partition
+        self.network = network
+        self.scale = scale
+        self.shift_first = shift_first
+        self.interleaved = interleaved
+
+    def shift_and_log_scale(self, kept: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(t, log s), in the dtype of `kept` also where the network ran in bf16."""
+        output = self.network(kept, context).to(kept.dtype)
+        shift, raw = (output[:, 0::2], output[:, 1::2]) if self.interleaved else output.chunk(2, 1)
+        return self.partition.restrict(shift), self.partition.restrict(self.scale(raw))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
+        kept, changed = self.partition.split(x)
+        shift, log_scale = self.shift_and_log_scale(kept, context)
+        if self.shift_first:
+            changed = (changed + shift) * log_scale.exp()
+        else:
+            changed = changed * log_scale.exp() + shift
+        return self.partition.merge(kept, changed), sum_per_example(log_scale)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
+        kept, changed = self.partition.split(z)
+        shift, log_scale = self.shift_and_log_scale(kept, context)
+        if self.shift_first:
+            changed = changed * (-log_scale).exp() - shift
+        else:
+            changed = (changed - shift) * (-log_scale).exp()
+        return self.partition.merge(kept, changed), -sum_per_example(log_scale)
+
+    @classmethod
+    def examples(cls) -> dict[str, Example]:
+        board = Checkerboard((2, 4), keep_even=False)
+        halves, second = Halves(), Halves(keep_first=False)
+        return {
+            "vector, two-sided": Example(cls(OddEven(), _Toy(2, 6), TwoSided()), (5,)),
+            "image, sigmoid, shift first, interleaved": Example(
+                cls(halves, _Toy(2, 4), Sigmoid(), shift_first=True, interleaved=True), (4, 2, 2)
+            ),
+            "image, second half, tanh": Example(cls(second, _Toy(2, 2), LearnedTanh(0.7)), (3, 2, 2)),
+            "checkerboard": Example(cls(board, _Toy(2, 4), TwoSided(), shift_first=True), (2, 2, 4)),
+            "with context": Example(
+                cls(halves, _Toy(3, 4), TwoSided()), (4, 2, 2), context_shape=(1, 2, 2)
+            ),
+        }
+
+
+class _Toy(nn.Module):
+    """A conditioner for the examples: one linear map per pixel and a tanh, far from the identity."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs))
+        self.bias = nn.Parameter(torch.randn(outputs))
+
+    def forward(self, kept: Tensor, context: Tensor | None) -> Tensor:
+        if context is not None:
+            kept = torch.cat([kept, context], 1)
+        mixed = torch.einsum("oi,bi...->bo...", self.weight, kept)
+        return torch.tanh(mixed + self.bias.view(-1, *[1] * (kept.dim() - 2)))

@@ -1,0 +1,73 @@
+"""Dequantisation: from bytes to a point of their bin, the one step that is not a bijection.
+
+For a density p on [0, 1]^D and noise u ~ q(u | image) within the bin, the probability of an 8-bit image is
+bounded by log P(image) ≥ log p(x) − log q(x | image) (Theis et al. 2016; Ho et al. 2019, equation 12).
+A dequantiser returns x and log q; the way back is floor, exact for every u.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from flows.bijections.base import Bijection, Mapped
+from flows.images import bin_index, to_unit
+from flows.numerics import normal_rows, sum_per_example, uniform_rows
+
+
+class Dequantiser(nn.Module, ABC):
+    """Draws a point within the bin of every byte.
+
+    Args:
+        bins: number of bins on [0, 1]; see `flows.images`.
+    """
+
+    def __init__(self, bins: int = 256):
+        super().__init__()
+        self.bins = bins
+
+    @abstractmethod
+    def forward(self, images: Tensor, seed: int, keys: Sequence[int], dtype: torch.dtype) -> Mapped:
+        """uint8 (batch, C, H, W) to (x, log_q): x floats in [0, 1], log_q (batch,) nats.
+
+        The noise of an image depends on `seed` and on its key alone.
+        """
+
+    def place(self, images: Tensor, u: Tensor) -> Tensor:
+        """x = (bin + u) / bins for u in [0, 1)."""
+        return (bin_index(images, self.bins).to(u.dtype) + u) / self.bins
+
+
+class UniformDequantiser(Dequantiser):
+    """u uniform on [0, 1): log q = D·log(bins)."""
+
+    def forward(self, images: Tensor, seed: int, keys: Sequence[int], dtype: torch.dtype) -> Mapped:
+        like = torch.empty(0, dtype=dtype, device=images.device)
+        u = uniform_rows(seed, keys, images.shape[1:], like)
+        log_q = u.new_full((len(u),), u[0].numel() * math.log(self.bins))
+        return self.place(images, u), log_q
+
+
+class VariationalDequantiser(Dequantiser):
+    """u = flow(ε; image), ε ~ N(0, 1): a learned q (Flow++, Ho et al. 2019, section 3.1).
+
+    Args:
+        flow: a bijection from ℝ^(C,H,W) to (0, 1)^(C,H,W); its context is the image in [−½, ½].
+        bins: see `Dequantiser`.
+    """
+
+    def __init__(self, flow: Bijection, bins: int = 256):
+        super().__init__(bins)
+        self.flow = flow
+
+    def forward(self, images: Tensor, seed: int, keys: Sequence[int], dtype: torch.dtype) -> Mapped:
+        like = torch.empty(0, dtype=dtype, device=images.device)
+        epsilon = normal_rows(seed, keys, images.shape[1:], like)
+        log_normal = sum_per_example(-0.5 * (epsilon.square() + math.log(2 * math.pi)))
+        u, log_det = self.flow(epsilon, to_unit(images, self.bins, dtype) - 0.5)
+        # A sigmoid may round to 1, which is the next bin; the largest float below 1 is not.
+        u = u.clamp(max=1 - torch.finfo(dtype).eps)
+        log_q = log_normal - log_det + u[0].numel() * math.log(self.bins)
+        return self.place(images, u), log_q

@@ -1,0 +1,168 @@
+"""Linear maps across channels: Glow's invertible 1×1 convolution, NICE's whitening."""
+
+import torch
+from torch import Tensor, nn
+
+from flows.bijections.base import Bijection, Example, Mapped
+from flows.numerics import full_precision
+
+
+def _mix_channels(weight: Tensor, x: Tensor) -> Tensor:
+    """weight (C, C) applied to the channels of x (batch, C) or (batch, C, H, W).
+
+    A matrix product rather than a convolution: torch lets convolutions run in TF32 on GPUs by default,
+    which costs the inverse three digits; matrix products stay in fp32.
+    """
+    with full_precision(x):
+        flat = x.reshape(*x.shape[:2], -1)
+        return (weight.to(x.dtype) @ flat).view(x.shape)
+
+
+def _invert(weight: Tensor) -> Tensor:
+    """The inverse in double precision, whatever the module's own."""
+    with full_precision(weight):
+        return torch.linalg.inv(weight.double())
+
+
+def _pixels(x: Tensor) -> int:
+    return x[0, 0].numel()
+
+
+class InvertibleConv1x1(Bijection):
+    """z = W x at every pixel; log|det| = H·W·log|det W| (Glow §3.2, equation 9).
+
+    Starts as a random rotation. The determinant is taken in double precision, as in the released code.
+
+    Args:
+        channels: C.
+    """
+
+    constant_log_det = True
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(_random_rotation(channels))
+
+    def log_abs_det(self) -> Tensor:
+        """log|det W|, a scalar."""
+        return torch.linalg.slogdet(self.weight.double()).logabsdet.to(self.weight.dtype)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
+        log_det = _pixels(x) * self.log_abs_det()
+        return _mix_channels(self.weight, x), log_det.expand(x.shape[0])
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
+        log_det = _pixels(z) * self.log_abs_det()
+        return _mix_channels(_invert(self.weight), z), -log_det.expand(z.shape[0])
+
+    @classmethod
+    def examples(cls) -> dict[str, Example]:
+        return {"image": Example(cls(4), (4, 2, 3)), "one channel": Example(cls(1), (1, 2, 2))}
+
+
+class InvertibleConv1x1LU(Bijection):
+    """The same with W = P L (U + diag(s)): P and the signs of s fixed, log|det W| = Σ log|s| (equation 11).
+
+    Args:
+        channels: C.
+    """
+
+    constant_log_det = True
+    permutation: Tensor
+    signs: Tensor
+
+    def __init__(self, channels: int):
+        super().__init__()
+        permutation, lower, upper = torch.linalg.lu(_random_rotation(channels))
+        diagonal = upper.diagonal()
+        self.register_buffer("permutation", permutation)
+        self.register_buffer("signs", diagonal.sign())
+        self.lower = nn.Parameter(lower.tril(-1))
+        self.upper = nn.Parameter(upper.triu(1))
+        self.log_s = nn.Parameter(diagonal.abs().log())
+
+    def weight(self) -> Tensor:
+        """W, shape (C, C)."""
+        identity = torch.eye(len(self.signs), dtype=self.log_s.dtype, device=self.log_s.device)
+        lower = self.lower.tril(-1) + identity
+        upper = self.upper.triu(1) + (self.signs * self.log_s.exp()).diag()
+        with full_precision(upper):
+            return self.permutation @ lower @ upper
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
+        log_det = _pixels(x) * self.log_s.sum()
+        return _mix_channels(self.weight(), x), log_det.expand(x.shape[0])
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
+        log_det = _pixels(z) * self.log_s.sum()
+        return _mix_channels(_invert(self.weight()), z), -log_det.expand(z.shape[0])
+
+    @classmethod
+    def examples(cls) -> dict[str, Example]:
+        return {"image": Example(cls(5), (5, 2, 3))}
+
+
+def _random_rotation(channels: int) -> Tensor:
+    return torch.linalg.qr(torch.randn(channels, channels)).Q.contiguous()
+
+
+class Whitening(Bijection):
+    """ZCA whitening with fixed statistics: z = W (x − mean), W = V diag(1/√(λ + ε)) Vᵀ (NICE §5.1).
+
+    The identity until `fit` is given data; the determinant belongs to the likelihood and is returned.
+
+    Args:
+        size: D of vectors (batch, D).
+        epsilon: added to the covariance's eigenvalues λ; 0 whitens exactly.
+    """
+
+    constant_log_det = True
+    mean: Tensor
+    weight: Tensor
+    log_abs_det: Tensor
+
+    def __init__(self, size: int, epsilon: float = 0.0):
+        super().__init__()
+        self.epsilon = epsilon
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("weight", torch.eye(size))
+        self.register_buffer("log_abs_det", torch.zeros(()))
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> None:
+        """Set mean and covariance from x (n, D), in double precision.
+
+        Raises:
+            ValueError: the covariance is singular and `epsilon` is 0.
+        """
+        data = x.double()
+        eigenvalues, vectors = torch.linalg.eigh(torch.cov(data.T))
+        eigenvalues = eigenvalues.clamp(min=0) + self.epsilon
+        if eigenvalues.min() <= 1e-12 * eigenvalues.max():
+            raise ValueError(
+                f"the covariance of {len(x)} vectors of size {x.shape[1]} is singular: give more data, "
+                "dequantise it first, or set epsilon above 0"
+            )
+        roots = eigenvalues.sqrt()
+        self.mean.copy_(data.mean(0))
+        self.weight.copy_((vectors / roots) @ vectors.T)
+        self.log_abs_det.copy_(-roots.log().sum())
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
+        with full_precision(x):
+            return (x - self.mean) @ self.weight, self.log_abs_det.expand(x.shape[0])
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
+        with full_precision(z):
+            # Solved, not multiplied by a stored inverse: two rounded matrices are inverses of each other
+            # only to fp32, whatever precision the model is moved to afterwards.
+            x = torch.linalg.solve(self.weight.double(), z.double(), left=False).to(z.dtype)
+            return x + self.mean, -self.log_abs_det.expand(z.shape[0])
+
+    @classmethod
+    def examples(cls) -> dict[str, Example]:
+        fitted = cls(4)
+        generator = torch.Generator().manual_seed(0)
+        mixing = torch.randn(4, 4, generator=generator)
+        fitted.fit(torch.randn(200, 4, generator=generator) @ mixing + 1)
+        return {"fitted": Example(fitted, (4,))}

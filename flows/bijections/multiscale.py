@@ -1,0 +1,95 @@
+"""Multi-scale architecture (RealNVP §3.6): half of every level's channels leaves early."""
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+import torch
+from torch import Tensor, nn
+
+from flows.bijections.base import Bijection, Example, Mapped, Shape
+from flows.numerics import zero_log_det
+
+
+class Multiscale(Bijection):
+    """An image to one flat code (batch, D): the halves that leave, and what remains, coarse to fine.
+
+    Level i maps its input by `levels[i]`; but for the last, the second half of the channels leaves and
+    the first half goes on. Glow's learned prior of the leaving half given the remaining one is an affine
+    coupling at the end of a level's chain, so every level's part of the code is whitened and the whole
+    code has one standard prior.
+
+    Args:
+        levels: the maps, fine to coarse (the order in which an image meets them).
+        shape: (C, H, W) of one input.
+
+    Raises:
+        ValueError: an odd number of channels would have to be halved.
+    """
+
+    def __init__(self, levels: Sequence[Bijection], shape: Shape):
+        super().__init__()
+        self.levels = nn.ModuleList(levels)
+        self.shape = tuple(shape)
+        self.parts: list[Shape] = []
+        for i, level in enumerate(levels):
+            channels, height, width = level.output_shape(shape)
+            if i + 1 < len(levels):
+                if channels % 2:
+                    raise ValueError(
+                        f"level {i + 1} of {len(levels)} ends with {channels} channels, which cannot be halved"
+                    )
+                channels //= 2
+            shape = (channels, height, width)
+            self.parts.append(shape)
+        sizes = [torch.Size(part).numel() for part in reversed(self.parts)]
+        ends = list(accumulate(sizes, initial=0))
+        names = [f"level{i}" for i in range(len(self.levels), 0, -1)]
+        self.slices = {name: slice(*bounds) for name, bounds in zip(names, pairwise(ends), strict=True)}
+        """Where each level's part stands in the code: ordered, coarsest first; `level1` is the finest."""
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
+        log_det, parts = zero_log_det(x), []
+        for level in self.levels[:-1]:
+            x, level_log_det = level(x, context)
+            log_det = log_det + level_log_det
+            x, leaving = x.chunk(2, 1)
+            parts.append(leaving.flatten(1))
+        x, level_log_det = self.levels[-1](x, context)
+        parts.append(x.flatten(1))
+        return torch.cat(parts[::-1], 1), log_det + level_log_det
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
+        sizes = [part.stop - part.start for part in self.slices.values()]
+        parts = [
+            part.unflatten(1, shape)
+            for part, shape in zip(z.split(sizes, 1), reversed(self.parts), strict=True)
+        ]
+        x, log_det = self.levels[-1].inverse(parts[0], context)
+        for level, leaving in zip(reversed(self.levels[:-1]), parts[1:], strict=True):
+            x, level_log_det = level.inverse(torch.cat([x, leaving], 1), context)
+            log_det = log_det + level_log_det
+        return x, log_det
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if tuple(shape) != self.shape:
+            raise ValueError(f"expected an input of shape {self.shape}, got {tuple(shape)}")
+        return (torch.Size(shape).numel(),)
+
+    def input_shape(self, shape: Shape) -> Shape:
+        return self.shape
+
+    @classmethod
+    def examples(cls) -> dict[str, Example]:
+        from flows.bijections.base import Chain
+        from flows.bijections.linear import InvertibleConv1x1
+        from flows.bijections.squeeze import Squeeze
+
+        levels = [
+            Chain(Squeeze(), InvertibleConv1x1(12)),
+            Chain(Squeeze(), InvertibleConv1x1(24)),
+        ]
+        one = [Chain(Squeeze(), InvertibleConv1x1(4))]
+        return {
+            "two levels, odd channels": Example(cls(levels, (3, 4, 8)), (3, 4, 8)),
+            "one level": Example(cls(one, (1, 2, 2)), (1, 2, 2)),
+        }

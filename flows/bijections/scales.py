@@ -1,0 +1,81 @@
+"""How an affine coupling turns a raw network output into a log-scale.
+
+The choice decides whether a *trained* flow can be inverted away from its data. A scale that may come
+close to 0 loses its inverse there while the loss looks healthy; a scale kept within [½, 2] does not, at
+no cost in bits/dim that we could measure (README, docs/numerics.md).
+"""
+
+import math
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+ScaleName = Literal["two-sided", "sigmoid", "tanh", "exp"]
+
+
+class Scale(nn.Module, ABC):
+    """A map from raw outputs (any shape) to log-scales of the same shape."""
+
+    @abstractmethod
+    def forward(self, raw: Tensor) -> Tensor:
+        """log s."""
+
+
+class TwoSided(Scale):
+    """log s = log b · tanh(raw), so s ∈ [1/b, b]; 1 at raw = 0. The house's default, b = 2.
+
+    After Behrmann et al. 2020 (arXiv 2006.09347), section 6.
+    """
+
+    def __init__(self, bound: float = 2.0):
+        super().__init__()
+        self.log_bound = math.log(bound)
+
+    def forward(self, raw: Tensor) -> Tensor:
+        return self.log_bound * torch.tanh(raw)
+
+
+class Sigmoid(Scale):
+    """s = sigmoid(raw + 2) ∈ (0, 1): Glow's released code. Not bounded away from 0."""
+
+    def forward(self, raw: Tensor) -> Tensor:
+        return logsigmoid(raw + 2.0)
+
+
+class LearnedTanh(Scale):
+    """log s = c · tanh(raw) with one learned scalar c: RealNVP's released code.
+
+    Args:
+        start: c at initialisation; 0 in its checkerboard couplings, 1 in its channel couplings.
+    """
+
+    def __init__(self, start: float = 1.0):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(float(start)))
+
+    def forward(self, raw: Tensor) -> Tensor:
+        return self.factor * torch.tanh(raw)
+
+
+class Exponential(Scale):
+    """log s = raw: the papers' equations as printed (RealNVP equation 8, Glow table 1). Unbounded."""
+
+    def forward(self, raw: Tensor) -> Tensor:
+        return raw
+
+
+def make_scale(name: ScaleName, start: float = 1.0) -> Scale:
+    """The scale of that name; `start` is for RealNVP's learned factor."""
+    forms: dict[str, type[Scale]] = {
+        "two-sided": TwoSided,
+        "sigmoid": Sigmoid,
+        "exp": Exponential,
+    }
+    if name == "tanh":
+        return LearnedTanh(start)
+    if name not in forms:
+        raise ValueError(f"unknown scale {name!r}: expected one of {[*forms, 'tanh']}")
+    return forms[name]()

@@ -1,0 +1,109 @@
+"""Elementwise scalings and shifts: NICE's diagonal scaling, Glow's ActNorm, learned priors."""
+
+import torch
+from torch import Tensor, nn
+
+from flows.bijections.base import Bijection, Example, Mapped
+from flows.data_dependent import ChannelAffine
+from flows.numerics import sum_per_example
+
+
+class DiagonalScaling(Bijection):
+    """z = exp(s) ⊙ x, log|det| = Σ s (NICE §3.3, equation 6 of the released arXiv text).
+
+    Args:
+        size: D of vectors (batch, D).
+    """
+
+    constant_log_det = True
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(size))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
+        return x * self.log_scale.exp(), self.log_scale.sum().expand(x.shape[0])
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
+        return z * (-self.log_scale).exp(), -self.log_scale.sum().expand(z.shape[0])
+
+    @classmethod
+    def examples(cls) -> dict[str, Example]:
+        return {"vector": Example(cls(5), (5,))}
+
+
+class ActNorm(ChannelAffine, Bijection):
+    """z = (x + bias)·exp(3·logs), per channel; log|det| = H·W·Σ 3·logs (Glow §3.1).
+
+    The identity until `initialise` sets it from a batch.
+
+    Args:
+        channels: C of inputs (batch, C) or (batch, C, H, W).
+    """
+
+    constant_log_det = True
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
+        bias, log_scale = self.of_rank(x.dim())
+        return (x + bias) * log_scale.exp(), _log_det(x, log_scale)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
+        bias, log_scale = self.of_rank(z.dim())
+        return z * (-log_scale).exp() - bias, -_log_det(z, log_scale)
+
+    @classmethod
+    def examples(cls) -> dict[str, Example]:
+        return {"image": Example(cls(3), (3, 2, 4)), "vector": Example(cls(5), (5,))}
+
+
+def _log_det(x: Tensor, log_scale: Tensor) -> Tensor:
+    """log|det| of a scaling per channel: every pixel contributes; (batch,)."""
+    pixels = x[0, 0].numel()
+    return (pixels * log_scale.sum()).expand(x.shape[0])
+
+
+class LearnedPrior(Bijection):
+    """Whitening by a learned Gaussian, per channel and per class: z = (x − mean)·exp(−log_std).
+
+    Glow's learned top prior N(mean, std²) written as a layer, after which the prior is standard; the
+    density is the same. With classes, mean and log-std are those of the label in `context` (released
+    code: `learntop`, and a zero-initialised linear map of the label). Starts as the identity.
+
+    Args:
+        channels: C of inputs (batch, C, H, W).
+        num_classes: 0 for an unconditional prior.
+        bound: where set, log_std is `log(bound)·tanh` of its parameter, which keeps the map within
+            factors of `bound` (two-sided scales, see `flows.bijections.scales`).
+    """
+
+    def __init__(self, channels: int, num_classes: int = 0, bound: float | None = None):
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(max(1, num_classes), 2, channels))
+        self.num_classes = num_classes
+        self.log_bound = None if bound is None else float(torch.tensor(bound).log())
+
+    def statistics(self, x: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(mean, log_std), each (batch or 1, C, 1, 1)."""
+        if self.num_classes and labels is None:
+            raise ValueError(f"this model is conditional: expected labels in [0, {self.num_classes})")
+        rows = self.table if not self.num_classes else self.table[labels]
+        mean, log_std = rows[..., None, None].to(x.dtype).unbind(1)
+        if self.log_bound is not None:
+            log_std = self.log_bound * torch.tanh(log_std)
+        return mean, log_std
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
+        mean, log_std = self.statistics(x, context)
+        return (x - mean) * (-log_std).exp(), -sum_per_example(log_std.expand_as(x))
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
+        mean, log_std = self.statistics(z, context)
+        return z * log_std.exp() + mean, sum_per_example(log_std.expand_as(z))
+
+    @classmethod
+    def examples(cls) -> dict[str, Example]:
+        return {
+            "unconditional": Example(cls(3), (3, 2, 2)),
+            "by class": Example(cls(3, num_classes=4), (3, 2, 2), num_classes=4),
+            "bounded": Example(cls(3, bound=2.0), (3, 2, 2)),
+        }

@@ -1,0 +1,144 @@
+"""Configs and command lines: typed signatures, short class names, and errors a person can use."""
+
+import difflib
+import importlib
+import os
+import pkgutil
+import re
+import sys
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jsonargparse
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+
+import flows.data
+import flows.models
+from flows.data.base import ImageData
+from flows.models.base import LikelihoodModel
+from flows.training.settings import Training
+
+jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+DEFAULT_CONFIG = "configs/digits/glow.yaml"
+
+
+def discover() -> None:
+    """Import every model and data set, so that a config may name their classes without a path."""
+    for package in (flows.data, flows.models):
+        for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+            importlib.import_module(module.name)
+
+
+class Parser(ArgumentParser):
+    """jsonargparse's parser with one-line errors that name the nearest valid word; exit code 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if os.environ.get("FLOWS_DEBUG") and ex is not None:
+            raise ex
+        text = " ".join(line.strip() for line in str(message).splitlines() if line.strip())
+        unknown = re.search(r'key "([\w.]+)".*dot import path string: (\w+)', text)
+        if unknown:
+            text = f"{unknown[1]}: there is no class named '{unknown[2]}'."
+        fail(shorten(text) + self.suggestion(text))
+
+    def suggestion(self, message: str) -> str:
+        """` Did you mean …?` for the word that `message` complains about, or nothing."""
+        quoted = re.findall(r"""Option ['"]([^'"]+)['"]|option ['"]([^'"]+)['"]|--([\w.]+)|class named '(\w+)'""", message)
+        quoted += re.findall(r"""class_path ['"]([^'"]+)['"]|Unrecognized arguments: -*([\w.]+)""", message)
+        words = [word for groups in quoted for word in groups if word]
+        known = self.known_words(message)
+        for word in words:
+            for candidate in (word, word.rsplit(".", 1)[-1]):
+                near = difflib.get_close_matches(candidate, known - {candidate}, n=1, cutoff=0.6)
+                if near and candidate not in known:
+                    return f" Did you mean {near[0]!r}?"
+        return ""
+
+    def known_words(self, message: str) -> set[str]:
+        """Every option, class and constructor argument that a config may name."""
+        options = {action.dest for action in self._actions}
+        classes = [*_subclasses(ImageData), *_subclasses(LikelihoodModel)]
+        named = {cls.__name__ for cls in classes}
+        mentioned = [cls for cls in classes if re.search(rf"\b{cls.__name__}\b", message)]
+        arguments = {name for cls in mentioned or classes for name in _parameters(cls)}
+        return options | {option.rsplit(".", 1)[-1] for option in options} | named | arguments
+
+
+def fail(message: str) -> NoReturn:
+    """End the program for a mistake of its user: one line, exit code 2."""
+    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def shorten(message: str, limit: int = 600) -> str:
+    """At most `limit` characters of a message; libraries quote whole union types."""
+    return message if len(message) <= limit else message[:limit] + " …"
+
+
+def _subclasses(base: type) -> set[type]:
+    found = set()
+    for cls in base.__subclasses__():
+        found |= {cls} | _subclasses(cls)
+    return found
+
+
+def _parameters(cls: type) -> list[str]:
+    code = getattr(cls.__init__, "__code__", None)
+    return [] if code is None else list(code.co_varnames[1 : code.co_argcount])
+
+
+def experiment_parser() -> Parser:
+    """The parser of train.py: one experiment, from config files and the command line."""
+    discover()
+    parser = Parser(
+        prog="train.py",
+        description="Train a flow. Later options and configs override earlier ones.",
+        default_env=False,
+    )
+    parser.add_argument("--config", action=ActionConfigFile, help="a YAML file; may be given several times")
+    parser.add_argument("--run", type=Path, help="folder of the run: exported model, logs, training states")
+    parser.add_argument(
+        "--resume", type=str, default=None, help="`latest`, or the path of a training state of this run"
+    )
+    parser.add_argument(
+        "--overwrite", type=bool, default=False, help="start anew in a folder that holds a run already"
+    )
+    parser.add_argument(
+        "--variant", type=str, default=None, help="name of one of the config's variants to apply"
+    )
+    parser.add_argument(
+        "--variants", type=dict[str, dict[str, Any]], default={}, help="name to dotted option to value"
+    )
+    parser.add_subclass_arguments(ImageData, "data", required=True, help="the data set")
+    parser.add_subclass_arguments(LikelihoodModel, "model", required=True, help="the model")
+    parser.add_class_arguments(Training, "training")
+    # A model's shape and grey levels are those of its data: changing the data line changes both.
+    for name in ("image_shape", "bins"):
+        parser.link_arguments(
+            "data", f"model.init_args.{name}", attrgetter(name), apply_on="instantiate"
+        )
+    return parser
+
+
+def parse_experiment(arguments: list[str] | None = None) -> tuple[Parser, Namespace]:
+    """Parse train.py's command line; without any --config, `configs/digits/glow.yaml` is taken.
+
+    The options of the chosen variant stand between the config and the command line.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not any(word == "--config" or word.startswith("--config=") for word in given):
+        given = ["--config", DEFAULT_CONFIG, *given]
+    parser = experiment_parser()
+    settings = parser.parse_args(given)
+    if settings.variant is None:
+        return parser, settings
+    if settings.variant not in settings.variants:
+        known = ", ".join(settings.variants) or "none"
+        fail(f"--variant {settings.variant}: this config's variants are: {known}")
+    options = settings.variants[settings.variant]
+    extra = [f"--{name}={value}" for name, value in options.items()]
+    last = max(i for i, word in enumerate(given) if word.startswith("--config"))
+    last += 1 if "=" in given[last] else 2
+    return parser, parser.parse_args([*given[:last], *extra, *given[last:]])

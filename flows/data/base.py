@@ -1,0 +1,139 @@
+"""What a data set is: 8-bit images in three splits, with a record of what was done to the pixels."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+SplitName = Literal["train", "validation", "test"]
+
+
+class DataMissing(FileNotFoundError):
+    """The files of a data set are not on this machine; the message says what brings them."""
+
+
+class Batch(NamedTuple):
+    """What a loader hands to a loss.
+
+    Attributes:
+        images: uint8 (batch, C, H, W).
+        labels: int64 (batch,); −1 where the data set has none.
+        keys: int64 (batch,), the identity of every image within its split. Noise is drawn by key, so
+            that it follows the image to whichever rank or batch it goes.
+    """
+
+    images: Tensor
+    labels: Tensor
+    keys: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch with images and labels on `device`; keys are read by the host and stay."""
+        return Batch(
+            self.images.to(device, non_blocking=True),
+            self.labels.to(device, non_blocking=True),
+            self.keys,
+        )
+
+
+class Split(Dataset[Batch], ABC):
+    """One split of a data set, random access.
+
+    To add one: implement `__len__` and `__getitems__`. `attributes` is uint8 (n, number of
+    attributes) with the columns named by the data set, or None.
+    """
+
+    attributes: Tensor | None = None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """The batch of the images with these indices, in this order."""
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.__getitems__([index])
+
+    def first(self, n: int | None) -> Batch:
+        """The first `n` images of the split (all of them where `n` is None) as one batch."""
+        return self.__getitems__(list(range(len(self) if n is None else min(n, len(self)))))
+
+
+class ArraySplit(Split):
+    """A split held in memory as uint8, decoded once."""
+
+    def __init__(self, images: Tensor, labels: Tensor | None = None, attributes: Tensor | None = None):
+        self.images = images
+        self.labels = labels if labels is not None else torch.full((len(images),), -1)
+        self.attributes = attributes
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        keys = torch.as_tensor(indices)
+        return Batch(self.images[keys], self.labels[keys], keys)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model's numbers depend on, stored beside its weights: bits/dim mean nothing without it."""
+
+    name: str
+    image_shape: tuple[int, int, int]
+    bins: int
+    transform: str
+    class_names: tuple[str, ...] = ()
+
+
+class ImageData(ABC):
+    """A data set of uint8 images.
+
+    To add one: new file here, a class with the attributes below and `split`. Its constructor's
+    arguments are what a config may set; every one but a path has a default. Nothing is read before
+    `split` is called, other than what the attributes need.
+
+    Attributes:
+        name: short, for tables.
+        image_shape: (C, H, W).
+        bins: number of grey levels a model should tell apart (256 for 8-bit images).
+        transform: one line on what was done to the original pixels; "none" where nothing was.
+        class_names: names of the labels, empty where there are none.
+        attribute_names: names of the columns of `Split.attributes`.
+    """
+
+    name: ClassVar[str]
+    image_shape: tuple[int, int, int]
+    bins: int = 256
+    transform: str = "none"
+    class_names: tuple[str, ...] = ()
+    attribute_names: tuple[str, ...] = ()
+
+    @abstractmethod
+    def split(self, name: SplitName) -> Split:
+        """The split of that name. Raises DataMissing where its files are not on this machine."""
+
+    def description(self) -> Description:
+        """The record that goes beside the weights of a model trained on this data set."""
+        return Description(
+            self.name, self.image_shape, self.bins, self.transform, self.class_names
+        )
+
+
+def hold_out(n: int, share: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Indices (kept, held out) of a fixed random split of n items, both ascending."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    held = max(1, round(n * share))
+    return order[held:].sort().values, order[:held].sort().values
+
+
+def hashed_split(key: str, validation: float, test: float) -> SplitName:
+    """The split of the item called `key`, by a hash of it: items that come or go move no other."""
+    position = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) / 2**64
+    if position < test:
+        return "test"
+    return "validation" if position < test + validation else "train"

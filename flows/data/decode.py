@@ -1,0 +1,57 @@
+"""From picture files of any kind and size to the square uint8 images of a data set."""
+
+from collections.abc import Callable
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from flows import images
+from flows.data.base import Batch, Split
+
+EXTENSIONS = (
+    ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+
+
+def square(picture: Image.Image, size: int, channels: int) -> Tensor:
+    """A picture upright, over white, centre-cropped and resized: uint8 (channels, size, size).
+
+    Raises:
+        ValueError: if its pixels have more than 8 bits, which Pillow would clip and not scale.
+    """
+    if picture.mode.startswith(("I", "F")):
+        raise ValueError(f"expected 8-bit pixels, got Pillow's mode {picture.mode}")
+    # Resizing needs colours, not palette entries, hence flatten before fit_square.
+    flat = images.flatten(ImageOps.exif_transpose(picture), channels)
+    return images.from_pillow(images.fit_square(flat, size), channels)
+
+
+def square_transform(size: int, channels: int) -> str:
+    """What `square` does, for the record of a data set."""
+    grey = ", grey" if channels == 1 else ""
+    return f"centre-cropped to a square and resized to {size}×{size} (Lanczos){grey}"
+
+
+class LazySplit(Split):
+    """A split too large for memory, decoded when asked for.
+
+    Args:
+        decode: index to uint8 (C, H, W).
+        labels: int64 (n,).
+        attributes: uint8 (n, number of attributes) or None.
+    """
+
+    def __init__(
+        self, decode: Callable[[int], Tensor], labels: Tensor, attributes: Tensor | None = None
+    ):
+        self.decode = decode
+        self.labels = labels
+        self.attributes = attributes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        keys = torch.as_tensor(indices)
+        return Batch(torch.stack([self.decode(i) for i in indices]), self.labels[keys], keys)

@@ -1,0 +1,167 @@
+"""Emoji: about 3,800 colour drawings whose names say what differs between them. No download.
+
+Debian's font NotoColorEmoji has one bitmap of 136×128 pixels for each; PyPI's `emoji` knows their
+names. A runner comes as woman and as man, in five skin tones, facing left and right: pairs of pictures
+that differ in one attribute are the ground truth that steering needs.
+"""
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import torch
+from PIL import Image, ImageDraw, ImageFont, features
+from torch import Tensor
+
+from flows import images
+from flows.data.base import ArraySplit, DataMissing, ImageData, SplitName, hashed_split
+
+FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
+
+# The one size at which the font has bitmaps, and the canvas on which they stand undistorted.
+FONT_SIZE = 109
+CANVAS = 136
+
+# An attribute holds where one of its phrases stands in the name as whole words: "cat with wry smile"
+# has none, "woman's hat" is not a woman, "medium-light skin tone" is not "light skin tone".
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "light":        ("light skin tone",),
+    "medium-light": ("medium-light skin tone",),
+    "medium":       ("medium skin tone",),
+    "medium-dark":  ("medium-dark skin tone",),
+    "dark":         ("dark skin tone",),
+    "woman":        ("woman", "women"),
+    "man":          ("man", "men"),
+    "person":       ("person", "people"),
+    "child":        ("boy", "girl", "child", "baby"),
+    "face":         ("face",),
+    "hair":         ("hair",),
+    "hand":         ("hand", "hands"),
+    "heart":        ("heart", "hearts"),
+    "wheelchair":   ("wheelchair",),
+    "facing right": ("facing right",),
+}  # fmt: skip
+
+# Put before a family's name when it is hashed to a split. With this value every attribute occurs in
+# all three splits, though only six families face right.
+SALT = "526"
+
+# What distinguishes the members of a family: tone, gender and side.
+VARIANT = re.compile(
+    r"\b((medium-)?light|(medium-)?dark|medium) skin tone\b|\bfacing right\b"
+    r"|\b(wom[ae]n|m[ae]n|person|people|boy|girl|child)\b(?!’)"
+)
+
+
+class EmojiSplit(ArraySplit):
+    """A split that also has the names of its pictures, in their order."""
+
+    def __init__(self, pixels: Tensor, attributes: Tensor, names: tuple[str, ...]):
+        super().__init__(pixels, attributes=attributes)
+        self.names = names
+
+
+class Emoji(ImageData):
+    """Emoji over white, with attributes read from their names.
+
+    Splits: about 80 % for training and 10 % each for validation and test, by family, so that the tones
+    and genders of one picture stay together; 3,005, 354 and 412 with the font of Debian 12. Which split
+    a family belongs to depends on its name alone, whatever a newer font adds.
+
+    Args:
+        size: side of the square pictures in pixels.
+        font: a bitmap colour font like Debian's NotoColorEmoji.
+    """
+
+    name = "emoji"
+    attribute_names = tuple(ATTRIBUTES)
+
+    def __init__(self, size: Literal[32, 64] = 32, font: Path = FONT):
+        self.size = size
+        self.font = font.expanduser()
+        self.image_shape = (3, size, size)
+        self.transform = f"136×128 over white, padded to a square and resized to {size}×{size}"
+
+    @cached_property
+    def _drawn(self) -> tuple[tuple[str, ...], Tensor]:
+        """Names and uint8 (n, 3, size, size), the first name of every distinct picture."""
+        distinct: dict[bytes, tuple[str, Tensor]] = {}
+        font = open_font(self.font)
+        for characters, name in characters_by_name():
+            if has_picture(font, characters):
+                pixels = draw(font, characters, self.size)
+                distinct.setdefault(pixels.numpy().tobytes(), (name, pixels))
+        names, pictures = zip(*distinct.values(), strict=True)
+        return names, torch.stack(pictures)
+
+    def split(self, name: SplitName) -> EmojiSplit:
+        names, pixels = self._drawn
+        rows = [i for i, n in enumerate(names) if split_of(n) == name]
+        chosen = tuple(names[i] for i in rows)
+        attributes = torch.tensor([attributes_of(n) for n in chosen], dtype=torch.uint8)
+        return EmojiSplit(pixels[rows], attributes, chosen)
+
+
+# Names --------------------------------------------------------------------------------------------
+
+
+def characters_by_name() -> list[tuple[str, str]]:
+    """Pairs of (characters, English name) of every emoji, sorted by name."""
+    try:
+        from emoji import EMOJI_DATA, STATUS
+    except ImportError as error:
+        raise DataMissing(
+            f'the names of the emoji are missing ({error}); `pip install "flows[data]"` brings them'
+        ) from error
+    full = STATUS["fully_qualified"]
+    pairs = [(c, e["en"]) for c, e in EMOJI_DATA.items() if e["status"] == full]
+    return sorted(((c, n.strip(":").replace("_", " ")) for c, n in pairs), key=lambda pair: pair[1])
+
+
+def attributes_of(name: str) -> list[int]:
+    """One for every attribute that the name has, in the order of ATTRIBUTES, else zero."""
+    return [int(any(f" {p} " in f" {name} " for p in phrases)) for phrases in ATTRIBUTES.values()]
+
+
+def family(name: str) -> str:
+    """The name without tone, gender and side: "woman running dark skin tone" becomes "running"."""
+    return " ".join(VARIANT.sub("", name).split())
+
+
+def split_of(name: str) -> SplitName:
+    """The split of the emoji with this name."""
+    return hashed_split(f"{SALT} {family(name)}", validation=0.1, test=0.1)
+
+
+# Pictures -----------------------------------------------------------------------------------------
+
+
+def open_font(path: Path) -> ImageFont.FreeTypeFont:
+    """The font at its one size, with the layout engine that joins characters to one picture."""
+    if not features.check("raqm"):
+        raise DataMissing(
+            "emoji of several characters need Pillow's layout engine raqm, which this Pillow lacks; "
+            "`apt install libfribidi0` brings what Pillow's wheels need for it"
+        )
+    try:
+        return ImageFont.truetype(path, FONT_SIZE, layout_engine=ImageFont.Layout.RAQM)
+    except OSError as error:
+        raise DataMissing(
+            f"no colour font with bitmaps of size {FONT_SIZE} at {path} ({error}); "
+            "`apt install fonts-noto-color-emoji` brings it, or set data.font"
+        ) from error
+
+
+def has_picture(font: ImageFont.FreeTypeFont, characters: str) -> bool:
+    """Whether the font draws these characters as one picture, not as none or as several."""
+    return font.getbbox(characters) == font.getbbox("😀")
+
+
+def draw(font: ImageFont.FreeTypeFont, characters: str, size: int) -> Tensor:
+    """One emoji over white: uint8 (3, size, size)."""
+    canvas = Image.new("RGB", (CANVAS, CANVAS), "white")
+    left, top, right, bottom = font.getbbox(characters)
+    corner = (CANVAS - right - left) // 2, (CANVAS - bottom - top) // 2
+    ImageDraw.Draw(canvas).text(corner, characters, font=font, embedded_color=True)
+    return images.from_pillow(images.fit_square(canvas, size), 3)

@@ -1,0 +1,64 @@
+"""Fashion-MNIST (Xiao et al. 2017): 70,000 grey pictures of clothes, ten balanced classes."""
+
+import gzip
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor
+from torch.nn.functional import pad
+
+from flows.data.base import ArraySplit, DataMissing, ImageData, SplitName, hold_out
+
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+
+
+class Fashion(ImageData):
+    """Fashion-MNIST, zero-padded from 28×28 to 32×32.
+
+    Looks for Debian's package `dataset-fashion-mnist`, then for torchvision's files under `root`, then
+    downloads them where `download` allows it. Splits: 57,000 / 3,000 of the official training set
+    (fixed permutation), and the official 10,000 test images.
+    """
+
+    name = "fashion-mnist"
+    image_shape = (1, 32, 32)
+    transform = "28×28 zero-padded to 32×32"
+    class_names = (
+        "t-shirt", "trouser", "pullover", "dress", "coat",
+        "sandal", "shirt", "sneaker", "bag", "ankle boot",
+    )  # fmt: skip
+
+    def __init__(self, root: Path = Path("~/.cache/flows"), download: bool = True):
+        self.root = root.expanduser()
+        self.download = download
+
+    def split(self, name: SplitName) -> ArraySplit:
+        pixels, labels = self._official(train=name != "test")
+        if name != "test":
+            train, validation = hold_out(len(labels), share=0.05)
+            chosen = train if name == "train" else validation
+            pixels, labels = pixels[chosen], labels[chosen]
+        return ArraySplit(pad(pixels, (2, 2, 2, 2)), labels)
+
+    def _official(self, train: bool) -> tuple[Tensor, Tensor]:
+        """uint8 (n, 1, 28, 28) and int64 (n,) in the published order."""
+        if DEBIAN.is_dir():
+            stem = "train" if train else "t10k"
+            pixels = read_idx(DEBIAN / f"{stem}-images-idx3-ubyte.gz", header=16)
+            labels = read_idx(DEBIAN / f"{stem}-labels-idx1-ubyte.gz", header=8)
+            return pixels.view(-1, 1, 28, 28), labels.long()
+        try:
+            found = torchvision.datasets.FashionMNIST(self.root, train, download=self.download)
+        except (RuntimeError, OSError) as error:
+            raise DataMissing(
+                f"Fashion-MNIST is neither at {DEBIAN} nor under {self.root}, and the download did "
+                f"not work ({error}); `apt install dataset-fashion-mnist` brings it, or unpack "
+                "torchvision's FashionMNIST/raw there and set data.root"
+            ) from error
+        return found.data[:, None], found.targets.long()
+
+
+def read_idx(path: Path, header: int) -> Tensor:
+    """The bytes of a gzipped IDX file after its header, uint8 (n,)."""
+    return torch.frombuffer(bytearray(gzip.decompress(path.read_bytes())[header:]), dtype=torch.uint8)

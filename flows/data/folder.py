@@ -1,0 +1,254 @@
+"""A folder or a zip archive of pictures: FFHQ, AFHQ, LSUN exports, one's own photographs."""
+
+import io
+import os
+import warnings
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, lru_cache, partial
+from pathlib import Path, PurePosixPath
+from typing import Literal, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from flows.data.base import ArraySplit, DataMissing, ImageData, Split, SplitName, hashed_split
+from flows.data.decode import EXTENSIONS, LazySplit, square, square_transform
+
+T = TypeVar("T")
+
+SPLIT_FOLDERS: dict[str, SplitName] = {
+    "train": "train", "validation": "validation", "val": "validation", "test": "test",
+}  # fmt: skip
+IN_MEMORY_BYTES = 2**30
+
+
+class Folder(ImageData):
+    """Pictures below a folder or in a zip archive, of any size, centre-cropped and resized.
+
+    Splits: where the folder has subfolders `train` and `test` (and perhaps `validation` or `val`),
+    these, and pictures elsewhere belong to none. Otherwise, and for a missing validation split, each
+    picture is assigned by a hash of its name, so that adding pictures moves none of the others.
+
+    Labels: the first level of subfolders (below `train` and `test`, where there are these), if there
+    are two or more; −1 for pictures outside of them. Hidden files are ignored.
+
+    Args:
+        path: the folder or zip archive.
+        size: side of the square images in pixels.
+        channels: 3 for RGB, 1 for grey.
+        validation: share held out for validation.
+        test: share held out for the test.
+        in_memory: decode all pictures once and keep them; None does so below 1 GiB.
+        bins: number of grey levels a model should tell apart; 32 for Glow's 5-bit faces.
+
+    Attributes:
+        unreadable: "name: reason" of every file that looks like a picture and is none. They are left
+            out, with a warning. Without `in_memory` only headers are checked beforehand, and a picture
+            that breaks off further down raises ValueError when it is decoded.
+
+    Raises:
+        DataMissing: if nothing is at `path`.
+        ValueError: if `path` holds no readable picture, or a split would be empty.
+    """
+
+    name = "folder"
+
+    def __init__(
+        self,
+        path: Path,
+        size: int = 32,
+        channels: Literal[1, 3] = 3,
+        validation: float = 0.05,
+        test: float = 0.05,
+        in_memory: bool | None = None,
+        bins: int = 256,
+    ):
+        if min(validation, test) < 0 or validation + test >= 1:
+            raise ValueError(
+                f"validation and test: expected shares that leave some for training, got {validation} "
+                f"and {test}"
+            )
+        self.path = path.expanduser()
+        self.size = size
+        self.channels = channels
+        self.shares = (validation, test)
+        self.in_memory = in_memory
+        self.bins = bins
+        self.image_shape = (channels, size, size)
+        self.transform = square_transform(size, channels)
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the labels, sorted."""
+        return self._layout.class_names
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """What is wrong with the files that could not be read; "name: reason" each."""
+        return self._contents[1]
+
+    def split(self, name: SplitName) -> Split:
+        readable, _, pixels = self._contents
+        rows = [i for i, file in enumerate(readable) if self._layout.split_of(file) == name]
+        if not rows:
+            raise ValueError(
+                f"{self.path}: none of its {len(readable)} pictures is in the {name} split; with few "
+                "pictures make data.validation and data.test larger"
+            )
+        names = [readable[i] for i in rows]
+        labels = torch.tensor([self._layout.label(n) for n in names])
+        if pixels is not None:
+            return ArraySplit(pixels[rows], labels)
+        return LazySplit(partial(self._decode_one, names), labels)
+
+    @cached_property
+    def _layout(self) -> "Layout":
+        names = picture_names(self.path)
+        if not names:
+            raise ValueError(f"no image files ({' '.join(EXTENSIONS)}) under {self.path}")
+        return Layout(names, *self.shares)
+
+    @cached_property
+    def _contents(self) -> tuple[tuple[str, ...], tuple[str, ...], Tensor | None]:
+        """Readable names, what is wrong with the others, and the readable pixels if in memory."""
+        n_bytes = len(self._layout.names) * self.channels * self.size**2
+        in_memory = n_bytes < IN_MEMORY_BYTES if self.in_memory is None else self.in_memory
+        check: Callable[[str], object] = self._decode if in_memory else self._verify
+        with ThreadPoolExecutor() as threads:
+            results = list(threads.map(partial(attempt, check), self._layout.names))
+        pairs = list(zip(self._layout.names, results, strict=True))
+        readable = [(name, result) for name, result in pairs if not isinstance(result, Exception)]
+        unreadable = tuple(f"{name}: {r}" for name, r in pairs if isinstance(r, Exception))
+        report_unreadable(self.path, unreadable, len(pairs))
+        pixels = torch.stack([result for _, result in readable]) if in_memory else None
+        return tuple(name for name, _ in readable), unreadable, pixels
+
+    def _decode(self, name: str) -> Tensor:
+        with Image.open(open_file(self.path, name)) as picture:
+            return square(picture, self.size, self.channels)
+
+    def _decode_one(self, names: list[str], index: int) -> Tensor:
+        try:
+            return self._decode(names[index])
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"{self.path}: {names[index]} cannot be decoded: {error}") from error
+
+    def _verify(self, name: str) -> None:
+        with Image.open(open_file(self.path, name)) as picture:
+            picture.verify()
+
+
+def attempt(check: Callable[[str], T], name: str) -> T | Exception:
+    """What `check` returns for a file, or what Pillow raises for a broken one."""
+    try:
+        return check(name)
+    except (OSError, SyntaxError, ValueError, zipfile.BadZipFile) as error:
+        return error
+
+
+def report_unreadable(path: Path, unreadable: tuple[str, ...], n: int) -> None:
+    """Warn of unreadable files, by number and first names; raise ValueError if all n are so."""
+    if not unreadable:
+        return
+    shown = "; ".join(unreadable[:5]) + ("; …" if len(unreadable) > 5 else "")
+    message = f"{path}: {len(unreadable)} of {n} image files cannot be read: {shown}"
+    if len(unreadable) == n:
+        raise ValueError(message)
+    warnings.warn(message, stacklevel=2)
+
+
+# What the names say -------------------------------------------------------------------------------
+
+
+class Layout:
+    """What the names of pictures say about their splits and labels; see `Folder`.
+
+    Args:
+        names: relative names of all pictures, with / between folders.
+        validation: share of the pictures without a folder of their split, for validation.
+        test: the same for the test.
+    """
+
+    def __init__(self, names: tuple[str, ...], validation: float, test: float):
+        self.names = names
+        self.shares = (validation, test)
+        self.top = shared_folders(names)
+        found = {SPLIT_FOLDERS[part] for n in names if (part := self._parts(n)[0]) in SPLIT_FOLDERS}
+        self.own_folders = found if {"train", "test"} <= found else set()
+        first = {parts[0] for name in names if len(parts := self._below_split(name)) > 1}
+        self.class_names = tuple(sorted(first)) if len(first) > 1 else ()
+
+    def split_of(self, name: str) -> SplitName | None:
+        """The split of a picture; None for one outside of the splits' folders."""
+        validation, test = self.shares
+        if not self.own_folders:
+            return hashed_split(name, validation, test)
+        split = SPLIT_FOLDERS.get(self._parts(name)[0])
+        if split == "train" and "validation" not in self.own_folders:
+            return hashed_split(name, validation, test=0)
+        return split
+
+    def label(self, name: str) -> int:
+        """The index of the picture's class, or −1."""
+        parts = self._below_split(name)
+        return self.class_names.index(parts[0]) if self.class_names and len(parts) > 1 else -1
+
+    def _parts(self, name: str) -> tuple[str, ...]:
+        return PurePosixPath(name).parts[self.top :]
+
+    def _below_split(self, name: str) -> tuple[str, ...]:
+        parts = self._parts(name)
+        return parts[1:] if self.own_folders and parts[0] in SPLIT_FOLDERS else parts
+
+
+def shared_folders(names: tuple[str, ...]) -> int:
+    """How many folders at the top contain everything, as in an archive of one folder.
+
+    They say nothing about classes. A folder named like a split is not counted.
+    """
+    folders = [PurePosixPath(name).parts[:-1] for name in names]
+    shared = os.path.commonprefix(folders)
+    return next((i for i, part in enumerate(shared) if part in SPLIT_FOLDERS), len(shared))
+
+
+# Folder or archive --------------------------------------------------------------------------------
+
+
+def picture_names(path: Path) -> tuple[str, ...]:
+    """Names of the picture files below a folder or in a zip archive, relative, sorted.
+
+    Raises DataMissing if nothing is at `path`, and ValueError if it is neither of the two.
+    """
+    if path.is_dir():
+        found = [
+            Path(folder, file).relative_to(path).as_posix()
+            for folder, _, files in os.walk(path, followlinks=True)
+            for file in files
+        ]
+    elif not path.exists():
+        raise DataMissing(f"no folder or zip archive at {path}; set data.path")
+    elif not zipfile.is_zipfile(path):
+        raise ValueError(f"data.path: expected a folder or a zip archive, got {path}")
+    else:
+        found = [entry for entry in _archive(path, os.getpid()).namelist() if entry[-1] != "/"]
+    return tuple(sorted(name for name in found if is_picture(name)))
+
+
+def is_picture(name: str) -> bool:
+    """Whether a relative name has a picture's extension and is not hidden or a Mac's leftover."""
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+    return not hidden and PurePosixPath(name).suffix.lower() in EXTENSIONS
+
+
+def open_file(path: Path, name: str) -> Path | io.BytesIO:
+    """What Pillow can open for the file `name` of a folder or archive."""
+    return path / name if path.is_dir() else io.BytesIO(_archive(path, os.getpid()).read(name))
+
+
+@lru_cache(maxsize=4)
+def _archive(path: Path, process: int) -> zipfile.ZipFile:
+    """The opened archive, one for each process: two that share one would share its position."""
+    return zipfile.ZipFile(path)

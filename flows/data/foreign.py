@@ -1,0 +1,146 @@
+"""Foreign images: pictures that no data set here resembles, for the certificate of the round trip.
+
+A flow that returns its own training images proves little; the inverse breaks where the data never
+went. The suite is the same on every machine: photographs, text, digits, noise, constants and the
+patterns that hurt most, one-pixel checkerboards and stripes.
+"""
+
+import textwrap
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from sklearn.datasets import load_digits, load_sample_image
+from torch import Tensor
+
+from flows import images
+
+Shape = tuple[int, int, int]
+
+ASSETS = Path(__file__).parent / "assets"
+PHOTOGRAPHS = ("cat", "person", "coffee", "rocket", "galaxies")
+SCIKIT_LEARN = {"temple": "china.jpg", "flower": "flower.jpg"}
+SENTENCES = (
+    "what goes in comes out",
+    "exact means exact, or it is not exact",
+    "0123456789 +-*/= ()[]{} <> %&?!",
+    "THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG",
+)
+
+
+def foreign_images(
+    image_shape: Shape, bins: int = 256, samples: Tensor | None = None
+) -> dict[str, Tensor]:
+    """The suite at the shape and grey levels of a model, in the order in which tables show it.
+
+    Args:
+        image_shape: (C, H, W) of the model. Photographs and digits are grey unless C is 3.
+        bins: grey levels of the model; every byte is the lowest of its bin.
+        samples: uint8 (n, C, H, W) test images of the model's data set, which then also appear upside
+            down and inverted.
+
+    Returns:
+        Name to uint8 (n, C, H, W); n differs from name to name.
+
+    Raises:
+        ValueError: if `samples` is not uint8 of that shape.
+    """
+    suite = photographs(image_shape)
+    every_photograph = torch.cat(list(suite.values()))
+    suite["upside-down photographs"] = every_photograph.flip(-2)
+    suite["inverted photographs"] = 255 - every_photograph
+    if samples is not None:
+        images.check_bytes(samples, image_shape)
+        suite["upside-down test"] = samples.flip(-2)
+        suite["inverted test"] = 255 - samples
+    suite |= {"text": text(image_shape), "digits": digits(image_shape)}
+    suite |= noise(image_shape) | constants(image_shape) | patterns(image_shape)
+    return {name: images.reduce(pictures, bins) for name, pictures in suite.items()}
+
+
+# Pictures of something ----------------------------------------------------------------------------
+
+
+def photographs(image_shape: Shape) -> dict[str, Tensor]:
+    """Seven photographs by name, each whole and in four quarters: uint8 (5, C, H, W)."""
+    opened = {name: Image.open(ASSETS / f"{name}.png") for name in PHOTOGRAPHS}
+    for name, file in SCIKIT_LEARN.items():
+        opened[name] = Image.fromarray(load_sample_image(file))
+    return {name: crops(picture, image_shape) for name, picture in opened.items()}
+
+
+def crops(picture: Image.Image, image_shape: Shape) -> Tensor:
+    """A picture and its four quarters, each cut to the shape: uint8 (5, C, H, W)."""
+    right, bottom = picture.size
+    x, y = right // 2, bottom // 2
+    corners = [(0, 0, x, y), (x, 0, right, y), (0, y, x, bottom), (x, y, right, bottom)]
+    parts = [picture, *(picture.crop(corner) for corner in corners)]
+    return torch.stack([fit(part, image_shape) for part in parts])
+
+
+def fit(picture: Image.Image, image_shape: Shape) -> Tensor:
+    """Centre-crop to the aspect ratio of `image_shape` and resize: uint8 (C, H, W)."""
+    channels, height, width = image_shape
+    fitted = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+    return images.from_pillow(fitted, 3 if channels == 3 else 1).expand(image_shape).clone()
+
+
+def text(image_shape: Shape) -> Tensor:
+    """Four sentences, black on white and white on black: uint8 (8, C, H, W)."""
+    black_on_white = torch.stack([write(sentence, image_shape) for sentence in SENTENCES])
+    return torch.cat([black_on_white, 255 - black_on_white])
+
+
+def write(sentence: str, image_shape: Shape) -> Tensor:
+    """A sentence broken into as many lines as it takes; the rest is cut off: uint8 (C, H, W)."""
+    _, height, width = image_shape
+    font = ImageFont.load_default(size=max(8, height // 4))
+    columns = max(1, int(width // font.getlength("n")))
+    page = Image.new("L", (width, height), "white")
+    lines = "\n".join(textwrap.wrap(sentence, columns))
+    ImageDraw.Draw(page).multiline_text((0, -1), lines, "black", font, spacing=0)
+    return images.from_pillow(page, 1).expand(image_shape).clone()
+
+
+def digits(image_shape: Shape) -> Tensor:
+    """One handwritten digit of each kind from scikit-learn, enlarged: uint8 (10, C, H, W)."""
+    levels = torch.from_numpy(load_digits().images[:10]).to(torch.uint8)
+    return torch.stack([fit(images.to_pillow(level[None] * 15), image_shape) for level in levels])
+
+
+# Pictures of nothing ------------------------------------------------------------------------------
+
+
+def noise(image_shape: Shape) -> dict[str, Tensor]:
+    """Independent bytes, uniform or only 0 and 255: uint8 (8, C, H, W) each."""
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randint(256, (16, *image_shape), generator=generator, dtype=torch.uint8)
+    return {"uniform noise": draws[:8], "black-or-white noise": (draws[8:] > 127).byte() * 255}
+
+
+def constants(image_shape: Shape) -> dict[str, Tensor]:
+    """Black, white and mid grey: uint8 (1, C, H, W) each."""
+    greys = {"black": 0, "white": 255, "mid grey": 128}
+    return {k: torch.full((1, *image_shape), v, dtype=torch.uint8) for k, v in greys.items()}
+
+
+def patterns(image_shape: Shape) -> dict[str, Tensor]:
+    """Checkerboards, stripes, single pixels and gradients: uint8 (n, C, H, W) each."""
+    _, height, width = image_shape
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    found = {
+        f"checkerboard of {side} px": both_phases((y // side + x // side) % 2)
+        for side in (1, 2, 4, 8)
+    }
+    found["horizontal stripes"] = both_phases(y % 2)
+    found["vertical stripes"] = both_phases(x % 2)
+    corner, centre = (y + x == 0), (y == height // 2) & (x == width // 2)
+    found["single white pixel"] = torch.stack([corner, centre]) * 255
+    across, down = x * 255 // max(width - 1, 1), y * 255 // max(height - 1, 1)
+    found["gradients"] = torch.stack([across, down, (across + down) // 2, (across - down).abs()])
+    return {k: v.byte()[:, None].expand(-1, *image_shape).clone() for k, v in found.items()}
+
+
+def both_phases(pattern: Tensor) -> Tensor:
+    """A pattern of 0 and 1, and its complement, in black and white: (2, H, W)."""
+    return torch.stack([pattern, 1 - pattern]) * 255

@@ -1,0 +1,130 @@
+"""The one place that knows pixel ranges: bytes, bins and the unit interval.
+
+Data sets hold bytes, models see floats in [0, 1]. Between them stand `bins` equally wide bins: 256 for
+ordinary 8-bit images, 32 for Glow's 5-bit faces, 17 for scikit-learn's digits. A byte lies in the bin
+`byte · bins // 256`; the centre of bin k is (k + ½) / bins; back goes by floor, so that a
+reconstruction wrong by less than half a bin gives the same byte.
+"""
+
+import math
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+def check_bytes(images: Tensor, image_shape: tuple[int, int, int] | None = None) -> None:
+    """Raise ValueError unless `images` is uint8 of shape (batch, *image_shape)."""
+    if images.dtype != torch.uint8:
+        raise ValueError(
+            f"expected uint8 images in [0, 255], got {images.dtype}; "
+            "flows.images.to_bytes converts floats in [0, 1]"
+        )
+    check_shape(images, image_shape)
+
+
+def check_unit(images: Tensor, image_shape: tuple[int, int, int] | None = None) -> None:
+    """Raise ValueError unless `images` is floating, of shape (batch, *image_shape), within [0, 1]."""
+    if not images.is_floating_point():
+        raise ValueError(
+            f"expected float images in [0, 1], got {images.dtype}; flows.images.to_unit converts bytes"
+        )
+    check_shape(images, image_shape)
+    if images.numel() and not (images.min() >= 0 and images.max() <= 1):
+        low, high = float(images.min()), float(images.max())
+        raise ValueError(f"expected images within [0, 1], got values from {low:.4g} to {high:.4g}")
+
+
+def check_shape(images: Tensor, image_shape: tuple[int, int, int] | None) -> None:
+    """Raise ValueError unless the shape of `images` is (batch, *image_shape)."""
+    if images.dim() != 4 or (image_shape and tuple(images.shape[1:]) != tuple(image_shape)):
+        expected = ", ".join(map(str, image_shape or ("C", "H", "W")))
+        raise ValueError(f"expected images of shape (batch, {expected}), got {tuple(images.shape)}")
+
+
+def bin_index(images: Tensor, bins: int = 256) -> Tensor:
+    """The bin of every byte: uint8 in [0, 255] to uint8 in [0, bins)."""
+    return images if bins == 256 else (images.int() * bins // 256).to(torch.uint8)
+
+
+def bin_byte(index: Tensor, bins: int = 256) -> Tensor:
+    """The lowest byte of every bin; `bin_index(bin_byte(k)) == k`."""
+    return index if bins == 256 else ((index.int() * 256 + bins - 1) // bins).to(torch.uint8)
+
+
+def reduce(images: Tensor, bins: int = 256) -> Tensor:
+    """The images as a model with `bins` bins sees them: every byte replaced by the lowest of its bin."""
+    return bin_byte(bin_index(images, bins), bins)
+
+
+def to_unit(images: Tensor, bins: int = 256, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 images to the centres of their bins, floats within (0, 1)."""
+    check_bytes(images)
+    return (bin_index(images, bins).to(dtype) + 0.5) / bins
+
+
+def to_bytes(images: Tensor, bins: int = 256) -> Tensor:
+    """Floats to uint8 by floor; values outside [0, 1] are clamped and non-finite ones become 0."""
+    index = torch.nan_to_num(images * bins, nan=0.0).floor().clamp(0, bins - 1)
+    return bin_byte(index.to(torch.uint8), bins)
+
+
+# Files and pictures -------------------------------------------------------------------------------
+
+
+def read_image(path: str | Path, channels: int) -> Tensor:
+    """Read a picture file as uint8 (channels, height, width), grey for one channel, RGB for three.
+
+    Transparent pixels are laid over white. Raises what Pillow raises for unreadable files.
+    """
+    with Image.open(path) as opened:
+        return from_pillow(opened, channels)
+
+
+def from_pillow(image: Image.Image, channels: int) -> Tensor:
+    """A Pillow image as uint8 (channels, height, width); see `read_image`."""
+    converted = flatten(image, channels)
+    flat = torch.frombuffer(bytearray(converted.tobytes()), dtype=torch.uint8)
+    return flat.view(converted.height, converted.width, channels).permute(2, 0, 1).contiguous()
+
+
+def flatten(image: Image.Image, channels: int) -> Image.Image:
+    """A Pillow image without palette and transparency: over white, grey for one channel, else RGB."""
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def to_pillow(image: Tensor) -> Image.Image:
+    """uint8 (channels, height, width) with one or three channels as a Pillow image."""
+    array = image.cpu().permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def fit_square(image: Image.Image, size: int) -> Image.Image:
+    """Centre-crop to a square and resize it to `size` pixels with antialiasing (Lanczos)."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.LANCZOS, box=box)
+
+
+def grid(images: Tensor, columns: int | None = None, gap: int = 2, zoom: int = 1) -> Tensor:
+    """Lay uint8 images (batch, C, H, W) out row by row on white: uint8 (C, height, width).
+
+    `zoom` enlarges every pixel to a square, because the pictures of this field are small.
+    """
+    check_bytes(images)
+    images = images.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
+    n, channels, height, width = images.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    shape = (channels, rows * (height + gap) + gap, columns * (width + gap) + gap)
+    sheet = images.new_full(shape, 255)
+    for i, image in enumerate(images):
+        top = gap + (i // columns) * (height + gap)
+        left = gap + (i % columns) * (width + gap)
+        sheet[:, top : top + height, left : left + width] = image
+    return sheet

@@ -1,0 +1,286 @@
+"""What every generative model of the project offers to the tools: spaces, codes, and files."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from flows.files import file_digest, write_atomically
+from flows.models.priors import Prior
+
+FORMAT_VERSION = 1
+CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
+
+Guarantee = Literal["exact", "exact-given-w", "learned", "none"]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message names the file and says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """A latent space of a model.
+
+    Attributes:
+        name: what tools and code files call it.
+        shape: of one code.
+        prior: density of the codes; None for an induced space.
+        levels: name to slice of the code's last axis, coarse to fine; layer-wise tools work on these.
+        doc: one line.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    prior: Prior | None
+    levels: Mapping[str, slice]
+    doc: str
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A place in the generating direction that a forward hook can see and edit.
+
+    Attributes:
+        channels: units at that place.
+        size: (height, width) of each unit's map.
+    """
+
+    channels: int
+    size: tuple[int, int]
+
+
+class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows", license="apache-2.0"):
+    """A model with latent codes. Images are floats (batch, C, H, W) in [0, 1]; codes are (batch, ...).
+
+    To add one: new file in this folder; set the attributes in the constructor, whose arguments must be
+    plain JSON values (they are stored in `config.json`); implement the abstract methods.
+
+    Attributes:
+        image_shape: (C, H, W).
+        bins: grey levels of the images it was made for; see `flows.images`.
+        num_classes: of a class-conditional model, which needs labels; otherwise 0.
+        spaces: name to space, prior space first.
+        guarantee: per space, what encoding promises: "exact" (the inverse), "exact-given-w", "learned" (an
+            encoder), "none".
+        description: what it was trained on, as stored beside the weights; empty before training.
+    """
+
+    image_shape: tuple[int, int, int]
+    bins: int
+    num_classes: int = 0
+    spaces: dict[str, Space]
+    guarantee: dict[str, Guarantee]
+    description: dict[str, Any]
+
+    @abstractmethod
+    def encode(self, images: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
+        """Images in [0, 1] to codes. Raises ValueError for another shape, range or an unknown space."""
+
+    @abstractmethod
+    def decode(self, code: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
+        """Codes to images; inside [0, 1] only as far as the model has learned it, never clamped."""
+
+    def convert(self, code: Tensor, source: str, target: str) -> Tensor:
+        """Codes of one space to those of another. A model with one space returns them as they are."""
+        for name in (source, target):
+            self.check_space(name)
+        if source != target:
+            raise ValueError(f"{type(self).__name__} has no map from space {source!r} to {target!r}")
+        return code
+
+    @abstractmethod
+    def sample_codes(
+        self,
+        n: int,
+        space: str = "z",
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Draw n codes from the space's prior, scaled by `temperature`; row i does not depend on n."""
+
+    @abstractmethod
+    def units(self) -> dict[str, Unit]:
+        """Hookable layers in the generating direction, by the name `get_submodule` knows them under."""
+
+    def check_space(self, name: str) -> Space:
+        """The space of that name. Raises ValueError naming those that exist."""
+        if name not in self.spaces:
+            known = ", ".join(self.spaces)
+            raise ValueError(f"{type(self).__name__} has no space {name!r}: expected one of {known}")
+        return self.spaces[name]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of the parameters."""
+        return next(self.parameters()).dtype
+
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that identify the function: class, arguments and weights in fp32."""
+        digest = hashlib.sha256(json.dumps(self.arguments(), sort_keys=True).encode())
+        for name, value in sorted(self.state_dict().items()):
+            value = value.float() if value.is_floating_point() else value
+            digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def arguments(self) -> dict[str, Any]:
+        """Class name and constructor arguments, as plain JSON values."""
+        return {"model_type": type(self).__name__, **(self._hub_mixin_config or {})}
+
+    # Files: save_pretrained, from_pretrained and push_to_hub come from the mixin and call these two.
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        metadata = {"format": "pt", "model_type": type(self).__name__}
+        write_atomically(
+            save_directory / WEIGHTS_FILE, lambda path: save_file(state, path, metadata=metadata)
+        )
+        config = {
+            "format_version": FORMAT_VERSION,
+            **self.arguments(),
+            "description": self.description,
+            "weights_sha256": file_digest(save_directory / WEIGHTS_FILE),
+        }
+        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+        write_atomically(save_directory / CONFIG_FILE, lambda path: path.write_text(text))
+        card = save_directory / CARD_FILE
+        if not card.exists():
+            write_atomically(card, lambda path: path.write_text(self.plain_card()))
+
+    def plain_card(self) -> str:
+        """A model card that says what the config knows; `train.py` writes a fuller one."""
+        name, data = type(self).__name__, self.description.get("name", "unknown data")
+        return (
+            "---\nlibrary_name: flows\nlicense: apache-2.0\ntags: [normalizing-flow]\n---\n\n"
+            f"# {name} on {data}\n\n```python\nimport flows\n\nmodel = flows.load(\"path/to/this/folder\")\n```\n"
+        )
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        map_location: str = "cpu",
+        strict: bool = True,
+        **model_kwargs: Any,
+    ) -> "LatentModel":
+        def fetch(name: str) -> Path:
+            if Path(model_id).is_dir():
+                return Path(model_id) / name
+            return Path(
+                hf_hub_download(
+                    model_id, name, revision=revision, cache_dir=cache_dir, token=token,
+                    force_download=force_download, local_files_only=local_files_only,
+                )
+            )  # fmt: skip
+
+        config = read_config(fetch(CONFIG_FILE))
+        if config["model_type"] != cls.__name__:
+            raise CheckpointError(
+                f"{model_id} holds a {config['model_type']}, not a {cls.__name__}; flows.load takes any"
+            )
+        weights = fetch(WEIGHTS_FILE)
+        check_digest(weights, config["weights_sha256"])
+        model = cls(**model_kwargs)
+        model.load_state_dict(load_file(weights, device=map_location), strict=strict)
+        model.description = config["description"]
+        return model.to(map_location).eval()
+
+
+class Likelihood(NamedTuple):
+    """A lower bound on the log-probability of 8-bit images, and what it is made of.
+
+    Attributes:
+        log_prob: (batch,), nats.
+        terms: name to (batch,) nats; they sum to `log_prob`. `dequantisation` is −log q, `log_det` that of
+            the bijection, `prior/<level>` the prior's log-density of that level's part of the code.
+        code: (batch, D), the whitened code of the dequantised images.
+        penalties: name to scalar, what a paper's recipe adds to the loss beside the likelihood; computed
+            here because every loss must go through the wrapped model's forward.
+    """
+
+    log_prob: Tensor
+    terms: dict[str, Tensor]
+    code: Tensor
+    penalties: dict[str, Tensor]
+
+
+class LikelihoodModel(LatentModel):
+    """A latent model that assigns every 8-bit image a probability, or a lower bound on one."""
+
+    @abstractmethod
+    def forward(
+        self,
+        images: Tensor,
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        keys: Sequence[int] | None = None,
+    ) -> Likelihood:
+        """log P of uint8 images (batch, C, H, W), bounded below by dequantisation.
+
+        Args:
+            images: bytes.
+            labels: int64 (batch,), for a class-conditional model.
+            generator: where the seed of the dequantisation noise comes from.
+            keys: identity of every image; its noise depends on the seed and the key alone. Defaults to
+                0, 1, 2, ….
+        """
+
+    @abstractmethod
+    def initialise(
+        self,
+        images: Tensor,
+        labels: Tensor | None = None,
+        seed: int = 0,
+        keys: Sequence[int] | None = None,
+    ) -> None:
+        """Set data-dependent layers from a batch of uint8 images; those that are set stay."""
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The contents of a checkpoint's `config.json`.
+
+    Raises:
+        CheckpointError: missing, no JSON, or of another format version.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: expected a folder written by save_pretrained or train.py")
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON ({error}): the file was altered or cut off") from error
+    version = config.get("format_version") if isinstance(config, dict) else None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {version}, this release of flows reads {FORMAT_VERSION}"
+        )
+    for key in ("model_type", "description", "weights_sha256"):
+        if key not in config:
+            raise CheckpointError(f"{path} lacks {key!r}: the file was altered")
+    return config
+
+
+def check_digest(path: Path, expected: str) -> None:
+    """Raise CheckpointError where `path` is missing or its SHA-256 is not `expected`."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing")
+    if file_digest(path) != expected:
+        raise CheckpointError(f"{path} was altered or cut off: its SHA-256 is not the recorded one")

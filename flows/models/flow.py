@@ -1,0 +1,161 @@
+"""A normalising flow as a latent model: a dequantiser, a bijection to a flat code, a standard prior."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flows import images as pixels
+from flows.bijections.base import Bijection, Tap
+from flows.bijections.dequantise import Dequantiser
+from flows.data_dependent import initialise
+from flows.models.base import Guarantee, Likelihood, LikelihoodModel, Space, Unit
+from flows.models.priors import Prior
+from flows.numerics import draw_seed
+
+
+class Flow(LikelihoodModel):
+    """A flow with one latent space `z`: the flat, whitened code.
+
+    A paper's model is a subclass that builds the three parts and hands them to `assemble`.
+
+    Attributes:
+        bijection: images in [0, 1] to codes (batch, D).
+        dequantiser: bytes to points of their bins, for likelihoods only; encoding uses bin centres.
+        prior: the standard prior of the code.
+    """
+
+    bijection: Bijection
+    dequantiser: Dequantiser
+    prior: Prior
+
+    def assemble(
+        self,
+        image_shape: Sequence[int],
+        bijection: Bijection,
+        dequantiser: Dequantiser,
+        prior: Prior,
+        levels: dict[str, slice] | None = None,
+        num_classes: int = 0,
+    ) -> None:
+        """Set the parts. Raises ValueError where the bijection does not end in a flat code."""
+        channels, height, width = image_shape
+        self.image_shape = (channels, height, width)
+        self.bins = dequantiser.bins
+        self.bijection, self.dequantiser, self.prior = bijection, dequantiser, prior
+        self.num_classes = num_classes
+        size = channels * height * width
+        if bijection.output_shape(self.image_shape) != (size,):
+            got = bijection.output_shape(self.image_shape)
+            raise ValueError(f"expected a bijection from {self.image_shape} to ({size},), it ends in {got}")
+        levels = levels or {"level1": slice(0, size)}
+        doc = "whitened code of the whole image, exact both ways"
+        self.spaces = {"z": Space("z", (size,), prior, levels, doc)}
+        self.guarantee: dict[str, Guarantee] = {"z": "exact"}
+        self.description: dict[str, Any] = {}
+
+    # Likelihood -----------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        images: Tensor,
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        keys: Sequence[int] | None = None,
+    ) -> Likelihood:
+        pixels.check_bytes(images, self.image_shape)
+        keys = range(len(images)) if keys is None else keys
+        x, log_q = self.dequantiser(images, draw_seed(generator), keys, self.dtype)
+        code, log_det = self.bijection(x, self._context(labels))
+        log_prior = self.prior.log_prob(code)
+        terms = {"dequantisation": -log_q, "log_det": log_det}
+        for name, part in self.spaces["z"].levels.items():
+            terms[f"prior/{name}"] = log_prior[:, part].sum(1)
+        log_prob = torch.stack(list(terms.values())).sum(0)
+        return Likelihood(log_prob, terms, code, self.penalties(code, labels))
+
+    def penalties(self, code: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
+        """What the paper's recipe adds to the loss, by name, each a scalar; nothing unless overridden."""
+        return {}
+
+    def log_prob(
+        self,
+        images: Tensor,
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        keys: Sequence[int] | None = None,
+    ) -> Tensor:
+        """`forward`'s bound alone: (batch,), nats per image."""
+        return self(images, labels, generator, keys).log_prob
+
+    def log_density(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Exact log-density at points x (batch, C, H, W) of [0, 1]^D: (batch,), nats, no dequantisation."""
+        pixels.check_unit(x, self.image_shape)
+        code, log_det = self.bijection(x, self._context(labels))
+        return self.prior.log_prob(code).sum(1) + log_det
+
+    def initialise(
+        self,
+        images: Tensor,
+        labels: Tensor | None = None,
+        seed: int = 0,
+        keys: Sequence[int] | None = None,
+    ) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        initialise(self, images, labels, generator, keys)
+
+    # Codes ----------------------------------------------------------------------------------------
+
+    def encode(self, images: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
+        self.check_space(space)
+        pixels.check_unit(images, self.image_shape)
+        return self.bijection(images.to(self.dtype), self._context(labels))[0]
+
+    def decode(self, code: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
+        expected = self.check_space(space).shape
+        if tuple(code.shape[1:]) != expected:
+            shape = ", ".join(map(str, expected))
+            raise ValueError(f"expected codes of shape (batch, {shape}), got {tuple(code.shape)}")
+        return self.bijection.inverse(code.to(self.dtype), self._context(labels))[0]
+
+    def sample_codes(
+        self,
+        n: int,
+        space: str = "z",
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        shape = self.check_space(space).shape
+        like = torch.empty(0, dtype=self.dtype, device=self.device)
+        return temperature * self.prior.sample(draw_seed(generator), range(n), shape, like)
+
+    def units(self) -> dict[str, Unit]:
+        found: dict[str, Unit] = {}
+        handles = []
+        for name, module in self.bijection.named_modules(prefix="bijection"):
+            if isinstance(module, Tap) or not list(module.children()):
+
+                def record(_: nn.Module, __: object, output: Tensor, name: str = name) -> None:
+                    if output.dim() == 4:
+                        found[name] = Unit(output.shape[1], (output.shape[2], output.shape[3]))
+
+                handles.append(module.register_forward_hook(record))
+        try:
+            with torch.no_grad():
+                labels = torch.zeros(1, dtype=torch.long, device=self.device)
+                size = self.spaces["z"].shape[0]
+                code = torch.zeros(1, size, dtype=self.dtype, device=self.device)
+                self.decode(code, labels=labels)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found
+
+    def _context(self, labels: Tensor | None) -> Tensor | None:
+        if not self.num_classes:
+            return None
+        if labels is None or not (0 <= int(labels.min()) and int(labels.max()) < self.num_classes):
+            got = "none" if labels is None else f"{int(labels.min())} … {int(labels.max())}"
+            raise ValueError(f"this flow is conditional: expected labels 0 … {self.num_classes - 1}, got {got}")
+        return labels

@@ -1,0 +1,165 @@
+"""Glow: Generative Flow with Invertible 1×1 Convolutions (Kingma and Dhariwal 2018, arXiv 1807.03039)."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from flows.bijections.base import Bijection, Chain, Inverse
+from flows.bijections.coupling import AdditiveCoupling, AffineCoupling
+from flows.bijections.dequantise import Dequantiser, UniformDequantiser, VariationalDequantiser
+from flows.bijections.linear import InvertibleConv1x1, InvertibleConv1x1LU
+from flows.bijections.multiscale import Multiscale
+from flows.bijections.partition import Halves
+from flows.bijections.permutation import Reverse, random_permutation
+from flows.bijections.pixels import Centre, Sigmoid
+from flows.bijections.scales import ScaleName, make_scale
+from flows.bijections.scaling import ActNorm, LearnedPrior
+from flows.bijections.squeeze import Squeeze
+from flows.models.flow import Flow
+from flows.models.priors import Normal
+from flows.networks.glow import ConvPrior, GlowNetwork, SqueezedContext
+
+Flavour = Literal["official", "paper"]
+PermutationName = Literal["plain", "lu", "reverse", "random"]
+
+
+class Glow(Flow):
+    """Per level: squeeze, then `depth` steps of ActNorm, 1×1 convolution, coupling; then half leaves.
+
+    `official` follows the released code: the first half of the channels is kept and the second changed,
+    (x + t)·s with shift and scale interleaved, and the coupling networks mark the image's border. `paper`
+    follows the equations of Table 1: the second half is kept and the first changed, x·s + t, no marker.
+    Either takes any scale; the paper prints `exp`, the code has `sigmoid`, the house's default is
+    `two-sided` (see `flows.bijections.scales`).
+
+    Args:
+        image_shape: (C, H, W).
+        bins: grey levels, 256 for 8-bit and 32 for 5-bit images.
+        levels: L.
+        depth: K, steps per level.
+        width: hidden channels of the coupling networks.
+        coupling: `affine` or `additive`.
+        scale: of affine couplings and of the learned priors.
+        permutation: 1×1 convolution (`plain`, `lu`), or a fixed `reverse` or `random` order.
+        flavour: see above.
+        learned_split: whiten the leaving half given the staying one (a zero conv); False leaves it as is.
+        learned_top: whiten what remains at the end by a learned mean and scale.
+        num_classes: above 0, the top prior depends on the label.
+        classifier_weight: weight of a classifier on the top latent in the loss (0.01 in the released code's
+            conditional runs).
+        dequantisation: `uniform`, or `variational` by a small flow of its own.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        bins: int = 256,
+        levels: int = 3,
+        depth: int = 32,
+        width: int = 512,
+        coupling: Literal["affine", "additive"] = "affine",
+        scale: ScaleName = "two-sided",
+        permutation: PermutationName = "plain",
+        flavour: Flavour = "official",
+        learned_split: bool = True,
+        learned_top: bool = True,
+        num_classes: int = 0,
+        classifier_weight: float = 0.0,
+        dequantisation: Literal["uniform", "variational"] = "uniform",
+    ):
+        super().__init__()
+        edge = flavour == "official"
+
+        def conditioned(outputs_per_channel: int, inputs: int, changed: int) -> GlowNetwork:
+            return GlowNetwork(inputs, outputs_per_channel * changed, width, edge)
+
+        def make_coupling(channels: int) -> Bijection:
+            partition = Halves(keep_first=flavour == "official")
+            first, second = channels // 2, channels - channels // 2
+            kept, changed = (first, second) if flavour == "official" else (second, first)
+            if coupling == "additive":
+                return AdditiveCoupling(partition, conditioned(1, kept, changed))
+            return AffineCoupling(
+                partition,
+                conditioned(2, kept, changed),
+                make_scale(scale),
+                shift_first=flavour == "official",
+                interleaved=flavour == "official",
+            )
+
+        def step(channels: int) -> Bijection:
+            return Chain(ActNorm(channels), _permute(permutation, channels), make_coupling(channels))
+
+        def split_prior(channels: int) -> Bijection:
+            half = channels // 2
+            return AffineCoupling(
+                Halves(), ConvPrior(half, 2 * half, edge), make_scale(_two_sided(scale)), interleaved=True
+            )
+
+        chains, channels = [], image_shape[0]
+        for level in range(levels):
+            channels *= 4
+            chain = [Squeeze(), *(step(channels) for _ in range(depth))]
+            if level + 1 < levels:
+                chain += [split_prior(channels)] if learned_split else []
+                channels //= 2
+            elif learned_top:
+                bound = 2.0 if scale == "two-sided" else None
+                chain += [LearnedPrior(channels, num_classes, bound)]
+            chains.append(Chain(*chain))
+        chains[0] = Chain(Centre(), *chains[0].steps)
+
+        multiscale = Multiscale(chains, tuple(image_shape))
+        self.classifier = nn.Linear(channels, max(1, num_classes)) if classifier_weight else None
+        self.classifier_weight = classifier_weight
+        if self.classifier is not None:
+            if not (num_classes and learned_top):
+                raise ValueError("classifier_weight needs num_classes above 0 and learned_top")
+            nn.init.zeros_(self.classifier.weight)
+        self.assemble(
+            image_shape,
+            multiscale,
+            _dequantiser(dequantisation, image_shape[0], bins, width),
+            Normal(),
+            multiscale.slices,
+            num_classes,
+        )
+
+    def penalties(self, code: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
+        if self.classifier is None:
+            return {}
+        # The classifier reads the top latent before whitening: whitened by the class's own statistics it
+        # would have been told the answer.
+        top = code[:, self.spaces["z"].levels[f"level{len(self.bijection.levels)}"]]
+        top = top.unflatten(1, self.bijection.parts[-1])
+        top, _ = self.bijection.levels[-1].steps[-1].inverse(top, labels)
+        return {"classifier": self.classifier_weight * cross_entropy(self.classifier(top.mean((2, 3))), labels)}
+
+
+def _two_sided(scale: ScaleName) -> ScaleName:
+    """The split prior's log-std: two-sided with the house's couplings, otherwise free as published."""
+    return "two-sided" if scale == "two-sided" else "exp"
+
+
+def _permute(name: PermutationName, channels: int) -> Bijection:
+    if name == "plain":
+        return InvertibleConv1x1(channels)
+    if name == "lu":
+        return InvertibleConv1x1LU(channels)
+    return Reverse() if name == "reverse" else random_permutation(channels)
+
+
+def _dequantiser(name: str, channels: int, bins: int, width: int) -> Dequantiser:
+    """Uniform, or four couplings on noise that see the image, and a sigmoid (Flow++, section 3.1)."""
+    if name == "uniform":
+        return UniformDequantiser(bins)
+
+    def coupling(keep_first: bool) -> Bijection:
+        wide = 4 * channels
+        network = GlowNetwork(wide // 2, wide, min(width, 64), context_channels=wide)
+        return AffineCoupling(Halves(keep_first), SqueezedContext(network), make_scale("two-sided"))
+
+    couplings = [coupling(keep_first=i % 2 == 0) for i in range(4)]
+    return VariationalDequantiser(Chain(Squeeze(), *couplings, Inverse(Squeeze()), Sigmoid()), bins)

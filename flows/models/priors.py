@@ -1,0 +1,60 @@
+"""Standard factorised priors of flat codes."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from flows.numerics import normal_rows, uniform_rows
+
+PriorName = Literal["normal", "logistic"]
+
+
+class Prior(ABC):
+    """A density of one code entry, the same and independent for all of them."""
+
+    name: PriorName
+
+    @abstractmethod
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Elementwise log-density in nats, of the shape of `z`."""
+
+    @abstractmethod
+    def sample(self, seed: int, keys: Sequence[int], shape: Sequence[int], like: Tensor) -> Tensor:
+        """(len(keys), *shape); row i depends on `seed` and `keys[i]` only."""
+
+
+class Normal(Prior):
+    """N(0, 1)."""
+
+    name: PriorName = "normal"
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return -0.5 * (z.square() + math.log(2 * math.pi))
+
+    def sample(self, seed: int, keys: Sequence[int], shape: Sequence[int], like: Tensor) -> Tensor:
+        return normal_rows(seed, keys, shape, like)
+
+
+class Logistic(Prior):
+    """The standard logistic density, log p = −softplus(z) − softplus(−z) (NICE §3.4)."""
+
+    name: PriorName = "logistic"
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return -softplus(z) - softplus(-z)
+
+    def sample(self, seed: int, keys: Sequence[int], shape: Sequence[int], like: Tensor) -> Tensor:
+        u = uniform_rows(seed, keys, shape, like)
+        return torch.logit(u, eps=torch.finfo(u.dtype).eps)
+
+
+def make_prior(name: PriorName) -> Prior:
+    """The prior of that name."""
+    if name not in ("normal", "logistic"):
+        raise ValueError(f"unknown prior {name!r}: expected 'normal' or 'logistic'")
+    return Normal() if name == "normal" else Logistic()

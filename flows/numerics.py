@@ -1,0 +1,92 @@
+"""Small numerical ground that everything else stands on: sums, precision, noise, moments."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.nn.functional import all_reduce
+
+
+def sum_per_example(x: Tensor) -> Tensor:
+    """Sum everything but the first axis: (batch, ...) to (batch,)."""
+    return x.flatten(1).sum(1) if x.dim() > 1 else x
+
+
+def zero_log_det(x: Tensor) -> Tensor:
+    """The log-determinant of a volume-preserving map: zeros of shape (batch,)."""
+    return x.new_zeros(x.shape[0])
+
+
+def full_precision(x: Tensor) -> AbstractContextManager:
+    """Switch autocast off on the device of `x`.
+
+    Under bf16 autocast the product of two fp32 matrices is bf16, and an inverse computed so is wrong by
+    0.1; every matrix product on the invertible path stands inside this block.
+    """
+    return torch.autocast(x.device.type, enabled=False)
+
+
+# Noise --------------------------------------------------------------------------------------------
+#
+# Row i of the noise depends on one seed and on the key of row i, on nothing else: not on the batch it
+# is drawn in, the rank that draws it, or the device. Two ranks therefore see the noise that one rank
+# would see for the joined batch, a resumed run repeats it, and sample i is the same for every n.
+# Philox is counter based: its streams are independent by construction and cost nothing to start.
+
+
+def _row(seed: int, key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=np.array([seed, key], dtype=np.uint64)))
+
+
+def combine_seeds(*parts: int) -> int:
+    """One 63-bit seed from several numbers; the same on every machine."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def draw_seed(generator: torch.Generator | None) -> int:
+    """Draw the seed of a block of noise from `generator` (from torch's global one where it is None)."""
+    return int(torch.randint(2**62, (), generator=generator))
+
+
+def uniform_rows(seed: int, keys: Sequence[int], shape: Sequence[int], like: Tensor) -> Tensor:
+    """Uniform noise in [0, 1), shape (len(keys), *shape), on the device and in the dtype of `like`."""
+    rows = np.stack([_row(seed, key).random(tuple(shape), dtype=np.float32) for key in keys])
+    return torch.from_numpy(rows).to(like)
+
+
+def normal_rows(seed: int, keys: Sequence[int], shape: Sequence[int], like: Tensor) -> Tensor:
+    """Standard normal noise, shape (len(keys), *shape), on the device and in the dtype of `like`."""
+    rows = np.stack([_row(seed, key).standard_normal(tuple(shape), dtype=np.float32) for key in keys])
+    return torch.from_numpy(rows).to(like)
+
+
+# Moments ------------------------------------------------------------------------------------------
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """Sum `x` over all ranks, differentiably; `x` itself where only one process runs."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        return all_reduce(x)
+    return x
+
+
+def batch_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) variance of every channel, over the examples of all ranks.
+
+    Two passes: the second subtracts the mean first, because E[x²] − E[x]² cancels in fp32.
+
+    Args:
+        x: (batch, channels) or (batch, channels, height, width).
+
+    Returns:
+        mean and variance, each of shape (1, channels) or (1, channels, 1, 1). Gradients pass through
+        both, the reduction over ranks included.
+    """
+    axes = [0, *range(2, x.dim())]
+    count = sum_over_ranks(x.new_tensor(float(x.numel() // x.shape[1])))
+    mean = sum_over_ranks(x.sum(axes, keepdim=True)) / count
+    variance = sum_over_ranks((x - mean).square().sum(axes, keepdim=True)) / count
+    return mean, variance

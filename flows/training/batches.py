@@ -1,0 +1,87 @@
+"""The order of training images, as a function of the seed and of how many were shown."""
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from flows.data.base import Batch, Split
+from flows.numerics import combine_seeds
+
+
+class ShuffledBatches(Sampler[list[int]]):
+    """Endless micro-batches of indices for one rank, starting after `start` global batches.
+
+    Every epoch is a fresh permutation, drawn from (seed, epoch), of which the last incomplete global batch
+    is left out. A global batch is cut into one contiguous share per rank, and that into micro-batches:
+    the ranks together see what one rank alone would see. Resuming needs the number of batches only.
+
+    Args:
+        length: images in the split.
+        batch: images of a global batch.
+        seed: of the order.
+        start: global batches already shown.
+        rank, world: this process and how many there are.
+        accumulate: micro-batches per step.
+
+    Raises:
+        ValueError: the batch does not divide evenly, or is larger than the split.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch: int,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        accumulate: int = 1,
+    ):
+        if batch % (world * accumulate):
+            raise ValueError(
+                f"training.batch: {batch} images do not divide into {world} ranks × {accumulate} "
+                f"micro-batches; choose a multiple of {world * accumulate}"
+            )
+        if batch > length:
+            raise ValueError(
+                f"training.batch: {batch} images asked per step, the training split has {length}"
+            )
+        self.length, self.batch, self.seed, self.start = length, batch, seed, start
+        self.micro = batch // (world * accumulate)
+        self.first = rank * accumulate * self.micro
+        self.accumulate = accumulate
+
+    def __iter__(self) -> Iterator[list[int]]:
+        per_epoch = self.length // self.batch
+        step = self.start
+        while True:
+            epoch, offset = divmod(step, per_epoch)
+            generator = torch.Generator().manual_seed(combine_seeds(self.seed, epoch))
+            order = torch.randperm(self.length, generator=generator).tolist()
+            for i in range(offset, per_epoch):
+                begin = i * self.batch + self.first
+                for j in range(self.accumulate):
+                    yield order[begin + j * self.micro : begin + (j + 1) * self.micro]
+                step += 1
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def make_loader(split: Split, sampler: ShuffledBatches, workers: int) -> DataLoader[Batch]:
+    """A loader of micro-batches.
+
+    It has a generator of its own: building an iterator draws from torch's global one otherwise, which
+    would shift every later draw of a resumed run.
+    """
+    return DataLoader(
+        split,
+        batch_sampler=sampler,
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(0),
+        persistent_workers=workers > 0,
+    )

@@ -1,0 +1,108 @@
+"""Training states: everything a run needs to go on as if it had never stopped."""
+
+import json
+import shutil
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from flows.files import file_digest, write_atomically
+from flows.models.base import CheckpointError, check_digest
+
+STATE_VERSION = 1
+MANIFEST = "manifest.json"
+PREFIX = "state-"
+
+
+class Progress:
+    """What a run knows beside its tensors; saved through Accelerate with the rest.
+
+    Attributes:
+        images: shown so far.
+        steps: optimiser steps so far.
+        seconds: spent in training so far, over all sessions.
+        best: lowest validation bits/dim, infinite before the first.
+    """
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.steps = 0
+        self.seconds = 0.0
+        self.best = float("inf")
+
+    def state_dict(self) -> dict[str, float]:
+        """Plain numbers, as Accelerate's weights-only loading requires."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Take over the numbers of `state_dict`."""
+        vars(self).update(state)
+
+
+def save_state(accelerator: Accelerator, folder: Path, images: int, keep: int) -> Path:
+    """Write `folder/state-<images>` on all ranks together, whole or not at all; keep the newest `keep`.
+
+    Every rank calls this. The files are written to a temporary sibling, listed with their SHA-256 in a
+    manifest, and appear under their name by one rename.
+    """
+    final = folder / f"{PREFIX}{images:012d}"
+    temporary = folder / f".{final.name}.partial"
+    if accelerator.is_main_process:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(temporary))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        files = sorted(path for path in temporary.rglob("*") if path.is_file())
+        digests = {str(path.relative_to(temporary)): file_digest(path) for path in files}
+        manifest = json.dumps({"state_version": STATE_VERSION, "files": digests}, indent=2)
+        write_atomically(temporary / MANIFEST, lambda path: path.write_text(manifest))
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+        for old in states(folder)[:-keep]:
+            shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+    return final
+
+
+def states(folder: Path) -> list[Path]:
+    """The complete states of a run, oldest first."""
+    return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir())
+
+
+def check_state(state: Path) -> None:
+    """Raise CheckpointError, naming the file, unless the state is whole and as it was written."""
+    manifest = state / MANIFEST
+    if not manifest.is_file():
+        raise CheckpointError(f"{manifest} is missing: {state} is no training state, or was cut off")
+    try:
+        record = json.loads(manifest.read_text())
+        version, files = record["state_version"], dict(record["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{manifest} was altered or cut off ({error})") from error
+    if version != STATE_VERSION:
+        raise CheckpointError(
+            f"{manifest} has state version {version}, this release of flows reads {STATE_VERSION}"
+        )
+    for name, digest in files.items():
+        check_digest(state / name, digest)
+
+
+def find_state(folder: Path, resume: str | None) -> Path | None:
+    """The state that `--resume` means: `latest` is the newest of the run, or None where there is none yet.
+
+    Raises:
+        CheckpointError: a state given by path does not exist, or the one found was altered.
+    """
+    if resume is None:
+        return None
+    if resume == "latest":
+        found = states(folder)
+        if not found:
+            return None
+        state = found[-1]
+    else:
+        state = Path(resume)
+    check_state(state)
+    return state

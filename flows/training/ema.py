@@ -1,0 +1,31 @@
+"""Exponential moving average of the weights, by torch's own AveragedModel."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from flows.models.base import LatentModel
+
+
+class WeightAverage(AveragedModel):
+    """averaged ← d·averaged + (1 − d)·current with d = min(decay, (1 + n)/(10 + n)) at update n.
+
+    The ramp lets short runs forget their first weights. Buffers (permutations, running statistics,
+    flags) are copied, not averaged. Build it after data-dependent initialisation.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        def average(averaged: list[Tensor], current: list[Tensor], updates: Tensor | int) -> None:
+            n = float(updates)
+            d = min(decay, (1 + n) / (10 + n))
+            torch._foreach_lerp_(averaged, current, 1 - d)
+
+        super().__init__(model, multi_avg_fn=average)
+        self.requires_grad_(False)
+
+    @property
+    def model(self) -> LatentModel:
+        """The averaged model, in eval mode."""
+        return cast(LatentModel, self.module.eval())

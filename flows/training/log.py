@@ -1,0 +1,88 @@
+"""Where a run writes what it sees: metrics.jsonl, TensorBoard, a progress bar."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from flows import images as pixels
+from flows.files import write_atomically
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class RunLog:
+    """The main process's log of a run; on other ranks every call does nothing.
+
+    Args:
+        folder: of the run.
+        total: images of the whole run.
+        start: images shown before; later lines of an interrupted session are removed from the files, so
+            that a resumed run's log is that of an uninterrupted one.
+        active: on the main process only.
+    """
+
+    def __init__(self, folder: Path, total: int, start: int = 0, active: bool = True):
+        self.active = active
+        if not active:
+            return
+        self.path = folder / METRICS_FILE
+        kept = [line for line in read_metrics(self.path) if line["images"] <= start] if start else []
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_atomically(self.path, lambda path: path.write_text(text))
+        self.file = open(self.path, "a")
+        self.writer = SummaryWriter(str(folder / "logs"), purge_step=start or None)
+        self.bar = tqdm(
+            total=total, initial=start, unit="img", unit_scale=True, smoothing=0.05, mininterval=1.0
+        )
+        self.folder = folder
+
+    def scalars(self, images: int, values: dict[str, float]) -> None:
+        """One line of metrics.jsonl and one point per value in TensorBoard."""
+        if not self.active:
+            return
+        line = {"images": images, "time": round(time.time(), 3), **values}
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, images)
+
+    def picture(self, images: int, name: str, sheet: Tensor) -> None:
+        """A sheet (C, H, W) of bytes, into TensorBoard and as `samples/<name>-<images>.png`."""
+        if not self.active:
+            return
+        self.writer.add_image(name, sheet, images)
+        path = self.folder / "samples" / f"{name}-{images:09d}.png"
+        write_atomically(path, lambda target: pixels.to_pillow(sheet).save(target))
+
+    def advance(self, images: int, **shown: str) -> None:
+        """Move the progress bar by a number of images."""
+        if self.active:
+            self.bar.update(images)
+            if shown:
+                self.bar.set_postfix(shown, refresh=False)
+
+    def say(self, text: str) -> None:
+        """A line above the progress bar."""
+        if self.active:
+            self.bar.write(text)
+
+    def close(self) -> None:
+        """Flush and close everything."""
+        if self.active:
+            self.bar.close()
+            self.writer.close()
+            self.file.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The lines of a metrics.jsonl; a last line that was cut off by a kill is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]

@@ -1,0 +1,265 @@
+"""The one training loop: phases over Accelerate, resumable bit for bit."""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from flows.data.base import Batch, ImageData, Split
+from flows.metrics.likelihood import labels_for
+from flows.models.base import LikelihoodModel
+from flows.numerics import combine_seeds
+from flows.training.augment import augment
+from flows.training.batches import ShuffledBatches, make_loader
+from flows.training.checkpoint import Progress, save_state
+from flows.training.ema import WeightAverage
+from flows.training.interrupt import Interrupt
+from flows.training.log import RunLog
+from flows.training.optimiser import learning_rate, make_optimiser, set_learning_rate
+from flows.training.phase import Phase
+from flows.training.settings import Training
+from flows.training.validation import sample_sheet, validate
+
+Objective = Callable[[nn.Module], list[Phase]]
+INITIALISATION_IMAGES = 256
+"""Images from which data-dependent layers are set, as in Glow's released code."""
+
+
+class NonFinite(FloatingPointError):
+    """A loss or gradient is not finite; the message names phase, quantity and step."""
+
+
+@dataclass
+class Outcome:
+    """How a session of training ended.
+
+    Attributes:
+        progress: of the run.
+        interrupted: name of the signal that stopped it, or None where it ran to its end.
+        state: the training state written when it was interrupted.
+    """
+
+    progress: Progress
+    interrupted: str | None
+    state: Path | None
+
+
+def make_accelerator(training: Training) -> Accelerator:
+    """One process, or all ranks that torchrun or `accelerate launch` started."""
+    precision = {"fp32": "no", "bf16": "bf16"}[training.precision]
+    return Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
+
+
+def fit(
+    model: LikelihoodModel,
+    data: ImageData,
+    training: Training,
+    folder: Path,
+    objective: Objective,
+    accelerator: Accelerator,
+    resume: Path | None = None,
+) -> Outcome:
+    """Train `model` in `folder` until `training.images` were shown or a signal comes.
+
+    The best model by validation bits/dim is exported to `folder` (average weights where there are any);
+    the test split is not touched. The same call with the state of an interrupted run continues it, with
+    the same losses to the last bit.
+
+    Raises:
+        NonFinite: a loss or gradient is not finite. Nothing is skipped and nothing is saved.
+        ValueError: the batch does not divide over the ranks, or exceeds the split.
+    """
+    rank, world = accelerator.process_index, accelerator.num_processes
+    train, held_out = data.split("train"), data.split("validation")
+    progress = Progress()
+
+    # Data-dependent layers are set on the bare model, before it is wrapped, from all ranks' images.
+    model.to(accelerator.device).train()
+    if resume is None:
+        _initialise(model, train, training, rank, world)
+
+    # Wrap. Losses are built on the wrapped model: its forward is what synchronises gradients.
+    average = WeightAverage(model, training.ema) if training.ema else None
+    wrapped = accelerator.prepare(model)
+    phases = objective(wrapped)
+    optimisers = [accelerator.prepare(make_optimiser(phase.params, training)) for phase in phases]
+    accelerator.register_for_checkpointing(progress)
+    if average is not None:
+        accelerator.register_for_checkpointing(average)
+    if resume is not None:
+        accelerator.load_state(str(resume))
+    evaluated = model if average is None else average.model
+
+    # Batches go on where the run stopped.
+    sampler = ShuffledBatches(
+        len(train), training.batch, training.seed, progress.steps, rank, world, training.accumulate
+    )
+    stream = iter(make_loader(train, sampler, training.workers))
+    log = RunLog(folder, training.images, progress.images, accelerator.is_main_process)
+    meter = _Meter()
+    session = time.monotonic() - progress.seconds
+    stopped = None
+
+    def due(interval: int) -> bool:
+        """Whether this step crossed a multiple of `interval` images, or was the last."""
+        before = progress.images - training.batch
+        return progress.images // interval > before // interval or progress.images >= training.images
+
+    with Interrupt() as interrupt:
+        while progress.images < training.images:
+            # One step of every phase whose turn it is.
+            rate = learning_rate(training, progress.images)
+            micro_batches = [next(stream) for _ in range(training.accumulate)]
+            for number, (phase, optimiser) in enumerate(zip(phases, optimisers, strict=True)):
+                if progress.steps % phase.every == 0:
+                    set_learning_rate(optimiser, rate)
+                    seed = combine_seeds(training.seed, progress.steps, number)
+                    values = _step(
+                        accelerator, wrapped, phase, optimiser, micro_batches, training, seed
+                    )
+                    meter.add(phase.name, values, progress.steps + 1)
+            if average is not None:
+                average.update_parameters(accelerator.unwrap_model(wrapped))
+            progress.steps += 1
+            progress.images += training.batch
+            progress.seconds = time.monotonic() - session
+
+            # Check and log. On an accelerator, looking at a value waits for it: only when due.
+            intervals = (training.log_every, training.validate_every, training.save_every)
+            if accelerator.device.type == "cpu" or any(map(due, intervals)):
+                meter.check()
+            if due(training.log_every):
+                shown = meter.means(accelerator)
+                per_second = progress.images / progress.seconds
+                shown |= {"lr": rate, "images_per_second": per_second, "seconds": progress.seconds}
+                log.scalars(progress.images, shown)
+                log.advance(training.batch, loss=f"{next(iter(shown.values())):.3f}")
+            else:
+                log.advance(training.batch)
+
+            # Look at it: held-out bits/dim, the round trip, samples; keep the best.
+            if due(training.validate_every):
+                if accelerator.is_main_process:
+                    _look(evaluated, held_out, training, progress, log, folder)
+                accelerator.wait_for_everyone()
+                model.train()
+
+            # Stop, or save what a later session needs.
+            if due(training.log_every) or world == 1:
+                stopped = "a signal" if interrupt.anywhere(accelerator) else None
+            if due(training.save_every) or stopped:
+                state = save_state(accelerator, folder, progress.images, training.keep_states)
+            if stopped:
+                break
+    log.close()
+    if stopped and progress.images < training.images:
+        return Outcome(progress, interrupt.received or stopped, state)
+    return Outcome(progress, None, None)
+
+
+def _initialise(model: LikelihoodModel, train: Split, training: Training, rank: int, world: int) -> None:
+    """Set data-dependent layers from the first images of the first epoch, shared out over the ranks."""
+    images = min(INITIALISATION_IMAGES, len(train) // world * world)
+    images -= images % world
+    sampler = ShuffledBatches(len(train), images, training.seed, rank=rank, world=world)
+    batch: Batch = train.__getitems__(next(iter(sampler))).to(model.device)
+    model.initialise(batch.images, labels_for(model, batch), training.seed, batch.keys.tolist())
+
+
+def _step(
+    accelerator: Accelerator,
+    wrapped: nn.Module,
+    phase: Phase,
+    optimiser: torch.optim.Optimizer,
+    micro_batches: list[Batch],
+    training: Training,
+    seed: int,
+) -> dict[str, Tensor]:
+    """One optimiser step of one phase over its micro-batches; returns mean losses and the gradient norm.
+
+    Micro-batches are the inner loop, so that several phases cannot count each other's.
+    """
+    optimiser.zero_grad()
+    sums: dict[str, Tensor] = {}
+    for i, batch in enumerate(micro_batches):
+        batch = batch.to(accelerator.device)
+        keys = batch.keys.tolist()
+        pictures = augment(batch.images, training.augment, combine_seeds(seed, 1), keys)
+        generator = torch.Generator().manual_seed(seed)
+        last = i + 1 == len(micro_batches)
+        with nullcontext() if last else accelerator.no_sync(wrapped), accelerator.autocast():
+            loss, logs = phase.loss(batch._replace(images=pictures), generator)
+            accelerator.backward(loss / len(micro_batches))
+        for name, value in {"loss": loss, **logs}.items():
+            sums[name] = sums.get(name, 0.0) + value.detach() / len(micro_batches)
+    limit = math.inf if training.clip is None else training.clip
+    norm = accelerator.clip_grad_norm_(list(phase.params), limit)
+    optimiser.step()
+    return {**sums, "gradient_norm": norm}
+
+
+class _Meter:
+    """Means of the values of several steps, and a look-out for the first that is not finite."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+        self.unchecked: list[tuple[int, str, str, Tensor]] = []
+
+    def add(self, phase: str, values: dict[str, Tensor], step: int) -> None:
+        """Take in one step's values without looking at them."""
+        for name, value in values.items():
+            key = f"{phase}/{name}"
+            self.sums[key] = self.sums.get(key, 0.0) + value
+            self.counts[key] = self.counts.get(key, 0) + 1
+            self.unchecked.append((step, phase, name, value))
+
+    def check(self) -> None:
+        """Raise NonFinite for the first value since the last check that is not finite."""
+        values = torch.stack([value.float() for *_, value in self.unchecked])
+        bad = (~values.isfinite()).nonzero()
+        if len(bad):
+            step, phase, quantity, value = self.unchecked[int(bad[0])]
+            raise NonFinite(
+                f"phase {phase!r}: {quantity} became {float(value)} in step {step}; nothing was saved "
+                "after that. A lower training.lr, a longer training.warmup or training.clip usually helps"
+            )
+        self.unchecked.clear()
+
+    def means(self, accelerator: Accelerator) -> dict[str, float]:
+        """Means since the last call, over all ranks; starts anew."""
+        names = list(self.sums)
+        values = torch.stack([self.sums[name].float() / self.counts[name] for name in names])
+        values = accelerator.reduce(values, "mean")
+        self.sums.clear()
+        self.counts.clear()
+        return dict(zip(names, values.tolist(), strict=True))
+
+
+def _look(
+    model: LikelihoodModel,
+    held_out: Split,
+    training: Training,
+    progress: Progress,
+    log: RunLog,
+    folder: Path,
+) -> None:
+    """Validate, draw samples, and export the model if it is the best so far."""
+    model.eval()
+    values = validate(model, held_out, training.validation_images)
+    log.scalars(progress.images, values)
+    log.picture(progress.images, "samples", sample_sheet(model))
+    bits = values["validation/bits_per_dim"]
+    log.say(
+        f"{progress.images:>9,} images  validation {bits:.4f} bits/dim  round trip "
+        f"{values['roundtrip/data']:.1e} on data, {values['roundtrip/noise']:.1e} on noise"
+    )
+    if bits < progress.best:
+        progress.best = bits
+        model.save_pretrained(folder)

@@ -1,0 +1,43 @@
+"""Optimisers and the course of the learning rate."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from flows.training.settings import Training
+
+
+def make_optimiser(params: Iterable[nn.Parameter], training: Training) -> torch.optim.Optimizer:
+    """The optimiser of the settings, over `params`."""
+    common = {"lr": training.lr, "eps": training.epsilon, "weight_decay": training.weight_decay}
+    if training.optimiser == "rmsprop":
+        momentum, averaging = training.betas
+        return torch.optim.RMSprop(params, momentum=momentum, alpha=averaging, **common)
+    kinds = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax, "adamw": torch.optim.AdamW}
+    return kinds[training.optimiser](params, betas=training.betas, **common)
+
+
+def learning_rate(training: Training, images_seen: int) -> float:
+    """Rate of the step after `images_seen` images: linear warm-up, then the decay of the settings.
+
+    A function of the number of images alone: nothing of it needs saving, and no wrapper can step it
+    once per process.
+    """
+    if images_seen < training.warmup:
+        return training.lr * (images_seen + training.batch) / (training.warmup + training.batch)
+    share = (images_seen - training.warmup) / max(1, training.images - training.warmup)
+    share = min(share, 1.0)
+    if training.decay == "cosine":
+        swing = 0.5 * (1 + math.cos(math.pi * share))
+        return training.final_lr + (training.lr - training.final_lr) * swing
+    if training.decay == "exponential":
+        return training.lr * (training.final_lr / training.lr) ** share
+    return training.lr
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Set the rate of every parameter group."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate

@@ -1,0 +1,46 @@
+"""What a run looks at between steps: held-out bits/dim, the round trip, samples from fixed codes."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from flows import images as pixels
+from flows.data.base import Split
+from flows.metrics.likelihood import evaluate_likelihood, labels_for
+from flows.metrics.roundtrip import round_trip
+from flows.models.base import LatentModel, LikelihoodModel
+
+TEMPERATURES = (0.0, 0.5, 0.7, 0.8, 1.0)
+
+
+def validate(model: LikelihoodModel, split: Split, images: int | None) -> dict[str, float]:
+    """Bits/dim with its terms, and the largest round-trip error on data and on noise, for the log."""
+    report = evaluate_likelihood(model, split, images)
+    values = {"validation/bits_per_dim": report.bits_per_dim}
+    values |= {f"validation/terms/{name}": value for name, value in report.terms.items()}
+    held = split.first(16).to(model.device)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(256, held.images.shape, dtype=torch.uint8, generator=generator)
+    labels = labels_for(model, held)
+    for name, pictures in {"data": held.images, "noise": noise.to(model.device)}.items():
+        trip = round_trip(model, pictures, labels, per_level=False)
+        values[f"roundtrip/{name}"] = float(trip.error.max())
+    return values
+
+
+@torch.no_grad()
+def sample_sheet(
+    model: LatentModel, temperatures: Sequence[float] = TEMPERATURES, columns: int = 10, seed: int = 0
+) -> Tensor:
+    """A sheet of samples, one row per temperature, from the same codes: uint8 (C, height, width)."""
+    labels = None
+    if model.num_classes:
+        labels = torch.arange(columns, device=model.device) % model.num_classes
+    rows = []
+    for temperature in temperatures:
+        generator = torch.Generator().manual_seed(seed)
+        code = model.sample_codes(columns, generator=generator, temperature=temperature)
+        rows.append(pixels.to_bytes(model.decode(code, labels=labels), model.bins))
+    zoom = max(1, round(64 / model.image_shape[1]))
+    return pixels.grid(torch.cat(rows).cpu(), columns, zoom=zoom)
