@@ -118,7 +118,10 @@ class AffineCoupling(Bijection):
 
 
 class _Toy(nn.Module):
-    """A conditioner for the examples: one linear map per pixel and a tanh, far from the identity."""
+    """A conditioner for the examples: a linear map across channels and a tanh, far from the identity.
+
+    A pixel also sees the image's mean: the pixels that a checkerboard changes are zeros themselves.
+    """
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -128,5 +131,7 @@ class _Toy(nn.Module):
     def forward(self, kept: Tensor, context: Tensor | None) -> Tensor:
         if context is not None:
             kept = torch.cat([kept, context], 1)
+        if kept.dim() == 4:
+            kept = kept + kept.mean((2, 3), keepdim=True)
         mixed = torch.einsum("oi,bi...->bo...", self.weight, kept)
         return torch.tanh(mixed + self.bias.view(-1, *[1] * (kept.dim() - 2)))

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from flows.bijections.base import Bijection, Example, Mapped
-from flows.numerics import full_precision
+from flows.data_dependent import DataDependent
+from flows.numerics import full_precision, sum_over_ranks
 
 
 def _mix_channels(weight: Tensor, x: Tensor) -> Tensor:
@@ -106,10 +107,11 @@ def _random_rotation(channels: int) -> Tensor:
     return torch.linalg.qr(torch.randn(channels, channels)).Q.contiguous()
 
 
-class Whitening(Bijection):
+class Whitening(DataDependent, Bijection):
     """ZCA whitening with fixed statistics: z = W (x − mean), W = V diag(1/√(λ + ε)) Vᵀ (NICE §5.1).
 
-    The identity until `fit` is given data; the determinant belongs to the likelihood and is returned.
+    The identity until it is initialised from data; the determinant belongs to the likelihood and is
+    returned.
 
     Args:
         size: D of vectors (batch, D).
@@ -126,43 +128,53 @@ class Whitening(Bijection):
         self.epsilon = epsilon
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("weight", torch.eye(size))
-        self.register_buffer("log_abs_det", torch.zeros(()))
+        # In two summands: a model in fp32 rounds its buffers, and a sum of thousands of logarithms
+        # deserves more digits once the model is evaluated in double precision.
+        self.register_buffer("log_abs_det", torch.zeros(2))
 
     @torch.no_grad()
-    def fit(self, x: Tensor) -> None:
-        """Set mean and covariance from x (n, D), in double precision.
+    def set_from(self, x: Tensor) -> None:
+        """Set mean and covariance from x (n, D) of all ranks, in double precision.
 
         Raises:
             ValueError: the covariance is singular and `epsilon` is 0.
         """
         data = x.double()
-        eigenvalues, vectors = torch.linalg.eigh(torch.cov(data.T))
+        count = sum_over_ranks(data.new_tensor(float(len(data))))
+        mean = sum_over_ranks(data.sum(0)) / count
+        covariance = sum_over_ranks((data - mean).T @ (data - mean)) / count
+        eigenvalues, vectors = torch.linalg.eigh(covariance)
         eigenvalues = eigenvalues.clamp(min=0) + self.epsilon
         if eigenvalues.min() <= 1e-12 * eigenvalues.max():
             raise ValueError(
-                f"the covariance of {len(x)} vectors of size {x.shape[1]} is singular: give more data, "
+                f"the covariance of {int(count)} vectors of size {x.shape[1]} is singular: give more data, "
                 "dequantise it first, or set epsilon above 0"
             )
         roots = eigenvalues.sqrt()
-        self.mean.copy_(data.mean(0))
+        self.mean.copy_(mean)
         self.weight.copy_((vectors / roots) @ vectors.T)
-        self.log_abs_det.copy_(-roots.log().sum())
+        # Of the matrix as it is stored, not as it was before rounding.
+        exact = torch.linalg.slogdet(self.weight.double()).logabsdet
+        rounded = exact.to(self.log_abs_det.dtype).double()
+        self.log_abs_det.copy_(torch.stack([rounded, exact - rounded]))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         with full_precision(x):
-            return (x - self.mean) @ self.weight, self.log_abs_det.expand(x.shape[0])
+            z = (x - self.mean) @ self.weight
+            return z, self.log_abs_det.sum().expand(x.shape[0])
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         with full_precision(z):
             # Solved, not multiplied by a stored inverse: two rounded matrices are inverses of each other
             # only to fp32, whatever precision the model is moved to afterwards.
             x = torch.linalg.solve(self.weight.double(), z.double(), left=False).to(z.dtype)
-            return x + self.mean, -self.log_abs_det.expand(z.shape[0])
+            return x + self.mean, -self.log_abs_det.sum().expand(z.shape[0])
 
     @classmethod
     def examples(cls) -> dict[str, Example]:
         fitted = cls(4)
         generator = torch.Generator().manual_seed(0)
         mixing = torch.randn(4, 4, generator=generator)
-        fitted.fit(torch.randn(200, 4, generator=generator) @ mixing + 1)
+        fitted.set_from(torch.randn(200, 4, generator=generator) @ mixing + 1)
+        fitted.initialised.fill_(True)
         return {"fitted": Example(fitted, (4,))}

@@ -1,5 +1,7 @@
 """Elementwise scalings and shifts: NICE's diagonal scaling, Glow's ActNorm, learned priors."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -80,7 +82,7 @@ class LearnedPrior(Bijection):
         super().__init__()
         self.table = nn.Parameter(torch.zeros(max(1, num_classes), 2, channels))
         self.num_classes = num_classes
-        self.log_bound = None if bound is None else float(torch.tensor(bound).log())
+        self.log_bound = None if bound is None else math.log(bound)
 
     def statistics(self, x: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """(mean, log_std), each (batch or 1, C, 1, 1)."""

@@ -1,8 +1,8 @@
 """Emoji: about 3,800 colour drawings whose names say what differs between them. No download.
 
 Debian's font NotoColorEmoji has one bitmap of 136×128 pixels for each; PyPI's `emoji` knows their
-names. A runner comes as woman and as man, in five skin tones, facing left and right: pairs of pictures
-that differ in one attribute are the ground truth that steering needs.
+names. A runner comes as woman and as man, in five skin tones, facing left and right: pairs of
+pictures that differ in one attribute are the ground truth that steering needs.
 """
 
 import re
@@ -23,8 +23,8 @@ FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 FONT_SIZE = 109
 CANVAS = 136
 
-# An attribute holds where one of its phrases stands in the name as whole words: "cat with wry smile"
-# has none, "woman's hat" is not a woman, "medium-light skin tone" is not "light skin tone".
+# An attribute holds where one of its phrases stands in the name as whole words: "cat with wry
+# smile" has none, "woman's hat" is not a woman, "medium-light skin tone" is not "light skin tone".
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "light":        ("light skin tone",),
     "medium-light": ("medium-light skin tone",),
@@ -65,9 +65,9 @@ class EmojiSplit(ArraySplit):
 class Emoji(ImageData):
     """Emoji over white, with attributes read from their names.
 
-    Splits: about 80 % for training and 10 % each for validation and test, by family, so that the tones
-    and genders of one picture stay together; 3,005, 354 and 412 with the font of Debian 12. Which split
-    a family belongs to depends on its name alone, whatever a newer font adds.
+    Splits: about 80 % for training and 10 % each for validation and test, by family, so that the
+    tones and genders of one picture stay together; 3,005, 354 and 412 with the font of Debian 12.
+    Which split a family belongs to depends on its name alone, whatever a newer font adds.
 
     Args:
         size: side of the square pictures in pixels.
@@ -141,8 +141,8 @@ def open_font(path: Path) -> ImageFont.FreeTypeFont:
     """The font at its one size, with the layout engine that joins characters to one picture."""
     if not features.check("raqm"):
         raise DataMissing(
-            "emoji of several characters need Pillow's layout engine raqm, which this Pillow lacks; "
-            "`apt install libfribidi0` brings what Pillow's wheels need for it"
+            "emoji of several characters need Pillow's layout engine raqm, which this Pillow "
+            "lacks; `apt install libfribidi0` brings what Pillow's wheels need for it"
         )
     try:
         return ImageFont.truetype(path, FONT_SIZE, layout_engine=ImageFont.Layout.RAQM)

@@ -15,7 +15,15 @@ from PIL import Image
 from torch import Tensor
 
 from flows.data.base import ArraySplit, DataMissing, ImageData, Split, SplitName, hashed_split
-from flows.data.decode import EXTENSIONS, LazySplit, square, square_transform
+from flows.data.decode import (
+    BROKEN,
+    EXTENSIONS,
+    LazySplit,
+    check_depth,
+    reason,
+    square,
+    square_transform,
+)
 
 T = TypeVar("T")
 
@@ -29,11 +37,12 @@ class Folder(ImageData):
     """Pictures below a folder or in a zip archive, of any size, centre-cropped and resized.
 
     Splits: where the folder has subfolders `train` and `test` (and perhaps `validation` or `val`),
-    these, and pictures elsewhere belong to none. Otherwise, and for a missing validation split, each
-    picture is assigned by a hash of its name, so that adding pictures moves none of the others.
+    these, and pictures elsewhere belong to none. Otherwise, and for a missing validation split,
+    each picture is assigned by a hash of its name, so that adding pictures moves none of the
+    others.
 
-    Labels: the first level of subfolders (below `train` and `test`, where there are these), if there
-    are two or more; −1 for pictures outside of them. Hidden files are ignored.
+    Labels: the first level of subfolders (below `train` and `test`, where there are these), if
+    there are two or more; −1 for pictures outside of them. Hidden files are ignored.
 
     Args:
         path: the folder or zip archive.
@@ -45,9 +54,9 @@ class Folder(ImageData):
         bins: number of grey levels a model should tell apart; 32 for Glow's 5-bit faces.
 
     Attributes:
-        unreadable: "name: reason" of every file that looks like a picture and is none. They are left
-            out, with a warning. Without `in_memory` only headers are checked beforehand, and a picture
-            that breaks off further down raises ValueError when it is decoded.
+        unreadable: "name: reason" of every file that looks like a picture and is none. They are
+            left out, with a warning. Without `in_memory` only headers are checked beforehand, and a
+            picture that breaks off further down raises ValueError when it is decoded.
 
     Raises:
         DataMissing: if nothing is at `path`.
@@ -68,8 +77,8 @@ class Folder(ImageData):
     ):
         if min(validation, test) < 0 or validation + test >= 1:
             raise ValueError(
-                f"validation and test: expected shares that leave some for training, got {validation} "
-                f"and {test}"
+                "validation and test: expected shares that leave some for training, got "
+                f"{validation} and {test}"
             )
         self.path = path.expanduser()
         self.size = size
@@ -81,7 +90,7 @@ class Folder(ImageData):
         self.transform = square_transform(size, channels)
 
     @cached_property
-    def class_names(self) -> tuple[str, ...]:
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
         """The names of the labels, sorted."""
         return self._layout.class_names
 
@@ -95,8 +104,8 @@ class Folder(ImageData):
         rows = [i for i, file in enumerate(readable) if self._layout.split_of(file) == name]
         if not rows:
             raise ValueError(
-                f"{self.path}: none of its {len(readable)} pictures is in the {name} split; with few "
-                "pictures make data.validation and data.test larger"
+                f"{self.path}: none of its {len(readable)} pictures is in the {name} split; with "
+                "few pictures make data.validation and data.test larger"
             )
         names = [readable[i] for i in rows]
         labels = torch.tensor([self._layout.label(n) for n in names])
@@ -116,15 +125,15 @@ class Folder(ImageData):
         """Readable names, what is wrong with the others, and the readable pixels if in memory."""
         n_bytes = len(self._layout.names) * self.channels * self.size**2
         in_memory = n_bytes < IN_MEMORY_BYTES if self.in_memory is None else self.in_memory
-        check: Callable[[str], object] = self._decode if in_memory else self._verify
+        check = self._decode if in_memory else self._verify
         with ThreadPoolExecutor() as threads:
             results = list(threads.map(partial(attempt, check), self._layout.names))
         pairs = list(zip(self._layout.names, results, strict=True))
-        readable = [(name, result) for name, result in pairs if not isinstance(result, Exception)]
-        unreadable = tuple(f"{name}: {r}" for name, r in pairs if isinstance(r, Exception))
+        readable = tuple(name for name, r in pairs if not isinstance(r, Exception))
+        unreadable = tuple(f"{name}: {reason(r)}" for name, r in pairs if isinstance(r, Exception))
         report_unreadable(self.path, unreadable, len(pairs))
-        pixels = torch.stack([result for _, result in readable]) if in_memory else None
-        return tuple(name for name, _ in readable), unreadable, pixels
+        pixels = [result for result in results if isinstance(result, Tensor)]
+        return readable, unreadable, torch.stack(pixels) if in_memory else None
 
     def _decode(self, name: str) -> Tensor:
         with Image.open(open_file(self.path, name)) as picture:
@@ -133,19 +142,21 @@ class Folder(ImageData):
     def _decode_one(self, names: list[str], index: int) -> Tensor:
         try:
             return self._decode(names[index])
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{self.path}: {names[index]} cannot be decoded: {error}") from error
+        except BROKEN as error:
+            raise ValueError(f"{self.path}: cannot decode {names[index]}: {reason(error)}") from error
 
-    def _verify(self, name: str) -> None:
+    def _verify(self, name: str) -> Tensor | None:
         with Image.open(open_file(self.path, name)) as picture:
+            check_depth(picture)
             picture.verify()
+        return None
 
 
 def attempt(check: Callable[[str], T], name: str) -> T | Exception:
     """What `check` returns for a file, or what Pillow raises for a broken one."""
     try:
         return check(name)
-    except (OSError, SyntaxError, ValueError, zipfile.BadZipFile) as error:
+    except BROKEN as error:
         return error
 
 

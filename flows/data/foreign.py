@@ -28,16 +28,14 @@ SENTENCES = (
 )
 
 
-def foreign_images(
-    image_shape: Shape, bins: int = 256, samples: Tensor | None = None
-) -> dict[str, Tensor]:
+def foreign_images(image_shape: Shape, bins: int = 256, samples: Tensor | None = None) -> dict[str, Tensor]:
     """The suite at the shape and grey levels of a model, in the order in which tables show it.
 
     Args:
         image_shape: (C, H, W) of the model. Photographs and digits are grey unless C is 3.
         bins: grey levels of the model; every byte is the lowest of its bin.
-        samples: uint8 (n, C, H, W) test images of the model's data set, which then also appear upside
-            down and inverted.
+        samples: uint8 (n, C, H, W) test images of the model's data set, which then also appear
+            upside down and inverted.
 
     Returns:
         Name to uint8 (n, C, H, W); n differs from name to name.
@@ -63,10 +61,16 @@ def foreign_images(
 
 def photographs(image_shape: Shape) -> dict[str, Tensor]:
     """Seven photographs by name, each whole and in four quarters: uint8 (5, C, H, W)."""
-    opened = {name: Image.open(ASSETS / f"{name}.png") for name in PHOTOGRAPHS}
+    opened = {name: read_asset(name) for name in PHOTOGRAPHS}
     for name, file in SCIKIT_LEARN.items():
         opened[name] = Image.fromarray(load_sample_image(file))
     return {name: crops(picture, image_shape) for name, picture in opened.items()}
+
+
+def read_asset(name: str) -> Image.Image:
+    """A photograph of the assets, 96×96 pixels."""
+    with Image.open(ASSETS / f"{name}.png") as opened:
+        return opened.convert("RGB")
 
 
 def crops(picture: Image.Image, image_shape: Shape) -> Tensor:
@@ -128,10 +132,7 @@ def patterns(image_shape: Shape) -> dict[str, Tensor]:
     """Checkerboards, stripes, single pixels and gradients: uint8 (n, C, H, W) each."""
     _, height, width = image_shape
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    found = {
-        f"checkerboard of {side} px": both_phases((y // side + x // side) % 2)
-        for side in (1, 2, 4, 8)
-    }
+    found = {f"checkerboard of {side} px": both_phases((y // side + x // side) % 2) for side in (1, 2, 4, 8)}
     found["horizontal stripes"] = both_phases(y % 2)
     found["vertical stripes"] = both_phases(x % 2)
     corner, centre = (y + x == 0), (y == height // 2) & (x == width // 2)

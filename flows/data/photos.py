@@ -1,4 +1,4 @@
-"""Colour patches of the ten photographs that ship with scikit-image and scikit-learn. No download."""
+"""Colour patches of ten photographs that ship with scikit-image and scikit-learn. No download."""
 
 from functools import cached_property
 
@@ -23,10 +23,10 @@ SHORT_SIDE = 512
 
 
 class Photos(ImageData):
-    """Patches of photographs: a cat, coffee, a face, a motorcycle, a rocket, a temple, galaxies …
+    """Patches of photographs: a face, a cat, coffee, galaxies, a motorcycle, a temple, and others.
 
-    Splits are by photograph. With patches of 32×32: 1,921 for training, 260 for validation (a flower),
-    342 for the test (a cat and a cup of coffee). The label of a patch is its photograph.
+    Splits are by photograph. With patches of 32×32: 1,921 for training, 260 for validation (a
+    flower), 342 for the test (a cat and a cup of coffee). The label of a patch is its photograph.
 
     Args:
         size: side of the square patches in pixels.
@@ -70,11 +70,7 @@ def read(name: str) -> Image.Image:
         import skimage.data
 
         # Of the stereo pair one view only: the other shows the same scene.
-        found = (
-            skimage.data.stereo_motorcycle()[0]
-            if name == "motorcycle"
-            else getattr(skimage.data, name)()
-        )
+        found = skimage.data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(skimage.data, name)()
     except ImportError as error:
         raise DataMissing(
             f'the photographs need scikit-image ({error}); `pip install "flows[data]"` brings it'

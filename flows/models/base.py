@@ -224,7 +224,13 @@ class Likelihood(NamedTuple):
 
 
 class LikelihoodModel(LatentModel):
-    """A latent model that assigns every 8-bit image a probability, or a lower bound on one."""
+    """A latent model that assigns every 8-bit image a probability, or a lower bound on one.
+
+    Attributes:
+        initialisation_images: from how many images data-dependent layers are set; 256 in Glow's released code.
+    """
+
+    initialisation_images: int = 256
 
     @abstractmethod
     def forward(

@@ -27,8 +27,6 @@ from flows.training.settings import Training
 from flows.training.validation import sample_sheet, validate
 
 Objective = Callable[[nn.Module], list[Phase]]
-INITIALISATION_IMAGES = 256
-"""Images from which data-dependent layers are set, as in Glow's released code."""
 
 
 class NonFinite(FloatingPointError):
@@ -165,7 +163,7 @@ def fit(
 
 def _initialise(model: LikelihoodModel, train: Split, training: Training, rank: int, world: int) -> None:
     """Set data-dependent layers from the first images of the first epoch, shared out over the ranks."""
-    images = min(INITIALISATION_IMAGES, len(train) // world * world)
+    images = min(model.initialisation_images, len(train))
     images -= images % world
     sampler = ShuffledBatches(len(train), images, training.seed, rank=rank, world=world)
     batch: Batch = train.__getitems__(next(iter(sampler))).to(model.device)

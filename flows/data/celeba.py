@@ -1,0 +1,69 @@
+"""CelebA (Liu et al. 2015): 202,599 aligned faces of 178×218 pixels with 40 attributes."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import datasets
+
+from flows.data.base import ImageData, SplitName
+from flows.data.decode import LazySplit, square
+from flows.data.torchvision_sets import ROOT, find
+
+# Rows 40 to 187 and columns 15 to 162, as in the code of RealNVP: (left, top, right, bottom).
+BOX = (15, 40, 163, 188)
+
+LAYOUT = (
+    "celeba/ with the folder img_align_celeba/ (000001.jpg …) and the files list_attr_celeba.txt, "
+    "list_eval_partition.txt, identity_CelebA.txt, list_bbox_celeba.txt and "
+    "list_landmarks_align_celeba.txt"
+)
+
+
+class CelebA(ImageData):
+    """CelebA, cropped to the face as for RealNVP and resized.
+
+    Splits: the official ones, 162,770 for training, 19,867 for validation, 19,962 for the test.
+    `Split.attributes` has the 40 attributes. The download goes through a file host that often
+    refuses; put the files from the set's own page into `root`/celeba by hand then. Pictures are
+    decoded when asked for.
+
+    Args:
+        root: folder with the files in torchvision's layout.
+        download: fetch them if they are not there.
+        size: side of the square images in pixels, 148 for no resizing.
+        bins: number of grey levels a model should tell apart; 32 for 5-bit faces.
+    """
+
+    name = "celeba"
+    attribute_names = tuple(
+        """
+        5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose
+        Black_Hair Blond_Hair Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee
+        Gray_Hair Heavy_Makeup High_Cheekbones Male Mouth_Slightly_Open Mustache Narrow_Eyes
+        No_Beard Oval_Face Pale_Skin Pointy_Nose Receding_Hairline Rosy_Cheeks Sideburns Smiling
+        Straight_Hair Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_Lipstick Wearing_Necklace
+        Wearing_Necktie Young
+        """.split()
+    )
+
+    def __init__(self, root: Path = ROOT, download: bool = False, size: int = 64, bins: int = 256):
+        self.root = root.expanduser()
+        self.download = download
+        self.size = size
+        self.bins = bins
+        self.image_shape = (3, size, size)
+        self.transform = f"rows 40 to 187, columns 15 to 162, resized to {size}×{size} (Lanczos)"
+
+    def split(self, name: SplitName) -> LazySplit:
+        part = "valid" if name == "validation" else name
+        found = find(partial(datasets.CelebA, self.root, part), self.root, self.download, LAYOUT)
+        folder = self.root / "celeba" / "img_align_celeba"
+        decode = partial(self._decode, folder, found.filename)
+        return LazySplit(decode, torch.full((len(found.filename),), -1), found.attr.byte())
+
+    def _decode(self, folder: Path, names: list[str], index: int) -> Tensor:
+        with Image.open(folder / names[index]) as picture:
+            return square(picture.crop(BOX), self.size, 3)

@@ -1,0 +1,145 @@
+"""ImageNet at 32×32 or 64×64 pixels: 1,281,167 training and 50,000 validation photographs."""
+
+import zipfile
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flows.data.base import Batch, DataMissing, ImageData, Split, SplitName, hold_out
+
+
+class ImageNetSmall(ImageData):
+    """Downsampled ImageNet from its official npz files: train_data_batch_1 to 10 and val_data.
+
+    Two generations go by this name and differ in how the photographs were resized; their
+    likelihoods are not comparable. The figures of RealNVP and Glow are on the older one (van den
+    Oord et al. 2016), which was published as PNG files: read those with `Folder`. The npz files are
+    by Chrabaszcz et al. 2017.
+
+    Splits: the training set less 1 % for validation (fixed permutation); the official validation
+    set for the test. Labels count from zero in the files' own order of classes. Files saved without
+    compression stay on disk and are mapped, so that all processes share them; others are read into
+    memory, 3.9 GB at 32×32 and 15.7 GB at 64×64.
+
+    Args:
+        path: folder with the npz files.
+        size: side of the images in the files.
+        generation: which of the two the files hold; only recorded.
+    """
+
+    name = "imagenet-small"
+
+    def __init__(
+        self,
+        path: Path = Path("~/.cache/flows/imagenet32"),
+        size: Literal[32, 64] = 32,
+        generation: Literal["2016-png", "2017-npz"] = "2017-npz",
+    ):
+        self.path = path.expanduser()
+        self.size = size
+        self.image_shape = (3, size, size)
+        self.transform = f"downsampled to {size}×{size} by its publishers, generation {generation}"
+
+    def split(self, name: SplitName) -> "PartedSplit":
+        if name == "test":
+            parts, labels = [self._images("val_data.npz")], self._labels("val_data.npz")
+            return PartedSplit(parts, labels, torch.arange(len(labels)))
+        parts, labels = self._train
+        kept, held_out = hold_out(len(labels), share=0.01)
+        return PartedSplit(parts, labels, kept if name == "train" else held_out)
+
+    @cached_property
+    def _train(self) -> tuple[list[np.ndarray], Tensor]:
+        """The ten parts and the labels of all of them, shared by training and validation."""
+        files = [f"train_data_batch_{i}.npz" for i in range(1, 11)]
+        parts = [self._images(file) for file in files]
+        return parts, torch.cat([self._labels(file) for file in files])
+
+    def _images(self, file: str) -> np.ndarray:
+        pixels = read_member(self._file(file), "data")
+        expected = 3 * self.size**2
+        if pixels.dtype != np.uint8 or pixels[0].size != expected:
+            raise ValueError(
+                f"{self.path / file}: expected rows of {expected} bytes for size {self.size}, got "
+                f"{pixels[0].size} of {pixels.dtype}; set data.size or data.path"
+            )
+        return pixels.reshape(-1, 3, self.size, self.size)
+
+    def _labels(self, file: str) -> Tensor:
+        """int64 (n,), from zero; the files count from one."""
+        return torch.from_numpy(read_member(self._file(file), "labels").astype(np.int64)) - 1
+
+    def _file(self, file: str) -> Path:
+        if not (self.path / file).is_file():
+            raise DataMissing(
+                f"no {file} in {self.path}; the npz files of downsampled ImageNet are for "
+                "registered users of its web site: unpack them there, or set data.path"
+            )
+        return self.path / file
+
+
+class PartedSplit(Split):
+    """Rows of images that lie in several arrays, which are neither joined nor copied.
+
+    Args:
+        parts: uint8 (n of the part, C, H, W) each.
+        labels: int64 (n of all parts,).
+        rows: int64 (n of this split,), indices into the parts as if they were joined.
+    """
+
+    def __init__(self, parts: list[np.ndarray], labels: Tensor, rows: Tensor):
+        self.parts = parts
+        self.ends = np.cumsum([len(part) for part in parts])
+        self.labels = labels[rows]
+        self.rows = rows.numpy()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        pictures = torch.from_numpy(np.stack([self._picture(self.rows[i]) for i in indices]))
+        keys = torch.as_tensor(indices)
+        return Batch(pictures, self.labels[keys], keys)
+
+    def _picture(self, row: int) -> np.ndarray:
+        part = int(np.searchsorted(self.ends, row, side="right"))
+        return self.parts[part][row - self.ends[part]]
+
+
+# npz files ----------------------------------------------------------------------------------------
+
+
+def read_member(path: Path, name: str) -> np.ndarray:
+    """One array of an npz file; mapped from disk where it is not compressed, read where it is."""
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo(f"{name}.npy")
+        with archive.open(member) as opened:
+            if member.compress_type != zipfile.ZIP_STORED:
+                return np.lib.format.read_array(opened)
+            shape, fortran, dtype = read_header(opened)
+            start = member_start(path, member) + opened.tell()
+    order: Literal["F", "C"] = "F" if fortran else "C"
+    return np.memmap(path, dtype, mode="r", offset=start, shape=shape, order=order)
+
+
+def read_header(opened: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether in Fortran's order, and type of an npy file, up to its first element."""
+    if np.lib.format.read_magic(opened) == (1, 0):
+        return np.lib.format.read_array_header_1_0(opened)
+    return np.lib.format.read_array_header_2_0(opened)
+
+
+def member_start(path: Path, member: zipfile.ZipInfo) -> int:
+    """Where the content of an uncompressed member begins in its archive.
+
+    Behind a local header of 30 bytes, whose last two numbers are the lengths of the name and of the
+    extra field that follow it; the latter can differ from the one in the archive's directory.
+    """
+    with open(path, "rb") as opened:
+        opened.seek(member.header_offset + 26)
+        name, extra = (int.from_bytes(opened.read(2), "little") for _ in range(2))
+    return member.header_offset + 30 + name + extra

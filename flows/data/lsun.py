@@ -1,0 +1,104 @@
+"""LSUN (Yu et al. 2015): millions of photographs of rooms, towers and churches, in LMDB files."""
+
+import io
+import os
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from flows import images
+from flows.data.base import DataMissing, ImageData, SplitName, hold_out
+from flows.data.decode import LazySplit
+
+if TYPE_CHECKING:
+    import lmdb
+
+
+class LSUN(ImageData):
+    """One category of LSUN, shrunk to a short side of 1.5 × `size`, then the central square.
+
+    RealNVP and Glow shrink to 96 pixels and cut 64×64 at random; here the crop is the same every
+    time. Splits: the training file less 0.1 % for validation (fixed permutation); the file
+    `…_val_lmdb`, 300 photographs, for the test. Pictures are decoded when asked for.
+
+    Args:
+        root: folder with `<category>_train_lmdb` and `<category>_val_lmdb`.
+        category: which of the ten categories.
+        size: side of the square images in pixels.
+        bins: number of grey levels a model should tell apart; 32 for 5-bit pictures.
+    """
+
+    name = "lsun"
+
+    def __init__(
+        self,
+        root: Path = Path("~/.cache/flows"),
+        category: Literal[
+            "bedroom", "bridge", "church_outdoor", "classroom", "conference_room", "dining_room",
+            "kitchen", "living_room", "restaurant", "tower",
+        ] = "bedroom",
+        size: int = 64,
+        bins: int = 256,
+    ):  # fmt: skip
+        self.root = root.expanduser()
+        self.category = category
+        self.size = size
+        self.bins = bins
+        self.image_shape = (3, size, size)
+        self.transform = f"{category}, short side shrunk to {size * 3 // 2} (Lanczos), central {size}×{size}"
+
+    def split(self, name: SplitName) -> LazySplit:
+        file = self.root / f"{self.category}_{'val' if name == 'test' else 'train'}_lmdb"
+        keys = read_keys(file)
+        if name != "test":
+            train, validation = hold_out(len(keys), share=0.001)
+            keys = [keys[i] for i in (train if name == "train" else validation).tolist()]
+        return LazySplit(partial(self._decode, file, keys), torch.full((len(keys),), -1))
+
+    def _decode(self, file: Path, keys: list[bytes], index: int) -> Tensor:
+        with open_lmdb(file).begin() as transaction:
+            content = transaction.get(keys[index], b"")
+        with Image.open(io.BytesIO(content)) as picture:
+            return images.from_pillow(central(picture, self.size), 3)
+
+
+def central(picture: Image.Image, size: int) -> Image.Image:
+    """The central square of `size` pixels after shrinking the short side to 1.5 × `size`."""
+    side = min(picture.size) * size / (size * 3 // 2)
+    left, top = (picture.width - side) / 2, (picture.height - side) / 2
+    box = (left, top, left + side, top + side)
+    return images.flatten(picture, 3).resize((size, size), Image.Resampling.LANCZOS, box)
+
+
+# torchvision's reader keeps its list of keys in the working directory, under a name that is the
+# same for different roots, and cannot be sent to the workers of a loader; hence the dozen lines
+# below.
+
+
+def read_keys(file: Path) -> list[bytes]:
+    """The keys of all pictures, sorted."""
+    with open_lmdb(file).begin() as transaction:
+        return list(transaction.cursor().iternext(keys=True, values=False))
+
+
+def open_lmdb(file: Path) -> "lmdb.Environment":
+    """The opened file of this process; LMDB forbids to use one that was opened before a fork."""
+    return _opened(file, os.getpid())
+
+
+@lru_cache(maxsize=4)
+def _opened(file: Path, process: int) -> "lmdb.Environment":
+    try:
+        import lmdb
+    except ImportError as error:
+        raise DataMissing(f'LSUN needs lmdb ({error}); `pip install "flows[data]"`') from error
+    try:
+        return lmdb.open(str(file), readonly=True, lock=False, readahead=False, create=False)
+    except lmdb.Error as error:
+        raise DataMissing(
+            f"no LSUN at {file} ({error}); unpack the zip archive of the category there, or set data.root"
+        ) from error

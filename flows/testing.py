@@ -1,0 +1,331 @@
+"""The laws of a bijection, for ours and for yours.
+
+    from flows.testing import check_bijection
+
+    check_bijection(lambda: MyCoupling(6), shape=(6,))
+
+Every law is checked against something that did not come from the bijection itself where that is
+possible: log-determinants against the Jacobian of torch's autograd, a reloaded instance against the one
+that was saved. A round trip alone proves nothing about a log-determinant: both directions may share the
+mistake.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flows.bijections.base import Bijection
+from flows.data_dependent import initialise
+from flows.numerics import combine_seeds
+
+BATCH = 3
+
+
+class LawBroken(AssertionError):
+    """A bijection does not keep what it promises; the message lists every broken law."""
+
+
+@dataclass
+class Case:
+    """A bijection under test.
+
+    Attributes:
+        build: makes a new instance; called several times under different seeds of torch.
+        shape: of one example of x.
+        interval: where x is drawn, uniformly.
+        num_classes: where positive, the context is labels in [0, num_classes).
+        context_shape: shape of one example of a real-valued context, or None.
+        tolerance: of the algebra, in fp64.
+    """
+
+    build: Callable[[], Bijection]
+    shape: tuple[int, ...]
+    interval: tuple[float, float] = (-2.0, 2.0)
+    num_classes: int = 0
+    context_shape: tuple[int, ...] | None = None
+    tolerance: float = 1e-8
+
+    def instance(self, seed: int, dtype: torch.dtype = torch.float64) -> Bijection:
+        """A new instance in eval mode, its parameters moved off their special starting values.
+
+        Zero-initialised layers would otherwise make half of the laws true of anything.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            bijection = self.build().to(dtype).eval()
+            with torch.no_grad():
+                for parameter in bijection.parameters():
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+        return bijection
+
+    def inputs(
+        self, seed: int, dtype: torch.dtype = torch.float64
+    ) -> tuple[Tensor, Tensor | None]:
+        """(x, context) for a small batch."""
+        generator = torch.Generator().manual_seed(combine_seeds(seed, 1))
+        low, high = self.interval
+        u = torch.rand(BATCH, *self.shape, generator=generator, dtype=dtype)
+        context = None
+        if self.num_classes:
+            context = torch.randint(self.num_classes, (BATCH,), generator=generator)
+        elif self.context_shape is not None:
+            context = torch.randn(BATCH, *self.context_shape, generator=generator, dtype=dtype)
+        return low + (high - low) * u, context
+
+
+Law = Callable[[Case], Iterator[str]]
+"""Yields what is wrong, one sentence each; nothing where the law holds."""
+
+
+def check_bijection(
+    build: Callable[[], Bijection],
+    shape: tuple[int, ...],
+    interval: tuple[float, float] = (-2.0, 2.0),
+    num_classes: int = 0,
+    context_shape: tuple[int, ...] | None = None,
+    tolerance: float = 1e-8,
+) -> None:
+    """Check every law of a bijection on small random inputs.
+
+    Args:
+        build: makes a new instance; it is called several times, under different seeds.
+        shape: of one example of x, small: the Jacobian of size D × D is computed.
+        interval: where x is drawn.
+        num_classes: where positive, the context is labels.
+        context_shape: shape of one example of a real-valued context.
+        tolerance: of the algebra, in fp64, relative to the magnitude of what is compared (at least 1).
+
+    Raises:
+        LawBroken: naming every law that does not hold, and by how much.
+    """
+    case = Case(build, shape, interval, num_classes, context_shape, tolerance)
+    broken = broken_laws(case)
+    if broken:
+        lines = [f"  {law}: {what}" for law, complaints in broken.items() for what in complaints]
+        raise LawBroken("\n".join([f"{type(build()).__name__} breaks", *lines]))
+
+
+def broken_laws(case: Case) -> dict[str, list[str]]:
+    """Name of each broken law to what is wrong; a law that raises is broken, too."""
+    broken = {}
+    for name, law in LAWS.items():
+        try:
+            complaints = list(law(case))
+        except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
+            complaints = [f"raised {type(error).__name__}: {error}"]
+        if complaints:
+            broken[name] = complaints
+    return broken
+
+
+# The laws ---------------------------------------------------------------------------------------------
+
+
+def round_trip(case: Case) -> Iterator[str]:
+    """inverse(forward(x)) = x and forward(inverse(z)) = z, in fp64."""
+    bijection = case.instance(0)
+    x, context = case.inputs(0)
+    z, _ = bijection(x, context)
+    back, _ = bijection.inverse(z, context)
+    yield from differs(back, x, case.tolerance, "inverse(forward(x)) differs from x")
+    again, _ = bijection(back, context)
+    yield from differs(again, z, case.tolerance, "forward(inverse(z)) differs from z")
+
+
+def log_det(case: Case) -> Iterator[str]:
+    """log_det equals log|det| of autograd's Jacobian, in both directions, for every example."""
+    bijection = case.instance(0)
+    x, context = case.inputs(0)
+    z, forward = bijection(x, context)
+    _, inverse = bijection.inverse(z.detach(), context)
+    oracle = jacobian_log_det(bijection.forward, x, context)
+    yield from differs(forward, oracle, case.tolerance, "log_det of forward differs from autograd's")
+    oracle = jacobian_log_det(bijection.inverse, z.detach(), context)
+    yield from differs(inverse, oracle, case.tolerance, "log_det of inverse differs from autograd's")
+
+
+def shapes(case: Case) -> Iterator[str]:
+    """log_det is (batch,) in the dtype of the input; shapes are as output_shape and input_shape say."""
+    bijection = case.instance(0)
+    x, context = case.inputs(0)
+    z, forward = bijection(x, context)
+    back, inverse = bijection.inverse(z, context)
+    for name, value in {"forward": forward, "inverse": inverse}.items():
+        if tuple(value.shape) != (BATCH,):
+            yield f"log_det of {name} has shape {tuple(value.shape)}, expected ({BATCH},)"
+        if value.dtype != x.dtype:
+            yield f"log_det of {name} has dtype {value.dtype}, expected {x.dtype}"
+    if tuple(z.shape[1:]) != tuple(bijection.output_shape(case.shape)):
+        yield f"output_shape says {bijection.output_shape(case.shape)}, forward gives {tuple(z.shape[1:])}"
+    if tuple(bijection.input_shape(tuple(z.shape[1:]))) != tuple(case.shape):
+        yield f"input_shape says {bijection.input_shape(tuple(z.shape[1:]))}, expected {case.shape}"
+    if back.dtype != x.dtype:
+        yield f"inverse gives {back.dtype}, expected {x.dtype}"
+
+
+def examples_are_independent(case: Case) -> Iterator[str]:
+    """A batch of one gives what the same example gives within a batch, in both directions."""
+    bijection = case.instance(0)
+    x, context = case.inputs(0)
+    for name, direction in {"forward": bijection.forward, "inverse": bijection.inverse}.items():
+        whole, log_dets = direction(x, context)
+        for i in range(BATCH):
+            one = None if context is None else context[i : i + 1]
+            value, one_log_det = direction(x[i : i + 1], one)
+            yield from differs(value, whole[i : i + 1], case.tolerance, f"{name} mixes examples")
+            yield from differs(
+                one_log_det, log_dets[i : i + 1], case.tolerance, f"log_det of {name} mixes examples"
+            )
+        x = whole.detach()
+
+
+def is_pure(case: Case) -> Iterator[str]:
+    """Inputs stay as they were, a second call gives the same, nothing random, no state changes."""
+    bijection = case.instance(0)
+    x, context = case.inputs(0)
+    before = copy.deepcopy(bijection.state_dict())
+    for name, direction in {"forward": bijection.forward, "inverse": bijection.inverse}.items():
+        kept = x.clone()
+        first, first_log_det = direction(x, context)
+        second, second_log_det = direction(x, context)
+        if not torch.equal(x, kept):
+            yield f"{name} changes its input"
+        if not (torch.equal(first, second) and torch.equal(first_log_det, second_log_det)):
+            yield f"two calls of {name} differ"
+        x = first.detach()
+    changed = [key for key, value in bijection.state_dict().items() if not same(value, before[key])]
+    if changed:
+        yield f"calls in eval mode change {', '.join(changed)}"
+
+
+def gradients(case: Case) -> Iterator[str]:
+    """Gradients reach the input and every parameter, finite, through both directions."""
+    for name in ("forward", "inverse"):
+        bijection = case.instance(0)
+        x, context = case.inputs(0)
+        if name == "inverse":
+            x = bijection(x, context)[0].detach()
+        x.requires_grad_()
+        value, value_log_det = getattr(bijection, name)(x, context)
+        weights = torch.linspace(0.5, 1.5, value.numel(), dtype=value.dtype).view_as(value)
+        loss = (weights * (value + 0.3 * value.square())).sum() + value_log_det.square().sum()
+        if not loss.requires_grad:
+            yield f"{name} is cut off from autograd"
+            continue
+        loss.backward()
+        for parameter_name, tensor in {"its input": x, **dict(bijection.named_parameters())}.items():
+            if tensor.grad is None or not tensor.grad.any():
+                yield f"no gradient reaches {parameter_name} through {name}"
+            elif not tensor.grad.isfinite().all():
+                yield f"the gradient of {parameter_name} through {name} is not finite"
+
+
+def saved_is_loaded(case: Case) -> Iterator[str]:
+    """A state loaded into another instance gives the same function, and stays it when trained on."""
+    saved, other = case.instance(0), case.instance(1)
+    x, context = case.inputs(0)
+    initialise(saved, x, context)
+    expected, expected_log_det = saved(x, context)
+    other.load_state_dict(copy.deepcopy(saved.state_dict()))
+    for when in ("after loading", "after loading and a training batch"):
+        value, value_log_det = other(x, context)
+        yield from differs(value, expected, 0.0, f"forward differs {when}")
+        yield from differs(value_log_det, expected_log_det, 0.0, f"log_det differs {when}")
+        parameters = copy.deepcopy(dict(other.named_parameters()))
+        more, more_context = case.inputs(5)
+        other.train()
+        initialise(other, more, more_context)
+        other(more, more_context)
+        other.eval()
+        for name, parameter in other.named_parameters():
+            if not same(parameter, parameters[name]):
+                yield f"a forward pass after loading changes the parameter {name}"
+        if any(not same(value, saved.state_dict()[key]) for key, value in other.state_dict().items()):
+            break  # running statistics of a training batch: legitimate, and then another function
+
+
+def constant_log_det(case: Case) -> Iterator[str]:
+    """Where the class promises it, the log-determinant is the same for any input."""
+    bijection = case.instance(0)
+    if not bijection.constant_log_det:
+        return
+    first = bijection(*case.inputs(0))[1]
+    second = bijection(*case.inputs(5))[1]
+    yield from differs(first, second, case.tolerance, "log_det was promised constant")
+
+
+def autocast(case: Case) -> Iterator[str]:
+    """Under bf16 autocast values and log-dets stay fp32, and the round trip within 10 × of fp32."""
+    bijection = case.instance(0, torch.float32)
+    x, context = case.inputs(0, torch.float32)
+
+    def error() -> float:
+        z, forward = bijection(x, context)
+        back, inverse = bijection.inverse(z, context)
+        kept_dtype.extend(value.dtype == torch.float32 for value in (z, forward, back, inverse))
+        return float((back - x).detach().abs().max())
+
+    kept_dtype: list[bool] = []
+    plain = error()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = error()
+    if not all(kept_dtype):
+        yield "a value or log_det is not fp32"
+    allowed = 10 * max(plain, 1e-6)
+    if not mixed <= allowed:
+        yield f"round trip is wrong by {mixed:.1e} under bf16 autocast, by {plain:.1e} in fp32"
+
+
+LAWS: dict[str, Law] = {
+    law.__name__: law
+    for law in (
+        round_trip,
+        log_det,
+        shapes,
+        examples_are_independent,
+        is_pure,
+        gradients,
+        saved_is_loaded,
+        constant_log_det,
+        autocast,
+    )
+}
+
+
+# Oracles ----------------------------------------------------------------------------------------------
+
+
+def jacobian_log_det(
+    direction: Callable[..., tuple[Tensor, Tensor]], x: Tensor, context: Tensor | None
+) -> Tensor:
+    """log|det| of the Jacobian of `direction` at every example of x, by torch's autograd: (batch,)."""
+    values = []
+    for i in range(len(x)):
+        one = None if context is None else context[i : i + 1]
+
+        def of_vector(flat: Tensor, i: int = i, one: Tensor | None = one) -> Tensor:
+            return direction(flat.view_as(x[i : i + 1]), one)[0].flatten()
+
+        jacobian = torch.autograd.functional.jacobian(of_vector, x[i].flatten())
+        values.append(torch.linalg.slogdet(jacobian).logabsdet)
+    return torch.stack(values)
+
+
+def differs(value: Tensor, expected: Tensor, tolerance: float, message: str) -> Iterator[str]:
+    """Yield `message` with the difference, unless it is within `tolerance` × max(1, |expected|)."""
+    if value.shape != expected.shape:
+        yield f"{message}: shape {tuple(value.shape)}, expected {tuple(expected.shape)}"
+        return
+    value, expected = value.detach(), expected.detach()
+    difference = float((value - expected).abs().max()) if value.numel() else 0.0
+    scale = max(1.0, float(expected.abs().max()) if value.numel() else 1.0)
+    if not difference <= tolerance * scale:
+        yield f"{message}: by {difference:.1e}"
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    """Bit for bit, NaN included."""
+    return a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())

@@ -1,0 +1,181 @@
+"""Each mistake that other code bases have made, planted: the battery must see it, and name the law."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from flows.bijections.base import Bijection, Chain
+from flows.bijections.coupling import AffineCoupling
+from flows.bijections.permutation import Reverse
+from flows.bijections.scaling import ActNorm, DiagonalScaling
+from flows.testing import Case, LawBroken, broken_laws, check_bijection
+
+
+class Sound(Bijection):
+    """A small affine coupling without a mistake; the planted ones change one thing each."""
+
+    def __init__(self):
+        super().__init__()
+        self.coupling = AffineCoupling.examples()["vector, two-sided"].bijection
+
+    def forward(self, x: Tensor, context: Tensor | None = None):
+        return self.coupling(x, context)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None):
+        return self.coupling.inverse(z, context)
+
+
+class HalvedLogDet(Sound):
+    """In both directions alike, so that they still sum to zero."""
+
+    def forward(self, x, context=None):
+        z, log_det = super().forward(x, context)
+        return z, log_det / 2
+
+    def inverse(self, z, context=None):
+        x, log_det = super().inverse(z, context)
+        return x, log_det / 2
+
+
+class NoGradInverse(Sound):
+    @torch.no_grad()
+    def inverse(self, z, context=None):
+        return super().inverse(z, context)
+
+
+class ScalarLogDet(Sound):
+    def forward(self, x, context=None):
+        z, log_det = super().forward(x, context)
+        return z, log_det.mean()
+
+
+class BatchMixedLogDet(Sound):
+    def forward(self, x, context=None):
+        z, log_det = super().forward(x, context)
+        return z, log_det.mean().expand(len(x))
+
+
+class WrongSign(Sound):
+    def inverse(self, z, context=None):
+        x, log_det = super().inverse(z, context)
+        return x, -log_det
+
+
+class InPlace(Sound):
+    def forward(self, x, context=None):
+        with torch.no_grad():
+            x += 0.1
+        return super().forward(x, context)
+
+
+class Random(Sound):
+    def forward(self, x, context=None):
+        z, log_det = super().forward(x, context)
+        return z + 1e-3 * torch.randn_like(z), log_det
+
+
+class DeadParameter(Sound):
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(3))
+
+
+class ForgetfulActNorm(ActNorm):
+    """Its flag is a plain attribute, as in y0ast/Glow-PyTorch: it initialises again after loading."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels)
+        self.ready = False
+
+    def forward(self, x, context=None):
+        if self.training and not self.ready:
+            with torch.no_grad():
+                self.set_from(x)
+            self.ready = True
+        return super().forward(x, context)
+
+
+class UnsavedPermutation(Bijection):
+    """Its order is drawn at construction and is no buffer, as in y0ast/Glow-PyTorch."""
+
+    constant_log_det = True
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.order = torch.randperm(channels)
+
+    def forward(self, x, context=None):
+        return x[:, self.order], x.new_zeros(len(x))
+
+    def inverse(self, z, context=None):
+        return z[:, self.order.argsort()], z.new_zeros(len(z))
+
+
+class FalsePromise(Sound):
+    constant_log_det = True
+
+
+class HalfPrecision(Bijection):
+    """A matrix product under autocast: an inverse in bf16."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(5) + 0.3 * torch.randn(5, 5).triu(1))
+
+    def forward(self, x, context=None):
+        log_det = torch.linalg.slogdet(self.weight).logabsdet.expand(len(x))
+        return (x @ self.weight).to(x.dtype), log_det
+
+    def inverse(self, z, context=None):
+        log_det = torch.linalg.slogdet(self.weight).logabsdet.expand(len(z))
+        return (z @ torch.linalg.inv(self.weight)).to(z.dtype), -log_det
+
+
+class SinglePrecision(Sound):
+    """Computes in fp32 whatever it is given, as FrEIA's permutation does."""
+
+    def forward(self, x, context=None):
+        z, log_det = copy.deepcopy(self.coupling).float()(x.float())
+        return z.to(x.dtype), log_det.to(x.dtype)
+
+    def inverse(self, z, context=None):
+        x, log_det = copy.deepcopy(self.coupling).float().inverse(z.float())
+        return x.to(z.dtype), log_det.to(z.dtype)
+
+
+PLANTED = {
+    "log_det": [HalvedLogDet, WrongSign],
+    "gradients": [NoGradInverse, DeadParameter],
+    "shapes": [ScalarLogDet],
+    "examples_are_independent": [BatchMixedLogDet],
+    "is_pure": [InPlace, Random],
+    "constant_log_det": [FalsePromise],
+    "round_trip": [SinglePrecision],
+}
+
+
+@pytest.mark.parametrize(
+    ("law", "cls"), [(law, cls) for law, classes in PLANTED.items() for cls in classes]
+)
+def test_planted_error_breaks_its_law(law: str, cls: type[Bijection]):
+    assert law in broken_laws(Case(cls, (5,)))
+
+
+@pytest.mark.parametrize("build", [lambda: ForgetfulActNorm(4), lambda: UnsavedPermutation(4)])
+def test_state_that_is_not_saved_is_seen(build):
+    assert "saved_is_loaded" in broken_laws(Case(build, (4,)))
+
+
+def test_half_precision_product_is_seen():
+    assert "autocast" in broken_laws(Case(HalfPrecision, (5,)))
+
+
+def test_the_sound_one_passes():
+    check_bijection(Sound, (5,))
+
+
+def test_a_planted_error_is_seen_inside_a_chain():
+    with pytest.raises(LawBroken, match=r"log_det: log_det of forward differs from autograd's: by"):
+        check_bijection(lambda: Chain(DiagonalScaling(5), HalvedLogDet(), Reverse()), (5,))
