@@ -1,14 +1,15 @@
 """Train a flow: read a config, train, report.
 
-    python train.py                                        # Glow on digits, a minute on two cores
-    python train.py --config configs/fashion/glow.yaml --model.depth 4
-    python train.py --config configs/fashion/glow.yaml --resume latest
-    torchrun --standalone --nproc_per_node 2 train.py --config configs/fashion/glow.yaml
+python train.py                                        # Glow on digits, a minute on two cores
+python train.py --config configs/fashion/glow.yaml --model.depth 4
+python train.py --config configs/fashion/glow.yaml --resume latest
+torchrun --standalone --nproc_per_node 2 train.py --config configs/fashion/glow.yaml
 """
 
 from dataclasses import asdict
 
 import torch
+import yaml
 
 from flows.config import fail, parse_experiment
 from flows.data.base import DataMissing
@@ -32,7 +33,10 @@ def main() -> None:
         if accelerator.is_main_process:
             prepare_folder(folder, resolved, experiment.resume, experiment.overwrite)
         accelerator.wait_for_everyone()
-        experiment.model.description = asdict(experiment.data.description())
+        experiment.model.description = {
+            **asdict(experiment.data.description()),
+            "source": yaml.safe_load(resolved)["data"],
+        }
         outcome = fit(
             experiment.model, experiment.data, experiment.training, folder, likelihood, accelerator, state
         )

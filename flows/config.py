@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import inspect
 import os
 import pkgutil
 import re
@@ -45,7 +46,10 @@ class Parser(ArgumentParser):
 
     def suggestion(self, message: str) -> str:
         """` Did you mean …?` for the word that `message` complains about, or nothing."""
-        quoted = re.findall(r"""Option ['"]([^'"]+)['"]|option ['"]([^'"]+)['"]|--([\w.]+)|class named '(\w+)'""", message)
+        quoted = re.findall(
+            r"""Option ['"]([^'"]+)['"]|option ['"]([^'"]+)['"]|--([\w.]+)|class named '(\w+)'""", message
+        )
+        quoted += re.findall(r"""invalid choice: '(\w+)'()""", message)
         quoted += re.findall(r"""class_path ['"]([^'"]+)['"]|Unrecognized arguments: -*([\w.]+)""", message)
         words = [word for groups in quoted for word in groups if word]
         known = self.known_words(message)
@@ -59,6 +63,7 @@ class Parser(ArgumentParser):
     def known_words(self, message: str) -> set[str]:
         """Every option, class and constructor argument that a config may name."""
         options = {action.dest for action in self._actions}
+        options |= {str(choice) for action in self._actions for choice in action.choices or ()}
         classes = [*_subclasses(ImageData), *_subclasses(LikelihoodModel)]
         named = {cls.__name__ for cls in classes}
         mentioned = [cls for cls in classes if re.search(rf"\b{cls.__name__}\b", message)]
@@ -78,15 +83,14 @@ def shorten(message: str, limit: int = 600) -> str:
 
 
 def _subclasses(base: type) -> set[type]:
-    found = set()
+    found: set[type] = set()
     for cls in base.__subclasses__():
         found |= {cls} | _subclasses(cls)
     return found
 
 
 def _parameters(cls: type) -> list[str]:
-    code = getattr(cls.__init__, "__code__", None)
-    return [] if code is None else list(code.co_varnames[1 : code.co_argcount])
+    return list(inspect.signature(cls).parameters)
 
 
 def experiment_parser() -> Parser:
@@ -116,9 +120,7 @@ def experiment_parser() -> Parser:
     parser.add_class_arguments(Training, "training")
     # A model's shape and grey levels are those of its data: changing the data line changes both.
     for name in ("image_shape", "bins"):
-        parser.link_arguments(
-            "data", f"model.init_args.{name}", attrgetter(name), apply_on="instantiate"
-        )
+        parser.link_arguments("data", f"model.init_args.{name}", attrgetter(name), apply_on="instantiate")
     return parser
 
 

@@ -61,9 +61,7 @@ class Case:
                     parameter.add_(0.1 * torch.randn_like(parameter))
         return bijection
 
-    def inputs(
-        self, seed: int, dtype: torch.dtype = torch.float64
-    ) -> tuple[Tensor, Tensor | None]:
+    def inputs(self, seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor | None]:
         """(x, context) for a small batch."""
         generator = torch.Generator().manual_seed(combine_seeds(seed, 1))
         low, high = self.interval

@@ -156,9 +156,7 @@ PLANTED = {
 }
 
 
-@pytest.mark.parametrize(
-    ("law", "cls"), [(law, cls) for law, classes in PLANTED.items() for cls in classes]
-)
+@pytest.mark.parametrize(("law", "cls"), [(law, cls) for law, classes in PLANTED.items() for cls in classes])
 def test_planted_error_breaks_its_law(law: str, cls: type[Bijection]):
     assert law in broken_laws(Case(cls, (5,)))
 

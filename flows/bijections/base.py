@@ -1,7 +1,8 @@
 """The contract of every invertible map, and the three ways to compose them."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
@@ -100,7 +101,7 @@ class Chain(Bijection):
 
     def __init__(self, *steps: Bijection):
         super().__init__()
-        self.steps = nn.ModuleList(steps)
+        self.steps = cast(Sequence[Bijection], nn.ModuleList(steps))
         self.taps = nn.ModuleList(Tap() for _ in steps[1:])
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:

@@ -111,9 +111,7 @@ class AffineCoupling(Bijection):
             ),
             "image, second half, tanh": Example(cls(second, _Toy(2, 2), LearnedTanh(0.7)), (3, 2, 2)),
             "checkerboard": Example(cls(board, _Toy(2, 4), TwoSided(), shift_first=True), (2, 2, 4)),
-            "with context": Example(
-                cls(halves, _Toy(3, 4), TwoSided()), (4, 2, 2), context_shape=(1, 2, 2)
-            ),
+            "with context": Example(cls(halves, _Toy(3, 4), TwoSided()), (4, 2, 2), context_shape=(1, 2, 2)),
         }
 
 

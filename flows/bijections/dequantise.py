@@ -36,7 +36,7 @@ class Dequantiser(nn.Module, ABC):
         """
 
     def place(self, images: Tensor, u: Tensor) -> Tensor:
-        """x = (bin + u) / bins for u in [0, 1)."""
+        """X = (bin + u) / bins for u in [0, 1)."""
         return (bin_index(images, self.bins).to(u.dtype) + u) / self.bins
 
 

@@ -9,7 +9,7 @@ from flows.numerics import full_precision, sum_over_ranks
 
 
 def _mix_channels(weight: Tensor, x: Tensor) -> Tensor:
-    """weight (C, C) applied to the channels of x (batch, C) or (batch, C, H, W).
+    """Weight (C, C) applied to the channels of x (batch, C) or (batch, C, H, W).
 
     A matrix product rather than a convolution: torch lets convolutions run in TF32 on GPUs by default,
     which costs the inverse three digits; matrix products stay in fp32.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ class Multiscale(Bijection):
 
     def __init__(self, levels: Sequence[Bijection], shape: Shape):
         super().__init__()
-        self.levels = nn.ModuleList(levels)
+        self.levels = cast(Sequence[Bijection], nn.ModuleList(levels))
         self.shape = tuple(shape)
         self.parts: list[Shape] = []
         for i, level in enumerate(levels):

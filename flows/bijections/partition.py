@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 
-
 class Partition(nn.Module, ABC):
     """Divides x into (kept, changed) and puts the two back together.
 

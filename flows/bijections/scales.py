@@ -21,7 +21,7 @@ class Scale(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, raw: Tensor) -> Tensor:
-        """log s."""
+        """Log s."""
 
 
 class TwoSided(Scale):

@@ -119,9 +119,7 @@ class ImageData(ABC):
 
     def description(self) -> Description:
         """The record that goes beside the weights of a model trained on this data set."""
-        return Description(
-            self.name, self.image_shape, self.bins, self.transform, self.class_names
-        )
+        return Description(self.name, self.image_shape, self.bins, self.transform, self.class_names)
 
 
 def hold_out(n: int, share: float, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,1 @@
+"""Figures: likelihood, round trip, nearest neighbours."""

@@ -49,7 +49,8 @@ def evaluate_likelihood(
     Raises:
         FloatingPointError: a likelihood is not finite; the message names the image. Nothing is skipped.
     """
-    totals, per_image, bounds = {}, [], []
+    totals: dict[str, float] = {}
+    per_image, bounds = [], []
     for part in batches(split, images, batch):
         part = part.to(model.device)
         generator = torch.Generator().manual_seed(NOISE_SEED)
@@ -77,7 +78,7 @@ def evaluate_likelihood(
 
 @torch.no_grad()
 def importance_weighted(model: LikelihoodModel, part: Batch, samples: int) -> Tensor:
-    """log (1/k Σ p(x_k)/q(x_k)) over k dequantisations (Burda et al. 2016): (batch,), nats.
+    """Log (1/k Σ p(x_k)/q(x_k)) over k dequantisations (Burda et al. 2016): (batch,), nats.
 
     At least as tight as the mean of the same k bounds, and exact in the limit.
     """

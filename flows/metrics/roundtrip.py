@@ -1,8 +1,8 @@
 """Does an image come back? Errors of decode(encode(image)), per image and per level of the code."""
 
 import copy
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -109,3 +109,35 @@ def summarise(group: str, precision: str, trips: Iterable[RoundTrip]) -> RoundTr
         finite=bool(error.isfinite().all()),
         level_error=levels,
     )
+
+
+def round_trip_table(
+    model: LatentModel,
+    groups: Mapping[str, tuple[Tensor, Tensor | None]],
+    limits: Mapping[str, int | None],
+    batch: int = 128,
+) -> Iterator[RoundTripRow]:
+    """One row per group and precision.
+
+    Args:
+        model: in any precision.
+        groups: name to (uint8 images (n, C, H, W), labels or None).
+        limits: "fp32" and "fp64" to how many images of each group to take; None takes all. Leave a
+            precision out to skip it.
+        batch: images at a time.
+    """
+    for precision, limit in limits.items():
+        converted = in_precision(model, precision)
+        for name, (images, labels) in groups.items():
+            pairs = zip(
+                images[:limit].split(batch),
+                [None] * len(images) if labels is None else labels[:limit].split(batch),
+                strict=False,
+            )
+            trips = (round_trip(converted, part, part_labels) for part, part_labels in pairs)
+            yield summarise(name, precision, (_without_pictures(trip) for trip in trips))
+
+
+def _without_pictures(trip: RoundTrip) -> RoundTrip:
+    """Drop code and reconstruction: ten thousand of them need not be held for a summary."""
+    return replace(trip, code=torch.empty(0), reconstruction=torch.empty(0))

@@ -138,7 +138,7 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows", li
 
     def arguments(self) -> dict[str, Any]:
         """Class name and constructor arguments, as plain JSON values."""
-        return {"model_type": type(self).__name__, **(self._hub_mixin_config or {})}
+        return {"model_type": type(self).__name__, **dict(self._hub_mixin_config or {})}
 
     # Files: save_pretrained, from_pretrained and push_to_hub come from the mixin and call these two.
 
@@ -165,7 +165,7 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows", li
         name, data = type(self).__name__, self.description.get("name", "unknown data")
         return (
             "---\nlibrary_name: flows\nlicense: apache-2.0\ntags: [normalizing-flow]\n---\n\n"
-            f"# {name} on {data}\n\n```python\nimport flows\n\nmodel = flows.load(\"path/to/this/folder\")\n```\n"
+            f'# {name} on {data}\n\n```python\nimport flows\n\nmodel = flows.load("path/to/this/folder")\n```\n'
         )
 
     @classmethod
@@ -240,7 +240,7 @@ class LikelihoodModel(LatentModel):
         generator: torch.Generator | None = None,
         keys: Sequence[int] | None = None,
     ) -> Likelihood:
-        """log P of uint8 images (batch, C, H, W), bounded below by dequantisation.
+        """Log P of uint8 images (batch, C, H, W), bounded below by dequantisation.
 
         Args:
             images: bytes.

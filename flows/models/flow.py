@@ -157,5 +157,7 @@ class Flow(LikelihoodModel):
             return None
         if labels is None or not (0 <= int(labels.min()) and int(labels.max()) < self.num_classes):
             got = "none" if labels is None else f"{int(labels.min())} … {int(labels.max())}"
-            raise ValueError(f"this flow is conditional: expected labels 0 … {self.num_classes - 1}, got {got}")
+            raise ValueError(
+                f"this flow is conditional: expected labels 0 … {self.num_classes - 1}, got {got}"
+            )
         return labels

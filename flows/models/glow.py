@@ -1,7 +1,7 @@
 """Glow: Generative Flow with Invertible 1×1 Convolutions (Kingma and Dhariwal 2018, arXiv 1807.03039)."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -128,14 +128,16 @@ class Glow(Flow):
         )
 
     def penalties(self, code: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
-        if self.classifier is None:
+        if self.classifier is None or labels is None:
             return {}
         # The classifier reads the top latent before whitening: whitened by the class's own statistics it
         # would have been told the answer.
-        top = code[:, self.spaces["z"].levels[f"level{len(self.bijection.levels)}"]]
-        top = top.unflatten(1, self.bijection.parts[-1])
-        top, _ = self.bijection.levels[-1].steps[-1].inverse(top, labels)
-        return {"classifier": self.classifier_weight * cross_entropy(self.classifier(top.mean((2, 3))), labels)}
+        multiscale = cast(Multiscale, self.bijection)
+        top_prior = cast(Chain, multiscale.levels[-1]).steps[-1]
+        top = code[:, multiscale.slices[f"level{len(multiscale.levels)}"]]
+        top, _ = top_prior.inverse(top.unflatten(1, multiscale.parts[-1]), labels)
+        logits = self.classifier(top.mean((2, 3)))
+        return {"classifier": self.classifier_weight * cross_entropy(logits, labels)}
 
 
 def _two_sided(scale: ScaleName) -> ScaleName:

@@ -7,7 +7,7 @@ from flows.bijections.base import Bijection, Chain
 from flows.bijections.coupling import AdditiveCoupling
 from flows.bijections.dequantise import UniformDequantiser
 from flows.bijections.linear import Whitening
-from flows.bijections.partition import Halves, OddEven
+from flows.bijections.partition import Halves, OddEven, Partition
 from flows.bijections.permutation import Reverse, odd_even_permutation
 from flows.bijections.pixels import Centre
 from flows.bijections.scaling import DiagonalScaling
@@ -62,12 +62,15 @@ class NICE(Flow):
             )
 
         def coupling(number: int) -> Bijection:
+            partition: Partition
             if order == "interleaved":
                 keep_odd = number % 2 == 0
-                kept, partition = size // 2 if keep_odd else size - size // 2, OddEven(keep_odd)
+                kept = size // 2 if keep_odd else size - size // 2
+                partition = OddEven(keep_odd)
             else:
                 keep_first = order == "reversed" or number % 2 == 0
-                kept, partition = size // 2 if keep_first else size - size // 2, Halves(keep_first)
+                kept = size // 2 if keep_first else size - size // 2
+                partition = Halves(keep_first)
             network = ReluMLP(kept, size - kept, width, depths[number], uniform_start)
             return AdditiveCoupling(partition, network)
 

@@ -1,0 +1,1 @@
+"""Networks that are not invertible: conditioners of couplings."""

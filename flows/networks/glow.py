@@ -78,9 +78,7 @@ class GlowNetwork(nn.Module):
         context_channels: channels of an image-shaped context, concatenated to the input; 0 ignores it.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, width: int, edge: bool = True, context_channels: int = 0
-    ):
+    def __init__(self, inputs: int, outputs: int, width: int, edge: bool = True, context_channels: int = 0):
         super().__init__()
         self.context_channels = context_channels
         self.first = ActNormConv2d(inputs + context_channels, width, 3, edge)

@@ -24,9 +24,7 @@ class ShiftedBatchNorm2d(nn.Module):
     mean: Tensor
     variance: Tensor
 
-    def __init__(
-        self, channels: int, shift: bool = True, momentum: float = 0.1, epsilon: float = 1e-4
-    ):
+    def __init__(self, channels: int, shift: bool = True, momentum: float = 0.1, epsilon: float = 1e-4):
         super().__init__()
         self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1)) if shift else None
         self.momentum = momentum
@@ -58,9 +56,7 @@ class WeightNormConv2d(nn.Module):
         bias: add a bias.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, size: int, gain: bool = False, bias: bool = False
-    ):
+    def __init__(self, inputs: int, outputs: int, size: int, gain: bool = False, bias: bool = False):
         super().__init__()
         bound = math.sqrt(2 / inputs)
         direction = torch.empty(outputs, inputs, size, size).uniform_(-bound, bound)
@@ -109,9 +105,7 @@ class RealNVPNetwork(nn.Module):
 
     mask: Tensor | None
 
-    def __init__(
-        self, inputs: int, outputs: int, width: int, blocks: int, mask: Tensor | None = None
-    ):
+    def __init__(self, inputs: int, outputs: int, width: int, blocks: int, mask: Tensor | None = None):
         super().__init__()
         self.register_buffer("mask", mask, persistent=False)
         self.input_norm = ShiftedBatchNorm2d(inputs, shift=False)

@@ -1,0 +1,1 @@
+"""One loop, resumable bit for bit, and what it needs."""

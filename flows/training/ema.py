@@ -6,7 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from flows.models.base import LatentModel
+from flows.models.base import LikelihoodModel
+
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class WeightAverage(AveragedModel):
@@ -17,7 +20,7 @@ class WeightAverage(AveragedModel):
     """
 
     def __init__(self, model: nn.Module, decay: float):
-        def average(averaged: list[Tensor], current: list[Tensor], updates: Tensor | int) -> None:
+        def average(averaged: Tensors, current: Tensors, updates: Tensor | int) -> None:
             n = float(updates)
             d = min(decay, (1 + n) / (10 + n))
             torch._foreach_lerp_(averaged, current, 1 - d)
@@ -26,6 +29,6 @@ class WeightAverage(AveragedModel):
         self.requires_grad_(False)
 
     @property
-    def model(self) -> LatentModel:
+    def model(self) -> LikelihoodModel:
         """The averaged model, in eval mode."""
-        return cast(LatentModel, self.module.eval())
+        return cast(LikelihoodModel, self.module.eval())

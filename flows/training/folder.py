@@ -1,11 +1,14 @@
 """The folder of a run: refused where it would overwrite another, and never continued as something else."""
 
+import importlib
+import inspect
 import shutil
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from flows.data.base import ImageData
 from flows.files import write_atomically
 from flows.training.checkpoint import states
 from flows.training.log import METRICS_FILE
@@ -86,3 +89,25 @@ def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def instantiate_data(source: dict[str, Any]) -> ImageData:
+    """The data set of a stored config: a class of flows.data and its arguments, nothing else.
+
+    Raises:
+        ValueError: the class is not one of flows.data. A config may come from a stranger, and importing
+            whatever it names would be running their code.
+    """
+    module, _, name = source["class_path"].rpartition(".")
+    if not module.startswith("flows.data."):
+        raise ValueError(f"data set {source['class_path']!r} is not one of flows.data: name one with --data")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"this release of flows has no data set {source['class_path']!r}") from error
+    hints = inspect.signature(cls).parameters
+    arguments = {
+        key: Path(value) if hints[key].annotation is Path and value is not None else value
+        for key, value in source.get("init_args", {}).items()
+    }
+    return cls(**arguments)

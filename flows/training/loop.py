@@ -118,9 +118,7 @@ def fit(
                 if progress.steps % phase.every == 0:
                     set_learning_rate(optimiser, rate)
                     seed = combine_seeds(training.seed, progress.steps, number)
-                    values = _step(
-                        accelerator, wrapped, phase, optimiser, micro_batches, training, seed
-                    )
+                    values = _step(accelerator, wrapped, phase, optimiser, micro_batches, training, seed)
                     meter.add(phase.name, values, progress.steps + 1)
             if average is not None:
                 average.update_parameters(accelerator.unwrap_model(wrapped))

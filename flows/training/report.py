@@ -1,2 +1,225 @@
-def write_report(folder, data):
-    pass
+"""What stands at the end of a run: test bits/dim, the certificate, pictures, and a model card."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from flows import __version__
+from flows import images as pixels
+from flows.data.base import ImageData
+from flows.data.foreign import foreign_images
+from flows.files import write_atomically
+from flows.metrics.likelihood import LikelihoodReport, evaluate_likelihood, labels_for
+from flows.metrics.roundtrip import RoundTripRow, round_trip_table
+from flows.models.base import CARD_FILE, LikelihoodModel
+from flows.models.load import load_model
+from flows.training.figures import draw_curves, draw_round_trip
+from flows.training.folder import RUN_CONFIG
+from flows.training.log import METRICS_FILE, read_metrics
+from flows.training.validation import TEMPERATURES, sample_sheet
+
+REPORT_FILE = "report.json"
+DOUBLE_PRECISION_IMAGES = 64
+"""Images per group that are also sent round in fp64, whose convolutions have no fast path on CPUs."""
+
+
+Groups = dict[str, tuple[Tensor, Tensor | None]]
+"""Name to (uint8 images, labels or None)."""
+
+
+def round_trip_groups(
+    model: LikelihoodModel, data: ImageData, images: int | None
+) -> Groups:
+    """The test images and the foreign suite, as `round_trip_table` takes them."""
+    test = data.split("test").first(images)
+    suite = foreign_images(model.image_shape, model.bins, test.images[:16])
+    groups: Groups = {"test": (test.images, labels_for(model, test))}
+    for name, pictures in suite.items():
+        zeros = torch.zeros(len(pictures), dtype=torch.long)
+        groups[name] = (pictures, zeros if model.num_classes else None)
+    return groups
+
+
+def write_report(folder: Path, data: ImageData, images: int | None = None) -> dict[str, Any]:
+    """Evaluate the exported model of a run on the test split, once, and write report, pictures and card.
+
+    Args:
+        folder: of the run.
+        data: it was trained on.
+        images: of the test split; None takes all.
+
+    Returns:
+        what `report.json` holds.
+    """
+    model = load_model(folder)
+    assert isinstance(model, LikelihoodModel)
+    metrics = read_metrics(folder / METRICS_FILE)
+    likelihood = evaluate_likelihood(model, data.split("test"), images)
+    groups = round_trip_groups(model, data, images)
+    limits = {"fp32": None, "fp64": DOUBLE_PRECISION_IMAGES}
+    rows = list(round_trip_table(model, groups, limits))
+    report = {
+        "model": model.arguments(),
+        "fingerprint": model.fingerprint(),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "data": model.description,
+        "training": {
+            "images": int(metrics[-1]["images"]),
+            "seconds": max(line.get("seconds", 0.0) for line in metrics),
+            "flows": __version__,
+            "torch": torch.__version__,
+        },
+        "likelihood": asdict(likelihood),
+        "roundtrip": [asdict(row) for row in rows],
+    }
+    text = json.dumps(report, indent=1) + "\n"
+    write_atomically(folder / REPORT_FILE, lambda path: path.write_text(text))
+    draw_curves(metrics, model.bins, folder / "curves.png")
+    suite = {name: pictures for name, (pictures, _) in groups.items()}
+    draw_round_trip(model, suite, folder / "roundtrip.png")
+    sheet = pixels.to_pillow(sample_sheet(model))
+    write_atomically(folder / "samples.png", sheet.save)
+    card = model_card(report, rows, likelihood, yaml.safe_load((folder / RUN_CONFIG).read_text()))
+    write_atomically(folder / CARD_FILE, lambda path: path.write_text(card))
+    print_report(folder, report, likelihood, rows)
+    return report
+
+
+def print_report(
+    folder: Path, report: dict[str, Any], likelihood: LikelihoodReport, rows: list[RoundTripRow]
+) -> None:
+    """The report's figures on the terminal."""
+    console = Console()
+    console.print(
+        f"\n[bold]{report['model']['model_type']}[/] on {report['data']['name']}: "
+        f"[bold]{likelihood.bits_per_dim:.4f} bits/dim[/] ± {likelihood.standard_error:.4f} on "
+        f"{likelihood.images:,} test images; {report['parameters']:,} parameters, "
+        f"{report['training']['images']:,} images shown in {report['training']['seconds']:.0f} s"
+    )
+    console.print(" + ".join(f"{name} {value:.4f}" for name, value in likelihood.terms.items()))
+    console.print(round_trip_summary(rows))
+    console.print(certificate(rows))
+    console.print(f"written to {folder}: report.json, samples.png, curves.png, roundtrip.png, README.md")
+
+
+def round_trip_summary(rows: list[RoundTripRow]) -> Table:
+    """A table for the terminal, one line per group of images."""
+    header, *lines = round_trip_lines(rows)
+    table = Table(padding=(0, 1, 0, 0), box=box.SIMPLE_HEAD)
+    for i, column in enumerate(header):
+        table.add_column(column, no_wrap=True, justify="right" if i else "left")
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
+def round_trip_lines(rows: list[RoundTripRow]) -> list[list[str]]:
+    """Header and one line per group of images, with the columns of every precision side by side.
+
+    `n` counts the images of the first precision; later ones may have run on the first few of them only.
+    """
+    precisions = list(dict.fromkeys(row.precision for row in rows))
+    by_group: dict[str, dict[str, RoundTripRow]] = {}
+    for row in rows:
+        by_group.setdefault(row.group, {})[row.precision] = row
+    columns = [f"{p} {what}" for p in precisions for what in ("largest", "median", "exact")]
+    lines = [["images", "n", *columns]]
+    for group, found in by_group.items():
+        line = [group, f"{found[precisions[0]].images:,}"]
+        for precision in precisions:
+            row = found[precision]
+            line += [
+                f"{row.max_error:.0e}" if row.finite else "not finite",
+                f"{row.median_error:.0e}",
+                f"{100 * row.bit_exact:.4g} %",
+            ]
+        lines.append(line)
+    return lines
+
+
+def certificate(rows: list[RoundTripRow]) -> str:
+    """One sentence: how many images came back bit for bit in fp32, and where they did not."""
+    single = [row for row in rows if row.precision == "fp32"]
+    total = sum(row.images for row in single)
+    exact = sum(round(row.bit_exact * row.images) for row in single)
+    missed = [row.group for row in single if row.bit_exact < 1]
+    where = f"; not all of: {', '.join(missed)}" if missed else ""
+    return f"certificate: {exact:,} of {total:,} images came back bit for bit in fp32{where}"
+
+
+def model_card(
+    report: dict[str, Any],
+    rows: list[RoundTripRow],
+    likelihood: LikelihoodReport,
+    config: dict[str, Any],
+) -> str:
+    """README.md of an exported model, in the hub's form: what it is, figures, how made, limits."""
+    name, data = report["model"]["model_type"], report["data"]
+    training = config["training"]
+    header, *table = round_trip_lines(rows)
+    lines = [
+        "---",
+        "library_name: flows",
+        "license: apache-2.0",
+        "pipeline_tag: unconditional-image-generation",
+        f"tags: [normalizing-flow, {name.lower()}]",
+        "---",
+        "",
+        f"# {name} on {data['name']}",
+        "",
+        f"{report['parameters']:,} parameters, images {tuple(data['image_shape'])}, {data['bins']} grey levels.",
+        f"Pixels: {data['transform']}.",
+        "",
+        "```python",
+        "import flows",
+        "",
+        'model = flows.load("path/to/this/folder")',
+        "```",
+        "",
+        f"**{likelihood.bits_per_dim:.4f} bits/dim** (± {likelihood.standard_error:.4f}, standard error) on "
+        f"{likelihood.images:,} test images, as the bound by dequantisation. Its terms, in bits/dim: "
+        + ", ".join(f"{term} {value:.4f}" for term, value in likelihood.terms.items())
+        + ".",
+        "",
+        f"![samples](samples.png)\n\nSamples from the same codes at temperatures {TEMPERATURES}, top to bottom.",
+        "",
+        "![curves](curves.png)",
+        "",
+        "## Round trip",
+        "",
+        f"{certificate(rows).capitalize()}.",
+        "",
+        "![round trip](roundtrip.png)",
+        "",
+        f"| {' | '.join(header)} |",
+        "| --- |" + " --: |" * (len(header) - 1),
+        *(f"| {' | '.join(line)} |" for line in table),
+        "",
+        "Errors are the largest |x − decode(encode(x))| of an image, pixels in [0, 1]; a byte changes at "
+        f"{0.5 / data['bins']:.1e}. In fp64 at most the first {DOUBLE_PRECISION_IMAGES} images of a group "
+        "were sent round.",
+        "",
+        "## Training",
+        "",
+        f"{report['training']['images']:,} images in {report['training']['seconds'] / 60:.0f} minutes "
+        f"(flows {report['training']['flows']}, torch {report['training']['torch']}), batch "
+        f"{training['batch']}, {training['optimiser']} at {training['lr']}, decay {training['decay']}, EMA "
+        f"{training['ema']}, seed {training['seed']}. The best model by validation bits/dim is kept, of the "
+        "averaged weights; the test split was evaluated once. `config.yaml` has every setting.",
+        "",
+        "## Limits",
+        "",
+        "Samples show what a small model learns in this time. Likelihoods are comparable only for the same "
+        "pixels, grey levels and dequantisation. A high likelihood does not mean that an image resembles the "
+        "data.",
+        "",
+    ]  # fmt: skip
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Objectives: functions from a wrapped model to its phases."""

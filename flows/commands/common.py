@@ -1,0 +1,102 @@
+"""What the verbs share: loading, data, pictures from the user's disk, results as JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import flows
+from flows import images as pixels
+from flows.data.base import ImageData
+from flows.files import write_atomically
+from flows.models.base import CheckpointError, LatentModel, LikelihoodModel
+from flows.training.folder import instantiate_data
+
+
+def load(checkpoint: str, device: str | None) -> LatentModel:
+    """The model of a checkpoint on `device`; on an accelerator where there is one and none was named."""
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return flows.load(checkpoint, map_location=chosen)
+
+
+def load_likelihood(checkpoint: str, device: str | None) -> LikelihoodModel:
+    """The same for a model that has a likelihood."""
+    model = load(checkpoint, device)
+    if not isinstance(model, LikelihoodModel):
+        raise ValueError(f"{checkpoint} holds a {type(model).__name__}, which has no likelihood")
+    return model
+
+
+def data_of(model: LatentModel, given: ImageData | None) -> ImageData:
+    """The data set the user named, otherwise the one that the model was trained on.
+
+    Raises:
+        ValueError: its images do not fit the model, or the checkpoint does not say what it was trained on.
+    """
+    if given is None:
+        source = model.description.get("source")
+        if source is None:
+            raise CheckpointError("this checkpoint does not record its data set: name one with --data")
+        given = instantiate_data(source)
+    if tuple(given.image_shape) != tuple(model.image_shape) or given.bins != model.bins:
+        raise ValueError(
+            f"--data {type(given).__name__} has images {tuple(given.image_shape)} with {given.bins} grey "
+            f"levels, the model expects {tuple(model.image_shape)} with {model.bins}"
+        )
+    return given
+
+
+def read_pictures(paths: list[Path], image_shape: tuple[int, int, int], resize: bool) -> Tensor:
+    """Picture files as uint8 (n, C, H, W).
+
+    Raises:
+        ValueError: a file is no picture, or has another size and `resize` was not given.
+    """
+    channels, height, width = image_shape
+    pictures = []
+    for path in paths:
+        if not path.is_file():
+            raise ValueError(f"{path} does not exist: expected picture files")
+        try:
+            image = pixels.read_image(path, channels)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read as a picture ({error})") from error
+        if tuple(image.shape[1:]) != (height, width):
+            if not resize:
+                raise ValueError(
+                    f"{path} has {image.shape[2]}×{image.shape[1]} pixels, the model expects {width}×{height}; "
+                    "--resize true crops it to a square in the middle and resizes it"
+                )
+            fitted = pixels.fit_square(pixels.to_pillow(image), height)
+            image = pixels.from_pillow(fitted, channels)
+        pictures.append(image)
+    return torch.stack(pictures)
+
+
+def labels_or_none(model: LatentModel, label: int | None, n: int) -> Tensor | None:
+    """`label` n times for a class-conditional model, None otherwise.
+
+    Raises:
+        ValueError: the model needs a label and none was given, or it has none.
+    """
+    if not model.num_classes:
+        if label is not None:
+            raise ValueError("--label: this model is not class-conditional")
+        return None
+    if label is None or not 0 <= label < model.num_classes:
+        raise ValueError(f"--label: this model needs a class in 0 … {model.num_classes - 1}, got {label}")
+    return torch.full((n,), label, device=model.device)
+
+
+def write_json(path: Path | None, result: dict[str, Any]) -> None:
+    """Write the result of a verb, where --json was given."""
+    if path is not None:
+        text = json.dumps(result, indent=1) + "\n"
+        write_atomically(path, lambda target: target.write_text(text))
+
+
+def save_picture(image: Tensor, path: Path) -> None:
+    """uint8 (C, H, W) to a picture file, whole or not at all."""
+    write_atomically(path, lambda target: pixels.to_pillow(image).save(target))

@@ -1,0 +1,41 @@
+"""flows decode: a code file back to picture files."""
+
+from pathlib import Path
+
+import torch
+
+from flows.commands.common import load, save_picture, write_json
+from flows.inversion.codes import load_codes
+from flows.inversion.exact import restore
+
+
+def decode(
+    checkpoint: str,
+    codes: Path,
+    output: Path = Path("decoded"),
+    json: Path | None = None,
+    device: str | None = None,
+) -> None:
+    """Decode every code in the precision of its certificate; the model must be the one that encoded them.
+
+    Args:
+        checkpoint: folder or hub repository of the model.
+        codes: a file written by `flows encode`.
+        output: folder for the pictures, PNG under the names they came from.
+        json: file for the list of pictures.
+        device: torch device.
+    """
+    model = load(checkpoint, device)
+    contents = load_codes(codes, model)
+    labels = None if contents.labels is None else torch.tensor(contents.labels, device=model.device)
+    precisions = [given.precision for given in contents.certificates]
+    images = restore(model, contents.code, precisions, labels)
+    stems = [Path(name).stem for name in contents.names]
+    written = []
+    for i, image in enumerate(images):
+        # Two pictures of one name, from two folders, must not overwrite each other.
+        stem = stems[i] if stems.count(stems[i]) == 1 else f"{stems[i]}-{i}"
+        written.append(output / f"{stem}.png")
+        save_picture(image, written[-1])
+    print(f"{len(written)} pictures: {output}")
+    write_json(json, {"checkpoint": checkpoint, "pictures": [str(path) for path in written]})

@@ -1,0 +1,77 @@
+"""flows interpolate: from one picture to another through the latent space."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from flows import images as pixels
+from flows.commands.common import labels_or_none, load, read_pictures, save_picture, write_json
+from flows.inversion.exact import invert
+
+
+def interpolate(
+    checkpoint: str,
+    first: Path,
+    second: Path,
+    output: Path = Path("interpolation.png"),
+    steps: int = 9,
+    path: Literal["line", "sphere"] = "line",
+    resize: bool = False,
+    label: int | None = None,
+    zoom: int = 2,
+    json: Path | None = None,
+    device: str | None = None,
+) -> None:
+    """A strip of pictures between two of yours; its ends are the pictures themselves, exactly.
+
+    Args:
+        checkpoint: folder or hub repository of the model.
+        first: picture file at the left end.
+        second: picture file at the right end.
+        output: file for the strip.
+        steps: pictures in the strip, both ends included.
+        path: straight line between the codes, or along the sphere, with interpolated length.
+        resize: crop pictures of another size to a square in the middle and resize them.
+        label: class of both, for a class-conditional model.
+        zoom: factor by which the strip enlarges every pixel.
+        json: file for the result.
+        device: torch device.
+    """
+    if steps < 2:
+        raise ValueError(f"--steps: expected at least 2, got {steps}")
+    model = load(checkpoint, device)
+    pictures = read_pictures([first, second], model.image_shape, resize)
+    labels = labels_or_none(model, label, 2)
+    inversion = invert(model, pictures, labels)
+    share = torch.linspace(0, 1, steps, dtype=torch.float64, device=model.device)[:, None]
+    mix = {"line": line, "sphere": sphere}[path]
+    codes = mix(inversion.code[:1].to(model.device), inversion.code[1:].to(model.device), share)
+    with torch.no_grad():
+        decoded = model.decode(codes, labels=labels_or_none(model, label, steps))
+    strip = pixels.to_bytes(decoded, model.bins).cpu()
+    strip[0], strip[-1] = inversion.reconstruction[0], inversion.reconstruction[1]
+    save_picture(pixels.grid(strip, steps, zoom=zoom), output)
+    exact = all(given.bit_exact for given in inversion.certificates)
+    print(f"{steps} pictures along the {path}: {output}; ends {'bit-exact' if exact else 'NOT bit-exact'}")
+    result = {"checkpoint": checkpoint, "steps": steps, "path": path, "ends_bit_exact": exact}
+    write_json(json, result)
+
+
+def line(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+    """(1 − share)·a + share·b: (steps, D) from (1, D), (1, D) and (steps, 1)."""
+    return torch.lerp(a, b, share)
+
+
+def sphere(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+    """Along the great circle from a's direction to b's, with linearly interpolated length.
+
+    Codes of a standard normal prior lie near a sphere of radius √D, which the straight line leaves.
+    """
+    length_a, length_b = a.norm(), b.norm()
+    angle = torch.arccos(((a / length_a) * (b / length_b)).sum().clamp(-1, 1))
+    if angle < 1e-6:
+        return line(a, b, share)
+    direction = torch.sin((1 - share) * angle) * a / length_a + torch.sin(share * angle) * b / length_b
+    return direction / torch.sin(angle) * torch.lerp(length_a, length_b, share)

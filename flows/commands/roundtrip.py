@@ -1,0 +1,94 @@
+"""flows roundtrip: do the test set and foreign images come back bit for bit?"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+
+from flows.commands.common import data_of, load_likelihood, write_json
+from flows.data.base import ImageData
+from flows.inversion.exact import invert
+from flows.metrics.roundtrip import RoundTripRow, round_trip_table
+from flows.models.base import LikelihoodModel
+from flows.training.figures import draw_round_trip
+from flows.training.report import (
+    Groups,
+    DOUBLE_PRECISION_IMAGES,
+    certificate,
+    round_trip_groups,
+    round_trip_summary,
+)
+
+
+def roundtrip(
+    checkpoint: str,
+    data: ImageData | None = None,
+    images: int | None = None,
+    images_fp64: int = DOUBLE_PRECISION_IMAGES,
+    levels: bool = False,
+    picture: Path | None = None,
+    json: Path | None = None,
+    device: str | None = None,
+) -> None:
+    """Encode and decode the test images and a suite of foreign ones, in fp32 and in fp64.
+
+    Args:
+        checkpoint: folder or hub repository of the model.
+        data: data set; that of its training where not given.
+        images: test images in fp32; all where not given.
+        images_fp64: images of every group in fp64; 0 leaves fp64 out.
+        levels: print the error of every level of the code as well.
+        picture: file for one image of every group above what came back.
+        json: file for the result, levels included.
+        device: torch device.
+    """
+    console = Console()
+    model = load_likelihood(checkpoint, device)
+    groups = round_trip_groups(model, data_of(model, data), images)
+    limits: dict[str, int | None] = {"fp32": None}
+    if images_fp64:
+        limits["fp64"] = images_fp64
+    rows = list(round_trip_table(model, groups, limits))
+    console.print(round_trip_summary(rows))
+    if levels:
+        for row in rows:
+            parts = ", ".join(f"{name} {error:.0e}" for name, error in row.level_error.items())
+            console.print(f"{row.precision} {row.group}: code, {parts}")
+    console.print(certificate(rows))
+    escalated, exact, total = _escalate(model, groups, rows)
+    if escalated:
+        console.print(
+            f"{escalated} images missed the margin in fp32 and were encoded again in fp64: with that, "
+            f"{exact:,} of {total:,} are certified bit-exact"
+        )
+    if picture is not None:
+        draw_round_trip(model, {name: pictures for name, (pictures, _) in groups.items()}, picture)
+    result = {
+        "checkpoint": checkpoint,
+        "fingerprint": model.fingerprint(),
+        "rows": [asdict(row) for row in rows],
+        "escalated": escalated,
+        "certified": exact,
+        "images": total,
+    }
+    write_json(json, result)
+
+
+def _escalate(
+    model: LikelihoodModel, groups: Groups, rows: list[RoundTripRow]
+) -> tuple[int, int, int]:
+    """(images that went to fp64, images certified bit-exact at last, images)."""
+    total = sum(len(pictures) for pictures, _ in groups.values())
+    escalated, exact = 0, 0
+    for row in rows:
+        if row.precision != "fp32":
+            continue
+        pictures, labels = groups[row.group]
+        inversion = [
+            invert(model, part, None if labels is None else labels[: len(part)])
+            for part in (pictures.split(128) if row.bit_exact < 1 else ())
+        ]
+        given = [one for part in inversion for one in part.certificates]
+        escalated += sum(one.precision == "fp64" for one in given)
+        exact += sum(one.bit_exact for one in given) if given else len(pictures)
+    return escalated, exact, total

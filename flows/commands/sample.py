@@ -1,0 +1,57 @@
+"""flows sample: pictures from the prior."""
+
+from pathlib import Path
+
+import torch
+
+from flows import images as pixels
+from flows.commands.common import labels_or_none, load, save_picture, write_json
+
+
+def sample(
+    checkpoint: str,
+    output: Path = Path("samples.png"),
+    n: int = 64,
+    temperature: float = 0.7,
+    seed: int = 0,
+    label: int | None = None,
+    zoom: int = 2,
+    batch: int = 64,
+    json: Path | None = None,
+    device: str | None = None,
+) -> None:
+    """Draw n pictures; picture i is the same for every n.
+
+    Args:
+        checkpoint: folder or hub repository of the model.
+        output: a file for one sheet, or a folder (no suffix) for one file per picture.
+        n: how many.
+        temperature: factor on the prior's codes.
+        seed: of the codes.
+        label: class, for a class-conditional model.
+        zoom: factor by which the sheet enlarges every pixel.
+        batch: pictures decoded at a time.
+        json: file for the result.
+        device: torch device.
+    """
+    if n < 1:
+        raise ValueError(f"--n: expected at least 1, got {n}")
+    model = load(checkpoint, device)
+    generator = torch.Generator().manual_seed(seed)
+    codes = model.sample_codes(n, generator=generator, temperature=temperature)
+    pictures = []
+    with torch.no_grad():
+        for part in codes.split(batch):
+            labels = labels_or_none(model, label, len(part))
+            pictures.append(pixels.to_bytes(model.decode(part, labels=labels), model.bins).cpu())
+    images = torch.cat(pictures)
+    if output.suffix:
+        save_picture(pixels.grid(images, zoom=zoom), output)
+    else:
+        for i, image in enumerate(images):
+            save_picture(image, output / f"{i:06d}.png")
+    print(f"{n} samples at temperature {temperature}: {output}")
+    write_json(
+        json,
+        {"checkpoint": checkpoint, "n": n, "temperature": temperature, "seed": seed, "output": str(output)},
+    )

@@ -1,0 +1,78 @@
+"""Code files: codes with the fingerprint of the model they belong to."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from flows.files import write_atomically
+from flows.inversion.exact import Certificate
+from flows.models.base import CheckpointError, LatentModel
+
+CODES_VERSION = 1
+
+
+@dataclass(frozen=True)
+class CodeFile:
+    """The contents of a code file.
+
+    Attributes:
+        code: (n, D), fp64.
+        names: of the images they came from.
+        certificates: one per code.
+        labels: class of each, for a class-conditional model; otherwise None.
+    """
+
+    code: Tensor
+    names: list[str]
+    certificates: list[Certificate]
+    labels: list[int] | None = None
+
+
+def save_codes(path: Path, contents: CodeFile, model: LatentModel, space: str = "z") -> None:
+    """Write codes to a safetensors file that only `model` will accept."""
+    metadata = {
+        "codes_version": str(CODES_VERSION),
+        "model_type": type(model).__name__,
+        "fingerprint": model.fingerprint(),
+        "space": space,
+        "names": json.dumps(contents.names),
+        "certificates": json.dumps([asdict(given) for given in contents.certificates]),
+        "labels": json.dumps(contents.labels),
+    }
+    tensors = {"code": contents.code.cpu().contiguous()}
+    write_atomically(path, lambda target: save_file(tensors, target, metadata=metadata))
+
+
+def load_codes(path: Path, model: LatentModel, space: str = "z") -> CodeFile:
+    """Read a code file.
+
+    Raises:
+        CheckpointError: missing, no code file, or of another model or space; the message has both names.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: expected a file written by `flows encode`")
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            code = opened.get_tensor("code") if "code" in opened.keys() else torch.empty(0)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a code file, or was cut off ({error})") from error
+    if metadata.get("codes_version") != str(CODES_VERSION):
+        version = metadata.get("codes_version")
+        raise CheckpointError(
+            f"{path} has codes version {version}, this release of flows reads {CODES_VERSION}"
+        )
+    found = (metadata["model_type"], metadata["fingerprint"], metadata["space"])
+    expected = (type(model).__name__, model.fingerprint(), space)
+    if found != expected:
+        raise CheckpointError(
+            f"{path} holds codes of {found[0]} {found[1]}, space {found[2]!r}; "
+            f"they mean nothing to {expected[0]} {expected[1]}, space {expected[2]!r}"
+        )
+    certificates = [Certificate(**given) for given in json.loads(metadata["certificates"])]
+    return CodeFile(code, json.loads(metadata["names"]), certificates, json.loads(metadata["labels"]))

@@ -1,0 +1,72 @@
+"""Figures of a run: curves over the images shown, and what came back of foreign images."""
+
+from pathlib import Path
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from flows import images as pixels
+from flows.files import write_atomically
+from flows.metrics.roundtrip import round_trip
+from flows.models.base import LatentModel
+
+Lines = list[dict[str, float]]
+
+
+def draw_curves(metrics: Lines, bins: int, path: Path) -> None:
+    """Bits/dim of training and validation, and the round-trip error, over images shown; a PNG."""
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    likelihood, trip = figure.subplots(1, 2)
+    _plot(
+        likelihood, metrics, {"likelihood/bits_per_dim": "training", "validation/bits_per_dim": "validation"}
+    )
+    likelihood.set_ylabel("bits/dim")
+    validated = [line["validation/bits_per_dim"] for line in metrics if "validation/bits_per_dim" in line]
+    if len(validated) > 2:
+        # The first steps start near log2(bins) and would flatten everything that follows.
+        low, high = min(validated), sorted(validated)[-2]
+        likelihood.set_ylim(low - 0.15 * (high - low) - 0.02, high + 0.5 * (high - low) + 0.05)
+    _plot(trip, metrics, {"roundtrip/data": "held-out images", "roundtrip/noise": "uniform noise"})
+    trip.axhline(0.5 / bins, color="0.6", linewidth=1, linestyle="--")
+    trip.annotate("half a grey level", (0.02, 0.5 / bins), xycoords=("axes fraction", "data"),
+                  va="bottom", color="0.4", fontsize=8)  # fmt: skip
+    trip.set_yscale("log")
+    trip.set_ylabel("largest |x − decode(encode(x))|")
+    for axes in (likelihood, trip):
+        axes.set_xlabel("images shown")
+        axes.legend(frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+    write_atomically(path, lambda target: figure.savefig(target, dpi=110))
+
+
+def _plot(axes: Axes, metrics: Lines, names: dict[str, str]) -> None:
+    for name, label in names.items():
+        points = [(line["images"], line[name]) for line in metrics if name in line]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=label, linewidth=1.5)
+
+
+def draw_round_trip(model: LatentModel, groups: dict[str, Tensor], path: Path) -> None:
+    """One image of every group above what encoding and decoding in fp32 made of it; a PNG."""
+    names = list(groups)
+    originals = torch.stack([pictures[0] for pictures in groups.values()])
+    labels = torch.zeros(len(names), dtype=torch.long) if model.num_classes else None
+    trip = round_trip(model, originals, labels, per_level=False)
+    columns = 12
+    bands = -(-len(names) // columns)
+    figure = Figure(figsize=(columns, 2.75 * bands), layout="constrained")
+    axes = figure.subplots(2 * bands, columns, squeeze=False)
+    for panel in axes.flat:
+        panel.axis("off")
+    for i, name in enumerate(names):
+        band, column = divmod(i, columns)
+        for row, picture in enumerate((originals[i], trip.reconstruction[i].cpu())):
+            panel = axes[2 * band + row, column]
+            panel.imshow(pixels.to_pillow(picture), cmap="gray", vmin=0, vmax=255)
+        axes[2 * band, column].set_title(name.replace(" ", "\n", 1), fontsize=7)
+        error = float(trip.error[i])
+        verdict = "bit-exact" if trip.bit_exact[i] else "differs"
+        axes[2 * band + 1, column].set_title(f"{verdict}\n{error:.0e}", fontsize=7)
+    write_atomically(path, lambda target: figure.savefig(target, dpi=100))
