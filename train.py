@@ -28,7 +28,7 @@ def main() -> None:
     try:
         experiment = parser.instantiate(settings)
         accelerator = make_accelerator(experiment.training)
-        folder, resolved = experiment.run, parser.dump(settings)
+        folder, resolved = experiment.folder, parser.dump(settings)
         state = find_state(folder, experiment.resume)
         if accelerator.is_main_process:
             prepare_folder(folder, resolved, experiment.resume, experiment.overwrite)

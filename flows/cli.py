@@ -41,7 +41,9 @@ def make_parser() -> Parser:
                 sub.add_argument(parameter.name, nargs="+", type=Path, help="one or more files")
             elif parameter.default is parameter.empty:
                 sub.add_argument(parameter.name, type=parameter.annotation)
-        taken: set[str | int] = {p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty}
+        taken: set[str | int] = {
+            p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty
+        }
         sub.add_function_arguments(function, skip=taken)
         verbs.add_subcommand(name, sub, help=help_line)
     return parser

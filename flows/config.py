@@ -84,7 +84,8 @@ def shorten(message: str, limit: int = 600) -> str:
 
 def _subclasses(base: type) -> set[type]:
     found: set[type] = set()
-    for cls in base.__subclasses__():
+    children: list[type] = base.__subclasses__()
+    for cls in children:
         found |= {cls} | _subclasses(cls)
     return found
 
@@ -102,7 +103,7 @@ def experiment_parser() -> Parser:
         default_env=False,
     )
     parser.add_argument("--config", action=ActionConfigFile, help="a YAML file; may be given several times")
-    parser.add_argument("--run", type=Path, help="folder of the run: exported model, logs, training states")
+    parser.add_argument("--folder", type=Path, help="of the run: exported model, logs, training states")
     parser.add_argument(
         "--resume", type=str, default=None, help="`latest`, or the path of a training state of this run"
     )

@@ -306,7 +306,9 @@ def test_a_zip_archive_is_the_same_as_its_folder(folder, in_memory):
         assert torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_read_an_archive_that_their_parent_has_open(folder, start):
     split = Folder(zipped(folder), size=8, validation=0.2, test=0.2, in_memory=False).split("train")
     batches = [[i, i + 1] for i in range(0, len(split) - 1, 2)]
@@ -347,6 +349,15 @@ def test_folders_named_like_splits_are_the_splits(tmp_path, validation):
     assert data.class_names == ("a", "b")
     assert data.split("test").labels.bincount().tolist() == [15, 15]
     assert not set(rows(splits["train"])) & set(rows(splits["validation"]))
+
+
+def test_a_class_called_train_is_a_class(tmp_path):
+    for i in range(30):
+        save_plain(tmp_path / ("plane", "train")[i % 2] / f"{i}.png", (0, i, 0))
+    data = Folder(tmp_path, size=4, validation=0.2, test=0.2)
+    assert data.class_names == ("plane", "train")
+    batch = data.split("train").first(None)
+    assert torch.equal(batch.images[:, 1, 0, 0] % 2, batch.labels)
 
 
 @pytest.mark.parametrize("in_memory", [True, False])

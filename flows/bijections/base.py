@@ -46,7 +46,7 @@ class Bijection(nn.Module, ABC):
         """Latent to data."""
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Shape of one example of `z` where one example of `x` has `shape`. Raises ValueError if it does not fit."""
+        """Shape of one example of `z` where one of `x` has `shape`. Raises ValueError if it does not fit."""
         return shape
 
     def input_shape(self, shape: Shape) -> Shape:

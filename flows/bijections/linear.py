@@ -74,7 +74,9 @@ class InvertibleConv1x1LU(Bijection):
 
     def __init__(self, channels: int):
         super().__init__()
-        permutation, lower, upper = torch.linalg.lu(_random_rotation(channels))
+        # Contiguous: the factors come in column order, and a reloaded copy would not add up bit for bit.
+        factors = torch.linalg.lu(_random_rotation(channels))
+        permutation, lower, upper = (factor.contiguous() for factor in factors)
         diagonal = upper.diagonal()
         self.register_buffer("permutation", permutation)
         self.register_buffer("signs", diagonal.sign())

@@ -37,7 +37,8 @@ class Multiscale(Bijection):
             if i + 1 < len(levels):
                 if channels % 2:
                     raise ValueError(
-                        f"level {i + 1} of {len(levels)} ends with {channels} channels, which cannot be halved"
+                        f"level {i + 1} of {len(levels)} ends with {channels} channels, "
+                        "which cannot be halved"
                     )
                 channels //= 2
             shape = (channels, height, width)

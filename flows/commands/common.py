@@ -66,8 +66,8 @@ def read_pictures(paths: list[Path], image_shape: tuple[int, int, int], resize: 
         if tuple(image.shape[1:]) != (height, width):
             if not resize:
                 raise ValueError(
-                    f"{path} has {image.shape[2]}×{image.shape[1]} pixels, the model expects {width}×{height}; "
-                    "--resize true crops it to a square in the middle and resizes it"
+                    f"{path} has {image.shape[2]}×{image.shape[1]} pixels, the model expects "
+                    f"{width}×{height}; --resize true crops it to a square in the middle and resizes it"
                 )
             fitted = pixels.fit_square(pixels.to_pillow(image), height)
             image = pixels.from_pillow(fitted, channels)

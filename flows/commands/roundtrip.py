@@ -12,8 +12,8 @@ from flows.metrics.roundtrip import RoundTripRow, round_trip_table
 from flows.models.base import LikelihoodModel
 from flows.training.figures import draw_round_trip
 from flows.training.report import (
-    Groups,
     DOUBLE_PRECISION_IMAGES,
+    Groups,
     certificate,
     round_trip_groups,
     round_trip_summary,
@@ -74,9 +74,7 @@ def roundtrip(
     write_json(json, result)
 
 
-def _escalate(
-    model: LikelihoodModel, groups: Groups, rows: list[RoundTripRow]
-) -> tuple[int, int, int]:
+def _escalate(model: LikelihoodModel, groups: Groups, rows: list[RoundTripRow]) -> tuple[int, int, int]:
     """(images that went to fp64, images certified bit-exact at last, images)."""
     total = sum(len(pictures) for pictures, _ in groups.values())
     escalated, exact = 0, 0

@@ -2,6 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -120,6 +121,20 @@ class ImageData(ABC):
     def description(self) -> Description:
         """The record that goes beside the weights of a model trained on this data set."""
         return Description(self.name, self.image_shape, self.bins, self.transform, self.class_names)
+
+
+class StreamedData(ImageData):
+    """A data set whose training images are a stream, larger than the disk; the other splits are held.
+
+    `split("train")` raises ValueError.
+    """
+
+    @abstractmethod
+    def stream(self, start: int, rank: int, world: int) -> Iterator[Batch]:
+        """Single images without end, one Batch each: of all from number `start` on, those of this rank.
+
+        The order is the same on every run, image g has the key g and goes to rank g mod world.
+        """
 
 
 def hold_out(n: int, share: float, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -16,13 +16,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from flows.data.base import ArraySplit, Batch, DataMissing, ImageData, SplitName
+from flows.data.base import ArraySplit, Batch, DataMissing, SplitName, StreamedData
 from flows.data.decode import BROKEN, EXTENSIONS, reason, square, square_transform
 
 Sample = dict[str, Any]
 
 
-class Shards(ImageData):
+class Shards(StreamedData):
     """Tar shards in WebDataset's format: pictures, and labels in files that end in .cls.
 
     Shards are named by a pattern with braces, as in /data/train-{000000..000146}.tar; webdataset
@@ -63,9 +63,10 @@ class Shards(ImageData):
         self.image_shape = (channels, size, size)
         self.transform = square_transform(size, channels)
 
-    def stream(self) -> "ShardSplit":
-        """The training images, without end."""
-        return ShardSplit(expand(self.patterns["train"]), self.size, self.channels, self.seed)
+    def stream(self, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """This rank's training images from number `start` on, without end; see `ShardSplit.stream`."""
+        shards = expand(self.patterns["train"])
+        return ShardSplit(shards, self.size, self.channels, self.seed).stream(start, rank, world)
 
     def split(self, name: SplitName) -> ArraySplit:
         """The first `limit` images of the validation or test shards, in their order.

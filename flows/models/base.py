@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
@@ -138,7 +138,7 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows", li
 
     def arguments(self) -> dict[str, Any]:
         """Class name and constructor arguments, as plain JSON values."""
-        return {"model_type": type(self).__name__, **dict(self._hub_mixin_config or {})}
+        return {"model_type": type(self).__name__, **cast(dict[str, Any], self._hub_mixin_config or {})}
 
     # Files: save_pretrained, from_pretrained and push_to_hub come from the mixin and call these two.
 
@@ -165,7 +165,8 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows", li
         name, data = type(self).__name__, self.description.get("name", "unknown data")
         return (
             "---\nlibrary_name: flows\nlicense: apache-2.0\ntags: [normalizing-flow]\n---\n\n"
-            f'# {name} on {data}\n\n```python\nimport flows\n\nmodel = flows.load("path/to/this/folder")\n```\n'
+            f"# {name} on {data}\n\n"
+            '```python\nimport flows\n\nmodel = flows.load("path/to/this/folder")\n```\n'
         )
 
     @classmethod
@@ -227,7 +228,8 @@ class LikelihoodModel(LatentModel):
     """A latent model that assigns every 8-bit image a probability, or a lower bound on one.
 
     Attributes:
-        initialisation_images: from how many images data-dependent layers are set; 256 in Glow's released code.
+        initialisation_images: from how many images data-dependent layers are set; 256 in Glow's released
+            code.
     """
 
     initialisation_images: int = 256

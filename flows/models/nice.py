@@ -20,10 +20,11 @@ from flows.networks.mlp import ReluMLP
 class NICE(Flow):
     """Flatten, additive couplings on alternating halves of the pixels, a diagonal scaling.
 
-    `order` says which halves: `interleaved` keeps odd and changes even entries, then the reverse (the paper's
-    text); `reversed` sorts odd before even once and reverses the vector after every coupling (the released code on
-    MNIST); `halves` alternates first and second half (the released code on SVHN, CIFAR-10 and TFD). The
-    paper's and the released configurations differ in sizes, priors and optimiser too: configs/paper/.
+    `order` says which halves: `interleaved` keeps odd and changes even entries, then the reverse (the
+    paper's text); `reversed` sorts odd before even once and reverses the vector after every coupling (the
+    released code on MNIST); `halves` alternates first and second half (the released code on SVHN, CIFAR-10
+    and TFD). The paper's and the released configurations differ in sizes, priors and optimiser too:
+    configs/paper/.
 
     Args:
         image_shape: (C, H, W).
@@ -36,7 +37,8 @@ class NICE(Flow):
         value_range: width of the interval that [0, 1] is centred and stretched to (2 on CIFAR-10), or None to
             leave pixels as they are.
         whiten: None, or the ε of ZCA whitening (0 is exact), fitted on the first training images.
-        uniform_start: weights start uniform within ± this (0.01 in the released code); None is torch's default.
+        uniform_start: weights start uniform within ± this (0.01 in the released code); None is torch's
+            default.
     """
 
     def __init__(

@@ -27,10 +27,10 @@ class RealNVP(Flow):
     normalisation of what it changed. The hidden width doubles from level to level and is twice as large
     in channel couplings.
 
-    `official` follows the released code: (x + t)·s, normalisation by the batch alone. `paper` follows the text:
-    x·s + t, normalisation by a running average with gradients through the current batch. Either takes any
-    scale; code and paper have `tanh` (a learned factor times tanh, 0 at the start of checkerboard couplings),
-    the house's default is `two-sided`.
+    `official` follows the released code: (x + t)·s, normalisation by the batch alone. `paper` follows the
+    text: x·s + t, normalisation by a running average with gradients through the current batch. Either takes
+    any scale; code and paper have `tanh` (a learned factor times tanh, 0 at the start of checkerboard
+    couplings), the house's default is `two-sided`.
 
     Args:
         image_shape: (C, H, W).
@@ -41,8 +41,8 @@ class RealNVP(Flow):
         scale: form of the couplings' scales.
         flavour: see above.
         alpha: of the logit.
-        weight_penalty: weight of half the squared norm of weight-norm gains and of the checkerboard couplings'
-            learned factors, added to the loss in bits/dim.
+        weight_penalty: weight of half the squared norm of weight-norm gains and of the checkerboard
+            couplings' learned factors, added to the loss in bits/dim.
     """
 
     def __init__(

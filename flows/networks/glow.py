@@ -53,7 +53,10 @@ class ActNormConv2d(ChannelAffine):
 
 
 class ZeroConv2d(nn.Module):
-    """A 3×3 convolution with bias, zero at initialisation, times exp(3·logs): couplings start as the identity."""
+    """A 3×3 convolution with bias, zero at initialisation, times exp(3·logs).
+
+    Couplings therefore start as the identity.
+    """
 
     def __init__(self, inputs: int, outputs: int, edge: bool = True):
         super().__init__()

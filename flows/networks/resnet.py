@@ -92,8 +92,8 @@ class ResidualBlock(nn.Module):
 class RealNVPNetwork(nn.Module):
     """Residual blocks whose outputs, and the stem's, all reach the end through 1×1 skips.
 
-    The input is batch-normalised, doubled for a checkerboard (half of it is zeros), and given as [h, −h], for a
-    checkerboard with the mask beside it.
+    The input is batch-normalised, doubled for a checkerboard (half of it is zeros), and given as [h, −h],
+    for a checkerboard with the mask beside it.
 
     Args:
         inputs: channels of the kept part.

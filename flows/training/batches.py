@@ -1,13 +1,15 @@
 """The order of training images, as a function of the seed and of how many were shown."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from flows.data.base import Batch, Split
+from flows.data.base import Batch, ImageData, Split, StreamedData
 from flows.numerics import combine_seeds
+from flows.training.settings import Training
 
 
 class ShuffledBatches(Sampler[list[int]]):
@@ -39,17 +41,12 @@ class ShuffledBatches(Sampler[list[int]]):
         world: int = 1,
         accumulate: int = 1,
     ):
-        if batch % (world * accumulate):
-            raise ValueError(
-                f"training.batch: {batch} images do not divide into {world} ranks × {accumulate} "
-                f"micro-batches; choose a multiple of {world * accumulate}"
-            )
+        self.micro = micro_batch_size(batch, world, accumulate)
         if batch > length:
             raise ValueError(
                 f"training.batch: {batch} images asked per step, the training split has {length}"
             )
         self.length, self.batch, self.seed, self.start = length, batch, seed, start
-        self.micro = batch // (world * accumulate)
         self.first = rank * accumulate * self.micro
         self.accumulate = accumulate
 
@@ -70,6 +67,50 @@ class ShuffledBatches(Sampler[list[int]]):
 def _as_it_is(batch: Any) -> Any:
     """A split already gives whole batches; there is nothing to collate."""
     return batch
+
+
+def training_batches(
+    data: ImageData, training: Training, steps: int, rank: int, world: int
+) -> Iterator[Batch]:
+    """This rank's micro-batches, endless, after `steps` global batches were shown.
+
+    Raises:
+        ValueError: the batch does not divide evenly, or is larger than the split.
+    """
+    if isinstance(data, StreamedData):
+        size = micro_batch_size(training.batch, world, training.accumulate)
+        single = data.stream(steps * training.batch, rank, world)
+        while True:
+            yield join(list(islice(single, size)))
+    split = data.split("train")
+    sampler = ShuffledBatches(
+        len(split), training.batch, training.seed, steps, rank, world, training.accumulate
+    )
+    yield from make_loader(split, sampler, training.workers)
+
+
+def first_images(data: ImageData, images: int, seed: int, rank: int, world: int) -> Batch:
+    """This rank's share of the first `images` images of training, for data-dependent initialisation."""
+    if isinstance(data, StreamedData):
+        return join(list(islice(data.stream(0, rank, world), images // world)))
+    split = data.split("train")
+    images = min(images, len(split)) // world * world
+    return split.__getitems__(next(iter(ShuffledBatches(len(split), images, seed, 0, rank, world))))
+
+
+def join(batches: list[Batch]) -> Batch:
+    """One batch of several."""
+    return Batch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+
+
+def micro_batch_size(batch: int, world: int, accumulate: int) -> int:
+    """Images of one micro-batch of one rank. Raises ValueError where the batch does not divide."""
+    if batch % (world * accumulate):
+        raise ValueError(
+            f"training.batch: {batch} images do not divide into {world} ranks × {accumulate} "
+            f"micro-batches; choose a multiple of {world * accumulate}"
+        )
+    return batch // (world * accumulate)
 
 
 def make_loader(split: Split, sampler: ShuffledBatches, workers: int) -> DataLoader[Batch]:

@@ -8,7 +8,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from flows.models.base import LikelihoodModel
 
-
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 

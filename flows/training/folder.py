@@ -42,7 +42,7 @@ def prepare_folder(folder: Path, resolved: str, resume: str | None, overwrite: b
     elif holds_run(folder) and resume is None:
         if not overwrite:
             raise ValueError(
-                f"{folder} holds a run already: --resume latest continues it, --run names another folder, "
+                f"{folder} holds a run already: --resume latest continues it, --folder names another folder, "
                 "--overwrite true starts anew"
             )
         clear(folder)

@@ -16,7 +16,7 @@ from flows.metrics.likelihood import labels_for
 from flows.models.base import LikelihoodModel
 from flows.numerics import combine_seeds
 from flows.training.augment import augment
-from flows.training.batches import ShuffledBatches, make_loader
+from flows.training.batches import first_images, training_batches
 from flows.training.checkpoint import Progress, save_state
 from flows.training.ema import WeightAverage
 from flows.training.interrupt import Interrupt
@@ -74,13 +74,16 @@ def fit(
         ValueError: the batch does not divide over the ranks, or exceeds the split.
     """
     rank, world = accelerator.process_index, accelerator.num_processes
-    train, held_out = data.split("train"), data.split("validation")
+    held_out = data.split("validation")
     progress = Progress()
 
     # Data-dependent layers are set on the bare model, before it is wrapped, from all ranks' images.
     model.to(accelerator.device).train()
     if resume is None:
-        _initialise(model, train, training, rank, world)
+        count = model.initialisation_images
+        first = first_images(data, count, training.seed, rank, world).to(accelerator.device)
+        labels = labels_for(model, first)
+        model.initialise(first.images, labels, training.seed, first.keys.tolist())
 
     # Wrap. Losses are built on the wrapped model: its forward is what synchronises gradients.
     average = WeightAverage(model, training.ema) if training.ema else None
@@ -95,11 +98,9 @@ def fit(
     evaluated = model if average is None else average.model
 
     # Batches go on where the run stopped.
-    sampler = ShuffledBatches(
-        len(train), training.batch, training.seed, progress.steps, rank, world, training.accumulate
-    )
-    stream = iter(make_loader(train, sampler, training.workers))
+    stream = training_batches(data, training, progress.steps, rank, world)
     log = RunLog(folder, training.images, progress.images, accelerator.is_main_process)
+    log.say(_summary(model, training, accelerator, resume))
     meter = _Meter()
     session = time.monotonic() - progress.seconds
     stopped = None
@@ -159,13 +160,19 @@ def fit(
     return Outcome(progress, None, None)
 
 
-def _initialise(model: LikelihoodModel, train: Split, training: Training, rank: int, world: int) -> None:
-    """Set data-dependent layers from the first images of the first epoch, shared out over the ranks."""
-    images = min(model.initialisation_images, len(train))
-    images -= images % world
-    sampler = ShuffledBatches(len(train), images, training.seed, rank=rank, world=world)
-    batch: Batch = train.__getitems__(next(iter(sampler))).to(model.device)
-    model.initialise(batch.images, labels_for(model, batch), training.seed, batch.keys.tolist())
+def _summary(
+    model: LikelihoodModel, training: Training, accelerator: Accelerator, resume: Path | None
+) -> str:
+    """One line on what runs where; the number of processes is what a launcher may get wrong silently."""
+    world = accelerator.num_processes
+    count = sum(parameter.numel() for parameter in model.parameters())
+    share = training.batch // (world * training.accumulate)
+    ranks = "process" if world == 1 else "processes"
+    start = "" if resume is None else f", from {resume.name}"
+    return (
+        f"{type(model).__name__}, {count:,} parameters, {world} {ranks} on {accelerator.device.type}, batch "
+        f"{training.batch} = {world} × {training.accumulate} × {share}, {training.precision}{start}"
+    )
 
 
 def _step(

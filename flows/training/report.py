@@ -35,9 +35,7 @@ Groups = dict[str, tuple[Tensor, Tensor | None]]
 """Name to (uint8 images, labels or None)."""
 
 
-def round_trip_groups(
-    model: LikelihoodModel, data: ImageData, images: int | None
-) -> Groups:
+def round_trip_groups(model: LikelihoodModel, data: ImageData, images: int | None) -> Groups:
     """The test images and the foreign suite, as `round_trip_table` takes them."""
     test = data.split("test").first(images)
     suite = foreign_images(model.image_shape, model.bins, test.images[:16])
@@ -175,7 +173,8 @@ def model_card(
         "",
         f"# {name} on {data['name']}",
         "",
-        f"{report['parameters']:,} parameters, images {tuple(data['image_shape'])}, {data['bins']} grey levels.",
+        f"{report['parameters']:,} parameters, images {tuple(data['image_shape'])}, "
+        f"{data['bins']} grey levels.",
         f"Pixels: {data['transform']}.",
         "",
         "```python",
@@ -189,7 +188,9 @@ def model_card(
         + ", ".join(f"{term} {value:.4f}" for term, value in likelihood.terms.items())
         + ".",
         "",
-        f"![samples](samples.png)\n\nSamples from the same codes at temperatures {TEMPERATURES}, top to bottom.",
+        "![samples](samples.png)",
+        "",
+        f"Samples from the same codes at temperatures {TEMPERATURES}, top to bottom.",
         "",
         "![curves](curves.png)",
         "",

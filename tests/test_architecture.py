@@ -1,0 +1,71 @@
+"""Imports point down only: the table of CONTRIBUTING.md, held by parsing them."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1] / "flows"
+
+GROUND = {"numerics", "images", "files", "data_dependent"}
+"""Small shared ground: everything may use it."""
+
+MAY_IMPORT = {
+    **{name: GROUND for name in GROUND},
+    "bijections": GROUND,
+    "networks": GROUND,
+    "data": GROUND,
+    "models": GROUND | {"bijections", "networks"},
+    "metrics": GROUND | {"models", "data"},
+    "inversion": GROUND | {"models", "metrics", "data"},
+    "training": GROUND | {"models", "metrics", "data"},
+    "testing": GROUND | {"bijections"},
+    "config": GROUND | {"models", "data", "training"},
+    "commands": GROUND | {"models", "metrics", "data", "training", "inversion", "config"},
+    "cli": GROUND | {"commands", "config", "data", "models"},
+    "__main__": {"cli"},
+    "__init__": {"models"},
+}
+PAPERS = {"nice", "realnvp", "glow"}
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names under `flows` that a file imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.removeprefix("flows.") for name in found if name.startswith("flows.")}
+
+
+def part(name: str) -> str:
+    """The folder or file of the package that a dotted name or path belongs to."""
+    return name.split(".")[0]
+
+
+def test_imports_point_down():
+    wrong = []
+    for path in ROOT.rglob("*.py"):
+        here = part(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        for name in imports(path):
+            there = part(name)
+            if there != here and there not in MAY_IMPORT[here] and there != "__version__":
+                wrong.append(f"{path.relative_to(ROOT)} imports flows.{name}")
+    assert wrong == []
+
+
+def test_a_paper_does_not_import_another():
+    for paper in PAPERS:
+        named = {
+            name.split(".")[1] for name in imports(ROOT / "models" / f"{paper}.py") if part(name) == "models"
+        }
+        assert not named & (PAPERS - {paper})
+
+
+def test_tools_name_no_paper():
+    """Metrics, inversion and training know models through models.base (and load) only."""
+    for folder in ("metrics", "inversion", "training"):
+        for path in (ROOT / folder).rglob("*.py"):
+            named = {name for name in imports(path) if part(name) == "models"}
+            allowed = ("models.base", "models.load")
+            assert all(name.startswith(allowed) for name in named), f"{path.name}: {named}"

@@ -1,0 +1,305 @@
+"""The life of a run: resumed bit for bit, on one rank or two, refused where it must be."""
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import flows
+from flows.data.digits import Digits
+from flows.images import to_unit
+from flows.training.augment import augment
+from flows.training.batches import ShuffledBatches, make_loader
+from flows.training.checkpoint import states
+from flows.training.ema import WeightAverage
+from flows.training.optimiser import learning_rate
+from flows.training.settings import Training
+
+ROOT = Path(__file__).parents[1]
+CONFIG = "configs/digits/glow.yaml"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def command(folder: Path, *options: str, config: str = CONFIG, ranks: int = 1) -> list[str]:
+    launcher = [sys.executable]
+    if ranks > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
+    arguments = ["--config", config, "--variant", "tiny", "--folder", str(folder), *options]
+    return [*launcher, "train.py", *arguments]
+
+
+def train(folder: Path, *options: str, **where) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(folder, *options, **where), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
+    )
+
+
+def losses(folder: Path) -> list[tuple]:
+    """Everything a run logged that does not depend on the clock."""
+    clock = {"time", "seconds", "images_per_second"}
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [tuple(item for item in json.loads(line).items() if item[0] not in clock) for line in lines]
+
+
+def wait_for(condition, process: subprocess.Popen, seconds: float = 90) -> None:
+    """Wait until `condition` holds while `process` still runs."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, f"the run ended first: {process.stderr.read()}"
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+# Resume -----------------------------------------------------------------------------------------------
+
+LONG = [
+    "--training.images=3200", "--training.batch=16", "--training.log_every=16",
+    "--training.save_every=320", "--training.validate_every=1600", "--training.augment=[shift]",
+    "--training.accumulate=2",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", name="whole")
+def _whole(tmp_path_factory) -> Path:
+    """A run that was never interrupted."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    done = train(folder, *LONG)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_run_continues_bit_for_bit(whole, tmp_path, how):
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        command(folder, *LONG), cwd=ROOT, env=ENVIRONMENT,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for(lambda: states(folder) and len(losses(folder)) > 25, process)
+    process.send_signal(how)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == (-9 if how == signal.SIGKILL else 0), errors
+    if how != signal.SIGKILL:
+        assert f"stopped by {how.name}, saved" in output
+    shown = len(losses(folder))
+    assert shown < len(losses(whole))
+
+    done = train(folder, *LONG, "--resume", "latest")
+    assert done.returncode == 0, done.stderr
+    assert losses(folder) == losses(whole)
+    assert load_file(folder / "model.safetensors").keys() == load_file(whole / "model.safetensors").keys()
+    for name, value in load_file(folder / "model.safetensors").items():
+        assert torch.equal(value, load_file(whole / "model.safetensors")[name]), name
+
+
+@pytest.mark.slow
+def test_a_state_with_other_settings_is_refused(whole):
+    done = train(whole, *LONG, "--resume", "latest", "--training.lr", "0.5")
+    assert done.returncode == 2
+    assert "started with other settings: training.lr was 0.002, is 0.5" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_tampered_state_is_refused_by_name(whole):
+    victim = states(whole)[-1] / "optimizer.bin"
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    done = train(whole, *LONG, "--resume", "latest")
+    assert done.returncode == 2
+    assert re.search(r"optimizer\.bin was altered or cut off", done.stderr)
+    assert len(done.stderr.strip().splitlines()) == 1
+    (states(whole)[-1] / "manifest.json").unlink()
+    assert "manifest.json is missing" in train(whole, *LONG, "--resume", "latest").stderr
+
+
+@pytest.mark.slow
+def test_an_existing_run_is_not_overwritten(whole):
+    before = (whole / "model.safetensors").read_bytes()
+    done = train(whole, *LONG, "--overwrite", "false")
+    assert done.returncode == 2 and "holds a run already" in done.stderr
+    assert (whole / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_what_a_run_leaves(whole):
+    names = {path.name for path in whole.iterdir()}
+    expected = {
+        "config.yaml", "config.json", "model.safetensors", "README.md", "report.json", "metrics.jsonl",
+        "samples.png", "curves.png", "roundtrip.png", "samples", "logs",
+    }  # fmt: skip
+    assert expected <= names
+    report = json.loads((whole / "report.json").read_text())
+    test_rows = [row for row in report["roundtrip"] if row["group"] == "test"]
+    assert [row["bit_exact"] for row in test_rows] == [1.0, 1.0]
+    terms = report["likelihood"]["terms"].values()
+    assert sum(terms) == pytest.approx(report["likelihood"]["bits_per_dim"], abs=1e-4)
+    assert (whole / "config.json").stat().st_mode & 0o044 == 0o044
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_non_finite_says_where_and_saves_nothing(tmp_path):
+    done = train(
+        tmp_path / "run", "--training.lr", "1e30", "--training.warmup", "0", "--training.batch", "16"
+    )
+    assert done.returncode == 2
+    pattern = r"phase 'likelihood': \w+ became (nan|inf|-inf) in step \d+; nothing was saved"
+    assert re.search(pattern, done.stderr), done.stderr
+    assert states(tmp_path / "run") == []
+
+
+# Ranks ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.multiprocess
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["glow", "realnvp"])
+def test_two_ranks_equal_one_with_the_joined_batch(tmp_path, model):
+    """ActNorm's initialisation and RealNVP's batch norms included: both reduce over ranks."""
+    options = ["--training.batch=32", "--training.images=160", "--training.log_every=32"]
+    runs, images = {}, to_unit(Digits().split("test").first(8).images, 17)
+    for ranks in (1, 2):
+        folder = tmp_path / str(ranks)
+        done = train(folder, *options, config=f"configs/digits/{model}.yaml", ranks=ranks)
+        assert done.returncode == 0, done.stderr
+        words = "1 process on cpu" if ranks == 1 else "2 processes on cpu"
+        assert words in done.stdout + done.stderr
+        with torch.no_grad():
+            runs[ranks] = losses(folder), flows.load(folder).encode(images)
+    (alone, code), (together, other) = runs[1], runs[2]
+    assert len(alone) == 6 and [line[0] for line in alone] == [line[0] for line in together]
+    for line, twin in zip(alone, together, strict=True):
+        assert dict(line) == pytest.approx(dict(twin), rel=1e-4, abs=1e-5)
+    # Not the parameters: a bias before a batch norm has no gradient but rounding, which Adam magnifies.
+    assert torch.allclose(code, other, atol=1e-4)
+
+
+# Pieces -----------------------------------------------------------------------------------------------
+
+
+def take(n: int, **settings) -> list[list[int]]:
+    stream = iter(ShuffledBatches(**settings))
+    return [next(stream) for _ in range(n)]
+
+
+def test_ranks_and_micro_batches_share_out_the_global_batch():
+    whole = take(6, length=50, batch=16, seed=3)
+    shares = [take(12, length=50, batch=16, seed=3, rank=r, world=2, accumulate=2) for r in (0, 1)]
+    for i, batch in enumerate(whole):
+        parts = [part for rank in (0, 1) for part in shares[rank][2 * i : 2 * i + 2]]
+        assert sum(parts, []) == batch
+
+
+def test_batches_start_where_they_stopped_and_cover_every_epoch():
+    whole = take(9, length=50, batch=16, seed=3)
+    assert take(4, length=50, batch=16, seed=3, start=5) == whole[5:]
+    for epoch in (0, 1, 2):
+        seen = sum(whole[3 * epoch : 3 * epoch + 3], [])
+        assert len(set(seen)) == 48
+    assert whole[:3] != whole[3:6]
+    assert take(3, length=50, batch=16, seed=4) != whole[:3]
+
+
+def test_batches_that_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match="training.batch: 10 images do not divide into 4 ranks × 1"):
+        ShuffledBatches(50, 10, 0, world=4)
+    with pytest.raises(
+        ValueError, match="training.batch: 64 images asked per step, the training split has 50"
+    ):
+        ShuffledBatches(50, 64, 0)
+
+
+def test_a_loader_gives_the_images_of_the_sampler():
+    split = Digits().split("train")
+    batch = next(iter(make_loader(split, ShuffledBatches(len(split), 8, 0), workers=0)))
+    assert torch.equal(batch.images, split.images[batch.keys])
+    assert torch.equal(batch.labels, split.labels[batch.keys])
+
+
+def test_learning_rate_follows_images():
+    training = Training(images=1000, batch=10, lr=1.0, warmup=100, decay="cosine", final_lr=0.1)
+    rates = [learning_rate(training, n) for n in range(0, 1001, 10)]
+    assert rates[0] == pytest.approx(10 / 110)
+    assert rates[10] == 1.0 and rates[-1] == pytest.approx(0.1)
+    assert learning_rate(training, 550) == pytest.approx(0.55)
+    assert all(a < b for a, b in zip(rates[:10], rates[1:11], strict=True))
+    exponential = Training(images=1000, batch=10, lr=1.0, decay="exponential", final_lr=0.01)
+    assert learning_rate(exponential, 500) == pytest.approx(0.1)
+    assert learning_rate(Training(lr=0.3), 10**6) == 0.3
+
+
+def test_weight_average_is_the_recursion_of_its_docstring():
+    model = nn.Linear(2, 2)
+    model.register_buffer("flag", torch.tensor(3))
+    average = WeightAverage(model, decay=0.9)
+    expected = model.weight.detach().clone()
+    for n in range(30):
+        with torch.no_grad():
+            model.weight.add_(torch.randn(2, 2))
+        model.flag += 1
+        average.update_parameters(model)
+        # torch copies the weights at the first update.
+        d = 0.0 if n == 0 else min(0.9, (1 + n) / (10 + n))
+        expected = d * expected + (1 - d) * model.weight.detach()
+    assert torch.allclose(average.module.weight, expected, atol=1e-6)
+    assert average.module.flag == 33
+
+
+def test_augmentation_follows_the_key_and_keeps_bytes():
+    images = Digits().split("train").first(40).images
+    keys = list(range(40))
+    changed = augment(images, ("flip", "shift"), 5, keys)
+    assert torch.equal(changed[7:9], augment(images[7:9], ("flip", "shift"), 5, keys[7:9]))
+    assert changed.dtype == torch.uint8 and not torch.equal(changed, images)
+    flipped = augment(images, ("flip",), 5, keys)
+    mirrored = [torch.equal(flipped[i], images[i].flip(-1)) for i in keys]
+    kept = [torch.equal(flipped[i], images[i]) for i in keys]
+    assert all(a or b for a, b in zip(mirrored, kept, strict=True)) and 8 < sum(mirrored) < 32
+    assert torch.equal(augment(images, (), 5, keys), images)
+
+
+def test_shift_moves_whole_pixels_and_repeats_the_border():
+    image = torch.zeros(1, 1, 20, 20, dtype=torch.uint8)
+    image[..., 10, 10] = 255
+    places = set()
+    for key in range(60):
+        moved = augment(image, ("shift",), 0, [key])[0, 0]
+        row, column = divmod(int(moved.argmax()), 20)
+        assert int(moved.sum()) == 255 and abs(row - 10) <= 2 and abs(column - 10) <= 2
+        places.add((row, column))
+    assert len(places) > 15
+
+
+def test_bf16_conditioners_keep_the_invertible_path_in_fp32():
+    from flows import images as pixels
+    from flows.models.glow import Glow
+
+    model = Glow((1, 8, 8), bins=17, levels=2, depth=4, width=16)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    x = pixels.to_unit(Digits().split("test").first(16).images, 17)
+
+    def error() -> float:
+        with torch.no_grad():
+            return float((model.decode(model.encode(x)) - x).abs().max())
+
+    single = error()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        code = model.encode(x)
+        mixed = error()
+    assert code.dtype == torch.float32
+    assert not torch.equal(code, model.encode(x)), "the conditioners did not run in bf16"
+    assert mixed <= 10 * max(single, 1e-6)
+    assert math.isfinite(single)
