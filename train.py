@@ -27,7 +27,7 @@ def main() -> None:
     torch.manual_seed(settings.training.seed)
     try:
         experiment = parser.instantiate(settings)
-        accelerator = make_accelerator(experiment.training)
+        accelerator = make_accelerator()
         folder, resolved = experiment.folder, parser.dump(settings)
         state = find_state(folder, experiment.resume)
         if accelerator.is_main_process:

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import inspect
+import json
 import os
 import pkgutil
 import re
@@ -141,7 +142,9 @@ def parse_experiment(arguments: list[str] | None = None) -> tuple[Parser, Namesp
         known = ", ".join(settings.variants) or "none"
         fail(f"--variant {settings.variant}: this config's variants are: {known}")
     options = settings.variants[settings.variant]
-    extra = [f"--{name}={value}" for name, value in options.items()]
+    # Strings as they are; null, numbers and lists as YAML, which JSON is part of.
+    words = {name: v if isinstance(v, str) else json.dumps(v) for name, v in options.items()}
+    extra = [f"--{name}={word}" for name, word in words.items()]
     last = max(i for i, word in enumerate(given) if word.startswith("--config"))
     last += 1 if "=" in given[last] else 2
     return parser, parser.parse_args([*given[:last], *extra, *given[last:]])

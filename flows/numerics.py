@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
 
 
 def sum_per_example(x: Tensor) -> Tensor:
@@ -66,10 +66,26 @@ def normal_rows(seed: int, keys: Sequence[int], shape: Sequence[int], like: Tens
 # Moments ------------------------------------------------------------------------------------------
 
 
+class _SumOverRanks(torch.autograd.Function):
+    """The sum's gradient is the sum of the ranks' gradients: every rank's loss sees every rank's x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
 def sum_over_ranks(x: Tensor) -> Tensor:
     """Sum `x` over all ranks, differentiably; `x` itself where only one process runs."""
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        return all_reduce(x)
+        return cast(Tensor, _SumOverRanks.apply(x))
     return x
 
 

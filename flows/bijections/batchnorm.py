@@ -46,14 +46,14 @@ class BatchNorm(Bijection):
 
     def batch_statistics(self, changed: Tensor) -> tuple[Tensor, Tensor]:
         """(μ, σ²) to normalise this batch by, each (1, channels, 1, 1); updates the running ones."""
+        old_mean, old_variance = (value.clone() for value in self.running_statistics())
         mean, variance = batch_moments(changed)
         with torch.no_grad():
             self.mean.lerp_(mean.flatten(), self.momentum)
             self.variance.lerp_(variance.flatten(), self.momentum)
         if self.lag:
-            old_mean, old_variance = self.running_statistics()
-            mean = torch.lerp(mean, old_mean.clone(), self.lag)
-            variance = torch.lerp(variance, old_variance.clone(), self.lag)
+            mean = torch.lerp(mean, old_mean, self.lag)
+            variance = torch.lerp(variance, old_variance, self.lag)
         return mean, variance
 
     def running_statistics(self) -> tuple[Tensor, Tensor]:

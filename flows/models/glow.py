@@ -1,5 +1,6 @@
 """Glow: Generative Flow with Invertible 1×1 Convolutions (Kingma and Dhariwal 2018, arXiv 1807.03039)."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal, cast
 
@@ -32,7 +33,10 @@ class Glow(Flow):
     (x + t)·s with shift and scale interleaved, and the coupling networks mark the image's border. `paper`
     follows the equations of Table 1: the second half is kept and the first changed, x·s + t, no marker.
     Either takes any scale; the paper prints `exp`, the code has `sigmoid`, the house's default is
-    `two-sided` (see `flows.bijections.scales`).
+    `two-sided` (see `flows.bijections.scales`). With a published scale the learned priors are those of the
+    code, (x − mean)/std with a free std; with the house's, std is two-sided and the mean is added after
+    scaling. One deviation is left: the code's top prior sees the marked border, ours is the same at all
+    pixels.
 
     Args:
         image_shape: (C, H, W).
@@ -47,8 +51,8 @@ class Glow(Flow):
         learned_split: whiten the leaving half given the staying one (a zero conv); False leaves it as is.
         learned_top: whiten what remains at the end by a learned mean and scale.
         num_classes: above 0, the top prior depends on the label.
-        classifier_weight: weight of a classifier on the top latent in the loss (0.01 in the released code's
-            conditional runs).
+        classifier_weight: weight of a classifier on the top latent, in bits, in the loss (0.01 in the
+            released code's conditional runs).
         dequantisation: `uniform`, or `variational` by a small flow of its own.
     """
 
@@ -95,7 +99,11 @@ class Glow(Flow):
         def split_prior(channels: int) -> Bijection:
             half = channels // 2
             return AffineCoupling(
-                Halves(), ConvPrior(half, 2 * half, edge), make_scale(_two_sided(scale)), interleaved=True
+                Halves(),
+                ConvPrior(half, 2 * half, edge),
+                make_scale("two-sided" if scale == "two-sided" else "exp"),
+                shift_first=scale != "two-sided",
+                interleaved=True,
             )
 
         chains, channels = [], image_shape[0]
@@ -137,12 +145,8 @@ class Glow(Flow):
         top = code[:, multiscale.slices[f"level{len(multiscale.levels)}"]]
         top, _ = top_prior.inverse(top.unflatten(1, multiscale.parts[-1]), labels)
         logits = self.classifier(top.mean((2, 3)))
-        return {"classifier": self.classifier_weight * cross_entropy(logits, labels)}
-
-
-def _two_sided(scale: ScaleName) -> ScaleName:
-    """The split prior's log-std: two-sided with the house's couplings, otherwise free as published."""
-    return "two-sided" if scale == "two-sided" else "exp"
+        bits = cross_entropy(logits, labels) / math.log(2)
+        return {"classifier": self.classifier_weight * bits}
 
 
 def _permute(name: PermutationName, channels: int) -> Bijection:

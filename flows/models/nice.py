@@ -23,8 +23,8 @@ class NICE(Flow):
     `order` says which halves: `interleaved` keeps odd and changes even entries, then the reverse (the
     paper's text); `reversed` sorts odd before even once and reverses the vector after every coupling (the
     released code on MNIST); `halves` alternates first and second half (the released code on SVHN, CIFAR-10
-    and TFD). The paper's and the released configurations differ in sizes, priors and optimiser too:
-    configs/paper/.
+    and TFD, up to the order of the entries). The paper's and the released configurations differ in sizes,
+    priors and optimiser too: configs/paper/.
 
     Args:
         image_shape: (C, H, W).

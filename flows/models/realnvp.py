@@ -1,5 +1,6 @@
 """RealNVP: Density Estimation Using Real NVP (Dinh, Sohl-Dickstein and Bengio 2017, arXiv 1605.08803)."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
@@ -41,8 +42,9 @@ class RealNVP(Flow):
         scale: form of the couplings' scales.
         flavour: see above.
         alpha: of the logit.
-        weight_penalty: weight of half the squared norm of weight-norm gains and of the checkerboard
-            couplings' learned factors, added to the loss in bits/dim.
+        weight_penalty: weight of the squared norm of weight-norm gains and of the checkerboard couplings'
+            learned factors in the loss; in nats per image as in the released code, whatever unit the loss
+            is logged in.
     """
 
     def __init__(
@@ -114,4 +116,5 @@ class RealNVP(Flow):
             if isinstance(module, AffineCoupling) and isinstance(module.partition, Checkerboard):
                 if isinstance(module.scale, LearnedTanh):
                     total = total + module.scale.factor.square()
-        return {"weights": 0.5 * self.weight_penalty * total}
+        dimensions = math.prod(self.image_shape)
+        return {"weights": self.weight_penalty * total / (dimensions * math.log(2))}

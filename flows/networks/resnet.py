@@ -16,7 +16,6 @@ class ShiftedBatchNorm2d(nn.Module):
 
     Args:
         channels: C.
-        shift: False leaves the shift out.
         momentum: weight of the current batch in the running statistics.
         epsilon: added to the variance.
     """
@@ -24,9 +23,9 @@ class ShiftedBatchNorm2d(nn.Module):
     mean: Tensor
     variance: Tensor
 
-    def __init__(self, channels: int, shift: bool = True, momentum: float = 0.1, epsilon: float = 1e-4):
+    def __init__(self, channels: int, momentum: float = 0.1, epsilon: float = 1e-4):
         super().__init__()
-        self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1)) if shift else None
+        self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1))
         self.momentum = momentum
         self.epsilon = epsilon
         self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
@@ -35,13 +34,12 @@ class ShiftedBatchNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         mean, variance = self.mean, self.variance
         if self.training:
-            mean, variance = batch_moments(x)
+            mean, variance = batch_moments(x.float() if x.dtype == torch.bfloat16 else x)
             with torch.no_grad():
                 self.mean.lerp_(mean, self.momentum)
                 self.variance.lerp_(variance, self.momentum)
         gain = (variance + self.epsilon).rsqrt()
-        shift = -mean * gain if self.shift is None else self.shift - mean * gain
-        return x * gain + shift
+        return (x * gain + (self.shift - mean * gain)).to(x.dtype)
 
 
 class WeightNormConv2d(nn.Module):
@@ -108,8 +106,8 @@ class RealNVPNetwork(nn.Module):
     def __init__(self, inputs: int, outputs: int, width: int, blocks: int, mask: Tensor | None = None):
         super().__init__()
         self.register_buffer("mask", mask, persistent=False)
-        self.input_norm = ShiftedBatchNorm2d(inputs, shift=False)
-        self.stem = WeightNormConv2d(2 * inputs + (mask is not None), width, 3)
+        self.input_norm = ShiftedBatchNorm2d(inputs)
+        self.stem = WeightNormConv2d(2 * inputs + (mask is not None), width, 3, bias=True)
         self.stem_skip = WeightNormConv2d(width, width, 1, gain=True, bias=True)
         self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(blocks))
         self.skips = nn.ModuleList(

@@ -48,10 +48,11 @@ class Outcome:
     state: Path | None
 
 
-def make_accelerator(training: Training) -> Accelerator:
+def make_accelerator() -> Accelerator:
     """One process, or all ranks that torchrun or `accelerate launch` started."""
-    precision = {"fp32": "no", "bf16": "bf16"}[training.precision]
-    return Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
+    # Not by Accelerate's mixed_precision, which patches the model's forward: validation, which is fp32,
+    # would run in bf16 as well. bf16 needs no loss scaling, so that `_step` can do it alone.
+    return Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available())
 
 
 def fit(
@@ -195,9 +196,11 @@ def _step(
         keys = batch.keys.tolist()
         pictures = augment(batch.images, training.augment, combine_seeds(seed, 1), keys)
         generator = torch.Generator().manual_seed(seed)
+        half = torch.autocast(accelerator.device.type, torch.bfloat16, training.precision == "bf16")
         last = i + 1 == len(micro_batches)
-        with nullcontext() if last else accelerator.no_sync(wrapped), accelerator.autocast():
-            loss, logs = phase.loss(batch._replace(images=pictures), generator)
+        with nullcontext() if last else accelerator.no_sync(wrapped):
+            with half:
+                loss, logs = phase.loss(batch._replace(images=pictures), generator)
             accelerator.backward(loss / len(micro_batches))
         for name, value in {"loss": loss, **logs}.items():
             sums[name] = sums.get(name, 0.0) + value.detach() / len(micro_batches)

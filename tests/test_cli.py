@@ -1,0 +1,268 @@
+"""The command line: every verb on real pictures, and one line for every mistake."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import flows
+from flows import images as pixels
+from flows.cli import commands, main
+from flows.config import parse_experiment
+from flows.data.digits import Digits
+from flows.models.glow import Glow
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module", name="checkpoint")
+def _checkpoint(tmp_path_factory) -> Path:
+    """A Glow on digits with its data-dependent layers set."""
+    torch.manual_seed(0)
+    data = Digits()
+    model = Glow(data.image_shape, data.bins, levels=2, depth=2, width=8)
+    model.initialise(data.split("train").first(256).images)
+    model.description = {
+        "name": data.name, "bins": data.bins, "image_shape": list(data.image_shape),
+        "source": {"class_path": "flows.data.digits.Digits", "init_args": {}},
+    }  # fmt: skip
+    folder = tmp_path_factory.mktemp("digits-glow")
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(name="pictures")
+def _pictures(tmp_path) -> list[Path]:
+    paths = []
+    for i, image in enumerate(Digits().split("test").first(3).images):
+        paths.append(tmp_path / f"digit{i}.png")
+        pixels.to_pillow(image).save(paths[-1])
+    return paths
+
+
+def run(*arguments) -> None:
+    main([str(argument) for argument in arguments])
+
+
+def refused(capsys, *arguments) -> str:
+    """Run a command that must fail for the user's mistake; returns its one line."""
+    with pytest.raises(SystemExit) as stopped:
+        run(*arguments)
+    assert stopped.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_every_verb_is_a_file():
+    assert set(commands()) == {"evaluate", "roundtrip", "sample", "encode", "decode", "interpolate"}
+
+
+@pytest.mark.parametrize("verb", sorted(commands()))
+def test_help_describes_every_option(verb, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run(verb, "--help")
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--json", "--device", "checkpoint"):
+        assert option in text
+
+
+def test_evaluate(checkpoint, tmp_path, capsys):
+    run("evaluate", checkpoint, "--iwbo", 4, "--output", tmp_path / "out", "--json", tmp_path / "e.json")
+    result = json.loads((tmp_path / "e.json").read_text())
+    assert result["images"] == 200
+    assert sum(result["terms"].values()) == pytest.approx(result["bits_per_dim"], abs=1e-4)
+    assert result["iwbo"] < result["bits_per_dim"]
+    assert 0 < result["neighbours"]["test"] < result["neighbours"]["samples"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"samples.png", "neighbours.png"}
+    assert f"{result['bits_per_dim']:.4f} bits/dim" in capsys.readouterr().out
+
+
+def test_roundtrip(checkpoint, tmp_path, capsys):
+    run(
+        "roundtrip",
+        checkpoint,
+        "--levels",
+        "true",
+        "--json",
+        tmp_path / "r.json",
+        "--picture",
+        tmp_path / "r.png",
+    )
+    result = json.loads((tmp_path / "r.json").read_text())
+    groups = {row["group"] for row in result["rows"]}
+    assert {"test", "cat", "person", "text", "digits", "uniform noise", "black", "white"} <= groups
+    assert all(row["bit_exact"] == 1.0 and row["finite"] for row in result["rows"])
+    assert all(set(row["level_error"]) == {"level1", "level2"} for row in result["rows"])
+    double = [row["max_error"] for row in result["rows"] if row["precision"] == "fp64"]
+    assert double and max(double) < 1e-12
+    assert result["certified"] == result["images"]
+    assert "came back bit for bit in fp32" in capsys.readouterr().out
+    with Image.open(tmp_path / "r.png") as picture:
+        assert picture.width > 1000
+
+
+def test_sample_i_is_the_same_for_every_n(checkpoint, tmp_path):
+    run("sample", checkpoint, "--n", 3, "--output", tmp_path / "few", "--seed", 4)
+    run("sample", checkpoint, "--n", 5, "--output", tmp_path / "many", "--seed", 4, "--batch", 2)
+    for i in range(3):
+        few, many = (tmp_path / name / f"{i:06d}.png" for name in ("few", "many"))
+        assert few.read_bytes() == many.read_bytes()
+    assert len(list((tmp_path / "many").iterdir())) == 5
+
+
+def test_encode_then_decode_returns_the_files_byte_for_byte(checkpoint, pictures, tmp_path, capsys):
+    codes = tmp_path / "codes.safetensors"
+    run("encode", checkpoint, *pictures, "--output", codes, "--json", tmp_path / "c.json")
+    certificates = json.loads((tmp_path / "c.json").read_text())["certificates"]
+    assert [given["bit_exact"] for given in certificates] == [True] * 3
+    run("decode", checkpoint, codes, "--output", tmp_path / "back")
+    for path in pictures:
+        original, back = Image.open(path), Image.open(tmp_path / "back" / path.name)
+        assert original.tobytes() == back.tobytes()
+    assert "bit-exact in fp32" in capsys.readouterr().out
+
+
+def test_codes_of_another_model_are_refused_with_both_names(checkpoint, pictures, tmp_path, capsys):
+    codes = tmp_path / "codes.safetensors"
+    run("encode", checkpoint, *pictures, "--output", codes)
+    other = Glow((1, 8, 8), 17, levels=1, depth=1, width=4)
+    other.description = {}
+    other.save_pretrained(tmp_path / "other")
+    capsys.readouterr()
+    line = refused(capsys, "decode", tmp_path / "other", codes, "--output", tmp_path / "back")
+    assert flows.load(checkpoint).fingerprint() in line and other.fingerprint() in line
+    assert not (tmp_path / "back").exists()
+
+
+def test_an_image_that_fp32_misses_is_certified_in_fp64(checkpoint, tmp_path, pictures, capsys):
+    """Pixels pushed to 1.5 million and back lose their bytes in fp32, where eighths remain; not in fp64."""
+    model = Glow((1, 8, 8), 256, levels=1, depth=2, width=4, permutation="reverse", learned_top=False)
+    first, second = (model.bijection.levels[0].steps[i].steps for i in (2, 3))
+    with torch.no_grad():
+        for norm, sign in ((first[0], 1), (second[0], -1)):
+            norm.bias.fill_(1.5e6 * sign)
+    model.description = {}
+    model.save_pretrained(tmp_path / "hard")
+    codes = tmp_path / "codes.safetensors"
+    run("encode", tmp_path / "hard", *pictures, "--output", codes)
+    assert "bit-exact in fp64" in capsys.readouterr().out
+    run("decode", tmp_path / "hard", codes, "--output", tmp_path / "back")
+    for path in pictures:
+        assert Image.open(path).tobytes() == Image.open(tmp_path / "back" / path.name).tobytes()
+
+
+@pytest.mark.parametrize("path", ["line", "sphere"])
+def test_interpolation_ends_are_the_pictures(checkpoint, pictures, tmp_path, path):
+    output = tmp_path / "strip.png"
+    run(
+        "interpolate",
+        checkpoint,
+        *pictures[:2],
+        "--path",
+        path,
+        "--steps",
+        5,
+        "--zoom",
+        1,
+        "--output",
+        output,
+    )
+    strip = Image.open(output)
+    assert strip.size == (5 * 10 + 2, 12)
+    for place, picture in ((2, pictures[0]), (2 + 4 * 10, pictures[1])):
+        assert strip.crop((place, 2, place + 8, 10)).tobytes() == Image.open(picture).tobytes()
+
+
+def test_sphere_keeps_the_length_and_the_ends():
+    from flows.commands.interpolate import sphere
+
+    a, b = torch.randn(2, 1, 300, dtype=torch.float64)
+    b = b * a.norm() / b.norm()
+    path = sphere(a, b, torch.linspace(0, 1, 7, dtype=torch.float64)[:, None])
+    assert torch.allclose(path.norm(dim=1), a.norm().expand(7))
+    assert torch.allclose(path[0], a[0]) and torch.allclose(path[-1], b[0])
+    angles = torch.arccos((path[1:] * path[:-1]).sum(1) / a.norm() ** 2)
+    assert torch.allclose(angles, angles[0].expand(6))
+
+
+# Mistakes ---------------------------------------------------------------------------------------------
+
+
+def test_mistakes_of_the_user_are_one_line(checkpoint, pictures, tmp_path, capsys):
+    wide = tmp_path / "wide.png"
+    Image.new("L", (20, 10)).save(wide)
+    line = refused(capsys, "encode", checkpoint, wide, "--output", tmp_path / "c.safetensors")
+    assert "20×10 pixels, the model expects 8×8; --resize true" in line
+    assert not (tmp_path / "c.safetensors").exists()
+    run("encode", checkpoint, wide, "--output", tmp_path / "c.safetensors", "--resize", "true")
+    capsys.readouterr()
+
+    assert "does not exist" in refused(capsys, "encode", checkpoint, tmp_path / "no.png")
+    (tmp_path / "text.png").write_text("no picture")
+    assert "cannot be read as a picture" in refused(capsys, "encode", checkpoint, tmp_path / "text.png")
+    assert "there is no folder" in refused(capsys, "sample", tmp_path / "nothing")
+    assert "--n: expected at least 1" in refused(capsys, "sample", checkpoint, "--n", 0)
+    assert "not class-conditional" in refused(
+        capsys, "sample", checkpoint, "--label", 3, "--output", tmp_path
+    )
+    assert "is not a code file" in refused(capsys, "decode", checkpoint, tmp_path / "text.png")
+    line = refused(capsys, "evaluate", checkpoint, "--data", "Fashion")
+    assert "--data Fashion has images (1, 32, 32)" in line
+    assert "Did you mean 'sample'?" in refused(capsys, "sampel", checkpoint)
+    assert "Did you mean 'Digits'?" in refused(capsys, "evaluate", checkpoint, "--data", "Digit")
+    assert "temperature" in refused(capsys, "sample", checkpoint, "--temprature", 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--model.levles", "3"], "Did you mean 'levels'?"),
+        (["--model", "Glw"], "there is no class named 'Glw'. Did you mean 'Glow'?"),
+        (["--data", "Digitz"], "Did you mean 'Digits'?"),
+        (["--training.btach", "3"], "Did you mean 'training.batch'?"),
+        (["--model.scale", "two-side"], "'two-sided'"),
+        (["--training.batch", "0"], "v>0"),
+        (["--model.levels", "many"], "levels"),
+        (["--config", "no.yaml"], "does not exist"),
+        (["--variant", "tinny"], "this config's variants are: tiny"),
+    ],
+)
+def test_mistakes_in_a_config_name_the_nearest_valid_word(arguments, expected, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as stopped:
+        parse_experiment(["--config", "configs/digits/glow.yaml", *arguments])
+    assert stopped.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and expected in lines[0], lines
+
+
+def test_a_misspelt_key_in_a_file_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "configs/digits/glow.yaml").read_text().replace("warmup:", "warmpu:")
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(SystemExit):
+        parse_experiment(["--config", str(tmp_path / "mine.yaml")])
+    error = capsys.readouterr().err
+    assert "warmpu" in error and re.search("Did you mean '(training.)?warmup'", error)
+
+
+def test_a_checkpoint_that_names_foreign_code_is_refused(checkpoint, tmp_path, capsys):
+    """A config may come from a stranger: it resolves classes of this package only."""
+    model = flows.load(checkpoint)
+    model.description["source"] = {"class_path": "os.system", "init_args": {"command": "true"}}
+    model.save_pretrained(tmp_path / "bad")
+    assert "is not one of flows.data" in refused(capsys, "evaluate", tmp_path / "bad")
+
+
+def test_python_m_flows_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "flows", "sample", "nowhere/at/all"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 2 and done.stderr.startswith("error: there is no folder")

@@ -1,0 +1,91 @@
+"""Every config's tiny variant lives a whole life: build, train two steps, sample, invert, save, load."""
+
+import math
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import flows
+from flows import images as pixels
+from flows.config import parse_experiment
+from flows.data.base import DataMissing
+from flows.inversion.exact import invert
+from flows.training.log import read_metrics
+from flows.training.loop import fit, make_accelerator
+from flows.training.objectives.likelihood import likelihood
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted(
+    path.relative_to(ROOT)
+    for path in (ROOT / "configs").rglob("*.yaml")
+    if path.parent.name not in ("paper", "folder")
+)
+
+
+def test_there_are_configs():
+    assert len(CONFIGS) >= 6
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_header_names_the_command(config):
+    header = (ROOT / config).read_text().split("\nfolder:")[0]
+    assert header.startswith("# ") and "python train.py" in header
+    assert "xpected" in header or "Measured" in header, "a config opens with its expected figure"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_tiny_life(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    parser, settings = parse_experiment(
+        ["--config", str(config), "--variant", "tiny", "--folder", str(tmp_path)]
+    )
+    experiment = parser.instantiate(settings)
+    data, model = experiment.data, experiment.model
+    try:
+        data.split("train")
+    except DataMissing as error:
+        if os.environ.get("FLOWS_REQUIRE_ALL"):
+            raise
+        pytest.skip(str(error))
+    accelerator = make_accelerator()
+    outcome = fit(model, data, experiment.training, tmp_path, likelihood, accelerator)
+    assert outcome.interrupted is None and outcome.progress.steps >= 2
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+
+    loaded = flows.load(tmp_path)
+    assert loaded.image_shape == data.image_shape and loaded.bins == data.bins
+    codes = loaded.sample_codes(2, generator=torch.Generator().manual_seed(0))
+    labels = torch.zeros(2, dtype=torch.long) if loaded.num_classes else None
+    with torch.no_grad():
+        samples = loaded.decode(codes, labels=labels)
+    assert samples.shape == (2, *data.image_shape) and samples.isfinite().all()
+    test = data.split("test").first(4).images
+    labels = torch.zeros(len(test), dtype=torch.long) if loaded.num_classes else None
+    inversion = invert(loaded, test, labels)
+    assert all(given.bit_exact for given in inversion.certificates)
+    assert torch.equal(inversion.reconstruction, pixels.reduce(test, loaded.bins))
+
+
+def test_a_config_of_another_data_set_changes_one_line(tmp_path, monkeypatch):
+    """README's promise: the same experiment on a folder of pictures, by the data line alone."""
+    monkeypatch.chdir(ROOT)
+    colour = torch.Generator().manual_seed(0)
+    for i in range(40):
+        picture = torch.randint(256, (3, 40, 48), dtype=torch.uint8, generator=colour)
+        pixels.to_pillow(picture).save(tmp_path / f"{i}.png")
+    config = yaml.safe_load((ROOT / "configs/fashion/glow.yaml").read_text())
+    config["data"] = {"class_path": "Folder", "init_args": {"path": str(tmp_path), "size": 32}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
+    arguments = ["--config", str(tmp_path / "mine.yaml"), "--variant", "tiny", "--training.batch", "8"]
+    parser, settings = parse_experiment([*arguments, "--folder", str(tmp_path / "run")])
+    experiment = parser.instantiate(settings)
+    assert experiment.model.image_shape == (3, 32, 32)
+    training = experiment.training
+    training.images = 16
+    fit(experiment.model, experiment.data, training, tmp_path / "run", likelihood, make_accelerator())
+    assert flows.load(tmp_path / "run").image_shape == (3, 32, 32)
