@@ -15,6 +15,16 @@ def sum_per_example(x: Tensor) -> Tensor:
     return x.flatten(1).sum(1) if x.dim() > 1 else x
 
 
+def bounded(x: Tensor, bound: float | None) -> Tensor:
+    """What a conditioner sees of the kept part: `x` clipped to [−bound, bound], or `x` where that is None.
+
+    The kept part itself goes on unclipped, so the coupling stays exactly invertible. On the data, where
+    activations are normalised, a bound of 8 changes nothing; away from them it stops the coupling networks
+    from feeding each other ever larger numbers, which costs the inverse its digits (docs/numerics.md).
+    """
+    return x if bound is None else x.clamp(-bound, bound)
+
+
 def zero_log_det(x: Tensor) -> Tensor:
     """The log-determinant of a volume-preserving map: zeros of shape (batch,)."""
     return x.new_zeros(x.shape[0])

@@ -163,7 +163,7 @@ def test_log_density_integrates_to_one():
     model = RealNVP((1, 2, 2), levels=1, width=4, blocks=1, alpha=0.0)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
+            parameter.add_(0.1 * torch.randn_like(parameter))
     model.double().eval()
     side = torch.linspace(0, 1, 25, dtype=torch.float64)
     side = (side[1:] + side[:-1]) / 2

@@ -46,6 +46,8 @@ class Glow(Flow):
         width: hidden channels of the coupling networks.
         coupling: `affine` or `additive`.
         scale: of affine couplings and of the learned priors.
+        input_bound: largest magnitude that a coupling network sees of the kept part, for an inverse that
+            holds away from the data; null is the published form.
         permutation: 1×1 convolution (`plain`, `lu`), or a fixed `reverse` or `random` order.
         flavour: see above.
         learned_split: whiten the leaving half given the staying one (a zero conv); False leaves it as is.
@@ -65,6 +67,7 @@ class Glow(Flow):
         width: int = 512,
         coupling: Literal["affine", "additive"] = "affine",
         scale: ScaleName = "two-sided",
+        input_bound: float | None = 8.0,
         permutation: PermutationName = "plain",
         flavour: Flavour = "official",
         learned_split: bool = True,
@@ -77,7 +80,7 @@ class Glow(Flow):
         edge = flavour == "official"
 
         def conditioned(outputs_per_channel: int, inputs: int, changed: int) -> GlowNetwork:
-            return GlowNetwork(inputs, outputs_per_channel * changed, width, edge)
+            return GlowNetwork(inputs, outputs_per_channel * changed, width, edge, input_bound=input_bound)
 
         def make_coupling(channels: int) -> Bijection:
             partition = Halves(keep_first=flavour == "official")
@@ -100,7 +103,7 @@ class Glow(Flow):
             half = channels // 2
             return AffineCoupling(
                 Halves(),
-                ConvPrior(half, 2 * half, edge),
+                ConvPrior(half, 2 * half, edge, input_bound),
                 make_scale("two-sided" if scale == "two-sided" else "exp"),
                 shift_first=scale != "two-sided",
                 interleaved=True,

@@ -41,6 +41,8 @@ class RealNVP(Flow):
         blocks: residual blocks of every coupling network.
         scale: form of the couplings' scales.
         flavour: see above.
+        input_bound: largest normalised value that a coupling network sees of the kept part, for an inverse
+            that holds away from the data; null is the published form.
         alpha: of the logit.
         weight_penalty: weight of the squared norm of weight-norm gains and of the checkerboard couplings'
             learned factors in the loss; in nats per image as in the released code, whatever unit the loss
@@ -56,6 +58,7 @@ class RealNVP(Flow):
         blocks: int = 4,
         scale: ScaleName = "two-sided",
         flavour: Literal["official", "paper"] = "official",
+        input_bound: float | None = 8.0,
         alpha: float = 0.05,
         weight_penalty: float = 5e-5,
     ):
@@ -67,7 +70,7 @@ class RealNVP(Flow):
         ) -> list[Bijection]:
             partition = divide()
             mask = partition.mask if isinstance(partition, Checkerboard) else None
-            network = RealNVPNetwork(kept, 2 * changed, hidden, blocks, mask)
+            network = RealNVPNetwork(kept, 2 * changed, hidden, blocks, mask, input_bound)
             start = 1.0 if mask is None else 0.0
             coupling = AffineCoupling(
                 partition, network, make_scale(scale, start), shift_first=flavour == "official"

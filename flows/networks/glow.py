@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pixel_unshuffle, relu
 
 from flows.data_dependent import ChannelAffine
+from flows.numerics import bounded
 
 
 def edge_conv2d(x: Tensor, weight: Tensor, edge_weight: Tensor | None, bias: Tensor) -> Tensor:
@@ -79,16 +80,27 @@ class GlowNetwork(nn.Module):
         width: hidden channels (512 in the paper).
         edge: mark the border, as the released code does.
         context_channels: channels of an image-shaped context, concatenated to the input; 0 ignores it.
+        input_bound: largest magnitude of the kept part that the network sees; see `numerics.bounded`.
     """
 
-    def __init__(self, inputs: int, outputs: int, width: int, edge: bool = True, context_channels: int = 0):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        width: int,
+        edge: bool = True,
+        context_channels: int = 0,
+        input_bound: float | None = None,
+    ):
         super().__init__()
         self.context_channels = context_channels
+        self.input_bound = input_bound
         self.first = ActNormConv2d(inputs + context_channels, width, 3, edge)
         self.second = ActNormConv2d(width, width, 1)
         self.last = ZeroConv2d(width, outputs, edge)
 
     def forward(self, kept: Tensor, context: Tensor | None) -> Tensor:
+        kept = bounded(kept, self.input_bound)
         if self.context_channels:
             assert context is not None
             kept = torch.cat([kept, context], 1)
@@ -99,12 +111,13 @@ class GlowNetwork(nn.Module):
 class ConvPrior(nn.Module):
     """One zero conv: mean and log-std of a leaving half given the one that stays (`split2d_prior`)."""
 
-    def __init__(self, inputs: int, outputs: int, edge: bool = True):
+    def __init__(self, inputs: int, outputs: int, edge: bool = True, input_bound: float | None = None):
         super().__init__()
         self.conv = ZeroConv2d(inputs, outputs, edge)
+        self.input_bound = input_bound
 
     def forward(self, kept: Tensor, context: Tensor | None) -> Tensor:
-        return self.conv(kept)
+        return self.conv(bounded(kept, self.input_bound))
 
 
 class SqueezedContext(nn.Module):

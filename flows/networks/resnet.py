@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, relu
 
-from flows.numerics import batch_moments
+from flows.numerics import batch_moments, bounded
 
 
 class ShiftedBatchNorm2d(nn.Module):
@@ -99,12 +99,22 @@ class RealNVPNetwork(nn.Module):
         width: hidden channels.
         blocks: residual blocks.
         mask: (1, 1, H, W) of a checkerboard's kept pixels; None for a cut across channels.
+        input_bound: largest magnitude of the normalised input; see `numerics.bounded`.
     """
 
     mask: Tensor | None
 
-    def __init__(self, inputs: int, outputs: int, width: int, blocks: int, mask: Tensor | None = None):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        width: int,
+        blocks: int,
+        mask: Tensor | None = None,
+        input_bound: float | None = None,
+    ):
         super().__init__()
+        self.input_bound = input_bound
         self.register_buffer("mask", mask, persistent=False)
         self.input_norm = ShiftedBatchNorm2d(inputs)
         self.stem = WeightNormConv2d(2 * inputs + (mask is not None), width, 3, bias=True)
@@ -117,7 +127,7 @@ class RealNVPNetwork(nn.Module):
         self.output = WeightNormConv2d(width, outputs, 1, gain=True, bias=True)
 
     def forward(self, kept: Tensor, context: Tensor | None) -> Tensor:
-        h = self.input_norm(kept)
+        h = bounded(self.input_norm(kept), self.input_bound)
         h = h if self.mask is None else 2 * h
         parts = [h, -h]
         if self.mask is not None:

@@ -1,0 +1,65 @@
+"""README's table, from the reports that `train.py` wrote.
+
+python benchmarks/table.py checkpoints/fashion-nice checkpoints/fashion-realnvp checkpoints/fashion-glow
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+COLUMNS = (
+    "model", "parameters", "images", "minutes", "test bits/dim", "test images exact", "foreign exact",
+    "largest error, test", "photographs", "noise", "checkerboards", "fp64",
+)  # fmt: skip
+PHOTOGRAPHS = ("cat", "person", "coffee", "rocket", "galaxies", "temple", "flower")
+
+
+def line(folder: Path) -> list[str]:
+    """One row of the table."""
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    rows = {(row["group"], row["precision"]): row for row in report["roundtrip"]}
+    single = [row for (_, precision), row in rows.items() if precision == "fp32"]
+    foreign = [row for row in single if row["group"] != "test"]
+
+    def exact(of: list[dict[str, Any]]) -> str:
+        returned = sum(round(row["bit_exact"] * row["images"]) for row in of)
+        return f"{returned:,} / {sum(row['images'] for row in of):,}"
+
+    def largest(of: list[dict[str, Any]]) -> str:
+        return (
+            f"{max(row['max_error'] for row in of):.0e}" if all(row["finite"] for row in of) else "not finite"
+        )
+
+    def named(*words: str) -> list[dict[str, Any]]:
+        return [row for row in foreign if any(word in row["group"] for word in words)]
+
+    model = report["model"]
+    scale = f", {model['scale']}" if "scale" in model else ""
+    return [
+        f"{model['model_type']}{scale}",
+        f"{report['parameters'] / 1e6:.2f} M",
+        f"{report['training']['images']:,}",
+        f"{report['training']['seconds'] / 60:.0f}",
+        f"{report['likelihood']['bits_per_dim']:.3f}",
+        exact([rows["test", "fp32"]]),
+        exact(foreign),
+        largest([rows["test", "fp32"]]),
+        largest(named(*PHOTOGRAPHS, "photographs")),
+        largest(named("noise")),
+        largest(named("checkerboard")),
+        largest([row for (_, precision), row in rows.items() if precision == "fp64"]),
+    ]
+
+
+def main() -> None:
+    """Print the table in markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path)
+    lines = [list(COLUMNS), ["---", *["--:"] * (len(COLUMNS) - 1)]]
+    lines += [line(folder) for folder in parser.parse_args().folders]
+    print("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
+
+
+if __name__ == "__main__":
+    main()
