@@ -8,9 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import flows.commands
-from flows.config import Parser, discover, fail
-from flows.data.base import DataMissing
-from flows.models.base import CheckpointError
+from flows.config import USER_ERRORS, Parser, discover, fail
 
 Command = Callable[..., None]
 
@@ -64,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         values = parser.instantiate(given)[given.verb]
         commands()[given.verb](**vars(values))
-    except (ValueError, FileNotFoundError, DataMissing, CheckpointError) as error:
+    except USER_ERRORS as error:
         fail(str(error))
 
 

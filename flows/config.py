@@ -72,8 +72,17 @@ class Parser(ArgumentParser):
         return options | {option.rsplit(".", 1)[-1] for option in options} | named | arguments
 
 
+USER_ERRORS = (ValueError, OSError, FloatingPointError)
+"""What a mistake in data, files or settings ends in: DataMissing, CheckpointError and NonFinite among them."""
+
+
 def fail(message: str) -> NoReturn:
-    """End the program for a mistake of its user: one line, exit code 2."""
+    """End the program for a mistake of its user: one line, exit code 2.
+
+    With FLOWS_DEBUG set, an exception that is being handled is raised instead.
+    """
+    if os.environ.get("FLOWS_DEBUG") and sys.exc_info()[1] is not None:
+        raise
     print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
     raise SystemExit(2)
 

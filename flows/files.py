@@ -1,10 +1,13 @@
 """Files that are either whole or not there."""
 
 import hashlib
+import json
+import math
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -28,6 +31,19 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def to_json(value: Any) -> str:
+    """Indented JSON. Numbers that are not finite become null: `Infinity` is no JSON."""
+
+    def finite(part: Any) -> Any:
+        if isinstance(part, float) and not math.isfinite(part):
+            return None
+        if isinstance(part, dict):
+            return {key: finite(each) for key, each in part.items()}
+        return [finite(each) for each in part] if isinstance(part, list | tuple) else part
+
+    return json.dumps(finite(value), indent=1, allow_nan=False) + "\n"
 
 
 def file_digest(path: Path) -> str:

@@ -7,9 +7,9 @@ reconstruction wrong by less than half a bin gives the same byte.
 """
 
 import math
-from pathlib import Path
 
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
@@ -65,7 +65,7 @@ def to_unit(images: Tensor, bins: int = 256, dtype: torch.dtype = torch.float32)
 
 
 def to_bytes(images: Tensor, bins: int = 256) -> Tensor:
-    """Floats to uint8 by floor; values outside [0, 1] are clamped and non-finite ones become 0."""
+    """Floats to uint8 by floor; values outside [0, 1] are clamped, infinities too, and NaN becomes 0."""
     index = torch.nan_to_num(images * bins, nan=0.0).floor().clamp(0, bins - 1)
     return bin_byte(index.to(torch.uint8), bins)
 
@@ -73,20 +73,11 @@ def to_bytes(images: Tensor, bins: int = 256) -> Tensor:
 # Files and pictures -------------------------------------------------------------------------------
 
 
-def read_image(path: str | Path, channels: int) -> Tensor:
-    """Read a picture file as uint8 (channels, height, width), grey for one channel, RGB for three.
-
-    Transparent pixels are laid over white. Raises what Pillow raises for unreadable files.
-    """
-    with Image.open(path) as opened:
-        return from_pillow(opened, channels)
-
-
 def from_pillow(image: Image.Image, channels: int) -> Tensor:
-    """A Pillow image as uint8 (channels, height, width); see `read_image`."""
+    """A Pillow image as uint8 (channels, height, width), grey for one channel, RGB for three."""
     converted = flatten(image, channels)
     flat = torch.frombuffer(bytearray(converted.tobytes()), dtype=torch.uint8)
-    return flat.view(converted.height, converted.width, channels).permute(2, 0, 1).contiguous()
+    return rearrange(flat, "(h w c) -> c h w", h=converted.height, c=channels).contiguous()
 
 
 def flatten(image: Image.Image, channels: int) -> Image.Image:
@@ -105,10 +96,16 @@ def to_pillow(image: Tensor) -> Image.Image:
 
 def fit_square(image: Image.Image, size: int) -> Image.Image:
     """Centre-crop to a square and resize it to `size` pixels with antialiasing (Lanczos)."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
-    return image.resize((size, size), Image.Resampling.LANCZOS, box=box)
+    return fit(image, size, size)
+
+
+def fit(image: Image.Image, height: int, width: int) -> Image.Image:
+    """Centre-crop to the shape of height × width and resize to it with antialiasing (Lanczos)."""
+    scale = min(image.height / height, image.width / width)
+    crop_height, crop_width = round(height * scale), round(width * scale)
+    left, top = (image.width - crop_width) // 2, (image.height - crop_height) // 2
+    box = (left, top, left + crop_width, top + crop_height)
+    return image.resize((width, height), Image.Resampling.LANCZOS, box=box)
 
 
 def grid(images: Tensor, columns: int | None = None, gap: int = 2, zoom: int = 1) -> Tensor:

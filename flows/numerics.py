@@ -1,13 +1,13 @@
 """Small numerical ground that everything else stands on: sums, precision, noise, moments."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def sum_per_example(x: Tensor) -> Tensor:
@@ -39,6 +39,39 @@ def full_precision(x: Tensor) -> AbstractContextManager:
     return torch.autocast(x.device.type, enabled=False)
 
 
+@contextmanager
+def exact_arithmetic(device: torch.device) -> Iterator[None]:
+    """Compute in the precision that the tensors have: no autocast, and on GPUs no TF32.
+
+    torch lets convolutions run in TF32 on GPUs by default, whose ten bits are not fp32. A code encoded so
+    would not decode elsewhere, so encoding for a certificate, decoding one, and measuring stand inside
+    this block; the settings found are put back.
+    """
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = False
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in eval mode for the block, and each of its parts back into its own mode after.
+
+    Batch statistics make a map of single examples one of the whole batch, without an inverse.
+    """
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
 # Noise --------------------------------------------------------------------------------------------
 #
 # Row i of the noise depends on one seed and on the key of row i, on nothing else: not on the batch it
@@ -58,18 +91,23 @@ def combine_seeds(*parts: int) -> int:
 
 def draw_seed(generator: torch.Generator | None) -> int:
     """Draw the seed of a block of noise from `generator` (from torch's global one where it is None)."""
-    return int(torch.randint(2**62, (), generator=generator))
+    device = "cpu" if generator is None else generator.device
+    return int(torch.randint(2**62, (), generator=generator, device=device))
 
 
 def uniform_rows(seed: int, keys: Sequence[int], shape: Sequence[int], like: Tensor) -> Tensor:
     """Uniform noise in [0, 1), shape (len(keys), *shape), on the device and in the dtype of `like`."""
-    rows = np.stack([_row(seed, key).random(tuple(shape), dtype=np.float32) for key in keys])
+    rows = np.empty((len(keys), *shape), dtype=np.float32)
+    for row, key in zip(rows, keys, strict=True):
+        _row(seed, key).random(out=row, dtype=np.float32)
     return torch.from_numpy(rows).to(like)
 
 
 def normal_rows(seed: int, keys: Sequence[int], shape: Sequence[int], like: Tensor) -> Tensor:
     """Standard normal noise, shape (len(keys), *shape), on the device and in the dtype of `like`."""
-    rows = np.stack([_row(seed, key).standard_normal(tuple(shape), dtype=np.float32) for key in keys])
+    rows = np.empty((len(keys), *shape), dtype=np.float32)
+    for row, key in zip(rows, keys, strict=True):
+        _row(seed, key).standard_normal(out=row, dtype=np.float32)
     return torch.from_numpy(rows).to(like)
 
 

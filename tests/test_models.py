@@ -427,7 +427,7 @@ def test_wrong_images_are_told_apart():
 
 def test_labels_are_asked_for_and_checked():
     model = MODELS["glow, by class"]()
-    with pytest.raises(ValueError, match=r"expected labels 0 … 3, got none"):
+    with pytest.raises(ValueError, match=r"expected labels 0 … 3, int64 \(5,\), got none"):
         model.log_prob(some_images())
     with pytest.raises(ValueError, match=r"got 0 … 4"):
         model.log_prob(some_images(), torch.arange(5))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from flows.bijections.base import Bijection, Chain
 from flows.bijections.coupling import AffineCoupling
+from flows.bijections.linear import Whitening
 from flows.bijections.permutation import Reverse
 from flows.bijections.scaling import ActNorm, DiagonalScaling
 from flows.testing import Case, LawBroken, broken_laws, check_bijection
@@ -145,14 +146,42 @@ class SinglePrecision(Sound):
         return x.to(z.dtype), log_det.to(z.dtype)
 
 
+class DetachedLogDet(Sound):
+    """The right value, cut off from autograd: training would maximise the prior alone."""
+
+    def forward(self, x, context=None):
+        z, log_det = super().forward(x, context)
+        return z, log_det.detach()
+
+
+class Singular(Sound):
+    """A Jacobian of determinant 0, whose logarithm is no number to compare with."""
+
+    def forward(self, x, context=None):
+        return x * torch.tensor([1.0, 1, 1, 1, 0], dtype=x.dtype), x.new_full((len(x),), 7.0)
+
+
+class Dropped(Sound):
+    """Something else in training mode."""
+
+    def forward(self, x, context=None):
+        z, log_det = super().forward(x, context)
+        return nn.functional.dropout(z, 0.5, self.training), log_det
+
+
+class Raises(Sound):
+    def inverse(self, z, context=None):
+        raise AssertionError("no inverse today")
+
+
 PLANTED = {
-    "log_det": [HalvedLogDet, WrongSign],
+    "log_det": [HalvedLogDet, WrongSign, DetachedLogDet, Singular, NoGradInverse],
     "gradients": [NoGradInverse, DeadParameter],
     "shapes": [ScalarLogDet],
     "examples_are_independent": [BatchMixedLogDet],
-    "is_pure": [InPlace, Random],
+    "is_pure": [InPlace, Random, Dropped],
     "constant_log_det": [FalsePromise],
-    "round_trip": [SinglePrecision],
+    "round_trip": [SinglePrecision, Singular, Raises],
 }
 
 
@@ -161,7 +190,24 @@ def test_planted_error_breaks_its_law(law: str, cls: type[Bijection]):
     assert law in broken_laws(Case(cls, (5,)))
 
 
-@pytest.mark.parametrize("build", [lambda: ForgetfulActNorm(4), lambda: UnsavedPermutation(4)])
+class ForgetfulWhitening(Whitening):
+    """The same mistake with statistics in buffers."""
+
+    def __init__(self, size: int):
+        super().__init__(size, epsilon=0.1)
+        self.ready = False
+
+    def forward(self, x, context=None):
+        if self.training and not self.ready:
+            self.set_from(x)
+            self.ready = True
+        return super().forward(x, context)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [lambda: ForgetfulActNorm(4), lambda: UnsavedPermutation(4), lambda: ForgetfulWhitening(4)],
+)
 def test_state_that_is_not_saved_is_seen(build):
     assert "saved_is_loaded" in broken_laws(Case(build, (4,)))
 

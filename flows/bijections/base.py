@@ -32,10 +32,13 @@ class Bijection(nn.Module, ABC):
             an image-shaped tensor; maps that need none ignore it.
 
     Attributes:
-        constant_log_det: the log-determinant does not depend on the input (NICE, permutations).
+        constant_log_det: the log-determinant does not depend on the input (permutations, ActNorm).
+        uses_batch_statistics: the one exception to the rule on mode flags: in training mode the forward
+            direction normalises by the batch and updates running statistics (RealNVP's batch norm).
     """
 
     constant_log_det: ClassVar[bool] = False
+    uses_batch_statistics: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:

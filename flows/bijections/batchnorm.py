@@ -25,6 +25,7 @@ class BatchNorm(Bijection):
         epsilon: ε.
     """
 
+    uses_batch_statistics = True
     mean: Tensor
     variance: Tensor
 

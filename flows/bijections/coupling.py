@@ -30,11 +30,13 @@ class AdditiveCoupling(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         kept, changed = self.partition.split(x)
-        return self.partition.merge(kept, changed + self.shift(kept, context)), zero_log_det(x)
+        shift = same_shape(self.shift(kept, context), changed)
+        return self.partition.merge(kept, changed + shift), zero_log_det(x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         kept, changed = self.partition.split(z)
-        return self.partition.merge(kept, changed - self.shift(kept, context)), zero_log_det(z)
+        shift = same_shape(self.shift(kept, context), changed)
+        return self.partition.merge(kept, changed - shift), zero_log_det(z)
 
     @classmethod
     def examples(cls) -> dict[str, Example]:
@@ -85,6 +87,7 @@ class AffineCoupling(Bijection):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         kept, changed = self.partition.split(x)
         shift, log_scale = self.shift_and_log_scale(kept, context)
+        same_shape(log_scale, changed)
         if self.shift_first:
             changed = (changed + shift) * log_scale.exp()
         else:
@@ -94,6 +97,7 @@ class AffineCoupling(Bijection):
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         kept, changed = self.partition.split(z)
         shift, log_scale = self.shift_and_log_scale(kept, context)
+        same_shape(log_scale, changed)
         if self.shift_first:
             changed = changed * (-log_scale).exp() - shift
         else:
@@ -113,6 +117,21 @@ class AffineCoupling(Bijection):
             "checkerboard": Example(cls(board, _Toy(2, 4), TwoSided(), shift_first=True), (2, 2, 4)),
             "with context": Example(cls(halves, _Toy(3, 4), TwoSided()), (4, 2, 2), context_shape=(1, 2, 2)),
         }
+
+
+def same_shape(output: Tensor, changed: Tensor) -> Tensor:
+    """`output`, unless its shape is not that of `changed`: broadcasting would hide a wrong log-determinant.
+
+    Raises:
+        ValueError: naming both shapes.
+    """
+    if output.shape != changed.shape:
+        raise ValueError(
+            f"a coupling's network gives shift or scale of shape {tuple(output.shape)} for a changed part "
+            f"of shape {tuple(changed.shape)}: expected the same, so twice its channels in all for an affine "
+            "coupling"
+        )
+    return output
 
 
 class _Toy(nn.Module):

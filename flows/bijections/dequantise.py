@@ -26,6 +26,8 @@ class Dequantiser(nn.Module, ABC):
 
     def __init__(self, bins: int = 256):
         super().__init__()
+        if not 2 <= bins <= 256:
+            raise ValueError(f"bins: expected 2 … 256 grey levels of a byte, got {bins}")
         self.bins = bins
 
     @abstractmethod
@@ -36,8 +38,13 @@ class Dequantiser(nn.Module, ABC):
         """
 
     def place(self, images: Tensor, u: Tensor) -> Tensor:
-        """X = (bin + u) / bins for u in [0, 1)."""
-        return (bin_index(images, self.bins).to(u.dtype) + u) / self.bins
+        """x = (bin + u) / bins for u in [0, 1), kept inside the bin.
+
+        In floating point bin + u may round up to the next bin; the largest number below its edge does not.
+        """
+        index = bin_index(images, self.bins).to(u.dtype)
+        edge = (index + 1) / self.bins
+        return torch.minimum((index + u) / self.bins, torch.nextafter(edge, torch.zeros_like(edge)))
 
 
 class UniformDequantiser(Dequantiser):
@@ -67,7 +74,5 @@ class VariationalDequantiser(Dequantiser):
         epsilon = normal_rows(seed, keys, images.shape[1:], like)
         log_normal = sum_per_example(-0.5 * (epsilon.square() + math.log(2 * math.pi)))
         u, log_det = self.flow(epsilon, to_unit(images, self.bins, dtype) - 0.5)
-        # A sigmoid may round to 1, which is the next bin; the largest float below 1 is not.
-        u = u.clamp(max=1 - torch.finfo(dtype).eps)
         log_q = log_normal - log_det + u[0].numel() * math.log(self.bins)
         return self.place(images, u), log_q

@@ -21,7 +21,7 @@ class Scale(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, raw: Tensor) -> Tensor:
-        """Log s."""
+        """log s."""
 
 
 class TwoSided(Scale):

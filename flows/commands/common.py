@@ -1,16 +1,17 @@
 """What the verbs share: loading, data, pictures from the user's disk, results as JSON."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
 import flows
 from flows import images as pixels
 from flows.data.base import ImageData
-from flows.files import write_atomically
+from flows.data.decode import BROKEN, check_depth, reason
+from flows.files import to_json, write_atomically
 from flows.models.base import CheckpointError, LatentModel, LikelihoodModel
 from flows.training.folder import instantiate_data
 
@@ -18,6 +19,11 @@ from flows.training.folder import instantiate_data
 def load(checkpoint: str, device: str | None) -> LatentModel:
     """The model of a checkpoint on `device`; on an accelerator where there is one and none was named."""
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"--device {chosen}: torch cannot use it here ({reason})") from error
     return flows.load(checkpoint, map_location=chosen)
 
 
@@ -54,25 +60,28 @@ def read_pictures(paths: list[Path], image_shape: tuple[int, int, int], resize: 
     Raises:
         ValueError: a file is no picture, or has another size and `resize` was not given.
     """
+    return torch.stack([read_picture(path, image_shape, resize) for path in paths])
+
+
+def read_picture(path: Path, image_shape: tuple[int, int, int], resize: bool) -> Tensor:
+    """One picture file, upright and laid over white, as uint8 (C, H, W); see `read_pictures`."""
     channels, height, width = image_shape
-    pictures = []
-    for path in paths:
-        if not path.is_file():
-            raise ValueError(f"{path} does not exist: expected picture files")
-        try:
-            image = pixels.read_image(path, channels)
-        except OSError as error:
-            raise ValueError(f"{path} cannot be read as a picture ({error})") from error
-        if tuple(image.shape[1:]) != (height, width):
-            if not resize:
-                raise ValueError(
-                    f"{path} has {image.shape[2]}×{image.shape[1]} pixels, the model expects "
-                    f"{width}×{height}; --resize true crops it to a square in the middle and resizes it"
-                )
-            fitted = pixels.fit_square(pixels.to_pillow(image), height)
-            image = pixels.from_pillow(fitted, channels)
-        pictures.append(image)
-    return torch.stack(pictures)
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: expected picture files")
+    try:
+        with Image.open(path) as opened:
+            check_depth(opened)
+            picture = pixels.flatten(ImageOps.exif_transpose(opened), channels)
+    except BROKEN as error:
+        raise ValueError(f"{path} cannot be read as a picture ({reason(error)})") from error
+    if picture.size != (width, height):
+        if not resize:
+            raise ValueError(
+                f"{path} has {picture.width}×{picture.height} pixels, the model expects {width}×{height}; "
+                "--resize true crops it in the middle and resizes it"
+            )
+        picture = pixels.fit(picture, height, width)
+    return pixels.from_pillow(picture, channels)
 
 
 def labels_or_none(model: LatentModel, label: int | None, n: int) -> Tensor | None:
@@ -91,9 +100,9 @@ def labels_or_none(model: LatentModel, label: int | None, n: int) -> Tensor | No
 
 
 def write_json(path: Path | None, result: dict[str, Any]) -> None:
-    """Write the result of a verb, where --json was given."""
+    """Write the result of a verb, where --json was given; what is not finite becomes null."""
     if path is not None:
-        text = json.dumps(result, indent=1) + "\n"
+        text = to_json(result)
         write_atomically(path, lambda target: target.write_text(text))
 
 

@@ -33,8 +33,8 @@ def decode(
     stems = [Path(name).stem for name in contents.names]
     written = []
     for i, image in enumerate(images):
-        # Two pictures of one name, from two folders, must not overwrite each other.
-        stem = stems[i] if stems.count(stems[i]) == 1 else f"{stems[i]}-{i}"
+        # Pictures of one name, from two folders, must not overwrite each other.
+        stem = stems[i] if len(set(stems)) == len(stems) else f"{i:04d}-{stems[i]}"
         written.append(output / f"{stem}.png")
         save_picture(image, written[-1])
     print(f"{len(written)} pictures: {output}")

@@ -35,8 +35,9 @@ def encode(
     names = [path.name for path in images]
     stored = None if labels is None else labels.tolist()
     save_codes(output, CodeFile(inversion.code, names, inversion.certificates, stored), model)
+    levels = "" if model.bins == 256 else f" at {model.bins} grey levels"
     for name, given in zip(names, inversion.certificates, strict=True):
-        verdict = "bit-exact" if given.bit_exact else "NOT bit-exact"
+        verdict = f"bit-exact{levels}" if given.certified else "NOT certified"
         print(f"{name}: {verdict} in {given.precision}, largest error {given.error:.1e}")
     print(f"{len(names)} codes: {output}")
     certificates = [

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from rich.console import Console
 
 from flows import images as pixels
 from flows.commands.common import data_of, load_likelihood, save_picture, write_json
-from flows.data.base import ImageData
+from flows.data.base import ImageData, StreamedData
 from flows.metrics.likelihood import batches, evaluate_likelihood
 from flows.metrics.neighbours import nearest
 from flows.models.base import LikelihoodModel
@@ -20,9 +21,9 @@ def evaluate(
     checkpoint: str,
     data: ImageData | None = None,
     split: Literal["test", "validation", "train"] = "test",
-    images: int | None = None,
-    iwbo: int = 0,
-    neighbours: int = 10,
+    images: PositiveInt | None = None,
+    iwbo: NonNegativeInt = 0,
+    neighbours: NonNegativeInt = 10,
     temperature: float = 0.8,
     output: Path | None = None,
     json: Path | None = None,
@@ -57,7 +58,9 @@ def evaluate(
     if output is not None:
         save_picture(sample_sheet(model), output / "samples.png")
         console.print(f"samples: {output / 'samples.png'}")
-    if neighbours:
+    if neighbours and isinstance(source, StreamedData):
+        console.print("nearest training images: left out, the training images are a stream")
+    elif neighbours:
         result["neighbours"] = _neighbours(model, source, neighbours, temperature, output, console)
     write_json(json, result)
 

@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from flows import images as pixels
 from flows.commands.common import labels_or_none, load, read_pictures, save_picture, write_json
 from flows.inversion.exact import invert
+from flows.numerics import exact_arithmetic
 
 
 def interpolate(
@@ -16,11 +18,11 @@ def interpolate(
     first: Path,
     second: Path,
     output: Path = Path("interpolation.png"),
-    steps: int = 9,
+    steps: PositiveInt = 9,
     path: Literal["line", "sphere"] = "line",
     resize: bool = False,
     label: int | None = None,
-    zoom: int = 2,
+    zoom: PositiveInt = 2,
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
@@ -48,12 +50,12 @@ def interpolate(
     share = torch.linspace(0, 1, steps, dtype=torch.float64, device=model.device)[:, None]
     mix = {"line": line, "sphere": sphere}[path]
     codes = mix(inversion.code[:1].to(model.device), inversion.code[1:].to(model.device), share)
-    with torch.no_grad():
+    with torch.no_grad(), exact_arithmetic(model.device):
         decoded = model.decode(codes, labels=labels_or_none(model, label, steps))
     strip = pixels.to_bytes(decoded, model.bins).cpu()
     strip[0], strip[-1] = inversion.reconstruction[0], inversion.reconstruction[1]
     save_picture(pixels.grid(strip, steps, zoom=zoom), output)
-    exact = all(given.bit_exact for given in inversion.certificates)
+    exact = all(given.certified for given in inversion.certificates)
     print(f"{steps} pictures along the {path}: {output}; ends {'bit-exact' if exact else 'NOT bit-exact'}")
     result = {"checkpoint": checkpoint, "steps": steps, "path": path, "ends_bit_exact": exact}
     write_json(json, result)

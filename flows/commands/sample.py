@@ -3,20 +3,22 @@
 from pathlib import Path
 
 import torch
+from jsonargparse.typing import PositiveInt
 
 from flows import images as pixels
 from flows.commands.common import labels_or_none, load, save_picture, write_json
+from flows.numerics import exact_arithmetic
 
 
 def sample(
     checkpoint: str,
     output: Path = Path("samples.png"),
-    n: int = 64,
+    n: PositiveInt = 64,
     temperature: float = 0.7,
     seed: int = 0,
     label: int | None = None,
-    zoom: int = 2,
-    batch: int = 64,
+    zoom: PositiveInt = 2,
+    batch: PositiveInt = 64,
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
@@ -34,13 +36,11 @@ def sample(
         json: file for the result.
         device: torch device.
     """
-    if n < 1:
-        raise ValueError(f"--n: expected at least 1, got {n}")
     model = load(checkpoint, device)
     generator = torch.Generator().manual_seed(seed)
     codes = model.sample_codes(n, generator=generator, temperature=temperature)
     pictures = []
-    with torch.no_grad():
+    with torch.no_grad(), exact_arithmetic(model.device):
         for part in codes.split(batch):
             labels = labels_or_none(model, label, len(part))
             pictures.append(pixels.to_bytes(model.decode(part, labels=labels), model.bins).cpu())

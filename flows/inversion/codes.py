@@ -67,12 +67,19 @@ def load_codes(path: Path, model: LatentModel, space: str = "z") -> CodeFile:
         raise CheckpointError(
             f"{path} has codes version {version}, this release of flows reads {CODES_VERSION}"
         )
-    found = (metadata["model_type"], metadata["fingerprint"], metadata["space"])
+    try:
+        found = (metadata["model_type"], metadata["fingerprint"], metadata["space"])
+        names, labels = json.loads(metadata["names"]), json.loads(metadata["labels"])
+        certificates = [Certificate(**given) for given in json.loads(metadata["certificates"])]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} was altered: its header lacks something ({error})") from error
     expected = (type(model).__name__, model.fingerprint(), space)
     if found != expected:
         raise CheckpointError(
             f"{path} holds codes of {found[0]} {found[1]}, space {found[2]!r}; "
             f"they mean nothing to {expected[0]} {expected[1]}, space {expected[2]!r}"
         )
-    certificates = [Certificate(**given) for given in json.loads(metadata["certificates"])]
-    return CodeFile(code, json.loads(metadata["names"]), certificates, json.loads(metadata["labels"]))
+    counts = {len(code), len(names), len(certificates), len(code) if labels is None else len(labels)}
+    if len(counts) != 1 or tuple(code.shape[1:]) != model.spaces[space].shape:
+        raise CheckpointError(f"{path} was altered: codes, names, certificates and labels do not match")
+    return CodeFile(code, names, certificates, labels)

@@ -8,6 +8,10 @@ from torch import Tensor
 from flows import images as pixels
 from flows.metrics.roundtrip import PRECISIONS, RoundTrip, in_precision, round_trip
 from flows.models.base import LatentModel
+from flows.numerics import exact_arithmetic
+
+BATCH = 128
+"""Images encoded or decoded at a time."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +22,13 @@ class Certificate:
         bit_exact: decoding returned every byte of the image, as reduced to the model's grey levels.
         error: largest |x − decode(encode(x))| on the [0, 1] scale.
         precision: in which the code was computed and must be decoded, "fp32" or "fp64".
+        certified: bit-exact with an error within `margin`, so that another machine returns it, too.
     """
 
     bit_exact: bool
     error: float
     precision: str
+    certified: bool
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class ExactInversion:
 
 
 def margin(bins: int) -> float:
-    """A quarter of a bin: the largest error that a certificate in fp32 accepts.
+    """A quarter of a bin: the largest error that a certificate accepts.
 
     Half a bin is where a byte changes. The other quarter is for what differs between two machines or two
     batch sizes, whose convolutions add in other orders.
@@ -54,35 +60,35 @@ def invert(model: LatentModel, images: Tensor, labels: Tensor | None = None) -> 
 
     Args:
         model: with an exact inverse.
-        images: bytes.
+        images: bytes; any number, worked through in parts.
         labels: (batch,), for a class-conditional model.
 
     Raises:
         ValueError: the model's guarantee for its space is not "exact", or the images do not fit it.
     """
     if model.guarantee["z"] != "exact":
-        raise ValueError(
-            f"{type(model).__name__} has no exact inverse: its guarantee is {model.guarantee['z']!r}"
-        )
+        kind = model.guarantee["z"]
+        raise ValueError(f"{type(model).__name__} has no exact inverse: its guarantee is {kind!r}")
     pixels.check_bytes(images, model.image_shape)
-    first = round_trip(in_precision(model, "fp32"), images, labels, per_level=False)
-    code, reconstruction = first.code.double(), first.reconstruction.clone()
-    certificates = _certify(first, "fp32")
-    missed = [
-        i for i, given in enumerate(certificates) if not given.bit_exact or given.error > margin(model.bins)
-    ]
-    if missed:
-        some = None if labels is None else labels[missed]
-        second = round_trip(in_precision(model, "fp64"), images[missed], some, per_level=False)
-        code[missed], reconstruction[missed] = second.code, second.reconstruction
-        for i, given in zip(missed, _certify(second, "fp64"), strict=True):
-            certificates[i] = given
-    return ExactInversion(code, reconstruction, certificates)
+    size = model.spaces["z"].shape[0]
+    code = torch.empty(len(images), size, dtype=torch.float64)
+    reconstruction = torch.empty_like(images, device="cpu")
+    certificates: dict[int, Certificate] = {}
+    left = list(range(len(images)))
+    for precision in PRECISIONS:
+        encoder = in_precision(model, precision) if left else model
+        for rows in (left[i : i + BATCH] for i in range(0, len(left), BATCH)):
+            some = None if labels is None else labels[rows]
+            trip = round_trip(encoder, images[rows], some, per_level=False)
+            code[rows], reconstruction[rows] = trip.code.double().cpu(), trip.reconstruction.cpu()
+            certificates |= zip(rows, _certify(trip, precision, margin(model.bins)), strict=True)
+        left = [i for i in left if not certificates[i].certified]
+    return ExactInversion(code, reconstruction, [certificates[i] for i in range(len(images))])
 
 
-def _certify(trip: RoundTrip, precision: str) -> list[Certificate]:
+def _certify(trip: RoundTrip, precision: str, limit: float) -> list[Certificate]:
     pairs = zip(trip.bit_exact.tolist(), trip.error.tolist(), strict=True)
-    return [Certificate(exact, error, precision) for exact, error in pairs]
+    return [Certificate(exact, error, precision, exact and error <= limit) for exact, error in pairs]
 
 
 @torch.no_grad()
@@ -90,10 +96,11 @@ def restore(model: LatentModel, code: Tensor, precisions: list[str], labels: Ten
     """Decode codes (batch, D), each in the precision of its certificate: uint8 (batch, C, H, W)."""
     result = torch.empty(len(code), *model.image_shape, dtype=torch.uint8)
     for precision, dtype in PRECISIONS.items():
-        rows = [i for i, wanted in enumerate(precisions) if wanted == precision]
-        if rows:
+        wanted = [i for i, given in enumerate(precisions) if given == precision]
+        decoder = in_precision(model, precision) if wanted else model
+        for rows in (wanted[i : i + BATCH] for i in range(0, len(wanted), BATCH)):
             some = None if labels is None else labels[rows]
-            decoder = in_precision(model, precision)
-            images = decoder.decode(code[rows].to(dtype).to(model.device), labels=some)
+            with exact_arithmetic(model.device):
+                images = decoder.decode(code[rows].to(dtype).to(model.device), labels=some)
             result[rows] = pixels.to_bytes(images, model.bins).cpu()
     return result

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from flows.data.base import Batch, Split
 from flows.models.base import LatentModel, LikelihoodModel
+from flows.numerics import evaluating, exact_arithmetic
 
 NOISE_SEED = 0
 """Seed of the dequantisation noise in evaluations, so that two of them are the same number."""
@@ -54,7 +55,8 @@ def evaluate_likelihood(
     for part in batches(split, images, batch):
         part = part.to(model.device)
         generator = torch.Generator().manual_seed(NOISE_SEED)
-        likelihood = model(part.images, labels_for(model, part), generator, part.keys.tolist())
+        with evaluating(model), exact_arithmetic(model.device):
+            likelihood = model(part.images, labels_for(model, part), generator, part.keys.tolist())
         check_finite(likelihood.log_prob, part.keys)
         per_image.append(likelihood.log_prob.double())
         for name, value in likelihood.terms.items():
@@ -78,7 +80,7 @@ def evaluate_likelihood(
 
 @torch.no_grad()
 def importance_weighted(model: LikelihoodModel, part: Batch, samples: int) -> Tensor:
-    """Log (1/k Σ p(x_k)/q(x_k)) over k dequantisations (Burda et al. 2016): (batch,), nats.
+    """log (1/k Σ p(x_k)/q(x_k)) over k dequantisations (Burda et al. 2016): (batch,), nats.
 
     At least as tight as the mean of the same k bounds, and exact in the limit.
     """
@@ -86,7 +88,9 @@ def importance_weighted(model: LikelihoodModel, part: Batch, samples: int) -> Te
     draws = []
     for k in range(samples):
         generator = torch.Generator().manual_seed(NOISE_SEED + 1 + k)
-        draws.append(model(part.images, labels, generator, keys).log_prob.double())
+        with evaluating(model), exact_arithmetic(model.device):
+            draws.append(model(part.images, labels, generator, keys).log_prob.double())
+        check_finite(draws[-1], part.keys)
     return torch.logsumexp(torch.stack(draws), 0) - math.log(samples)
 
 

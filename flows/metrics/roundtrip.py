@@ -9,6 +9,7 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.models.base import LatentModel
+from flows.numerics import exact_arithmetic
 
 Precision = dict[str, torch.dtype]
 PRECISIONS: Precision = {"fp32": torch.float32, "fp64": torch.float64}
@@ -22,6 +23,7 @@ class RoundTrip:
         code: (batch, ...), as encoded.
         reconstruction: uint8 (batch, C, H, W).
         error: (batch,), largest |x − decode(encode(x))| on the [0, 1] scale; infinite where not finite.
+        finite: (batch,) bool, neither code nor reconstruction has an infinity or NaN.
         bit_exact: (batch,) bool, every byte is the one that went in.
         level_error: level name to (batch,), largest |encode(decode(z)) − z| over that level's part.
     """
@@ -29,6 +31,7 @@ class RoundTrip:
     code: Tensor
     reconstruction: Tensor
     error: Tensor
+    finite: Tensor
     bit_exact: Tensor
     level_error: dict[str, Tensor]
 
@@ -42,23 +45,27 @@ def round_trip(
     Images are compared as the model sees them, reduced to its number of grey levels.
     """
     x = pixels.to_unit(images, model.bins, model.dtype).to(model.device)
-    code = model.encode(x, labels=labels)
-    back = model.decode(code, labels=labels)
+    with exact_arithmetic(model.device):
+        code = model.encode(x, labels=labels)
+        back = model.decode(code, labels=labels)
     reconstruction = pixels.to_bytes(back, model.bins)
     same = reconstruction == pixels.reduce(images, model.bins).to(model.device)
     levels = {}
     if per_level:
         # Beyond [0, 1] only by the error itself, which clamping cannot hide: `error` is taken before it.
-        again = model.encode(torch.nan_to_num(back, nan=0.5).clamp(0, 1), labels=labels)
+        with exact_arithmetic(model.device):
+            again = model.encode(torch.nan_to_num(back, nan=0.5).clamp(0, 1), labels=labels)
         parts = model.spaces["z"].levels.items()
         levels = {name: _largest(again[:, part] - code[:, part]) for name, part in parts}
     finite = code.flatten(1).isfinite().all(1) & back.flatten(1).isfinite().all(1)
-    return RoundTrip(code, reconstruction, _largest(back - x), same.flatten(1).all(1) & finite, levels)
+    exact = same.flatten(1).all(1) & finite
+    return RoundTrip(code, reconstruction, _largest(back - x), finite, exact, levels)
 
 
 def _largest(difference: Tensor) -> Tensor:
     """Largest magnitude per example, infinite where anything is not finite."""
-    return torch.nan_to_num(difference.abs(), nan=float("inf")).flatten(1).amax(1)
+    infinite = float("inf")
+    return torch.nan_to_num(difference.abs(), nan=infinite, posinf=infinite).flatten(1).amax(1)
 
 
 def in_precision(model: LatentModel, precision: str) -> LatentModel:
@@ -106,7 +113,7 @@ def summarise(group: str, precision: str, trips: Iterable[RoundTrip]) -> RoundTr
         max_error=float(error.max()),
         median_error=float(error.median()),
         bit_exact=float(exact.double().mean()),
-        finite=bool(error.isfinite().all()),
+        finite=all(bool(trip.finite.all()) for trip in trips),
         level_error=levels,
     )
 

@@ -1,6 +1,7 @@
 """What every generative model of the project offers to the tools: spaces, codes, and files."""
 
 import hashlib
+import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -129,16 +130,29 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows", li
         return next(self.parameters()).dtype
 
     def fingerprint(self) -> str:
-        """Sixteen hex digits that identify the function: class, arguments and weights in fp32."""
-        digest = hashlib.sha256(json.dumps(self.arguments(), sort_keys=True).encode())
+        """Sixteen hex digits that identify the function: class, arguments and weights.
+
+        The same for a copy in fp64, which holds the same numbers. Arguments at their defaults are left out,
+        so that an argument added later does not estrange older code files from their model.
+        """
+        digest = hashlib.sha256(json.dumps(self._telling_arguments(), sort_keys=True).encode())
         for name, value in sorted(self.state_dict().items()):
-            value = value.float() if value.is_floating_point() else value
+            value = value.double() if value.is_floating_point() else value
             digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def arguments(self) -> dict[str, Any]:
         """Class name and constructor arguments, as plain JSON values."""
         return {"model_type": type(self).__name__, **cast(dict[str, Any], self._hub_mixin_config or {})}
+
+    def _telling_arguments(self) -> dict[str, Any]:
+        defaults = {
+            name: parameter.default
+            for name, parameter in inspect.signature(type(self)).parameters.items()
+            if parameter.default is not inspect.Parameter.empty
+        }
+        given = self.arguments().items()
+        return {name: value for name, value in given if name not in defaults or value != defaults[name]}
 
     # Files: save_pretrained, from_pretrained and push_to_hub come from the mixin and call these two.
 
@@ -152,6 +166,7 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows", li
             "format_version": FORMAT_VERSION,
             **self.arguments(),
             "description": self.description,
+            "fingerprint": self.fingerprint(),
             "weights_sha256": file_digest(save_directory / WEIGHTS_FILE),
         }
         text = json.dumps(config, indent=2, sort_keys=True) + "\n"
@@ -200,9 +215,18 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows", li
             )
         weights = fetch(WEIGHTS_FILE)
         check_digest(weights, config["weights_sha256"])
-        model = cls(**model_kwargs)
-        model.load_state_dict(load_file(weights, device=map_location), strict=strict)
+        try:
+            model = cls(**model_kwargs)
+            model.load_state_dict(load_file(weights, device=str(map_location)), strict=strict)
+        except (RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).split("\n")[0]
+            raise CheckpointError(f"{model_id}/{CONFIG_FILE} does not fit the weights: {reason}") from error
         model.description = config["description"]
+        if model.fingerprint() != config["fingerprint"]:
+            raise CheckpointError(
+                f"{model_id}/{CONFIG_FILE} was altered: it describes another function than the one saved, "
+                f"{model.fingerprint()} instead of {config['fingerprint']}"
+            )
         return model.to(map_location).eval()
 
 
@@ -242,7 +266,7 @@ class LikelihoodModel(LatentModel):
         generator: torch.Generator | None = None,
         keys: Sequence[int] | None = None,
     ) -> Likelihood:
-        """Log P of uint8 images (batch, C, H, W), bounded below by dequantisation.
+        """log P of uint8 images (batch, C, H, W), bounded below by dequantisation.
 
         Args:
             images: bytes.
@@ -280,7 +304,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} has format version {version}, this release of flows reads {FORMAT_VERSION}"
         )
-    for key in ("model_type", "description", "weights_sha256"):
+    for key in ("model_type", "description", "fingerprint", "weights_sha256"):
         if key not in config:
             raise CheckpointError(f"{path} lacks {key!r}: the file was altered")
     return config

@@ -12,7 +12,7 @@ from flows.bijections.dequantise import Dequantiser
 from flows.data_dependent import initialise
 from flows.models.base import Guarantee, Likelihood, LikelihoodModel, Space, Unit
 from flows.models.priors import Prior
-from flows.numerics import draw_seed
+from flows.numerics import draw_seed, evaluating
 
 
 class Flow(LikelihoodModel):
@@ -67,7 +67,7 @@ class Flow(LikelihoodModel):
         pixels.check_bytes(images, self.image_shape)
         keys = range(len(images)) if keys is None else keys
         x, log_q = self.dequantiser(images, draw_seed(generator), keys, self.dtype)
-        code, log_det = self.bijection(x, self._context(labels))
+        code, log_det = self.bijection(x, self._context(labels, len(x)))
         log_prior = self.prior.log_prob(code)
         terms = {"dequantisation": -log_q, "log_det": log_det}
         for name, part in self.spaces["z"].levels.items():
@@ -92,7 +92,8 @@ class Flow(LikelihoodModel):
     def log_density(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Exact log-density at points x (batch, C, H, W) of [0, 1]^D: (batch,), nats, no dequantisation."""
         pixels.check_unit(x, self.image_shape)
-        code, log_det = self.bijection(x, self._context(labels))
+        with evaluating(self):
+            code, log_det = self.bijection(x, self._context(labels, len(x)))
         return self.prior.log_prob(code).sum(1) + log_det
 
     def initialise(
@@ -110,14 +111,16 @@ class Flow(LikelihoodModel):
     def encode(self, images: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
         self.check_space(space)
         pixels.check_unit(images, self.image_shape)
-        return self.bijection(images.to(self.dtype), self._context(labels))[0]
+        with evaluating(self):
+            return self.bijection(images.to(self.dtype), self._context(labels, len(images)))[0]
 
     def decode(self, code: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
         expected = self.check_space(space).shape
         if tuple(code.shape[1:]) != expected:
             shape = ", ".join(map(str, expected))
             raise ValueError(f"expected codes of shape (batch, {shape}), got {tuple(code.shape)}")
-        return self.bijection.inverse(code.to(self.dtype), self._context(labels))[0]
+        with evaluating(self):
+            return self.bijection.inverse(code.to(self.dtype), self._context(labels, len(code)))[0]
 
     def sample_codes(
         self,
@@ -134,6 +137,9 @@ class Flow(LikelihoodModel):
         found: dict[str, Unit] = {}
         handles = []
         for name, module in self.bijection.named_modules(prefix="bijection"):
+            # Not the maps themselves: they answer with a pair, and only when called forwards.
+            if isinstance(module, Bijection):
+                continue
             if isinstance(module, Tap) or not list(module.children()):
 
                 def record(_: nn.Module, __: object, output: Tensor, name: str = name) -> None:
@@ -152,12 +158,17 @@ class Flow(LikelihoodModel):
                 handle.remove()
         return found
 
-    def _context(self, labels: Tensor | None) -> Tensor | None:
+    def _context(self, labels: Tensor | None, batch: int) -> Tensor | None:
         if not self.num_classes:
             return None
-        if labels is None or not (0 <= int(labels.min()) and int(labels.max()) < self.num_classes):
-            got = "none" if labels is None else f"{int(labels.min())} … {int(labels.max())}"
-            raise ValueError(
-                f"this flow is conditional: expected labels 0 … {self.num_classes - 1}, got {got}"
-            )
+        expected = f"this flow is conditional: expected labels 0 … {self.num_classes - 1}, int64 ({batch},)"
+        if labels is None:
+            raise ValueError(f"{expected}, got none")
+        if labels.dtype != torch.int64 or tuple(labels.shape) != (batch,):
+            raise ValueError(f"{expected}, got {labels.dtype} of shape {tuple(labels.shape)}")
+        # On an accelerator, looking at a value waits for it, and a table look-up checks by itself.
+        if labels.device.type == "cpu" and len(labels):
+            low, high = int(labels.min()), int(labels.max())
+            if low < 0 or high >= self.num_classes:
+                raise ValueError(f"{expected}, got {low} … {high}")
         return labels

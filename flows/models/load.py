@@ -32,7 +32,9 @@ def load_model(path_or_repo: str | Path, map_location: str = "cpu") -> LatentMod
             f"{path_or_repo} holds a {config['model_type']!r}, which this release of flows does not know; "
             f"it knows {known}"
         )
-    return types[config["model_type"]].from_pretrained(path_or_repo, map_location=map_location)
+    local = Path(path_or_repo).expanduser()
+    source = local if local.exists() else path_or_repo
+    return types[config["model_type"]].from_pretrained(source, map_location=str(map_location))
 
 
 def _config_file(path_or_repo: str | Path) -> Path:

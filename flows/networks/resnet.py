@@ -20,6 +20,7 @@ class ShiftedBatchNorm2d(nn.Module):
         epsilon: added to the variance.
     """
 
+    uses_batch_statistics = True
     mean: Tensor
     variance: Tensor
 
@@ -115,7 +116,8 @@ class RealNVPNetwork(nn.Module):
     ):
         super().__init__()
         self.input_bound = input_bound
-        self.register_buffer("mask", mask, persistent=False)
+        # Its own copy: a buffer under two names is refused by safetensors.
+        self.register_buffer("mask", None if mask is None else mask.clone())
         self.input_norm = ShiftedBatchNorm2d(inputs)
         self.stem = WeightNormConv2d(2 * inputs + (mask is not None), width, 3, bias=True)
         self.stem_skip = WeightNormConv2d(width, width, 1, gain=True, bias=True)

@@ -1,6 +1,5 @@
 """What stands at the end of a run: test bits/dim, the certificate, pictures, and a model card."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from flows import __version__
 from flows import images as pixels
 from flows.data.base import ImageData
 from flows.data.foreign import foreign_images
-from flows.files import write_atomically
+from flows.files import to_json, write_atomically
 from flows.metrics.likelihood import LikelihoodReport, evaluate_likelihood, labels_for
 from flows.metrics.roundtrip import RoundTripRow, round_trip_table
 from flows.models.base import CARD_FILE, LikelihoodModel
@@ -78,8 +77,7 @@ def write_report(folder: Path, data: ImageData, images: int | None = None) -> di
         "likelihood": asdict(likelihood),
         "roundtrip": [asdict(row) for row in rows],
     }
-    text = json.dumps(report, indent=1) + "\n"
-    write_atomically(folder / REPORT_FILE, lambda path: path.write_text(text))
+    write_atomically(folder / REPORT_FILE, lambda path: path.write_text(to_json(report)))
     draw_curves(metrics, model.bins, folder / "curves.png")
     suite = {name: pictures for name, (pictures, _) in groups.items()}
     draw_round_trip(model, suite, folder / "roundtrip.png")
@@ -104,7 +102,7 @@ def print_report(
     )
     console.print(" + ".join(f"{name} {value:.4f}" for name, value in likelihood.terms.items()))
     console.print(round_trip_summary(rows))
-    console.print(certificate(rows))
+    console.print(verdict(rows))
     console.print(f"written to {folder}: report.json, samples.png, curves.png, roundtrip.png, README.md")
 
 
@@ -143,14 +141,14 @@ def round_trip_lines(rows: list[RoundTripRow]) -> list[list[str]]:
     return lines
 
 
-def certificate(rows: list[RoundTripRow]) -> str:
+def verdict(rows: list[RoundTripRow]) -> str:
     """One sentence: how many images came back bit for bit in fp32, and where they did not."""
     single = [row for row in rows if row.precision == "fp32"]
     total = sum(row.images for row in single)
     exact = sum(round(row.bit_exact * row.images) for row in single)
     missed = [row.group for row in single if row.bit_exact < 1]
     where = f"; not all of: {', '.join(missed)}" if missed else ""
-    return f"certificate: {exact:,} of {total:,} images came back bit for bit in fp32{where}"
+    return f"{exact:,} of {total:,} images came back bit for bit in fp32{where}"
 
 
 def model_card(
@@ -196,7 +194,7 @@ def model_card(
         "",
         "## Round trip",
         "",
-        f"{certificate(rows).capitalize()}.",
+        f"{verdict(rows).capitalize()}.",
         "",
         "![round trip](roundtrip.png)",
         "",
