@@ -10,13 +10,12 @@ from dataclasses import asdict
 
 import torch
 import yaml
+from jsonargparse import Namespace
 
-from flows.config import fail, parse_experiment
-from flows.data.base import DataMissing
-from flows.models.base import CheckpointError
+from flows.config import USER_ERRORS, Parser, fail, parse_experiment
 from flows.training.checkpoint import find_state
 from flows.training.folder import prepare_folder
-from flows.training.loop import NonFinite, fit, make_accelerator
+from flows.training.loop import fit, make_accelerator
 from flows.training.objectives.likelihood import likelihood
 from flows.training.report import write_report
 
@@ -26,28 +25,30 @@ def main() -> None:
     parser, settings = parse_experiment()
     torch.manual_seed(settings.training.seed)
     try:
-        experiment = parser.instantiate(settings)
-        accelerator = make_accelerator()
-        folder, resolved = experiment.folder, parser.dump(settings)
-        state = find_state(folder, experiment.resume)
-        if accelerator.is_main_process:
-            prepare_folder(folder, resolved, experiment.resume, experiment.overwrite)
-        accelerator.wait_for_everyone()
-        experiment.model.description = {
-            **asdict(experiment.data.description()),
-            "source": yaml.safe_load(resolved)["data"],
-        }
-        outcome = fit(
-            experiment.model, experiment.data, experiment.training, folder, likelihood, accelerator, state
-        )
-    except (ValueError, DataMissing, CheckpointError, NonFinite) as error:
+        run(parser, settings)
+    except USER_ERRORS as error:
         fail(str(error))
-    if not accelerator.is_main_process:
-        return
-    if outcome.interrupted:
+
+
+def run(parser: Parser, settings: Namespace) -> None:
+    """Train and report, or go on with a run."""
+    experiment = parser.instantiate(settings)
+    accelerator = make_accelerator()
+    folder, data, model = experiment.folder, experiment.data, experiment.model
+    resolved = yaml.safe_load(parser.dump(settings))
+    # Opened now, so that a test split that is missing is missed before hours of training; not looked at.
+    data.split("test")
+    model.description = {**asdict(data.description()), "source": resolved["data"]}
+    state = find_state(folder, experiment.resume)
+    if accelerator.is_main_process:
+        prepare_folder(folder, resolved, experiment.resume, state, experiment.overwrite)
+    accelerator.wait_for_everyone()
+    outcome = fit(model, data, experiment.training, folder, likelihood, accelerator, state)
+    if accelerator.is_main_process and outcome.interrupted:
         print(f"stopped by {outcome.interrupted}, saved {outcome.state}; --resume latest continues")
-        return
-    write_report(folder, experiment.data)
+    elif accelerator.is_main_process:
+        write_report(folder, data, device=str(accelerator.device))
+    accelerator.end_training()
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ class Parser(ArgumentParser):
 
 
 USER_ERRORS = (ValueError, OSError, FloatingPointError)
-"""What a mistake in data, files or settings ends in: DataMissing, CheckpointError and NonFinite among them."""
+"""What a mistake in data, files or settings ends in; DataMissing, CheckpointError, NonFinite are such."""
 
 
 def fail(message: str) -> NoReturn:
@@ -113,7 +113,9 @@ def experiment_parser() -> Parser:
         default_env=False,
     )
     parser.add_argument("--config", action=ActionConfigFile, help="a YAML file; may be given several times")
-    parser.add_argument("--folder", type=Path, help="of the run: exported model, logs, training states")
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="of the run: exported model, logs, training states"
+    )
     parser.add_argument(
         "--resume", type=str, default=None, help="`latest`, or the path of a training state of this run"
     )

@@ -126,7 +126,7 @@ def test_encode_then_decode_returns_the_files_byte_for_byte(checkpoint, pictures
     for path in pictures:
         original, back = Image.open(path), Image.open(tmp_path / "back" / path.name)
         assert original.tobytes() == back.tobytes()
-    assert "bit-exact in fp32" in capsys.readouterr().out
+    assert "bit-exact at 17 grey levels in fp32" in capsys.readouterr().out
 
 
 def test_codes_of_another_model_are_refused_with_both_names(checkpoint, pictures, tmp_path, capsys):
@@ -259,6 +259,68 @@ def test_a_checkpoint_that_names_foreign_code_is_refused(checkpoint, tmp_path, c
     model.description["source"] = {"class_path": "os.system", "init_args": {"command": "true"}}
     model.save_pretrained(tmp_path / "bad")
     assert "is not one of flows.data" in refused(capsys, "evaluate", tmp_path / "bad")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"class_path": "flows.data.shards.Shards", "init_args": {"test": "pipe:touch pwned"}},
+        {"class_path": "flows.data.folder.open_file", "init_args": {}},
+        {"class_path": "flows.data.digits.Digits", "init_args": {"unknown": 1}},
+        {},
+    ],
+)
+def test_a_stored_data_set_is_a_data_set_and_no_command(checkpoint, tmp_path, capsys, source, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = flows.load(checkpoint)
+    model.description["source"] = source
+    model.save_pretrained(tmp_path / "bad")
+    assert "data set" in refused(capsys, "evaluate", tmp_path / "bad")
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_an_altered_config_is_refused(checkpoint, tmp_path, capsys):
+    model = flows.load(checkpoint)
+    for key, value in {"scale": "sigmoid", "bins": 32, "depth": 3}.items():
+        model.save_pretrained(tmp_path / key)
+        path = tmp_path / key / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+        assert "config.json" in refused(capsys, "sample", tmp_path / key)
+
+
+def test_a_likelihood_that_is_not_finite_is_one_line(checkpoint, tmp_path, capsys):
+    model = flows.load(checkpoint)
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    model.save_pretrained(tmp_path / "nan")
+    assert "the likelihood of image 0 is nan" in refused(capsys, "evaluate", tmp_path / "nan")
+    assert "--device nowhere: torch cannot use it" in refused(
+        capsys, "sample", checkpoint, "--device", "nowhere"
+    )
+
+
+def test_class_conditional_verbs(tmp_path, pictures):
+    """Labels go with their images through every verb."""
+    torch.manual_seed(0)
+    data = Digits()
+    model = Glow(data.image_shape, data.bins, levels=2, depth=1, width=8, num_classes=10)
+    train = data.split("train").first(128)
+    model.initialise(train.images, train.labels)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model.description = {"source": {"class_path": "flows.data.digits.Digits", "init_args": {}}}
+    folder = tmp_path / "model"
+    model.save_pretrained(folder)
+    run("evaluate", folder, "--json", tmp_path / "e.json", "--neighbours", 3)
+    run("roundtrip", folder, "--json", tmp_path / "r.json")
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["certified"] == result["images"]
+    run("encode", folder, *pictures, "--label", 3, "--output", tmp_path / "c.safetensors")
+    run("decode", folder, tmp_path / "c.safetensors", "--output", tmp_path / "back")
+    for path in pictures:
+        assert Image.open(path).tobytes() == Image.open(tmp_path / "back" / path.name).tobytes()
+    run("sample", folder, "--label", 3, "--n", 2, "--output", tmp_path / "s.png")
 
 
 def test_python_m_flows_is_the_command():

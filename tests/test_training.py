@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +21,10 @@ from flows.data.digits import Digits
 from flows.images import to_unit
 from flows.training.augment import augment
 from flows.training.batches import ShuffledBatches, make_loader
-from flows.training.checkpoint import states
+from flows.training.checkpoint import save_state, states
 from flows.training.ema import WeightAverage
+from flows.training.folder import prepare_folder
+from flows.training.loop import make_accelerator
 from flows.training.optimiser import learning_rate
 from flows.training.settings import Training
 
@@ -63,7 +66,7 @@ def wait_for(condition, process: subprocess.Popen, seconds: float = 90) -> None:
 # Resume -----------------------------------------------------------------------------------------------
 
 LONG = [
-    "--training.images=3200", "--training.batch=16", "--training.log_every=16",
+    "--training.images=3200", "--training.batch=16", "--training.log_every=48",
     "--training.save_every=320", "--training.validate_every=1600", "--training.augment=[shift]",
     "--training.accumulate=2",
 ]  # fmt: skip
@@ -86,7 +89,7 @@ def test_an_interrupted_run_continues_bit_for_bit(whole, tmp_path, how):
         command(folder, *LONG), cwd=ROOT, env=ENVIRONMENT,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    wait_for(lambda: states(folder) and len(losses(folder)) > 25, process)
+    wait_for(lambda: states(folder) and len(losses(folder)) > 9, process)
     process.send_signal(how)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == (-9 if how == signal.SIGKILL else 0), errors
@@ -111,17 +114,57 @@ def test_a_state_with_other_settings_is_refused(whole):
 
 
 @pytest.mark.slow
-def test_a_tampered_state_is_refused_by_name(whole):
-    victim = states(whole)[-1] / "optimizer.bin"
+def test_a_tampered_state_is_refused_by_name(whole, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(whole, folder)
+    victim = states(folder)[-1] / "optimizer.bin"
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 1
     victim.write_bytes(content)
-    done = train(whole, *LONG, "--resume", "latest")
+    done = train(folder, *LONG, "--resume", "latest")
     assert done.returncode == 2
     assert re.search(r"optimizer\.bin was altered or cut off", done.stderr)
     assert len(done.stderr.strip().splitlines()) == 1
-    (states(whole)[-1] / "manifest.json").unlink()
-    assert "manifest.json is missing" in train(whole, *LONG, "--resume", "latest").stderr
+    (states(folder)[-1] / "manifest.json").unlink()
+    assert "manifest.json is missing" in train(folder, *LONG, "--resume", "latest").stderr
+
+
+def test_a_shipped_model_is_not_trained_over(tmp_path):
+    """Without a training state, --resume latest starts from the beginning, but not over a finished run."""
+    (tmp_path / "report.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_text("weights")
+    with pytest.raises(ValueError, match="holds a run already"):
+        prepare_folder(tmp_path, {}, "latest", None, overwrite=False)
+    assert (tmp_path / "model.safetensors").read_text() == "weights"
+
+
+def test_receipt_does_not_resume_or_wipe(tmp_path):
+    prepare_folder(tmp_path, {"model": 1, "resume": "latest", "overwrite": True}, "latest", None, False)
+    assert (tmp_path / "config.yaml").read_text() == "model: 1\n"
+
+
+def test_saving_keeps_the_newest_and_gives_up_an_abandoned_course(tmp_path):
+    accelerator = make_accelerator()
+    for images in (100, 200, 300):
+        save_state(accelerator, tmp_path, images, keep=2)
+    assert [int(state.name[-3:]) for state in states(tmp_path)] == [200, 300]
+    assert save_state(accelerator, tmp_path, 250, keep=2).is_dir()
+    assert [int(state.name[-3:]) for state in states(tmp_path)] == [200, 250]
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_whole_group_saves_with_loader_workers(tmp_path):
+    """Launchers signal the process group; the loader's workers must outlive it."""
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        command(folder, *LONG, "--training.workers=1"), cwd=ROOT, env=ENVIRONMENT,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    wait_for(lambda: (folder / "metrics.jsonl").is_file() and len(losses(folder)) > 3, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0 and "stopped by SIGTERM, saved" in output, errors
+    assert states(folder)
 
 
 @pytest.mark.slow

@@ -58,8 +58,8 @@ def roundtrip(
     console.print(verdict(rows))
     escalated, certified, total = _certify(model, groups, rows)
     console.print(
-        f"with a certificate (error within {margin(model.bins):.0e}; {escalated} of them encoded again in fp64): "
-        f"{certified:,} of {total:,}"
+        f"with a certificate (error within {margin(model.bins):.0e}; {escalated} of them encoded again in "
+        f"fp64): {certified:,} of {total:,}"
     )
     if picture is not None:
         draw_round_trip(model, {name: pictures for name, (pictures, _) in groups.items()}, picture)

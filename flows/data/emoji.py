@@ -112,7 +112,7 @@ def characters_by_name() -> list[tuple[str, str]]:
         from emoji import EMOJI_DATA, STATUS
     except ImportError as error:
         raise DataMissing(
-            f'the names of the emoji are missing ({error}); `pip install "flows[data]"` brings them'
+            f'the names of the emoji are missing ({error}); `pip install -e ".[data]"` brings them'
         ) from error
     full = STATUS["fully_qualified"]
     pairs = [(c, e["en"]) for c, e in EMOJI_DATA.items() if e["status"] == full]

@@ -188,6 +188,11 @@ class Layout:
         self.shares = (validation, test)
         self.top = shared_folders(names)
         found = {SPLIT_FOLDERS[part] for n in names if (part := self._parts(n)[0]) in SPLIT_FOLDERS}
+        if {"train", "validation"} <= found and "test" not in found:
+            raise ValueError(
+                "there are folders for training and validation and none for the test: add test/, or point "
+                "path at the training folder, which is then split"
+            )
         self.own_folders = found if {"train", "test"} <= found else set()
         first = {parts[0] for name in names if len(parts := self._below_split(name)) > 1}
         self.class_names = tuple(sorted(first)) if len(first) > 1 else ()

@@ -115,7 +115,7 @@ class HubData(ImageData):
             found = load_dataset(self.repo, self.subset)
         except ImportError as error:
             raise DataMissing(
-                f'hub data sets need `datasets` ({error}); `pip install "flows[data]"` brings it'
+                f'hub data sets need `datasets` ({error}); `pip install -e ".[data]"` brings it'
             ) from error
         except (OSError, RuntimeError) as error:
             raise DataMissing(f"data.repo: {self.repo} is not to be had: {error}") from error

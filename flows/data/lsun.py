@@ -95,7 +95,7 @@ def _opened(file: Path, process: int) -> "lmdb.Environment":
     try:
         import lmdb
     except ImportError as error:
-        raise DataMissing(f'LSUN needs lmdb ({error}); `pip install "flows[data]"`') from error
+        raise DataMissing(f'LSUN needs lmdb ({error}); `pip install -e ".[data]"`') from error
     try:
         return lmdb.open(str(file), readonly=True, lock=False, readahead=False, create=False)
     except lmdb.Error as error:

@@ -73,7 +73,7 @@ def read(name: str) -> Image.Image:
         found = skimage.data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(skimage.data, name)()
     except ImportError as error:
         raise DataMissing(
-            f'the photographs need scikit-image ({error}); `pip install "flows[data]"` brings it'
+            f'the photographs need scikit-image ({error}); `pip install -e ".[data]"` brings it'
         ) from error
     return Image.fromarray(found)
 

@@ -208,7 +208,7 @@ def read_shard(url: str) -> Iterator[Sample]:
 
 def missing(error: ImportError) -> DataMissing:
     """The error for a machine without webdataset."""
-    return DataMissing(f'tar shards need `webdataset` ({error}); `pip install "flows[data]"` brings it')
+    return DataMissing(f'tar shards need `webdataset` ({error}); `pip install -e ".[data]"` brings it')
 
 
 def decode(sample: Sample, size: int, channels: int) -> tuple[Tensor, int]:

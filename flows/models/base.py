@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -156,6 +157,20 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows", li
 
     # Files: save_pretrained, from_pretrained and push_to_hub come from the mixin and call these two.
 
+    def save_pretrained(self, save_directory: str | Path, **hub: Any) -> str | None:
+        """Write weights, config and card to a folder; see the mixin for `push_to_hub` and its options.
+
+        The mixin removes `config.json` first; here the folder holds the former model until the new files
+        are whole, and they are renamed one after the other.
+        """
+        target = Path(save_directory)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=_existing(target)) as name:
+            result = super().save_pretrained(name, **hub)
+            for file in (CARD_FILE, WEIGHTS_FILE, CONFIG_FILE):
+                if file != CARD_FILE or not (target / file).exists():
+                    (Path(name) / file).replace(target / file)
+        return result
+
     def _save_pretrained(self, save_directory: Path) -> None:
         state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         metadata = {"format": "pt", "model_type": type(self).__name__}
@@ -285,6 +300,12 @@ class LikelihoodModel(LatentModel):
         keys: Sequence[int] | None = None,
     ) -> None:
         """Set data-dependent layers from a batch of uint8 images; those that are set stay."""
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, made where it was not."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def read_config(path: Path) -> dict[str, Any]:

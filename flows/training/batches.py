@@ -1,5 +1,6 @@
 """The order of training images, as a function of the seed and of how many were shown."""
 
+import signal
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -113,6 +114,12 @@ def micro_batch_size(batch: int, world: int, accumulate: int) -> int:
     return batch // (world * accumulate)
 
 
+def _ignore_signals(_: int) -> None:
+    """Let the main process decide when to stop: launchers signal the whole group, workers included."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def make_loader(split: Split, sampler: ShuffledBatches, workers: int) -> DataLoader[Batch]:
     """A loader of micro-batches.
 
@@ -127,4 +134,5 @@ def make_loader(split: Split, sampler: ShuffledBatches, workers: int) -> DataLoa
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(0),
         persistent_workers=workers > 0,
+        worker_init_fn=_ignore_signals,
     )

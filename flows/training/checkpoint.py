@@ -60,7 +60,9 @@ def save_state(accelerator: Accelerator, folder: Path, images: int, keep: int) -
         write_atomically(temporary / MANIFEST, lambda path: path.write_text(manifest))
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
-        for old in states(folder)[:-keep]:
+        # A state beyond this one is of a course that was given up when an older one was resumed.
+        later = [state for state in states(folder) if state.name > final.name]
+        for old in [*later, *states(folder)[: -keep - len(later)]]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
     return final

@@ -20,9 +20,11 @@ class WeightAverage(AveragedModel):
 
     def __init__(self, model: nn.Module, decay: float):
         def average(averaged: Tensors, current: Tensors, updates: Tensor | int) -> None:
-            n = float(updates)
-            d = min(decay, (1 + n) / (10 + n))
-            torch._foreach_lerp_(averaged, current, 1 - d)
+            # On the device of the counter: reading its value would wait for an accelerator in every step.
+            n = torch.as_tensor(updates, dtype=torch.float64)
+            d = torch.clamp((1 + n) / (10 + n), max=decay)
+            for mean, value in zip(averaged, current, strict=True):
+                mean.lerp_(value, (1 - d).to(mean.dtype))
 
         super().__init__(model, multi_avg_fn=average)
         self.requires_grad_(False)

@@ -8,50 +8,60 @@ from typing import Any
 
 import yaml
 
-from flows.data.base import ImageData
+from flows.data.base import ImageData, StreamedData
 from flows.files import write_atomically
-from flows.training.checkpoint import states
+from flows.models.base import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
+from flows.training.checkpoint import PREFIX, states
 from flows.training.log import METRICS_FILE
 
 RUN_CONFIG = "config.yaml"
 
 MAY_CHANGE = {
-    "training.workers", "training.log_every", "training.validate_every", "training.validation_images",
-    "training.save_every", "training.keep_states", "training.accumulate",
-    "data.init_args.root", "data.init_args.download",
+    "training.workers", "training.log_every", "training.save_every", "training.keep_states",
+    "data.init_args.root", "data.init_args.path", "data.init_args.download",
 }  # fmt: skip
 """Settings that a resumed run may have different: they do not change what it computes."""
 
 
-def prepare_folder(folder: Path, resolved: str, resume: str | None, overwrite: bool) -> None:
+def prepare_folder(
+    folder: Path, resolved: dict[str, Any], resume: str | None, state: Path | None, overwrite: bool
+) -> None:
     """Make the folder of a run and write its resolved config, the run's receipt.
 
     Args:
         folder: of the run.
-        resolved: the config in YAML, every setting spelt out.
+        resolved: the config, every setting spelt out.
         resume: the --resume of the command line.
+        state: the training state it means, None where there is none yet.
         overwrite: empty a folder that holds a run already.
 
     Raises:
         ValueError: the folder holds a run and neither resume nor overwrite was given, or the run that is to
             be resumed was started with other settings; the message names them.
     """
-    receipt = folder / RUN_CONFIG
-    if resume is not None and receipt.is_file():
-        check_same(yaml.safe_load(receipt.read_text()), yaml.safe_load(resolved), folder)
-    elif holds_run(folder) and resume is None:
+    if state is not None:
+        receipt = state.parent / RUN_CONFIG
+        if receipt.is_file():
+            check_same(yaml.safe_load(receipt.read_text()), resolved, state.parent)
+    elif holds_run(folder) and (resume is None or (folder / "report.json").is_file()):
+        # Without a state, `--resume latest` starts from the beginning, but not over a finished run.
         if not overwrite:
             raise ValueError(
-                f"{folder} holds a run already: --resume latest continues it, --folder names another folder, "
-                "--overwrite true starts anew"
+                f"{folder} holds a run already: --resume latest continues one that has a training state, "
+                "--folder names another folder, --overwrite true starts anew"
             )
         clear(folder)
-    write_atomically(receipt, lambda path: path.write_text(resolved))
+    for partial in folder.glob(f".{PREFIX}*"):
+        shutil.rmtree(partial)
+    # How this session was started is no setting of the run: a run of the receipt must not resume or wipe.
+    kept = {key: value for key, value in resolved.items() if key not in ("resume", "overwrite")}
+    text = yaml.safe_dump(kept, sort_keys=False)
+    write_atomically(folder / RUN_CONFIG, lambda path: path.write_text(text))
 
 
 def holds_run(folder: Path) -> bool:
     """Whether a run or an exported model stands there."""
-    return any((folder / name).exists() for name in (RUN_CONFIG, METRICS_FILE, "model.safetensors"))
+    return any((folder / name).exists() for name in (RUN_CONFIG, METRICS_FILE, WEIGHTS_FILE))
 
 
 def clear(folder: Path) -> None:
@@ -60,8 +70,9 @@ def clear(folder: Path) -> None:
         shutil.rmtree(state)
     for name in ("logs", "samples"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    names = (METRICS_FILE, RUN_CONFIG, "config.json", "model.safetensors", "README.md", "report.json")
-    for name in names:
+    exported = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, "report.json")
+    pictures = ("samples.png", "curves.png", "roundtrip.png")
+    for name in (METRICS_FILE, RUN_CONFIG, *exported, *pictures):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -95,19 +106,24 @@ def instantiate_data(source: dict[str, Any]) -> ImageData:
     """The data set of a stored config: a class of flows.data and its arguments, nothing else.
 
     Raises:
-        ValueError: the class is not one of flows.data. A config may come from a stranger, and importing
-            whatever it names would be running their code.
+        ValueError: the class is not a data set of flows.data. A config may come from a stranger, and
+            importing whatever it names would be running their code.
     """
-    module, _, name = source["class_path"].rpartition(".")
+    path = str(source.get("class_path"))
+    module, _, name = path.rpartition(".")
     if not module.startswith("flows.data."):
-        raise ValueError(f"data set {source['class_path']!r} is not one of flows.data: name one with --data")
+        raise ValueError(f"data set {path!r} is not one of flows.data: name one with --data")
     try:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"this release of flows has no data set {source['class_path']!r}") from error
+        raise ValueError(f"this release of flows has no data set {path!r}") from error
+    if not (inspect.isclass(cls) and issubclass(cls, ImageData)) or issubclass(cls, StreamedData):
+        # A stream is named by addresses, and a shard's may be a command to run.
+        raise ValueError(f"data set {path!r} is not taken from a checkpoint: name one with --data")
+    given = source.get("init_args") or {}
     hints = inspect.signature(cls).parameters
-    arguments = {
-        key: Path(value) if hints[key].annotation is Path and value is not None else value
-        for key, value in source.get("init_args", {}).items()
-    }
-    return cls(**arguments)
+    unknown = set(given) - set(hints)
+    if unknown:
+        raise ValueError(f"data set {path!r} has no argument {', '.join(sorted(unknown))}")
+    paths = {key for key, hint in hints.items() if hint.annotation is Path}
+    return cls(**{k: Path(v) if k in paths and v is not None else v for k, v in given.items()})

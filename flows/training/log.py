@@ -35,7 +35,7 @@ class RunLog:
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_atomically(self.path, lambda path: path.write_text(text))
         self.file = open(self.path, "a")
-        self.writer = SummaryWriter(str(folder / "logs"), purge_step=start or None)
+        self.writer = SummaryWriter(str(folder / "logs"), purge_step=start + 1 if start else None)
         self.bar = tqdm(
             total=total, initial=start, unit="img", unit_scale=True, smoothing=0.05, mininterval=1.0
         )

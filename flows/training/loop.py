@@ -3,12 +3,14 @@
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from flows.data.base import Batch, ImageData, Split
@@ -52,7 +54,10 @@ def make_accelerator() -> Accelerator:
     """One process, or all ranks that torchrun or `accelerate launch` started."""
     # Not by Accelerate's mixed_precision, which patches the model's forward: validation, which is fp32,
     # would run in bf16 as well. bf16 needs no loss scaling, so that `_step` can do it alone.
-    return Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available())
+    # Validation runs on the main process while the others wait, longer than the default ten minutes.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
+    on_cpu = not torch.cuda.is_available()
+    return Accelerator(mixed_precision="no", cpu=on_cpu, kwargs_handlers=[patience])
 
 
 def fit(
@@ -91,7 +96,8 @@ def fit(
     wrapped = accelerator.prepare(model)
     phases = objective(wrapped)
     optimisers = [accelerator.prepare(make_optimiser(phase.params, training)) for phase in phases]
-    accelerator.register_for_checkpointing(progress)
+    meter = _Meter()
+    accelerator.register_for_checkpointing(progress, meter)
     if average is not None:
         accelerator.register_for_checkpointing(average)
     if resume is not None:
@@ -102,7 +108,6 @@ def fit(
     stream = training_batches(data, training, progress.steps, rank, world)
     log = RunLog(folder, training.images, progress.images, accelerator.is_main_process)
     log.say(_summary(model, training, accelerator, resume))
-    meter = _Meter()
     session = time.monotonic() - progress.seconds
     stopped = None
 
@@ -111,7 +116,7 @@ def fit(
         before = progress.images - training.batch
         return progress.images // interval > before // interval or progress.images >= training.images
 
-    with Interrupt() as interrupt:
+    with Interrupt() as interrupt, closing(log):
         while progress.images < training.images:
             # One step of every phase whose turn it is.
             rate = learning_rate(training, progress.images)
@@ -129,8 +134,10 @@ def fit(
             progress.seconds = time.monotonic() - session
 
             # Check and log. On an accelerator, looking at a value waits for it: only when due.
+            if due(training.log_every) or world == 1:
+                stopped = "a signal" if interrupt.anywhere(accelerator) else None
             intervals = (training.log_every, training.validate_every, training.save_every)
-            if accelerator.device.type == "cpu" or any(map(due, intervals)):
+            if accelerator.device.type == "cpu" or any(map(due, intervals)) or stopped:
                 meter.check()
             if due(training.log_every):
                 shown = meter.means(accelerator)
@@ -149,13 +156,10 @@ def fit(
                 model.train()
 
             # Stop, or save what a later session needs.
-            if due(training.log_every) or world == 1:
-                stopped = "a signal" if interrupt.anywhere(accelerator) else None
             if due(training.save_every) or stopped:
                 state = save_state(accelerator, folder, progress.images, training.keep_states)
             if stopped:
                 break
-    log.close()
     if stopped and progress.images < training.images:
         return Outcome(progress, interrupt.received or stopped, state)
     return Outcome(progress, None, None)
@@ -203,7 +207,8 @@ def _step(
                 loss, logs = phase.loss(batch._replace(images=pictures), generator)
             accelerator.backward(loss / len(micro_batches))
         for name, value in {"loss": loss, **logs}.items():
-            sums[name] = sums.get(name, 0.0) + value.detach() / len(micro_batches)
+            part = value.detach() / len(micro_batches)
+            sums[name] = sums[name] + part if name in sums else part
     limit = math.inf if training.clip is None else training.clip
     norm = accelerator.clip_grad_norm_(list(phase.params), limit)
     optimiser.step()
@@ -222,7 +227,8 @@ class _Meter:
         """Take in one step's values without looking at them."""
         for name, value in values.items():
             key = f"{phase}/{name}"
-            self.sums[key] = self.sums.get(key, 0.0) + value
+            before = self.sums.get(key)
+            self.sums[key] = value if before is None else before.to(value.device) + value
             self.counts[key] = self.counts.get(key, 0) + 1
             self.unchecked.append((step, phase, name, value))
 
@@ -237,6 +243,14 @@ class _Meter:
                 "after that. A lower training.lr, a longer training.warmup or training.clip usually helps"
             )
         self.unchecked.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums since the last line of the log, so that the next one is that of an unbroken run."""
+        return {"sums": {k: v.cpu() for k, v in self.sums.items()}, "counts": dict(self.counts)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the sums of `state_dict`."""
+        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
 
     def means(self, accelerator: Accelerator) -> dict[str, float]:
         """Means since the last call, over all ranks; starts anew."""

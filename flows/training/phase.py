@@ -16,7 +16,7 @@ Loss = Callable[[Batch, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
 class Phase:
     """A loss and the parameters it moves.
 
-    An objective is a function `(model, settings) -> list[Phase]`: a flow has one phase, a GAN two, and one
+    An objective is a function `(model) -> list[Phase]`: a flow has one phase, a GAN two, and one
     loop runs them all in order. `model` is the wrapped one: a loss that calls a method of the bare model
     instead trains without gradient synchronisation, and nobody notices.
 

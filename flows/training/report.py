@@ -45,18 +45,21 @@ def round_trip_groups(model: LikelihoodModel, data: ImageData, images: int | Non
     return groups
 
 
-def write_report(folder: Path, data: ImageData, images: int | None = None) -> dict[str, Any]:
+def write_report(
+    folder: Path, data: ImageData, images: int | None = None, device: str = "cpu"
+) -> dict[str, Any]:
     """Evaluate the exported model of a run on the test split, once, and write report, pictures and card.
 
     Args:
         folder: of the run.
         data: it was trained on.
         images: of the test split; None takes all.
+        device: to evaluate on.
 
     Returns:
         what `report.json` holds.
     """
-    model = load_model(folder)
+    model = load_model(folder, device)
     assert isinstance(model, LikelihoodModel)
     metrics = read_metrics(folder / METRICS_FILE)
     likelihood = evaluate_likelihood(model, data.split("test"), images)

@@ -1,11 +1,22 @@
 """What a training run may be told. Durations are in images, so that a change of batch moves no schedule."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse.typing import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    restricted_number_type,
+)
 
 Augmentation = Literal["flip", "shift"]
+
+if TYPE_CHECKING:
+    ShareBelowOne = float
+else:
+    ShareBelowOne = restricted_number_type("ShareBelowOne", float, [(">=", 0), ("<", 1)])
 
 
 @dataclass
@@ -50,7 +61,7 @@ class Training:
     decay: Literal["constant", "cosine", "exponential"] = "constant"
     final_lr: PositiveFloat = 1e-6
     clip: PositiveFloat | None = None
-    ema: NonNegativeFloat = 0.999
+    ema: ShareBelowOne = 0.999
     precision: Literal["fp32", "bf16"] = "fp32"
     augment: tuple[Augmentation, ...] = ()
     seed: NonNegativeInt = 0
