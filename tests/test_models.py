@@ -11,21 +11,26 @@ from torch import Tensor
 
 import flows
 from flows import images as pixels
-from flows.bijections.base import Chain, Tap
+from flows.bijections.base import Chain
+from flows.bijections.coupling import AffineCoupling
 from flows.bijections.dequantise import UniformDequantiser, VariationalDequantiser
 from flows.bijections.linear import InvertibleConv1x1
+from flows.bijections.partition import Halves
 from flows.bijections.pixels import Centre, Logit
+from flows.bijections.scales import TwoSided
 from flows.bijections.scaling import DiagonalScaling
 from flows.bijections.squeeze import Flatten
 from flows.data.digits import Digits
+from flows.inversion.exact import invert, restore
 from flows.metrics.likelihood import bits_per_dim, evaluate_likelihood, importance_weighted
+from flows.metrics.roundtrip import round_trip, summarise
 from flows.models.base import CheckpointError, LikelihoodModel
 from flows.models.flow import Flow
 from flows.models.glow import Glow
 from flows.models.nice import NICE
 from flows.models.priors import Logistic, Normal
 from flows.models.realnvp import RealNVP
-from flows.numerics import normal_rows
+from flows.numerics import draw_seed, exact_arithmetic, normal_rows
 from flows.testing import Case, broken_laws, jacobian_log_det
 
 SMALL = (3, 4, 4)
@@ -83,7 +88,7 @@ def test_every_parameter_of_a_model_receives_gradient(build):
     likelihood = model(some_images(), some_labels(model), torch.Generator().manual_seed(0))
     loss = -likelihood.log_prob.mean() + sum(likelihood.penalties.values())
     loss.backward()
-    dead = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    dead = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert dead == []
 
 
@@ -100,6 +105,10 @@ def test_every_parameter_of_a_model_receives_gradient(build):
 def test_round_trip_at_initialisation_at_full_depth(build_deep, precision):
     model = build_deep()
     images = some_images((3, 32, 32), 4)
+    # Zero-initialised last layers make every coupling the identity, and any flow look perfect.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1e-3 * torch.randn_like(parameter))
     model.train()
     model.initialise(images)
     model.to(precision).eval()
@@ -189,6 +198,31 @@ def test_every_bin_of_a_uniform_dequantiser_is_met_and_undone():
         assert len(pixels.reduce(images, bins).unique()) == bins
 
 
+def test_fp32_dequantisation_stays_in_the_bin():
+    """(255 + u)/256 rounds to 1 in fp32 for the largest u below 1, which is another bin."""
+    largest = torch.nextafter(torch.tensor(1.0), torch.tensor(0.0))
+    images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    for bins in (256, 32, 17):
+        x = UniformDequantiser(bins).place(images, largest.expand(images.shape))
+        assert x.max() < 1
+        assert torch.equal(pixels.to_bytes(x, bins), pixels.reduce(images, bins))
+
+
+def test_bins_of_more_than_a_byte_are_refused():
+    with pytest.raises(ValueError, match="expected 2 … 256 grey levels"):
+        UniformDequantiser(1024)
+
+
+def test_a_network_with_too_few_outputs_is_refused():
+    class One(torch.nn.Module):
+        def forward(self, kept, context):
+            return kept.mean(1, keepdim=True).repeat(1, 2, 1, 1)
+
+    coupling = AffineCoupling(Halves(), One(), TwoSided())
+    with pytest.raises(ValueError, match="expected the same, so twice its channels"):
+        coupling(torch.randn(2, 4, 3, 3))
+
+
 def test_variational_dequantiser_density_matches_its_jacobian():
     model = MODELS["glow, variational"]().double().eval()
     dequantiser = model.dequantiser
@@ -269,18 +303,70 @@ def test_sampled_codes_follow_the_prior():
         assert float(codes.std()) == pytest.approx(deviation, rel=0.01)
 
 
-def test_units_are_hookable_in_the_generating_direction():
-    model = Glow((1, 8, 8), levels=2, depth=2, width=6).eval()
-    units = model.units()
-    tap = next(name for name, module in model.named_modules() if isinstance(module, Tap) and name in units)
-    code = model.sample_codes(2)
+def test_every_unit_is_hookable_in_the_generating_direction(build):
+    model = build().eval()
     with torch.no_grad():
-        plain = model.decode(code)
-        handle = model.get_submodule(tap).register_forward_hook(lambda _, __, output: output + 1.0)
-        edited = model.decode(code)
-        handle.remove()
-        assert not torch.equal(plain, edited)
-        assert torch.equal(model.decode(code), plain)
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    units, code, labels = model.units(), model.sample_codes(2), some_labels(model, 2)
+    assert units or isinstance(model, NICE), "only vectors of pixels have no maps to hook"
+    with torch.no_grad():
+        plain = model.decode(code, labels=labels)
+        for name, unit in units.items():
+            seen = []
+
+            def edit(_, __, output, seen=seen):
+                seen.append(output.shape[1:])
+                return output + 0.5
+
+            handle = model.get_submodule(name).register_forward_hook(edit)
+            edited = model.decode(code, labels=labels)
+            handle.remove()
+            assert (unit.channels, *unit.size) in [tuple(shape) for shape in seen], name
+            assert not torch.equal(plain, edited), name
+        assert torch.equal(model.decode(code, labels=labels), plain)
+
+
+def test_using_a_model_in_training_mode_leaves_it_as_it_was(build):
+    """Batch statistics would make encoding depend on the batch, and move the running ones."""
+    model = build().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    images, labels = some_images(), some_labels(model)
+    x = pixels.to_unit(images)
+    alone = model.encode(x[:1], labels=None if labels is None else labels[:1])
+    assert torch.allclose(model.encode(x, labels=labels)[:1], alone, atol=1e-5)
+    assert all(given.certified for given in invert(model, images, labels).certificates)
+    assert model.training and all(part.training for part in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_certificate_holds_where_autocast_was_on():
+    """Encoded under bf16 autocast, decoded without: both run in fp32, or the certificate would be false."""
+    model = Glow((1, 8, 8), levels=2, depth=8, width=16).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    images = some_images((1, 8, 8), 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inversion = invert(model, images)
+    assert all(given.certified and given.precision == "fp32" for given in inversion.certificates)
+    assert torch.equal(restore(model, inversion.code, ["fp32"] * 8), images)
+
+
+def test_exact_arithmetic_switches_tf32_off_and_back():
+    before = torch.backends.cudnn.allow_tf32
+    with pytest.raises(KeyError), exact_arithmetic(torch.device("cpu")):
+        assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+        raise KeyError
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_round_trip_of_what_is_not_finite_says_so():
+    model = Glow((1, 8, 8), levels=1, depth=1, width=4).eval()
+    with torch.no_grad():
+        model.bijection.levels[0].steps[2].steps[0].logs.fill_(60.0)
+    row = summarise("noise", "fp32", [round_trip(model, some_images((1, 8, 8)))])
+    assert not row.finite and row.max_error == float("inf") and row.bit_exact == 0
 
 
 # Data-dependent initialisation ------------------------------------------------------------------------
