@@ -67,7 +67,7 @@ class Glow(Flow):
         width: int = 512,
         coupling: Literal["affine", "additive"] = "affine",
         scale: ScaleName = "two-sided",
-        input_bound: float | None = 8.0,
+        input_bound: float | None = 6.0,
         permutation: PermutationName = "plain",
         flavour: Flavour = "official",
         learned_split: bool = True,

@@ -58,7 +58,7 @@ class RealNVP(Flow):
         blocks: int = 4,
         scale: ScaleName = "two-sided",
         flavour: Literal["official", "paper"] = "official",
-        input_bound: float | None = 8.0,
+        input_bound: float | None = 6.0,
         alpha: float = 0.05,
         weight_penalty: float = 5e-5,
     ):
