@@ -870,7 +870,7 @@ def test_shards_say_what_is_wrong(tmp_path):
 )
 def test_a_missing_package_is_named_with_the_command_that_brings_it(module, use, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(DataMissing, match=r'pip install "flows\[data\]"'):
+    with pytest.raises(DataMissing, match=r'pip install -e "\.\[data\]"'):
         use(tmp_path)
 
 
