@@ -19,8 +19,8 @@ def bounded(x: Tensor, bound: float | None) -> Tensor:
     """What a conditioner sees of the kept part: `x` clipped to [−bound, bound], or `x` where that is None.
 
     The kept part itself goes on unclipped, so the coupling stays exactly invertible. On the data, where
-    activations are normalised, a bound of 6 changes next to nothing; away from them it stops the coupling networks
-    from feeding each other ever larger numbers, which costs the inverse its digits (docs/numerics.md).
+    activations are normalised, a bound of 6 changes next to nothing; away from them it stops the coupling
+    networks from feeding each other ever larger numbers, which costs the inverse its digits (docs/numerics.md).
     """
     return x if bound is None else x.clamp(-bound, bound)
 

@@ -30,7 +30,7 @@ from flows.models.glow import Glow
 from flows.models.nice import NICE
 from flows.models.priors import Logistic, Normal
 from flows.models.realnvp import RealNVP
-from flows.numerics import draw_seed, exact_arithmetic, normal_rows
+from flows.numerics import exact_arithmetic, normal_rows
 from flows.testing import Case, broken_laws, jacobian_log_det
 
 SMALL = (3, 4, 4)
