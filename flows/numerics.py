@@ -20,7 +20,8 @@ def bounded(x: Tensor, bound: float | None) -> Tensor:
 
     The kept part itself goes on unclipped, so the coupling stays exactly invertible. On the data, where
     activations are normalised, a bound of 6 changes next to nothing; away from them it stops the coupling
-    networks from feeding each other ever larger numbers, which costs the inverse its digits (docs/numerics.md).
+    networks from feeding each other ever larger numbers, which costs the inverse its digits
+    (docs/numerics.md).
     """
     return x if bound is None else x.clamp(-bound, bound)
 
