@@ -232,7 +232,7 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows", li
         check_digest(weights, config["weights_sha256"])
         try:
             model = cls(**model_kwargs)
-            model.load_state_dict(load_file(weights, device=str(map_location)), strict=strict)
+            model.load_state_dict(load_file(weights), strict=strict)
         except (RuntimeError, TypeError, ValueError) as error:
             reason = str(error).split("\n")[0]
             raise CheckpointError(f"{model_id}/{CONFIG_FILE} does not fit the weights: {reason}") from error
