@@ -14,7 +14,7 @@ from flows.data.base import ImageData, StreamedData
 from flows.metrics.likelihood import batches, evaluate_likelihood
 from flows.metrics.neighbours import nearest
 from flows.models.base import LikelihoodModel
-from flows.training.validation import sample_sheet
+from flows.training.validation import draw, sample_sheet
 
 
 def evaluate(
@@ -74,11 +74,7 @@ def _neighbours(
     console: Console,
 ) -> dict[str, float]:
     """Distance of samples and of test images to the training set: copies are much nearer than test images."""
-    generator = torch.Generator().manual_seed(0)
-    codes = model.sample_codes(count, generator=generator, temperature=temperature)
-    labels = torch.arange(count, device=model.device) % model.num_classes if model.num_classes else None
-    with torch.no_grad():
-        samples = pixels.to_bytes(model.decode(codes, labels=labels), model.bins).cpu()
+    samples = draw(model, count, temperature)
     test = source.split("test").first(100).images
     train = source.split("train")
     parts = (pixels.reduce(part.images, model.bins) for part in batches(train, None, 1000))

@@ -164,7 +164,8 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows", li
         are whole, and they are renamed one after the other.
         """
         target = Path(save_directory)
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=_existing(target)) as name:
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=target) as name:
             result = super().save_pretrained(name, **hub)
             for file in (CARD_FILE, WEIGHTS_FILE, CONFIG_FILE):
                 if file != CARD_FILE or not (target / file).exists():
@@ -300,12 +301,6 @@ class LikelihoodModel(LatentModel):
         keys: Sequence[int] | None = None,
     ) -> None:
         """Set data-dependent layers from a batch of uint8 images; those that are set stay."""
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, made where it was not."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from torch import Tensor
 
 from flows import images as pixels
@@ -26,7 +27,8 @@ def draw_curves(metrics: Lines, bins: int, path: Path) -> None:
     validated = [line["validation/bits_per_dim"] for line in metrics if "validation/bits_per_dim" in line]
     if len(validated) > 2:
         # The first steps start near log2(bins) and would flatten everything that follows.
-        low, high = min(validated), sorted(validated)[-2]
+        trained = [line["likelihood/bits_per_dim"] for line in metrics if "likelihood/bits_per_dim" in line]
+        low, high = min(validated + trained), sorted(validated)[-2]
         likelihood.set_ylim(low - 0.15 * (high - low) - 0.02, high + 0.5 * (high - low) + 0.05)
     _plot(trip, metrics, {"roundtrip/data": "held-out images", "roundtrip/noise": "uniform noise"})
     trip.axhline(0.5 / bins, color="0.6", linewidth=1, linestyle="--")
@@ -36,6 +38,8 @@ def draw_curves(metrics: Lines, bins: int, path: Path) -> None:
     trip.set_ylabel("largest |x − decode(encode(x))|")
     for axes in (likelihood, trip):
         axes.set_xlabel("images shown")
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
     write_atomically(path, lambda target: figure.savefig(target, dpi=110))
@@ -59,11 +63,14 @@ def draw_round_trip(model: LatentModel, groups: dict[str, Tensor], path: Path) -
     figure = Figure(figsize=(columns, 2.75 * bands), layout="constrained")
     axes = figure.subplots(2 * bands, columns, squeeze=False)
     for panel in axes.flat:
-        panel.axis("off")
+        panel.set_xticks([])
+        panel.set_yticks([])
+        panel.set_visible(False)
     for i, name in enumerate(names):
         band, column = divmod(i, columns)
         for row, picture in enumerate((originals[i], trip.reconstruction[i].cpu())):
             panel = axes[2 * band + row, column]
+            panel.set_visible(True)
             panel.imshow(pixels.to_pillow(picture), cmap="gray", vmin=0, vmax=255)
         axes[2 * band, column].set_title(name.replace(" ", "\n", 1), fontsize=7)
         error = float(trip.error[i])

@@ -14,7 +14,7 @@ from flows.models.base import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from flows.training.checkpoint import PREFIX, states
 from flows.training.log import METRICS_FILE
 
-RUN_CONFIG = "config.yaml"
+RUN_CONFIG, REPORT_FILE = "config.yaml", "report.json"
 
 MAY_CHANGE = {
     "training.workers", "training.log_every", "training.save_every", "training.keep_states",
@@ -43,7 +43,7 @@ def prepare_folder(
         receipt = state.parent / RUN_CONFIG
         if receipt.is_file():
             check_same(yaml.safe_load(receipt.read_text()), resolved, state.parent)
-    elif holds_run(folder) and (resume is None or (folder / "report.json").is_file()):
+    elif holds_run(folder) and (resume is None or (folder / REPORT_FILE).is_file()):
         # Without a state, `--resume latest` starts from the beginning, but not over a finished run.
         if not overwrite:
             raise ValueError(
@@ -70,7 +70,7 @@ def clear(folder: Path) -> None:
         shutil.rmtree(state)
     for name in ("logs", "samples"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    exported = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, "report.json")
+    exported = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, REPORT_FILE)
     pictures = ("samples.png", "curves.png", "roundtrip.png")
     for name in (METRICS_FILE, RUN_CONFIG, *exported, *pictures):
         (folder / name).unlink(missing_ok=True)

@@ -21,11 +21,10 @@ from flows.metrics.roundtrip import RoundTripRow, round_trip_table
 from flows.models.base import CARD_FILE, LikelihoodModel
 from flows.models.load import load_model
 from flows.training.figures import draw_curves, draw_round_trip
-from flows.training.folder import RUN_CONFIG
+from flows.training.folder import REPORT_FILE, RUN_CONFIG
 from flows.training.log import METRICS_FILE, read_metrics
 from flows.training.validation import TEMPERATURES, sample_sheet
 
-REPORT_FILE = "report.json"
 DOUBLE_PRECISION_IMAGES = 64
 """Images per group that are also sent round in fp64, whose convolutions have no fast path on CPUs."""
 

@@ -10,6 +10,7 @@ from flows.data.base import Split
 from flows.metrics.likelihood import evaluate_likelihood, labels_for
 from flows.metrics.roundtrip import round_trip
 from flows.models.base import LatentModel, LikelihoodModel
+from flows.numerics import exact_arithmetic
 
 TEMPERATURES = (0.0, 0.5, 0.7, 0.8, 1.0)
 
@@ -29,18 +30,20 @@ def validate(model: LikelihoodModel, split: Split, images: int | None) -> dict[s
     return values
 
 
-@torch.no_grad()
 def sample_sheet(
     model: LatentModel, temperatures: Sequence[float] = TEMPERATURES, columns: int = 10, seed: int = 0
 ) -> Tensor:
     """A sheet of samples, one row per temperature, from the same codes: uint8 (C, height, width)."""
-    labels = None
-    if model.num_classes:
-        labels = torch.arange(columns, device=model.device) % model.num_classes
-    rows = []
-    for temperature in temperatures:
-        generator = torch.Generator().manual_seed(seed)
-        code = model.sample_codes(columns, generator=generator, temperature=temperature)
-        rows.append(pixels.to_bytes(model.decode(code, labels=labels), model.bins))
+    rows = [draw(model, columns, temperature, seed) for temperature in temperatures]
     zoom = max(1, round(64 / model.image_shape[1]))
-    return pixels.grid(torch.cat(rows).cpu(), columns, zoom=zoom)
+    return pixels.grid(torch.cat(rows), columns, zoom=zoom)
+
+
+@torch.no_grad()
+def draw(model: LatentModel, n: int, temperature: float, seed: int = 0) -> Tensor:
+    """n samples, uint8 (n, C, H, W) on the host; a class-conditional model goes through its classes."""
+    generator = torch.Generator().manual_seed(seed)
+    code = model.sample_codes(n, generator=generator, temperature=temperature)
+    labels = torch.arange(n, device=model.device) % model.num_classes if model.num_classes else None
+    with exact_arithmetic(model.device):
+        return pixels.to_bytes(model.decode(code, labels=labels), model.bins).cpu()
