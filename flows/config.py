@@ -1,6 +1,5 @@
 """Configs and command lines: typed signatures, short class names, and errors a person can use."""
 
-import difflib
 import importlib
 import inspect
 import json
@@ -17,6 +16,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 import flows.data
 import flows.models
+from flows.checks import did_you_mean
 from flows.data.base import ImageData
 from flows.models.base import LikelihoodModel
 from flows.training.settings import Training
@@ -56,9 +56,8 @@ class Parser(ArgumentParser):
         known = self.known_words(message)
         for word in words:
             for candidate in (word, word.rsplit(".", 1)[-1]):
-                near = difflib.get_close_matches(candidate, known - {candidate}, n=1, cutoff=0.6)
-                if near and candidate not in known:
-                    return f" Did you mean {near[0]!r}?"
+                if candidate not in known and (hint := did_you_mean(candidate, known)):
+                    return hint
         return ""
 
     def known_words(self, message: str) -> set[str]:

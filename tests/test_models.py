@@ -522,3 +522,25 @@ def test_labels_are_asked_for_and_checked():
 def test_sizes_that_cannot_be_squeezed_are_refused_at_construction():
     with pytest.raises(ValueError, match="cannot squeeze 7×7 pixels"):
         Glow((1, 28, 28), levels=3, depth=1, width=4)
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        (Glow, {"permutation": "pain"}, "permutation: expected one of .* got 'pain'. Did you mean 'plain'?"),
+        (Glow, {"scale": "two_sided"}, "scale: .* Did you mean 'two-sided'?"),
+        (Glow, {"coupling": "afine"}, "coupling: .* Did you mean 'affine'?"),
+        (Glow, {"dequantisation": "none"}, "dequantisation: expected one of 'uniform', 'variational'"),
+        (Glow, {"levels": 0}, "levels: expected at least 1, got 0"),
+        (Glow, {"num_classes": 3, "learned_top": False}, "num_classes: .* set learned_top"),
+        (Glow, {"classifier_weight": 0.1}, "classifier_weight: .* set num_classes"),
+        (RealNVP, {"flavour": "offical"}, "flavour: .* Did you mean 'official'?"),
+        (NICE, {"order": "reverse"}, "order: .* Did you mean 'reversed'?"),
+        (NICE, {"prior": "gaussian"}, "prior: expected one of 'normal', 'logistic', got 'gaussian'"),
+        (NICE, {"hidden_layers": 0}, "hidden_layers: expected at least 1, got 0"),
+        (NICE, {"hidden_layers": [1, 2]}, "hidden_layers: expected one number, or one for each of 4"),
+    ],
+)
+def test_misspelt_and_impossible_arguments_are_refused_at_construction(model, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        model((3, 8, 8), **arguments)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from flows.checks import check_choice
+
 ScaleName = Literal["two-sided", "sigmoid", "tanh", "exp"]
 
 
@@ -74,8 +76,7 @@ def make_scale(name: ScaleName, start: float = 1.0) -> Scale:
         "sigmoid": Sigmoid,
         "exp": Exponential,
     }
+    check_choice("scale", name, ScaleName)
     if name == "tanh":
         return LearnedTanh(start)
-    if name not in forms:
-        raise ValueError(f"unknown scale {name!r}: expected one of {[*forms, 'tanh']}")
     return forms[name]()

@@ -18,12 +18,15 @@ from flows.bijections.pixels import Centre, Sigmoid
 from flows.bijections.scales import ScaleName, make_scale
 from flows.bijections.scaling import ActNorm, LearnedPrior
 from flows.bijections.squeeze import Squeeze
+from flows.checks import check_choice, check_positive
 from flows.models.flow import Flow
 from flows.models.priors import Normal
 from flows.networks.glow import ConvPrior, GlowNetwork, SqueezedContext
 
 Flavour = Literal["official", "paper"]
 PermutationName = Literal["plain", "lu", "reverse", "random"]
+CouplingName = Literal["affine", "additive"]
+DequantisationName = Literal["uniform", "variational"]
 
 
 class Glow(Flow):
@@ -65,7 +68,7 @@ class Glow(Flow):
         levels: int = 3,
         depth: int = 32,
         width: int = 512,
-        coupling: Literal["affine", "additive"] = "affine",
+        coupling: CouplingName = "affine",
         scale: ScaleName = "two-sided",
         input_bound: float | None = 6.0,
         permutation: PermutationName = "plain",
@@ -74,9 +77,19 @@ class Glow(Flow):
         learned_top: bool = True,
         num_classes: int = 0,
         classifier_weight: float = 0.0,
-        dequantisation: Literal["uniform", "variational"] = "uniform",
+        dequantisation: DequantisationName = "uniform",
     ):
         super().__init__()
+        check_positive(levels=levels, depth=depth, width=width)
+        check_choice("coupling", coupling, CouplingName)
+        check_choice("scale", scale, ScaleName)
+        check_choice("permutation", permutation, PermutationName)
+        check_choice("flavour", flavour, Flavour)
+        check_choice("dequantisation", dequantisation, DequantisationName)
+        if num_classes and not learned_top:
+            raise ValueError("num_classes: the labels condition the learned top prior; set learned_top")
+        if classifier_weight and not num_classes:
+            raise ValueError("classifier_weight: there is nothing to classify; set num_classes above 0")
         edge = flavour == "official"
 
         def conditioned(outputs_per_channel: int, inputs: int, changed: int) -> GlowNetwork:
@@ -126,8 +139,6 @@ class Glow(Flow):
         self.classifier = nn.Linear(channels, max(1, num_classes)) if classifier_weight else None
         self.classifier_weight = classifier_weight
         if self.classifier is not None:
-            if not (num_classes and learned_top):
-                raise ValueError("classifier_weight needs num_classes above 0 and learned_top")
             nn.init.zeros_(self.classifier.weight)
         self.assemble(
             image_shape,
@@ -160,7 +171,7 @@ def _permute(name: PermutationName, channels: int) -> Bijection:
     return Reverse() if name == "reverse" else random_permutation(channels)
 
 
-def _dequantiser(name: str, channels: int, bins: int, width: int) -> Dequantiser:
+def _dequantiser(name: DequantisationName, channels: int, bins: int, width: int) -> Dequantiser:
     """Uniform, or four couplings on noise that see the image, and a sigmoid (Flow++, section 3.1)."""
     if name == "uniform":
         return UniformDequantiser(bins)

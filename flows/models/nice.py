@@ -12,9 +12,12 @@ from flows.bijections.permutation import Reverse, odd_even_permutation
 from flows.bijections.pixels import Centre
 from flows.bijections.scaling import DiagonalScaling
 from flows.bijections.squeeze import Flatten
+from flows.checks import check_choice, check_positive
 from flows.models.flow import Flow
 from flows.models.priors import PriorName, make_prior
 from flows.networks.mlp import ReluMLP
+
+OrderName = Literal["interleaved", "reversed", "halves"]
 
 
 class NICE(Flow):
@@ -49,7 +52,7 @@ class NICE(Flow):
         hidden_layers: int | list[int] = 5,
         width: int = 1000,
         prior: PriorName = "logistic",
-        order: Literal["interleaved", "reversed", "halves"] = "interleaved",
+        order: OrderName = "interleaved",
         value_range: float | None = None,
         whiten: float | None = None,
         uniform_start: float | None = None,
@@ -58,6 +61,8 @@ class NICE(Flow):
         channels, height, side = image_shape
         size = channels * height * side
         depths = [hidden_layers] * couplings if isinstance(hidden_layers, int) else hidden_layers
+        check_choice("order", order, OrderName)
+        check_positive(couplings=couplings, hidden_layers=min(depths, default=1), width=width)
         if len(depths) != couplings:
             raise ValueError(
                 f"hidden_layers: expected one number, or one for each of {couplings} couplings, got {depths}"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from flows.checks import check_choice
 from flows.numerics import normal_rows, uniform_rows
 
 PriorName = Literal["normal", "logistic"]
@@ -55,6 +56,5 @@ class Logistic(Prior):
 
 def make_prior(name: PriorName) -> Prior:
     """The prior of that name."""
-    if name not in ("normal", "logistic"):
-        raise ValueError(f"unknown prior {name!r}: expected 'normal' or 'logistic'")
+    check_choice("prior", name, PriorName)
     return Normal() if name == "normal" else Logistic()

@@ -16,9 +16,12 @@ from flows.bijections.partition import Checkerboard, Halves, Partition
 from flows.bijections.pixels import Logit
 from flows.bijections.scales import LearnedTanh, ScaleName, make_scale
 from flows.bijections.squeeze import OrderedSqueeze, Squeeze
+from flows.checks import check_choice, check_positive
 from flows.models.flow import Flow
 from flows.models.priors import Normal
 from flows.networks.resnet import RealNVPNetwork, WeightNormConv2d
+
+Flavour = Literal["official", "paper"]
 
 
 class RealNVP(Flow):
@@ -57,12 +60,15 @@ class RealNVP(Flow):
         width: int = 32,
         blocks: int = 4,
         scale: ScaleName = "two-sided",
-        flavour: Literal["official", "paper"] = "official",
+        flavour: Flavour = "official",
         input_bound: float | None = 6.0,
         alpha: float = 0.05,
         weight_penalty: float = 5e-5,
     ):
         super().__init__()
+        check_positive(levels=levels, width=width, blocks=blocks)
+        check_choice("scale", scale, ScaleName)
+        check_choice("flavour", flavour, Flavour)
         self.weight_penalty = weight_penalty
 
         def normalised(

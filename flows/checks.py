@@ -1,0 +1,26 @@
+"""What a constructor refuses, in sentences that name the argument and the way out."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, get_args
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """` Did you mean …?` with the nearest of `known`, or nothing where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def check_choice(name: str, value: str, choices: Any) -> None:
+    """Raise ValueError unless `value` is one of `choices`, a Literal type of strings."""
+    known = get_args(choices)
+    if value not in known:
+        expected = ", ".join(map(repr, known))
+        raise ValueError(f"{name}: expected one of {expected}, got {value!r}.{did_you_mean(value, known)}")
+
+
+def check_positive(**values: int) -> None:
+    """Raise ValueError, naming the first, unless every value is at least 1."""
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
