@@ -31,7 +31,7 @@ from flows.data.hub import HubData
 from flows.data.imagenet_small import ImageNetSmall
 from flows.data.lsun import LSUN
 from flows.data.photos import PHOTOS, Photos
-from flows.data.shards import Shards, ShardSplit, expand
+from flows.data.shards import Shards, ShardStream, expand
 from flows.data.torchvision_sets import (
     CIFAR10,
     CIFAR100,
@@ -771,7 +771,7 @@ def shards(tmp_path):
 
 def stream_of(pattern: str, n: int, seed: int = 0, **options) -> list[tuple[int, int, int]]:
     """(key, label, red) of the first n images of a stream."""
-    split = ShardSplit(expand(pattern), size=4, channels=3, seed=seed)
+    split = ShardStream(expand(pattern), size=4, channels=3, seed=seed)
     batches = list(itertools.islice(split.stream(**options), n))
     assert all(batch.images.shape == (1, 3, 4, 4) for batch in batches)
     return [(int(b.keys), int(b.labels), int(b.images[0, 0, 0, 0])) for b in batches]
@@ -806,7 +806,7 @@ def test_a_resumed_stream_is_the_tail_of_the_uninterrupted_one(shards, world):
 
 
 def test_resuming_opens_no_shard_that_lies_before_it(shards, monkeypatch):
-    split = ShardSplit(expand(shards), size=4, channels=3)
+    split = ShardStream(expand(shards), size=4, channels=3)
     assert split.sizes == SIZES
     opened = []
     original = sys.modules["flows.data.shards"].read_shard
@@ -814,13 +814,6 @@ def test_resuming_opens_no_shard_that_lies_before_it(shards, monkeypatch):
     start = 12 + SIZES[split.order(1)[0]]
     assert int(next(split.stream(start=start)).keys) == start
     assert opened == [split.shards[split.order(1)[1]]]
-
-
-def test_a_loader_gets_the_stream(shards):
-    split = ShardSplit(expand(shards), size=4, channels=3, start=5)
-    loader = torch.utils.data.DataLoader(split, batch_size=None)
-    keys = [int(batch.keys) for batch in itertools.islice(loader, 4)]
-    assert keys == [5, 6, 7, 8]
 
 
 def test_validation_shards_are_held_in_memory(shards):
@@ -851,7 +844,7 @@ def test_shards_say_what_is_wrong(tmp_path):
     tarfile.open(empty, "w").close()
     for start in (0, 3):
         with pytest.raises(ValueError, match=r"no samples in .*empty\.tar"):
-            next(ShardSplit((empty,), 4, 3).stream(start=start))
+            next(ShardStream((empty,), 4, 3).stream(start=start))
 
 
 # Optional packages --------------------------------------------------------------------------------

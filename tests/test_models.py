@@ -4,9 +4,12 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 from torch import Tensor
 
 import flows
@@ -490,6 +493,24 @@ def _flip_last_byte(path):
 
 def _cut(path):
     path.write_bytes(path.read_bytes()[:-20])
+
+
+def test_what_is_published_does_not_say_where_the_pictures_lay(monkeypatch):
+    model = MODELS["nice"]()
+    source = {"class_path": "flows.data.folder.Folder", "init_args": {"path": "/home/somebody/pictures"}}
+    model.description = {"name": "folder", "source": source}
+    uploaded = {}
+
+    def upload_folder(self, *, folder_path, **_):
+        uploaded.update({path.name: path.read_bytes() for path in Path(folder_path).iterdir()})
+
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, repo_id, **_: SimpleNamespace(repo_id=repo_id))
+    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
+    model.push_to_hub("somebody/nice")
+    assert sorted(uploaded) == ["README.md", "config.json", "model.safetensors"]
+    assert json.loads(uploaded["config.json"])["description"] == {"name": "folder"}
+    assert not any(b"somebody/pictures" in content for content in uploaded.values())
+    assert model.description["source"] == source
 
 
 def _set(path, key, value):

@@ -1,5 +1,6 @@
 """The life of a run: resumed bit for bit, on one rank or two, refused where it must be."""
 
+import io
 import json
 import math
 import os
@@ -8,11 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
@@ -61,6 +64,37 @@ def wait_for(condition, process: subprocess.Popen, seconds: float = 90) -> None:
         assert process.poll() is None, f"the run ended first: {process.stderr.read()}"
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.02)
+
+
+def write_shards(folder: Path) -> str:
+    """Three tar files of 24 digits each; returns their pattern."""
+    images = Digits().split("train").first(72).images
+    for shard in range(3):
+        with tarfile.open(folder / f"{shard}.tar", "w") as archive:
+            for i in range(24 * shard, 24 * shard + 24):
+                content = io.BytesIO()
+                Image.fromarray(images[i, 0].numpy() * 15).save(content, format="PNG")
+                member = tarfile.TarInfo(f"{i:04}.png")
+                member.size = content.tell()
+                archive.addfile(member, io.BytesIO(content.getvalue()))
+    return str(folder / "{0..2}.tar")
+
+
+def test_a_stream_trains_and_resumes_as_any_other_set(tmp_path):
+    shards = write_shards(tmp_path)
+    options = ["--data=Shards", f"--data.train={shards}", f"--data.validation={tmp_path / '0.tar'}",
+               f"--data.test={tmp_path / '1.tar'}", "--data.size=8", "--data.channels=1",
+               "--training.images=192", "--training.batch=16", "--training.log_every=16",
+               "--training.save_every=96"]  # fmt: skip
+    done = train(tmp_path / "whole", *options)
+    assert done.returncode == 0, done.stderr
+    half = tmp_path / "half"
+    shutil.copytree(tmp_path / "whole", half)
+    shutil.rmtree(states(half)[-1])
+    done = train(half, *options, "--resume=latest")
+    assert done.returncode == 0, done.stderr
+    assert len(losses(half)) > 5
+    assert losses(half) == losses(tmp_path / "whole")
 
 
 # Resume -----------------------------------------------------------------------------------------------

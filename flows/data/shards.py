@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
 
 from flows.data.base import ArraySplit, Batch, DataMissing, SplitName, StreamedData
 from flows.data.decode import BROKEN, EXTENSIONS, reason, square, square_transform
@@ -64,9 +63,9 @@ class Shards(StreamedData):
         self.transform = square_transform(size, channels)
 
     def stream(self, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """This rank's training images from number `start` on, without end; see `ShardSplit.stream`."""
+        """This rank's training images from number `start` on, without end; see `ShardStream.stream`."""
         shards = expand(self.patterns["train"])
-        return ShardSplit(shards, self.size, self.channels, self.seed).stream(start, rank, world)
+        return ShardStream(shards, self.size, self.channels, self.seed).stream(start, rank, world)
 
     def split(self, name: SplitName) -> ArraySplit:
         """The first `limit` images of the validation or test shards, in their order.
@@ -83,7 +82,7 @@ class Shards(StreamedData):
         return ArraySplit(torch.stack(pixels), torch.tensor(labels))
 
 
-class ShardSplit(IterableDataset[Batch]):
+class ShardStream:
     """An endless stream of single images, the same on every run, divided among ranks.
 
     One epoch is all shards in an order drawn from the seed and the number of the epoch, every shard
@@ -92,44 +91,18 @@ class ShardSplit(IterableDataset[Batch]):
     the number of ranks. Every rank reads all shards and decodes its own images only: reading is
     cheap beside decoding, and no rank runs out before the others.
 
-    Iterating yields `stream(self.start, self.rank, self.world)`.
-
     Args:
         shards: addresses of the tar files.
         size: side of the square images in pixels.
         channels: 3 for RGB, 1 for grey.
         seed: of the order of the shards.
-        start: number of the first image of the stream.
-        rank: this rank's number.
-        world: number of ranks.
     """
 
-    def __init__(
-        self,
-        shards: tuple[str, ...],
-        size: int,
-        channels: int,
-        seed: int = 0,
-        start: int = 0,
-        rank: int = 0,
-        world: int = 1,
-    ):
+    def __init__(self, shards: tuple[str, ...], size: int, channels: int, seed: int = 0):
         self.shards = shards
         self.size = size
         self.channels = channels
         self.seed = seed
-        self.start = start
-        self.rank = rank
-        self.world = world
-
-    def __iter__(self) -> Iterator[Batch]:
-        worker = get_worker_info()
-        if worker is not None and worker.num_workers > 1:
-            raise ValueError(
-                f"expected one worker, got {worker.num_workers}: several would mix up the order of "
-                "the stream; set num_workers to 0 or 1"
-            )
-        return self.stream(self.start, self.rank, self.world)
 
     def stream(self, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """This rank's images from number `start` of the whole stream on.

@@ -60,7 +60,7 @@ class Unit:
     size: tuple[int, int]
 
 
-class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows", license="apache-2.0"):
+class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
     """A model with latent codes. Images are floats (batch, C, H, W) in [0, 1]; codes are (batch, ...).
 
     To add one: new file in this folder; set the attributes in the constructor, whose arguments must be
@@ -172,6 +172,20 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows", li
                     (Path(name) / file).replace(target / file)
         return result
 
+    def push_to_hub(self, repo_id: str, **hub: Any) -> str:
+        """Publish the folder that `save_pretrained` writes; see the mixin for the options.
+
+        Where the training data lay on this machine is left out.
+        """
+        described = self.description
+        source = described.get("source") or {}
+        if source.get("init_args"):
+            self.description = {key: value for key, value in described.items() if key != "source"}
+        try:
+            return super().push_to_hub(repo_id, **hub)
+        finally:
+            self.description = described
+
     def _save_pretrained(self, save_directory: Path) -> None:
         state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         metadata = {"format": "pt", "model_type": type(self).__name__}
@@ -195,7 +209,7 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows", li
         """A model card that says what the config knows; `train.py` writes a fuller one."""
         name, data = type(self).__name__, self.description.get("name", "unknown data")
         return (
-            "---\nlibrary_name: flows\nlicense: apache-2.0\ntags: [normalizing-flow]\n---\n\n"
+            "---\nlibrary_name: flows\ntags: [normalizing-flow]\n---\n\n"
             f"# {name} on {data}\n\n"
             '```python\nimport flows\n\nmodel = flows.load("path/to/this/folder")\n```\n'
         )

@@ -8,15 +8,19 @@ from accelerate import Accelerator
 
 
 class Interrupt:
-    """While active, SIGINT and SIGTERM set a flag; a second SIGINT interrupts at once."""
+    """While active, SIGINT, SIGTERM and SIGHUP set a flag; a second SIGINT interrupts at once.
 
-    signals = (signal.SIGINT, signal.SIGTERM)
+    SIGHUP is what a closed terminal sends; under `nohup` it is ignored, and stays so.
+    """
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self) -> None:
         self.received: str | None = None
 
     def __enter__(self) -> "Interrupt":
-        self.before = {number: signal.signal(number, self._note) for number in self.signals}
+        heard = [number for number in self.signals if signal.getsignal(number) is not signal.SIG_IGN]
+        self.before = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, *_: object) -> None:

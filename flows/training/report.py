@@ -166,7 +166,6 @@ def model_card(
     lines = [
         "---",
         "library_name: flows",
-        "license: apache-2.0",
         "pipeline_tag: unconditional-image-generation",
         f"tags: [normalizing-flow, {name.lower()}]",
         "---",
@@ -214,7 +213,8 @@ def model_card(
         f"(flows {report['training']['flows']}, torch {report['training']['torch']}), batch "
         f"{training['batch']}, {training['optimiser']} at {training['lr']}, decay {training['decay']}, EMA "
         f"{training['ema']}, seed {training['seed']}. The best model by validation bits/dim is kept, of the "
-        "averaged weights; the test split was evaluated once. `config.yaml` has every setting.",
+        f"{'averaged' if training['ema'] else 'current'} weights; the test split was evaluated once. "
+        "`config.yaml` has every setting.",
         "",
         "## Limits",
         "",
