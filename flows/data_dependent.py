@@ -60,6 +60,7 @@ class ChannelAffine(DataDependent):
 
     def __init__(self, channels: int):
         super().__init__()
+        self.channels = channels
         self.bias = nn.Parameter(torch.zeros(channels))
         self.logs = nn.Parameter(torch.zeros(channels))
 

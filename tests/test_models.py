@@ -14,7 +14,7 @@ from torch import Tensor
 
 import flows
 from flows import images as pixels
-from flows.bijections.base import Chain
+from flows.bijections.chain import Chain
 from flows.bijections.coupling import AffineCoupling
 from flows.bijections.dequantise import UniformDequantiser, VariationalDequantiser
 from flows.bijections.linear import InvertibleConv1x1

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flows.bijections.base import Bijection, Chain
+from flows.bijections.base import Bijection
+from flows.bijections.chain import Chain
 from flows.bijections.coupling import AffineCoupling
 from flows.bijections.linear import Whitening
 from flows.bijections.permutation import Reverse

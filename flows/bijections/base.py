@@ -1,16 +1,30 @@
-"""The contract of every invertible map, and the three ways to compose them."""
+"""The contract of every invertible map."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, cast
+from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
-
-from flows.numerics import zero_log_det
 
 Shape = tuple[int, ...]
 Mapped = tuple[Tensor, Tensor]
 """(value, log_det): what both directions of a bijection return."""
+
+
+class PulledBack(NamedTuple):
+    """One step of reversible backpropagation: what `Bijection.pull_back` returns.
+
+    Attributes:
+        x: the input, rebuilt from the output; without a graph, as all of these.
+        grad_x: gradient of the input.
+        grad_context: gradient of a real-valued context, or None.
+        grads: gradient of each of `Bijection.tensors()`, None where nothing depends on it.
+    """
+
+    x: Tensor
+    grad_x: Tensor
+    grad_context: Tensor | None
+    grads: list[Tensor | None]
 
 
 class Bijection(nn.Module, ABC):
@@ -56,6 +70,35 @@ class Bijection(nn.Module, ABC):
         """Shape of one example of `x` where one example of `z` has `shape`."""
         return shape
 
+    def tensors(self) -> list[Tensor]:
+        """The parameters that gradients are asked for, in the order of `parameters()`."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def pull_back(
+        self, z: Tensor, context: Tensor | None, grad_z: Tensor, grad_log_det: Tensor
+    ) -> PulledBack:
+        """Rebuild x from z = forward(x) and carry gradients back, for the memory mode `reversible`.
+
+        This one inverts, and differentiates a second forward pass by autograd; maps that can do both with
+        one evaluation of their network override it.
+
+        Args:
+            z: output, without a graph.
+            context: as in `forward`.
+            grad_z: gradient of the value.
+            grad_log_det: gradient of the log-determinant, (batch,).
+        """
+        with torch.no_grad():
+            x, _ = self.inverse(z, context)
+        with torch.enable_grad():
+            x = x.requires_grad_()
+            context = as_leaf(context)
+            value, log_det = self(x, context)
+        results = [(value, grad_z), (log_det, grad_log_det)]
+        grad_x, grad_context, *grads = pull(results, [x, context, *self.tensors()])
+        assert grad_x is not None
+        return PulledBack(x.detach(), grad_x, grad_context, grads)
+
     @classmethod
     def examples(cls) -> "dict[str, Example]":
         """Small named instances, with an input shape each, on which the laws are run."""
@@ -91,57 +134,6 @@ class Example:
         self.context_shape = context_shape
 
 
-class Tap(nn.Identity):
-    """A named place between two maps, called in both directions.
-
-    A forward hook on a layer never fires in generation, because generation calls `.inverse`. A hook on a
-    tap does: it sees the hidden state, and what it returns replaces it.
-    """
-
-
-class Chain(Bijection):
-    """Maps one after the other; a `Tap` stands at every boundary between two of them."""
-
-    def __init__(self, *steps: Bijection):
-        super().__init__()
-        self.steps = cast(Sequence[Bijection], nn.ModuleList(steps))
-        self.taps = nn.ModuleList(Tap() for _ in steps[1:])
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
-        log_det = zero_log_det(x)
-        for i, step in enumerate(self.steps):
-            x = self.taps[i - 1](x) if i else x
-            x, step_log_det = step(x, context)
-            log_det = log_det + step_log_det
-        return x, log_det
-
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
-        log_det = zero_log_det(z)
-        for i in reversed(range(len(self.steps))):
-            z, step_log_det = self.steps[i].inverse(z, context)
-            log_det = log_det + step_log_det
-            z = self.taps[i - 1](z) if i else z
-        return z, log_det
-
-    def output_shape(self, shape: Shape) -> Shape:
-        for step in self.steps:
-            shape = step.output_shape(shape)
-        return shape
-
-    def input_shape(self, shape: Shape) -> Shape:
-        for step in reversed(self.steps):
-            shape = step.input_shape(shape)
-        return shape
-
-    @classmethod
-    def examples(cls) -> dict[str, Example]:
-        from flows.bijections.permutation import Reverse
-        from flows.bijections.scaling import DiagonalScaling
-
-        steps = (DiagonalScaling(6), Reverse(), DiagonalScaling(6))
-        return {"three steps": Example(cls(*steps), (6,)), "empty": Example(cls(), (3,))}
-
-
 class Inverse(Bijection):
     """The same map with its two directions exchanged, as an object."""
 
@@ -166,3 +158,26 @@ class Inverse(Bijection):
         from flows.bijections.squeeze import Squeeze
 
         return {"unsqueeze": Example(cls(Squeeze()), (8, 2, 3))}
+
+
+def as_leaf(context: Tensor | None) -> Tensor | None:
+    """A real-valued context as the leaf of a new graph; labels and None as they are."""
+    if context is None or not context.is_floating_point():
+        return context
+    return context.detach().requires_grad_()
+
+
+def pull(results: list[tuple[Tensor, Tensor]], to: list[Tensor | None]) -> list[Tensor | None]:
+    """Gradients by autograd, given those of the results; None for what nothing depends on.
+
+    Args:
+        results: (value, its gradient); values without a graph are left out.
+        to: what gradients are asked for; None and tensors that require none get None.
+    """
+    connected = [(value, grad) for value, grad in results if value.requires_grad]
+    asked = [tensor for tensor in to if tensor is not None and tensor.requires_grad]
+    if not connected or not asked:
+        return [None] * len(to)
+    values, given = zip(*connected, strict=True)
+    found = iter(torch.autograd.grad(values, asked, given, allow_unused=True))
+    return [next(found) if tensor is not None and tensor.requires_grad else None for tensor in to]

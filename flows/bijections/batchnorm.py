@@ -5,6 +5,7 @@ from torch import Tensor
 
 from flows.bijections.base import Bijection, Example, Mapped
 from flows.bijections.partition import Checkerboard, Halves, Partition
+from flows.memory import is_recomputing
 from flows.numerics import batch_moments, sum_per_example
 
 
@@ -49,9 +50,10 @@ class BatchNorm(Bijection):
         """(μ, σ²) to normalise this batch by, each (1, channels, 1, 1); updates the running ones."""
         old_mean, old_variance = (value.clone() for value in self.running_statistics())
         mean, variance = batch_moments(changed)
-        with torch.no_grad():
-            self.mean.lerp_(mean.flatten(), self.momentum)
-            self.variance.lerp_(variance.flatten(), self.momentum)
+        if not is_recomputing():
+            with torch.no_grad():
+                self.mean.lerp_(mean.flatten(), self.momentum)
+                self.variance.lerp_(variance.flatten(), self.momentum)
         if self.lag:
             mean = torch.lerp(mean, old_mean, self.lag)
             variance = torch.lerp(variance, old_variance, self.lag)

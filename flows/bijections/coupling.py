@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from flows.bijections.base import Bijection, Example, Mapped
+from flows.bijections.base import Bijection, Example, Mapped, PulledBack, as_leaf, pull
 from flows.bijections.partition import Checkerboard, Halves, OddEven, Partition
 from flows.bijections.scales import LearnedTanh, Scale, Sigmoid, TwoSided
 from flows.numerics import sum_per_example, zero_log_det
@@ -37,6 +37,22 @@ class AdditiveCoupling(Bijection):
         kept, changed = self.partition.split(z)
         shift = same_shape(self.shift(kept, context), changed)
         return self.partition.merge(kept, changed - shift), zero_log_det(z)
+
+    def pull_back(
+        self, z: Tensor, context: Tensor | None, grad_z: Tensor, grad_log_det: Tensor
+    ) -> PulledBack:
+        """With one evaluation of the network: the kept part is the same in x and z."""
+        kept, changed = self.partition.split(z)
+        with torch.enable_grad():
+            kept_leaf, context = kept.detach().requires_grad_(), as_leaf(context)
+            shift = self.shift(kept_leaf, context)
+        x = self.partition.merge(kept, changed - shift.detach())
+        grad_kept, grad_changed = self.partition.split(grad_z)
+        leaves = [kept_leaf, context, *self.tensors()]
+        through, grad_context, *grads = pull([(shift, grad_changed)], leaves)
+        if through is not None:
+            grad_kept = grad_kept + self.partition.restrict_kept(through)
+        return PulledBack(x, self.partition.merge(grad_kept, grad_changed), grad_context, grads)
 
     @classmethod
     def examples(cls) -> dict[str, Example]:
@@ -103,6 +119,37 @@ class AffineCoupling(Bijection):
         else:
             changed = (changed - shift) * (-log_scale).exp()
         return self.partition.merge(kept, changed), -sum_per_example(log_scale)
+
+    def pull_back(
+        self, z: Tensor, context: Tensor | None, grad_z: Tensor, grad_log_det: Tensor
+    ) -> PulledBack:
+        """With one evaluation of the network: the kept part is the same in x and z.
+
+        z = (x + t)·s: ∂x = ∂t = s·∂z, ∂log s = z·∂z + ∂log_det; z = x·s + t: ∂x = s·∂z, ∂t = ∂z,
+        ∂log s = (z − t)·∂z + ∂log_det.
+        """
+        kept, changed = self.partition.split(z)
+        with torch.enable_grad():
+            kept_leaf, context = kept.detach().requires_grad_(), as_leaf(context)
+            shift, log_scale = self.shift_and_log_scale(kept_leaf, context)
+        t, scale = shift.detach(), log_scale.detach().exp()
+        grad_kept, grad_changed = self.partition.split(grad_z)
+        grad_before = grad_changed * scale
+        if self.shift_first:
+            before = changed / scale - t
+            grad_shift, grad_log_scale = grad_before, grad_changed * changed
+        else:
+            scaled = changed - t
+            before = scaled / scale
+            grad_shift, grad_log_scale = grad_changed, grad_changed * scaled
+        grad_log_scale = grad_log_scale + grad_log_det.view(-1, *[1] * (changed.dim() - 1))
+        leaves = [kept_leaf, context, *self.tensors()]
+        results = [(shift, grad_shift), (log_scale, grad_log_scale)]
+        through, grad_context, *grads = pull(results, leaves)
+        if through is not None:
+            grad_kept = grad_kept + self.partition.restrict_kept(through)
+        x = self.partition.merge(kept, before)
+        return PulledBack(x, self.partition.merge(grad_kept, grad_before), grad_context, grads)
 
     @classmethod
     def examples(cls) -> dict[str, Example]:

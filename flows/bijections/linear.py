@@ -1,22 +1,14 @@
 """Linear maps across channels: Glow's invertible 1×1 convolution, NICE's whitening."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from flows.bijections.base import Bijection, Example, Mapped
+from flows.bijections.folding import Affine, ChannelMap, mix_channels
 from flows.data_dependent import DataDependent
 from flows.numerics import full_precision, sum_over_ranks
-
-
-def _mix_channels(weight: Tensor, x: Tensor) -> Tensor:
-    """Weight (C, C) applied to the channels of x (batch, C) or (batch, C, H, W).
-
-    A matrix product rather than a convolution: torch lets convolutions run in TF32 on GPUs by default,
-    which costs the inverse three digits; matrix products stay in fp32.
-    """
-    with full_precision(x):
-        flat = x.reshape(*x.shape[:2], -1)
-        return (weight.to(x.dtype) @ flat).view(x.shape)
 
 
 def _invert(weight: Tensor) -> Tensor:
@@ -29,7 +21,7 @@ def _pixels(x: Tensor) -> int:
     return x[0, 0].numel()
 
 
-class InvertibleConv1x1(Bijection):
+class InvertibleConv1x1(ChannelMap):
     """z = W x at every pixel; log|det| = H·W·log|det W| (Glow §3.2, equation 9).
 
     Starts as a random rotation. The determinant is taken in double precision, as in the released code.
@@ -38,10 +30,11 @@ class InvertibleConv1x1(Bijection):
         channels: C.
     """
 
-    constant_log_det = True
+    dense = True
 
     def __init__(self, channels: int):
         super().__init__()
+        self.channels = channels
         self.weight = nn.Parameter(_random_rotation(channels))
 
     def log_abs_det(self) -> Tensor:
@@ -50,30 +43,37 @@ class InvertibleConv1x1(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         log_det = _pixels(x) * self.log_abs_det()
-        return _mix_channels(self.weight, x), log_det.expand(x.shape[0])
+        return mix_channels(self.weight, x), log_det.expand(x.shape[0])
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         log_det = _pixels(z) * self.log_abs_det()
-        return _mix_channels(_invert(self.weight), z), -log_det.expand(z.shape[0])
+        return mix_channels(_invert(self.weight), z), -log_det.expand(z.shape[0])
+
+    @classmethod
+    def stack(cls, maps: Sequence["InvertibleConv1x1"]) -> Affine:
+        weight = torch.stack([each.weight for each in maps])
+        log_abs_det = torch.linalg.slogdet(weight.double()).logabsdet.to(weight.dtype)
+        return Affine(weight, weight.new_zeros(weight.shape[:2]), log_abs_det)
 
     @classmethod
     def examples(cls) -> dict[str, Example]:
         return {"image": Example(cls(4), (4, 2, 3)), "one channel": Example(cls(1), (1, 2, 2))}
 
 
-class InvertibleConv1x1LU(Bijection):
+class InvertibleConv1x1LU(ChannelMap):
     """The same with W = P L (U + diag(s)): P and the signs of s fixed, log|det W| = Σ log|s| (equation 11).
 
     Args:
         channels: C.
     """
 
-    constant_log_det = True
+    dense = True
     permutation: Tensor
     signs: Tensor
 
     def __init__(self, channels: int):
         super().__init__()
+        self.channels = channels
         # Contiguous: the factors come in column order, and a reloaded copy would not add up bit for bit.
         factors = torch.linalg.lu(_random_rotation(channels))
         permutation, lower, upper = (factor.contiguous() for factor in factors)
@@ -94,11 +94,17 @@ class InvertibleConv1x1LU(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         log_det = _pixels(x) * self.log_s.sum()
-        return _mix_channels(self.weight(), x), log_det.expand(x.shape[0])
+        return mix_channels(self.weight(), x), log_det.expand(x.shape[0])
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         log_det = _pixels(z) * self.log_s.sum()
-        return _mix_channels(_invert(self.weight()), z), -log_det.expand(z.shape[0])
+        return mix_channels(_invert(self.weight()), z), -log_det.expand(z.shape[0])
+
+    @classmethod
+    def stack(cls, maps: Sequence["InvertibleConv1x1LU"]) -> Affine:
+        weight = torch.stack([each.weight() for each in maps])
+        log_abs_det = torch.stack([each.log_s for each in maps]).sum(1)
+        return Affine(weight, weight.new_zeros(weight.shape[:2]), log_abs_det)
 
     @classmethod
     def examples(cls) -> dict[str, Example]:

@@ -82,7 +82,7 @@ class Multiscale(Bijection):
 
     @classmethod
     def examples(cls) -> dict[str, Example]:
-        from flows.bijections.base import Chain
+        from flows.bijections.chain import Chain
         from flows.bijections.linear import InvertibleConv1x1
         from flows.bijections.squeeze import Squeeze
 

@@ -26,6 +26,10 @@ class Partition(nn.Module, ABC):
         """`changed`-shaped values, with zeros wherever the kept part stands."""
         return changed
 
+    def restrict_kept(self, kept: Tensor) -> Tensor:
+        """`kept`-shaped values, with zeros wherever the changed part stands."""
+        return kept
+
 
 class Halves(Partition):
     """Keep the first half of the channels (of a vector's entries) and change the second, or the reverse.
@@ -95,3 +99,6 @@ class Checkerboard(Partition):
 
     def restrict(self, changed: Tensor) -> Tensor:
         return changed * (1 - self.mask)
+
+    def restrict_kept(self, kept: Tensor) -> Tensor:
+        return kept * self.mask

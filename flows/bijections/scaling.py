@@ -1,11 +1,13 @@
 """Elementwise scalings and shifts: NICE's diagonal scaling, Glow's ActNorm, learned priors."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from flows.bijections.base import Bijection, Example, Mapped
+from flows.bijections.folding import Affine, ChannelMap
 from flows.data_dependent import ChannelAffine
 from flows.numerics import sum_per_example
 
@@ -34,7 +36,7 @@ class DiagonalScaling(Bijection):
         return {"vector": Example(cls(5), (5,))}
 
 
-class ActNorm(ChannelAffine, Bijection):
+class ActNorm(ChannelAffine, ChannelMap):
     """z = (x + bias)·exp(3·logs), per channel; log|det| = H·W·Σ 3·logs (Glow §3.1).
 
     The identity until `initialise` sets it from a batch.
@@ -43,7 +45,7 @@ class ActNorm(ChannelAffine, Bijection):
         channels: C of inputs (batch, C) or (batch, C, H, W).
     """
 
-    constant_log_det = True
+    dense = False
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         bias, log_scale = self.of_rank(x.dim())
@@ -52,6 +54,13 @@ class ActNorm(ChannelAffine, Bijection):
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         bias, log_scale = self.of_rank(z.dim())
         return z * (-log_scale).exp() - bias, -_log_det(z, log_scale)
+
+    @classmethod
+    def stack(cls, maps: Sequence["ActNorm"]) -> Affine:
+        log_scale = cls.logs_factor * torch.stack([each.logs for each in maps])
+        scale = log_scale.exp()
+        offset = torch.stack([each.bias for each in maps]) * scale
+        return Affine(scale.diag_embed(), offset, log_scale.sum(1))
 
     @classmethod
     def examples(cls) -> dict[str, Example]:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from flows import images as pixels
-from flows.bijections.base import Bijection, Tap
+from flows.bijections.base import Bijection
+from flows.bijections.chain import Tap
 from flows.bijections.dequantise import Dequantiser
 from flows.data_dependent import initialise
 from flows.models.base import Guarantee, Likelihood, LikelihoodModel, Space, Unit

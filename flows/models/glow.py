@@ -7,7 +7,8 @@ from typing import Literal, cast
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from flows.bijections.base import Bijection, Chain, Inverse
+from flows.bijections.base import Bijection, Inverse
+from flows.bijections.chain import Chain
 from flows.bijections.coupling import AdditiveCoupling, AffineCoupling
 from flows.bijections.dequantise import Dequantiser, UniformDequantiser, VariationalDequantiser
 from flows.bijections.linear import InvertibleConv1x1, InvertibleConv1x1LU

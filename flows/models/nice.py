@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from flows.bijections.base import Bijection, Chain
+from flows.bijections.base import Bijection
+from flows.bijections.chain import Chain
 from flows.bijections.coupling import AdditiveCoupling
 from flows.bijections.dequantise import UniformDequantiser
 from flows.bijections.linear import Whitening

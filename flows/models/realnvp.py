@@ -7,8 +7,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from flows.bijections.base import Bijection, Chain, Inverse
+from flows.bijections.base import Bijection, Inverse
 from flows.bijections.batchnorm import BatchNorm
+from flows.bijections.chain import Chain
 from flows.bijections.coupling import AffineCoupling
 from flows.bijections.dequantise import UniformDequantiser
 from flows.bijections.multiscale import Multiscale

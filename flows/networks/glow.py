@@ -2,23 +2,11 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, pixel_unshuffle, relu
+from torch.nn.functional import pixel_unshuffle, relu
 
 from flows.data_dependent import ChannelAffine
+from flows.networks.glow_fused import can_fuse, edge_conv2d, fused_network, scaled_by
 from flows.numerics import bounded
-
-
-def edge_conv2d(x: Tensor, weight: Tensor, edge_weight: Tensor | None, bias: Tensor) -> Tensor:
-    """3×3 convolution of x with one more channel that is 1 on the zero padding and 0 inside.
-
-    The marker is the same for every image, so its share of the output is convolved once and added.
-    """
-    y = conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
-    if edge_weight is None:
-        return y
-    marker = x.new_ones(1, 1, x.shape[2] + 2, x.shape[3] + 2)
-    marker[:, :, 1:-1, 1:-1] = 0
-    return y + conv2d(marker, edge_weight)
 
 
 def _channels_last(weight: Tensor) -> Tensor:
@@ -27,7 +15,7 @@ def _channels_last(weight: Tensor) -> Tensor:
 
 
 class ActNormConv2d(ChannelAffine):
-    """A convolution followed by an ActNorm, (w * x + bias)·exp(3·logs), computed as one convolution.
+    """A convolution, an ActNorm and a ReLU: max(0, (w * x + bias)·exp(3·logs)).
 
     Scaling the few weights rather than the many activations saves two passes over the output in each
     direction of training.
@@ -35,7 +23,7 @@ class ActNormConv2d(ChannelAffine):
     Args:
         inputs, outputs: channels.
         size: 3 or 1.
-        edge: mark the border (3×3 only; see `edge_conv2d`).
+        edge: mark the border (3×3 only; see `glow_fused.edge_conv2d`).
     """
 
     def __init__(self, inputs: int, outputs: int, size: int, edge: bool = False):
@@ -47,10 +35,9 @@ class ActNormConv2d(ChannelAffine):
         super().set_from(edge_conv2d(x, self.weight, self.edge_weight, torch.zeros_like(self.bias)))
 
     def forward(self, x: Tensor) -> Tensor:
-        gain = (self.logs_factor * self.logs).exp()
-        per_output = gain.view(-1, 1, 1, 1)
-        edge_weight = None if self.edge_weight is None else self.edge_weight * per_output
-        return edge_conv2d(x, self.weight * per_output, edge_weight, self.bias * gain)
+        log_gain = self.logs_factor * self.logs
+        weights = scaled_by(log_gain, self.weight, self.edge_weight, self.bias)
+        return relu(edge_conv2d(x, *weights), inplace=True)
 
 
 class ZeroConv2d(nn.Module):
@@ -67,8 +54,8 @@ class ZeroConv2d(nn.Module):
         self.logs = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        gain = (ChannelAffine.logs_factor * self.logs).exp().view(1, -1, 1, 1)
-        return edge_conv2d(x, self.weight, self.edge_weight, self.bias) * gain
+        log_gain = ChannelAffine.logs_factor * self.logs
+        return edge_conv2d(x, *scaled_by(log_gain, self.weight, self.edge_weight, self.bias))
 
 
 class GlowNetwork(nn.Module):
@@ -104,8 +91,9 @@ class GlowNetwork(nn.Module):
         if self.context_channels:
             assert context is not None
             kept = torch.cat([kept, context], 1)
-        h = relu(self.first(kept), inplace=True)
-        return self.last(relu(self.second(h), inplace=True))
+        if can_fuse(kept):
+            return fused_network(kept, self.first, self.second, self.last)
+        return self.last(self.second(self.first(kept)))
 
 
 class ConvPrior(nn.Module):

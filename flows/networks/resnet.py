@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, relu
 
+from flows.memory import is_recomputing
 from flows.numerics import batch_moments, bounded
 
 
@@ -36,9 +37,10 @@ class ShiftedBatchNorm2d(nn.Module):
         mean, variance = self.mean, self.variance
         if self.training:
             mean, variance = batch_moments(x.float() if x.dtype == torch.bfloat16 else x)
-            with torch.no_grad():
-                self.mean.lerp_(mean, self.momentum)
-                self.variance.lerp_(variance, self.momentum)
+            if not is_recomputing():
+                with torch.no_grad():
+                    self.mean.lerp_(mean, self.momentum)
+                    self.variance.lerp_(variance, self.momentum)
         gain = (variance + self.epsilon).rsqrt()
         return (x * gain + (self.shift - mean * gain)).to(x.dtype)
 

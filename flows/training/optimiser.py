@@ -15,8 +15,11 @@ def make_optimiser(params: Iterable[nn.Parameter], training: Training) -> torch.
     if training.optimiser == "rmsprop":
         momentum, averaging = training.betas
         return torch.optim.RMSprop(params, momentum=momentum, alpha=averaging, **common)
-    kinds = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax, "adamw": torch.optim.AdamW}
-    return kinds[training.optimiser](params, betas=training.betas, **common)
+    if training.optimiser == "adamax":
+        return torch.optim.Adamax(params, betas=training.betas, **common)
+    # Fused: one pass over each parameter instead of a dozen.
+    kind = torch.optim.Adam if training.optimiser == "adam" else torch.optim.AdamW
+    return kind(params, betas=training.betas, fused=True, **common)
 
 
 def learning_rate(training: Training, images_seen: int) -> float:

@@ -1,0 +1,158 @@
+"""Maps of the channels of every pixel, and their folding: ActNorm and 1×1 convolution become one product."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from flows.bijections.base import Bijection, PulledBack
+from flows.numerics import full_precision
+
+
+class Affine(NamedTuple):
+    """n affine maps of channels, x ↦ weight x + offset.
+
+    Attributes:
+        weight: (n, C, C).
+        offset: (n, C).
+        log_abs_det: (n,), log|det weight|, of one pixel.
+    """
+
+    weight: Tensor
+    offset: Tensor
+    log_abs_det: Tensor
+
+
+class ChannelMap(Bijection):
+    """z = W x + b at every pixel; log|det| = H·W·log|det W|.
+
+    Those that stand side by side in a chain are computed as one (`fold`), as long as nobody listens at the
+    place between them.
+
+    Attributes:
+        channels: C.
+        dense: W is a full matrix; runs of maps are folded only where one of them is, a scaling alone costs
+            less as it is.
+    """
+
+    constant_log_det = True
+    channels: int
+    dense: ClassVar[bool]
+
+    @classmethod
+    @abstractmethod
+    def stack(cls, maps: Sequence[Self]) -> Affine:
+        """The maps' W, b and log|det W|, all of one size, computed together."""
+
+
+class Folded:
+    """A run of channel maps as one: value @ `weight` + `offset`. Its log-det is the `Folding`'s."""
+
+    def __init__(self, folding: "Folding", weight: Tensor, offset: Tensor, number: int):
+        self.folding, self.weight, self.offset, self.number = folding, weight, offset, number
+
+    def __call__(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, None]:
+        return mix_channels(self.weight, x, self.offset), None
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, None]:
+        weight, offset = (value[self.number] for value in self.folding.inverted())
+        return mix_channels(weight, z, offset), None
+
+    def tensors(self) -> list[Tensor]:
+        """What gradients are asked for."""
+        return [self.weight, self.offset]
+
+    def pull_back(
+        self, z: Tensor, context: Tensor | None, grad_z: Tensor, grad_log_det: Tensor
+    ) -> PulledBack:
+        """x = W⁻¹(z − b); ∂x = Wᵀ∂z, ∂W = Σ ∂z xᵀ, ∂b = Σ ∂z, over batch and pixels."""
+        x, _ = self.inverse(z)
+        with full_precision(z):
+            over = grad_z.flatten(2) if grad_z.dim() > 2 else grad_z.unsqueeze(2)
+            grad_weight = torch.bmm(over, x.reshape(over.shape).transpose(1, 2)).sum(0)
+        grad_x = mix_channels(self.weight.detach().T, grad_z)
+        return PulledBack(x, grad_x, None, [grad_weight, over.sum((0, 2))])
+
+
+class Folding:
+    """Runs of channel maps of the same kinds and sizes: run i of n is computed as one affine map.
+
+    What does not depend on the images is computed for all of them together: products, determinants and
+    inverses of n small matrices are a call each, not n.
+    """
+
+    def __init__(self, runs: Sequence[Sequence[ChannelMap]]):
+        first, *others = [type(maps[0]).stack(maps) for maps in zip(*runs, strict=True)]
+        weight, offset, log_abs_det = first
+        with full_precision(weight):
+            for following in others:
+                offset = (following.weight @ offset.unsqueeze(2)).squeeze(2) + following.offset
+                weight = following.weight @ weight
+                log_abs_det = log_abs_det + following.log_abs_det
+        self.affine = Affine(weight, offset, log_abs_det)
+        self._inverted: tuple[Tensor, Tensor] | None = None
+
+    def inverted(self) -> tuple[Tensor, Tensor]:
+        """W⁻¹ (n, C, C) and −W⁻¹b (n, C), computed in double precision, once."""
+        if self._inverted is None:
+            weight, offset, _ = self.affine
+            with full_precision(weight):
+                inverse = torch.linalg.inv(weight.double())
+                back = -(inverse @ offset.double().unsqueeze(2)).squeeze(2)
+            self._inverted = inverse.to(weight.dtype), back.to(weight.dtype)
+        return self._inverted
+
+    def log_det(self, x: Tensor) -> Tensor:
+        """log|det| of all runs together on inputs like x (batch, ...), a scalar."""
+        channels = self.affine.offset.shape[1]
+        return x[0].numel() // channels * self.affine.log_abs_det.sum()
+
+    def folded(self) -> list[Folded]:
+        """The runs in their order."""
+        pairs = zip(self.affine.weight.unbind(), self.affine.offset.unbind(), strict=True)
+        return [Folded(self, weight, offset, i) for i, (weight, offset) in enumerate(pairs)]
+
+
+Step = Bijection | Folded
+
+
+def fold(steps: Sequence[Bijection]) -> tuple[list[Step], list[Folding]]:
+    """The steps with every foldable run of channel maps replaced, and the foldings that they belong to."""
+    replaced: list[Any] = []
+    waiting: dict[tuple[object, ...], list[int]] = {}
+    for are_maps, group in groupby(steps, key=lambda step: isinstance(step, ChannelMap)):
+        members: list[Any] = list(group)
+        if not (are_maps and any(member.dense for member in members)):
+            replaced += members
+            continue
+        kind = tuple((type(member), member.channels) for member in members)
+        waiting.setdefault(kind, []).append(len(replaced))
+        replaced.append(members)
+    foldings = []
+    for places in waiting.values():
+        folding = Folding([replaced[place] for place in places])
+        foldings.append(folding)
+        for place, folded in zip(places, folding.folded(), strict=True):
+            replaced[place] = folded
+    return replaced, foldings
+
+
+def mix_channels(weight: Tensor, x: Tensor, offset: Tensor | None = None) -> Tensor:
+    """Weight (C, C) applied to the channels of x (batch, C) or (batch, C, H, W), and offset (C,) added.
+
+    A matrix product rather than a convolution: torch lets convolutions run in TF32 on GPUs by default,
+    which costs the inverse three digits; matrix products stay in fp32.
+    """
+    with full_precision(x):
+        weight = weight.to(x.dtype)
+        if x.dim() == 2:
+            y = x @ weight.T
+            return y if offset is None else y + offset.to(x.dtype)
+        flat = x.reshape(*x.shape[:2], -1)
+        if offset is None:
+            return (weight @ flat).view(x.shape)
+        mixing = weight.expand(len(x), -1, -1)
+        return torch.baddbmm(offset.to(x.dtype).view(1, -1, 1), mixing, flat).view(x.shape)

@@ -1,0 +1,143 @@
+"""Running steps for the forward pass and back: plainly, by recomputation, or by inversion.
+
+Inversion gives back what autograd would have kept. One autograd function stands for a whole chain; it
+saves the chain's output, and its backward pass walks the steps in reverse: each rebuilds its input from
+its output and turns the gradients of its output into those of its input and parameters
+(`Bijection.pull_back`; RevNet, Gomez et al. 2017, arXiv 1707.04585, with the log-determinant as a second
+output). Parameters are inputs of that function, so that DistributedDataParallel sees their gradients;
+nobody's storage is freed, what the caller does not keep goes by itself.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from flows.bijections.base import Mapped
+from flows.bijections.folding import Step
+from flows.memory import Memory, recomputing
+from flows.numerics import zero_log_det
+
+
+def run(steps: Sequence[Step], memory: Memory, x: Tensor, context: Tensor | None) -> Mapped:
+    """All steps in order, in the given memory mode; log-dets of folded steps are left to the caller."""
+    if memory.mode == "plain" or not torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
+        return run_plainly(steps, x, context)
+    if memory.mode == "checkpoint":
+        return _run_checkpointed(steps, x, context)
+    return _run_reversibly(steps, memory.every if memory.mode == "anchored" else None, x, context)
+
+
+def run_plainly(steps: Sequence[Step], x: Tensor, context: Tensor | None) -> Mapped:
+    """All steps in order."""
+    total = zero_log_det(x)
+    for step in steps:
+        x, log_det = step(x, context)
+        total = total if log_det is None else total + log_det
+    return x, total
+
+
+def run_backwards(steps: Sequence[Step], z: Tensor, context: Tensor | None) -> Mapped:
+    """The inverses of all steps, from the last to the first."""
+    total = zero_log_det(z)
+    for step in reversed(steps):
+        z, log_det = step.inverse(z, context)
+        total = total if log_det is None else total + log_det
+    return z, total
+
+
+def segments(steps: Sequence[Step]) -> list[list[Step]]:
+    """The steps in groups, each ending with a map that has parameters of its own (see `Memory`)."""
+    groups: list[list[Step]] = [[]]
+    for step in steps:
+        groups[-1].append(step)
+        if isinstance(step, torch.nn.Module) and step.tensors():
+            groups.append([])
+    return groups if groups[-1] else groups[:-1]
+
+
+# Recomputation ------------------------------------------------------------------------------------
+
+
+def _run_checkpointed(steps: Sequence[Step], x: Tensor, context: Tensor | None) -> Mapped:
+    total = zero_log_det(x)
+    for segment in segments(steps):
+        x, log_det = checkpoint(
+            run_plainly, segment, x, context,
+            use_reentrant=False, preserve_rng_state=False, context_fn=_first_and_again,
+        )  # fmt: skip
+        total = total + log_det
+    return x, total
+
+
+def _first_and_again() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), recomputing()
+
+
+# Inversion ----------------------------------------------------------------------------------------
+
+
+@torch.compiler.disable
+def _run_reversibly(steps: Sequence[Step], every: int | None, x: Tensor, context: Tensor | None) -> Mapped:
+    tensors = {id(tensor): tensor for step in steps for tensor in step.tensors()}
+    return _Reversible.apply(steps, every, x, context, *tensors.values())
+
+
+class _Reversible(torch.autograd.Function):
+    """The steps as one node of autograd's graph; see the module's head."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        steps: Sequence[Step],
+        every: int | None,
+        x: Tensor,
+        context: Tensor | None,
+        *tensors: Tensor,
+    ) -> Mapped:
+        anchors, total, place = {}, zero_log_det(x), 0
+        for number, segment in enumerate(segments(steps)):
+            if every is not None and number and number % every == 0:
+                anchors[place - 1] = x
+            x, log_det = run_plainly(segment, x, context)
+            total += log_det
+            place += len(segment)
+        ctx.steps, ctx.anchors, ctx.keys = steps, list(anchors), [id(tensor) for tensor in tensors]
+        # The tensors are saved for autograd's check that nobody has changed them in between.
+        ctx.save_for_backward(x, context, *anchors.values(), *tensors)
+        ctx.device_type = x.device.type
+        ctx.autocast = torch.is_autocast_enabled(ctx.device_type), torch.get_autocast_dtype(ctx.device_type)
+        return x, total
+
+    @staticmethod
+    def backward(ctx: Any, grad_z: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "a second derivative through a flow in memory mode 'reversible' or 'anchored' was asked for "
+                "(create_graph=True): use flows.memory.set_memory(model, 'plain')"
+            )
+        z, context, *rest = ctx.saved_tensors
+        anchors = dict(zip(ctx.anchors, rest, strict=False))
+        grads: dict[int, Tensor] = {}
+        grad_context = None
+        enabled, dtype = ctx.autocast
+        with torch.autocast(ctx.device_type, dtype, enabled):
+            for place in reversed(range(len(ctx.steps))):
+                step = ctx.steps[place]
+                z = anchors.get(place, z)
+                pulled = step.pull_back(z, context, grad_z, grad_log_det)
+                for tensor, grad in zip(step.tensors(), pulled.grads, strict=True):
+                    _accumulate(grads, id(tensor), grad)
+                if pulled.grad_context is not None:
+                    former = grad_context
+                    grad_context = pulled.grad_context if former is None else former + pulled.grad_context
+                z, grad_z = pulled.x, pulled.grad_x
+        return None, None, grad_z, grad_context, *map(grads.get, ctx.keys)
+
+
+def _accumulate(grads: dict[int, Tensor], key: int, grad: Tensor | None) -> None:
+    if grad is not None:
+        grads[key] = grads[key] + grad if key in grads else grad
