@@ -53,8 +53,23 @@ def set_memory(module: nn.Module, mode: MemoryMode, every: int = 4) -> None:
                     f"memory {mode!r}: {name or type(part).__name__} ({type(part).__name__}) {reason}"
                 )
     chains: list[Any] = [part for part in module.modules() if hasattr(part, "memory")]
+    if mode != "plain" and not chains:
+        raise ValueError(f"memory {mode!r}: {type(module).__name__} has no chain of invertible maps")
     for chain in chains:
         chain.memory = Memory(mode, every)
+
+
+def chains_of(module: nn.Module) -> list[nn.Module]:
+    """The chains that a mode acts on: those within `module` that do not stand in another chain."""
+    if hasattr(module, "memory"):
+        return [module]
+    return [chain for child in module.children() for chain in chains_of(child)]
+
+
+def memory_of(module: nn.Module) -> Memory:
+    """The mode that `set_memory` has chosen, of the first chain; plain where there is none."""
+    chains: list[Any] = list(chains_of(module))
+    return chains[0].memory if chains else PLAIN
 
 
 def _why_not(part: nn.Module, mode: MemoryMode) -> str:

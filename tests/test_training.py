@@ -262,6 +262,58 @@ def test_two_ranks_equal_one_with_the_joined_batch(tmp_path, model):
     assert torch.allclose(code, other, atol=1e-4)
 
 
+@pytest.mark.multiprocess
+@pytest.mark.slow
+def test_two_ranks_equal_one_where_activations_are_rebuilt(tmp_path):
+    options = ["--training.batch=32", "--training.images=96", "--training.memory=reversible",
+               "--training.guard_every=32", "--training.ema=0"]  # fmt: skip
+    weights = {}
+    for ranks in (1, 2):
+        done = train(tmp_path / str(ranks), *options, ranks=ranks)
+        assert done.returncode == 0, done.stderr
+        weights[ranks] = load_file(tmp_path / str(ranks) / "model.safetensors")
+        readings = [dict(line)["memory/gradient_cosine"] for line in losses(tmp_path / str(ranks))
+                    if "memory/gradient_cosine" in dict(line)]  # fmt: skip
+        assert len(readings) == 3 and min(readings) > 0.9999
+    for name, alone in weights[1].items():
+        assert torch.allclose(alone, weights[2][name], rtol=0, atol=1e-6), name
+
+
+@pytest.mark.slow
+def test_a_state_is_trained_on_in_another_memory_mode(whole, tmp_path):
+    """Without conversion, and to the same weights up to rounding."""
+    ends = {}
+    for mode in ("plain", "reversible", "anchored", "checkpoint"):
+        folder = tmp_path / mode
+        shutil.copytree(whole, folder)
+        shutil.rmtree(states(folder)[-1])
+        done = train(folder, *LONG, "--resume=latest", f"--training.memory={mode}")
+        assert done.returncode == 0, done.stderr
+        with torch.no_grad():
+            images = to_unit(Digits().split("test").first(4).images, 17)
+            ends[mode] = flows.load(folder).encode(images)
+    for mode, code in ends.items():
+        assert torch.allclose(code, ends["plain"], atol=1e-3), mode
+    assert torch.equal(ends["checkpoint"], ends["plain"])
+
+
+@pytest.mark.slow
+def test_the_guard_goes_over_to_checkpoint_and_a_resumed_run_stays_there(tmp_path):
+    """With a limit that no inverse keeps."""
+    strict = "import flows.training.guard as guard; guard.LARGEST_ERROR = 0.0; import train; train.main()"
+    options = ["--training.memory=reversible", "--training.guard_every=64", "--training.images=256"]
+    arguments = command(tmp_path / "run", *options)[2:]
+    done = subprocess.run(
+        [sys.executable, "-c", strict, *arguments], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count("going on with memory 'checkpoint'") == 1
+    readings = [line for line in losses(tmp_path / "run") if "memory/reconstruction" in dict(line)]
+    assert len(readings) == 1
+    saved = torch.load(states(tmp_path / "run")[-1] / "custom_checkpoint_0.pkl")
+    assert saved["fallback"] == "checkpoint"
+
+
 # Pieces -----------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from flows.bijections.base import Bijection, Example, Mapped, Shape
 from flows.bijections.folding import ChannelMap, Folding, Step, fold
-from flows.bijections.reversal import run, run_backwards
+from flows.bijections.reversal import reconstruction_error, run, run_backwards
 from flows.memory import PLAIN, Memory
 from flows.numerics import zero_log_det
 
@@ -59,6 +59,10 @@ class Chain(Bijection):
     def folded(self) -> tuple[list[Step], list[Folding]]:
         """The steps as they are run where nobody listens."""
         return fold(list(self._flat()))
+
+    def reconstruction_error(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """How far off the rebuilt activations are for this input; see `reversal.reconstruction_error`."""
+        return reconstruction_error(self.folded()[0], self.memory, x, context)
 
     def _flat(self) -> Iterator[Bijection]:
         for step in self.steps:

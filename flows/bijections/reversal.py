@@ -59,6 +59,25 @@ def segments(steps: Sequence[Step]) -> list[list[Step]]:
     return groups if groups[-1] else groups[:-1]
 
 
+def reconstruction_error(steps: Sequence[Step], memory: Memory, x: Tensor, context: Tensor | None) -> Tensor:
+    """The largest error of the activations that a backward pass would rebuild from z, a scalar.
+
+    Relative to the largest kept activation, at least 1. In mode `anchored` the walk back starts anew at
+    every anchor.
+    """
+    groups, kept = segments(steps), [x]
+    for segment in groups:
+        kept.append(run_plainly(segment, kept[-1], context)[0])
+    worst, z = zero_log_det(x).amax(), kept[-1]
+    for number in reversed(range(len(groups))):
+        z, _ = run_backwards(groups[number], z, context)
+        true = kept[number]
+        worst = torch.maximum(worst, (z - true).abs().amax() / true.abs().amax().clamp(min=1))
+        if memory.mode == "anchored" and number % memory.every == 0:
+            z = true
+    return worst
+
+
 # Recomputation ------------------------------------------------------------------------------------
 
 

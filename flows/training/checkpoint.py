@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 
@@ -22,6 +23,7 @@ class Progress:
         steps: optimiser steps so far.
         seconds: spent in training so far, over all sessions.
         best: lowest validation bits/dim, infinite before the first.
+        fallback: the memory mode that the guard went over to, or "".
     """
 
     def __init__(self) -> None:
@@ -29,12 +31,13 @@ class Progress:
         self.steps = 0
         self.seconds = 0.0
         self.best = float("inf")
+        self.fallback = ""
 
-    def state_dict(self) -> dict[str, float]:
-        """Plain numbers, as Accelerate's weights-only loading requires."""
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers and words, as Accelerate's weights-only loading requires."""
         return dict(vars(self))
 
-    def load_state_dict(self, state: dict[str, float]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the numbers of `state_dict`."""
         vars(self).update(state)
 

@@ -18,9 +18,10 @@ RUN_CONFIG, REPORT_FILE = "config.yaml", "report.json"
 
 MAY_CHANGE = {
     "training.workers", "training.log_every", "training.save_every", "training.keep_states",
+    "training.memory", "training.anchor_every", "training.guard_every",
     "data.init_args.root", "data.init_args.path", "data.init_args.download",
 }  # fmt: skip
-"""Settings that a resumed run may have different: they do not change what it computes."""
+"""Settings that a resumed run may have different: they change nothing of what it computes but rounding."""
 
 
 def prepare_folder(

@@ -14,9 +14,11 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from flows.data.base import Batch, ImageData, Split
+from flows.memory import memory_of, set_memory
 from flows.metrics.likelihood import labels_for
 from flows.models.base import LikelihoodModel
 from flows.numerics import combine_seeds
+from flows.training import guard
 from flows.training.augment import augment
 from flows.training.batches import first_images, training_batches
 from flows.training.checkpoint import Progress, save_state
@@ -91,6 +93,8 @@ def fit(
         labels = labels_for(model, first)
         model.initialise(first.images, labels, training.seed, first.keys.tolist())
 
+    set_memory(model, training.memory, training.anchor_every)
+
     # Wrap. Losses are built on the wrapped model: its forward is what synchronises gradients.
     average = WeightAverage(model, training.ema) if training.ema else None
     wrapped = accelerator.prepare(model)
@@ -102,6 +106,8 @@ def fit(
         accelerator.register_for_checkpointing(average)
     if resume is not None:
         accelerator.load_state(str(resume))
+    if progress.fallback == "checkpoint":
+        set_memory(model, "checkpoint")
     evaluated = model if average is None else average.model
 
     # Batches go on where the run stopped.
@@ -147,6 +153,15 @@ def fit(
                 log.advance(training.batch, loss=f"{next(iter(shown.values())):.3f}")
             else:
                 log.advance(training.batch)
+
+            # Where activations are rebuilt, see whether they are still those that were.
+            if due(training.guard_every) and guard.is_watched(memory_of(model)):
+                reading = guard.read(model, micro_batches[0], accelerator)
+                log.scalars(progress.images, reading.scalars())
+                if not reading.is_sound:
+                    log.say(f"{progress.images:>9,} images  {reading}: going on with memory 'checkpoint'")
+                    set_memory(model, "checkpoint")
+                    progress.fallback = "checkpoint"
 
             # Look at it: held-out bits/dim, the round trip, samples; keep the best.
             if due(training.validate_every):

@@ -11,6 +11,8 @@ from jsonargparse.typing import (
     restricted_number_type,
 )
 
+from flows.memory import MemoryMode
+
 Augmentation = Literal["flip", "shift"]
 
 if TYPE_CHECKING:
@@ -39,6 +41,10 @@ class Training:
         ema: decay of the running average of the weights, per step; 0 switches it off. The average is what
             is validated, sampled, tested and exported.
         precision: of the conditioner networks; everything on the invertible path is fp32 always.
+        memory: what the backward pass keeps; see `flows.memory`. `reversible` and `anchored` rebuild
+            activations by inversion, watched by a guard that goes over to `checkpoint` where they are off.
+        anchor_every: steps between two kept activations of mode `anchored`.
+        guard_every: images between two looks of the guard.
         augment: random horizontal flips, shifts by up to a tenth of the side.
         seed: of weights, order of images and noise.
         workers: loader processes; 0 loads in the main process, which is best for sets held in memory.
@@ -63,6 +69,9 @@ class Training:
     clip: PositiveFloat | None = None
     ema: ShareBelowOne = 0.999
     precision: Literal["fp32", "bf16"] = "fp32"
+    memory: MemoryMode = "plain"
+    anchor_every: PositiveInt = 4
+    guard_every: PositiveInt = 32_000
     augment: tuple[Augmentation, ...] = ()
     seed: NonNegativeInt = 0
     workers: NonNegativeInt = 0
