@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from flows.models.base import LatentModel
@@ -35,3 +36,13 @@ def load(path_or_repo: str | Path, map_location: str = "cpu") -> LatentModel:
     from flows.models.load import load_model
 
     return load_model(path_or_repo, map_location)
+
+
+def prepared() -> AbstractContextManager[None]:
+    """A block in which no weights change, so that scaled kernels and inverses are worked out once.
+
+    For many calls without gradients, as a slider makes them; see `flows.once`.
+    """
+    from flows.once import prepared as block
+
+    return block()

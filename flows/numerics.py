@@ -64,13 +64,20 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
     Batch statistics make a map of single examples one of the whole batch, without an inverse.
     """
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
+    # By hand: `modules()` takes 2 ms for a deep flow, a tenth of the time to encode an image.
+    training, waiting = [], [module]
+    while waiting:
+        part = waiting.pop()
+        waiting.extend(child for child in part._modules.values() if child is not None)
+        if part.training:
+            training.append(part)
+    for part in training:
+        part.training = False
     try:
         yield
     finally:
-        for part, training in modes.items():
-            part.training = training
+        for part in training:
+            part.training = True
 
 
 # Noise --------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "flows"
 
-GROUND = {"numerics", "images", "files", "checks", "memory", "data_dependent"}
+GROUND = {"numerics", "images", "files", "checks", "memory", "once", "data_dependent"}
 """Small shared ground: everything may use it."""
 
 MAY_IMPORT = {
@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "commands": GROUND | {"models", "metrics", "data", "training", "inversion", "config"},
     "cli": GROUND | {"commands", "config", "data", "models"},
     "__main__": {"cli"},
-    "__init__": {"models"},
+    "__init__": {"models", "once"},
 }
 PAPERS = {"nice", "realnvp", "glow"}
 

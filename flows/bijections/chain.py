@@ -10,6 +10,7 @@ from flows.bijections.folding import ChannelMap, Folding, Step, fold
 from flows.bijections.reversal import reconstruction_error, run, run_backwards
 from flows.memory import PLAIN, Memory
 from flows.numerics import zero_log_det
+from flows.once import once
 
 
 class Tap(nn.Identity):
@@ -41,24 +42,29 @@ class Chain(Bijection):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         if self._is_heard():
             return self._one_by_one(x, context)
-        steps, foldings = self.folded()
+        steps, of_folded = self._prepared(x)
         z, log_det = run(steps, self.memory, x, context)
-        for folding in foldings:
-            log_det = log_det + folding.log_det(x)
-        return z, log_det
+        return z, log_det + of_folded
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         if self._is_heard():
             return self._one_by_one_inversely(z, context)
-        steps, foldings = self.folded()
+        steps, of_folded = self._prepared(z)
         x, log_det = run_backwards(steps, z, context)
-        for folding in foldings:
-            log_det = log_det - folding.log_det(z)
-        return x, log_det
+        return x, log_det - of_folded
 
     def folded(self) -> tuple[list[Step], list[Folding]]:
         """The steps as they are run where nobody listens."""
         return fold(list(self._flat()))
+
+    def _prepared(self, like: Tensor) -> tuple[list[Step], Tensor]:
+        """The steps as they are run, and the log-det of all foldings together."""
+
+        def work_out() -> tuple[list[Step], Tensor]:
+            steps, foldings = self.folded()
+            return steps, sum((f.log_det(like) for f in foldings), start=like.new_zeros(()))
+
+        return once(self, like, like.shape[1:], work_out)
 
     def reconstruction_error(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """How far off the rebuilt activations are for this input; see `reversal.reconstruction_error`."""

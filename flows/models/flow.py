@@ -14,6 +14,7 @@ from flows.data_dependent import initialise
 from flows.models.base import Guarantee, Likelihood, LikelihoodModel, Space, Unit
 from flows.models.priors import Prior
 from flows.numerics import draw_seed, evaluating
+from flows.once import prepared
 
 
 class Flow(LikelihoodModel):
@@ -112,7 +113,7 @@ class Flow(LikelihoodModel):
     def encode(self, images: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
         self.check_space(space)
         pixels.check_unit(images, self.image_shape)
-        with evaluating(self):
+        with evaluating(self), prepared():
             return self.bijection(images.to(self.dtype), self._context(labels, len(images)))[0]
 
     def decode(self, code: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
@@ -120,7 +121,7 @@ class Flow(LikelihoodModel):
         if tuple(code.shape[1:]) != expected:
             shape = ", ".join(map(str, expected))
             raise ValueError(f"expected codes of shape (batch, {shape}), got {tuple(code.shape)}")
-        with evaluating(self):
+        with evaluating(self), prepared():
             return self.bijection.inverse(code.to(self.dtype), self._context(labels, len(code)))[0]
 
     def sample_codes(

@@ -6,13 +6,14 @@ the order of the memory, and takes gradients by products of large matrices. What
 `tests/test_networks.py` compares them, second derivatives included.
 """
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad, relu, unfold
 
 from flows.data_dependent import ChannelAffine
+from flows.once import once, scratch
 
 Weights = tuple[Tensor, Tensor | None, Tensor]
 """Weight (outputs, inputs, k, k), edge weight (outputs, 1, k, k) or None, bias (outputs,)."""
@@ -89,40 +90,88 @@ def fused_network(x: Tensor, first: ScaledConv, second: ScaledConv, last: Scaled
     )  # fmt: skip
     if torch.is_grad_enabled():
         return _Network.apply(x, *parameters)
-    return _forward(x, *parameters)[0]
+
+    def work_out() -> tuple[Scaled, Tensor]:
+        scaled = _scale(x, *parameters)
+        return scaled, scaled.s1.permute(2, 3, 1, 0).reshape(-1, len(scaled.s1))
+
+    return _run_without_graph(x, *once(first, x, x.shape[2:], work_out))
 
 
-def _forward(
+class Scaled(NamedTuple):
+    """The network's weights as they meet the images: s1, s2, s3 kernels, border1 … what is added to all."""
+
+    s1: Tensor
+    border1: Tensor
+    s2: Tensor
+    border2: Tensor
+    s3: Tensor
+    border3: Tensor
+    gain1: Tensor
+    gain2: Tensor
+    gain3: Tensor
+
+
+def _scale(
     x: Tensor,
     w1: Tensor, e1: Tensor | None, b1: Tensor, l1: Tensor,
     w2: Tensor, b2: Tensor, l2: Tensor,
     w3: Tensor, e3: Tensor | None, b3: Tensor, l3: Tensor,
-) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
-    """The output, and what the backward pass needs."""
+) -> Scaled:  # fmt: skip
+    """Weights and biases times their gains, for images of the size of x."""
     gain1, gain2, gain3 = ((LOGS_FACTOR * logs).exp() for logs in (l1, l2, l3))
     windows = marker_windows(x) if e1 is not None or e3 is not None else None
+    return Scaled(
+        w1 * gain1.view(-1, 1, 1, 1),
+        _border(windows, e1, b1) * gain1,
+        w2.flatten(1) * gain2.view(-1, 1),
+        b2 * gain2,
+        w3 * gain3.view(-1, 1, 1, 1),
+        _border(windows, e3, b3) * gain3,
+        gain1,
+        gain2,
+        gain3,
+    )
 
-    w1 = w1 * gain1.view(-1, 1, 1, 1)
-    border1 = _border(windows, e1, b1) * gain1
-    hidden = conv2d(x, w1, padding=1).contiguous(memory_format=torch.channels_last)
-    _add_to_rows(hidden, border1).relu_()
 
-    w2 = w2.flatten(1) * gain2.view(-1, 1)
-    border2 = b2 * gain2
-    wide = (_rows(hidden) @ w2.T).add_(border2).relu_()
+def _run(x: Tensor, scaled: Scaled) -> tuple[Tensor, Tensor, Tensor]:
+    """The output, and the two hidden layers: (batch, width, H, W), and as rows."""
+    hidden = conv2d(x, scaled.s1, padding=1).contiguous(memory_format=torch.channels_last)
+    _add_to_rows(hidden, scaled.border1).relu_()
+    wide = (_rows(hidden) @ scaled.s2.T).add_(scaled.border2).relu_()
+    output = conv2d(_unrows(wide, hidden), scaled.s3, padding=1)
+    output = output.contiguous(memory_format=torch.channels_last)
+    return _add_to_rows(output, scaled.border3), hidden, wide
 
-    w3 = w3 * gain3.view(-1, 1, 1, 1)
-    border3 = _border(windows, e3, b3) * gain3
-    output = conv2d(_unrows(wide, hidden), w3, padding=1).contiguous(memory_format=torch.channels_last)
-    _add_to_rows(output, border3)
-    return output, [hidden, wide, w1, border1, w2, border2, w3, border3, gain1, gain2, gain3]
+
+def _run_without_graph(x: Tensor, scaled: Scaled, kernel: Tensor) -> Tensor:
+    """The output of `_run`, with hidden layers in memory that the next network uses again.
+
+    Args:
+        x: (batch, C, H, W).
+        scaled: the weights.
+        kernel: of the first convolution, (9·C, width), in the order of `_windows`.
+    """
+    batch, inputs, height, width = x.shape
+    hidden, wide = (scratch(name, (batch * height * width, len(scaled.s2)), x) for name in ("hidden", "wide"))
+    padded = scratch("padded", (batch, height + 2, width + 2, inputs), x)
+    padded[:, 1:-1, 1:-1] = x.permute(0, 2, 3, 1)
+    around = scratch("around", (batch, height, width, 3, 3 * inputs), x).copy_(_windows(padded))
+    torch.mm(around.view(-1, 9 * inputs), kernel, out=hidden)
+    places = hidden if len(scaled.border1) == 1 else hidden.view(batch, -1)
+    places.add_(scaled.border1.view(1, -1))
+    torch.mm(hidden.relu_(), scaled.s2.T, out=wide)
+    wide.add_(scaled.border2).relu_()
+    output = conv2d(wide.view(batch, height, width, -1).permute(0, 3, 1, 2), scaled.s3, padding=1)
+    return _add_to_rows(output.contiguous(memory_format=torch.channels_last), scaled.border3)
 
 
 class _Network(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parameters: Tensor | None) -> Tensor:
-        output, kept = _forward(x, *parameters)  # type: ignore[arg-type]
-        ctx.save_for_backward(x, *parameters, *kept)
+        scaled = _scale(x, *parameters)  # type: ignore[arg-type]
+        output, hidden, wide = _run(x, scaled)
+        ctx.save_for_backward(x, *parameters, hidden, wide, *scaled)
         return output
 
     @staticmethod
@@ -132,7 +181,8 @@ class _Network(torch.autograd.Function):
         if torch.is_grad_enabled():  # a second derivative is wanted
             return _differentiably(grad, ctx.needs_input_grad, *inputs)
         x, w1, e1, _, _, w2, _, _, w3, e3, _, _ = inputs
-        hidden, wide, s1, border1, s2, border2, s3, border3, gain1, gain2, gain3 = saved[12:]
+        hidden, wide, *scaled = saved[12:]
+        s1, border1, s2, border2, s3, border3, gain1, gain2, gain3 = scaled
         windows = marker_windows(x) if e1 is not None or e3 is not None else None
 
         # Last convolution.
@@ -192,6 +242,13 @@ def _unrows(rows: Tensor, like: Tensor) -> Tensor:
     return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
+def _windows(padded: Tensor) -> Tensor:
+    """The 3×3 places around every pixel of (batch, H + 2, W + 2, C): (batch, H, W, 3, 3·C), a view."""
+    batch, height, width, channels = padded.shape
+    image, row, column, _ = padded.stride()
+    return padded.as_strided((batch, height - 2, width - 2, 3, 3 * channels), (image, row, column, row, 1))
+
+
 def _border(windows: Tensor | None, edge_weight: Tensor | None, bias: Tensor) -> Tensor:
     """What is added at every place whatever the image: (H·W, outputs), or (1, outputs) without a marker."""
     if edge_weight is None or windows is None:
@@ -224,12 +281,8 @@ def _backward_3x3(grad: Tensor, rows: Tensor, weight: Tensor) -> tuple[Tensor, T
     Row p of `around` holds the gradients at the nine places around p, to all of which input p has
     contributed; place d by kernel entry 8 − d. Gathering them costs little where the outputs are few.
     """
-    batch, outputs, height, width = grad.shape
-    padded = pad(grad.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
-    image, row, column, _ = padded.stride()
-    around = padded.as_strided((batch, height, width, 3, 3 * outputs), (image, row, column, row, 1)).reshape(
-        -1, 9 * outputs
-    )
+    outputs = grad.shape[1]
+    around = _windows(pad(grad.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))).reshape(-1, 9 * outputs)
     kernel = weight.flip(2, 3).permute(2, 3, 0, 1).reshape(9 * outputs, -1)
     products = (around.T @ rows).view(3, 3, outputs, -1)
     return around @ kernel, products.flip(0, 1).permute(2, 3, 0, 1)

@@ -1,0 +1,67 @@
+"""Weights that are worked out once: scaled kernels, folded maps and their inverses, kept while they hold."""
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+_store: ContextVar[dict[Hashable, Any] | None] = ContextVar("prepared", default=None)
+
+
+@contextmanager
+def prepared() -> Iterator[None]:
+    """A block in which no weights change, so that what depends on them alone is computed once.
+
+        with flows.prepared():
+            for code in codes:
+                image = model.decode(code)
+
+    Kept is what runs without gradients; blocks may stand in each other. Outside of such a block nothing is
+    kept: torch has no sure sign that a weight was changed (`parameter.data` leaves none).
+    """
+    if _store.get() is not None:
+        yield
+        return
+    token = _store.set({})
+    try:
+        yield
+    finally:
+        _store.reset(token)
+
+
+def once(of: object, like: Tensor, size: Hashable, compute: Callable[[], T]) -> T:
+    """`compute()`, or within a `prepared` block what it returned before.
+
+    Args:
+        of: the module whose weights it depends on.
+        like: an input, on whose dtype and device it depends.
+        size: what else it depends on.
+        compute: a function of these alone.
+    """
+    store = _store.get()
+    if store is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return compute()
+    key = (of, like.dtype, like.device, size)
+    if key not in store:
+        store[key] = compute()
+    return cast(T, store[key])
+
+
+def scratch(name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """A tensor to write into, of the dtype and device of `like`; zeros when it is new.
+
+    Within a `prepared` block the same one for the same name and shape, with what was last written: on a
+    CPU fresh memory of some megabytes costs more time than a product that fills it.
+    """
+    store = _store.get()
+    key = ("scratch", name, shape, like.dtype, like.device)
+    if store is None:
+        return like.new_zeros(shape)
+    if key not in store:
+        store[key] = like.new_zeros(shape)
+    return cast(Tensor, store[key])
