@@ -1,0 +1,217 @@
+"""The same Glow in this project and in the libraries beside it.
+
+Every builder makes K steps per level of ActNorm, 1×1 convolution and affine coupling on half the channels,
+with networks of a 3×3, a 1×1 and a 3×3 convolution of the given width, L levels with a squeeze before and
+half of the channels leaving after each: the same multiply–adds. Where a library has no such part, the
+nearest that it has stands in, and `note` says so. `count` counts every parameter, frozen ones included.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flows.memory import MemoryMode, set_memory
+from flows.models.glow import Glow
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is built: `depth` K steps, `levels` L, `width` hidden channels, square images of `side` pixels."""
+
+    depth: int = 16
+    levels: int = 3
+    width: int = 128
+    side: int = 32
+    channels: int = 3
+
+
+class Peer(ABC):
+    """One library's model, with the three things that are timed. Images are floats in [−½, ½)."""
+
+    name: str
+    note: str = ""
+    model: nn.Module
+
+    @abstractmethod
+    def loss(self, x: Tensor) -> Tensor:
+        """Mean negative log-density, to be differentiated."""
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Any:
+        """Images to latents, in whatever form the library has them."""
+
+    @abstractmethod
+    def decode(self, latents: Any) -> Tensor:
+        """And back."""
+
+    def count(self) -> int:
+        """Number of parameters."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+class Ours(Peer):
+    """This project, in one of its memory modes."""
+
+    def __init__(self, size: Size, memory: MemoryMode = "plain", every: int = 4):
+        self.name = "flows" if memory == "plain" else f"flows, {memory}"
+        shape = (size.channels, size.side, size.side)
+        self.model: Glow = Glow(shape, levels=size.levels, depth=size.depth, width=size.width)
+        set_memory(self.model, memory, every)
+
+    def loss(self, x: Tensor) -> Tensor:
+        return -self.model.log_density(x + 0.5).mean()
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.model.encode(x + 0.5)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.model.decode(latents) - 0.5
+
+
+class Normflows(Peer):
+    """normflows' GlowBlock, as its CIFAR-10 example builds it."""
+
+    name = "normflows"
+    note = "no marked borders, no ActNorm within networks"
+
+    def __init__(self, size: Size):
+        import normflows as nf
+
+        bases, merges, flows = [], [], []
+        for i in range(size.levels):
+            channels = size.channels * 2 ** (size.levels + 1 - i)
+            block = [
+                nf.flows.GlowBlock(channels, size.width, split_mode="channel", scale=True, use_lu=False)
+                for _ in range(size.depth)
+            ]
+            flows.append([*block, nf.flows.Squeeze()])
+            side = size.side // 2 ** (size.levels - i)
+            if i:
+                merges.append(nf.flows.Merge())
+                channels //= 2
+            bases.append(nf.distributions.DiagGaussian((channels, side, side)))
+        self.model = nf.MultiscaleFlow(bases, flows, merges, class_cond=False)
+
+    def loss(self, x: Tensor) -> Tensor:
+        return self.model(x).mean()
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        return self.model.inverse_and_log_det(x)[0]
+
+    def decode(self, latents: list[Tensor]) -> Tensor:
+        return self.model.forward_and_log_det(latents)[0]
+
+
+def conditioner(inputs: int, outputs: int, width: int) -> nn.Sequential:
+    """The coupling network as the peers' users write it, zero at the end."""
+    last = nn.Conv2d(width, outputs, 3, padding=1)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(
+        nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(width, width, 1), nn.ReLU(), last,
+    )  # fmt: skip
+
+
+class Nflows(Peer):
+    """nflows' own parts: ActNorm, OneByOneConvolution (LU), AffineCouplingTransform, MultiscaleComposite."""
+
+    name = "nflows"
+    note = "1×1 convolutions as LU, the only ones it has"
+
+    def __init__(self, size: Size):
+        from nflows.distributions.normal import StandardNormal
+        from nflows.flows import Flow
+        from nflows.transforms import (
+            ActNorm,
+            AffineCouplingTransform,
+            CompositeTransform,
+            MultiscaleCompositeTransform,
+            OneByOneConvolution,
+            SqueezeTransform,
+        )
+
+        def step(channels: int) -> nn.Module:
+            mask = torch.ones(channels)
+            mask[: channels // 2] = -1
+            coupling = AffineCouplingTransform(mask, lambda i, o: _IgnoringContext(i, o, size.width))
+            return CompositeTransform([ActNorm(channels), OneByOneConvolution(channels), coupling])
+
+        whole = MultiscaleCompositeTransform(size.levels)
+        shape = (size.channels, size.side, size.side)
+        for _ in range(size.levels):
+            channels, height, width = 4 * shape[0], shape[1] // 2, shape[2] // 2
+            steps = [step(channels) for _ in range(size.depth)]
+            level = CompositeTransform([SqueezeTransform(), *steps])
+            shape = whole.add_transform(level, (channels, height, width)) or shape
+        dimensions = size.channels * size.side**2
+        self.model = Flow(whole, StandardNormal([dimensions]))
+        self.transform = whole
+
+    def loss(self, x: Tensor) -> Tensor:
+        return -self.model.log_prob(x).mean()
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.transform(x)[0]
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.transform.inverse(latents)[0]
+
+
+class _IgnoringContext(nn.Module):
+    def __init__(self, inputs: int, outputs: int, width: int):
+        super().__init__()
+        self.network = conditioner(inputs, outputs, width)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.network(x)
+
+
+class FrEIA(Peer):
+    """FrEIA's AllInOneBlock; its 1×1 convolutions are fixed rotations."""
+
+    name = "FrEIA"
+    note = "1×1 convolutions are fixed, and no gradient is taken of them"
+
+    def __init__(self, size: Size):
+        from FrEIA.framework import GraphINN, InputNode, Node, OutputNode
+        from FrEIA.modules import AllInOneBlock, IRevNetDownsampling, Split
+
+        node: Any = InputNode(size.channels, size.side, size.side)
+        nodes, outputs = [node], []
+        for level in range(size.levels):
+            node = Node(node, IRevNetDownsampling, {})
+            nodes.append(node)
+            for _ in range(size.depth):
+                options = {
+                    "subnet_constructor": lambda i, o: conditioner(i, o, size.width),
+                    "permute_soft": True,
+                }
+                node = Node(node, AllInOneBlock, options)
+                nodes.append(node)
+            if level + 1 < size.levels:
+                split = Node(node, Split, {})
+                nodes.append(split)
+                outputs.append(OutputNode(split.out1))
+                node = split.out0
+        outputs.append(OutputNode(node))
+        self.model = GraphINN([*nodes, *outputs])
+
+    def loss(self, x: Tensor) -> Tensor:
+        latents, log_det = self.model(x)
+        energy = sum(0.5 * z.square().flatten(1).sum(1) for z in latents)
+        constant = 0.5 * math.log(2 * math.pi) * x[0].numel()
+        return (energy + constant - log_det).mean()
+
+    def encode(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.model(x)[0]
+
+    def decode(self, latents: tuple[Tensor, ...]) -> Tensor:
+        return self.model(list(latents), rev=True)[0]
+
+
+PEERS = {"normflows": Normflows, "nflows": Nflows, "FrEIA": FrEIA}
