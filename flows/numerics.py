@@ -97,26 +97,52 @@ def combine_seeds(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def draw_seed(generator: torch.Generator | None) -> int:
-    """Draw the seed of a block of noise from `generator` (from torch's global one where it is None)."""
+def draw_seed(generator: torch.Generator | None) -> Tensor:
+    """Draw the seed of a block of noise from `generator` (from torch's global one where it is None).
+
+    Returns:
+        an int64 scalar, on the host unless the generator is elsewhere.
+    """
     device = "cpu" if generator is None else generator.device
-    return int(torch.randint(2**62, (), generator=generator, device=device))
+    return torch.randint(2**62, (), generator=generator, device=device)
 
 
-def uniform_rows(seed: int, keys: Sequence[int], shape: Sequence[int], like: Tensor) -> Tensor:
+Keys = Sequence[int] | Tensor
+"""Identities of the rows of a batch: integers, or int64 (batch,)."""
+
+
+@torch.library.custom_op("flows::noise_rows", mutates_args=())
+def _noise_rows(seed: Tensor, keys: Tensor, shape: list[int], normal: bool) -> Tensor:
+    """Noise on the host, fp32; an operation of its own, which torch.compile need not look into."""
+    rows = np.empty((len(keys), *shape), dtype=np.float32)
+    for row, key in zip(rows, keys.tolist(), strict=True):
+        philox = _row(int(seed), key)
+        if normal:
+            philox.standard_normal(out=row, dtype=np.float32)
+        else:
+            philox.random(out=row, dtype=np.float32)
+    return torch.from_numpy(rows)
+
+
+@_noise_rows.register_fake
+def _(seed: Tensor, keys: Tensor, shape: list[int], normal: bool) -> Tensor:
+    return torch.empty((len(keys), *shape), dtype=torch.float32)
+
+
+def _rows(seed: int | Tensor, keys: Keys, shape: Sequence[int], like: Tensor, normal: bool) -> Tensor:
+    seed = torch.as_tensor(seed, dtype=torch.int64, device="cpu")
+    keys = torch.as_tensor(keys, dtype=torch.int64, device="cpu")
+    return _noise_rows(seed, keys, list(shape), normal).to(like)
+
+
+def uniform_rows(seed: int | Tensor, keys: Keys, shape: Sequence[int], like: Tensor) -> Tensor:
     """Uniform noise in [0, 1), shape (len(keys), *shape), on the device and in the dtype of `like`."""
-    rows = np.empty((len(keys), *shape), dtype=np.float32)
-    for row, key in zip(rows, keys, strict=True):
-        _row(seed, key).random(out=row, dtype=np.float32)
-    return torch.from_numpy(rows).to(like)
+    return _rows(seed, keys, shape, like, normal=False)
 
 
-def normal_rows(seed: int, keys: Sequence[int], shape: Sequence[int], like: Tensor) -> Tensor:
+def normal_rows(seed: int | Tensor, keys: Keys, shape: Sequence[int], like: Tensor) -> Tensor:
     """Standard normal noise, shape (len(keys), *shape), on the device and in the dtype of `like`."""
-    rows = np.empty((len(keys), *shape), dtype=np.float32)
-    for row, key in zip(rows, keys, strict=True):
-        _row(seed, key).standard_normal(out=row, dtype=np.float32)
-    return torch.from_numpy(rows).to(like)
+    return _rows(seed, keys, shape, like, normal=True)
 
 
 # Moments ------------------------------------------------------------------------------------------

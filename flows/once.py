@@ -24,7 +24,7 @@ def prepared() -> Iterator[None]:
     Kept is what runs without gradients; blocks may stand in each other. Outside of such a block nothing is
     kept: torch has no sure sign that a weight was changed (`parameter.data` leaves none).
     """
-    if _store.get() is not None:
+    if torch.compiler.is_compiling() or _store.get() is not None:
         yield
         return
     token = _store.set({})
@@ -43,8 +43,10 @@ def once(of: object, like: Tensor, size: Hashable, compute: Callable[[], T]) -> 
         size: what else it depends on.
         compute: a function of these alone.
     """
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return compute()
     store = _store.get()
-    if store is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if store is None:
         return compute()
     key = (of, like.dtype, like.device, size)
     if key not in store:

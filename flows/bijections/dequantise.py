@@ -7,14 +7,13 @@ A dequantiser returns x and log q; the way back is floor, exact for every u.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from flows.bijections.base import Bijection, Mapped
 from flows.images import bin_index, to_unit
-from flows.numerics import normal_rows, sum_per_example, uniform_rows
+from flows.numerics import Keys, normal_rows, sum_per_example, uniform_rows
 
 
 class Dequantiser(nn.Module, ABC):
@@ -31,7 +30,7 @@ class Dequantiser(nn.Module, ABC):
         self.bins = bins
 
     @abstractmethod
-    def forward(self, images: Tensor, seed: int, keys: Sequence[int], dtype: torch.dtype) -> Mapped:
+    def forward(self, images: Tensor, seed: int | Tensor, keys: Keys, dtype: torch.dtype) -> Mapped:
         """uint8 (batch, C, H, W) to (x, log_q): x floats in [0, 1], log_q (batch,) nats.
 
         The noise of an image depends on `seed` and on its key alone.
@@ -50,7 +49,7 @@ class Dequantiser(nn.Module, ABC):
 class UniformDequantiser(Dequantiser):
     """u uniform on [0, 1): log q = D·log(bins)."""
 
-    def forward(self, images: Tensor, seed: int, keys: Sequence[int], dtype: torch.dtype) -> Mapped:
+    def forward(self, images: Tensor, seed: int | Tensor, keys: Keys, dtype: torch.dtype) -> Mapped:
         like = torch.empty(0, dtype=dtype, device=images.device)
         u = uniform_rows(seed, keys, images.shape[1:], like)
         log_q = u.new_full((len(u),), u[0].numel() * math.log(self.bins))
@@ -69,7 +68,7 @@ class VariationalDequantiser(Dequantiser):
         super().__init__(bins)
         self.flow = flow
 
-    def forward(self, images: Tensor, seed: int, keys: Sequence[int], dtype: torch.dtype) -> Mapped:
+    def forward(self, images: Tensor, seed: int | Tensor, keys: Keys, dtype: torch.dtype) -> Mapped:
         like = torch.empty(0, dtype=dtype, device=images.device)
         epsilon = normal_rows(seed, keys, images.shape[1:], like)
         log_normal = sum_per_example(-0.5 * (epsilon.square() + math.log(2 * math.pi)))

@@ -5,7 +5,7 @@ import inspect
 import json
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from flows.files import file_digest, write_atomically
 from flows.models.priors import Prior
+from flows.numerics import Keys
 
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
@@ -294,7 +295,7 @@ class LikelihoodModel(LatentModel):
         images: Tensor,
         labels: Tensor | None = None,
         generator: torch.Generator | None = None,
-        keys: Sequence[int] | None = None,
+        keys: Keys | None = None,
     ) -> Likelihood:
         """log P of uint8 images (batch, C, H, W), bounded below by dequantisation.
 
@@ -302,8 +303,8 @@ class LikelihoodModel(LatentModel):
             images: bytes.
             labels: int64 (batch,), for a class-conditional model.
             generator: where the seed of the dequantisation noise comes from.
-            keys: identity of every image; its noise depends on the seed and the key alone. Defaults to
-                0, 1, 2, ….
+            keys: identity of every image, integers or int64 (batch,); its noise depends on the seed and the
+                key alone. Defaults to 0, 1, 2, ….
         """
 
     @abstractmethod
@@ -312,7 +313,7 @@ class LikelihoodModel(LatentModel):
         images: Tensor,
         labels: Tensor | None = None,
         seed: int = 0,
-        keys: Sequence[int] | None = None,
+        keys: Keys | None = None,
     ) -> None:
         """Set data-dependent layers from a batch of uint8 images; those that are set stay."""
 

@@ -13,7 +13,7 @@ from flows.bijections.dequantise import Dequantiser
 from flows.data_dependent import initialise
 from flows.models.base import Guarantee, Likelihood, LikelihoodModel, Space, Unit
 from flows.models.priors import Prior
-from flows.numerics import draw_seed, evaluating
+from flows.numerics import Keys, draw_seed, evaluating
 from flows.once import prepared
 
 
@@ -64,10 +64,10 @@ class Flow(LikelihoodModel):
         images: Tensor,
         labels: Tensor | None = None,
         generator: torch.Generator | None = None,
-        keys: Sequence[int] | None = None,
+        keys: Keys | None = None,
     ) -> Likelihood:
         pixels.check_bytes(images, self.image_shape)
-        keys = range(len(images)) if keys is None else keys
+        keys = torch.arange(len(images)) if keys is None else keys
         x, log_q = self.dequantiser(images, draw_seed(generator), keys, self.dtype)
         code, log_det = self.bijection(x, self._context(labels, len(x)))
         log_prior = self.prior.log_prob(code)
@@ -86,7 +86,7 @@ class Flow(LikelihoodModel):
         images: Tensor,
         labels: Tensor | None = None,
         generator: torch.Generator | None = None,
-        keys: Sequence[int] | None = None,
+        keys: Keys | None = None,
     ) -> Tensor:
         """`forward`'s bound alone: (batch,), nats per image."""
         return self(images, labels, generator, keys).log_prob
@@ -103,7 +103,7 @@ class Flow(LikelihoodModel):
         images: Tensor,
         labels: Tensor | None = None,
         seed: int = 0,
-        keys: Sequence[int] | None = None,
+        keys: Keys | None = None,
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
         initialise(self, images, labels, generator, keys)
@@ -133,7 +133,7 @@ class Flow(LikelihoodModel):
     ) -> Tensor:
         shape = self.check_space(space).shape
         like = torch.empty(0, dtype=self.dtype, device=self.device)
-        return temperature * self.prior.sample(draw_seed(generator), range(n), shape, like)
+        return temperature * self.prior.sample(draw_seed(generator), torch.arange(n), shape, like)
 
     def units(self) -> dict[str, Unit]:
         found: dict[str, Unit] = {}

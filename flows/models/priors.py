@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from flows.checks import check_choice
-from flows.numerics import normal_rows, uniform_rows
+from flows.numerics import Keys, normal_rows, uniform_rows
 
 PriorName = Literal["normal", "logistic"]
 
@@ -25,7 +25,7 @@ class Prior(ABC):
         """Elementwise log-density in nats, of the shape of `z`."""
 
     @abstractmethod
-    def sample(self, seed: int, keys: Sequence[int], shape: Sequence[int], like: Tensor) -> Tensor:
+    def sample(self, seed: int | Tensor, keys: Keys, shape: Sequence[int], like: Tensor) -> Tensor:
         """(len(keys), *shape); row i depends on `seed` and `keys[i]` only."""
 
 
@@ -37,7 +37,7 @@ class Normal(Prior):
     def log_prob(self, z: Tensor) -> Tensor:
         return -0.5 * (z.square() + math.log(2 * math.pi))
 
-    def sample(self, seed: int, keys: Sequence[int], shape: Sequence[int], like: Tensor) -> Tensor:
+    def sample(self, seed: int | Tensor, keys: Keys, shape: Sequence[int], like: Tensor) -> Tensor:
         return normal_rows(seed, keys, shape, like)
 
 
@@ -49,7 +49,7 @@ class Logistic(Prior):
     def log_prob(self, z: Tensor) -> Tensor:
         return -softplus(z) - softplus(-z)
 
-    def sample(self, seed: int, keys: Sequence[int], shape: Sequence[int], like: Tensor) -> Tensor:
+    def sample(self, seed: int | Tensor, keys: Keys, shape: Sequence[int], like: Tensor) -> Tensor:
         u = uniform_rows(seed, keys, shape, like)
         return torch.logit(u, eps=torch.finfo(u.dtype).eps)
 

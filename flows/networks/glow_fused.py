@@ -66,8 +66,8 @@ def marker_windows(x: Tensor) -> Tensor:
 def can_fuse(x: Tensor) -> bool:
     """Whether `fused_network` may stand in: on a CPU, outside autocast, torch.compile and torch.func."""
     return (
-        x.device.type == "cpu"
-        and not torch.compiler.is_compiling()
+        not torch.compiler.is_compiling()
+        and x.device.type == "cpu"
         and not torch._C._are_functorch_transforms_active()
         and not torch.is_autocast_enabled("cpu")
         and not torch.jit.is_tracing()
