@@ -2,7 +2,7 @@
 
     pip install -e ".[bench]"
     python benchmarks/compare.py --output benchmarks/results            # half an hour on two cores
-    python benchmarks/compare.py --quick --output /tmp/results           # two minutes, a smaller model
+    python benchmarks/compare.py --quick --output quick-results          # two minutes, a smaller model
 
 Every measurement alternates A B A B within one run and is reported as a median and as a ratio to ours, so
 that a slow minute of the machine falls on all alike; seconds of two runs are not to be compared. Memory is

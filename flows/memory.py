@@ -23,7 +23,7 @@ class Memory:
     Attributes:
         mode: `plain` keeps what autograd asks for. `checkpoint` keeps the input of every step and computes
             the step again in the backward pass. `reversible` keeps the chain's output alone and inverts step
-            after step: memory does not grow with the depth. `anchored` keeps the input of every `every`-th
+            after step: what is kept does not grow with depth. `anchored` keeps the input of every `every`-th
             step and inverts between them, which bounds how far rounding errors can grow.
         every: steps between two anchors.
     """

@@ -114,9 +114,9 @@ Keys = Sequence[int] | Tensor
 @torch.library.custom_op("flows::noise_rows", mutates_args=())
 def _noise_rows(seed: Tensor, keys: Tensor, shape: list[int], normal: bool) -> Tensor:
     """Noise on the host, fp32; an operation of its own, which torch.compile need not look into."""
-    rows = np.empty((len(keys), *shape), dtype=np.float32)
+    rows, number = np.empty((len(keys), *shape), dtype=np.float32), int(seed)
     for row, key in zip(rows, keys.tolist(), strict=True):
-        philox = _row(int(seed), key)
+        philox = _row(number, key)
         if normal:
             philox.standard_normal(out=row, dtype=np.float32)
         else:

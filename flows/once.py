@@ -55,15 +55,15 @@ def once(of: object, like: Tensor, size: Hashable, compute: Callable[[], T]) -> 
 
 
 def scratch(name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """A tensor to write into, of the dtype and device of `like`; zeros when it is new.
+    """A tensor to write into, of the dtype and device of `like`; with anything in it.
 
-    Within a `prepared` block the same one for the same name and shape, with what was last written: on a
-    CPU fresh memory of some megabytes costs more time than a product that fills it.
+    Within a `prepared` block the same one for the same name and shape: on a CPU fresh memory of some
+    megabytes costs more time than a product that fills it.
     """
     store = _store.get()
     key = ("scratch", name, shape, like.dtype, like.device)
     if store is None:
-        return like.new_zeros(shape)
+        return like.new_empty(shape)
     if key not in store:
-        store[key] = like.new_zeros(shape)
+        store[key] = like.new_empty(shape)
     return cast(Tensor, store[key])

@@ -50,9 +50,8 @@ class AdditiveCoupling(Bijection):
         grad_kept, grad_changed = self.partition.split(grad_z)
         leaves = [kept_leaf, context, *self.tensors()]
         through, grad_context, *grads = pull([(shift, grad_changed)], leaves)
-        if through is not None:
-            grad_kept = grad_kept + self.partition.restrict_kept(through)
-        return PulledBack(x, self.partition.merge(grad_kept, grad_changed), grad_context, grads)
+        grad_x = _with_network(self.partition, grad_kept, through, grad_changed)
+        return PulledBack(x, grad_x, grad_context, grads)
 
     @classmethod
     def examples(cls) -> dict[str, Example]:
@@ -146,10 +145,9 @@ class AffineCoupling(Bijection):
         leaves = [kept_leaf, context, *self.tensors()]
         results = [(shift, grad_shift), (log_scale, grad_log_scale)]
         through, grad_context, *grads = pull(results, leaves)
-        if through is not None:
-            grad_kept = grad_kept + self.partition.restrict_kept(through)
         x = self.partition.merge(kept, before)
-        return PulledBack(x, self.partition.merge(grad_kept, grad_before), grad_context, grads)
+        grad_x = _with_network(self.partition, grad_kept, through, grad_before)
+        return PulledBack(x, grad_x, grad_context, grads)
 
     @classmethod
     def examples(cls) -> dict[str, Example]:
@@ -164,6 +162,15 @@ class AffineCoupling(Bijection):
             "checkerboard": Example(cls(board, _Toy(2, 4), TwoSided(), shift_first=True), (2, 2, 4)),
             "with context": Example(cls(halves, _Toy(3, 4), TwoSided()), (4, 2, 2), context_shape=(1, 2, 2)),
         }
+
+
+def _with_network(
+    partition: Partition, grad_kept: Tensor, through: Tensor | None, grad_changed: Tensor
+) -> Tensor:
+    """The gradient of x, where `through` reaches the kept part by way of the network, if at all."""
+    if through is not None:
+        grad_kept = grad_kept + partition.restrict_kept(through)
+    return partition.merge(grad_kept, grad_changed)
 
 
 def same_shape(output: Tensor, changed: Tensor) -> Tensor:

@@ -99,8 +99,8 @@ class Folding:
         """W⁻¹ (n, C, C) and −W⁻¹b (n, C), computed in double precision, once."""
         if self._inverted is None:
             weight, offset, _ = self.affine
+            inverse = invert(weight)
             with full_precision(weight):
-                inverse = torch.linalg.inv(weight.double())
                 back = -(inverse @ offset.double().unsqueeze(2)).squeeze(2)
             self._inverted = inverse.to(weight.dtype), back.to(weight.dtype)
         return self._inverted
@@ -138,6 +138,12 @@ def fold(steps: Sequence[Bijection]) -> tuple[list[Step], list[Folding]]:
         for place, folded in zip(places, folding.folded(), strict=True):
             replaced[place] = folded
     return replaced, foldings
+
+
+def invert(weight: Tensor) -> Tensor:
+    """The inverses of (..., C, C) in double precision, whatever the module's own."""
+    with full_precision(weight):
+        return torch.linalg.inv(weight.double())
 
 
 def mix_channels(weight: Tensor, x: Tensor, offset: Tensor | None = None) -> Tensor:

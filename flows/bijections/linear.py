@@ -6,15 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from flows.bijections.base import Bijection, Example, Mapped
-from flows.bijections.folding import Affine, ChannelMap, mix_channels
+from flows.bijections.folding import Affine, ChannelMap, invert, mix_channels
 from flows.data_dependent import DataDependent
 from flows.numerics import full_precision, sum_over_ranks
 
 
-def _invert(weight: Tensor) -> Tensor:
-    """The inverse in double precision, whatever the module's own."""
-    with full_precision(weight):
-        return torch.linalg.inv(weight.double())
+def _log_abs_det(weight: Tensor) -> Tensor:
+    """log|det| of (..., C, C), taken in double precision."""
+    return torch.linalg.slogdet(weight.double()).logabsdet.to(weight.dtype)
 
 
 def _pixels(x: Tensor) -> int:
@@ -39,7 +38,7 @@ class InvertibleConv1x1(ChannelMap):
 
     def log_abs_det(self) -> Tensor:
         """log|det W|, a scalar."""
-        return torch.linalg.slogdet(self.weight.double()).logabsdet.to(self.weight.dtype)
+        return _log_abs_det(self.weight)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         log_det = _pixels(x) * self.log_abs_det()
@@ -47,13 +46,12 @@ class InvertibleConv1x1(ChannelMap):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         log_det = _pixels(z) * self.log_abs_det()
-        return mix_channels(_invert(self.weight), z), -log_det.expand(z.shape[0])
+        return mix_channels(invert(self.weight), z), -log_det.expand(z.shape[0])
 
     @classmethod
     def stack(cls, maps: Sequence["InvertibleConv1x1"]) -> Affine:
         weight = torch.stack([each.weight for each in maps])
-        log_abs_det = torch.linalg.slogdet(weight.double()).logabsdet.to(weight.dtype)
-        return Affine(weight, weight.new_zeros(weight.shape[:2]), log_abs_det)
+        return Affine(weight, weight.new_zeros(weight.shape[:2]), _log_abs_det(weight))
 
     @classmethod
     def examples(cls) -> dict[str, Example]:
@@ -98,7 +96,7 @@ class InvertibleConv1x1LU(ChannelMap):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         log_det = _pixels(z) * self.log_s.sum()
-        return mix_channels(_invert(self.weight()), z), -log_det.expand(z.shape[0])
+        return mix_channels(invert(self.weight()), z), -log_det.expand(z.shape[0])
 
     @classmethod
     def stack(cls, maps: Sequence["InvertibleConv1x1LU"]) -> Affine:

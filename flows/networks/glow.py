@@ -35,8 +35,7 @@ class ActNormConv2d(ChannelAffine):
         super().set_from(edge_conv2d(x, self.weight, self.edge_weight, torch.zeros_like(self.bias)))
 
     def forward(self, x: Tensor) -> Tensor:
-        log_gain = self.logs_factor * self.logs
-        weights = scaled_by(log_gain, self.weight, self.edge_weight, self.bias)
+        weights = scaled_by(self.logs, self.weight, self.edge_weight, self.bias)
         return relu(edge_conv2d(x, *weights), inplace=True)
 
 
@@ -54,8 +53,7 @@ class ZeroConv2d(nn.Module):
         self.logs = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        log_gain = ChannelAffine.logs_factor * self.logs
-        return edge_conv2d(x, *scaled_by(log_gain, self.weight, self.edge_weight, self.bias))
+        return edge_conv2d(x, *scaled_by(self.logs, self.weight, self.edge_weight, self.bias))
 
 
 class GlowNetwork(nn.Module):

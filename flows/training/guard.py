@@ -1,6 +1,7 @@
 """The guard of memory modes that rebuild activations: what inversion does to them and to gradients."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -57,8 +58,8 @@ def _reconstruction(model: LikelihoodModel, batch: Batch) -> Tensor:
     """The largest relative error of any chain, for the first image."""
     errors = []
 
-    def compare(chain: torch.nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
-        errors.append(chain.reconstruction_error(*inputs))  # type: ignore[operator]
+    def compare(chain: Any, inputs: tuple[Tensor, ...], output: object) -> None:
+        errors.append(chain.reconstruction_error(*inputs))
 
     handles = [chain.register_forward_hook(compare) for chain in chains_of(model)]
     try:
