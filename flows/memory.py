@@ -33,6 +33,10 @@ class Memory:
 
 
 PLAIN = Memory()
+NO_SECOND_DERIVATIVE = (
+    "a second derivative through a flow in memory mode 'reversible' or 'anchored' was asked for "
+    "(create_graph=True): use flows.memory.set_memory(model, 'plain')"
+)
 
 
 def set_memory(module: nn.Module, mode: MemoryMode, every: int = 4) -> None:

@@ -64,20 +64,25 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
     Batch statistics make a map of single examples one of the whole batch, without an inverse.
     """
-    # By hand: `modules()` takes 2 ms for a deep flow, a tenth of the time to encode an image.
-    training, waiting = [], [module]
-    while waiting:
-        part = waiting.pop()
-        waiting.extend(child for child in part._modules.values() if child is not None)
-        if part.training:
-            training.append(part)
+    training = [part for part in parts(module) if part.training]
     for part in training:
-        part.training = False
+        part.__dict__["training"] = False  # an assignment asks a dozen questions first, 20 µs for each part
     try:
         yield
     finally:
         for part in training:
-            part.training = True
+            part.__dict__["training"] = True
+
+
+def parts(module: nn.Module) -> list[nn.Module]:
+    """The module and all within it, each once. `modules()` takes 2 ms, a tenth of encoding an image."""
+    found, waiting = {}, [module]
+    while waiting:
+        part = waiting.pop()
+        if id(part) not in found:
+            found[id(part)] = part
+            waiting.extend(child for child in part._modules.values() if child is not None)
+    return list(found.values())
 
 
 # Noise --------------------------------------------------------------------------------------------

@@ -52,18 +52,3 @@ def once(of: object, like: Tensor, size: Hashable, compute: Callable[[], T]) -> 
     if key not in store:
         store[key] = compute()
     return cast(T, store[key])
-
-
-def scratch(name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """A tensor to write into, of the dtype and device of `like`; with anything in it.
-
-    Within a `prepared` block the same one for the same name and shape: on a CPU fresh memory of some
-    megabytes costs more time than a product that fills it.
-    """
-    store = _store.get()
-    key = ("scratch", name, shape, like.dtype, like.device)
-    if store is None:
-        return like.new_empty(shape)
-    if key not in store:
-        store[key] = like.new_empty(shape)
-    return cast(Tensor, store[key])

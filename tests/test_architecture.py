@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "flows"
 
-GROUND = {"numerics", "images", "files", "checks", "memory", "once", "data_dependent"}
+GROUND = {"numerics", "images", "files", "checks", "memory", "once", "data_dependent", "workspace"}
 """Small shared ground: everything may use it."""
 
 MAY_IMPORT = {

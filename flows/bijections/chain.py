@@ -1,15 +1,16 @@
 """Composition: maps one after the other."""
 
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from flows.bijections.base import Bijection, Example, Mapped, Shape
 from flows.bijections.folding import ChannelMap, Folding, Step, fold
 from flows.bijections.reversal import reconstruction_error, run, run_backwards
+from flows.bijections.rows import has_hooks, in_rows, runs_in_rows
 from flows.memory import PLAIN, Memory
-from flows.numerics import zero_log_det
+from flows.numerics import parts, zero_log_det
 from flows.once import once
 
 
@@ -57,14 +58,16 @@ class Chain(Bijection):
         """The steps as they are run where nobody listens."""
         return fold(list(self._flat()))
 
-    def _prepared(self, like: Tensor) -> tuple[list[Step], Tensor]:
+    def _prepared(self, like: Tensor) -> tuple[list[Any], Tensor]:
         """The steps as they are run, and the log-det of all foldings together."""
 
-        def work_out() -> tuple[list[Step], Tensor]:
+        def work_out() -> tuple[list[Any], Tensor]:
             steps, foldings = self.folded()
-            return steps, sum((f.log_det(like) for f in foldings), start=like.new_zeros(()))
+            log_det = sum((f.log_det(like) for f in foldings), start=like.new_zeros(()))
+            return in_rows(steps) if rows else steps, log_det
 
-        return once(self, like, like.shape[1:], work_out)
+        rows = runs_in_rows(like) and not any(map(has_hooks, parts(self)))
+        return once(self, like, (*like.shape[1:], rows), work_out)
 
     def reconstruction_error(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """How far off the rebuilt activations are for this input; see `reversal.reconstruction_error`."""
@@ -81,8 +84,8 @@ class Chain(Bijection):
         """Whether a hook waits at a place that folding and flattening would pass over."""
         inner = [step for step in self.steps if isinstance(step, (Chain, ChannelMap))]
         return (
-            any(map(_has_hooks, self.taps))
-            or any(map(_has_hooks, inner))
+            any(map(has_hooks, self.taps))
+            or any(map(has_hooks, inner))
             or any(step._is_heard() for step in inner if isinstance(step, Chain))
         )
 
@@ -119,12 +122,3 @@ class Chain(Bijection):
 
         steps = (DiagonalScaling(6), Reverse(), DiagonalScaling(6))
         return {"three steps": Example(cls(*steps), (6,)), "empty": Example(cls(), (3,))}
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-    )

@@ -98,11 +98,7 @@ class Folding:
     def inverted(self) -> tuple[Tensor, Tensor]:
         """W⁻¹ (n, C, C) and −W⁻¹b (n, C), computed in double precision, once."""
         if self._inverted is None:
-            weight, offset, _ = self.affine
-            inverse = invert(weight)
-            with full_precision(weight):
-                back = -(inverse @ offset.double().unsqueeze(2)).squeeze(2)
-            self._inverted = inverse.to(weight.dtype), back.to(weight.dtype)
+            self._inverted = invert_affine(self.affine.weight, self.affine.offset)
         return self._inverted
 
     def log_det(self, x: Tensor) -> Tensor:
@@ -144,6 +140,14 @@ def invert(weight: Tensor) -> Tensor:
     """The inverses of (..., C, C) in double precision, whatever the module's own."""
     with full_precision(weight):
         return torch.linalg.inv(weight.double())
+
+
+def invert_affine(weight: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+    """W⁻¹ (n, C, C) and −W⁻¹b (n, C) of n affine maps, computed in double precision."""
+    inverse = invert(weight)
+    with full_precision(weight):
+        back = -(inverse @ offset.double().unsqueeze(2)).squeeze(2)
+    return inverse.to(weight.dtype), back.to(weight.dtype)
 
 
 def mix_channels(weight: Tensor, x: Tensor, offset: Tensor | None = None) -> Tensor:

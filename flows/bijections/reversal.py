@@ -8,9 +8,10 @@ output). Parameters are inputs of that function, so that DistributedDataParallel
 nobody's storage is freed, what the caller does not keep goes by itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from itertools import groupby
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -18,13 +19,29 @@ from torch.utils.checkpoint import checkpoint
 
 from flows.bijections.base import Mapped
 from flows.bijections.folding import Step
-from flows.memory import Memory, recomputing
+from flows.bijections.rows import Rows
+from flows.memory import NO_SECOND_DERIVATIVE, Memory, recomputing
 from flows.numerics import zero_log_det
 
 
 def run(steps: Sequence[Step], memory: Memory, x: Tensor, context: Tensor | None) -> Mapped:
     """All steps in order, in the given memory mode; log-dets of folded steps are left to the caller."""
-    if memory.mode == "plain" or not torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
+    total = zero_log_det(x)
+    for are_rows, stretch in groupby(steps, key=lambda step: isinstance(step, Rows)):
+        if are_rows:
+            for rows in cast(Iterator[Rows], stretch):
+                x, log_det = rows(x, context, memory)
+                total = total + log_det
+        else:
+            x, log_det = _run_stretch(list(stretch), memory, x, context)
+            total = total + log_det
+    return x, total
+
+
+def _run_stretch(steps: Sequence[Step], memory: Memory, x: Tensor, context: Tensor | None) -> Mapped:
+    """Steps among which there are no `Rows`: those know by themselves what to keep."""
+    recorded = torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
+    if memory.mode == "plain" or not recorded or not any(step.tensors() for step in steps):
         return run_plainly(steps, x, context)
     if memory.mode == "checkpoint":
         return _run_checkpointed(steps, x, context)
@@ -134,10 +151,7 @@ class _Reversible(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_z: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            raise RuntimeError(
-                "a second derivative through a flow in memory mode 'reversible' or 'anchored' was asked for "
-                "(create_graph=True): use flows.memory.set_memory(model, 'plain')"
-            )
+            raise RuntimeError(NO_SECOND_DERIVATIVE)
         z, context, *rest = ctx.saved_tensors
         anchors = dict(zip(ctx.anchors, rest, strict=False))
         grads: dict[int, Tensor] = {}

@@ -7,7 +7,7 @@ no cost in bits/dim that we could measure (README, docs/numerics.md).
 
 import math
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,21 @@ ScaleName = Literal["two-sided", "sigmoid", "tanh", "exp"]
 
 
 class Scale(nn.Module, ABC):
-    """A map from raw outputs (any shape) to log-scales of the same shape."""
+    """A map from raw outputs (any shape) to log-scales of the same shape.
+
+    Attributes:
+        has_slope: `slope` is implemented; needed where gradients are taken by hand (`bijections.rows`).
+    """
+
+    has_slope: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, raw: Tensor) -> Tensor:
         """log s."""
+
+    def slope(self, log_scale: Tensor) -> Tensor:
+        """d log s / d raw, as a function of log s; for scales without parameters."""
+        raise TypeError(f"{type(self).__name__} has no slope")
 
 
 class TwoSided(Scale):
@@ -32,6 +42,8 @@ class TwoSided(Scale):
     After Behrmann et al. 2020 (arXiv 2006.09347), section 6.
     """
 
+    has_slope = True
+
     def __init__(self, bound: float = 2.0):
         super().__init__()
         self.log_bound = math.log(bound)
@@ -39,12 +51,20 @@ class TwoSided(Scale):
     def forward(self, raw: Tensor) -> Tensor:
         return self.log_bound * torch.tanh(raw)
 
+    def slope(self, log_scale: Tensor) -> Tensor:
+        return self.log_bound - log_scale.square() / self.log_bound
+
 
 class Sigmoid(Scale):
     """s = sigmoid(raw + 2) ∈ (0, 1): Glow's released code. Not bounded away from 0."""
 
+    has_slope = True
+
     def forward(self, raw: Tensor) -> Tensor:
         return logsigmoid(raw + 2.0)
+
+    def slope(self, log_scale: Tensor) -> Tensor:
+        return -torch.expm1(log_scale)  # 1 − s
 
 
 class LearnedTanh(Scale):
@@ -65,8 +85,13 @@ class LearnedTanh(Scale):
 class Exponential(Scale):
     """log s = raw: the papers' equations as printed (RealNVP equation 8, Glow table 1). Unbounded."""
 
+    has_slope = True
+
     def forward(self, raw: Tensor) -> Tensor:
         return raw
+
+    def slope(self, log_scale: Tensor) -> Tensor:
+        return torch.ones_like(log_scale)
 
 
 def make_scale(name: ScaleName, start: float = 1.0) -> Scale:

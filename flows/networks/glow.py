@@ -1,12 +1,16 @@
 """Glow's coupling network, after the released code (openai/glow, `model.f`)."""
 
+from collections.abc import Hashable, Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle, relu
 
 from flows.data_dependent import ChannelAffine
-from flows.networks.glow_fused import can_fuse, edge_conv2d, fused_network, scaled_by
+from flows.networks.glow_rows import GlowRows, Parameters
+from flows.networks.scaled import edge_conv2d, scaled_by
 from flows.numerics import bounded
+from flows.workspace import Workspace
 
 
 def _channels_last(weight: Tensor) -> Tensor:
@@ -23,7 +27,7 @@ class ActNormConv2d(ChannelAffine):
     Args:
         inputs, outputs: channels.
         size: 3 or 1.
-        edge: mark the border (3×3 only; see `glow_fused.edge_conv2d`).
+        edge: mark the border (3×3 only; see `scaled.edge_conv2d`).
     """
 
     def __init__(self, inputs: int, outputs: int, size: int, edge: bool = False):
@@ -89,9 +93,29 @@ class GlowNetwork(nn.Module):
         if self.context_channels:
             assert context is not None
             kept = torch.cat([kept, context], 1)
-        if can_fuse(kept):
-            return fused_network(kept, self.first, self.second, self.last)
         return self.last(self.second(self.first(kept)))
+
+    # For CPUs: `bijections.rows` computes couplings on pixels as rows, several networks together.
+
+    def row_kind(self) -> Hashable | None:
+        """What networks must share to be computed together; None where this one cannot be."""
+        if self.context_channels:
+            return None
+        edges = self.first.edge_weight is not None, self.last.edge_weight is not None
+        return type(self), self.first.weight.shape, self.last.weight.shape, edges, self.input_bound
+
+    def row_parameters(self) -> Parameters:
+        """What `row_networks` takes of each."""
+        first, second, last = self.first, self.second, self.last
+        return (
+            first.weight, first.edge_weight, first.bias, first.logs,
+            second.weight, second.edge_weight, second.bias, second.logs,
+            last.weight, last.edge_weight, last.bias, last.logs,
+        )  # fmt: skip
+
+    def row_networks(self, parameters: Sequence[Parameters], workspace: Workspace) -> GlowRows:
+        """Networks of the kind of this one, ready to run."""
+        return GlowRows(parameters, self.input_bound, workspace)
 
 
 class ConvPrior(nn.Module):

@@ -1,0 +1,162 @@
+"""Steps of a channel map and a coupling on a CPU: an image's pixels are the rows of a matrix.
+
+The steps of a level become one node of autograd's graph. Between them stands a matrix (P, C), P =
+batch·H·W: a channel map is one product, a coupling works in place on some of the columns, and its network is
+computed in rows too (`RowNetworks`). What is kept for the backward pass follows from the memory mode: every
+step's input and activations (`plain`), every input (`checkpoint`), every M-th (`anchored`), or the output
+alone (`reversible`); what is not kept is computed again or rebuilt by inversion (RevNet, Gomez et al. 2017,
+arXiv 1707.04585, with the log-determinant as a second output).
+"""
+
+from collections.abc import Hashable, Sequence
+from itertools import groupby
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from flows.bijections.base import Mapped
+from flows.bijections.coupling import AdditiveCoupling, AffineCoupling
+from flows.bijections.coupling_rows import (
+    added,
+    couple,
+    per_example,
+    shift_and_log_scale,
+    to_images,
+    to_rows,
+    uncouple,
+    workspace_for,
+)
+from flows.bijections.folding import Folded, Step
+from flows.bijections.partition import Halves
+from flows.bijections.row_networks import Coupling, Parameters, RowNetworks, network_of, walk
+from flows.bijections.rows_graph import in_graph
+from flows.memory import PLAIN, Memory
+from flows.numerics import full_precision, zero_log_det
+
+# Which steps --------------------------------------------------------------------------------------
+
+
+def runs_in_rows(x: Tensor) -> bool:
+    """Whether inputs like x can be: images on a CPU, outside autocast, torch.compile and torch.func."""
+    return (
+        not torch.compiler.is_compiling()
+        and x.device.type == "cpu"
+        and x.dim() == 4
+        and x.dtype in (torch.float32, torch.float64)
+        and len(x) > 0
+        and not torch._C._are_functorch_transforms_active()
+        and torch.autograd.forward_ad._current_level < 0
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.jit.is_tracing()
+    )
+
+
+def in_rows(steps: Sequence[Step]) -> list[Any]:
+    """The steps, with every run of folded channel maps and couplings of one kind as `Rows`.
+
+    These call no module within a coupling: the caller sees to it that nobody listens there.
+    """
+    units: list[tuple[Hashable, tuple[Step, ...]]] = []
+    waiting = list(reversed(steps))
+    while waiting:
+        step = waiting.pop()
+        kind = _kind(step, waiting[-1]) if waiting else None
+        units.append((kind, (step,) if kind is None else (step, waiting.pop())))
+    result: list[Any] = []
+    for kind, group in groupby(units, key=lambda unit: unit[0]):
+        members = [unit for _, unit in group]
+        if kind is None:
+            result += [step for unit in members for step in unit]
+        else:
+            result.append(Rows(cast("list[tuple[Folded, Coupling]]", members)))
+    return result
+
+
+def _kind(step: Step, following: Step) -> Hashable | None:
+    """What two steps must share with others to stand in one `Rows`; None where they cannot."""
+    if not isinstance(step, Folded) or type(following) not in (AffineCoupling, AdditiveCoupling):
+        return None
+    coupling = cast(Coupling, following)
+    if type(coupling.partition) is not Halves or not hasattr(coupling.network, "row_kind"):
+        return None
+    if isinstance(coupling, AffineCoupling) and not coupling.scale.has_slope:
+        return None
+    network = network_of(coupling).row_kind()
+    return network and (id(step.folding), type(coupling), coupling.partition.keep_first, network)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody listens at this module."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+# One run of steps ---------------------------------------------------------------------------------
+
+
+class Rows:
+    """n steps, each a folded channel map and a coupling, as one; its log-det is that of the couplings."""
+
+    def __init__(self, pairs: Sequence[tuple[Folded, Coupling]]):
+        self.pairs = pairs
+        self.folding, self.start = pairs[0][0].folding, pairs[0][0].number
+        self.couplings = [coupling for _, coupling in pairs]
+        self._ready: dict[Hashable, list[tuple[Coupling, RowNetworks, int]]] = {}
+
+    def __call__(self, x: Tensor, context: Tensor | None = None, memory: Memory = PLAIN) -> Mapped:
+        here = slice(self.start, self.start + len(self.couplings))
+        weight, offset = self.folding.affine.weight[here], self.folding.affine.offset[here]
+        if torch.is_grad_enabled():
+            return in_graph(self.couplings, memory, x, weight, offset, self.parameters())
+        rows, logs = to_rows(x), None
+        with full_precision(x):
+            for i, (coupling, networks, number) in enumerate(self._prepared(x)):
+                rows = torch.addmm(offset[i], rows, weight[i].T)
+                kept, changed = coupling.partition.split(rows)
+                shift, log_scale = shift_and_log_scale(coupling, networks.run(number, kept, keep=False)[0])
+                couple(coupling, changed, shift, log_scale)
+                logs = added(logs, log_scale)
+        return to_images(rows, x), per_example(logs, x)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
+        """The inverse; step by step where gradients are recorded."""
+        if torch.is_grad_enabled():
+            return self._inverse_step_by_step(z)
+        inverses, offsets = (value[self.start :] for value in self.folding.inverted())
+        rows, logs = to_rows(z).clone(), None
+        with full_precision(z):
+            for i, (coupling, networks, number) in reversed(list(enumerate(self._prepared(z)))):
+                kept, changed = coupling.partition.split(rows)
+                shift, log_scale = shift_and_log_scale(coupling, networks.run(number, kept, keep=False)[0])
+                uncouple(coupling, changed, shift, log_scale)
+                logs = added(logs, log_scale)
+                rows = torch.addmm(offsets[i], rows, inverses[i].T)
+        return to_images(rows, z), -per_example(logs, z)
+
+    def _inverse_step_by_step(self, z: Tensor) -> Mapped:
+        total = zero_log_det(z)
+        for folded, coupling in reversed(self.pairs):
+            z, log_det = coupling.inverse(z)
+            z, _ = folded.inverse(z)
+            total = total + log_det
+        return z, total
+
+    def tensors(self) -> Parameters:
+        """What gradients may be asked for."""
+        return [tensor for tensor in self.parameters() if tensor is not None and tensor.requires_grad]
+
+    def parameters(self) -> Parameters:
+        """Of all networks, one after the other."""
+        return [tensor for coupling in self.couplings for tensor in network_of(coupling).row_parameters()]
+
+    def _prepared(self, x: Tensor) -> list[tuple[Coupling, RowNetworks, int]]:
+        """The walk, made ready once for each size of images."""
+        key = tuple(x.shape)
+        if key not in self._ready:
+            self._ready[key] = list(walk(self.couplings, self.parameters(), workspace_for(x)))
+        return self._ready[key]

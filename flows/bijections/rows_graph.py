@@ -1,0 +1,175 @@
+"""`Rows` as one node of autograd's graph: what is kept for the backward pass, and the way back."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from flows.bijections.base import Mapped
+from flows.bijections.coupling_rows import (
+    added,
+    couple,
+    needs_shift,
+    per_example,
+    pull_back,
+    shift_and_log_scale,
+    to_images,
+    to_rows,
+    uncouple,
+    workspace_for,
+)
+from flows.bijections.folding import invert_affine, mix_channels
+from flows.bijections.row_networks import TOGETHER, Coupling, Parameters, networks_from, walk
+from flows.memory import NO_SECOND_DERIVATIVE, Memory
+from flows.numerics import full_precision, zero_log_det
+
+
+def in_graph(
+    couplings: Sequence[Coupling],
+    memory: Memory,
+    x: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    parameters: Parameters,
+) -> Mapped:
+    """n steps x ↦ coupling(weight x + offset), with gradients.
+
+    Args:
+        couplings: of each step.
+        memory: what is kept.
+        x: (batch, C, H, W).
+        weight: of each step, (n, C, C).
+        offset: of each step, (n, C).
+        parameters: of all networks, one after the other; inputs of the node, so that
+            DistributedDataParallel sees their gradients.
+    """
+    return cast(Mapped, _InGraph.apply(couplings, memory, x, weight, offset, *parameters))
+
+
+class _InGraph(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        couplings: Sequence[Coupling],
+        memory: Memory,
+        x: Tensor,
+        weight: Tensor,
+        offset: Tensor,
+        *parameters: Tensor | None,
+    ) -> Mapped:
+        keep = memory.mode == "plain"
+        rows, logs = to_rows(x), None
+        inputs: dict[int, Tensor] = {}
+        activations: list[Tensor | None] = []
+        with full_precision(x):
+            for i, (coupling, networks, number) in enumerate(walk(couplings, parameters, workspace_for(x))):
+                if i and _is_kept(memory, i):
+                    inputs[i] = rows
+                rows = torch.addmm(offset[i], rows, weight[i].T)
+                kept, changed = coupling.partition.split(rows)
+                output, active = networks.run(number, kept, keep)
+                shift, log_scale = shift_and_log_scale(coupling, output)
+                couple(coupling, changed, shift, log_scale)
+                logs = added(logs, log_scale)
+                if keep:
+                    activations += [shift if needs_shift(coupling) else None, log_scale, *active]
+        z, log_det = to_images(rows, x), per_example(logs, x)
+        ctx.couplings, ctx.anchored = couplings, list(inputs)
+        ctx.counts = len(parameters), len(inputs)
+        first = x if _is_kept(memory, 0) else None
+        # Parameters are saved for autograd's check that nobody has changed them in between.
+        ctx.save_for_backward(first, z, weight, offset, *parameters, *inputs.values(), *activations)
+        return z, log_det
+
+    @staticmethod
+    def backward(ctx: Any, grad_z: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
+        first, z, weight, offset, *rest = ctx.saved_tensors
+        n, (parameter_count, anchor_count) = len(ctx.couplings), ctx.counts
+        parameters, rest = rest[:parameter_count], rest[parameter_count:]
+        if torch.is_grad_enabled():  # a second derivative is wanted
+            return (
+                None,
+                None,
+                *_differentiably(ctx, [first, weight, offset, *parameters], grad_z, grad_log_det),
+            )
+        inputs = dict(zip(ctx.anchored, rest[:anchor_count], strict=True))
+        if first is not None:
+            inputs[0] = to_rows(first)
+        activations = rest[anchor_count:]
+        each = len(activations) // n
+
+        workspace = workspace_for(grad_z)
+        pixels = workspace.height * workspace.width
+        grad_logs = grad_log_det.repeat_interleave(pixels).unsqueeze(1)
+        grad_weight, grad_offset = torch.empty_like(weight), torch.empty_like(offset)
+        grads = _stacked_like(parameters, n)
+        grad, z = to_rows(grad_z).clone(), to_rows(z)
+        with full_precision(grad):
+            inverted = None if len(inputs) == n else invert_affine(weight, offset)
+            for start in reversed(range(0, n, TOGETHER)):
+                stop = min(start + TOGETHER, n)
+                networks = networks_from(ctx.couplings, start, parameters, workspace)
+                for i in reversed(range(start, stop)):
+                    coupling, number = ctx.couplings[i], i - start
+                    kept, changed = coupling.partition.split(z)
+                    if activations:
+                        shift, log_scale, *active = activations[i * each : (i + 1) * each]
+                    else:
+                        output, active = networks.run(number, kept, keep=False)
+                        shift, log_scale = shift_and_log_scale(coupling, output)
+                    grad_kept, grad_changed = coupling.partition.split(grad)
+                    grad_output = pull_back(coupling, changed, grad_changed, grad_logs, shift, log_scale)
+                    grad_kept += networks.pull_back(number, grad_output, kept, tuple(active))
+                    if i in inputs:
+                        z = inputs[i]
+                    else:
+                        assert inverted is not None
+                        mixed = z.clone()
+                        uncouple(coupling, coupling.partition.split(mixed)[1], shift, log_scale)
+                        z = torch.addmm(inverted[1][i], mixed, inverted[0][i].T)
+                    torch.mm(grad.T, z, out=grad_weight[i])
+                    torch.sum(grad, 0, out=grad_offset[i])
+                    grad = grad @ weight[i]
+                networks.gradients([None if stack is None else stack[start:stop] for stack in grads])
+                del networks  # before the next ones are made
+        of_parameters = [None if stack is None else stack[i] for i in range(n) for stack in grads]
+        return None, None, to_images(grad, grad_z), grad_weight, grad_offset, *of_parameters
+
+
+def _is_kept(memory: Memory, i: int) -> bool:
+    """Whether the input of step i is kept for the backward pass."""
+    if memory.mode == "anchored":
+        return i > 0 and i % memory.every == 0
+    return memory.mode in ("plain", "checkpoint")
+
+
+def _stacked_like(parameters: Parameters, n: int) -> Parameters:
+    """Room for the gradients of n networks' parameters, in their memory layout, stacked.
+
+    Few large pieces, taken before the small ones come and go: else what a step leaves of the heap grows
+    with depth, and what autograd is handed in another layout it copies.
+    """
+    return [
+        None if p is None else torch.empty_strided((n, *p.shape), (p.numel(), *p.stride()), dtype=p.dtype)
+        for p in parameters[: len(parameters) // n]
+    ]
+
+
+def _differentiably(
+    ctx: Any, inputs: Parameters, grad_z: Tensor, grad_log_det: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Gradients with a graph of their own, by torch operations."""
+    x, weight, offset, *_ = inputs
+    if x is None or weight is None or offset is None:
+        raise RuntimeError(NO_SECOND_DERIVATIVE)
+    value, total = x, zero_log_det(x)
+    for i, coupling in enumerate(ctx.couplings):
+        value, log_det = coupling(mix_channels(weight[i], value, offset[i]))
+        total = total + log_det
+    results = [(value, grad_z), (total, grad_log_det)]
+    values, grads = zip(*((result, grad) for result, grad in results if result.requires_grad), strict=True)
+    needed = ctx.needs_input_grad[2:]
+    asked = [tensor for tensor, need in zip(inputs, needed, strict=True) if need and tensor is not None]
+    found = iter(torch.autograd.grad(values, asked, grads, create_graph=True, allow_unused=True))
+    return tuple(next(found) if need else None for need in needed)
