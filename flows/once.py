@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 T = TypeVar("T")
 
@@ -15,7 +15,7 @@ _store: ContextVar[dict[Hashable, Any] | None] = ContextVar("prepared", default=
 
 @contextmanager
 def prepared() -> Iterator[None]:
-    """A block in which no weights change, so that what depends on them alone is computed once.
+    """A block in which no weights and no modules change, so that what depends on them alone is computed once.
 
         with flows.prepared():
             for code in codes:
@@ -32,6 +32,27 @@ def prepared() -> Iterator[None]:
         yield
     finally:
         _store.reset(token)
+
+
+def parts(module: nn.Module) -> list[nn.Module]:
+    """The module and all within it, each once; within a `prepared` block looked up once.
+
+    `modules()` takes 2 ms for a deep flow, a tenth of the time to encode an image.
+    """
+    store = None if torch.compiler.is_compiling() else _store.get()
+    key = (module, "parts")
+    if store is not None and key in store:
+        return cast("list[nn.Module]", store[key])
+    found: dict[int, nn.Module] = {}
+    waiting = [module]
+    while waiting:
+        part = waiting.pop()
+        if id(part) not in found:
+            found[id(part)] = part
+            waiting.extend(child for child in part._modules.values() if child is not None)
+    if store is not None:
+        store[key] = list(found.values())
+    return list(found.values())
 
 
 def once(of: object, like: Tensor, size: Hashable, compute: Callable[[], T]) -> T:

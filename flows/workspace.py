@@ -1,8 +1,11 @@
 """Memory that is written over: on a CPU fresh megabytes cost more time than a product that fills them."""
 
 from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 class Workspace:
@@ -17,13 +20,13 @@ class Workspace:
         self.like = like.new_empty(0)
         self.batch, self.height, self.width = batch, height, width
         self.pixels = batch * height * width
-        self._pieces: dict[str, Tensor] = {}
+        self._pieces: dict[str, Any] = {}
 
-    def get(self, name: str, make: Callable[[], Tensor]) -> Tensor:
-        """The piece of that name."""
+    def get(self, name: str, make: Callable[[], T]) -> T:
+        """The piece of that name, a tensor or several views."""
         if name not in self._pieces:
             self._pieces[name] = make()
-        return self._pieces[name]
+        return cast(T, self._pieces[name])
 
     def rows(self, name: str, channels: int) -> Tensor:
         """(P, channels), with anything in it."""
@@ -31,16 +34,12 @@ class Workspace:
 
     def images(self, rows: Tensor) -> Tensor:
         """Rows (P, C) as images (batch, H, W, C), a view."""
-        return rows.unflatten(0, (self.batch, self.height, self.width))
+        return rows.view(self.batch, self.height, self.width, rows.shape[1])
 
-    def padded(self, name: str, channels: int, marked: bool = False) -> Tensor:
-        """(batch, H + 2, W + 2, channels) with zeros around; where `marked`, the last channel is 1 there."""
-
-        def make() -> Tensor:
-            padded = self.like.new_zeros(self.batch, self.height + 2, self.width + 2, channels)
-            if marked:
-                padded[..., -1] = 1
-                padded[:, 1:-1, 1:-1, -1] = 0
-            return padded
-
-        return self.get(name, make)
+    def padded(self, channels: int, marked: bool = False) -> Tensor:
+        """(batch, H + 2, W + 2, channels), zeros; where `marked`, the last channel is 1 all around."""
+        padded = self.like.new_zeros(self.batch, self.height + 2, self.width + 2, channels)
+        if marked:
+            padded[..., -1] = 1
+            padded[:, 1:-1, 1:-1, -1] = 0
+        return padded

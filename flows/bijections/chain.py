@@ -10,8 +10,8 @@ from flows.bijections.folding import ChannelMap, Folding, Step, fold
 from flows.bijections.reversal import reconstruction_error, run, run_backwards
 from flows.bijections.rows import has_hooks, in_rows, runs_in_rows
 from flows.memory import PLAIN, Memory
-from flows.numerics import parts, zero_log_det
-from flows.once import once
+from flows.numerics import zero_log_det
+from flows.once import once, parts
 
 
 class Tap(nn.Identity):
@@ -41,16 +41,18 @@ class Chain(Bijection):
         self.taps = nn.ModuleList(Tap() for _ in steps[1:])
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
-        if self._is_heard():
+        rows = self._runs_in_rows(x)
+        if not rows and self._is_heard():
             return self._one_by_one(x, context)
-        steps, of_folded = self._prepared(x)
+        steps, of_folded = self._prepared(x, rows)
         z, log_det = run(steps, self.memory, x, context)
         return z, log_det + of_folded
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
-        if self._is_heard():
+        rows = self._runs_in_rows(z)
+        if not rows and self._is_heard():
             return self._one_by_one_inversely(z, context)
-        steps, of_folded = self._prepared(z)
+        steps, of_folded = self._prepared(z, rows)
         x, log_det = run_backwards(steps, z, context)
         return x, log_det - of_folded
 
@@ -58,7 +60,11 @@ class Chain(Bijection):
         """The steps as they are run where nobody listens."""
         return fold(list(self._flat()))
 
-    def _prepared(self, like: Tensor) -> tuple[list[Any], Tensor]:
+    def _runs_in_rows(self, x: Tensor) -> bool:
+        """Whether couplings are computed in rows: on a CPU, as long as nobody listens anywhere within."""
+        return runs_in_rows(x) and not any(map(has_hooks, parts(self)[1:]))
+
+    def _prepared(self, like: Tensor, rows: bool) -> tuple[list[Any], Tensor]:
         """The steps as they are run, and the log-det of all foldings together."""
 
         def work_out() -> tuple[list[Any], Tensor]:
@@ -66,7 +72,6 @@ class Chain(Bijection):
             log_det = sum((f.log_det(like) for f in foldings), start=like.new_zeros(()))
             return in_rows(steps) if rows else steps, log_det
 
-        rows = runs_in_rows(like) and not any(map(has_hooks, parts(self)))
         return once(self, like, (*like.shape[1:], rows), work_out)
 
     def reconstruction_error(self, x: Tensor, context: Tensor | None = None) -> Tensor:

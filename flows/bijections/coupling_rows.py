@@ -44,7 +44,7 @@ def shift_and_log_scale(coupling: Coupling, output: Tensor) -> tuple[Tensor, Ten
     if isinstance(coupling, AdditiveCoupling):
         return output, None
     shift, raw = halves(coupling, output)
-    return shift, coupling.scale(raw.contiguous())
+    return shift, coupling.scale.forward(raw.contiguous())
 
 
 def halves(coupling: AffineCoupling, output: Tensor) -> tuple[Tensor, Tensor]:

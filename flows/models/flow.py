@@ -113,7 +113,7 @@ class Flow(LikelihoodModel):
     def encode(self, images: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
         self.check_space(space)
         pixels.check_unit(images, self.image_shape)
-        with evaluating(self), prepared():
+        with prepared(), evaluating(self):
             return self.bijection(images.to(self.dtype), self._context(labels, len(images)))[0]
 
     def decode(self, code: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
@@ -121,7 +121,7 @@ class Flow(LikelihoodModel):
         if tuple(code.shape[1:]) != expected:
             shape = ", ".join(map(str, expected))
             raise ValueError(f"expected codes of shape (batch, {shape}), got {tuple(code.shape)}")
-        with evaluating(self), prepared():
+        with prepared(), evaluating(self):
             return self.bijection.inverse(code.to(self.dtype), self._context(labels, len(code)))[0]
 
     def sample_codes(

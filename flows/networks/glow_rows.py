@@ -69,6 +69,13 @@ class GlowRows:
         if e3 is not None:
             border = border + self.windows @ e3.flatten(2).transpose(1, 2)
         self.border = border * self.gain3.unsqueeze(1)
+        biases = [None] * self.number if self.edge3 else self.border[:, 0].unbind()
+        self._each = list(
+            zip(
+                self.first.unbind(), self.second.transpose(1, 2).unbind(), self.second_bias.unbind(),
+                self.last.unbind(), biases, self.border.flatten(1).unbind(), strict=True,
+            )
+        )  # fmt: skip
         self._grads: list[Tensor] = []
 
     # Forward ----------------------------------------------------------------------------------------
@@ -81,31 +88,36 @@ class GlowRows:
             torch.empty_like(space.rows(name, self.hidden)) if keep else space.rows(name, self.hidden)
             for name in ("hidden", "wide")
         )
-        torch.mm(around, self.first[i], out=hidden).relu_()
-        torch.addmm(self.second_bias[i], hidden, self.second[i].T, out=wide).relu_()
-        bias = None if self.edge3 else self.border[i, 0]
-        output = _rows(conv2d(space.images(wide).permute(0, 3, 1, 2), self.last[i], bias, padding=1))
+        first, second, second_bias, last, bias, border = self._each[i]
+        torch.mm(around, first, out=hidden).relu_()
+        torch.addmm(second_bias, hidden, second, out=wide).relu_()
+        output = _rows(conv2d(space.images(wide).permute(0, 3, 1, 2), last, bias, padding=1))
         if self.edge3:
-            output.view(space.batch, -1).add_(self.border[i].view(1, -1))
+            output.view(space.batch, -1).add_(border)
         return output, Activations(None if keep else around, hidden, wide)
 
     def _around(self, kept: Tensor) -> Tensor:
         """Windows of the bounded input and of the marker, and a column of ones: (P, rows of `first`)."""
-        space, channels = self.workspace, self.inputs + self.edge1
-        padded = space.padded("input", channels, marked=self.edge1)
-        inner = padded[:, 1:-1, 1:-1, : self.inputs]
+        space = self.workspace
+        inner, windows, places, around = space.get("input", self._input)
         if self.bound is None:
             inner.copy_(space.images(kept))
         else:
             torch.clamp(space.images(kept), -self.bound, self.bound, out=inner)
+        places.copy_(windows)
+        return around
+
+    def _input(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Where the bounded input is put, the windows of it, and where these go within `around`."""
+        space, channels = self.workspace, self.inputs + self.edge1
+        padded = space.padded(channels, marked=self.edge1)
         columns = 9 * channels + 1
-        around = space.get("around", lambda: space.like.new_ones(space.pixels, columns))
-        rows = around.as_strided(
+        around = space.like.new_ones(space.pixels, columns)
+        places = around.as_strided(
             (space.batch, space.height, space.width, 3, 3 * channels),
             (space.height * space.width * columns, space.width * columns, columns, 3 * channels, 1),
         )
-        rows.copy_(_windows(padded))
-        return around
+        return padded[:, 1:-1, 1:-1, : self.inputs], _windows(padded), places, around
 
     # Backward ---------------------------------------------------------------------------------------
 
@@ -115,12 +127,12 @@ class GlowRows:
         around, hidden, wide = activations
         first, second, second_bias, last, border = self._grads = self._grads or self._new_grads()
 
-        padded = space.padded("gradient", self.outputs)
-        padded[:, 1:-1, 1:-1].copy_(space.images(grad))
         # Row p holds the gradients at the nine places around p, to all of which input p has contributed:
         # place d by kernel entry 8 − d.
+        padded = space.get("gradient", lambda: space.padded(self.outputs))
+        padded[:, 1:-1, 1:-1].copy_(space.images(grad))
         around_grad = space.rows("around gradient", 9 * self.outputs)
-        around_grad.view(*space.images(around_grad).shape[:3], 3, -1).copy_(_windows(padded))
+        space.images(around_grad).unflatten(3, (3, -1)).copy_(_windows(padded))
         torch.mm(around_grad.T, wide, out=last[i])
         torch.sum(grad.view(-1, border[i].numel()), 0, out=border[i].view(-1))
         over = torch.mm(around_grad, self._last_turned[i], out=space.rows("over", self.hidden))
