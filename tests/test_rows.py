@@ -1,0 +1,168 @@
+"""Glow's steps in rows, as one node of the graph, against the same steps as torch operations."""
+
+import copy
+
+import pytest
+import torch
+
+from flows.bijections import chain
+from flows.bijections.rows import Rows
+from flows.data_dependent import DataDependent
+from flows.memory import set_memory
+from flows.models.glow import Glow
+
+SHAPE = (3, 8, 12)
+FORMS = {
+    "official": {},
+    "paper, exp": {"flavour": "paper", "scale": "exp"},
+    "sigmoid, unbounded": {"scale": "sigmoid", "input_bound": None},
+    "additive, lu": {"coupling": "additive", "permutation": "lu"},
+    "additive, paper": {"coupling": "additive", "flavour": "paper"},
+}
+
+
+def build(form: str, depth: int = 10, dtype: torch.dtype = torch.float64) -> Glow:
+    """Ten steps: more than are made ready together."""
+    torch.manual_seed(0)
+    model = Glow(SHAPE, levels=2, depth=depth, width=12, **FORMS[form])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.03 * torch.randn_like(parameter))
+    return model.to(dtype).eval()
+
+
+def points(n: int = 3) -> torch.Tensor:
+    return torch.rand(n, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def step_by_step(monkeypatch):
+    """A function that runs another without rows."""
+
+    def run(function, *inputs):
+        with monkeypatch.context() as patch:
+            patch.setattr(chain, "runs_in_rows", lambda x: False)
+            return function(*inputs)
+
+    return run
+
+
+def derivatives(model: Glow, x: torch.Tensor, second: bool = False) -> list[torch.Tensor]:
+    """log-density and code, and the derivatives by x and all parameters; of the code, where second."""
+    x = x.clone().requires_grad_()
+    code, log_det = model.bijection(x)
+    weights = torch.linspace(-1, 1, code.numel(), dtype=code.dtype).view_as(code)
+    scalar = (code * weights).sum() + log_det.square().sum()
+    variables = [x, *model.parameters()]
+    if not second:
+        return [code, log_det, *torch.autograd.grad(scalar, variables)]
+    first = torch.autograd.grad(scalar, variables, create_graph=True)
+    return [*first, *torch.autograd.grad(sum(g.square().sum() for g in first), variables)]
+
+
+def assert_equal(found, expected):
+    assert len(found) == len(expected) > 1
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape
+        assert torch.allclose(one, other, rtol=1e-9, atol=1e-9 * float(other.detach().abs().amax()))
+
+
+def rows_of(model: Glow, x: torch.Tensor) -> list[Rows]:
+    """What the first level runs in."""
+    level = model.bijection.levels[0]
+    return [step for step in level._prepared(x, level._runs_in_rows(x))[0] if isinstance(step, Rows)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("mode", ["plain", "checkpoint", "reversible", "anchored"])
+def test_values_and_gradients(form, mode, step_by_step):
+    model = build(form)
+    set_memory(model, mode, every=3)
+    assert len(rows_of(model, points())) == 1
+    found = derivatives(model, points())
+    set_memory(model, "plain")
+    assert_equal(found, step_by_step(derivatives, model, points()))
+
+
+@pytest.mark.parametrize("form", ["official", "paper, exp", "additive, lu"])
+def test_second_derivatives(form, step_by_step):
+    model = build(form, depth=2)
+    assert_equal(derivatives(model, points(), True), step_by_step(derivatives, model, points(), True))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_codes_and_images_without_gradients(form, step_by_step):
+    model, x = build(form), points()
+    with torch.no_grad():
+        for batch in (x, x[:1], x):  # sizes change, memory is written over
+            code, log_det = model.bijection(batch)
+            image, back = model.bijection.inverse(code)
+            expected = step_by_step(model.bijection, batch)
+            assert_equal([code, log_det], expected)
+            assert_equal([image, back], step_by_step(model.bijection.inverse, expected[0]))
+
+
+def test_the_graph_of_the_inverse(step_by_step):
+    model = build("official", depth=2)
+
+    def gradients():
+        code = model.bijection(points())[0].detach().requires_grad_()
+        image, log_det = model.bijection.inverse(code)
+        return torch.autograd.grad(image.square().sum() + log_det.sum(), [code, *model.parameters()])
+
+    assert_equal(gradients(), step_by_step(gradients))
+
+
+def test_frozen_parameters_and_inputs_get_no_gradient():
+    model = build("official", depth=2)
+    network = model.bijection.levels[0].steps[2].steps[2].network
+    network.first.weight.requires_grad_(False)
+    x = points()
+    model.bijection(x)[0].sum().backward()
+    assert x.grad is None and network.first.weight.grad is None
+    assert network.second.weight.grad.any()
+
+
+def test_gradients_lie_in_memory_as_the_parameters_do():
+    """Else the optimiser, or autograd, copies them."""
+    model = build("official", depth=2)
+    model.bijection(points())[0].sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.stride() == parameter.stride(), name
+
+
+def test_a_hook_in_a_network_is_heard_and_every_layer_is_set_from_the_first_batch():
+    images = torch.randint(256, (16, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    torch.manual_seed(0)
+    model = Glow(SHAPE, levels=2, depth=2, width=12)
+    model.initialise(images)
+    layers = [part for part in model.modules() if isinstance(part, DataDependent)]
+    assert len(layers) == 12 and all(layer.initialised for layer in layers)
+    second = model.bijection.levels[1].steps[1].steps[2].network.second
+    heard = []
+    handle = second.register_forward_hook(lambda *_: heard.append(1))
+    model.bijection(images / 255)
+    model.bijection.inverse(torch.zeros(1, 288))
+    assert len(heard) == 2
+    handle.remove()
+    model.bijection(images / 255)
+    assert len(heard) == 2
+    assert any(name.endswith("network.second") for name in model.units())
+
+
+def test_a_frozen_copy_and_other_precisions_agree():
+    model, x = build("official"), points()
+    single = copy.deepcopy(model).float()
+    with torch.no_grad():
+        code, coarse = model.bijection(x)[0], single.bijection(x.float())[0]
+    assert float((code - coarse).abs().max()) < 1e-4
+
+
+def test_gradients_are_those_of_finite_differences():
+    torch.manual_seed(0)
+    model = Glow((1, 4, 4), levels=1, depth=2, width=3).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    x = torch.rand(2, 1, 4, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(model.bijection, x)
