@@ -4,25 +4,27 @@
     python benchmarks/compare.py --output benchmarks/results            # half an hour on two cores
     python benchmarks/compare.py --quick --output quick-results          # two minutes, a smaller model
 
-Every measurement alternates A B A B within one run and is reported as a median and as a ratio to ours, so
-that a slow minute of the machine falls on all alike; seconds of two runs are not to be compared. Memory is
-the growth of the process during one step, of a fresh process each, without parameters, their gradients and
-the optimiser's state. Writes results.json, results.md and memory.png.
+Seconds are taken A B A B in one run and reported as medians; a ratio is the median over all rounds of the
+ratio within the round, so that a slow minute of the machine falls on all alike. Seconds of two runs are not
+to be compared. Memory is what one training step adds at its peak, in a fresh process each; parameters, their
+gradients and the optimiser's state are taken off. It is counted twice: as live tensors by torch's own
+allocator (`max_memory_allocated` would say so on a GPU), and as growth of the process, what the heap
+cannot return included. Writes results.json, results.md and memory.png.
 """
 
 import argparse
 import ctypes
 import json
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from peers import PEERS, Ours, Peer, Size
+from peers import PEERS, VECTORS, Ours, Peer, Size
+from timing import alternate, medians, ratios
+from torch.profiler import ProfilerActivity, profile
 
 from flows import __version__
 from flows.files import write_atomically
@@ -31,11 +33,15 @@ from flows.once import prepared
 
 MODES: tuple[MemoryMode, ...] = ("plain", "checkpoint", "reversible", "anchored")
 OURS = {"flows" if mode == "plain" else f"flows, {mode}": mode for mode in MODES}
+OFFICIAL = "flows, with marked borders"
+TIMED_DIRECTIONS = ("normflows", "nflows", "FrEIA")
 
 
 def build(name: str, size: Size) -> Peer:
     """The model of that name, from the same seed."""
     torch.manual_seed(0)
+    if name == OFFICIAL:
+        return Ours(size, official=True)
     return Ours(size, OURS[name]) if name in OURS else PEERS[name](size)
 
 
@@ -58,57 +64,63 @@ def train_step(peer: Peer, x: torch.Tensor) -> Callable[[], None]:
     return step
 
 
-def alternate(functions: dict[str, Callable[[], Any]], repeats: int, warm: int = 2) -> dict[str, float]:
-    """Median seconds of each, run in turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for repeat in range(repeats + warm):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if repeat >= warm:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+def compared(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, dict[str, float]]:
+    """Seconds, and the ratio to ours, of each."""
+    seconds = alternate(functions, repeats)
+    return {"seconds": medians(seconds), "ratio": ratios(seconds, "flows")}
 
 
-def steps(size: Size, batch: int, repeats: int) -> dict[str, float]:
-    """Seconds per training step, of ours in every mode and of the peers."""
+def steps(size: Size, batch: int, repeats: int) -> dict[str, dict[str, float]]:
+    """Training step, of ours in every mode and of the peers."""
     x = pictures(batch, size)
-    return alternate({name: train_step(build(name, size), x) for name in (*OURS, *PEERS)}, repeats)
+    names = (*OURS, OFFICIAL, *PEERS)
+    return compared({name: train_step(build(name, size), x) for name in names}, repeats)
 
 
-def directions(size: Size, batch: int, repeats: int, trained: int) -> dict[str, dict[str, float]]:
-    """Seconds to encode and decode `batch` images, and the round trip after `trained` steps."""
+def vector_steps(size: Size, batch: int, repeats: int) -> dict[str, dict[str, float]]:
+    """Training step of NICE on the images as vectors."""
     x = pictures(batch, size)
-    noise = torch.randint(2, x.shape, generator=torch.Generator().manual_seed(2)) * 0.998 - 0.499
-    found: dict[str, dict[str, float]] = {"encode": {}, "decode": {}, "error in": {}, "error off": {}}
-    peers = {name: build(name, size) for name in ("flows", *PEERS)}
+    return compared({name: train_step(kind(size), x) for name, kind in VECTORS.items()}, repeats)
+
+
+def trained_models(size: Size, trained: int) -> dict[str, Peer]:
+    """Ours and the peers, each after so many steps on the same pictures."""
+    peers = {name: build(name, size) for name in ("flows", *TIMED_DIRECTIONS)}
     for peer in peers.values():
         step = train_step(peer, pictures(32, size))
         for _ in range(trained):
             step()
         peer.model.eval()
-    with torch.no_grad():
-        codes = {name: peer.encode(x) for name, peer in peers.items()}
-        for name, peer in peers.items():
-            for kind, images in {"error in": x, "error off": noise}.items():
-                found[kind][name] = float((peer.decode(peer.encode(images)) - images).abs().max())
-        # Ours knows that no weight changes between the calls; the peers have nothing to be told.
-        with prepared():
-            found["encode"] = alternate({n: lambda p=p: p.encode(x) for n, p in peers.items()}, repeats)
-            found["decode"] = alternate(
-                {n: lambda p=p, n=n: p.decode(codes[n]) for n, p in peers.items()}, repeats
-            )
-    return found
+    return peers
+
+
+@torch.no_grad()
+def directions(peers: dict[str, Peer], size: Size, batch: int, repeats: int) -> dict[str, Any]:
+    """Seconds to encode and decode `batch` images, and the largest error of the round trip."""
+    x = pictures(batch, size)
+    noise = torch.randint(2, x.shape, generator=torch.Generator().manual_seed(2)) * 0.998 - 0.499
+    errors: dict[str, dict[str, float]] = {
+        kind: {
+            name: float((peer.decode(peer.encode(images)) - images).abs().max())
+            for name, peer in peers.items()
+        }
+        for kind, images in {"in the data": x, "on noise": noise}.items()
+    }
+    codes = {name: peer.encode(x) for name, peer in peers.items()}
+    # Ours knows that no weight changes between the calls; the peers have nothing to be told.
+    with prepared():
+        encode = compared({n: lambda p=p: p.encode(x) for n, p in peers.items()}, repeats)
+        decode = compared({n: lambda p=p, n=n: p.decode(codes[n]) for n, p in peers.items()}, repeats)
+    return {"encode": encode, "decode": decode, "error": errors}
 
 
 # Memory -------------------------------------------------------------------------------------------
 
 
-def memory_of(name: str, size: Size, batch: int) -> float:
+def memory_of(name: str, size: Size, batch: int) -> dict[str, float]:
     """MB that one step adds at its peak, in this process; parameters, gradients and state are taken off."""
     peer, x = build(name, size), pictures(batch, size)
-    step = train_step(peer, x[:1])
-    step()
+    train_step(peer, x[:1])()
     peer.model.zero_grad()
     libc = ctypes.CDLL(None)
     libc.malloc_trim(0)
@@ -116,7 +128,22 @@ def memory_of(name: str, size: Size, batch: int) -> float:
     before = _status("VmRSS")
     peer.loss(x).backward()
     gradients = sum(p.numel() * 4 for p in peer.model.parameters() if p.grad is not None)
-    return (_status("VmHWM") - before - gradients) / 1e6
+    process = _status("VmHWM") - before - gradients
+    peer.model.zero_grad()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        peer.loss(x).backward()
+    return {"live": (_peak_of_live(recorded) - gradients) / 1e6, "process": process / 1e6}
+
+
+def _peak_of_live(recorded: profile) -> int:
+    """Bytes at the highest point of all allocations and releases that torch has recorded."""
+    events = cast(Any, recorded.profiler).kineto_results.events()
+    changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
+    live = peak = 0
+    for _, change in sorted(changes, key=lambda pair: pair[0]):
+        live += change
+        peak = max(peak, live)
+    return peak
 
 
 def _status(key: str) -> int:
@@ -126,39 +153,43 @@ def _status(key: str) -> int:
     raise KeyError(key)
 
 
-def memory_against_depth(
-    names: list[str], depths: list[int], size: Size, batch: int
-) -> dict[str, list[float]]:
+def memory_against_depth(names: list[str], depths: list[int], size: Size, batch: int) -> dict[str, Any]:
     """MB by depth, each figure from a process of its own."""
-    found: dict[str, list[float]] = {name: [] for name in names}
-    for depth in depths:
-        for name in names:
+    found: dict[str, dict[str, list[float]]] = {"live": {}, "process": {}}
+    for name in names:
+        for depth in depths:
             options = ["--memory-of", name, "--depth", str(depth), "--width", str(size.width)]
-            options += ["--batch", str(batch)]
-            done = subprocess.run(
-                [sys.executable, __file__, *options], capture_output=True, text=True, check=True
-            )
-            found[name].append(float(done.stdout.strip().splitlines()[-1]))
+            command = [sys.executable, __file__, *options, "--batch", str(batch)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            for kind, mb in json.loads(done.stdout.strip().splitlines()[-1]).items():
+                found[kind].setdefault(name, []).append(mb)
     return found
 
 
 def draw_memory(depths: list[int], found: dict[str, list[float]], path: Path) -> None:
-    """Memory against depth, both axes logarithmic."""
+    """Memory against depth, both axes logarithmic; every line named where it ends."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6.4, 4.2), layout="constrained")
-    for name, values in found.items():
+    figure, axes = pyplot.subplots(figsize=(7.2, 4.4), layout="constrained")
+    last = 0.0
+    for name, values in sorted(found.items(), key=lambda pair: pair[1][-1]):
         ours = name.startswith("flows")
-        axes.plot(depths, values, "o-" if ours else "s--", label=name, linewidth=2 if ours else 1)
-    axes.set(
-        xscale="log", yscale="log", xlabel="depth K, steps per level", ylabel="MB of activations, one step"
+        axes.plot(depths, values, "o-" if ours else "s--", linewidth=2 if ours else 1, markersize=4)
+        last = max(values[-1], 1.16 * last)  # labels keep their distance
+        axes.annotate(name, (depths[-1], last), xytext=(8, 0), textcoords="offset points", va="center",
+                      fontsize=8, color=axes.lines[-1].get_color(), annotation_clip=False)  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel="depth K (steps per level)")
+    axes.set_title(
+        "Memory of one training step beyond parameters, gradients and optimiser state, MB", fontsize=9
     )
     axes.set_xticks(depths, [str(depth) for depth in depths])
+    marks = [mark for mark in (25, 50, 100, 200, 400, 800, 1600) if mark < 1.3 * last]
+    axes.set_yticks(marks, [str(mark) for mark in marks])
     axes.minorticks_off()
-    axes.legend(fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     write_atomically(path, lambda place: figure.savefig(place, dpi=110, format="png"))
 
@@ -169,75 +200,77 @@ def draw_memory(depths: list[int], found: dict[str, list[float]], path: Path) ->
 def markdown(results: dict[str, Any]) -> str:
     """Tables of ratios, ours first."""
     size = results["size"]
-    head = (
+    lines = [
         f"K={size['depth']} L={size['levels']} width {size['width']}, {size['side']}×{size['side']}×"
         f"{size['channels']}, torch {results['torch']}, {results['threads']} threads, medians of "
         f"{results['repeats']} alternating repeats"
-    )
-    base = results["step"]["flows"]
-    depths = results["memory"]["depths"]
-    lines = [head, "", "| training step, batch 32 | seconds | × ours |", "| --- | --: | --: |"]
-    lines += [f"| {name} | {s:.3f} | {s / base:.2f} |" for name, s in results["step"].items()]
+    ]
+    for title, key in (("training step, batch 32", "step"), ("training step of NICE, batch 32", "vectors")):
+        seconds, ratio = results[key]["seconds"], results[key]["ratio"]
+        lines += ["", f"| {title} | seconds | × ours |", "| --- | --: | --: |"]
+        lines += [f"| {name} | {s:.3f} | {ratio[name]:.2f} |" for name, s in seconds.items()]
     for batch, found in results["directions"].items():
         columns = ["encode, ms", "× ours", "decode, ms", "× ours", "error in the data", "error on noise"]
         lines += ["", f"| batch {batch} | {' | '.join(columns)} |", "| --- |" + " --: |" * len(columns)]
-        for name in found["encode"]:
-            e, d = found["encode"], found["decode"]
-            lines.append(
-                f"| {name} | {1e3 * e[name]:.0f} | {e[name] / e['flows']:.2f} | {1e3 * d[name]:.0f} | "
-                f"{d[name] / d['flows']:.2f} | {found['error in'][name]:.0e} | "
-                f"{found['error off'][name]:.0e} |"
-            )
-    lines += ["", "| MB of activations at K = | " + " | ".join(map(str, depths)) + " |"]
-    lines += ["| --- |" + " --: |" * len(depths)]
-    lines += [
-        f"| {name} | " + " | ".join(f"{mb:.0f}" for mb in values) + " |"
-        for name, values in results["memory"]["mb"].items()
-    ]
+        for name in found["encode"]["seconds"]:
+            times = [
+                text
+                for way in ("encode", "decode")
+                for text in (f"{1e3 * found[way]['seconds'][name]:.0f}", f"{found[way]['ratio'][name]:.2f}")
+            ]
+            errors = [f"{found['error'][kind][name]:.0e}" for kind in ("in the data", "on noise")]
+            lines.append(f"| {name} | {' | '.join(times + errors)} |")
+    depths = results["memory"]["depths"]
+    for kind, title in (("live", "MB of live tensors"), ("process", "MB of the process")):
+        lines += ["", f"| {title} at K = | " + " | ".join(map(str, depths)) + " |"]
+        lines += ["| --- |" + " --: |" * len(depths)]
+        lines += [
+            f"| {name} | " + " | ".join(f"{mb:.1f}" if mb < 100 else f"{mb:.0f}" for mb in values) + " |"
+            for name, values in results["memory"][kind].items()
+        ]
     lines += ["", "| | parameters | note |", "| --- | --: | --- |"]
     lines += [f"| {name} | {of['parameters']:,} | {of['note']} |" for name, of in results["models"].items()]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    """Measure, or with --memory-of print one figure."""
+    """Measure, and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--depth", type=int, default=16)
     parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="a smaller model, two depths, two minutes")
+    parser.add_argument("--memory-of", help="print the MB of one step of this model, and end")
     given = parser.parse_args()
+    if given.quick:
+        given.depth, given.width, given.repeats = 4, 64, 3
     size = Size(depth=given.depth, width=given.width)
     if given.memory_of:
-        print(memory_of(given.memory_of, size, given.batch))
+        print(json.dumps(memory_of(given.memory_of, size, given.batch)))
         return
-    depths = [4, 8, 16, 32, 64]
-    if given.quick:
-        size, depths, given.repeats = Size(depth=4, width=64), [2, 4], 3
-
+    depths = [2, 4] if given.quick else [4, 8, 16, 32, 64]
     names = [*OURS, *PEERS]
-    built = {name: build(name, size) for name in ("flows", *PEERS)}
+    built = {name: build(name, size) for name in ("flows", OFFICIAL, *PEERS)}
     results: dict[str, Any] = {
         "flows": __version__, "torch": torch.__version__, "threads": torch.get_num_threads(),
         "repeats": given.repeats, "size": vars(size),
         "models": {n: {"parameters": p.count(), "note": p.note} for n, p in built.items()},
     }  # fmt: skip
     del built
-    mb = memory_against_depth(names, depths, size, given.batch)
-    results["memory"] = {"depths": depths, "mb": mb}
+    results["memory"] = {"depths": depths, **memory_against_depth(names, depths, size, given.batch)}
     results["step"] = steps(size, given.batch, given.repeats)
-    trained = 5 if given.quick else 30
+    results["vectors"] = vector_steps(size, given.batch, given.repeats)
+    peers = trained_models(size, 5 if given.quick else 30)
     results["directions"] = {
-        str(batch): directions(size, batch, 3 * given.repeats, trained) for batch in (32, 1)
+        str(batch): directions(peers, size, batch, 3 * given.repeats) for batch in (32, 1)
     }
     given.output.mkdir(parents=True, exist_ok=True)
     text = json.dumps(results, indent=2)
     write_atomically(given.output / "results.json", lambda path: path.write_text(text))
     write_atomically(given.output / "results.md", lambda path: path.write_text(markdown(results)))
-    draw_memory(depths, results["memory"]["mb"], given.output / "memory.png")
+    draw_memory(depths, results["memory"]["live"], given.output / "memory.png")
     print(markdown(results))
 
 

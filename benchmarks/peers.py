@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from flows.memory import MemoryMode, set_memory
 from flows.models.glow import Glow
+from flows.models.nice import NICE
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,11 @@ class Size:
 class Peer(ABC):
     """One library's model, with the three things that are timed. Images are floats in [−½, ½)."""
 
-    name: str
     note: str = ""
     model: nn.Module
+
+    @abstractmethod
+    def __init__(self, size: Size): ...
 
     @abstractmethod
     def loss(self, x: Tensor) -> Tensor:
@@ -54,12 +57,14 @@ class Peer(ABC):
 
 
 class Ours(Peer):
-    """This project, in one of its memory modes."""
+    """This project's Glow without marked borders, which the others lack; with them where `official`."""
 
-    def __init__(self, size: Size, memory: MemoryMode = "plain", every: int = 4):
-        self.name = "flows" if memory == "plain" else f"flows, {memory}"
+    def __init__(self, size: Size, memory: MemoryMode = "plain", every: int = 4, official: bool = False):
         shape = (size.channels, size.side, size.side)
-        self.model: Glow = Glow(shape, levels=size.levels, depth=size.depth, width=size.width)
+        self.model: Glow = Glow(
+            shape, levels=size.levels, depth=size.depth, width=size.width,
+            flavour="official" if official else "paper",
+        )  # fmt: skip
         set_memory(self.model, memory, every)
 
     def loss(self, x: Tensor) -> Tensor:
@@ -75,8 +80,7 @@ class Ours(Peer):
 class Normflows(Peer):
     """normflows' GlowBlock, as its CIFAR-10 example builds it."""
 
-    name = "normflows"
-    note = "no marked borders, no ActNorm within networks"
+    note = "no ActNorm within networks"
 
     def __init__(self, size: Size):
         import normflows as nf
@@ -120,7 +124,6 @@ def conditioner(inputs: int, outputs: int, width: int) -> nn.Sequential:
 class Nflows(Peer):
     """nflows' own parts: ActNorm, OneByOneConvolution (LU), AffineCouplingTransform, MultiscaleComposite."""
 
-    name = "nflows"
     note = "1×1 convolutions as LU, the only ones it has"
 
     def __init__(self, size: Size):
@@ -174,7 +177,6 @@ class _IgnoringContext(nn.Module):
 class FrEIA(Peer):
     """FrEIA's AllInOneBlock; its 1×1 convolutions are fixed rotations."""
 
-    name = "FrEIA"
     note = "1×1 convolutions are fixed, and no gradient is taken of them"
 
     def __init__(self, size: Size):
@@ -214,4 +216,134 @@ class FrEIA(Peer):
         return self.model(list(latents), rev=True)[0]
 
 
-PEERS = {"normflows": Normflows, "nflows": Nflows, "FrEIA": FrEIA}
+class Memcnn(Peer):
+    """memcnn's reversible wrapper around every block of FrEIA's: what there is without this project."""
+
+    note = "FrEIA's blocks, each in memcnn's InvertibleModuleWrapper"
+
+    def __init__(self, size: Size):
+        import memcnn
+
+        levels, channels, side = [], size.channels, size.side
+        for level in range(size.levels):
+            channels, side = 4 * channels, side // 2
+            blocks = [_WithLogDet(channels, side, size.width) for _ in range(size.depth)]
+            levels.append(nn.ModuleList(memcnn.InvertibleModuleWrapper(block) for block in blocks))
+            if level + 1 < size.levels:
+                channels //= 2
+        self.levels = levels
+        self.model = nn.ModuleList(levels)
+
+    def loss(self, x: Tensor) -> Tensor:
+        latents, log_det = self._run(x)
+        energy = sum(0.5 * z.square().flatten(1).sum(1) for z in latents)
+        return (energy + 0.5 * math.log(2 * math.pi) * x[0].numel() - log_det).mean()
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        return self._run(x)[0]
+
+    def decode(self, latents: list[Tensor]) -> Tensor:
+        x = latents[-1]
+        for number, level in reversed(list(enumerate(self.levels))):
+            if number + 1 < len(self.levels):
+                x = torch.cat([x, latents[number]], 1)
+            log_det = x.new_zeros(len(x))
+            for step in reversed(level):
+                x, log_det = step._fn.inverse(x, log_det)
+            x = nn.functional.pixel_shuffle(x, 2)
+        return x
+
+    def _run(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        latents, log_det = [], x.new_zeros(len(x))
+        for number, level in enumerate(self.levels):
+            x = nn.functional.pixel_unshuffle(x, 2)
+            for step in level:
+                x, log_det = step(x, log_det)
+            if number + 1 < len(self.levels):
+                # Copies: the wrapper empties the memory that its inputs are views of.
+                x, leaving = (half.clone() for half in x.chunk(2, 1))
+                latents.append(leaving)
+        return [*latents, x], log_det
+
+
+class _WithLogDet(nn.Module):
+    """A block as memcnn wants it: (x, log_det) to (z, log_det), and back."""
+
+    def __init__(self, channels: int, side: int, width: int):
+        super().__init__()
+        from FrEIA.modules import AllInOneBlock
+
+        self.block = AllInOneBlock(
+            [(channels, side, side)],
+            subnet_constructor=lambda i, o: conditioner(i, o, width),
+            permute_soft=True,
+        )
+
+    def forward(self, x: Tensor, log_det: Tensor) -> tuple[Tensor, Tensor]:
+        (z,), change = self.block([x])
+        return z, log_det + change
+
+    def inverse(self, z: Tensor, log_det: Tensor) -> tuple[Tensor, Tensor]:
+        (x,), change = self.block([z], rev=True)
+        return x, log_det + change
+
+
+PEERS: dict[str, type[Peer]] = {
+    "normflows": Normflows, "nflows": Nflows, "FrEIA": FrEIA, "memcnn": Memcnn,
+}  # fmt: skip
+"""Glow. memcnn's directions are FrEIA's: there is nothing of its own to time."""
+
+
+# NICE, on vectors ---------------------------------------------------------------------------------
+
+
+class OurNICE(Peer):
+    """This project's NICE: additive couplings on odd and even entries."""
+
+    couplings, hidden, width = 4, 5, 1000
+
+    def __init__(self, size: Size):
+        shape = (size.channels, size.side, size.side)
+        self.model: NICE = NICE(
+            shape, couplings=self.couplings, hidden_layers=self.hidden, width=self.width, prior="normal"
+        )
+
+    def loss(self, x: Tensor) -> Tensor:
+        return -self.model.log_density(x + 0.5).mean()
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.model.encode(x + 0.5)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.model.decode(latents) - 0.5
+
+
+class Zuko(Peer):
+    """zuko's NICE with additive couplings."""
+
+    note = "no diagonal scaling at the end"
+
+    def __init__(self, size: Size):
+        import zuko
+
+        features = size.channels * size.side**2
+        self.model = zuko.flows.NICE(
+            features,
+            transforms=OurNICE.couplings,
+            univariate=zuko.transforms.AdditiveTransform,
+            shapes=[()],
+            hidden_features=(OurNICE.width,) * OurNICE.hidden,
+        )
+
+    def loss(self, x: Tensor) -> Tensor:
+        return -self.model().log_prob(x.flatten(1)).mean()
+
+    def encode(self, x: Tensor) -> tuple[Tensor, torch.Size]:
+        return self.model().transform(x.flatten(1)), x.shape
+
+    def decode(self, latents: tuple[Tensor, torch.Size]) -> Tensor:
+        code, shape = latents
+        return self.model().transform.inv(code).view(shape)
+
+
+VECTORS: dict[str, type[Peer]] = {"flows": OurNICE, "zuko": Zuko}

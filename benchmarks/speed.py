@@ -9,12 +9,11 @@ within a run, not seconds between two.
 
 import argparse
 import json
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from timing import alternate, medians
 
 from flows import images as pixels
 from flows.config import parse_experiment
@@ -68,18 +67,12 @@ def main() -> None:
         experiment = config_parser.instantiate(settings)
         for name, function in measurements(experiment.model, experiment, given.batch).items():
             functions[config, name] = function
-    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in functions}
-    for repeat in range(given.repeats + 1):
-        for key, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if repeat:  # the first round warms up
-                seconds[key].append(time.perf_counter() - start)
+    seconds = medians(alternate(functions, given.repeats, warm=1))
     for config in given.configs:
         line: dict[str, Any] = {"config": config, "batch": given.batch, "threads": torch.get_num_threads()}
-        for (of, name), values in seconds.items():
+        for (of, name), median in seconds.items():
             if of == config:
-                line[f"{name}_images_per_second"] = round(given.batch / statistics.median(values), 1)
+                line[f"{name}_images_per_second"] = round(given.batch / median, 1)
         print(json.dumps(line))
 
 

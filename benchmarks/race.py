@@ -1,0 +1,163 @@
+"""Test bits/dim against seconds of training: this project's Glow and other libraries', from scratch.
+
+    pip install -e ".[bench]"
+    python benchmarks/race.py --minutes 10 --output benchmarks/results     # 10 minutes each, on Fashion-MNIST
+
+All have the same size, optimiser, batches, noise and warm-up. They take turns of a few seconds, so that a
+slow minute of the machine falls on all alike; each has a clock of its own, which counts what its training
+takes from the first batch on, data-dependent initialisation included, and stops while it is evaluated.
+Writes race.json and race.png.
+"""
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+from peers import PEERS, Ours, Peer, Size
+from torch import Tensor
+
+from flows.data.base import Split
+from flows.data.fashion import Fashion
+from flows.files import write_atomically
+
+LR, WARMUP, CLIP, BATCH = 1e-3, 200, 50.0, 32
+TURN = 10.0
+"""Seconds of training before the next one's turn."""
+
+
+class Runner:
+    """One model in training, with its clock.
+
+    Args:
+        name: for the report.
+        peer: the model.
+        split: training images.
+        marks: seconds of its clock at which it is evaluated, ascending.
+        held_out: test images, floats in [−½, ½) with the noise that all get.
+    """
+
+    def __init__(self, name: str, peer: Peer, split: Split, marks: list[float], held_out: Tensor):
+        self.name, self.peer, self.split, self.held_out = name, peer, split, held_out
+        self.marks = list(marks)
+        self.optimiser = torch.optim.Adam(peer.model.parameters(), LR, fused=True)
+        self.random = torch.Generator().manual_seed(0)
+        self.seconds, self.steps = 0.0, 0
+        self.curve: list[tuple[float, int, float]] = []
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has been evaluated at every mark."""
+        return not self.marks
+
+    def take_turn(self) -> None:
+        """Train until the turn or the next mark is over."""
+        until = min(self.seconds + TURN, self.marks[0])
+        self.peer.model.train()
+        while self.seconds < until:
+            start = time.perf_counter()
+            self.step()
+            self.seconds += time.perf_counter() - start
+        if self.seconds >= self.marks[0]:
+            self.marks.pop(0)
+            self.curve.append((self.seconds, self.steps, self.evaluate()))
+
+    def step(self) -> None:
+        """One step on the next batch of this model's own stream, the same for all."""
+        chosen = torch.randint(len(self.split), (BATCH,), generator=self.random)
+        images = self.split.__getitems__(chosen.tolist()).images
+        x = (images + torch.rand(images.shape, generator=self.random)) / 256 - 0.5
+        if not self.steps and isinstance(self.peer, Ours):
+            self.peer.model.initialise(images)
+        for group in self.optimiser.param_groups:
+            group["lr"] = LR * min(1.0, (self.steps + 1) / WARMUP)
+        self.optimiser.zero_grad()
+        bits(self.peer, x).backward()
+        torch.nn.utils.clip_grad_norm_(self.peer.model.parameters(), CLIP)
+        self.optimiser.step()
+        self.steps += 1
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """Bits/dim of the held-out images."""
+        self.peer.model.eval()
+        parts = self.held_out.split(250)
+        return sum(float(bits(self.peer, part)) * len(part) for part in parts) / len(self.held_out)
+
+
+def bits(peer: Peer, x: Tensor) -> Tensor:
+    """Bits/dim of 8-bit images x/256, from the density on [−½, ½)."""
+    return peer.loss(x) / (x[0].numel() * math.log(2)) + 8
+
+
+def save(curves: dict[str, list[tuple[float, int, float]]], path: Path) -> None:
+    """(seconds, steps, bits/dim) of each, as JSON."""
+    text = json.dumps(curves, indent=1)
+    write_atomically(path, lambda place: place.write_text(text))
+
+
+def draw(curves: dict[str, list[tuple[float, int, float]]], path: Path) -> None:
+    """Bits/dim against seconds; every line named where it ends."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7.2, 4.0), layout="constrained")
+    for name, curve in curves.items():
+        seconds, _, values = zip(*curve, strict=True)
+        axes.plot(
+            [s / 60 for s in seconds], values, "o-", markersize=3, linewidth=2 if name == "flows" else 1
+        )
+        axes.annotate(f"{name} {values[-1]:.2f}", (seconds[-1] / 60, values[-1]), xytext=(6, 0),
+                      textcoords="offset points", va="center", fontsize=8,
+                      color=axes.lines[-1].get_color(), annotation_clip=False)  # fmt: skip
+    ends = sorted(value for curve in curves.values() for _, _, value in curve)
+    axes.set_ylim(ends[0] - 0.1, min(ends[-1], ends[0] + 2.5) + 0.1)
+    axes.set(xlabel="minutes of training, two CPU cores")
+    axes.set_title("Fashion-MNIST, test bits/dim", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+    write_atomically(path, lambda place: figure.savefig(place, dpi=110, format="png"))
+
+
+def main() -> None:
+    """Race, and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--depth", type=int, default=8)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--test-images", type=int, default=1000)
+    parser.add_argument("--against", nargs="+", default=["normflows", "FrEIA"], choices=sorted(PEERS))
+    given = parser.parse_args()
+
+    data = Fashion()
+    test = data.split("test").__getitems__(list(range(given.test_images))).images
+    held_out = (test + torch.rand(test.shape, generator=torch.Generator().manual_seed(1))) / 256 - 0.5
+    size = Size(depth=given.depth, width=given.width, channels=1)
+    last = 60 * given.minutes
+    marks = [mark for mark in (15.0, 30.0, 45.0) if mark < last]
+    marks += [60.0 * minute for minute in range(1, int(given.minutes) + 1)]
+    split = data.split("train")
+    runners = []
+    for name in ("flows", *given.against):
+        torch.manual_seed(0)
+        peer: Peer = Ours(size, official=True) if name == "flows" else PEERS[name](size)
+        runners.append(Runner(name, peer, split, marks or [last], held_out))
+    given.output.mkdir(parents=True, exist_ok=True)
+    while any(not runner.is_done for runner in runners):
+        for runner in runners:
+            if not runner.is_done:
+                runner.take_turn()
+        curves = {runner.name: runner.curve for runner in runners}
+        save(curves, given.output / "race.json")
+    draw(curves, given.output / "race.png")
+    for name, curve in curves.items():
+        print(f"{name:>10}", " ".join(f"{s:.0f}s {value:.3f}" for s, _, value in curve))
+
+
+if __name__ == "__main__":
+    main()
