@@ -1,0 +1,187 @@
+"""The data set of drawn scenes."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import PIL
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flows.checks import check_positive
+from flows.data.base import ArraySplit, ImageData, SplitName
+from flows.data.scenes.factors import (
+    CATEGORIES,
+    COLUMN,
+    FACTORS,
+    Correlations,
+    draw,
+    fulfils,
+    parse_condition,
+)
+from flows.data.scenes.render import Rendered, render
+from flows.files import write_atomically
+
+RENDERER = 1
+"""Grows by one whenever the same factors are drawn differently."""
+FIRST: dict[SplitName, int] = {"train": 0, "validation": 2**40, "test": 2**41}
+"""Number of each split's first scene."""
+ATTEMPTS = 1000
+
+
+class ScenesSplit(ArraySplit):
+    """Pictures with everything that is known of them.
+
+    Attributes:
+        masks: uint8 (n, size, size), the class of every pixel, numbers of `canvas.CLASSES`.
+        factors: float32 (n, number of factors), columns of `factors.FACTORS`.
+    """
+
+    def __init__(self, rendered: Rendered):
+        self.masks = torch.from_numpy(rendered.masks)
+        self.factors = torch.from_numpy(rendered.factors)
+        labels = self.factors[:, COLUMN["category"]].long()
+        attributes = self.factors[:, BINARY].to(torch.uint8)
+        super().__init__(torch.from_numpy(rendered.images), labels, attributes)
+
+
+BINARY = [i for i, factor in enumerate(FACTORS) if factor.kind == "binary"]
+
+
+class Scenes(ImageData):
+    """Drawn bedrooms, living rooms, kitchens and churches, with true factors and class masks.
+
+    Whatever is claimed of a direction, a unit or an omission can be checked here against what was drawn,
+    or by drawing it again with one factor changed (`render`). Scene i of a split is the same whatever the
+    number of scenes. Splits are `images`, 2,000 and 5,000 scenes; the label is the category, attributes
+    are the factors that are there or not.
+
+    Args:
+        size: side of the square pictures in pixels.
+        images: of the training split.
+        categories: drawn equally often.
+        withhold: what the training split does not have: a category or an object (`plant`), or things
+            together (`bedroom+lamp_on`). The other splits have everything, so that one can see what a
+            model makes of it.
+        correlated: pairs of factors in all splits, `daylight,lamp_on: -0.8`: correlation of the normal
+            scores that both are made from.
+        seed: of all factors.
+        cache: folder for drawn splits, or null to draw anew each time.
+
+    Raises:
+        ValueError: an option that names no factor or category, or a correlation beyond ±1.
+    """
+
+    name = "scenes"
+    attribute_names = tuple(FACTORS[i].name for i in BINARY)
+    held_out: ClassVar[dict[SplitName, int]] = {"validation": 2000, "test": 5000}
+
+    def __init__(
+        self,
+        size: Literal[32, 64] = 32,
+        images: int = 50_000,
+        categories: list[str] | None = None,
+        withhold: list[str] | None = None,
+        correlated: dict[str, float] | None = None,
+        seed: int = 0,
+        cache: Path | None = Path("~/.cache/flows/scenes"),
+    ):
+        check_positive(images=images)
+        self.size, self.images, self.seed = size, images, seed
+        self.categories = tuple(categories or CATEGORIES)
+        for category in self.categories:
+            if category not in CATEGORIES:
+                raise ValueError(f"categories: there is no {category!r}; choose from {', '.join(CATEGORIES)}")
+        self.withhold = [parse_condition(text) for text in withhold or []]
+        self.correlated = parse_correlations(correlated or {})
+        self.cache = None if cache is None else cache.expanduser()
+        self.image_shape = (3, size, size)
+        self.class_names = CATEGORIES
+        self.transform = _told(withhold, correlated)
+
+    def split(self, name: SplitName) -> ScenesSplit:
+        count = self.held_out.get(name, self.images)
+        if self.cache is None:
+            return ScenesSplit(self.draw(name, count))
+        path = self.cache / f"{name}-{self._digest(name, count)}.npz"
+        if not path.is_file():
+            save(self.draw(name, count), path)
+        with np.load(path) as stored:
+            return ScenesSplit(Rendered(stored["images"], stored["masks"], stored["factors"]))
+
+    def draw(self, name: SplitName, count: int) -> Rendered:
+        """The first `count` scenes of a split."""
+        indices = [FIRST[name] + i for i in range(count)]
+        return render(self.factors(indices, self.withhold if name == "train" else []), self.size)
+
+    def factors(self, indices: list[int], withhold: list[dict[str, float]]) -> NDArray[np.float32]:
+        """Factors of these scenes; those that fulfil a withheld condition are drawn again."""
+        factors = draw(self.seed, indices, self.categories, self.correlated)
+        for attempt in range(1, ATTEMPTS):
+            wrong = np.zeros(len(factors), dtype=bool)
+            for condition in withhold:
+                wrong |= fulfils(factors, condition)
+            if not wrong.any():
+                return factors
+            again = [indices[i] for i in np.flatnonzero(wrong)]
+            factors[wrong] = draw(self.seed, again, self.categories, self.correlated, attempt)
+        raise ValueError("withhold: nothing is left to draw; every scene has what is withheld")
+
+    def _digest(self, name: SplitName, count: int) -> str:
+        """Of all that the pictures of a split depend on."""
+        options = [
+            RENDERER, PIL.__version__, self.size, count, self.categories, self.seed,
+            self.withhold if name == "train" else [], sorted(map(str, self.correlated.items())),
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(options).encode()).hexdigest()[:16]
+
+
+def save(rendered: Rendered, path: Path) -> None:
+    """Write pictures, masks and factors as an npz file; the same scenes give the same bytes."""
+    content = io.BytesIO()
+    np.savez(content, images=rendered.images, masks=rendered.masks, factors=rendered.factors)
+    write_atomically(path, lambda place: place.write_bytes(content.getvalue()))
+
+
+def parse_correlations(given: dict[str, float]) -> Correlations:
+    """`{"daylight,lamp_on": -0.8}` to pairs; the second factor follows the first.
+
+    Raises:
+        ValueError: not two known factors, or a correlation beyond ±1.
+    """
+    pairs: dict[tuple[str, str], float] = {}
+    for text, rho in given.items():
+        names = tuple(word.strip() for word in text.split(","))
+        if len(names) != 2 or not all(name in COLUMN and name != "category" for name in names):
+            raise ValueError(f"correlated: expected two factors as in `daylight,lamp_on`, got {text!r}")
+        if not -1 <= rho <= 1:
+            raise ValueError(f"correlated: {text}: expected −1 to 1, got {rho}")
+        pairs[names[0], names[1]] = rho
+    return pairs
+
+
+def _told(withhold: list[str] | None, correlated: dict[str, float] | None) -> str:
+    told = f"drawn, renderer {RENDERER}"
+    if withhold:
+        told += f"; withheld: {', '.join(withhold)}"
+    if correlated:
+        told += f"; correlated: {', '.join(f'{pair} {rho:+g}' for pair, rho in correlated.items())}"
+    return told
+
+
+def changed(factors: Tensor, **values: float) -> Tensor:
+    """A copy of factors (n, number of factors) with some of them set, to be drawn again.
+
+    Raises:
+        ValueError: there is no factor of that name.
+    """
+    result = factors.clone()
+    for name, value in values.items():
+        if name not in COLUMN:
+            raise ValueError(f"there is no factor {name!r}; they are: {', '.join(COLUMN)}")
+        result[:, COLUMN[name]] = value
+    return result

@@ -1,0 +1,188 @@
+"""What a scene consists of: the factors, how they are drawn at random, and which of them matter."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Level = Literal["layout", "category", "object", "attribute", "artefact"]
+CATEGORIES = ("bedroom", "living room", "kitchen", "church")
+INDOOR = ("window", "door", "bed", "sofa", "table", "lamp", "picture", "plant", "rug")
+OUTDOOR = ("tower", "door", "tree", "cloud", "person", "vehicle")
+
+PRESENCE: dict[str, tuple[float, float, float, float]] = {
+    "window": (0.7, 0.7, 0.75, 0.0),
+    "door": (0.4, 0.4, 0.4, 0.8),
+    "bed": (0.97, 0.0, 0.0, 0.0),
+    "sofa": (0.0, 0.97, 0.0, 0.0),
+    "table": (0.0, 0.6, 0.85, 0.0),
+    "lamp": (0.6, 0.6, 0.6, 0.0),
+    "picture": (0.5, 0.5, 0.0, 0.0),
+    "plant": (0.4, 0.5, 0.35, 0.0),
+    "rug": (0.5, 0.5, 0.25, 0.0),
+    "tower": (0.0, 0.0, 0.0, 0.7),
+    "tree": (0.0, 0.0, 0.0, 0.6),
+    "cloud": (0.0, 0.0, 0.0, 0.6),
+    "person": (0.0, 0.0, 0.0, 0.5),
+    "vehicle": (0.0, 0.0, 0.0, 0.4),
+}
+"""Share of the scenes of each category (in their order) in which an object is present."""
+OBJECTS = tuple(PRESENCE)
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One column of the factors.
+
+    Attributes:
+        name: for an object, `lamp` is its presence and `lamp_place`, `lamp_size`, `lamp_hue` the rest.
+        level: as in HiGAN, and `artefact` for the banner.
+        kind: `binary` is 0 or 1, `category` an index, the others are real numbers.
+        low, high: range of a real factor.
+    """
+
+    name: str
+    level: Level
+    kind: Literal["binary", "category", "real"]
+    low: float = 0.0
+    high: float = 1.0
+
+
+def _objects() -> list[Factor]:
+    columns = []
+    for name in OBJECTS:
+        columns.append(Factor(name, "object", "binary"))
+        columns += [Factor(f"{name}_{part}", "object", "real") for part in ("place", "size", "hue")]
+    return columns
+
+
+FACTORS: tuple[Factor, ...] = (
+    Factor("yaw", "layout", "real", -1.0, 1.0),
+    Factor("depth", "layout", "real"),
+    Factor("vanishing", "layout", "real"),
+    Factor("category", "category", "category", 0, len(CATEGORIES) - 1),
+    *_objects(),
+    Factor("daylight", "attribute", "real"),
+    Factor("lamp_on", "attribute", "binary"),
+    Factor("wood", "attribute", "binary"),
+    Factor("wall_hue", "attribute", "real"),
+    Factor("warmth", "attribute", "real", -1.0, 1.0),
+    Factor("ageing", "attribute", "real"),
+    Factor("foliage", "attribute", "real"),
+    Factor("banner", "artefact", "binary"),
+    Factor("banner_place", "artefact", "real"),
+)
+NAMES = tuple(factor.name for factor in FACTORS)
+COLUMN = {name: i for i, name in enumerate(NAMES)}
+BANNER_SHARE = 0.25
+
+Correlations = Mapping[tuple[str, str], float]
+"""(factor, factor) to the correlation of the normal scores from which both are made."""
+
+
+def draw(
+    seed: int,
+    indices: Sequence[int],
+    categories: Sequence[str] = CATEGORIES,
+    correlated: Correlations | None = None,
+    attempt: int = 0,
+) -> NDArray[np.float32]:
+    """Factors of the scenes with these indices, (n, number of factors).
+
+    Those of scene i depend on the seed, i and the options alone, not on the other scenes of the call.
+
+    Args:
+        seed: of the whole set.
+        indices: which scenes, ≥ 0.
+        categories: to draw from, equally often.
+        correlated: see `Correlations`.
+        attempt: another draw for the same scenes, for those that are withheld.
+    """
+    uniform = np.empty((len(indices), len(FACTORS)))
+    for row, index in zip(uniform, indices, strict=True):
+        key = np.array([seed, index], dtype=np.uint64)
+        philox = np.random.Philox(key=key, counter=[0, 0, 0, attempt])
+        np.random.Generator(philox).random(out=row)
+    for (cause, effect), rho in (correlated or {}).items():
+        scores = torch.special.ndtri(torch.from_numpy(uniform[:, [COLUMN[cause], COLUMN[effect]]]))
+        joined = rho * scores[:, 0] + (1 - rho**2) ** 0.5 * scores[:, 1]
+        uniform[:, COLUMN[effect]] = torch.special.ndtr(joined).numpy()
+    return from_uniform(uniform, categories)
+
+
+def from_uniform(uniform: NDArray[np.float64], categories: Sequence[str]) -> NDArray[np.float32]:
+    """Factors by their quantile functions, from uniform numbers of the same shape."""
+    numbers = np.array([CATEGORIES.index(name) for name in categories])
+    place = np.minimum((uniform[:, COLUMN["category"]] * len(numbers)).astype(int), len(numbers) - 1)
+    category = numbers[place]
+    factors = np.empty(uniform.shape, dtype=np.float32)
+    for i, factor in enumerate(FACTORS):
+        u = uniform[:, i]
+        if factor.kind == "category":
+            factors[:, i] = category
+        elif factor.kind == "real":
+            factors[:, i] = factor.low + (factor.high - factor.low) * u
+        else:
+            # Present where u is large, so that correlations have the sign that one expects.
+            factors[:, i] = u > 1 - _share(factor.name, category)
+    factors[:, COLUMN["lamp_on"]] *= factors[:, COLUMN["lamp"]]
+    return factors
+
+
+def _share(name: str, category: NDArray[np.int64]) -> NDArray[np.float64]:
+    if name in PRESENCE:
+        return np.array(PRESENCE[name])[category]
+    return np.full(len(category), {"banner": BANNER_SHARE}.get(name, 0.5))
+
+
+def matters(factors: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which factors can be seen in a scene, (n, number of factors).
+
+    The hue of a lamp that is not there, the wall of a church's floor: what cannot be seen is no fair
+    target of a predictor, and changing it changes nothing.
+    """
+    church = factors[:, COLUMN["category"]] == CATEGORIES.index("church")
+    seen = np.ones(factors.shape, dtype=bool)
+    for name in OBJECTS:
+        for part in ("place", "size", "hue"):
+            seen[:, COLUMN[f"{name}_{part}"]] = factors[:, COLUMN[name]] > 0
+    for name in ("tree", "cloud", "plant"):
+        seen[:, COLUMN[f"{name}_hue"]] = False  # foliage and daylight decide
+    seen[:, COLUMN["lamp_on"]] = factors[:, COLUMN["lamp"]] > 0
+    seen[:, COLUMN["wood"]] = ~church
+    seen[:, COLUMN["foliage"]] = church | (factors[:, COLUMN["plant"]] > 0)
+    seen[:, COLUMN["banner_place"]] = factors[:, COLUMN["banner"]] > 0
+    return seen
+
+
+def parse_condition(text: str) -> dict[str, float]:
+    """What `withhold` names: `plant`, `kitchen`, or several joined by +, as `bedroom+lamp_on`.
+
+    Raises:
+        ValueError: neither a category nor a binary factor.
+    """
+    condition: dict[str, float] = {}
+    for word in text.split("+"):
+        word = word.strip().replace("_room", " room")
+        if word in CATEGORIES:
+            condition["category"] = CATEGORIES.index(word)
+        elif word in COLUMN and FACTORS[COLUMN[word]].kind == "binary":
+            condition[word] = 1.0
+        else:
+            binary = [factor.name for factor in FACTORS if factor.kind == "binary"]
+            raise ValueError(
+                f"withhold: {word!r} is neither a category ({', '.join(CATEGORIES)}) nor a factor that is "
+                f"there or not ({', '.join(binary)}); join several by +"
+            )
+    return condition
+
+
+def fulfils(factors: NDArray[np.float32], condition: Mapping[str, float]) -> NDArray[np.bool_]:
+    """Which scenes have all that a condition names, (n,)."""
+    met = np.ones(len(factors), dtype=bool)
+    for name, value in condition.items():
+        met &= factors[:, COLUMN[name]] == value
+    return met
