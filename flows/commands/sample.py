@@ -8,6 +8,7 @@ from jsonargparse.typing import PositiveInt
 from flows import images as pixels
 from flows.commands.common import labels_or_none, load, save_picture, write_json
 from flows.numerics import exact_arithmetic
+from flows.once import prepared
 
 
 def sample(
@@ -40,7 +41,7 @@ def sample(
     generator = torch.Generator().manual_seed(seed)
     codes = model.sample_codes(n, generator=generator, temperature=temperature)
     pictures = []
-    with torch.no_grad(), exact_arithmetic(model.device):
+    with torch.no_grad(), prepared(), exact_arithmetic(model.device):
         for part in codes.split(batch):
             labels = labels_or_none(model, label, len(part))
             pictures.append(pixels.to_bytes(model.decode(part, labels=labels), model.bins).cpu())

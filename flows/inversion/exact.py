@@ -9,6 +9,7 @@ from flows import images as pixels
 from flows.metrics.roundtrip import PRECISIONS, RoundTrip, in_precision, round_trip
 from flows.models.base import LatentModel
 from flows.numerics import exact_arithmetic
+from flows.once import prepared
 
 BATCH = 128
 """Images encoded or decoded at a time."""
@@ -77,11 +78,12 @@ def invert(model: LatentModel, images: Tensor, labels: Tensor | None = None) -> 
     left = list(range(len(images)))
     for precision in PRECISIONS:
         encoder = in_precision(model, precision) if left else model
-        for rows in (left[i : i + BATCH] for i in range(0, len(left), BATCH)):
-            some = None if labels is None else labels[rows]
-            trip = round_trip(encoder, images[rows], some, per_level=False)
-            code[rows], reconstruction[rows] = trip.code.double().cpu(), trip.reconstruction.cpu()
-            certificates |= zip(rows, _certify(trip, precision, margin(model.bins)), strict=True)
+        with prepared():
+            for rows in (left[i : i + BATCH] for i in range(0, len(left), BATCH)):
+                some = None if labels is None else labels[rows]
+                trip = round_trip(encoder, images[rows], some, per_level=False)
+                code[rows], reconstruction[rows] = trip.code.double().cpu(), trip.reconstruction.cpu()
+                certificates |= zip(rows, _certify(trip, precision, margin(model.bins)), strict=True)
         left = [i for i in left if not certificates[i].certified]
     return ExactInversion(code, reconstruction, [certificates[i] for i in range(len(images))])
 
@@ -98,9 +100,9 @@ def restore(model: LatentModel, code: Tensor, precisions: list[str], labels: Ten
     for precision, dtype in PRECISIONS.items():
         wanted = [i for i, given in enumerate(precisions) if given == precision]
         decoder = in_precision(model, precision) if wanted else model
-        for rows in (wanted[i : i + BATCH] for i in range(0, len(wanted), BATCH)):
-            some = None if labels is None else labels[rows]
-            with exact_arithmetic(model.device):
+        with prepared(), exact_arithmetic(model.device):
+            for rows in (wanted[i : i + BATCH] for i in range(0, len(wanted), BATCH)):
+                some = None if labels is None else labels[rows]
                 images = decoder.decode(code[rows].to(dtype).to(model.device), labels=some)
-            result[rows] = pixels.to_bytes(images, model.bins).cpu()
+                result[rows] = pixels.to_bytes(images, model.bins).cpu()
     return result

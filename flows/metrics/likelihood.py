@@ -10,6 +10,7 @@ from torch import Tensor
 from flows.data.base import Batch, Split
 from flows.models.base import LatentModel, LikelihoodModel
 from flows.numerics import evaluating, exact_arithmetic
+from flows.once import prepared
 
 NOISE_SEED = 0
 """Seed of the dequantisation noise in evaluations, so that two of them are the same number."""
@@ -52,17 +53,17 @@ def evaluate_likelihood(
     """
     totals: dict[str, float] = {}
     per_image, bounds = [], []
-    for part in batches(split, images, batch):
-        part = part.to(model.device)
-        generator = torch.Generator().manual_seed(NOISE_SEED)
-        with evaluating(model), exact_arithmetic(model.device):
+    with prepared(), evaluating(model), exact_arithmetic(model.device):
+        for part in batches(split, images, batch):
+            part = part.to(model.device)
+            generator = torch.Generator().manual_seed(NOISE_SEED)
             likelihood = model(part.images, labels_for(model, part), generator, part.keys.tolist())
-        check_finite(likelihood.log_prob, part.keys)
-        per_image.append(likelihood.log_prob.double())
-        for name, value in likelihood.terms.items():
-            totals[name] = totals.get(name, 0.0) + float(value.double().sum())
-        if iwbo_samples:
-            bounds.append(importance_weighted(model, part, iwbo_samples))
+            check_finite(likelihood.log_prob, part.keys)
+            per_image.append(likelihood.log_prob.double())
+            for name, value in likelihood.terms.items():
+                totals[name] = totals.get(name, 0.0) + float(value.double().sum())
+            if iwbo_samples:
+                bounds.append(importance_weighted(model, part, iwbo_samples))
     dimensions = math.prod(model.image_shape)
     bits = bits_per_dim(torch.cat(per_image), dimensions)
     return LikelihoodReport(

@@ -10,6 +10,7 @@ from torch import Tensor
 from flows import images as pixels
 from flows.models.base import LatentModel
 from flows.numerics import exact_arithmetic
+from flows.once import prepared
 
 Precision = dict[str, torch.dtype]
 PRECISIONS: Precision = {"fp32": torch.float32, "fp64": torch.float64}
@@ -141,8 +142,9 @@ def round_trip_table(
                 [None] * len(images) if labels is None else labels[:limit].split(batch),
                 strict=False,
             )
-            trips = (round_trip(converted, part, part_labels) for part, part_labels in pairs)
-            yield summarise(name, precision, (_without_pictures(trip) for trip in trips))
+            with prepared():
+                trips = [_without_pictures(round_trip(converted, part, some)) for part, some in pairs]
+            yield summarise(name, precision, trips)
 
 
 def _without_pictures(trip: RoundTrip) -> RoundTrip:

@@ -1,0 +1,165 @@
+"""LIA: Latently Invertible Autoencoder with Adversarial Learning (Zhu et al. 2019, arXiv 1906.08090)."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from flows import images as pixels
+from flows.bijections.base import Bijection
+from flows.bijections.chain import Chain
+from flows.bijections.coupling import AdditiveCoupling, AffineCoupling
+from flows.bijections.linear import InvertibleConv1x1
+from flows.bijections.partition import Halves
+from flows.bijections.permutation import Reverse
+from flows.bijections.scales import make_scale
+from flows.bijections.scaling import ActNorm
+from flows.checks import check_choice, check_positive
+from flows.models.base import Guarantee
+from flows.models.styles import StyleGenerator, StyleModel, check_sizes
+from flows.networks.encoder import Encoder
+from flows.networks.equalised import LEAKY_GAIN, EqualisedLinear
+from flows.networks.stylegan import Critic, Synthesis, activate
+from flows.numerics import evaluating
+
+Flavour = Literal["official", "default"]
+CouplingName = Literal["additive", "affine"]
+
+
+class CouplingPerceptron(nn.Module):
+    """Two equalised linear layers, the shift (and raw scale) of a coupling in φ.
+
+    Args:
+        inputs, outputs, hidden: sizes.
+        multiplier: factor on its learning rate.
+        leaky_output: a leaky ReLU at the end too, as released; otherwise linear and zero at first, so that φ
+            starts as a permutation.
+    """
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, multiplier: float, leaky_output: bool):
+        super().__init__()
+        self.first = EqualisedLinear(inputs, hidden, LEAKY_GAIN, multiplier)
+        self.second = EqualisedLinear(hidden, outputs, LEAKY_GAIN if leaky_output else 1.0, multiplier)
+        self.leaky_output = leaky_output
+        if not leaky_output:
+            nn.init.zeros_(self.second.weight)
+
+    def forward(self, kept: Tensor, context: Tensor | None) -> Tensor:
+        y = self.second(activate(self.first(kept)))
+        return activate(y) if self.leaky_output else y
+
+
+class InverseMapping(nn.Module):
+    """z to w by φ⁻¹; φ itself, w to z, is one attribute away. There is no second copy of its weights."""
+
+    def __init__(self, phi: Bijection):
+        super().__init__()
+        self.phi = phi
+
+    def forward(self, z: Tensor) -> Tensor:
+        w: Tensor = self.phi.inverse(z)[0]
+        return w
+
+
+class LIA(StyleModel):
+    """x → w by an encoder, w → z by an invertible φ; z → w by φ⁻¹, w → x by StyleGAN's synthesis.
+
+    Stage 1 trains a GAN whose mapping is φ⁻¹; stage 2 trains the encoder with generator and φ as they are
+    (objective `LIATraining`). What is exact is φ: z from w, and back. w from x is learned.
+
+    `official` is the released code: additive couplings that end in a leaky ReLU, reversal of the features
+    between them, a learning rate of 1/100 in φ, tanh at the end of the synthesis, an encoder whose w has
+    variance 1 in every coordinate. `default` has couplings that are linear at the end and start at zero, a
+    tenth of the learning rate, no tanh, and a learned scale of the encoder's w.
+
+    Args:
+        image_shape: (C, H, W), H = W a power of two from 8 on.
+        bins: grey levels of the images.
+        size: of z and w, even.
+        channels: of the synthesis at 4×4, 8×8, … up to the images' side.
+        critic_channels: of the critic; None takes `channels`.
+        encoder_channels: of the encoder at the images' side, half of it, … down to 4×4.
+        steps: couplings of φ.
+        hidden: width of their perceptrons; None takes `size`.
+        coupling: `additive` (volume preserving) or `affine`.
+        glow: an ActNorm and an invertible linear map before every coupling instead of the reversal.
+        flavour: see above.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        bins: int = 256,
+        size: int = 96,
+        channels: Sequence[int] = (96, 64, 48, 24),
+        critic_channels: Sequence[int] | None = None,
+        encoder_channels: Sequence[int] = (32, 64, 96, 128),
+        steps: int = 4,
+        hidden: int | None = None,
+        coupling: CouplingName = "additive",
+        glow: bool = False,
+        flavour: Flavour = "default",
+    ):
+        super().__init__()
+        check_positive(size=size, steps=steps)
+        check_choice("coupling", coupling, CouplingName)
+        check_choice("flavour", flavour, Flavour)
+        check_sizes(image_shape, channels, critic_channels or channels, encoder_channels)
+        if size % 2:
+            raise ValueError(f"size: φ halves its input, expected an even number, got {size}")
+        official = flavour == "official"
+        phi = make_phi(size, steps, hidden or size, coupling, glow, official)
+        generator = StyleGenerator(
+            InverseMapping(phi), Synthesis(channels, size, image_shape[0], tanh=official)
+        )
+        critic = Critic(critic_channels or channels, image_shape[0])
+        self.encoder = Encoder(encoder_channels, size, image_shape[0], scaled=not official)
+        self.assemble_styles(image_shape, bins, generator, critic, size, size)
+        promises: dict[str, Guarantee] = {"z": "exact-given-w", "w": "learned", "w+": "learned"}
+        self.guarantee = promises
+
+    @property
+    def phi(self) -> Bijection:
+        """φ, w to z with the log-determinant; its inverse is the generator's mapping."""
+        mapping = self.generator.mapping
+        assert isinstance(mapping, InverseMapping)
+        return mapping.phi
+
+    def encode(self, images: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
+        self.check_space(space)
+        pixels.check_unit(images, self.image_shape)
+        with evaluating(self):
+            w = self.encoder(2 * images.to(self.dtype) - 1)
+            return self.convert(w, "w", space)
+
+    def convert_back(self, code: Tensor, source: str, target: str) -> Tensor:
+        if source == "w+":
+            styles = code.unflatten(1, (self.layers, self.width))
+            if not torch.equal(styles, styles[:, :1].expand_as(styles)):
+                raise ValueError("a w+ code whose layers differ has no w, and no z")
+            code = styles[:, 0]
+        return self.phi(code)[0] if target == "z" else code
+
+    def log_prob_w(self, w: Tensor) -> Tensor:
+        """Exact log-density of w (batch, width) under the generator's prior: (batch,), nats, in one pass."""
+        z, log_det = self.phi(w)
+        prior = self.spaces["z"].prior
+        assert prior is not None
+        return prior.log_prob(z).sum(1) + log_det
+
+
+def make_phi(size: int, steps: int, hidden: int, coupling: CouplingName, glow: bool, official: bool) -> Chain:
+    """φ, w to z: steps of a reversal (or ActNorm and linear map) and a coupling on halves."""
+    multiplier = 0.01 if official else 0.1
+
+    def step() -> list[Bijection]:
+        mixing: list[Bijection] = [ActNorm(size), InvertibleConv1x1(size)] if glow else [Reverse()]
+        outputs = size // 2 if coupling == "additive" else size
+        network = CouplingPerceptron(size // 2, hidden, outputs, multiplier, leaky_output=official)
+        if coupling == "additive":
+            return [*mixing, AdditiveCoupling(Halves(), network)]
+        scale = make_scale("sigmoid" if official else "two-sided")
+        return [*mixing, AffineCoupling(Halves(), network, scale, shift_first=True, interleaved=True)]
+
+    return Chain(*(part for _ in range(steps) for part in step()))

@@ -1,0 +1,43 @@
+"""StyleGAN (Karras et al. 2019, 2020, arXiv 1812.04948 and 1912.04958), small, without compiled operations."""
+
+from collections.abc import Sequence
+
+from flows.checks import check_positive
+from flows.models.styles import StyleGenerator, StyleModel
+from flows.networks.stylegan import Critic, Mapping, Synthesis
+
+
+class StyleGAN(StyleModel):
+    """A perceptron maps z to w, modulated convolutions draw from w; the noise is stored with the weights.
+
+    The generator sums colours of all sizes, the critic is residual (StyleGAN2, section 4.1); there is no
+    growing. Strengths of the noise start at 0.
+
+    Args:
+        image_shape: (C, H, W), H = W a power of two from 8 on.
+        bins: grey levels of the images.
+        size: of z and w.
+        channels: of the layers at 4×4, 8×8, … up to the images' side.
+        critic_channels: of the critic's blocks at the same sizes; None takes `channels`.
+        mapping_layers: of the perceptron (8 in the paper, 2 in small ones).
+        mapping_multiplier: factor on its learning rate.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        bins: int = 256,
+        size: int = 96,
+        channels: Sequence[int] = (96, 64, 48, 24),
+        critic_channels: Sequence[int] | None = None,
+        mapping_layers: int = 4,
+        mapping_multiplier: float = 0.01,
+    ):
+        super().__init__()
+        check_positive(size=size, mapping_layers=mapping_layers)
+        check_sizes(image_shape, channels, critic_channels or channels)
+        generator = StyleGenerator(
+            Mapping(size, mapping_layers, mapping_multiplier), Synthesis(channels, size, image_shape[0])
+        )
+        critic = Critic(critic_channels or channels, image_shape[0])
+        self.assemble_styles(image_shape, bins, generator, critic, size, size)

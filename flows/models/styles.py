@@ -1,0 +1,124 @@
+"""GANs whose images come from a code per layer: spaces z, w and w+, truncation."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from flows.models.base import Guarantee, Space
+from flows.models.gan import GAN
+from flows.networks.stylegan import Synthesis
+from flows.numerics import normal_rows
+
+MEAN_CODES, MEAN_SEED = 10_000, 123
+"""From which the middle and the width of w are found (StyleGAN2's projector)."""
+
+
+class StyleGenerator(nn.Module):
+    """z to w by `mapping`, w to every layer of `synthesis`.
+
+    Args:
+        mapping: (batch, size) to (batch, width).
+        synthesis: (batch, layers, width) to images.
+    """
+
+    def __init__(self, mapping: nn.Module, synthesis: Synthesis):
+        super().__init__()
+        self.mapping, self.synthesis = mapping, synthesis
+
+    def forward(self, z: Tensor, second: Tensor | None = None, crossover: Tensor | None = None) -> Tensor:
+        """Images in [−1, 1].
+
+        Args:
+            z: (batch, size).
+            second: another z, whose w takes the layers from `crossover` on (style mixing).
+            crossover: int64 (batch,); `layers` mixes nothing.
+        """
+        layers = len(self.synthesis.layers)
+        w = self.mapping(z).unsqueeze(1).expand(-1, layers, -1)
+        if second is not None and crossover is not None:
+            other = self.mapping(second).unsqueeze(1)
+            later = torch.arange(layers, device=z.device) >= crossover.unsqueeze(1)
+            w = torch.where(later.unsqueeze(2), other, w)
+        return self.synthesis(w)
+
+
+class StyleModel(GAN):
+    """A GAN with the spaces `z`, `w` (one code for all layers) and `w+` (one for each).
+
+    Args of `assemble_styles`: as of `GAN.assemble`; `width` is that of w.
+    """
+
+    generator: StyleGenerator
+
+    def assemble_styles(
+        self,
+        image_shape: Sequence[int],
+        bins: int,
+        generator: StyleGenerator,
+        critic: nn.Module,
+        size: int,
+        width: int,
+    ) -> None:
+        """Set the parts and the three spaces."""
+        self.assemble(image_shape, bins, generator, critic, size)
+        layers = len(generator.synthesis.layers)
+        self.layers, self.width = layers, width
+        each = {f"layer{i}": slice(i * width, (i + 1) * width) for i in range(layers)}
+        self.spaces |= {
+            "w": Space("w", (width,), None, {"all": slice(0, width)}, "one style for all layers"),
+            "w+": Space("w+", (layers * width,), None, each, "a style for each layer, coarse to fine"),
+        }
+        none: dict[str, Guarantee] = {"w": "none", "w+": "none"}
+        self.guarantee |= none
+
+    def convert(self, code: Tensor, source: str, target: str) -> Tensor:
+        """z to w to w+; back to z only where the mapping has an inverse, and to w where all layers agree."""
+        for name in (source, target):
+            self.check_space(name)
+        order = ("z", "w", "w+")
+        if order.index(target) < order.index(source):
+            return self.convert_back(code, source, target)
+        if source == "z" and target != "z":
+            code, source = self.generator.mapping(code), "w"
+        return code.repeat(1, self.layers) if (source, target) == ("w", "w+") else code
+
+    def convert_back(self, code: Tensor, source: str, target: str) -> Tensor:
+        """Towards z. Raises ValueError where there is no such map."""
+        raise ValueError(f"{type(self).__name__}: its map from z to w has no inverse; {source!r} stays")
+
+    def render(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
+        styles = self.convert(code, space, "w+").unflatten(1, (self.layers, self.width))
+        return self.generator.synthesis(styles)
+
+    def truncated(self, code: Tensor, space: str, temperature: float) -> Tensor:
+        mean = self.w_mean if space == "w" else self.w_mean.repeat(self.layers)
+        return mean + temperature * (code - mean)
+
+    @property
+    def w_mean(self) -> Tensor:
+        """The mean of w, (width,)."""
+        return self.w_statistics()[0]
+
+    @torch.no_grad()
+    def w_statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean of w (width,), and its root mean squared distance from it, a scalar, over 10,000 codes."""
+        like = torch.empty(0, dtype=self.dtype, device=self.device)
+        z = normal_rows(MEAN_SEED, torch.arange(MEAN_CODES), self.spaces["z"].shape, like)
+        w = self.generator.mapping(z)
+        mean = w.mean(0)
+        return mean, (w - mean).square().sum(1).mean().sqrt()
+
+
+def check_sizes(image_shape: Sequence[int], *channels: Sequence[int]) -> None:
+    """Raise ValueError unless images are squares of a side 4·2^k and every list has k + 1 entries."""
+    _, height, width = image_shape
+    blocks = height.bit_length() - 2
+    if height != width or height < 8 or height != 4 * 2 ** (blocks - 1):
+        raise ValueError(f"expected square images with a side of 8, 16, 32, …, got {height}×{width}")
+    for given in channels:
+        if len(given) != blocks:
+            raise ValueError(
+                f"channels: images of side {height} need {blocks} numbers, for 4×4 to {height}×{height}; "
+                f"got {len(given)}: {list(given)}"
+            )

@@ -1,0 +1,83 @@
+"""LIA's encoder: images to w (released code of LIA, `networks_encoder.py`)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, batch_norm, leaky_relu
+
+
+class OffsetBatchNorm(nn.Module):
+    """Batch normalisation with a learned offset and, where asked, a learned scale.
+
+    Args:
+        channels: of inputs (batch, C) or (batch, C, H, W).
+        scaled: the official code has no scale, so that every coordinate of w has variance 1; but a
+            coordinate that an additive coupling has shifted is wider than that.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, channels: int, scaled: bool):
+        super().__init__()
+        self.offset = nn.Parameter(torch.zeros(channels))
+        self.scale = nn.Parameter(torch.ones(channels)) if scaled else None
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("variance", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return batch_norm(x, self.mean, self.variance, self.scale, self.offset, self.training, 0.1, 1e-5)
+
+
+class EncoderBlock(nn.Module):
+    """Half the side, then two convolutions beside a shortcut (ResNet, first version)."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        middle = min(inputs, outputs)
+        self.first = nn.Conv2d(inputs, middle, 3, padding=1, bias=False)
+        self.first_norm = OffsetBatchNorm(middle, scaled=False)
+        self.second = nn.Conv2d(middle, outputs, 3, padding=1, bias=False)
+        self.second_norm = OffsetBatchNorm(outputs, scaled=False)
+        self.shortcut = None
+        if inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, bias=False), OffsetBatchNorm(outputs, scaled=False)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = avg_pool2d(x, 2)
+        y = leaky_relu(self.first_norm(self.first(x)), 0.2)
+        y = leaky_relu(self.second_norm(self.second(y)), 0.2)
+        return y + (x if self.shortcut is None else self.shortcut(x))
+
+
+class Encoder(nn.Module):
+    """Images in [−1, 1] to w.
+
+    Args:
+        side: of the images, a power of two.
+        channels: of the stem and of every block after it, down to 4×4; log2(side/4) + 1 of them.
+        width: of w.
+        colours: channels of the images.
+        scaled: see `OffsetBatchNorm`, of the last one.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int, colours: int, scaled: bool):
+        super().__init__()
+        self.stem = nn.Conv2d(colours, channels[0], 3, padding=1, bias=False)
+        self.stem_norm = OffsetBatchNorm(channels[0], scaled=False)
+        pairs = zip(channels, channels[1:], strict=False)
+        self.blocks = nn.ModuleList(EncoderBlock(before, after) for before, after in pairs)
+        self.head = nn.Linear(16 * channels[-1], width, bias=False)
+        self.head_norm = OffsetBatchNorm(width, scaled)
+        for part in self.modules():
+            if isinstance(part, nn.Conv2d | nn.Linear):
+                nn.init.normal_(part.weight, std=0.02)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = leaky_relu(self.stem_norm(self.stem(images)), 0.2)
+        for block in self.blocks:
+            x = block(x)
+        return self.head_norm(self.head(x.flatten(1)))

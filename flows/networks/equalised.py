@@ -1,0 +1,54 @@
+"""Layers with an equalised learning rate (Karras et al. 2018, arXiv 1710.10196, section 4.1)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, linear
+
+LEAKY_GAIN = math.sqrt(2)
+"""Keeps the variance through a leaky ReLU of slope 0.2, nearly."""
+
+
+class EqualisedLinear(nn.Module):
+    """Weights ~ N(0, 1)/m, used as w·gain·m/√inputs: Adam then moves every layer at the same relative pace.
+
+    Args:
+        inputs, outputs: sizes.
+        gain: standard deviation of the output for inputs of variance 1.
+        multiplier: m, factor on the learning rate (0.01 in StyleGAN's mapping).
+        bias: initial value of all biases; None has none.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, gain: float = 1.0, multiplier: float = 1.0, bias: float | None = 0.0
+    ):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / multiplier)
+        self.bias = None if bias is None else nn.Parameter(torch.full((outputs,), bias / multiplier))
+        self.multiplier = multiplier
+        self.scale = gain * multiplier / math.sqrt(inputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias * self.multiplier
+        return linear(x, self.weight * self.scale, bias)
+
+
+class EqualisedConv2d(nn.Module):
+    """The same for convolutions, padded to keep the size.
+
+    Args:
+        inputs, outputs: channels.
+        size: of the kernel, odd.
+        gain: as in `EqualisedLinear`.
+        bias: whether there is one.
+    """
+
+    def __init__(self, inputs: int, outputs: int, size: int, gain: float = 1.0, bias: bool = True):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self.scale = gain / math.sqrt(inputs * size**2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv2d(x, self.weight * self.scale, self.bias, padding=self.weight.shape[-1] // 2)

@@ -1,0 +1,213 @@
+"""StyleGAN's networks without compiled operations (Karras et al. 2019, 2020; arXiv 1812.04948, 1912.04958)."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, conv2d, interpolate, leaky_relu
+
+from flows.networks.equalised import LEAKY_GAIN, EqualisedConv2d, EqualisedLinear
+
+
+def activate(x: Tensor) -> Tensor:
+    """Leaky ReLU of slope 0.2."""
+    return leaky_relu(x, 0.2)
+
+
+class Mapping(nn.Module):
+    """z to w by a perceptron; z is normalised to mean square 1 first.
+
+    Args:
+        size: of z, of w and of the hidden layers.
+        layers: how many (8 in StyleGAN, 2 in small ones).
+        multiplier: factor on its learning rate.
+    """
+
+    def __init__(self, size: int, layers: int, multiplier: float = 0.01):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            EqualisedLinear(size, size, LEAKY_GAIN, multiplier) for _ in range(layers)
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        w = pixel_norm(z)
+        for layer in self.layers:
+            w = activate(layer(w))
+        return w
+
+
+def pixel_norm(x: Tensor) -> Tensor:
+    """Divide by the root of the mean square over the channels (axis 1)."""
+    return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+
+
+class ModulatedConv2d(nn.Module):
+    """A convolution whose inputs are scaled by a style, its outputs brought back to variance 1.
+
+    Scaling activations before and after is the same as scaling the weights of each image (StyleGAN2,
+    equations 1–3), and one ordinary convolution serves the whole batch.
+
+    Args:
+        inputs, outputs: channels.
+        size: of the kernel, odd.
+        width: of w, from which the style is an affine function.
+        demodulate: bring the outputs back to variance 1; not for colours.
+    """
+
+    def __init__(self, inputs: int, outputs: int, size: int, width: int, demodulate: bool = True):
+        super().__init__()
+        self.style = EqualisedLinear(width, inputs, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size))
+        self.scale = 1 / math.sqrt(inputs * size**2)
+        self.demodulate = demodulate
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        style, weight = self.style(w), self.weight * self.scale
+        y = conv2d(x * style[:, :, None, None], weight, padding=weight.shape[-1] // 2)
+        if not self.demodulate:
+            return y
+        power = style.square() @ weight.square().sum((2, 3)).T
+        return y * (power + 1e-8).rsqrt()[:, :, None, None]
+
+
+class StyledLayer(nn.Module):
+    """Modulated convolution, noise, bias, leaky ReLU; upsampled by 2 before where asked.
+
+    The noise is a stored buffer: the generator is a function of its codes. `strength` starts at 0.
+
+    Args:
+        inputs, outputs: channels.
+        width: of w.
+        side: of the output in pixels.
+        upsample: whether the input has half that side.
+    """
+
+    noise: Tensor
+
+    def __init__(self, inputs: int, outputs: int, width: int, side: int, upsample: bool):
+        super().__init__()
+        self.convolution = ModulatedConv2d(inputs, outputs, 3, width)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.strength = nn.Parameter(torch.zeros(()))
+        self.register_buffer("noise", torch.randn(1, 1, side, side))
+        self.upsample = upsample
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:
+        if self.upsample:
+            x = double(x)
+        x = self.convolution(x, w)
+        x = x + self.strength * (self.noise if noise is None else noise)
+        return activate(x + self.bias[:, None, None]) * LEAKY_GAIN
+
+
+def double(x: Tensor) -> Tensor:
+    """Twice the side, bilinear."""
+    return interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class Synthesis(nn.Module):
+    """w, one per layer, to images: a learned constant, styled layers, and a sum of colours over all sizes.
+
+    Args:
+        channels: of the 4×4, 8×8, … layers; their number sets the side of the images.
+        width: of w.
+        colours: channels of the images.
+        tanh: end with one (LIA's decoder), else linear.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int, colours: int = 3, tanh: bool = False):
+        super().__init__()
+        self.start = nn.Parameter(torch.randn(1, channels[0], 4, 4))
+        self.layers = nn.ModuleList([StyledLayer(channels[0], channels[0], width, 4, upsample=False)])
+        self.to_colours = nn.ModuleList([ModulatedConv2d(channels[0], colours, 1, width, demodulate=False)])
+        for i, (before, after) in enumerate(zip(channels, channels[1:], strict=False)):
+            side = 8 * 2**i
+            self.layers.append(StyledLayer(before, after, width, side, upsample=True))
+            self.layers.append(StyledLayer(after, after, width, side, upsample=False))
+            self.to_colours.append(ModulatedConv2d(after, colours, 1, width, demodulate=False))
+        self.colour_bias = nn.Parameter(torch.zeros(colours, 1, 1))
+        self.tanh = tanh
+
+    def forward(self, w: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
+        """Images, about [−1, 1].
+
+        Args:
+            w: (batch, layers, width).
+            noise: of every layer, (batch or 1, 1, side, side); None takes the stored ones.
+        """
+        given = [None] * len(self.layers) if noise is None else list(noise)
+        x = self.start.expand(len(w), -1, -1, -1)
+        image = None
+        for i, (layer, own) in enumerate(zip(self.layers, given, strict=True)):
+            x = layer(x, w[:, i], own)
+            if i % 2 == 0:  # the last layer of its size
+                colours = self.to_colours[i // 2](x, w[:, i])
+                image = colours if image is None else double(image) + colours
+        assert image is not None
+        image = image + self.colour_bias
+        return torch.tanh(image) if self.tanh else image
+
+
+class Critic(nn.Module):
+    """Images to one number each: residual blocks that halve the side, minibatch deviation, two linear layers.
+
+    Args:
+        channels: of the 4×4, 8×8, … blocks, as the synthesis has them.
+        colours: channels of the images.
+        classes: of a projection critic; 0 has none.
+    """
+
+    def __init__(self, channels: Sequence[int], colours: int = 3):
+        super().__init__()
+        widths = list(reversed(channels))
+        self.from_colours = EqualisedConv2d(colours, widths[0], 1, LEAKY_GAIN)
+        pairs = zip(widths, widths[1:], strict=False)
+        self.blocks = nn.ModuleList(CriticBlock(before, after) for before, after in pairs)
+        last = widths[-1]
+        self.last = EqualisedConv2d(last + 1, last, 3, LEAKY_GAIN)
+        self.hidden = EqualisedLinear(16 * last, last, LEAKY_GAIN)
+        self.output = EqualisedLinear(last, 1)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Activations of all sizes, fine to coarse, of images in [−1, 1]."""
+        x = activate(self.from_colours(images))
+        found = [x]
+        for block in self.blocks:
+            x = block(x)
+            found.append(x)
+        return found
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch,), larger for images that look real."""
+        x = self.features(images)[-1]
+        x = activate(self.last(with_deviation(x)))
+        return self.output(activate(self.hidden(x.flatten(1)))).squeeze(1)
+
+
+class CriticBlock(nn.Module):
+    """Two convolutions, then half the side; a 1×1 convolution beside them."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.first = EqualisedConv2d(inputs, inputs, 3, LEAKY_GAIN)
+        self.second = EqualisedConv2d(inputs, outputs, 3, LEAKY_GAIN)
+        self.beside = EqualisedConv2d(inputs, outputs, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        beside = self.beside(avg_pool2d(x, 2))
+        x = avg_pool2d(activate(self.second(activate(self.first(x)))), 2)
+        return (x + beside) / LEAKY_GAIN
+
+
+def with_deviation(x: Tensor, group: int = 4) -> Tensor:
+    """x with one more channel: the mean standard deviation over groups of images (PGGAN, section 3).
+
+    Images i, i + n/g, i + 2n/g, … form a group of g; a batch that g does not divide is one group.
+    """
+    batch = len(x)
+    group = group if batch % group == 0 else batch
+    parts = x.view(group, batch // group, *x.shape[1:])
+    deviation = (parts.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
+    plane = deviation.repeat(group).view(batch, 1, 1, 1).expand(-1, 1, *x.shape[2:])
+    return torch.cat([x, plane], 1)
