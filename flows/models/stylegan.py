@@ -1,9 +1,9 @@
-"""StyleGAN (Karras et al. 2019, 2020, arXiv 1812.04948 and 1912.04958), small, without compiled operations."""
+"""StyleGAN (Karras et al. 2019, 2020, arXiv 1812.04948 and 1912.04958), without compiled operations."""
 
 from collections.abc import Sequence
 
 from flows.checks import check_positive
-from flows.models.styles import StyleGenerator, StyleModel
+from flows.models.styles import StyleGenerator, StyleModel, check_sizes
 from flows.networks.stylegan import Critic, Mapping, Synthesis
 
 

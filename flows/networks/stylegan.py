@@ -1,4 +1,4 @@
-"""StyleGAN's networks without compiled operations (Karras et al. 2019, 2020; arXiv 1812.04948, 1912.04958)."""
+"""StyleGAN's networks (Karras et al. 2019, 2020, arXiv 1812.04948 and 1912.04958), in plain PyTorch."""
 
 import math
 from collections.abc import Sequence
