@@ -1,4 +1,4 @@
-"""Train a flow: read a config, train, report.
+"""Train a model: read a config, train, report.
 
 python train.py                                        # Glow on digits, a minute on two cores
 python train.py --config configs/fashion/glow.yaml --model.depth 4
@@ -16,8 +16,6 @@ from flows.config import USER_ERRORS, Parser, fail, parse_experiment
 from flows.training.checkpoint import find_state
 from flows.training.folder import prepare_folder
 from flows.training.loop import fit, make_accelerator
-from flows.training.objectives.likelihood import likelihood
-from flows.training.report import write_report
 
 
 def main() -> None:
@@ -34,7 +32,10 @@ def run(parser: Parser, settings: Namespace) -> None:
     """Train and report, or go on with a run."""
     experiment = parser.instantiate(settings)
     accelerator = make_accelerator()
-    folder, data, model = experiment.folder, experiment.data, experiment.model
+    folder, data, model, objective = (
+        experiment.folder, experiment.data, experiment.model, experiment.objective,
+    )  # fmt: skip
+    objective.check(model)
     resolved = yaml.safe_load(parser.dump(settings))
     # Opened now, so that a test split that is missing is missed before hours of training; not looked at.
     data.split("test")
@@ -43,11 +44,11 @@ def run(parser: Parser, settings: Namespace) -> None:
     if accelerator.is_main_process:
         prepare_folder(folder, resolved, experiment.resume, state, experiment.overwrite)
     accelerator.wait_for_everyone()
-    outcome = fit(model, data, experiment.training, folder, likelihood, accelerator, state)
+    outcome = fit(model, data, experiment.training, folder, objective, accelerator, state)
     if accelerator.is_main_process and outcome.interrupted:
         print(f"stopped by {outcome.interrupted}, saved {outcome.state}; --resume latest continues")
     elif accelerator.is_main_process:
-        write_report(folder, data, device=str(accelerator.device))
+        objective.report(folder, data, str(accelerator.device))
     accelerator.end_training()
 
 

@@ -18,7 +18,9 @@ import flows.data
 import flows.models
 from flows.checks import did_you_mean
 from flows.data.base import ImageData
-from flows.models.base import LikelihoodModel
+from flows.models.base import LatentModel
+from flows.training import objectives
+from flows.training.phase import Objective
 from flows.training.settings import Training
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -27,8 +29,8 @@ DEFAULT_CONFIG = "configs/digits/glow.yaml"
 
 
 def discover() -> None:
-    """Import every model and data set, so that a config may name their classes without a path."""
-    for package in (flows.data, flows.models):
+    """Import every model, data set and objective: a config may then name their classes without a path."""
+    for package in (flows.data, flows.models, objectives):
         for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
             importlib.import_module(module.name)
 
@@ -64,7 +66,7 @@ class Parser(ArgumentParser):
         """Every option, class and constructor argument that a config may name."""
         options = {action.dest for action in self._actions}
         options |= {str(choice) for action in self._actions for choice in action.choices or ()}
-        classes = [*_subclasses(ImageData), *_subclasses(LikelihoodModel)]
+        classes = [*_subclasses(ImageData), *_subclasses(LatentModel), *_subclasses(Objective)]
         named = {cls.__name__ for cls in classes}
         mentioned = [cls for cls in classes if re.search(rf"\b{cls.__name__}\b", message)]
         arguments = {name for cls in mentioned or classes for name in _parameters(cls)}
@@ -108,7 +110,7 @@ def experiment_parser() -> Parser:
     discover()
     parser = Parser(
         prog="train.py",
-        description="Train a flow. Later options and configs override earlier ones.",
+        description="Train a model. Later options and configs override earlier ones.",
         default_env=False,
     )
     parser.add_argument("--config", action=ActionConfigFile, help="a YAML file; may be given several times")
@@ -128,7 +130,10 @@ def experiment_parser() -> Parser:
         "--variants", type=dict[str, dict[str, Any]], default={}, help="name to dotted option to value"
     )
     parser.add_subclass_arguments(ImageData, "data", required=True, help="the data set")
-    parser.add_subclass_arguments(LikelihoodModel, "model", required=True, help="the model")
+    parser.add_subclass_arguments(LatentModel, "model", required=True, help="the model")
+    parser.add_argument(
+        "--objective", type=Objective, default={"class_path": "Likelihood"}, help="what it is trained for"
+    )
     parser.add_class_arguments(Training, "training")
     # A model's shape and grey levels are those of its data: changing the data line changes both.
     for name in ("image_shape", "bins"):

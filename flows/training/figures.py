@@ -37,12 +37,33 @@ def draw_curves(metrics: Lines, bins: int, path: Path) -> None:
     trip.set_yscale("log")
     trip.set_ylabel("largest |x − decode(encode(x))|")
     for axes in (likelihood, trip):
-        axes.set_xlabel("images shown")
-        axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.legend(frameon=False)
-        axes.spines[["top", "right"]].set_visible(False)
+        _finish(axes)
     write_atomically(path, lambda target: figure.savefig(target, dpi=110))
+
+
+def draw_lines(metrics: Lines, names: dict[str, str], ylabel: str, path: Path) -> None:
+    """Values of the log over images shown; a PNG.
+
+    Args:
+        metrics: lines of the log.
+        names: of the values, to their label.
+        ylabel: of the axis.
+        path: of the picture.
+    """
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    _plot(axes, metrics, names)
+    _finish(axes)
+    axes.set_ylabel(ylabel)
+    write_atomically(path, lambda target: figure.savefig(target, dpi=110))
+
+
+def _finish(axes: Axes) -> None:
+    axes.set_xlabel("images shown")
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _plot(axes: Axes, metrics: Lines, names: dict[str, str]) -> None:

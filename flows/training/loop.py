@@ -2,21 +2,19 @@
 
 import math
 import time
-from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
-from torch import Tensor, nn
+from torch import Tensor
 
-from flows.data.base import Batch, ImageData, Split
+from flows.data.base import Batch, ImageData
 from flows.memory import memory_of, set_memory
-from flows.metrics.likelihood import labels_for
-from flows.models.base import LikelihoodModel
+from flows.models.base import LatentModel, LikelihoodModel
 from flows.numerics import combine_seeds
 from flows.training import guard
 from flows.training.augment import augment
@@ -26,11 +24,8 @@ from flows.training.ema import WeightAverage
 from flows.training.interrupt import Interrupt
 from flows.training.log import RunLog
 from flows.training.optimiser import learning_rate, make_optimiser, set_learning_rate
-from flows.training.phase import Phase
+from flows.training.phase import Look, Objective, Phase
 from flows.training.settings import Training
-from flows.training.validation import sample_sheet, validate
-
-Objective = Callable[[nn.Module], list[Phase]]
 
 
 class NonFinite(FloatingPointError):
@@ -63,7 +58,7 @@ def make_accelerator() -> Accelerator:
 
 
 def fit(
-    model: LikelihoodModel,
+    model: LatentModel,
     data: ImageData,
     training: Training,
     folder: Path,
@@ -73,9 +68,9 @@ def fit(
 ) -> Outcome:
     """Train `model` in `folder` until `training.images` were shown or a signal comes.
 
-    The best model by validation bits/dim is exported to `folder` (average weights where there are any);
-    the test split is not touched. The same call with the state of an interrupted run continues it, with
-    the same losses to the last bit.
+    The best model by the objective's score on the validation split is exported to `folder` (average
+    weights where there are any); the test split is not touched. The same call with the state of an
+    interrupted run continues it, with the same losses to the last bit.
 
     Raises:
         NonFinite: a loss or gradient is not finite. Nothing is skipped and nothing is saved.
@@ -88,18 +83,19 @@ def fit(
     # Data-dependent layers are set on the bare model, before it is wrapped, from all ranks' images.
     model.to(accelerator.device).train()
     if resume is None:
-        count = model.initialisation_images
+        count = objective.initialisation_images(model)
         first = first_images(data, count, training.seed, rank, world).to(accelerator.device)
-        labels = labels_for(model, first)
-        model.initialise(first.images, labels, training.seed, first.keys.tolist())
+        objective.initialise(model, first, training.seed)
 
     set_memory(model, training.memory, training.anchor_every)
 
     # Wrap. Losses are built on the wrapped model: its forward is what synchronises gradients.
     average = WeightAverage(model, training.ema) if training.ema else None
-    wrapped = accelerator.prepare(model)
-    phases = objective(wrapped)
-    optimisers = [accelerator.prepare(make_optimiser(phase.params, training)) for phase in phases]
+    parts = [accelerator.prepare(part) for part in objective.parts(model)]
+    phases = objective.phases(model, parts)
+    optimisers = [
+        accelerator.prepare(make_optimiser(phase.params, training, phase.betas)) for phase in phases
+    ]
     meter = _Meter()
     accelerator.register_for_checkpointing(progress, meter)
     if average is not None:
@@ -128,13 +124,17 @@ def fit(
             rate = learning_rate(training, progress.images)
             micro_batches = [next(stream) for _ in range(training.accumulate)]
             for number, (phase, optimiser) in enumerate(zip(phases, optimisers, strict=True)):
-                if progress.steps % phase.every == 0:
-                    set_learning_rate(optimiser, rate)
-                    seed = combine_seeds(training.seed, progress.steps, number)
-                    values = _step(accelerator, wrapped, phase, optimiser, micro_batches, training, seed)
-                    meter.add(phase.name, values, progress.steps + 1)
+                if not phase.is_due(progress.images, progress.steps):
+                    continue
+                if phase.begin is not None and progress.images - phase.start < training.batch:
+                    phase.begin(evaluated)
+                set_learning_rate(optimiser, rate * (phase.lr or training.lr) / training.lr)
+                seed = combine_seeds(training.seed, progress.steps, number)
+                moment = _Moment(micro_batches, seed, progress.steps)
+                values = _step(accelerator, phase, optimiser, moment, training)
+                meter.add(phase.name, values, progress.steps + 1)
             if average is not None:
-                average.update_parameters(accelerator.unwrap_model(wrapped))
+                average.update_parameters(model)
             progress.steps += 1
             progress.images += training.batch
             progress.seconds = time.monotonic() - session
@@ -155,18 +155,22 @@ def fit(
                 log.advance(training.batch)
 
             # Where activations are rebuilt, see whether they are still those that were.
-            if due(training.guard_every) and guard.is_watched(memory_of(model)):
-                reading = guard.read(model, micro_batches[0], accelerator)
+            watched = isinstance(model, LikelihoodModel) and guard.is_watched(memory_of(model))
+            if watched and due(training.guard_every):
+                reading = guard.read(cast(LikelihoodModel, model), micro_batches[0], accelerator)
                 log.scalars(progress.images, reading.scalars())
                 if not reading.is_sound:
                     log.say(f"{progress.images:>9,} images  {reading}: going on with memory 'checkpoint'")
                     set_memory(model, "checkpoint")
                     progress.fallback = "checkpoint"
 
-            # Look at it: held-out bits/dim, the round trip, samples; keep the best.
+            # Look at it: held-out figures, samples; keep the best.
             if due(training.validate_every):
                 if accelerator.is_main_process:
-                    _look(evaluated, held_out, training, progress, log, folder)
+                    evaluated.eval()
+                    wanted = training.validation_images
+                    look = objective.look(evaluated, held_out, wanted, progress.images)
+                    _keep(look, evaluated, progress, log, folder)
                 accelerator.wait_for_everyone()
                 model.train()
 
@@ -180,9 +184,7 @@ def fit(
     return Outcome(progress, None, None)
 
 
-def _summary(
-    model: LikelihoodModel, training: Training, accelerator: Accelerator, resume: Path | None
-) -> str:
+def _summary(model: LatentModel, training: Training, accelerator: Accelerator, resume: Path | None) -> str:
     """One line on what runs where; the number of processes is what a launcher may get wrong silently."""
     world = accelerator.num_processes
     count = sum(parameter.numel() for parameter in model.parameters())
@@ -195,19 +197,26 @@ def _summary(
     )
 
 
+class _Moment(NamedTuple):
+    """What a phase's step is given: its batches, its seed, and how many steps went before."""
+
+    micro_batches: list[Batch]
+    seed: int
+    steps: int
+
+
 def _step(
     accelerator: Accelerator,
-    wrapped: nn.Module,
     phase: Phase,
     optimiser: torch.optim.Optimizer,
-    micro_batches: list[Batch],
+    moment: _Moment,
     training: Training,
-    seed: int,
 ) -> dict[str, Tensor]:
     """One optimiser step of one phase over its micro-batches; returns mean losses and the gradient norm.
 
     Micro-batches are the inner loop, so that several phases cannot count each other's.
     """
+    micro_batches, seed, steps = moment
     optimiser.zero_grad()
     sums: dict[str, Tensor] = {}
     for i, batch in enumerate(micro_batches):
@@ -217,9 +226,9 @@ def _step(
         generator = torch.Generator().manual_seed(seed)
         half = torch.autocast(accelerator.device.type, torch.bfloat16, training.precision == "bf16")
         last = i + 1 == len(micro_batches)
-        with nullcontext() if last else accelerator.no_sync(wrapped):
+        with nullcontext() if last else accelerator.no_sync(phase.part):
             with half:
-                loss, logs = phase.loss(batch._replace(images=pictures), generator)
+                loss, logs = phase.loss(batch._replace(images=pictures), generator, steps)
             accelerator.backward(loss / len(micro_batches))
         for name, value in {"loss": loss, **logs}.items():
             part = value.detach() / len(micro_batches)
@@ -277,24 +286,12 @@ class _Meter:
         return dict(zip(names, values.tolist(), strict=True))
 
 
-def _look(
-    model: LikelihoodModel,
-    held_out: Split,
-    training: Training,
-    progress: Progress,
-    log: RunLog,
-    folder: Path,
-) -> None:
-    """Validate, draw samples, and export the model if it is the best so far."""
-    model.eval()
-    values = validate(model, held_out, training.validation_images)
-    log.scalars(progress.images, values)
-    log.picture(progress.images, "samples", sample_sheet(model))
-    bits = values["validation/bits_per_dim"]
-    log.say(
-        f"{progress.images:>9,} images  validation {bits:.4f} bits/dim  round trip "
-        f"{values['roundtrip/data']:.1e} on data, {values['roundtrip/noise']:.1e} on noise"
-    )
-    if bits < progress.best:
-        progress.best = bits
+def _keep(look: Look, model: LatentModel, progress: Progress, log: RunLog, folder: Path) -> None:
+    """Log what was seen, and export the model if it is the best so far."""
+    log.scalars(progress.images, look.values)
+    for name, picture in look.pictures.items():
+        log.picture(progress.images, name, picture)
+    log.say(f"{progress.images:>9,} images  {look.line}")
+    if look.score < progress.best:
+        progress.best = look.score
         model.save_pretrained(folder)

@@ -9,17 +9,20 @@ from torch import nn
 from flows.training.settings import Training
 
 
-def make_optimiser(params: Iterable[nn.Parameter], training: Training) -> torch.optim.Optimizer:
-    """The optimiser of the settings, over `params`."""
+def make_optimiser(
+    params: Iterable[nn.Parameter], training: Training, betas: tuple[float, float] | None = None
+) -> torch.optim.Optimizer:
+    """The optimiser of the settings, over `params`; `betas` where they differ from the settings'."""
+    betas = betas or training.betas
     common = {"lr": training.lr, "eps": training.epsilon, "weight_decay": training.weight_decay}
     if training.optimiser == "rmsprop":
-        momentum, averaging = training.betas
+        momentum, averaging = betas
         return torch.optim.RMSprop(params, momentum=momentum, alpha=averaging, **common)
     if training.optimiser == "adamax":
-        return torch.optim.Adamax(params, betas=training.betas, **common)
+        return torch.optim.Adamax(params, betas=betas, **common)
     # Fused: one pass over each parameter instead of a dozen.
     kind = torch.optim.Adam if training.optimiser == "adam" else torch.optim.AdamW
-    return kind(params, betas=training.betas, fused=True, **common)
+    return kind(params, betas=betas, fused=True, **common)
 
 
 def learning_rate(training: Training, images_seen: int) -> float:

@@ -1,33 +1,119 @@
-"""One optimiser's share of a training step."""
+"""One optimiser's share of a training step, and what a model is trained for."""
 
-from collections.abc import Callable
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from flows.data.base import Batch
+from flows.data.base import Batch, ImageData, Split
+from flows.models.base import LatentModel
 
-Loss = Callable[[Batch, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
-"""(batch, generator) to (scalar loss, named values to log); the generator is the same on every rank."""
+Loss = Callable[[Batch, torch.Generator, int], tuple[Tensor, dict[str, Tensor]]]
+"""(batch, generator, number of the step) to (scalar loss, named values to log); the generator is the same on
+every rank."""
 
 
 @dataclass
 class Phase:
     """A loss and the parameters it moves.
 
-    An objective is a function `(model) -> list[Phase]`: a flow has one phase, a GAN two, and one
-    loop runs them all in order. `model` is the wrapped one: a loss that calls a method of the bare model
-    instead trains without gradient synchronisation, and nobody notices.
-
     Attributes:
         name: for logs and error messages.
         params: what this phase's optimiser steps.
         loss: see `Loss`.
+        part: the wrapped module through whose forward the loss reaches `params`: a loss that calls the bare
+            module instead trains without gradient synchronisation, and nobody notices.
         every: run in every n-th step only.
+        start, stop: the images shown between which it runs.
+        lr: after warm-up; None takes the run's.
+        betas: of the optimiser; None takes the run's.
+        begin: called with the evaluated model (the average where there is one) before the first step.
     """
 
     name: str
     params: list[nn.Parameter]
     loss: Loss
+    part: nn.Module
     every: int = 1
+    start: int = 0
+    stop: float = math.inf
+    lr: float | None = None
+    betas: tuple[float, float] | None = None
+    begin: Callable[[LatentModel], None] | None = None
+
+    def is_due(self, images: int, steps: int) -> bool:
+        """Whether it runs in the step after so many images and steps."""
+        return self.start <= images < self.stop and steps % self.every == 0
+
+
+class Look(NamedTuple):
+    """What a run sees when it stops to look.
+
+    Attributes:
+        values: for the log.
+        score: lower is better; the model with the lowest is exported.
+        line: for the terminal.
+        pictures: name to uint8 (C, height, width).
+    """
+
+    values: dict[str, float]
+    score: float
+    line: str
+    pictures: dict[str, Tensor]
+
+
+class Objective(ABC):
+    """What a model is trained for: a flow has one phase, a GAN two; one loop runs them all, in order.
+
+    To add one: a file in `flows/training/objectives/`, a class whose constructor's arguments are what a
+    config may set under `objective`.
+
+    Attributes:
+        trains: the class of models it takes.
+    """
+
+    trains: ClassVar[type[LatentModel]]
+
+    def check(self, model: LatentModel) -> None:
+        """Raise ValueError where it cannot train this model."""
+        if not isinstance(model, self.trains):
+            raise ValueError(
+                f"objective {type(self).__name__} trains a {self.trains.__name__}, and "
+                f"{type(model).__name__} is none; set another objective"
+            )
+
+    @abstractmethod
+    def initialise(self, model: LatentModel, first: Batch, seed: int) -> None:
+        """Set what is set from data, on the bare model."""
+
+    def initialisation_images(self, model: LatentModel) -> int:
+        """How many images `initialise` wants."""
+        return 1
+
+    @abstractmethod
+    def parts(self, model: LatentModel) -> list[nn.Module]:
+        """The modules that are wrapped, so that gradients are synchronised."""
+
+    @abstractmethod
+    def phases(self, model: LatentModel, parts: Sequence[nn.Module]) -> list[Phase]:
+        """The phases, whose losses go through the wrapped `parts`, in the order of `self.parts`."""
+
+    @abstractmethod
+    def look(self, model: LatentModel, held_out: Split, images: int | None, shown: int) -> Look:
+        """Look at the evaluated model, on the main process.
+
+        Args:
+            model: the average where there is one.
+            held_out: the validation split.
+            images: how many of it; None takes all.
+            shown: training images so far.
+        """
+
+    @abstractmethod
+    def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
+        """Evaluate the exported model of a run on the test split, once, and write what stands at its end."""

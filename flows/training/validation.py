@@ -35,8 +35,12 @@ def sample_sheet(
 ) -> Tensor:
     """A sheet of samples, one row per temperature, from the same codes: uint8 (C, height, width)."""
     rows = [draw(model, columns, temperature, seed) for temperature in temperatures]
-    zoom = max(1, round(64 / model.image_shape[1]))
-    return pixels.grid(torch.cat(rows), columns, zoom=zoom)
+    return sheet_of(torch.cat(rows), columns)
+
+
+def sheet_of(pictures: Tensor, columns: int) -> Tensor:
+    """Pictures, uint8 (n, C, H, W), in rows, each enlarged to about 64 pixels: uint8 (C, height, width)."""
+    return pixels.grid(pictures, columns, zoom=max(1, round(64 / pictures.shape[2])))
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import PIL
@@ -57,12 +57,13 @@ class Scenes(ImageData):
 
     Whatever is claimed of a direction, a unit or an omission can be checked here against what was drawn,
     or by drawing it again with one factor changed (`render`). Scene i of a split is the same whatever the
-    number of scenes. Splits are `images`, 2,000 and 5,000 scenes; the label is the category, attributes
-    are the factors that are there or not.
+    number of scenes. The label is the category, attributes are the factors that are there or not.
 
     Args:
         size: side of the square pictures in pixels.
-        images: of the training split.
+        images: scenes of the training split.
+        validation: of the validation split.
+        test: of the test split.
         categories: drawn equally often.
         withhold: what the training split does not have: a category or an object (`plant`), or things
             together (`bedroom+lamp_on`). The other splits have everything, so that one can see what a
@@ -78,20 +79,22 @@ class Scenes(ImageData):
 
     name = "scenes"
     attribute_names = tuple(FACTORS[i].name for i in BINARY)
-    held_out: ClassVar[dict[SplitName, int]] = {"validation": 2000, "test": 5000}
 
     def __init__(
         self,
         size: Literal[32, 64] = 32,
         images: int = 50_000,
+        validation: int = 2_000,
+        test: int = 5_000,
         categories: list[str] | None = None,
         withhold: list[str] | None = None,
         correlated: dict[str, float] | None = None,
         seed: int = 0,
         cache: Path | None = Path("~/.cache/flows/scenes"),
     ):
-        check_positive(images=images)
-        self.size, self.images, self.seed = size, images, seed
+        check_positive(images=images, validation=validation, test=test)
+        self.size, self.seed = size, seed
+        self.counts: dict[SplitName, int] = {"train": images, "validation": validation, "test": test}
         self.categories = tuple(categories or CATEGORIES)
         for category in self.categories:
             if category not in CATEGORIES:
@@ -104,7 +107,7 @@ class Scenes(ImageData):
         self.transform = _told(withhold, correlated)
 
     def split(self, name: SplitName) -> ScenesSplit:
-        count = self.held_out.get(name, self.images)
+        count = self.counts[name]
         if self.cache is None:
             return ScenesSplit(self.draw(name, count))
         path = self.cache / f"{name}-{self._digest(name, count)}.npz"

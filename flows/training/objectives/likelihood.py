@@ -1,26 +1,59 @@
 """Maximum likelihood, the one phase that trains a flow."""
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from flows.data.base import Batch
-from flows.metrics.likelihood import bits_per_dim
-from flows.training.phase import Phase
+from flows.data.base import Batch, ImageData, Split
+from flows.metrics.likelihood import bits_per_dim, labels_for
+from flows.models.base import LatentModel, LikelihoodModel
+from flows.training.phase import Look, Objective, Phase
+from flows.training.report import write_report
+from flows.training.validation import sample_sheet, validate
 
 
-def likelihood(model: nn.Module) -> list[Phase]:
+class Likelihood(Objective):
     """Mean bits/dim of the batch, plus the penalties that the paper's recipe names."""
 
-    def loss(batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        bound = model(batch.images, batch.labels, generator, batch.keys.tolist())
-        dimensions = math.prod(batch.images.shape[1:])
-        bits = bits_per_dim(bound.log_prob, dimensions).mean()
-        logs = {"bits_per_dim": bits}
-        for name, value in bound.terms.items():
-            logs[f"terms/{name}"] = bits_per_dim(value, dimensions).mean()
-        logs |= {f"penalties/{name}": value for name, value in bound.penalties.items()}
-        return sum(bound.penalties.values(), start=bits), logs
+    trains = LikelihoodModel
 
-    return [Phase("likelihood", list(model.parameters()), loss)]
+    def initialise(self, model: LatentModel, first: Batch, seed: int) -> None:
+        likelihood_model = cast(LikelihoodModel, model)
+        likelihood_model.initialise(first.images, labels_for(model, first), seed, first.keys.tolist())
+
+    def initialisation_images(self, model: LatentModel) -> int:
+        return cast(LikelihoodModel, model).initialisation_images
+
+    def parts(self, model: LatentModel) -> list[nn.Module]:
+        return [model]
+
+    def phases(self, model: LatentModel, parts: Sequence[nn.Module]) -> list[Phase]:
+        (wrapped,) = parts
+
+        def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+            bound = wrapped(batch.images, batch.labels, generator, batch.keys.tolist())
+            dimensions = math.prod(batch.images.shape[1:])
+            bits = bits_per_dim(bound.log_prob, dimensions).mean()
+            logs = {"bits_per_dim": bits}
+            for name, value in bound.terms.items():
+                logs[f"terms/{name}"] = bits_per_dim(value, dimensions).mean()
+            logs |= {f"penalties/{name}": value for name, value in bound.penalties.items()}
+            return sum(bound.penalties.values(), start=bits), logs
+
+        return [Phase("likelihood", list(model.parameters()), loss, wrapped)]
+
+    def look(self, model: LatentModel, held_out: Split, images: int | None, shown: int) -> Look:
+        values = validate(cast(LikelihoodModel, model), held_out, images)
+        bits = values["validation/bits_per_dim"]
+        line = (
+            f"validation {bits:.4f} bits/dim  round trip {values['roundtrip/data']:.1e} on data, "
+            f"{values['roundtrip/noise']:.1e} on noise"
+        )
+        return Look(values, bits, line, {"samples": sample_sheet(model)})
+
+    def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
+        return write_report(folder, data, device=device)

@@ -1,0 +1,82 @@
+"""What stands at the end of a GAN's run: distances to the test images, samples, curves, and a model card."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from flows import __version__
+from flows import images as pixels
+from flows.data.base import ImageData
+from flows.files import to_json, write_atomically
+from flows.metrics.distribution import sliced_wasserstein
+from flows.models.base import CARD_FILE
+from flows.models.load import load_model
+from flows.training.figures import draw_lines
+from flows.training.folder import REPORT_FILE, RUN_CONFIG
+from flows.training.log import METRICS_FILE, read_metrics
+from flows.training.validation import draw, sheet_of
+
+IMAGES = 2000
+
+
+def write_gan_report(folder: Path, data: ImageData, device: str = "cpu") -> dict[str, Any]:
+    """Evaluate the exported generator of a run on the test split and write report, pictures and card."""
+    model = load_model(folder, device)
+    metrics = read_metrics(folder / METRICS_FILE)
+    test = data.split("test").first(2 * IMAGES).images
+    half = len(test) // 2
+    drawn = draw(model, half, 1.0, seed=2)
+    distance = sliced_wasserstein(test[:half], drawn)
+    floor = sliced_wasserstein(test[:half], test[half : 2 * half])
+    report: dict[str, Any] = {
+        "model": model.arguments(),
+        "fingerprint": model.fingerprint(),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "data": model.description,
+        "training": {
+            "images": int(metrics[-1]["images"]),
+            "seconds": max(line.get("seconds", 0.0) for line in metrics),
+            "flows": __version__,
+            "torch": torch.__version__,
+        },
+        "sliced_wasserstein": {"samples": distance, "between test halves": floor, "images": half},
+    }
+    write_atomically(folder / REPORT_FILE, lambda path: path.write_text(to_json(report)))
+    write_atomically(folder / "samples.png", pixels.to_pillow(sheet_of(drawn[:80], 10)).save)
+    curve = {"validation/swd_mean": "held-out images"}
+    draw_lines(metrics, curve, "sliced Wasserstein distance × 1000", folder / "curves.png")
+    card = _card(report, yaml.safe_load((folder / RUN_CONFIG).read_text()))
+    write_atomically(folder / CARD_FILE, lambda path: path.write_text(card))
+    name = report["model"]["model_type"]
+    means = distance["mean"], floor["mean"]
+    print(f"{name}: sliced Wasserstein {means[0]:.1f}, between halves of the test images {means[1]:.1f}")
+    print(f"written to {folder}: report.json, samples.png, curves.png, README.md")
+    return report
+
+
+def _card(report: dict[str, Any], config: dict[str, Any]) -> str:
+    name, data, training = report["model"]["model_type"], report["data"], report["training"]
+    found = report["sliced_wasserstein"]
+    settings = config["training"]
+    lines = [
+        "---", "library_name: flows", "pipeline_tag: unconditional-image-generation",
+        f"tags: [gan, {name.lower()}]", "---", "",
+        f"# {name} on {data['name']}", "",
+        f"{report['parameters']:,} parameters, critic included, images {tuple(data['image_shape'])}. Pixels: "
+        f"{data['transform']}.", "",
+        "```python", "import flows", "", 'model = flows.load("path/to/this/folder")', "```", "",
+        "![samples](samples.png)", "", "Samples, none chosen.", "",
+        f"Sliced Wasserstein distance × 1000 to {found['images']:,} test images, by scale: "
+        + ", ".join(f"{side} {value:.1f}" for side, value in found["samples"].items())
+        + "; between two halves of the test images: "
+        + ", ".join(f"{side} {value:.1f}" for side, value in found["between test halves"].items()) + ".", "",
+        "![curves](curves.png)", "",
+        "## Training", "",
+        f"{training['images']:,} images in {training['seconds'] / 60:.0f} minutes (flows "
+        f"{training['flows']}, torch {training['torch']}), batch {settings['batch']}, "
+        f"{settings['optimiser']} at {settings['lr']}, EMA {settings['ema']}, seed {settings['seed']}. "
+        "`config.yaml` has every setting.", "",
+    ]  # fmt: skip
+    return "\n".join(lines)

@@ -1,0 +1,193 @@
+"""Adversarial training: critic and generator in turns."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu, softplus
+
+from flows.data.base import Batch, ImageData, Split
+from flows.metrics.distribution import sliced_wasserstein
+from flows.models.base import LatentModel
+from flows.models.gan import GAN, to_signed
+from flows.models.styles import StyleGenerator
+from flows.numerics import combine_seeds, normal_rows
+from flows.training.diffaugment import Change, diffaugment
+from flows.training.gan_report import write_gan_report
+from flows.training.phase import Look, Objective, Phase
+from flows.training.validation import draw, sheet_of
+
+LossName = Literal["non-saturating", "wgan-gp", "hinge"]
+
+
+class CriticOnBoth(nn.Module):
+    """The critic on real and generated images in one call, each set by itself: what is wrapped."""
+
+    def __init__(self, critic: nn.Module):
+        super().__init__()
+        self.critic = critic
+
+    def forward(self, real: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        return self.critic(real), self.critic(drawn)
+
+
+class Adversarial(Objective):
+    """A GAN's two phases.
+
+    Args:
+        loss: `non-saturating` (Goodfellow et al. 2014), `wgan-gp` (Gulrajani et al. 2017, arXiv 1704.00028)
+            or `hinge` (Lim and Ye 2017; BigGAN).
+        r1: γ of the penalty γ/2·|∇D|² on real images (Mescheder et al. 2018, arXiv 1801.04406).
+        r1_every: in every n-th step, n times as strong (StyleGAN2, "lazy").
+        gradient_penalty: λ of `wgan-gp`.
+        drift: weight of D(real)², for `wgan-gp` (PGGAN, appendix A.1).
+        critic_lr: learning rate of the critic; None takes the run's.
+        critic_steps: steps of the critic for each of the generator.
+        mixing: share of images with two styles (StyleGAN); for models that have styles.
+        augment: DiffAugment's changes, in all of the critic's inputs.
+    """
+
+    trains = GAN
+
+    def __init__(
+        self,
+        loss: LossName = "non-saturating",
+        r1: float = 3.0,
+        r1_every: int = 8,
+        gradient_penalty: float = 10.0,
+        drift: float = 1e-3,
+        critic_lr: float | None = None,
+        critic_steps: int = 1,
+        mixing: float = 0.0,
+        augment: tuple[Change, ...] = (),
+    ):
+        self.loss: LossName = loss
+        self.r1, self.r1_every = r1, r1_every
+        self.gradient_penalty, self.drift = gradient_penalty, drift
+        self.critic_lr, self.critic_steps = critic_lr, critic_steps
+        self.mixing, self.augment = mixing, tuple(augment)
+
+    def initialise(self, model: LatentModel, first: Batch, seed: int) -> None:
+        """Nothing: a GAN starts from random weights."""
+
+    def parts(self, model: LatentModel) -> list[nn.Module]:
+        gan = cast(GAN, model)
+        return [gan.generator, CriticOnBoth(gan.critic)]
+
+    def phases(self, model: LatentModel, parts: Sequence[nn.Module]) -> list[Phase]:
+        gan, (generator, critic) = cast(GAN, model), parts
+        return [
+            Phase(
+                "critic", list(gan.critic.parameters()), self.critic_loss(gan, critic), critic,
+                lr=self.critic_lr,
+            ),
+            Phase(
+                "generator", list(gan.generator.parameters()), self.generator_loss(gan, generator), generator,
+                every=self.critic_steps,
+            ),
+        ]  # fmt: skip
+
+    # Losses ---------------------------------------------------------------------------------------
+
+    def critic_loss(self, gan: GAN, critic: nn.Module) -> Any:
+        """A loss on real and generated images, with the gradient's penalty."""
+
+        def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+            seed = combine_seeds(_number(generator), 0)
+            with torch.no_grad():
+                drawn = self.generate(gan, gan.generator, batch, seed)
+            real = to_signed(batch.images)
+            lazily = self.r1 > 0 and step % self.r1_every == 0
+            real.requires_grad_(lazily)
+            changes = torch.Generator().manual_seed(combine_seeds(seed, 1))
+            seen = diffaugment(real, self.augment, changes), diffaugment(drawn, self.augment, changes)
+            on_real, on_drawn = critic(*seen)
+            total, logs = self.separate(on_real, on_drawn), {}
+            if lazily:
+                penalty = squared_gradient(on_real, real).mean()
+                total = total + self.r1 / 2 * self.r1_every * penalty
+                logs["r1"] = penalty
+            if self.loss == "wgan-gp":
+                total = total + self.drift * on_real.square().mean()
+                total = total + self.gradient_penalty * self.slope_penalty(gan, *seen, seed)
+            return total, {**logs, "real": on_real.mean(), "drawn": on_drawn.mean()}
+
+        return loss
+
+    def generator_loss(self, gan: GAN, part: nn.Module) -> Any:
+        """A loss on generated images, by the critic as it is."""
+
+        def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+            seed = combine_seeds(_number(generator), 2)
+            drawn = self.generate(gan, part, batch, seed)
+            changes = torch.Generator().manual_seed(combine_seeds(seed, 1))
+            with frozen(gan.critic):
+                score = gan.critic(diffaugment(drawn, self.augment, changes))
+            return (softplus(-score) if self.loss == "non-saturating" else -score).mean(), {}
+
+        return loss
+
+    def separate(self, on_real: Tensor, on_drawn: Tensor) -> Tensor:
+        """What the critic minimises, without penalties."""
+        if self.loss == "non-saturating":
+            return softplus(-on_real).mean() + softplus(on_drawn).mean()
+        if self.loss == "hinge":
+            return relu(1 - on_real).mean() + relu(1 + on_drawn).mean()
+        return on_drawn.mean() - on_real.mean()
+
+    def slope_penalty(self, gan: GAN, real: Tensor, drawn: Tensor, seed: int) -> Tensor:
+        """(|∇D| − 1)² between real and generated images."""
+        share = torch.rand(len(real), 1, 1, 1, generator=torch.Generator().manual_seed(seed)).to(real)
+        between = (real + share * (drawn - real)).detach().requires_grad_()
+        return (squared_gradient(gan.critic(between), between).sqrt() - 1).square().mean()
+
+    def generate(self, gan: GAN, generator: nn.Module, batch: Batch, seed: int) -> Tensor:
+        """One image for each of the batch; its code depends on the seed and the image's key."""
+        size, like = gan.spaces["z"].shape, torch.empty(0, device=batch.images.device)
+        keys = batch.keys
+        z = normal_rows(combine_seeds(seed, 3), keys, size, like)
+        if not (self.mixing and isinstance(gan.generator, StyleGenerator)):
+            return cast(Tensor, generator(z))
+        second = normal_rows(combine_seeds(seed, 4), keys, size, like)
+        layers, random = len(gan.generator.synthesis.layers), torch.Generator().manual_seed(seed)
+        crossover = torch.randint(1, layers, (len(z),), generator=random)
+        alone = torch.rand(len(z), generator=random) >= self.mixing
+        return cast(Tensor, generator(z, second, crossover.masked_fill(alone, layers).to(z.device)))
+
+    # Looking --------------------------------------------------------------------------------------
+
+    def look(self, model: LatentModel, held_out: Split, images: int | None, shown: int) -> Look:
+        real = held_out.first(images).images
+        drawn = draw(model, len(real), 1.0, seed=1)
+        distances = sliced_wasserstein(real, drawn)
+        values = {f"validation/swd_{name}": value for name, value in distances.items()}
+        line = "sliced Wasserstein " + " ".join(f"{name}: {value:.1f}" for name, value in distances.items())
+        return Look(values, distances["mean"], line, {"samples": sheet_of(drawn[:80], 10)})
+
+    def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
+        return write_gan_report(folder, data, device)
+
+
+def squared_gradient(scores: Tensor, images: Tensor) -> Tensor:
+    """|∇ scores|² by the images, (batch,), with a graph of its own."""
+    (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
+    return gradient.square().flatten(1).sum(1)
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """A block in which a module's parameters get no gradients; what goes through it does."""
+    changed = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in changed:
+            parameter.requires_grad_(True)
+
+
+def _number(generator: torch.Generator) -> int:
+    return int(torch.randint(2**62, (), generator=generator))

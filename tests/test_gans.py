@@ -1,0 +1,272 @@
+"""GANs and LIA: networks against plain formulas, spaces, losses, and what the two stages may change."""
+
+import pytest
+import torch
+from torch.nn.functional import conv2d
+
+from flows.data.scenes import Scenes
+from flows.metrics.distribution import sliced_wasserstein
+from flows.metrics.reconstruction import psnr
+from flows.models.lia import LIA
+from flows.models.stylegan import StyleGAN
+from flows.networks.equalised import EqualisedConv2d, EqualisedLinear
+from flows.networks.stylegan import ModulatedConv2d, with_deviation
+from flows.training.diffaugment import diffaugment
+from flows.training.loop import fit, make_accelerator
+from flows.training.objectives.adversarial import Adversarial, squared_gradient
+from flows.training.objectives.lia import LIATraining
+from flows.training.settings import Training
+
+SHAPE = (3, 16, 16)
+FORMS = {
+    "default": {},
+    "official": {"flavour": "official"},
+    "affine": {"coupling": "affine"},
+    "official, affine": {"flavour": "official", "coupling": "affine"},
+    "glow": {"glow": True, "coupling": "affine"},
+}
+
+
+def lia(form: str = "default") -> LIA:
+    """A small one, with a φ that is no permutation."""
+    torch.manual_seed(0)
+    model = LIA(SHAPE, size=8, channels=(8, 8, 6), encoder_channels=(6, 8, 8), **FORMS[form])
+    with torch.no_grad():
+        for parameter in model.phi.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter) / max(1.0, float(parameter.abs().max())))
+    return model.eval()
+
+
+def stylegan() -> StyleGAN:
+    torch.manual_seed(0)
+    return StyleGAN(SHAPE, size=8, channels=(8, 8, 6), mapping_layers=2).eval()
+
+
+def scenes() -> Scenes:
+    return Scenes(size=32, images=64, validation=24, test=24, cache=None)
+
+
+# Networks -----------------------------------------------------------------------------------------
+
+
+def test_modulation_is_that_of_each_images_own_weights():
+    """StyleGAN2, equations 1 and 3, written out."""
+    torch.manual_seed(0)
+    layer = ModulatedConv2d(5, 4, 3, width=6).double()
+    x, w = torch.randn(3, 5, 7, 7, dtype=torch.float64), torch.randn(3, 6, dtype=torch.float64)
+    style = layer.style(w)
+    for i in range(3):
+        weight = layer.weight * layer.scale * style[i][None, :, None, None]
+        weight = weight / (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()
+        assert torch.allclose(layer(x, w)[i], conv2d(x[i : i + 1], weight, padding=1)[0])
+
+
+def test_equalised_layers_keep_the_variance_whatever_the_multiplier():
+    torch.manual_seed(0)
+    x = torch.randn(4000, 64)
+    for multiplier in (1.0, 0.01):
+        assert abs(float(EqualisedLinear(64, 32, multiplier=multiplier)(x).var()) - 1) < 0.1
+    y = EqualisedConv2d(16, 32, 3)(torch.randn(8, 16, 16, 16))[:, :, 1:-1, 1:-1]
+    assert abs(float(y.var()) - 1) < 0.1
+
+
+def test_minibatch_deviation_is_that_of_the_groups():
+    x = torch.randn(8, 3, 4, 4, dtype=torch.float64)
+    extra = with_deviation(x)[:, 3]
+    for image in range(8):
+        group = x[image % 2 :: 2]
+        expected = (group.var(0, unbiased=False) + 1e-8).sqrt().mean()
+        assert torch.allclose(extra[image], expected.expand(4, 4))
+
+
+def test_the_gradients_penalty_of_a_linear_critic_is_its_weights():
+    weights = torch.randn(3, 4, 4)
+    images = torch.randn(5, 3, 4, 4, requires_grad=True)
+    scores = (images * weights).sum((1, 2, 3))
+    assert torch.allclose(squared_gradient(scores, images), weights.square().sum().expand(5))
+
+
+@pytest.mark.parametrize("change", ["colour", "translation", "cutout"])
+def test_changes_are_differentiable_and_the_same_for_the_same_seed(change):
+    images = torch.rand(4, 3, 16, 16, requires_grad=True)
+    first, again = (diffaugment(images, [change], torch.Generator().manual_seed(3)) for _ in range(2))
+    assert first.shape == images.shape and torch.equal(first, again)
+    assert not torch.allclose(first, images)
+    (gradient,) = torch.autograd.grad(first.sum(), images)
+    assert gradient.abs().sum() > 0
+
+
+# Spaces -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_phi_is_inverted_and_its_density_exact(form):
+    model = lia(form)
+    z = torch.randn(20, 8)
+    w = model.convert(z, "z", "w")
+    assert (model.convert(w, "w", "z") - z).abs().max() < 1e-5
+    model.double()
+    z = z.double()
+    w = model.convert(z, "z", "w")
+    assert (model.convert(w, "w", "z") - z).abs().max() < 1e-12
+    jacobian = torch.stack(
+        [torch.autograd.functional.jacobian(lambda v: model.phi(v[None])[0][0], each) for each in w[:4]]
+    )
+    log_det = torch.linalg.slogdet(jacobian).logabsdet
+    expected = -0.5 * z[:4].square().sum(1) - 4 * torch.log(torch.tensor(2 * torch.pi)) + log_det
+    assert torch.allclose(model.log_prob_w(w[:4]), expected)
+    if form in ("default", "official"):
+        assert torch.equal(model.phi(w)[1], torch.zeros(20, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("make", [lia, stylegan])
+def test_the_same_picture_from_every_space(make):
+    model = make()
+    z = model.sample_codes(3, generator=torch.Generator().manual_seed(0))
+    images = model.decode(z)
+    assert images.shape == (3, *SHAPE)
+    for space in ("w", "w+"):
+        code = model.convert(z, "z", space)
+        assert code.shape[1:] == model.spaces[space].shape
+        assert torch.allclose(model.decode(code, space), images, atol=1e-6)
+        more = model.sample_codes(5, space, generator=torch.Generator().manual_seed(0))
+        assert torch.allclose(more[:3], code, atol=1e-6)
+    middle = model.sample_codes(2, "w", generator=torch.Generator().manual_seed(0), temperature=0.0)
+    assert torch.allclose(middle[0], middle[1]) and torch.allclose(middle[0], model.w_mean)
+    with pytest.raises(ValueError, match="no space 'v'"):
+        model.decode(z, "v")
+    with pytest.raises(ValueError, match=r"expected codes of shape \(batch, 8\) for space 'w'"):
+        model.decode(torch.zeros(1, 9), "w")
+
+
+def test_levels_of_w_plus_are_layers():
+    model = stylegan()
+    levels = model.spaces["w+"].levels
+    assert list(levels) == [f"layer{i}" for i in range(5)]
+    code = model.sample_codes(1, "w+")
+    moved = code.clone()
+    moved[:, levels["layer4"]] += 1.0
+    assert not torch.allclose(model.decode(moved, "w+"), model.decode(code, "w+"))
+
+
+def test_what_has_no_inverse_says_so():
+    with pytest.raises(ValueError, match="has no encoder: its guarantee for 'z' is 'none'"):
+        stylegan().encode(torch.rand(1, *SHAPE))
+    with pytest.raises(ValueError, match="its map from z to w has no inverse"):
+        stylegan().convert(torch.zeros(1, 8), "w", "z")
+    with pytest.raises(ValueError, match="layers differ"):
+        lia().convert(torch.randn(1, 40), "w+", "z")
+    with pytest.raises(ValueError, match="need 3 numbers"):
+        StyleGAN(SHAPE, channels=(8, 8))
+
+
+def test_lia_encodes_into_all_spaces():
+    model, images = lia(), torch.rand(2, *SHAPE)
+    w = model.encode(images, "w")
+    assert torch.allclose(model.encode(images, "z"), model.convert(w, "w", "z"))
+    assert torch.allclose(model.convert(model.encode(images, "w+"), "w+", "w"), w)
+    assert model.guarantee == {"z": "exact-given-w", "w": "learned", "w+": "learned"}
+
+
+# Training -----------------------------------------------------------------------------------------
+
+
+def settings(**changes) -> Training:
+    base = {"images": 64, "batch": 16, "betas": (0.0, 0.99), "validation_images": 24, "log_every": 16}
+    return Training(**{**base, "validate_every": 32, "save_every": 32, **changes})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["non-saturating", "hinge", "wgan-gp"])
+def test_both_parts_of_a_gan_move(loss, tmp_path):
+    torch.manual_seed(0)
+    model = StyleGAN((3, 32, 32), size=8, channels=(8, 8, 6, 6), mapping_layers=2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    objective = Adversarial(loss=loss, mixing=0.5, augment=("colour", "translation"))
+    outcome = fit(model, scenes(), settings(), tmp_path, objective, make_accelerator())
+    assert outcome.progress.steps == 4
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert any(name.startswith("generator.mapping") for name in moved)
+    assert any(name.startswith("generator.synthesis") for name in moved)
+    assert any(name.startswith("critic") for name in moved)
+    assert not any(name.endswith("noise") for name in moved)
+
+
+@pytest.mark.slow
+def test_the_second_stage_changes_no_bit_of_generator_and_phi(tmp_path):
+    torch.manual_seed(0)
+    model = LIA((3, 32, 32), size=8, channels=(8, 8, 6, 6), encoder_channels=(6, 6, 8, 8))
+    objective = LIATraining(stage1_images=32)
+    fit(model, scenes(), settings(images=32), tmp_path / "a", objective, make_accelerator())
+    averaged = {}
+
+    class Watching(LIATraining):
+        def phases(self, model, parts):
+            found = super().phases(model, parts)
+            take = found[2].begin
+
+            def begin(evaluated):
+                take(evaluated)
+                averaged.update({k: v.clone() for k, v in model.generator.state_dict().items()})
+
+            found[2].begin = begin
+            return found
+
+    encoder = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+    fit(model, scenes(), settings(images=64), tmp_path / "b", Watching(stage1_images=32), make_accelerator())
+    assert averaged
+    for name, value in model.generator.state_dict().items():
+        assert torch.equal(value, averaged[name]), name
+    assert any(not torch.equal(value, encoder[name]) for name, value in model.encoder.state_dict().items())
+
+
+@pytest.mark.slow
+def test_a_resumed_gan_goes_on_as_if_nothing_had_been(tmp_path):
+    def run(folder, images, resume=None):
+        torch.manual_seed(0)
+        model = StyleGAN((3, 32, 32), size=8, channels=(8, 8, 6, 6), mapping_layers=2)
+        fit(
+            model,
+            scenes(),
+            settings(images=images),
+            tmp_path / folder,
+            Adversarial(),
+            make_accelerator(),
+            resume,
+        )
+        return model.state_dict()
+
+    whole = run("whole", 64)
+    run("half", 32)
+    state = next(path for path in (tmp_path / "half").iterdir() if path.is_dir() and "state" in path.name)
+    resumed = run("rest", 64, state)
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+def test_an_objective_names_the_model_it_cannot_train():
+    with pytest.raises(ValueError, match="objective LIATraining trains a LIA, and StyleGAN is none"):
+        LIATraining(32).check(stylegan())
+
+
+# Distances ----------------------------------------------------------------------------------------
+
+
+def test_sliced_wasserstein_grows_with_damage():
+    images = scenes().draw("test", 200).images
+    images = torch.from_numpy(images)
+    first, second = images[:100], images[100:]
+    noise = torch.randn(first.shape, generator=torch.Generator().manual_seed(0))
+    distances = [sliced_wasserstein(second, first)["mean"]]
+    for strength in (10, 30, 80):
+        damaged = (first + strength * noise).clamp(0, 255).byte()
+        distances.append(sliced_wasserstein(second, damaged)["mean"])
+    assert distances == sorted(distances) and distances[-1] > 3 * distances[0]
+    with pytest.raises(ValueError, match="same shape"):
+        sliced_wasserstein(first, second[:5])
+
+
+def test_psnr_is_its_definition():
+    first = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    second = torch.full_like(first, 51)  # a fifth of the range
+    assert torch.allclose(psnr(first, second), torch.tensor(13.9794, dtype=torch.float64), atol=1e-3)
+    assert psnr(first, first).isinf().all()
