@@ -13,7 +13,6 @@ from flows.metrics.reconstruction import psnr
 from flows.models.base import LatentModel
 from flows.models.gan import to_signed
 from flows.models.lia import LIA
-from flows.networks.stylegan import Critic
 from flows.training.gan_report import write_gan_report
 from flows.training.objectives.adversarial import (
     Adversarial,
@@ -92,7 +91,7 @@ class LIATraining(Adversarial):
         """Pixels, features, and the critic's opinion of what comes back."""
 
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-            real, critic = to_signed(batch.images), cast(Critic, lia.critic)
+            real, critic = to_signed(batch.images), cast(Any, lia.critic)
             with frozen(lia.generator), frozen(critic):
                 back = lia.render(encoder(real), "w", None)
                 pixel = (back - real).square().mean()
@@ -127,8 +126,8 @@ class LIATraining(Adversarial):
         back, trip = reconstruct(cast(LIA, model), pictures)
         quality = psnr(pictures, back)
         values = {**seen.values, "validation/psnr": float(quality.mean()), "validation/phi_round_trip": trip}
-        pairs = torch.stack([pictures[:40], back[:40]], 1).view(4, 10, 2, *pictures.shape[1:])
-        sheet = sheet_of(pairs.transpose(1, 2).flatten(0, 2), 10)
+        rows = zip(pictures[:40].split(10), back[:40].split(10), strict=True)
+        sheet = sheet_of(torch.cat([part for row in rows if len(row[0]) == 10 for part in row]), 10)
         line = f"{seen.line}  reconstruction {values['validation/psnr']:.2f} dB"
         # Stage 1 is kept by its samples, stage 2 by what comes back, and before any of stage 1.
         score = -values["validation/psnr"] if shown > self.stage1_images else seen.score
