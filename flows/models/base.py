@@ -5,7 +5,7 @@ import inspect
 import json
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -91,6 +91,24 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
     @abstractmethod
     def decode(self, code: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
         """Codes to images; inside [0, 1] only as far as the model has learned it, never clamped."""
+
+    def noise(self) -> list[Tensor]:
+        """Stored noise inputs of the generator, (1, 1, height, width) each; most models have none."""
+        return []
+
+    def decode_with_noise(self, code: Tensor, noise: Sequence[Tensor], space: str = "z") -> Tensor:
+        """`decode` with other noise than the stored one, (batch or 1, 1, height, width) each."""
+        if noise:
+            raise ValueError(f"{type(self).__name__} has no noise inputs, got {len(noise)}")
+        return self.decode(code, space)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Activations of a network of the model's own, by which images in [0, 1] may be compared.
+
+        Raises:
+            ValueError: it has none.
+        """
+        raise ValueError(f"{type(self).__name__} has no network of its own to compare images by")
 
     def convert(self, code: Tensor, source: str, target: str) -> Tensor:
         """Codes of one space to those of another. A model with one space returns them as they are."""

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,10 @@ class GAN(LatentModel):
     @abstractmethod
     def render(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
         """Images in [−1, 1] from codes of any space."""
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        found: list[Tensor] = cast(Any, self.critic).features(2 * images - 1)
+        return found
 
     def encode(self, images: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
         raise ValueError(

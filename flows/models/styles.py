@@ -1,13 +1,14 @@
 """GANs whose images come from a code per layer: spaces z, w and w+, truncation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from flows.models.base import Guarantee, Space
 from flows.models.gan import GAN
-from flows.networks.stylegan import Synthesis
+from flows.networks.stylegan import StyledLayer, Synthesis
 from flows.numerics import normal_rows
 
 MEAN_CODES, MEAN_SEED = 10_000, 123
@@ -88,8 +89,19 @@ class StyleModel(GAN):
         raise ValueError(f"{type(self).__name__}: its map from z to w has no inverse; {source!r} stays")
 
     def render(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
+        return self._draw(code, space, None)
+
+    def _draw(self, code: Tensor, space: str, noise: Sequence[Tensor] | None) -> Tensor:
         styles = self.convert(code, space, "w+").unflatten(1, (self.layers, self.width))
-        return self.generator.synthesis(styles)
+        image: Tensor = self.generator.synthesis(styles, noise)
+        return image
+
+    def noise(self) -> list[Tensor]:
+        return [layer.noise for layer in cast(Iterable[StyledLayer], self.generator.synthesis.layers)]
+
+    def decode_with_noise(self, code: Tensor, noise: Sequence[Tensor], space: str = "z") -> Tensor:
+        self.check_space(space)
+        return (self._draw(code, space, noise) + 1) / 2
 
     def truncated(self, code: Tensor, space: str, temperature: float) -> Tensor:
         mean = self.w_mean if space == "w" else self.w_mean.repeat(self.layers)

@@ -1,0 +1,95 @@
+"""What every inverter does: images to codes, with all that is needed to draw them again."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from flows import images as pixels
+from flows.models.base import LatentModel
+from flows.numerics import exact_arithmetic
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """Codes of a batch of images, and how they were found.
+
+    Attributes:
+        method: name of the inverter, with what it was told.
+        space: of the codes.
+        code: (batch, D).
+        noise: inputs of the generator that belong to the codes, (batch, 1, height, width) each; empty where
+            the stored ones do.
+        reconstruction: uint8 (batch, C, H, W), what the codes bring back.
+        seconds: for the whole batch.
+        steps: of optimisation, per image and start.
+        losses: (starts, batch), final loss of every start, infinite where one failed.
+        all_codes: (starts, batch, D), the code of every start.
+        trace: (steps, starts, batch), the loss on the way; empty without steps.
+    """
+
+    method: str
+    space: str
+    code: Tensor
+    noise: list[Tensor]
+    reconstruction: Tensor
+    seconds: float
+    steps: int = 0
+    losses: Tensor = field(default_factory=lambda: torch.empty(0))
+    all_codes: Tensor = field(default_factory=lambda: torch.empty(0))
+    trace: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+class Inverter(ABC):
+    """Images to codes of one model's latent space.
+
+    To add one: a file in this folder, a class with a `name`, whose constructor's arguments are its settings.
+
+    Attributes:
+        name: for tables.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def why_not(self, model: LatentModel) -> str:
+        """Why it cannot invert this model, in words; empty where it can."""
+
+    @abstractmethod
+    def invert(
+        self, model: LatentModel, images: Tensor, generator: torch.Generator | None = None
+    ) -> Inversion:
+        """Invert uint8 images (batch, C, H, W).
+
+        Args:
+            model: in eval mode; its weights stay as they are.
+            images: bytes of the model's shape.
+            generator: of everything random.
+
+        Raises:
+            ValueError: the model has not what it needs (`why_not`), or the images do not fit it.
+        """
+
+    def check(self, model: LatentModel, images: Tensor) -> None:
+        """Raise ValueError where it cannot invert these images with this model."""
+        reason = self.why_not(model)
+        if reason:
+            raise ValueError(f"{self.name} cannot invert {type(model).__name__}: {reason}")
+        pixels.check_bytes(images, model.image_shape)
+
+
+@torch.no_grad()
+def bring_back(model: LatentModel, code: Tensor, space: str, noise: list[Tensor], batch: int = 128) -> Tensor:
+    """What codes bring back, with the noise that belongs to them: uint8 (batch, C, H, W) on the host."""
+    found = []
+    with exact_arithmetic(model.device):
+        for start in range(0, len(code), batch):
+            rows = slice(start, start + batch)
+            if noise:
+                image = model.decode_with_noise(code[rows], [each[rows] for each in noise], space)
+            else:
+                image = model.decode(code[rows], space)
+            found.append(pixels.to_bytes(image, model.bins).cpu())
+    return torch.cat(found)

@@ -1,0 +1,45 @@
+"""Inversion by the model's own encoder, in one pass: exact for a flow, learned for LIA."""
+
+import time
+
+import torch
+from torch import Tensor
+
+from flows import images as pixels
+from flows.inversion.base import Inversion, Inverter, bring_back
+from flows.models.base import LatentModel
+from flows.numerics import exact_arithmetic
+from flows.once import prepared
+
+BATCH = 128
+
+
+class Encoder(Inverter):
+    """`model.encode`.
+
+    Args:
+        space: of the codes.
+    """
+
+    name = "encoder"
+
+    def __init__(self, space: str = "z"):
+        self.space = space
+
+    def why_not(self, model: LatentModel) -> str:
+        if self.space not in model.spaces:
+            return f"it has no space {self.space!r}"
+        return "" if model.guarantee[self.space] != "none" else "it has no encoder"
+
+    @torch.no_grad()
+    def invert(
+        self, model: LatentModel, images: Tensor, generator: torch.Generator | None = None
+    ) -> Inversion:
+        self.check(model, images)
+        start = time.perf_counter()
+        with prepared(), exact_arithmetic(model.device):
+            x = pixels.to_unit(images, model.bins, model.dtype).to(model.device)
+            code = torch.cat([model.encode(part, self.space) for part in x.split(BATCH)])
+            seconds = time.perf_counter() - start
+            back = bring_back(model, code, self.space, [])
+        return Inversion(f"{self.name} ({self.space})", self.space, code, [], back, seconds)

@@ -1,0 +1,128 @@
+"""Inverters: what was drawn comes back, records draw the same picture again, failures are kept."""
+
+import pytest
+import torch
+
+from flows import images as pixels
+from flows.inversion.base import bring_back
+from flows.inversion.encoder import Encoder
+from flows.inversion.optimise import Optimise, correlation, extent, rate
+from flows.metrics.reconstruction import psnr
+from flows.models.glow import Glow
+from flows.models.lia import LIA
+from flows.models.stylegan import StyleGAN
+
+SHAPE = (3, 16, 16)
+
+
+@pytest.fixture(scope="module")
+def generator() -> StyleGAN:
+    torch.manual_seed(0)
+    model = StyleGAN(SHAPE, size=6, channels=(8, 8, 8), mapping_layers=1, mapping_multiplier=1.0).eval()
+    with torch.no_grad():
+        for layer in model.generator.synthesis.layers:
+            layer.strength.fill_(0.05)
+    return model
+
+
+def drawn(model: StyleGAN, n: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes in w and their pictures, scaled into [0, 1] by the colours' weights."""
+    code = model.sample_codes(n, "w", torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        for _ in range(3):
+            image = model.decode(code, "w")
+            worst = float((2 * image - 1).abs().amax())
+            for layer in model.generator.synthesis.to_colours:
+                layer.weight *= min(1.0, 0.9 / worst)
+    return code, bring_back(model, code, "w", [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("space", "algorithm", "steps"), [("w", "adam", 300), ("w+", "adam", 300), ("w", "lbfgs", 60)]
+)
+def test_a_generated_picture_comes_back(generator, space, algorithm, steps):
+    code, images = drawn(generator)
+    inverter = Optimise(space, steps=steps, algorithm=algorithm, lr=0.1, starts=2)
+    found = inverter.invert(generator, images, torch.Generator().manual_seed(0))
+    assert psnr(images, found.reconstruction).median() > 35
+    assert found.losses.shape == (2, 3) and found.trace.shape == (steps, 2, 3)
+    if space == "w":
+        assert (found.code - code).norm(dim=1).median() < 0.1 * (code - generator.w_mean).norm(dim=1).median()
+
+
+def test_the_noise_belongs_to_the_record(generator):
+    """The known trap of projectors: noise is optimised, thrown away, and the picture is another one."""
+    _, images = drawn(generator)
+    found = Optimise("w", steps=20, noise=True).invert(generator, images, torch.Generator().manual_seed(0))
+    assert [tuple(each.shape) for each in found.noise] == [(3, 1, side, side) for side in (4, 8, 8, 16, 16)]
+    assert torch.equal(bring_back(generator, found.code, "w", found.noise), found.reconstruction)
+    assert not torch.equal(bring_back(generator, found.code, "w", []), found.reconstruction)
+    for each in found.noise:
+        assert each.mean((1, 2, 3)).abs().max() < 1e-5
+        assert torch.allclose(each.square().mean((1, 2, 3)), torch.ones(3), atol=1e-4)
+
+
+def test_the_same_seed_finds_the_same_code_and_touches_nothing(generator):
+    _, images = drawn(generator)
+    before = {name: value.clone() for name, value in generator.state_dict().items()}
+    generator.critic.requires_grad_(False)
+    first, again = (
+        Optimise("z", steps=10, starts=2, feature=0.1).invert(
+            generator, images, torch.Generator().manual_seed(1)
+        )
+        for _ in range(2)
+    )
+    assert torch.equal(first.code, again.code) and torch.equal(first.reconstruction, again.reconstruction)
+    assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
+    assert not any(p.requires_grad for p in generator.critic.parameters())
+    assert all(p.requires_grad for p in generator.generator.parameters())
+    generator.critic.requires_grad_(True)
+
+
+def test_images_are_searched_independently(generator):
+    _, images = drawn(generator)
+    inverter = Optimise("w", steps=15, exploration=0.0)
+    together = inverter.invert(generator, images).code
+    alone = torch.cat([inverter.invert(generator, image[None]).code for image in images])
+    assert torch.allclose(together, alone, atol=1e-4)
+
+
+def test_a_start_that_diverges_is_recorded_as_failed(generator):
+    _, images = drawn(generator)
+    found = Optimise("w", steps=5, lr=1e30).invert(generator, images, torch.Generator().manual_seed(0))
+    assert found.losses.isinf().all()
+
+
+def test_the_encoder_inverts_flows_and_lia():
+    torch.manual_seed(0)
+    images = torch.randint(256, (3, *SHAPE), dtype=torch.uint8)
+    flow = Glow(SHAPE, levels=2, depth=2, width=8).eval()
+    assert torch.equal(Encoder().invert(flow, images).reconstruction, images)
+    lia = LIA(SHAPE, size=8, channels=(8, 8, 6), encoder_channels=(6, 8, 8)).eval()
+    found = Encoder("w").invert(lia, images)
+    assert torch.equal(found.code, lia.encode(pixels.to_unit(images, 256), "w"))
+
+
+def test_impossible_pairs_say_why(generator):
+    images = torch.zeros(1, *SHAPE, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="encoder cannot invert StyleGAN: it has no encoder"):
+        Encoder().invert(generator, images)
+    flow = Glow(SHAPE, levels=1, depth=1, width=4)
+    with pytest.raises(ValueError, match="optimise cannot invert Glow: it has no space 'w'"):
+        Optimise("w").invert(flow, images)
+    with pytest.raises(ValueError, match="it has no noise inputs"):
+        Optimise("z", noise=True).invert(flow, images)
+
+
+def test_the_course_of_the_rate_and_the_penalty_of_noise():
+    assert rate(0.0) < 0.05 and rate(0.05) == 1 and rate(0.5) == 1 and rate(0.999) < 0.01
+    random = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    stripes = torch.ones(2, 1, 16, 16)
+    stripes[..., ::2] = -1
+    assert correlation(stripes).min() > 10 * correlation(random).max()
+
+
+def test_the_middle_of_a_space(generator):
+    middle, width = extent(generator, "w")
+    assert torch.allclose(middle, generator.w_mean, atol=0.1 * float(width))
