@@ -30,14 +30,19 @@ def make_parser() -> Parser:
     parser = Parser(prog="flows", description="Use a trained invertible model.")
     verbs = parser.add_subcommands(dest="verb")
     for name, function in commands().items():
-        help_line = (inspect.getdoc(function) or "").split("\n", 1)[0]
-        sub = Parser(prog=f"flows {name}", description=help_line)
-        many = _lists_of_paths(function)
+        told = (inspect.getdoc(function) or "").split("\n\nArgs:", 1)[0]
+        help_line = told.split("\n", 1)[0]
+        sub = Parser(prog=f"flows {name}", description=told)
         for parameter in inspect.signature(function).parameters.values():
-            if parameter.name in many:
-                # A signature cannot say "one or more words"; argparse can.
+            if parameter.default is not parameter.empty:
+                continue
+            # A signature cannot say "one or more words"; argparse can. Files stand by themselves, several
+            # lists of words need their names.
+            if parameter.annotation == list[Path]:
                 sub.add_argument(parameter.name, nargs="+", type=Path, help="one or more files")
-            elif parameter.default is parameter.empty:
+            elif parameter.annotation == list[str]:
+                sub.add_argument(f"--{parameter.name}", nargs="+", type=str, required=True, help="see above")
+            else:
                 sub.add_argument(parameter.name, type=parameter.annotation)
         taken: set[str | int] = {
             p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty
@@ -45,11 +50,6 @@ def make_parser() -> Parser:
         sub.add_function_arguments(function, skip=taken)
         verbs.add_subcommand(name, sub, help=help_line)
     return parser
-
-
-def _lists_of_paths(function: Command) -> set[str]:
-    parameters = inspect.signature(function).parameters.values()
-    return {p.name for p in parameters if p.annotation == list[Path] and p.default is p.empty}
 
 
 def main(arguments: list[str] | None = None) -> None:

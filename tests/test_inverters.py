@@ -6,6 +6,7 @@ import torch
 from flows import images as pixels
 from flows.inversion.base import bring_back
 from flows.inversion.encoder import Encoder
+from flows.inversion.exact import Exact
 from flows.inversion.optimise import Optimise, correlation, extent, rate
 from flows.metrics.reconstruction import psnr
 from flows.models.glow import Glow
@@ -98,7 +99,8 @@ def test_the_encoder_inverts_flows_and_lia():
     torch.manual_seed(0)
     images = torch.randint(256, (3, *SHAPE), dtype=torch.uint8)
     flow = Glow(SHAPE, levels=2, depth=2, width=8).eval()
-    assert torch.equal(Encoder().invert(flow, images).reconstruction, images)
+    for inverter in (Encoder(), Exact()):
+        assert torch.equal(inverter.invert(flow, images).reconstruction, images)
     lia = LIA(SHAPE, size=8, channels=(8, 8, 6), encoder_channels=(6, 8, 8)).eval()
     found = Encoder("w").invert(lia, images)
     assert torch.equal(found.code, lia.encode(pixels.to_unit(images, 256), "w"))
@@ -126,3 +128,67 @@ def test_the_course_of_the_rate_and_the_penalty_of_noise():
 def test_the_middle_of_a_space(generator):
     middle, width = extent(generator, "w")
     assert torch.allclose(middle, generator.w_mean, atol=0.1 * float(width))
+
+
+@pytest.fixture
+def checkpoints(generator, tmp_path):
+    """A StyleGAN and a Glow of the same images, saved."""
+    torch.manual_seed(0)
+    flow = Glow((3, 16, 16), levels=2, depth=2, width=8).eval()
+    for name, model in {"style": generator, "flow": flow}.items():
+        model.description = {"name": "test"}
+        model.save_pretrained(tmp_path / name)
+    return tmp_path
+
+
+def test_compare_writes_table_grid_and_page(checkpoints, capsys):
+    import csv
+
+    from PIL import Image
+
+    from flows.cli import main
+
+    picture = torch.randint(256, (3, 40, 30), dtype=torch.uint8)
+    (checkpoints / "mine").mkdir()
+    pixels.to_pillow(picture).save(checkpoints / "mine/a.png")
+    models = [str(checkpoints / name) for name in ("style", "flow")]
+    out = checkpoints / "out"
+    words = ["exact", "encoder", "optimise:w"]
+    images = ["generated:2", "foreign", f"user:{checkpoints / 'mine'}"]
+    command = ["compare", "--models", *models, "--inverters", *words, "--images", *images]
+    main([*command, "--steps", "3", "--starts", "2", "--out", str(out)])
+    with open(out / "table.csv") as opened:
+        rows = list(csv.DictReader(opened))
+    assert len(rows) == 2 * 3 * 4
+    by = {(row["model"], row["inverter"], row["group"]): row for row in rows}
+    exact = by["flow", "exact", "foreign"]
+    assert float(exact["bit_exact"]) == 1 and float(exact["psnr"]) == float("inf")
+    assert float(exact["spread"]) == 0
+    searched = by["style", "optimise:w", "user"]
+    assert searched["starts"] == "2" and float(searched["spread"]) > 0 and float(searched["apart"]) > 0
+    assert "no exact inverse" in by["style", "exact", "user"]["note"]
+    assert "no space 'w'" in by["flow", "optimise:w", "user"]["note"]
+    page = (out / "index.html").read_text()
+    assert "http" not in page and page.count("data:image/png") == 4 and "impossible" in page
+    with Image.open(out / "grid-user.png") as grid:
+        assert grid.size[1] == (1 + 2 * 3) * 66  # the input; three possible pairs, each with its error
+    assert "impossible: style, exact" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"inverters": ["magic"]}, "there is no 'magic'"),
+        ({"images": ["test"]}, "there is no 'test'; expected test:N"),
+        ({"images": ["user:/nowhere"]}, "no pictures"),
+    ],
+)
+def test_compare_names_mistakes(checkpoints, capsys, change, message):
+    from flows.cli import main
+
+    given = {"models": [str(checkpoints / "flow")], "inverters": ["exact"], "images": ["foreign"], **change}
+    words = [word for name, values in given.items() for word in (f"--{name}", *values)]
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", *words, "--out", str(checkpoints / "out")])
+    assert ended.value.code == 2 and message in capsys.readouterr().err
+    assert not (checkpoints / "out").exists()

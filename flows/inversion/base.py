@@ -28,6 +28,7 @@ class Inversion:
         losses: (starts, batch), final loss of every start, infinite where one failed.
         all_codes: (starts, batch, D), the code of every start.
         trace: (steps, starts, batch), the loss on the way; empty without steps.
+        precision: of each code where they differ, "fp32" or "fp64"; empty where all have the model's.
     """
 
     method: str
@@ -40,6 +41,7 @@ class Inversion:
     losses: Tensor = field(default_factory=lambda: torch.empty(0))
     all_codes: Tensor = field(default_factory=lambda: torch.empty(0))
     trace: Tensor = field(default_factory=lambda: torch.empty(0))
+    precision: list[str] = field(default_factory=list)
 
 
 class Inverter(ABC):

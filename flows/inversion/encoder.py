@@ -18,18 +18,23 @@ class Encoder(Inverter):
     """`model.encode`.
 
     Args:
-        space: of the codes.
+        space: of the codes; None takes w where there is one, else z.
     """
 
     name = "encoder"
 
-    def __init__(self, space: str = "z"):
+    def __init__(self, space: str | None = None):
         self.space = space
 
+    def space_of(self, model: LatentModel) -> str:
+        """Where this model's images are encoded to."""
+        return self.space or ("w" if "w" in model.spaces else "z")
+
     def why_not(self, model: LatentModel) -> str:
-        if self.space not in model.spaces:
-            return f"it has no space {self.space!r}"
-        return "" if model.guarantee[self.space] != "none" else "it has no encoder"
+        space = self.space_of(model)
+        if space not in model.spaces:
+            return f"it has no space {space!r}"
+        return "" if model.guarantee[space] != "none" else "it has no encoder"
 
     @torch.no_grad()
     def invert(
@@ -39,7 +44,8 @@ class Encoder(Inverter):
         start = time.perf_counter()
         with prepared(), exact_arithmetic(model.device):
             x = pixels.to_unit(images, model.bins, model.dtype).to(model.device)
-            code = torch.cat([model.encode(part, self.space) for part in x.split(BATCH)])
+            space = self.space_of(model)
+            code = torch.cat([model.encode(part, space) for part in x.split(BATCH)])
             seconds = time.perf_counter() - start
-            back = bring_back(model, code, self.space, [])
-        return Inversion(f"{self.name} ({self.space})", self.space, code, [], back, seconds)
+            back = bring_back(model, code, space, [])
+        return Inversion(f"{self.name} ({space})", space, code, [], back, seconds)

@@ -1,11 +1,13 @@
 """Exact inversion: an image's code in one pass, and a certificate that it brings the image back."""
 
+import time
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from flows import images as pixels
+from flows.inversion.base import Inversion, Inverter
 from flows.metrics.roundtrip import PRECISIONS, RoundTrip, in_precision, round_trip
 from flows.models.base import LatentModel
 from flows.numerics import exact_arithmetic
@@ -106,3 +108,23 @@ def restore(model: LatentModel, code: Tensor, precisions: list[str], labels: Ten
                 images = decoder.decode(code[rows].to(dtype).to(model.device), labels=some)
                 result[rows] = pixels.to_bytes(images, model.bins).cpu()
     return result
+
+
+class Exact(Inverter):
+    """The exact inverse, in one pass; what fp32 does not bring back is encoded again in fp64."""
+
+    name = "exact"
+
+    def why_not(self, model: LatentModel) -> str:
+        guarantee = model.guarantee["z"]
+        return "" if guarantee == "exact" else f"its guarantee is {guarantee!r}, it has no exact inverse"
+
+    def invert(
+        self, model: LatentModel, images: Tensor, generator: torch.Generator | None = None
+    ) -> Inversion:
+        self.check(model, images)
+        start = time.perf_counter()
+        found = invert(model, images)
+        seconds = time.perf_counter() - start
+        precision = [given.precision for given in found.certificates]
+        return Inversion(self.name, "z", found.code, [], found.reconstruction, seconds, precision=precision)

@@ -8,3 +8,20 @@ def psnr(first: Tensor, second: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of uint8 images (n, C, H, W): (n,), dB; infinite where they are equal."""
     error = (first.double() - second.double()).square().flatten(1).mean(1)
     return 10 * torch.log10(255**2 / error)
+
+
+def structural_similarity(first: Tensor, second: Tensor) -> float:
+    """Mean SSIM (Wang et al. 2004, Gaussian window of 11) of uint8 images (n, C, H, W), by torchmetrics.
+
+    Raises:
+        ValueError: torchmetrics is missing.
+    """
+    try:
+        from torchmetrics.functional.image import structural_similarity_index_measure as ssim
+    except ImportError as error:
+        raise ValueError(
+            f'structural similarity needs torchmetrics ({error}); `pip install -e ".[metrics]"` brings it'
+        ) from error
+    value = ssim(first.float(), second.float(), data_range=255.0, kernel_size=11, sigma=1.5)
+    assert isinstance(value, Tensor)
+    return float(value)
