@@ -146,10 +146,6 @@ class Rows:
             total = total + log_det
         return z, total
 
-    def tensors(self) -> Parameters:
-        """What gradients may be asked for."""
-        return [tensor for tensor in self.parameters() if tensor is not None and tensor.requires_grad]
-
     def parameters(self) -> Parameters:
         """Of all networks, one after the other."""
         return [tensor for coupling in self.couplings for tensor in network_of(coupling).row_parameters()]

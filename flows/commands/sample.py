@@ -16,6 +16,7 @@ def sample(
     output: Path = Path("samples.png"),
     n: PositiveInt = 64,
     temperature: float = 0.7,
+    space: str = "z",
     seed: int = 0,
     label: int | None = None,
     zoom: PositiveInt = 2,
@@ -29,7 +30,8 @@ def sample(
         checkpoint: folder or hub repository of the model.
         output: a file for one sheet, or a folder (no suffix) for one file per picture.
         n: how many.
-        temperature: factor on the prior's codes.
+        temperature: factor on the codes' distance from the middle of their space; in a GAN's w, truncation.
+        space: latent space that the codes are drawn in.
         seed: of the codes.
         label: class, for a class-conditional model.
         zoom: factor by which the sheet enlarges every pixel.
@@ -39,12 +41,12 @@ def sample(
     """
     model = load(checkpoint, device)
     generator = torch.Generator().manual_seed(seed)
-    codes = model.sample_codes(n, generator=generator, temperature=temperature)
+    codes = model.sample_codes(n, space, generator, temperature)
     pictures = []
     with torch.no_grad(), prepared(), exact_arithmetic(model.device):
         for part in codes.split(batch):
             labels = labels_or_none(model, label, len(part))
-            pictures.append(pixels.to_bytes(model.decode(part, labels=labels), model.bins).cpu())
+            pictures.append(pixels.to_bytes(model.decode(part, space, labels), model.bins).cpu())
     images = torch.cat(pictures)
     if output.suffix:
         save_picture(pixels.grid(images, zoom=zoom), output)
