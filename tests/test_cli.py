@@ -60,7 +60,9 @@ def refused(capsys, *arguments) -> str:
 
 
 def test_every_verb_is_a_file():
-    assert set(commands()) == {"evaluate", "roundtrip", "sample", "encode", "decode", "interpolate"}
+    assert set(commands()) == {
+        "evaluate", "roundtrip", "sample", "encode", "decode", "interpolate", "compare",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", sorted(commands()))

@@ -44,9 +44,12 @@ def compare(
     lr: float = 0.1,
     noise: bool = False,
     seed: int = 0,
+    json: Path | None = None,
     device: str | None = None,
 ) -> None:
     """Invert images by several methods, and report: CSV, JSON, a grid of pictures, and a page.
+
+    Models: folders or hub repositories of checkpoints, of one image shape.
 
     Inverters: `exact`, `encoder` (into w where the model has it), and `optimise:SPACE` or
     `optimise:SPACE:lbfgs` with SPACE one of z, w, w+. Pairs that are impossible are listed with the reason.
@@ -55,7 +58,7 @@ def compare(
     person, …, text, noise), `user:FOLDER` (cropped in the middle and resized).
 
     Args:
-        models: folders or hub repositories, of one image shape.
+        models: see above.
         inverters: see above.
         images: see above.
         out: folder for table.csv, table.json, grid-*.png and index.html.
@@ -64,6 +67,7 @@ def compare(
         lr: of optimisation.
         noise: optimise the noise inputs too.
         seed: of everything random.
+        json: file for the table, beside the one in `out`.
         device: torch device.
     """
     loaded = {Path(name).name: load(name, device).eval() for name in models}
@@ -82,7 +86,10 @@ def compare(
         name: {group: likelihood_of(model, of_group) for group, of_group in groups.items()}
         for name, model in loaded.items()
     }
-    write_report(out, rows, pictures, groups, bits)
+    write_report(out, rows, pictures, groups)
+    result = {"rows": [row.as_dict() for row in rows], "bits_per_dim": bits}
+    for path in (out / "table.json", json):
+        write_json(path, result)
     show(rows)
     print(f"written to {out}: index.html, table.csv, table.json, {len(groups)} grids")
 
@@ -169,15 +176,13 @@ def write_report(
     rows: list[Row],
     pictures: list[Picture],
     groups: dict[str, Tensor],
-    bits: dict[str, dict[str, float]],
 ) -> None:
-    """table.csv, table.json, a grid for each group, and index.html with all of it."""
+    """table.csv, a grid for each group, and index.html with all of it."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0].as_dict()))
     writer.writeheader()
     writer.writerows(row.as_dict() for row in rows)
     write_atomically(out / "table.csv", lambda path: path.write_text(text.getvalue()))
-    write_json(out / "table.json", {"rows": [row.as_dict() for row in rows], "bits_per_dim": bits})
     grids = {}
     for group in groups:
         sheet = draw_grid(grid_rows(groups, pictures, group))
