@@ -7,6 +7,8 @@ from torch.nn.functional import conv2d
 from flows.data.scenes import Scenes
 from flows.metrics.distribution import sliced_wasserstein
 from flows.metrics.reconstruction import psnr
+from flows.models.dcgan import DCGAN
+from flows.models.external import ExternalGenerator
 from flows.models.lia import LIA
 from flows.models.stylegan import StyleGAN
 from flows.networks.equalised import EqualisedConv2d, EqualisedLinear
@@ -139,6 +141,36 @@ def test_the_same_picture_from_every_space(make):
         model.decode(z, "v")
     with pytest.raises(ValueError, match=r"expected codes of shape \(batch, 8\) for space 'w'"):
         model.decode(torch.zeros(1, 9), "w")
+
+
+def test_a_dcgan_draws_and_has_units():
+    torch.manual_seed(0)
+    model = DCGAN(SHAPE, size=6, channels=(8, 4)).eval()
+    images = model.decode(model.sample_codes(2))
+    assert images.shape == (2, *SHAPE) and 0 <= images.min() and images.max() <= 1
+    assert {unit.size for unit in model.units().values()} == {(4, 4), (8, 8), (16, 16)}
+    assert [f.shape[1:] for f in model.features(images)] == [(4, 8, 8), (8, 4, 4)]
+
+
+def test_anybodys_generator_is_a_latent_model():
+    own = stylegan()
+    model = ExternalGenerator(
+        lambda w: own.generator.synthesis(w.unsqueeze(1).expand(-1, 5, -1)),
+        SHAPE,
+        8,
+        own.generator.mapping,
+        8,
+    )
+    z = model.sample_codes(3, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(model.decode(z), own.decode(z))
+    w = model.convert(z, "z", "w")
+    assert torch.allclose(model.decode(w, "w"), own.decode(w, "w"))
+    module = ExternalGenerator(DCGAN(SHAPE, size=6, channels=(8, 4)).generator, SHAPE, 6).eval()
+    assert len(module.units()) >= 3 and module.fingerprint() != model.fingerprint()
+    with pytest.raises(ValueError, match="image_shape says"):
+        ExternalGenerator(lambda z: z[:, :, None, None], SHAPE, 6).decode(torch.zeros(1, 6))
+    with pytest.raises(ValueError, match="the size of w is needed"):
+        ExternalGenerator(torch.nn.Identity(), SHAPE, 8, torch.nn.Identity())
 
 
 def test_levels_of_w_plus_are_layers():
