@@ -82,8 +82,8 @@ def fit(
 
     # Data-dependent layers are set on the bare model, before it is wrapped, from all ranks' images.
     model.to(accelerator.device).train()
-    if resume is None:
-        count = objective.initialisation_images(model)
+    count = objective.initialisation_images(model)
+    if resume is None and count:
         first = first_images(data, count, training.seed, rank, world).to(accelerator.device)
         objective.initialise(model, first, training.seed)
 

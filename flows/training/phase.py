@@ -87,13 +87,13 @@ class Objective(ABC):
                 f"{type(model).__name__} is none; set another objective"
             )
 
-    @abstractmethod
     def initialise(self, model: LatentModel, first: Batch, seed: int) -> None:
-        """Set what is set from data, on the bare model."""
+        """Set what is set from data, on the bare model; not called without `initialisation_images`."""
+        raise TypeError(f"{type(self).__name__} asks for images and does not implement initialise")
 
     def initialisation_images(self, model: LatentModel) -> int:
-        """How many images `initialise` wants."""
-        return 1
+        """How many images `initialise` wants; 0 where there is nothing to set."""
+        return 0
 
     @abstractmethod
     def parts(self, model: LatentModel) -> list[nn.Module]:

@@ -70,9 +70,6 @@ class Adversarial(Objective):
         self.critic_lr, self.critic_steps = critic_lr, critic_steps
         self.mixing, self.augment = mixing, tuple(augment)
 
-    def initialise(self, model: LatentModel, first: Batch, seed: int) -> None:
-        """Nothing: a GAN starts from random weights."""
-
     def parts(self, model: LatentModel) -> list[nn.Module]:
         gan = cast(GAN, model)
         return [gan.generator, CriticOnBoth(gan.critic)]
