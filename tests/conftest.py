@@ -1,7 +1,12 @@
 """Shared ground of the tests: imports every bijection, model and data set, and fixes the seed."""
 
 import importlib
+import os
 import pkgutil
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A worker for each core, a thread for each worker: several threads each slow one another fivefold.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
