@@ -262,7 +262,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--depth", type=int, default=16)
     parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--quick", action="store_true", help="a smaller model, two depths, two minutes")
+    parser.add_argument(
+        "--quick", action="store_true", help="a smaller model, memory of four at two depths, two minutes"
+    )
     parser.add_argument("--memory-of", help="print the MB of one step of this model, and end")
     given = parser.parse_args()
     if given.quick:
@@ -272,7 +274,7 @@ def main() -> None:
         print(json.dumps(memory_of(given.memory_of, size, given.batch)))
         return
     depths = [2, 4] if given.quick else [4, 8, 16, 32, 64]
-    names = [*OURS, *PEERS]
+    names = ["flows", "flows, reversible", "normflows", "memcnn"] if given.quick else [*OURS, *PEERS]
     built = {name: build(name, size) for name in ("flows", OFFICIAL, *PEERS)}
     results: dict[str, Any] = {
         "flows": __version__, "torch": torch.__version__, "threads": torch.get_num_threads(),
