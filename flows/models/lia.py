@@ -114,7 +114,8 @@ class LIA(StyleModel):
             InverseMapping(phi), Synthesis(channels, size, image_shape[0], tanh=official)
         )
         critic = Critic(critic_channels or channels, image_shape[0])
-        self.encoder = Encoder(encoder_channels, size, image_shape[0], scaled=not official)
+        encoder = Encoder(encoder_channels, size, image_shape[0], scaled=not official)
+        self.encoder = encoder.to(memory_format=torch.channels_last)
         self.assemble_styles(image_shape, bins, generator, critic, size, size)
         promises: dict[str, Guarantee] = {"z": "exact-given-w", "w": "learned", "w+": "learned"}
         self.guarantee = promises
