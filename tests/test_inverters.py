@@ -1,5 +1,7 @@
 """Inverters: what was drawn comes back, records draw the same picture again, failures are kept."""
 
+import copy
+
 import pytest
 import torch
 
@@ -7,7 +9,9 @@ from flows import images as pixels
 from flows.inversion.base import bring_back
 from flows.inversion.encoder import Encoder
 from flows.inversion.exact import Exact
+from flows.inversion.hybrid import Hybrid
 from flows.inversion.optimise import Optimise, correlation, extent, rate
+from flows.inversion.tune import Tune
 from flows.metrics.reconstruction import psnr
 from flows.models.glow import Glow
 from flows.models.lia import LIA
@@ -104,6 +108,51 @@ def test_the_encoder_inverts_flows_and_lia():
     lia = LIA(SHAPE, size=8, channels=(8, 8, 6), encoder_channels=(6, 8, 8)).eval()
     found = Encoder("w").invert(lia, images)
     assert torch.equal(found.code, lia.encode(pixels.to_unit(images, 256), "w"))
+
+
+@pytest.fixture(scope="module")
+def lia() -> LIA:
+    torch.manual_seed(0)
+    return LIA(SHAPE, size=8, channels=(8, 8, 6), encoder_channels=(6, 8, 8)).eval()
+
+
+@pytest.mark.parametrize("domain", ["none", "encoder", "likelihood"])
+def test_hybrids_begin_at_the_encoders_code_and_stay_in_the_domain(lia, domain):
+    images = torch.randint(256, (2, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    begin = Encoder("w").invert(lia, images).code
+    still = Hybrid(steps=1, lr=1e-12, domain=domain).invert(lia, images).code
+    assert torch.allclose(still, begin, atol=1e-6)
+    weights = (0.0, 20.0)
+    free, held = (
+        Hybrid(steps=60, lr=0.05, domain=domain, domain_weight=weight).invert(lia, images)
+        for weight in weights
+    )
+    distance = {
+        "none": lambda found: torch.zeros(()),
+        "encoder": lambda found: (
+            (lia.encode(lia.decode(found.code, "w").clamp(0, 1), "w") - found.code).square().mean()
+        ),
+        "likelihood": lambda found: -lia.log_prob_code(found.code, "w").mean(),
+    }[domain]
+    with torch.no_grad():
+        assert distance(held) <= distance(free)
+    assert free.trace[-1].mean() < free.trace[0].mean()
+
+
+def test_tuning_changes_a_copy_and_the_record_has_its_weights(generator):
+    _, images = drawn(generator)
+    before = {name: value.clone() for name, value in generator.state_dict().items()}
+    pivot = Optimise("w", steps=10)
+    plain = pivot.invert(generator, images[:2], torch.Generator().manual_seed(0))
+    found = Tune(pivot, steps=40, lr=3e-3).invert(generator, images[:2], torch.Generator().manual_seed(0))
+    assert torch.equal(found.code, plain.code)
+    assert (psnr(images[:2], found.reconstruction) > psnr(images[:2], plain.reconstruction) + 1).all()
+    assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
+    for i in range(2):
+        assert found.weights[i] and not any(name.startswith("critic") for name in found.weights[i])
+        tuned = copy.deepcopy(generator)
+        tuned.load_state_dict(found.weights[i], strict=False)
+        assert torch.equal(bring_back(tuned, found.code[i : i + 1], "w", [])[0], found.reconstruction[i])
 
 
 def test_impossible_pairs_say_why(generator):

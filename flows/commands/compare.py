@@ -24,7 +24,9 @@ from flows.inversion.compare import Picture, Row, grid_rows, likelihood_of
 from flows.inversion.compare import compare as run
 from flows.inversion.encoder import Encoder
 from flows.inversion.exact import Exact
+from flows.inversion.hybrid import Domain, Hybrid
 from flows.inversion.optimise import Algorithm, Optimise
+from flows.inversion.tune import Tune
 from flows.models.base import LatentModel
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
@@ -52,7 +54,8 @@ def compare(
     Models: folders or hub repositories of checkpoints, of one image shape.
 
     Inverters: `exact`, `encoder` (into w where the model has it), and `optimise:SPACE` or
-    `optimise:SPACE:lbfgs` with SPACE one of z, w, w+. Pairs that are impossible are listed with the reason.
+    `optimise:SPACE:lbfgs` with SPACE one of z, w, w+; `hybrid` (from the encoder's code on), `in-domain` and
+    `in-domain:likelihood` (kept in the domain), `tune` (the generator too). Pairs that are impossible are listed with the reason.
 
     Images: `test:N`, `generated:N` (by each model; do they come back?), `upside-down:N`, `foreign` (a cat, a
     person, …, text, noise), `user:FOLDER` (cropped in the middle and resized).
@@ -108,9 +111,17 @@ def make_inverter(text: str, steps: int, starts: int, lr: float, noise: bool) ->
     if name == "optimise" and 1 <= len(options) <= 2 and options[1:] in ([], ["adam"], ["lbfgs"]):
         algorithm: Algorithm = "lbfgs" if options[1:] == ["lbfgs"] else "adam"
         return Optimise(options[0], steps, lr, algorithm, starts, noise=noise)
+    if name in ("hybrid", "in-domain") and len(options) <= 1:
+        domain: Domain = (
+            "none" if name == "hybrid" else "likelihood" if options == ["likelihood"] else "encoder"
+        )
+        if options in ([], ["encoder"], ["likelihood"]):
+            return Hybrid(domain=domain, steps=min(steps, 100))
+    if name == "tune" and not options:
+        return Tune(Optimise("w", steps, lr, noise=noise), steps)
     raise ValueError(
-        f"--inverters: there is no {text!r}; expected exact, encoder, encoder:SPACE, optimise:SPACE or "
-        "optimise:SPACE:lbfgs"
+        f"--inverters: there is no {text!r}; expected exact, encoder, encoder:SPACE, optimise:SPACE, "
+        "optimise:SPACE:lbfgs, hybrid, in-domain, in-domain:likelihood or tune"
     )
 
 

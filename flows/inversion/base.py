@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +27,7 @@ class Inversion:
         losses: (starts, batch), final loss of every start, infinite where one failed.
         all_codes: (starts, batch, D), the code of every start.
         trace: (steps, starts, batch), the loss on the way; empty without steps.
+        weights: of the generator, for each image those that were changed for it; empty where none were.
         precision: of each code where they differ, "fp32" or "fp64"; empty where all have the model's.
     """
 
@@ -41,6 +41,7 @@ class Inversion:
     losses: Tensor = field(default_factory=lambda: torch.empty(0))
     all_codes: Tensor = field(default_factory=lambda: torch.empty(0))
     trace: Tensor = field(default_factory=lambda: torch.empty(0))
+    weights: list[dict[str, Tensor]] = field(default_factory=list)
     precision: list[str] = field(default_factory=list)
 
 
@@ -53,7 +54,7 @@ class Inverter(ABC):
         name: for tables.
     """
 
-    name: ClassVar[str]
+    name: str
 
     @abstractmethod
     def why_not(self, model: LatentModel) -> str:

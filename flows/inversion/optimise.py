@@ -93,14 +93,23 @@ class Optimise(Inverter):
 
     # One start ------------------------------------------------------------------------------------
 
+    def begin(
+        self, model: LatentModel, target: Tensor, start: int, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Where start number `start` begins, (batch, D), and the width of the space, a scalar."""
+        middle, width = extent(model, self.space)
+        if start == 0:
+            return middle.expand(len(target), -1).clone(), width
+        return model.sample_codes(len(target), self.space, generator), width
+
+    def domain_loss(self, model: LatentModel, code: Tensor, image: Tensor) -> Tensor | float:
+        """What keeps the code where the model knows its way, (batch,); nothing here."""
+        return 0.0
+
     def _search(
         self, model: LatentModel, target: Tensor, start: int, generator: torch.Generator | None
     ) -> "_Found":
-        middle, width = extent(model, self.space)
-        if start == 0:
-            code = middle.expand(len(target), -1).clone()
-        else:
-            code = model.sample_codes(len(target), self.space, generator)
+        code, width = self.begin(model, target, start, generator)
         noise = [each.repeat(len(target), 1, 1, 1) for each in model.noise()] if self.noise else []
         search = self._adam if self.algorithm == "adam" else self._lbfgs
         return search(model, target, code.detach(), noise, width, generator)
@@ -173,7 +182,7 @@ class Optimise(Inverter):
                 loss = loss + self.feature * (a - b).square().flatten(1).mean(1)
         if noise:
             loss = loss + self.noise_weight * sum(map(correlation, noise))
-        return loss
+        return loss + self.domain_loss(model, code, image)
 
 
 class _Found(NamedTuple):

@@ -102,6 +102,17 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
             raise ValueError(f"{type(self).__name__} has no noise inputs, got {len(noise)}")
         return self.decode(code, space)
 
+    def log_prob_code(self, code: Tensor, space: str = "z") -> Tensor:
+        """Log-density of codes (batch, D) under the generator's prior: (batch,), nats.
+
+        Raises:
+            ValueError: it is not known for this space.
+        """
+        prior = self.check_space(space).prior
+        if prior is None:
+            raise ValueError(f"{type(self).__name__} knows no density of space {space!r}")
+        return prior.log_prob(code).sum(1)
+
     def features(self, images: Tensor) -> list[Tensor]:
         """Activations of a network of the model's own, by which images in [0, 1] may be compared.
 

@@ -142,12 +142,11 @@ class LIA(StyleModel):
             code = styles[:, 0]
         return self.phi(code)[0] if target == "z" else code
 
-    def log_prob_w(self, w: Tensor) -> Tensor:
-        """Exact log-density of w (batch, width) under the generator's prior: (batch,), nats, in one pass."""
-        z, log_det = self.phi(w)
-        prior = self.spaces["z"].prior
-        assert prior is not None
-        return prior.log_prob(z).sum(1) + log_det
+    def log_prob_code(self, code: Tensor, space: str = "z") -> Tensor:
+        if space != "w":
+            return super().log_prob_code(code, space)
+        z, log_det = self.phi(code)  # exact, in one pass
+        return super().log_prob_code(z, "z") + log_det
 
 
 def make_phi(size: int, steps: int, hidden: int, coupling: CouplingName, glow: bool, official: bool) -> Chain:

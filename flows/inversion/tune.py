@@ -1,0 +1,86 @@
+"""Inversion by tuning the generator itself to one image (PTI, Roich et al. 2021, arXiv 2106.05744)."""
+
+import copy
+import time
+
+import torch
+from torch import Tensor
+
+from flows import images as pixels
+from flows.inversion.base import Inversion, Inverter, bring_back
+from flows.models.base import LatentModel
+
+
+class Tune(Inverter):
+    """A pivot code by another inverter, then a few steps on the generator's weights, for every image alone.
+
+    What comes back belongs to the tuned weights, which the record has to keep: one generator per image.
+
+    Args:
+        pivot: finds the code.
+        steps: on the weights (350 in the paper).
+        lr: of Adam (3e-4 in the paper).
+        pixel: weight of the mean squared error, pixels in [−1, 1].
+        feature: weight of the model's own features, for models that have some.
+    """
+
+    name = "tune"
+
+    def __init__(
+        self, pivot: Inverter, steps: int = 350, lr: float = 3e-4, pixel: float = 1.0, feature: float = 0.0
+    ):
+        self.pivot, self.steps, self.lr, self.pixel, self.feature = pivot, steps, lr, pixel, feature
+
+    def why_not(self, model: LatentModel) -> str:
+        return self.pivot.why_not(model)
+
+    def invert(
+        self, model: LatentModel, images: Tensor, generator: torch.Generator | None = None
+    ) -> Inversion:
+        self.check(model, images)
+        begun = time.perf_counter()
+        found = self.pivot.invert(model, images, generator)
+        code = found.code.to(model.dtype).to(model.device)
+        target = pixels.to_unit(images, model.bins, model.dtype).to(model.device)
+        weights, back, traces = [], [], []
+        for i in range(len(images)):
+            noise = [each[i : i + 1] for each in found.noise]
+            tuned, trace = self._tune(model, code[i : i + 1], noise, target[i : i + 1], found.space)
+            weights.append(changed(model, tuned))
+            back.append(bring_back(tuned, code[i : i + 1], found.space, noise))
+            traces.append(trace)
+        return Inversion(
+            f"{self.name}, {self.steps} steps after {found.method}", found.space, code, found.noise,
+            torch.cat(back), time.perf_counter() - begun, found.steps + self.steps,
+            trace=torch.stack(traces, 1).unsqueeze(1), weights=weights,
+        )  # fmt: skip
+
+    def _tune(
+        self, model: LatentModel, code: Tensor, noise: list[Tensor], target: Tensor, space: str
+    ) -> tuple[LatentModel, Tensor]:
+        """A copy of the model with other weights, and the loss of every step."""
+        tuned = copy.deepcopy(model).requires_grad_(True)
+        parameters, trace = list(tuned.parameters()), []
+        adam = torch.optim.Adam(parameters, self.lr)
+        for _ in range(self.steps):
+            image = tuned.decode_with_noise(code, noise, space) if noise else tuned.decode(code, space)
+            loss = self.pixel * (2 * (image - target)).square().mean()
+            if self.feature:
+                for a, b in zip(model.features(image), model.features(target), strict=True):
+                    loss = loss + self.feature * (a - b).square().mean()
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            adam.step()
+            trace.append(loss.detach())
+        return tuned.requires_grad_(False), torch.stack(trace) if trace else torch.empty(0)
+
+
+def changed(model: LatentModel, tuned: LatentModel) -> dict[str, Tensor]:
+    """The tuned weights that differ from the model's, by name."""
+    before = model.state_dict()
+    return {
+        name: value.clone()
+        for name, value in tuned.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
