@@ -55,7 +55,8 @@ def compare(
 
     Inverters: `exact`, `encoder` (into w where the model has it), and `optimise:SPACE` or
     `optimise:SPACE:lbfgs` with SPACE one of z, w, w+; `hybrid` (from the encoder's code on), `in-domain` and
-    `in-domain:likelihood` (kept in the domain), `tune` (the generator too). Pairs that are impossible are listed with the reason.
+    `in-domain:likelihood` (kept in the domain), `tune` (the generator too). Pairs that are impossible are
+    listed with the reason.
 
     Images: `test:N`, `generated:N` (by each model; do they come back?), `upside-down:N`, `foreign` (a cat, a
     person, …, text, noise), `user:FOLDER` (cropped in the middle and resized).
@@ -111,12 +112,11 @@ def make_inverter(text: str, steps: int, starts: int, lr: float, noise: bool) ->
     if name == "optimise" and 1 <= len(options) <= 2 and options[1:] in ([], ["adam"], ["lbfgs"]):
         algorithm: Algorithm = "lbfgs" if options[1:] == ["lbfgs"] else "adam"
         return Optimise(options[0], steps, lr, algorithm, starts, noise=noise)
-    if name in ("hybrid", "in-domain") and len(options) <= 1:
-        domain: Domain = (
-            "none" if name == "hybrid" else "likelihood" if options == ["likelihood"] else "encoder"
-        )
-        if options in ([], ["encoder"], ["likelihood"]):
-            return Hybrid(domain=domain, steps=min(steps, 100))
+    domains: dict[tuple[str, ...], Domain] = {
+        ("hybrid",): "none", ("in-domain",): "encoder", ("in-domain", "likelihood"): "likelihood",
+    }  # fmt: skip
+    if (name, *options) in domains:
+        return Hybrid(domain=domains[name, *options], steps=min(steps, 100))
     if name == "tune" and not options:
         return Tune(Optimise("w", steps, lr, noise=noise), steps)
     raise ValueError(

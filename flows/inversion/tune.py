@@ -78,9 +78,5 @@ class Tune(Inverter):
 
 def changed(model: LatentModel, tuned: LatentModel) -> dict[str, Tensor]:
     """The tuned weights that differ from the model's, by name."""
-    before = model.state_dict()
-    return {
-        name: value.clone()
-        for name, value in tuned.state_dict().items()
-        if not torch.equal(value, before[name])
-    }
+    before, after = model.state_dict(), tuned.state_dict()
+    return {name: value.clone() for name, value in after.items() if not torch.equal(value, before[name])}
