@@ -10,6 +10,7 @@ from flows.data.scenes import CLASSES, FACTORS, Scenes, changed, render
 from flows.data.scenes.canvas import CLASS
 from flows.data.scenes.dataset import save
 from flows.data.scenes.factors import CATEGORIES, COLUMN, NAMES, OBJECTS, draw, matters
+from flows.training.folder import instantiate_data
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +155,12 @@ def test_correlated_factors_are_correlated_and_keep_their_shares():
 def test_mistakes_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         Scenes(cache=None, **options)
+
+
+def test_a_checkpoints_config_makes_the_set_again(tmp_path):
+    options = {"images": 5, "validation": 5, "test": 5, "cache": str(tmp_path), "withhold": ["plant"]}
+    data = instantiate_data({"class_path": "flows.data.scenes.Scenes", "init_args": options})
+    assert len(data.split("test")) == 5 and len(list(tmp_path.iterdir())) == 1
 
 
 def test_withholding_everything_is_an_error():

@@ -4,7 +4,7 @@ import importlib
 import inspect
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
@@ -126,5 +126,5 @@ def instantiate_data(source: dict[str, Any]) -> ImageData:
     unknown = set(given) - set(hints)
     if unknown:
         raise ValueError(f"data set {path!r} has no argument {', '.join(sorted(unknown))}")
-    paths = {key for key, hint in hints.items() if hint.annotation is Path}
+    paths = {key for key, hint in hints.items() if Path in (hint.annotation, *get_args(hint.annotation))}
     return cls(**{k: Path(v) if k in paths and v is not None else v for k, v in given.items()})
