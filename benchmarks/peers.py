@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from flows.memory import MemoryMode, set_memory
+from flows.models.flow import Flow
 from flows.models.glow import Glow
 from flows.models.nice import NICE
 
@@ -56,16 +57,10 @@ class Peer(ABC):
         return sum(parameter.numel() for parameter in self.model.parameters())
 
 
-class Ours(Peer):
-    """This project's Glow without marked borders, which the others lack; with them where `official`."""
+class OwnFlow(Peer):
+    """A flow of this project."""
 
-    def __init__(self, size: Size, memory: MemoryMode = "plain", every: int = 4, official: bool = False):
-        shape = (size.channels, size.side, size.side)
-        self.model: Glow = Glow(
-            shape, levels=size.levels, depth=size.depth, width=size.width,
-            flavour="official" if official else "paper",
-        )  # fmt: skip
-        set_memory(self.model, memory, every)
+    model: Flow
 
     def loss(self, x: Tensor) -> Tensor:
         return -self.model.log_density(x + 0.5).mean()
@@ -75,6 +70,18 @@ class Ours(Peer):
 
     def decode(self, latents: Tensor) -> Tensor:
         return self.model.decode(latents) - 0.5
+
+
+class Ours(OwnFlow):
+    """This project's Glow without marked borders, which the others lack; with them where `official`."""
+
+    def __init__(self, size: Size, memory: MemoryMode = "plain", every: int = 4, official: bool = False):
+        shape = (size.channels, size.side, size.side)
+        self.model = Glow(
+            shape, levels=size.levels, depth=size.depth, width=size.width,
+            flavour="official" if official else "paper",
+        )  # fmt: skip
+        set_memory(self.model, memory, every)
 
 
 class Normflows(Peer):
@@ -297,25 +304,16 @@ PEERS: dict[str, type[Peer]] = {
 # NICE, on vectors ---------------------------------------------------------------------------------
 
 
-class OurNICE(Peer):
+class OurNICE(OwnFlow):
     """This project's NICE: additive couplings on odd and even entries."""
 
     couplings, hidden, width = 4, 5, 1000
 
     def __init__(self, size: Size):
         shape = (size.channels, size.side, size.side)
-        self.model: NICE = NICE(
+        self.model = NICE(
             shape, couplings=self.couplings, hidden_layers=self.hidden, width=self.width, prior="normal"
         )
-
-    def loss(self, x: Tensor) -> Tensor:
-        return -self.model.log_density(x + 0.5).mean()
-
-    def encode(self, x: Tensor) -> Tensor:
-        return self.model.encode(x + 0.5)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return self.model.decode(latents) - 0.5
 
 
 class Zuko(Peer):

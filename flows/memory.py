@@ -31,6 +31,12 @@ class Memory:
     mode: MemoryMode = "plain"
     every: int = 4
 
+    def keeps_input(self, step: int) -> bool:
+        """Whether the input of step number `step` is kept for the backward pass."""
+        if self.mode == "anchored":
+            return step > 0 and step % self.every == 0
+        return self.mode in ("plain", "checkpoint")
+
 
 PLAIN = Memory()
 NO_SECOND_DERIVATIVE = (

@@ -167,17 +167,20 @@ def as_leaf(context: Tensor | None) -> Tensor | None:
     return context.detach().requires_grad_()
 
 
-def pull(results: list[tuple[Tensor, Tensor]], to: list[Tensor | None]) -> list[Tensor | None]:
+def pull(
+    results: list[tuple[Tensor, Tensor]], to: list[Tensor | None], create_graph: bool = False
+) -> list[Tensor | None]:
     """Gradients by autograd, given those of the results; None for what nothing depends on.
 
     Args:
         results: (value, its gradient); values without a graph are left out.
         to: what gradients are asked for; None and tensors that require none get None.
+        create_graph: gradients with a graph of their own.
     """
     connected = [(value, grad) for value, grad in results if value.requires_grad]
     asked = [tensor for tensor in to if tensor is not None and tensor.requires_grad]
     if not connected or not asked:
         return [None] * len(to)
     values, given = zip(*connected, strict=True)
-    found = iter(torch.autograd.grad(values, asked, given, allow_unused=True))
+    found = iter(torch.autograd.grad(values, asked, given, create_graph=create_graph, allow_unused=True))
     return [next(found) if tensor is not None and tensor.requires_grad else None for tensor in to]

@@ -6,8 +6,8 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from flows.bijections.base import Bijection, Example, Mapped, Shape
-from flows.bijections.folding import ChannelMap, Folding, Step, fold
-from flows.bijections.reversal import reconstruction_error, run, run_backwards
+from flows.bijections.folding import ChannelMap, Folding, Step, fold, run_backwards
+from flows.bijections.reversal import reconstruction_error, run
 from flows.bijections.rows import has_hooks, in_rows, runs_in_rows
 from flows.memory import PLAIN, Memory
 from flows.numerics import zero_log_det

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from flows.bijections.base import Bijection, PulledBack
-from flows.numerics import full_precision
+from flows.bijections.base import Bijection, Mapped, PulledBack
+from flows.numerics import full_precision, zero_log_det
 
 
 class Affine(NamedTuple):
@@ -113,6 +113,24 @@ class Folding:
 
 
 Step = Bijection | Folded
+
+
+def run_plainly(steps: Sequence[Step], x: Tensor, context: Tensor | None) -> Mapped:
+    """All steps in order."""
+    total = zero_log_det(x)
+    for step in steps:
+        x, log_det = step(x, context)
+        total = total if log_det is None else total + log_det
+    return x, total
+
+
+def run_backwards(steps: Sequence[Step], z: Tensor, context: Tensor | None) -> Mapped:
+    """The inverses of all steps, from the last to the first."""
+    total = zero_log_det(z)
+    for step in reversed(steps):
+        z, log_det = step.inverse(z, context)
+        total = total if log_det is None else total + log_det
+    return z, total
 
 
 def fold(steps: Sequence[Bijection]) -> tuple[list[Step], list[Folding]]:

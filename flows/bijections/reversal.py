@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from flows.bijections.base import Mapped
-from flows.bijections.folding import Step
+from flows.bijections.folding import Step, run_backwards, run_plainly
 from flows.bijections.rows import Rows
 from flows.memory import NO_SECOND_DERIVATIVE, Memory, recomputing
 from flows.numerics import zero_log_det
@@ -45,25 +45,7 @@ def _run_stretch(steps: Sequence[Step], memory: Memory, x: Tensor, context: Tens
         return run_plainly(steps, x, context)
     if memory.mode == "checkpoint":
         return _run_checkpointed(steps, x, context)
-    return _run_reversibly(steps, memory.every if memory.mode == "anchored" else None, x, context)
-
-
-def run_plainly(steps: Sequence[Step], x: Tensor, context: Tensor | None) -> Mapped:
-    """All steps in order."""
-    total = zero_log_det(x)
-    for step in steps:
-        x, log_det = step(x, context)
-        total = total if log_det is None else total + log_det
-    return x, total
-
-
-def run_backwards(steps: Sequence[Step], z: Tensor, context: Tensor | None) -> Mapped:
-    """The inverses of all steps, from the last to the first."""
-    total = zero_log_det(z)
-    for step in reversed(steps):
-        z, log_det = step.inverse(z, context)
-        total = total if log_det is None else total + log_det
-    return z, total
+    return _run_reversibly(steps, memory, x, context)
 
 
 def segments(steps: Sequence[Step]) -> list[list[Step]]:
@@ -117,9 +99,9 @@ def _first_and_again() -> tuple[AbstractContextManager[None], AbstractContextMan
 
 
 @torch.compiler.disable
-def _run_reversibly(steps: Sequence[Step], every: int | None, x: Tensor, context: Tensor | None) -> Mapped:
+def _run_reversibly(steps: Sequence[Step], memory: Memory, x: Tensor, context: Tensor | None) -> Mapped:
     tensors = {id(tensor): tensor for step in steps for tensor in step.tensors()}
-    return _Reversible.apply(steps, every, x, context, *tensors.values())
+    return _Reversible.apply(steps, memory, x, context, *tensors.values())
 
 
 class _Reversible(torch.autograd.Function):
@@ -129,14 +111,14 @@ class _Reversible(torch.autograd.Function):
     def forward(
         ctx: Any,
         steps: Sequence[Step],
-        every: int | None,
+        memory: Memory,
         x: Tensor,
         context: Tensor | None,
         *tensors: Tensor,
     ) -> Mapped:
         anchors, total, place = {}, zero_log_det(x), 0
         for number, segment in enumerate(segments(steps)):
-            if every is not None and number and number % every == 0:
+            if memory.keeps_input(number):
                 anchors[place - 1] = x
             x, log_det = run_plainly(segment, x, context)
             total += log_det

@@ -27,12 +27,12 @@ from flows.bijections.coupling_rows import (
     uncouple,
     workspace_for,
 )
-from flows.bijections.folding import Folded, Step
+from flows.bijections.folding import Folded, Step, run_backwards
 from flows.bijections.partition import Halves
 from flows.bijections.row_networks import Coupling, Parameters, RowNetworks, network_of, walk
 from flows.bijections.rows_graph import in_graph
 from flows.memory import PLAIN, Memory
-from flows.numerics import full_precision, zero_log_det
+from flows.numerics import full_precision
 
 # Which steps --------------------------------------------------------------------------------------
 
@@ -126,7 +126,7 @@ class Rows:
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         """The inverse; step by step where gradients are recorded."""
         if torch.is_grad_enabled():
-            return self._inverse_step_by_step(z)
+            return run_backwards([step for pair in self.pairs for step in pair], z, context)
         inverses, offsets = (value[self.start :] for value in self.folding.inverted())
         rows, logs = to_rows(z).clone(), None
         with full_precision(z):
@@ -137,14 +137,6 @@ class Rows:
                 logs = added(logs, log_scale)
                 rows = torch.addmm(offsets[i], rows, inverses[i].T)
         return to_images(rows, z), -per_example(logs, z)
-
-    def _inverse_step_by_step(self, z: Tensor) -> Mapped:
-        total = zero_log_det(z)
-        for folded, coupling in reversed(self.pairs):
-            z, log_det = coupling.inverse(z)
-            z, _ = folded.inverse(z)
-            total = total + log_det
-        return z, total
 
     def parameters(self) -> Parameters:
         """Of all networks, one after the other."""

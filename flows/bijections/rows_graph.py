@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from flows.bijections.base import Mapped
+from flows.bijections.base import Mapped, pull
 from flows.bijections.coupling_rows import (
     added,
     couple,
@@ -64,7 +64,7 @@ class _InGraph(torch.autograd.Function):
         activations: list[Tensor | None] = []
         with full_precision(x):
             for i, (coupling, networks, number) in enumerate(walk(couplings, parameters, workspace_for(x))):
-                if i and _is_kept(memory, i):
+                if i and memory.keeps_input(i):
                     inputs[i] = rows
                 rows = torch.addmm(offset[i], rows, weight[i].T)
                 kept, changed = coupling.partition.split(rows)
@@ -77,7 +77,7 @@ class _InGraph(torch.autograd.Function):
         z, log_det = to_images(rows, x), per_example(logs, x)
         ctx.couplings, ctx.anchored = couplings, list(inputs)
         ctx.counts = len(parameters), len(inputs)
-        first = x if _is_kept(memory, 0) else None
+        first = x if memory.keeps_input(0) else None
         # Parameters are saved for autograd's check that nobody has changed them in between.
         ctx.save_for_backward(first, z, weight, offset, *parameters, *inputs.values(), *activations)
         return z, log_det
@@ -91,7 +91,7 @@ class _InGraph(torch.autograd.Function):
             return (
                 None,
                 None,
-                *_differentiably(ctx, [first, weight, offset, *parameters], grad_z, grad_log_det),
+                *_differentiably(ctx.couplings, [first, weight, offset, *parameters], grad_z, grad_log_det),
             )
         inputs = dict(zip(ctx.anchored, rest[:anchor_count], strict=True))
         if first is not None:
@@ -137,13 +137,6 @@ class _InGraph(torch.autograd.Function):
         return None, None, to_images(grad, grad_z), grad_weight, grad_offset, *of_parameters
 
 
-def _is_kept(memory: Memory, i: int) -> bool:
-    """Whether the input of step i is kept for the backward pass."""
-    if memory.mode == "anchored":
-        return i > 0 and i % memory.every == 0
-    return memory.mode in ("plain", "checkpoint")
-
-
 def _stacked_like(parameters: Parameters, n: int) -> Parameters:
     """Room for the gradients of n networks' parameters, in their memory layout, stacked.
 
@@ -157,19 +150,14 @@ def _stacked_like(parameters: Parameters, n: int) -> Parameters:
 
 
 def _differentiably(
-    ctx: Any, inputs: Parameters, grad_z: Tensor, grad_log_det: Tensor
+    couplings: Sequence[Coupling], inputs: Parameters, grad_z: Tensor, grad_log_det: Tensor
 ) -> tuple[Tensor | None, ...]:
     """Gradients with a graph of their own, by torch operations."""
     x, weight, offset, *_ = inputs
     if x is None or weight is None or offset is None:
         raise RuntimeError(NO_SECOND_DERIVATIVE)
     value, total = x, zero_log_det(x)
-    for i, coupling in enumerate(ctx.couplings):
+    for i, coupling in enumerate(couplings):
         value, log_det = coupling(mix_channels(weight[i], value, offset[i]))
         total = total + log_det
-    results = [(value, grad_z), (total, grad_log_det)]
-    values, grads = zip(*((result, grad) for result, grad in results if result.requires_grad), strict=True)
-    needed = ctx.needs_input_grad[2:]
-    asked = [tensor for tensor, need in zip(inputs, needed, strict=True) if need and tensor is not None]
-    found = iter(torch.autograd.grad(values, asked, grads, create_graph=True, allow_unused=True))
-    return tuple(next(found) if need else None for need in needed)
+    return tuple(pull([(value, grad_z), (total, grad_log_det)], list(inputs), create_graph=True))

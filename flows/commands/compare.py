@@ -136,7 +136,8 @@ def read_group(text: str, model: LatentModel, models: dict[str, LatentModel]) ->
         suite = foreign_images(model.image_shape, model.bins)
         return {"foreign": torch.cat([pictures[:1] for pictures in suite.values()])}
     if name == "user":
-        paths = sorted(path for path in Path(rest).glob("*") if path.suffix.lower() in SUFFIXES)
+        folder = Path(rest).expanduser()  # no shell does it within a word
+        paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
         if not paths:
             raise ValueError(f"--images {text}: no pictures ({', '.join(sorted(SUFFIXES))}) in {rest}")
         return {"user": read_pictures(paths, model.image_shape, resize=True)}
@@ -196,13 +197,17 @@ def write_report(
     write_atomically(out / "table.csv", lambda path: path.write_text(text.getvalue()))
     grids = {}
     for group in groups:
-        sheet = draw_grid(grid_rows(groups, pictures, group))
         name = f"grid-{group.replace(' ', '-')}.png"
-        write_atomically(out / name, lambda path, sheet=sheet: sheet.save(path))  # type: ignore[misc]
-        content = io.BytesIO()
-        sheet.save(content, "png")
-        grids[group] = base64.b64encode(content.getvalue()).decode()
+        grids[group] = save_grid(draw_grid(grid_rows(groups, pictures, group)), out / name)
     write_atomically(out / "index.html", lambda path: path.write_text(page(rows, grids)))
+
+
+def save_grid(sheet: Image.Image, path: Path) -> str:
+    """Write a PNG, and return it in base64."""
+    content = io.BytesIO()
+    sheet.save(content, "png")
+    write_atomically(path, lambda place: place.write_bytes(content.getvalue()))
+    return base64.b64encode(content.getvalue()).decode()
 
 
 def draw_grid(rows: list[tuple[str, Tensor]], columns: int = 16, side: int = 64) -> Image.Image:

@@ -83,6 +83,23 @@ class Inverter(ABC):
         pixels.check_bytes(images, model.image_shape)
 
 
+def distance(model: LatentModel, image: Tensor, target: Tensor, pixel: float, feature: float) -> Tensor:
+    """pixel·|x̂ − x|² + feature·|F(x̂) − F(x)|² of every image, (batch,): means, pixels in [−1, 1].
+
+    Args:
+        model: whose features F are compared where `feature` is not 0.
+        image: x̂, (batch, C, H, W) in [0, 1].
+        target: x, of the same shape.
+        pixel: weight.
+        feature: weight.
+    """
+    loss = pixel * (2 * (image - target)).square().flatten(1).mean(1)
+    if feature:
+        for a, b in zip(model.features(image), model.features(target), strict=True):
+            loss = loss + feature * (a - b).square().flatten(1).mean(1)
+    return loss
+
+
 @torch.no_grad()
 def bring_back(model: LatentModel, code: Tensor, space: str, noise: list[Tensor], batch: int = 128) -> Tensor:
     """What codes bring back, with the noise that belongs to them: uint8 (batch, C, H, W) on the host."""
@@ -90,9 +107,6 @@ def bring_back(model: LatentModel, code: Tensor, space: str, noise: list[Tensor]
     with exact_arithmetic(model.device):
         for start in range(0, len(code), batch):
             rows = slice(start, start + batch)
-            if noise:
-                image = model.decode_with_noise(code[rows], [each[rows] for each in noise], space)
-            else:
-                image = model.decode(code[rows], space)
+            image = model.decode_with_noise(code[rows], [each[rows] for each in noise], space)
             found.append(pixels.to_bytes(image, model.bins).cpu())
     return torch.cat(found)

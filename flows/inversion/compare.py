@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from flows.inversion.base import Inversion, Inverter
+from flows.metrics.likelihood import bits_per_dim
 from flows.metrics.reconstruction import psnr, structural_similarity
 from flows.models.base import LatentModel, LikelihoodModel
 
@@ -134,8 +135,6 @@ def likelihood_of(model: LatentModel, images: Tensor) -> float:
     """Mean bits/dim of uint8 images where the model has a likelihood, otherwise not a number."""
     if not isinstance(model, LikelihoodModel):
         return math.nan
-    from flows.metrics.likelihood import bits_per_dim
-
     with torch.no_grad():
         log_prob = model(images.to(model.device), None, torch.Generator().manual_seed(0)).log_prob
     return float(bits_per_dim(log_prob, images[0].numel()).mean())

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from flows.inversion.optimise import Optimise, extent
+from flows.inversion.optimise import Optimise, Random
 from flows.models.base import LatentModel
 
 Domain = Literal["encoder", "likelihood", "none"]
@@ -56,10 +56,15 @@ class Hybrid(Optimise):
         return ""
 
     def begin(
-        self, model: LatentModel, target: Tensor, start: int, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        model: LatentModel,
+        target: Tensor,
+        start: int,
+        middle: Tensor,
+        random: Random,
+    ) -> Tensor:
         with torch.no_grad():
-            return model.encode(target, self.space), extent(model, self.space)[1]
+            return model.encode(target, self.space)
 
     def domain_loss(self, model: LatentModel, code: Tensor, image: Tensor) -> Tensor | float:
         if self.domain == "encoder":

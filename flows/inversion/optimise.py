@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from flows import images as pixels
-from flows.inversion.base import Inversion, Inverter, bring_back
+from flows.inversion.base import Inversion, Inverter, bring_back, distance
 from flows.models.base import LatentModel
 
 Algorithm = Literal["adam", "lbfgs"]
+Random = torch.Generator | None
 LBFGS_EVALUATIONS = 5
 """Of the loss in one step of L-BFGS, at most."""
 
@@ -71,7 +72,13 @@ class Optimise(Inverter):
         flags = [parameter.requires_grad for parameter in model.parameters()]
         model.requires_grad_(False)
         try:
-            found = [self._search(model, target, start, generator) for start in range(self.starts)]
+            middle, width = extent(model, self.space)
+            found = [
+                self._search(
+                    model, target, self.begin(model, target, start, middle, generator), width, generator
+                )
+                for start in range(self.starts)
+            ]
         finally:
             for parameter, flag in zip(model.parameters(), flags, strict=True):
                 parameter.requires_grad_(flag)
@@ -94,29 +101,37 @@ class Optimise(Inverter):
     # One start ------------------------------------------------------------------------------------
 
     def begin(
-        self, model: LatentModel, target: Tensor, start: int, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        """Where start number `start` begins, (batch, D), and the width of the space, a scalar."""
-        middle, width = extent(model, self.space)
+        self,
+        model: LatentModel,
+        target: Tensor,
+        start: int,
+        middle: Tensor,
+        random: Random,
+    ) -> Tensor:
+        """Where start number `start` begins, (batch, D); `middle` is that of the space."""
         if start == 0:
-            return middle.expand(len(target), -1).clone(), width
-        return model.sample_codes(len(target), self.space, generator), width
+            return middle.expand(len(target), -1).clone()
+        return model.sample_codes(len(target), self.space, random)
 
     def domain_loss(self, model: LatentModel, code: Tensor, image: Tensor) -> Tensor | float:
         """What keeps the code where the model knows its way, (batch,); nothing here."""
         return 0.0
 
     def _search(
-        self, model: LatentModel, target: Tensor, start: int, generator: torch.Generator | None
+        self,
+        model: LatentModel,
+        target: Tensor,
+        code: Tensor,
+        width: Tensor,
+        random: Random,
     ) -> "_Found":
-        code, width = self.begin(model, target, start, generator)
         noise = [each.repeat(len(target), 1, 1, 1) for each in model.noise()] if self.noise else []
         search = self._adam if self.algorithm == "adam" else self._lbfgs
-        return search(model, target, code.detach(), noise, width, generator)
+        return search(model, target, code.detach(), noise, width, random)
 
     def _adam(
         self, model: LatentModel, target: Tensor, code: Tensor, noise: list[Tensor], width: Tensor,
-        generator: torch.Generator | None,
+        random: Random,
     ) -> "_Found":  # fmt: skip
         variables = [code.requires_grad_(), *(each.requires_grad_() for each in noise)]
         adam, trace = torch.optim.Adam(variables, self.lr, betas=(0.9, 0.999)), []
@@ -125,7 +140,7 @@ class Optimise(Inverter):
             for group in adam.param_groups:
                 group["lr"] = self.lr * rate(share)
             fading = self.exploration * width * max(0.0, 1 - share / 0.75) ** 2
-            shaken = code + fading * torch.randn(code.shape, generator=generator).to(code)
+            shaken = code + fading * torch.randn(code.shape, generator=random).to(code)
             loss = self._loss(model, target, shaken, noise)
             adam.zero_grad()
             loss.sum().backward()
@@ -139,7 +154,7 @@ class Optimise(Inverter):
 
     def _lbfgs(
         self, model: LatentModel, target: Tensor, code: Tensor, noise: list[Tensor], width: Tensor,
-        generator: torch.Generator | None,
+        random: Random,
     ) -> "_Found":  # fmt: skip
         trace = torch.zeros(self.steps, len(target))
         for i in range(len(target)):
@@ -175,11 +190,8 @@ class Optimise(Inverter):
 
     def _loss(self, model: LatentModel, target: Tensor, code: Tensor, noise: list[Tensor]) -> Tensor:
         """Of every image, (batch,)."""
-        image = model.decode_with_noise(code, noise, self.space) if noise else model.decode(code, self.space)
-        loss = self.pixel * (2 * (image - target)).square().flatten(1).mean(1)
-        if self.feature:
-            for a, b in zip(model.features(image), model.features(target), strict=True):
-                loss = loss + self.feature * (a - b).square().flatten(1).mean(1)
+        image = model.decode_with_noise(code, noise, self.space)
+        loss = distance(model, image, target, self.pixel, self.feature)
         if noise:
             loss = loss + self.noise_weight * sum(map(correlation, noise))
         return loss + self.domain_loss(model, code, image)

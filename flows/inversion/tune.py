@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.inversion.base import Inversion, Inverter, bring_back
+from flows.inversion.base import Inversion, Inverter, bring_back, distance
 from flows.models.base import LatentModel
 
 
@@ -63,11 +63,8 @@ class Tune(Inverter):
         parameters, trace = list(tuned.parameters()), []
         adam = torch.optim.Adam(parameters, self.lr)
         for _ in range(self.steps):
-            image = tuned.decode_with_noise(code, noise, space) if noise else tuned.decode(code, space)
-            loss = self.pixel * (2 * (image - target)).square().mean()
-            if self.feature:
-                for a, b in zip(model.features(image), model.features(target), strict=True):
-                    loss = loss + self.feature * (a - b).square().mean()
+            image = tuned.decode_with_noise(code, noise, space)
+            loss = distance(model, image, target, self.pixel, self.feature).sum()
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient

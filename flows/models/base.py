@@ -5,7 +5,7 @@ import inspect
 import json
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from flows.files import file_digest, write_atomically
 from flows.models.priors import Prior
-from flows.numerics import Keys
+from flows.numerics import Keys, draw_seed
 
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
@@ -97,7 +97,7 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
         return []
 
     def decode_with_noise(self, code: Tensor, noise: Sequence[Tensor], space: str = "z") -> Tensor:
-        """`decode` with other noise than the stored one, (batch or 1, 1, height, width) each."""
+        """`decode` with other noise than the stored one, (batch or 1, 1, height, width) each, or []."""
         if noise:
             raise ValueError(f"{type(self).__name__} has no noise inputs, got {len(noise)}")
         return self.decode(code, space)
@@ -149,6 +149,44 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
             known = ", ".join(self.spaces)
             raise ValueError(f"{type(self).__name__} has no space {name!r}: expected one of {known}")
         return self.spaces[name]
+
+    def check_code(self, code: Tensor, space: str) -> None:
+        """Raise ValueError where codes have not the shape of their space, or there is no such space."""
+        expected = self.check_space(space).shape
+        if tuple(code.shape[1:]) != expected:
+            shape = ", ".join(map(str, expected))
+            raise ValueError(
+                f"expected codes of shape (batch, {shape}) for space {space!r}, got {tuple(code.shape)}"
+            )
+
+    def prior_codes(self, n: int, generator: torch.Generator | None, temperature: float = 1.0) -> Tensor:
+        """n codes of the prior space, scaled; row i does not depend on n."""
+        space = next(iter(self.spaces.values()))
+        assert space.prior is not None
+        like = torch.empty(0, dtype=self.dtype, device=self.device)
+        return temperature * space.prior.sample(draw_seed(generator), torch.arange(n), space.shape, like)
+
+    @torch.no_grad()
+    def units_among(self, modules: Iterable[tuple[str, nn.Module]]) -> dict[str, Unit]:
+        """Those of the named modules that answer with an image-shaped tensor when a code is decoded."""
+        found: dict[str, Unit] = {}
+        handles = []
+        for name, module in modules:
+
+            def record(_: nn.Module, __: object, output: object, name: str = name) -> None:
+                if isinstance(output, Tensor) and output.dim() == 4:
+                    found[name] = Unit(output.shape[1], (output.shape[2], output.shape[3]))
+
+            handles.append(module.register_forward_hook(record))
+        try:
+            labels = torch.zeros(1, dtype=torch.long, device=self.device) if self.num_classes else None
+            size = next(iter(self.spaces.values())).shape
+            code = torch.zeros(1, *size, dtype=self.dtype, device=self.device)
+            self.decode(code, labels=labels)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found
 
     @property
     def device(self) -> torch.device:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from flows.models.base import LatentModel, Space, Unit
 from flows.models.priors import Normal
-from flows.numerics import draw_seed
 
 
 class ExternalGenerator(LatentModel):
@@ -61,11 +60,7 @@ class ExternalGenerator(LatentModel):
         )
 
     def decode(self, code: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
-        expected = self.check_space(space).shape
-        if tuple(code.shape[1:]) != expected:
-            raise ValueError(
-                f"expected codes (batch, {expected[0]}) for space {space!r}, got {tuple(code.shape)}"
-            )
+        self.check_code(code, space)
         deepest = "w" if self.mapping is not None else "z"
         image = self.generator(self.convert(code, space, deepest))
         if tuple(image.shape[1:]) != self.image_shape:
@@ -87,30 +82,14 @@ class ExternalGenerator(LatentModel):
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        prior, like = self.spaces["z"].prior, torch.empty(0, dtype=self.dtype, device=self.device)
-        assert prior is not None
-        z = prior.sample(draw_seed(generator), torch.arange(n), self.spaces["z"].shape, like)
-        return self.convert(temperature * z, "z", self.check_space(space).name)
+        self.check_space(space)
+        return self.convert(self.prior_codes(n, generator, temperature), "z", space)
 
     def units(self) -> dict[str, Unit]:
         if not isinstance(self.generator, nn.Module):
             return {}
-        found: dict[str, Unit] = {}
-        handles = []
-        for name, module in self.generator.named_modules(prefix="generator"):
-
-            def record(_: nn.Module, __: object, output: Any, name: str = name) -> None:
-                if isinstance(output, Tensor) and output.dim() == 4 and name != "generator":
-                    found[name] = Unit(output.shape[1], (output.shape[2], output.shape[3]))
-
-            handles.append(module.register_forward_hook(record))
-        try:
-            with torch.no_grad():
-                self.decode(torch.zeros(1, *self.spaces["z"].shape, dtype=self.dtype, device=self.device))
-        finally:
-            for handle in handles:
-                handle.remove()
-        return found
+        modules = self.generator.named_modules(prefix="generator")
+        return self.units_among((name, module) for name, module in modules if name != "generator")
 
     @property
     def device(self) -> torch.device:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flows import images as pixels
 from flows.bijections.base import Bijection
@@ -117,10 +117,7 @@ class Flow(LikelihoodModel):
             return self.bijection(images.to(self.dtype), self._context(labels, len(images)))[0]
 
     def decode(self, code: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
-        expected = self.check_space(space).shape
-        if tuple(code.shape[1:]) != expected:
-            shape = ", ".join(map(str, expected))
-            raise ValueError(f"expected codes of shape (batch, {shape}), got {tuple(code.shape)}")
+        self.check_code(code, space)
         with prepared(), evaluating(self):
             return self.bijection.inverse(code.to(self.dtype), self._context(labels, len(code)))[0]
 
@@ -131,34 +128,16 @@ class Flow(LikelihoodModel):
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        shape = self.check_space(space).shape
-        like = torch.empty(0, dtype=self.dtype, device=self.device)
-        return temperature * self.prior.sample(draw_seed(generator), torch.arange(n), shape, like)
+        self.check_space(space)
+        return self.prior_codes(n, generator, temperature)
 
     def units(self) -> dict[str, Unit]:
-        found: dict[str, Unit] = {}
-        handles = []
-        for name, module in self.bijection.named_modules(prefix="bijection"):
-            # Not the maps themselves: they answer with a pair, and only when called forwards.
-            if isinstance(module, Bijection):
-                continue
-            if isinstance(module, Tap) or not list(module.children()):
-
-                def record(_: nn.Module, __: object, output: Tensor, name: str = name) -> None:
-                    if output.dim() == 4:
-                        found[name] = Unit(output.shape[1], (output.shape[2], output.shape[3]))
-
-                handles.append(module.register_forward_hook(record))
-        try:
-            with torch.no_grad():
-                labels = torch.zeros(1, dtype=torch.long, device=self.device)
-                size = self.spaces["z"].shape[0]
-                code = torch.zeros(1, size, dtype=self.dtype, device=self.device)
-                self.decode(code, labels=labels)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return found
+        # Not the maps themselves: they answer with a pair, and only when called forwards.
+        return self.units_among(
+            (name, module)
+            for name, module in self.bijection.named_modules(prefix="bijection")
+            if not isinstance(module, Bijection) and (isinstance(module, Tap) or not list(module.children()))
+        )
 
     def _context(self, labels: Tensor | None, batch: int) -> Tensor | None:
         if not self.num_classes:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from flows import images as pixels
 from flows.models.base import Guarantee, LatentModel, Space, Unit
 from flows.models.priors import Normal
-from flows.numerics import draw_seed
 
 
 class GAN(LatentModel):
@@ -42,10 +41,6 @@ class GAN(LatentModel):
         self.guarantee: dict[str, Guarantee] = {"z": "none"}
         self.description: dict[str, Any] = {}
 
-    def forward(self, code: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Images in [−1, 1] from codes of the prior space, with a graph."""
-        return self.generator(code)
-
     @abstractmethod
     def render(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
         """Images in [−1, 1] from codes of any space."""
@@ -61,12 +56,7 @@ class GAN(LatentModel):
         )
 
     def decode(self, code: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
-        expected = self.check_space(space).shape
-        if tuple(code.shape[1:]) != expected:
-            shape = ", ".join(map(str, expected))
-            raise ValueError(
-                f"expected codes of shape (batch, {shape}) for space {space!r}, got {tuple(code.shape)}"
-            )
+        self.check_code(code, space)
         return (self.render(code.to(self.dtype), space, labels) + 1) / 2
 
     def sample_codes(
@@ -77,39 +67,17 @@ class GAN(LatentModel):
         temperature: float = 1.0,
     ) -> Tensor:
         self.check_space(space)
-        shape = self.spaces["z"].shape
-        like = torch.empty(0, dtype=self.dtype, device=self.device)
-        prior = self.spaces["z"].prior
-        assert prior is not None
-        code = prior.sample(draw_seed(generator), torch.arange(n), shape, like)
         if space == "z":
-            return temperature * code
-        return self.truncated(self.convert(code, "z", space), space, temperature)
+            return self.prior_codes(n, generator, temperature)
+        return self.truncated(self.convert(self.prior_codes(n, generator), "z", space), space, temperature)
 
     def truncated(self, code: Tensor, space: str, temperature: float) -> Tensor:
         """Codes of an induced space drawn towards its middle: mean + temperature·(code − mean)."""
         raise ValueError(f"{type(self).__name__} has no induced space {space!r}")
 
     def units(self) -> dict[str, Unit]:
-        found: dict[str, Unit] = {}
-        handles = []
-        for name, module in self.generator.named_modules(prefix="generator"):
-            if name != "generator":
-
-                def record(_: nn.Module, __: object, output: Any, name: str = name) -> None:
-                    if isinstance(output, Tensor) and output.dim() == 4:
-                        found[name] = Unit(output.shape[1], (output.shape[2], output.shape[3]))
-
-                handles.append(module.register_forward_hook(record))
-        try:
-            with torch.no_grad():
-                labels = torch.zeros(1, dtype=torch.long, device=self.device) if self.num_classes else None
-                code = torch.zeros(1, *self.spaces["z"].shape, dtype=self.dtype, device=self.device)
-                self.decode(code, labels=labels)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return found
+        modules = self.generator.named_modules(prefix="generator")
+        return self.units_among((name, module) for name, module in modules if name != "generator")
 
 
 def to_signed(images: Tensor) -> Tensor:

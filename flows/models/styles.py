@@ -12,7 +12,7 @@ from flows.networks.stylegan import StyledLayer, Synthesis
 from flows.numerics import normal_rows
 
 MEAN_CODES, MEAN_SEED = 10_000, 123
-"""From which the middle and the width of w are found (StyleGAN2's projector)."""
+"""From which the middle of w is found (StyleGAN2's projector)."""
 
 
 class StyleGenerator(nn.Module):
@@ -100,7 +100,9 @@ class StyleModel(GAN):
         return [layer.noise for layer in cast(Iterable[StyledLayer], self.generator.synthesis.layers)]
 
     def decode_with_noise(self, code: Tensor, noise: Sequence[Tensor], space: str = "z") -> Tensor:
-        self.check_space(space)
+        if not noise:
+            return self.decode(code, space)
+        self.check_code(code, space)
         return (self._draw(code, space, noise) + 1) / 2
 
     def truncated(self, code: Tensor, space: str, temperature: float) -> Tensor:
@@ -108,18 +110,12 @@ class StyleModel(GAN):
         return mean + temperature * (code - mean)
 
     @property
-    def w_mean(self) -> Tensor:
-        """The mean of w, (width,)."""
-        return self.w_statistics()[0]
-
     @torch.no_grad()
-    def w_statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean of w (width,), and its root mean squared distance from it, a scalar, over 10,000 codes."""
+    def w_mean(self) -> Tensor:
+        """The mean of w over 10,000 codes, (width,)."""
         like = torch.empty(0, dtype=self.dtype, device=self.device)
         z = normal_rows(MEAN_SEED, torch.arange(MEAN_CODES), self.spaces["z"].shape, like)
-        w = self.generator.mapping(z)
-        mean = w.mean(0)
-        return mean, (w - mean).square().sum(1).mean().sqrt()
+        return cast(Tensor, self.generator.mapping(z)).mean(0)
 
 
 def check_sizes(image_shape: Sequence[int], *channels: Sequence[int]) -> None:

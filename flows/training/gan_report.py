@@ -3,10 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
-from flows import __version__
 from flows import images as pixels
 from flows.data.base import ImageData
 from flows.files import to_json, write_atomically
@@ -16,6 +14,7 @@ from flows.models.load import load_model
 from flows.training.figures import draw_lines
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
 from flows.training.log import METRICS_FILE, read_metrics
+from flows.training.report import facts_of
 from flows.training.validation import draw, sheet_of
 
 IMAGES = 2000
@@ -31,16 +30,7 @@ def write_gan_report(folder: Path, data: ImageData, device: str = "cpu") -> dict
     distance = sliced_wasserstein(test[:half], drawn)
     floor = sliced_wasserstein(test[:half], test[half : 2 * half])
     report: dict[str, Any] = {
-        "model": model.arguments(),
-        "fingerprint": model.fingerprint(),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "data": model.description,
-        "training": {
-            "images": int(metrics[-1]["images"]),
-            "seconds": max(line.get("seconds", 0.0) for line in metrics),
-            "flows": __version__,
-            "torch": torch.__version__,
-        },
+        **facts_of(model, metrics),
         "sliced_wasserstein": {"samples": distance, "between test halves": floor, "images": half},
     }
     write_atomically(folder / REPORT_FILE, lambda path: path.write_text(to_json(report)))

@@ -18,7 +18,7 @@ from flows.data.foreign import foreign_images
 from flows.files import to_json, write_atomically
 from flows.metrics.likelihood import LikelihoodReport, evaluate_likelihood, labels_for
 from flows.metrics.roundtrip import RoundTripRow, round_trip_table
-from flows.models.base import CARD_FILE, LikelihoodModel
+from flows.models.base import CARD_FILE, LatentModel, LikelihoodModel
 from flows.models.load import load_model
 from flows.training.figures import draw_curves, draw_round_trip
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
@@ -66,16 +66,7 @@ def write_report(
     limits = {"fp32": None, "fp64": DOUBLE_PRECISION_IMAGES}
     rows = list(round_trip_table(model, groups, limits))
     report = {
-        "model": model.arguments(),
-        "fingerprint": model.fingerprint(),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "data": model.description,
-        "training": {
-            "images": int(metrics[-1]["images"]),
-            "seconds": max(line.get("seconds", 0.0) for line in metrics),
-            "flows": __version__,
-            "torch": torch.__version__,
-        },
+        **facts_of(model, metrics),
         "likelihood": asdict(likelihood),
         "roundtrip": [asdict(row) for row in rows],
     }
@@ -89,6 +80,22 @@ def write_report(
     write_atomically(folder / CARD_FILE, lambda path: path.write_text(card))
     print_report(folder, report, likelihood, rows)
     return report
+
+
+def facts_of(model: LatentModel, metrics: list[dict[str, float]]) -> dict[str, Any]:
+    """What a report says of any run: model, data, and training."""
+    return {
+        "model": model.arguments(),
+        "fingerprint": model.fingerprint(),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "data": model.description,
+        "training": {
+            "images": int(metrics[-1]["images"]),
+            "seconds": max(line.get("seconds", 0.0) for line in metrics),
+            "flows": __version__,
+            "torch": torch.__version__,
+        },
+    }
 
 
 def print_report(

@@ -95,3 +95,8 @@ def mix(first: Colour, second: Colour, share: float) -> Colour:
     """From the first colour (share 0) to the second (share 1)."""
     red, green, blue = ((1 - share) * a + share * b for a, b in zip(first, second, strict=True))
     return red, green, blue
+
+
+def between(value: float, low: float, high: float) -> float:
+    """From `low` (value 0) to `high` (value 1)."""
+    return low + (high - low) * value

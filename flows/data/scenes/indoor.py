@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from flows.data.scenes.canvas import Canvas, Colour, Point, hsv, mix, shade
+from flows.data.scenes.canvas import Canvas, Colour, Point, between, hsv, mix, shade
 
 WHITE: Colour = (0.93, 0.92, 0.9)
 NIGHT: Colour = (0.07, 0.09, 0.22)
@@ -61,10 +61,6 @@ def draw_room(canvas: Canvas, values: Values, category: str) -> tuple[Point, flo
     return lamp if values["lamp_on"] else None
 
 
-def _between(value: float, low: float, high: float) -> float:
-    return low + (high - low) * value
-
-
 def _shell(canvas: Canvas, room: Room, values: Values, wall: Colour) -> None:
     """Ceiling, walls and floor."""
     canvas.polygon([room(-1, 1, 0), room(1, 1, 0), room(1, 1, 1), room(-1, 1, 1)], WHITE, "ceiling")
@@ -89,8 +85,8 @@ def _rectangle(room: Room, x0: float, x1: float, y0: float, y1: float, d: float)
 
 
 def _window_extent(values: Values) -> tuple[float, float]:
-    half = _between(values["window_size"], 0.24, 0.38)
-    return _between(values["window_place"], -0.62, 0.62), half
+    half = between(values["window_size"], 0.24, 0.38)
+    return between(values["window_place"], -0.62, 0.62), half
 
 
 def _window(canvas: Canvas, room: Room, values: Values) -> None:
@@ -111,13 +107,13 @@ def _window(canvas: Canvas, room: Room, values: Values) -> None:
 
 def _picture(canvas: Canvas, room: Room, values: Values) -> None:
     """A framed picture on the back wall, beside the window where there is one."""
-    half = _between(values["picture_size"], 0.1, 0.18)
-    x = _between(values["picture_place"], -0.7, 0.7)
+    half = between(values["picture_size"], 0.1, 0.18)
+    x = between(values["picture_place"], -0.7, 0.7)
     if values["window"]:
         middle, wide = _window_extent(values)
         free = (-0.95, middle - wide - 0.12) if middle > 0 else (middle + wide + 0.12, 0.95)
         half = min(half, (free[1] - free[0]) / 2)
-        x = _between(values["picture_place"], free[0] + half, free[1] - half)
+        x = between(values["picture_place"], free[0] + half, free[1] - half)
     hue = values["picture_hue"]
     y = 0.68
     frame = _rectangle(room, x - half, x + half, y - half * 0.75, y + half * 0.75, 1)
@@ -133,8 +129,8 @@ def _door(canvas: Canvas, room: Room, values: Values) -> None:
     """A door in a side wall: the left one for a place below a half, else the right one."""
     side = -1.0 if values["door_place"] < 0.5 else 1.0
     along = (2 * values["door_place"]) % 1.0
-    near = _between(along, 0.12, 0.5)
-    far = near + _between(values["door_size"], 0.26, 0.4)
+    near = between(along, 0.12, 0.5)
+    far = near + between(values["door_size"], 0.26, 0.4)
     colour = hsv(values["door_hue"], 0.55, 0.62)
 
     def panel(d0: float, d1: float, y0: float, y1: float, paint: Colour) -> None:
@@ -170,8 +166,8 @@ def _box(
 
 def _bed(canvas: Canvas, room: Room, values: Values) -> None:
     """A bed with its head at the back wall: headboard, mattress, blanket of its hue, pillows."""
-    half = _between(values["bed_size"], 0.32, 0.46)
-    x = _between(values["bed_place"], -0.98 + half, 0.98 - half)
+    half = between(values["bed_size"], 0.32, 0.46)
+    x = between(values["bed_place"], -0.98 + half, 0.98 - half)
     near = 0.36
     wood = (0.42, 0.27, 0.16)
     canvas.polygon(_rectangle(room, x - half, x + half, 0, 0.4, 1), wood, "bed")
@@ -187,8 +183,8 @@ def _bed(canvas: Canvas, room: Room, values: Values) -> None:
 
 def _sofa(canvas: Canvas, room: Room, values: Values) -> None:
     """A sofa in front of the back wall: back, seat, two arms."""
-    half = _between(values["sofa_size"], 0.42, 0.62)
-    x = _between(values["sofa_place"], -0.97 + half, 0.97 - half)
+    half = between(values["sofa_size"], 0.42, 0.62)
+    x = between(values["sofa_place"], -0.97 + half, 0.97 - half)
     colour = hsv(values["sofa_hue"], 0.6, 0.72)
     _box(canvas, room, (x - half, x + half), (0.0, 0.42), (0.82, 0.97), shade(colour, 0.92), "sofa")
     _box(canvas, room, (x - half, x + half), (0.0, 0.2), (0.52, 0.84), colour, "sofa")
@@ -199,8 +195,8 @@ def _sofa(canvas: Canvas, room: Room, values: Values) -> None:
 
 def _table(canvas: Canvas, room: Room, values: Values) -> None:
     """A table with four legs, in front of everything else."""
-    half = _between(values["table_size"], 0.22, 0.36)
-    x = _between(values["table_place"], -0.6, 0.6)
+    half = between(values["table_size"], 0.22, 0.36)
+    x = between(values["table_place"], -0.6, 0.6)
     near, far, height = 0.16, 0.42, 0.24
     wood = mix((0.5, 0.32, 0.18), hsv(values["table_hue"], 0.5, 0.75), 0.65)
     for d in (far, near):
@@ -214,8 +210,8 @@ def _table(canvas: Canvas, room: Room, values: Values) -> None:
 
 def _rug(canvas: Canvas, room: Room, values: Values) -> None:
     """A rug with a border, on the floor."""
-    half = _between(values["rug_size"], 0.3, 0.5)
-    x = _between(values["rug_place"], -0.4, 0.4)
+    half = between(values["rug_size"], 0.3, 0.5)
+    x = between(values["rug_place"], -0.4, 0.4)
     colour = hsv(values["rug_hue"], 0.6, 0.7)
     for grow, paint in ((0.0, shade(colour, 0.65)), (-0.06, colour)):
         h = half + grow
@@ -227,8 +223,8 @@ def _rug(canvas: Canvas, room: Room, values: Values) -> None:
 def _plant(canvas: Canvas, room: Room, values: Values) -> None:
     """A plant in a pot by a side wall; its leaves follow the foliage."""
     side = -1 if values["plant_place"] < 0.5 else 1
-    d = _between((2 * values["plant_place"]) % 1.0, 0.62, 0.9)
-    grown = _between(values["plant_size"], 0.3, 0.46)
+    d = between((2 * values["plant_place"]) % 1.0, 0.62, 0.9)
+    grown = between(values["plant_size"], 0.3, 0.46)
     x, y = room(side * 0.84, 0, d)
     s = room.scale(d)
     canvas.polygon([(x - 0.05 * s, y - 0.13 * s), (x + 0.05 * s, y - 0.13 * s), (x + 0.035 * s, y),
@@ -246,10 +242,10 @@ def leaves(foliage: float) -> Colour:
 
 def _lamp(canvas: Canvas, room: Room, values: Values) -> tuple[Point, float]:
     """A standing lamp at the back; returns the middle of its shade, and its reach."""
-    place = _between(values["lamp_place"], -0.86, 0.86)
+    place = between(values["lamp_place"], -0.86, 0.86)
     d = 0.86
     s = room.scale(d)
-    size = _between(values["lamp_size"], 0.85, 1.25)
+    size = between(values["lamp_size"], 0.85, 1.25)
     x, floor = room(place, 0, d)
     top = floor - 0.68 * s
     canvas.line([(x, floor), (x, top)], (0.2, 0.18, 0.16), 0.016 * s + 0.006, "lamp")

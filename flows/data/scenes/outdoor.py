@@ -1,6 +1,6 @@
 """A church under the sky: nave with a gable, tower, and what stands around."""
 
-from flows.data.scenes.canvas import Canvas, Colour, Point, hsv, mix, shade
+from flows.data.scenes.canvas import Canvas, Colour, Point, between, hsv, mix, shade
 from flows.data.scenes.indoor import Values, leaves
 
 NIGHT: tuple[Colour, Colour] = (0.05, 0.06, 0.16), (0.16, 0.15, 0.3)
@@ -28,10 +28,6 @@ def draw_church(canvas: Canvas, values: Values) -> None:
         _person(canvas, values, horizon)
 
 
-def _between(value: float, low: float, high: float) -> float:
-    return low + (high - low) * value
-
-
 def _sky(canvas: Canvas, values: Values, horizon: float) -> None:
     bands = 8
     top, low = (mix(night, day, values["daylight"]) for night, day in zip(NIGHT, DAY, strict=True))
@@ -42,7 +38,7 @@ def _sky(canvas: Canvas, values: Values, horizon: float) -> None:
 
 def _cloud(canvas: Canvas, values: Values) -> None:
     x, y = values["cloud_place"], 0.13
-    size = _between(values["cloud_size"], 0.8, 1.5)
+    size = between(values["cloud_size"], 0.8, 1.5)
     white = mix((0.3, 0.3, 0.4), (0.98, 0.98, 1.0), values["daylight"])
     for dx, dy, r in ((-0.1, 0.01, 0.06), (0.0, -0.015, 0.08), (0.1, 0.01, 0.065)):
         canvas.ellipse(x + dx * size, y + dy * size, 1.25 * r * size, 0.7 * r * size, white, "cloud")
@@ -51,7 +47,7 @@ def _cloud(canvas: Canvas, values: Values) -> None:
 def _church(canvas: Canvas, values: Values, horizon: float) -> None:
     """Front with gable and door, the side that the camera's turn shows, roof, and a tower behind."""
     stone = hsv(values["wall_hue"], 0.22, 0.84)
-    scale = _between(values["depth"], 1.0, 0.62)
+    scale = between(values["depth"], 1.0, 0.62)
     ground = horizon + 0.1 * scale
     turn = values["yaw"]
     x = 0.5 + 0.08 * turn
@@ -78,7 +74,7 @@ def _church(canvas: Canvas, values: Values, horizon: float) -> None:
     canvas.line(edges, shade(red, 0.8), 0.024, "church")
     canvas.ellipse(x, ground - tall - 0.2 * gable, 0.042 * scale, 0.042 * scale, (0.25, 0.25, 0.4), "church")
     if values["door"]:
-        wide = _between(values["door_size"], 0.045, 0.075) * scale
+        wide = between(values["door_size"], 0.045, 0.075) * scale
         dx = x + (values["door_place"] - 0.5) * half
         high = 0.17 * scale
         paint = hsv(values["door_hue"], 0.6, 0.5)
@@ -90,7 +86,7 @@ def _church(canvas: Canvas, values: Values, horizon: float) -> None:
 def _tower(canvas: Canvas, values: Values, x: float, ground: float, scale: float, stone: Colour) -> None:
     half = 0.085 * scale
     x += (values["tower_place"] - 0.5) * 0.1
-    tall = _between(values["tower_size"], 0.48, 0.62) * scale
+    tall = between(values["tower_size"], 0.48, 0.62) * scale
     canvas.box(x - half, ground - tall, x + half, ground, shade(stone, 0.9), "tower")
     canvas.box(x + 0.4 * half, ground - tall, x + half, ground, shade(stone, 0.7), "tower")
     spire: list[Point] = [
@@ -104,21 +100,21 @@ def _tower(canvas: Canvas, values: Values, x: float, ground: float, scale: float
 
 def _tree(canvas: Canvas, values: Values, horizon: float) -> None:
     """A tree at the side; with little foliage its crown is small and brown."""
-    x = _between(values["tree_place"], 0.05, 0.28) if values["tree_place"] < 0.5 else _between(
+    x = between(values["tree_place"], 0.05, 0.28) if values["tree_place"] < 0.5 else between(
         values["tree_place"], 0.72, 0.95
     )  # fmt: skip
-    size = _between(values["tree_size"], 0.8, 1.25)
+    size = between(values["tree_size"], 0.8, 1.25)
     ground = horizon + 0.2
     canvas.box(x - 0.022 * size, ground - 0.3 * size, x + 0.022 * size, ground, (0.35, 0.22, 0.12), "tree")
-    leaf, full = leaves(values["foliage"]), _between(values["foliage"], 0.75, 1.0)
+    leaf, full = leaves(values["foliage"]), between(values["foliage"], 0.75, 1.0)
     for dx, dy, r in ((-0.07, 0.32, 0.1), (0.07, 0.33, 0.1), (0.0, 0.43, 0.11)):
         canvas.ellipse(x + dx * size, ground - dy * size, r * size * full, r * size * full, leaf, "tree")
         leaf = shade(leaf, 1.1)
 
 
 def _vehicle(canvas: Canvas, values: Values, horizon: float) -> None:
-    size = _between(values["vehicle_size"], 0.85, 1.2)
-    x, ground = _between(values["vehicle_place"], 0.18, 0.82), horizon + 0.27
+    size = between(values["vehicle_size"], 0.85, 1.2)
+    x, ground = between(values["vehicle_place"], 0.18, 0.82), horizon + 0.27
     half, paint = 0.14 * size, hsv(values["vehicle_hue"], 0.8, 0.85)
     canvas.polygon([(x - 0.6 * half, ground - 0.15 * size), (x + 0.45 * half, ground - 0.15 * size),
                     (x + 0.75 * half, ground - 0.08 * size), (x - 0.75 * half, ground - 0.08 * size)],
@@ -131,8 +127,8 @@ def _vehicle(canvas: Canvas, values: Values, horizon: float) -> None:
 
 
 def _person(canvas: Canvas, values: Values, horizon: float) -> None:
-    size = _between(values["person_size"], 0.85, 1.25)
-    x, ground = _between(values["person_place"], 0.1, 0.9), horizon + 0.3
+    size = between(values["person_size"], 0.85, 1.25)
+    x, ground = between(values["person_place"], 0.1, 0.9), horizon + 0.3
     coat = hsv(values["person_hue"], 0.75, 0.8)
     for side in (-1, 1):
         canvas.line(
