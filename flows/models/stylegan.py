@@ -10,8 +10,8 @@ from flows.networks.stylegan import Critic, Mapping, Synthesis
 class StyleGAN(StyleModel):
     """A perceptron maps z to w, modulated convolutions draw from w; the noise is stored with the weights.
 
-    The generator sums colours of all sizes, the critic is residual (StyleGAN2, section 4.1); there is no
-    growing. Strengths of the noise start at 0.
+    The generator sums colours of all sizes, the critic is residual (StyleGAN2, section 4.1). Strengths of
+    the noise start at 0.
 
     Args:
         image_shape: (C, H, W), H = W a power of two from 8 on.
@@ -21,6 +21,7 @@ class StyleGAN(StyleModel):
         critic_channels: of the critic's blocks at the same sizes; None takes `channels`.
         mapping_layers: of the perceptron (8 in the paper, 2 in small ones).
         mapping_multiplier: factor on its learning rate.
+        grows: let the critic take images of every size, for objectives that grow.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class StyleGAN(StyleModel):
         critic_channels: Sequence[int] | None = None,
         mapping_layers: int = 4,
         mapping_multiplier: float = 0.01,
+        grows: bool = False,
     ):
         super().__init__()
         check_positive(size=size, mapping_layers=mapping_layers)
@@ -39,5 +41,5 @@ class StyleGAN(StyleModel):
         generator = StyleGenerator(
             Mapping(size, mapping_layers, mapping_multiplier), Synthesis(channels, size, image_shape[0])
         )
-        critic = Critic(critic_channels or channels, image_shape[0])
+        critic = Critic(critic_channels or channels, image_shape[0], grows)
         self.assemble_styles(image_shape, bins, generator, critic, size, size)

@@ -39,16 +39,26 @@ class EqualisedConv2d(nn.Module):
 
     Args:
         inputs, outputs: channels.
-        size: of the kernel, odd.
+        size: of the kernel; odd, or even where it halves the side.
         gain: as in `EqualisedLinear`.
         bias: whether there is one.
+        halve: half the side, by a stride of 2.
     """
 
-    def __init__(self, inputs: int, outputs: int, size: int, gain: float = 1.0, bias: bool = True):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        gain: float = 1.0,
+        bias: bool = True,
+        halve: bool = False,
+    ):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self.scale = gain / math.sqrt(inputs * size**2)
+        self.stride, self.padding = (2, size // 2 - 1) if halve else (1, size // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return conv2d(x, self.weight * self.scale, self.bias, padding=self.weight.shape[-1] // 2)
+        return conv2d(x, self.weight * self.scale, self.bias, self.stride, self.padding)

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, conv2d, interpolate, leaky_relu
+from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolate, leaky_relu
 
 from flows.networks.equalised import LEAKY_GAIN, EqualisedConv2d, EqualisedLinear
+from flows.networks.growing import Growing
 
 
 def activate(x: Tensor) -> Tensor:
@@ -50,29 +51,37 @@ class ModulatedConv2d(nn.Module):
 
     Args:
         inputs, outputs: channels.
-        size: of the kernel, odd.
+        size: of the kernel; odd, or 4 where it doubles the side.
         width: of w, from which the style is an affine function.
         demodulate: bring the outputs back to variance 1; not for colours.
+        double: twice the side, by a transposed convolution of stride 2: every output sees 2×2 inputs.
     """
 
-    def __init__(self, inputs: int, outputs: int, size: int, width: int, demodulate: bool = True):
+    def __init__(
+        self, inputs: int, outputs: int, size: int, width: int, demodulate: bool = True, double: bool = False
+    ):
         super().__init__()
         self.style = EqualisedLinear(width, inputs, bias=1.0)
         self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size))
-        self.scale = 1 / math.sqrt(inputs * size**2)
-        self.demodulate = demodulate
+        self.phases = 4 if double else 1  # of the kernel's entries, each output sees one in so many
+        self.scale = math.sqrt(self.phases / (inputs * size**2))
+        self.demodulate, self.doubles = demodulate, double
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         style, weight = self.style(w), self.weight * self.scale
-        y = conv2d(x * style[:, :, None, None], weight, padding=weight.shape[-1] // 2)
+        x = x * style[:, :, None, None]
+        if self.doubles:
+            y = conv_transpose2d(x, weight.transpose(0, 1), stride=2, padding=1)
+        else:
+            y = conv2d(x, weight, padding=weight.shape[-1] // 2)
         if not self.demodulate:
             return y
-        power = style.square() @ weight.square().sum((2, 3)).T
+        power = style.square() @ weight.square().sum((2, 3)).T / self.phases
         return y * (power + 1e-8).rsqrt()[:, :, None, None]
 
 
 class StyledLayer(nn.Module):
-    """Modulated convolution, noise, bias, leaky ReLU; upsampled by 2 before where asked.
+    """Modulated convolution, noise, bias, leaky ReLU.
 
     The noise is a stored buffer: the generator is a function of its codes. `strength` starts at 0.
 
@@ -80,22 +89,19 @@ class StyledLayer(nn.Module):
         inputs, outputs: channels.
         width: of w.
         side: of the output in pixels.
-        upsample: whether the input has half that side.
+        double: whether the input has half that side.
     """
 
     noise: Tensor
 
-    def __init__(self, inputs: int, outputs: int, width: int, side: int, upsample: bool):
+    def __init__(self, inputs: int, outputs: int, width: int, side: int, double: bool):
         super().__init__()
-        self.convolution = ModulatedConv2d(inputs, outputs, 3, width)
+        self.convolution = ModulatedConv2d(inputs, outputs, 4 if double else 3, width, double=double)
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.strength = nn.Parameter(torch.zeros(()))
         self.register_buffer("noise", torch.randn(1, 1, side, side))
-        self.upsample = upsample
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:
-        if self.upsample:
-            x = double(x)
         x = self.convolution(x, w)
         x = x + self.strength * (self.noise if noise is None else noise)
         return activate(x + self.bias[:, None, None]) * LEAKY_GAIN
@@ -106,7 +112,7 @@ def double(x: Tensor) -> Tensor:
     return interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
-class Synthesis(nn.Module):
+class Synthesis(Growing):
     """w, one per layer, to images: a learned constant, styled layers, and a sum of colours over all sizes.
 
     Args:
@@ -117,20 +123,20 @@ class Synthesis(nn.Module):
     """
 
     def __init__(self, channels: Sequence[int], width: int, colours: int = 3, tanh: bool = False):
-        super().__init__()
+        super().__init__(len(channels))
         self.start = nn.Parameter(torch.randn(1, channels[0], 4, 4))
-        self.layers = nn.ModuleList([StyledLayer(channels[0], channels[0], width, 4, upsample=False)])
+        self.layers = nn.ModuleList([StyledLayer(channels[0], channels[0], width, 4, double=False)])
         self.to_colours = nn.ModuleList([ModulatedConv2d(channels[0], colours, 1, width, demodulate=False)])
         for i, (before, after) in enumerate(zip(channels, channels[1:], strict=False)):
             side = 8 * 2**i
-            self.layers.append(StyledLayer(before, after, width, side, upsample=True))
-            self.layers.append(StyledLayer(after, after, width, side, upsample=False))
+            self.layers.append(StyledLayer(before, after, width, side, double=True))
+            self.layers.append(StyledLayer(after, after, width, side, double=False))
             self.to_colours.append(ModulatedConv2d(after, colours, 1, width, demodulate=False))
         self.colour_bias = nn.Parameter(torch.zeros(colours, 1, 1))
         self.tanh = tanh
 
     def forward(self, w: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
-        """Images, about [−1, 1].
+        """Images, about [−1, 1], of the side that it has grown to.
 
         Args:
             w: (batch, layers, width).
@@ -139,29 +145,34 @@ class Synthesis(nn.Module):
         given = [None] * len(self.layers) if noise is None else list(noise)
         x = self.start.expand(len(w), -1, -1, -1)
         image = None
+        sizes, share = self.grown
         for i, (layer, own) in enumerate(zip(self.layers, given, strict=True)):
+            if (i + 1) // 2 >= sizes:
+                break
             x = layer(x, w[:, i], own)
             if i % 2 == 0:  # the last layer of its size
                 colours = self.to_colours[i // 2](x, w[:, i])
-                image = colours if image is None else double(image) + colours
+                last = i // 2 == sizes - 1
+                image = colours if image is None else double(image) + (share if last else 1) * colours
         assert image is not None
         image = image + self.colour_bias
         return torch.tanh(image) if self.tanh else image
 
 
-class Critic(nn.Module):
+class Critic(Growing):
     """Images to one number each: residual blocks that halve the side, minibatch deviation, two linear layers.
 
     Args:
         channels: of the 4×4, 8×8, … blocks, as the synthesis has them.
         colours: channels of the images.
-        classes: of a projection critic; 0 has none.
+        grows: take images of every size, see `Growing`; without, only those of full size.
     """
 
-    def __init__(self, channels: Sequence[int], colours: int = 3):
-        super().__init__()
+    def __init__(self, channels: Sequence[int], colours: int = 3, grows: bool = False):
+        super().__init__(len(channels))
         widths = list(reversed(channels))
-        self.from_colours = EqualisedConv2d(colours, widths[0], 1, LEAKY_GAIN)
+        entries = widths if grows else widths[:1]
+        self.from_colours = nn.ModuleList(EqualisedConv2d(colours, each, 1, LEAKY_GAIN) for each in entries)
         pairs = zip(widths, widths[1:], strict=False)
         self.blocks = nn.ModuleList(CriticBlock(before, after) for before, after in pairs)
         last = widths[-1]
@@ -170,11 +181,18 @@ class Critic(nn.Module):
         self.output = EqualisedLinear(last, 1)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Activations of all sizes, fine to coarse, of images in [−1, 1]."""
-        x = activate(self.from_colours(images))
+        """Activations of all sizes, fine to coarse, of images in [−1, 1] of the side it has grown to."""
+        sizes, share = self.grown
+        first = len(self.blocks) + 1 - sizes
+        x = activate(self.from_colours[first](images))
         found = [x]
-        for block in self.blocks:
+        for i, block in enumerate(self.blocks):
+            if i < first:
+                continue
             x = block(x)
+            if i == first and share < 1:
+                coarse = activate(self.from_colours[i + 1](avg_pool2d(images, 2)))
+                x = coarse + share * (x - coarse)
             found.append(x)
         return found
 
@@ -186,18 +204,17 @@ class Critic(nn.Module):
 
 
 class CriticBlock(nn.Module):
-    """Two convolutions, then half the side; a 1×1 convolution beside them."""
+    """Two convolutions, the second of which halves the side; a 1×1 convolution beside them."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
         self.first = EqualisedConv2d(inputs, inputs, 3, LEAKY_GAIN)
-        self.second = EqualisedConv2d(inputs, outputs, 3, LEAKY_GAIN)
+        self.second = EqualisedConv2d(inputs, outputs, 4, LEAKY_GAIN, halve=True)
         self.beside = EqualisedConv2d(inputs, outputs, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         beside = self.beside(avg_pool2d(x, 2))
-        x = avg_pool2d(activate(self.second(activate(self.first(x)))), 2)
-        return (x + beside) / LEAKY_GAIN
+        return (activate(self.second(activate(self.first(x)))) + beside) / LEAKY_GAIN
 
 
 def with_deviation(x: Tensor, group: int = 4) -> Tensor:

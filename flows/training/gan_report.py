@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import Tensor
 
 from flows import images as pixels
 from flows.data.base import ImageData
 from flows.files import to_json, write_atomically
 from flows.metrics.distribution import sliced_wasserstein
+from flows.metrics.perceptual import EfficientNetLite0, embed, kernel_distance
 from flows.models.base import CARD_FILE
 from flows.models.load import load_model
 from flows.training.figures import draw_lines
@@ -32,6 +34,7 @@ def write_gan_report(folder: Path, data: ImageData, device: str = "cpu") -> dict
     report: dict[str, Any] = {
         **facts_of(model, metrics),
         "sliced_wasserstein": {"samples": distance, "between test halves": floor, "images": half},
+        "kid": kid(test[:half], test[half : 2 * half], drawn),
     }
     write_atomically(folder / REPORT_FILE, lambda path: path.write_text(to_json(report)))
     write_atomically(folder / "samples.png", pixels.to_pillow(sheet_of(drawn[:80], 10)).save)
@@ -42,8 +45,34 @@ def write_gan_report(folder: Path, data: ImageData, device: str = "cpu") -> dict
     name = report["model"]["model_type"]
     means = distance["mean"], floor["mean"]
     print(f"{name}: sliced Wasserstein {means[0]:.1f}, between halves of the test images {means[1]:.1f}")
+    print(kid_line(report["kid"]))
     print(f"written to {folder}: report.json, samples.png, curves.png, README.md")
     return report
+
+
+def kid(first: Tensor, second: Tensor, drawn: Tensor) -> dict[str, Any]:
+    """KID of samples to one half of the test images, and of the other half: uint8 (n, C, H, W) each."""
+    try:
+        network = EfficientNetLite0()
+    except ValueError as error:
+        return {"missing": str(error)}
+    features = [embed(network, images) for images in (first, second, drawn)]
+    return {
+        "network": network.name,
+        "samples": kernel_distance(features[0], features[2]),
+        "between test halves": kernel_distance(features[0], features[1]),
+        "images": len(first),
+    }
+
+
+def kid_line(found: dict[str, Any]) -> str:
+    """A sentence on the result of `kid`."""
+    if "missing" in found:
+        return f"KID: {found['missing']}."
+    return (
+        f"KID ({found['network']}, {found['images']:,} images): {found['samples']:.3f}; between two halves "
+        f"of the test images {found['between test halves']:.3f}."
+    )
 
 
 def _card(report: dict[str, Any], config: dict[str, Any]) -> str:
@@ -62,6 +91,7 @@ def _card(report: dict[str, Any], config: dict[str, Any]) -> str:
         + ", ".join(f"{side} {value:.1f}" for side, value in found["samples"].items())
         + "; between two halves of the test images: "
         + ", ".join(f"{side} {value:.1f}" for side, value in found["between test halves"].items()) + ".", "",
+        kid_line(report["kid"]), "",
         "![curves](curves.png)", "",
         "## Training", "",
         f"{training['images']:,} images in {training['seconds'] / 60:.0f} minutes (flows "

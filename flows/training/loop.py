@@ -121,6 +121,7 @@ def fit(
     with Interrupt() as interrupt, closing(log):
         while progress.images < training.images:
             # One step of every phase whose turn it is.
+            objective.advance(model, progress.images)
             rate = learning_rate(training, progress.images)
             micro_batches = [next(stream) for _ in range(training.accumulate)]
             for number, (phase, optimiser) in enumerate(zip(phases, optimisers, strict=True)):
@@ -168,6 +169,7 @@ def fit(
             if due(training.validate_every):
                 if accelerator.is_main_process:
                     evaluated.eval()
+                    objective.advance(evaluated, progress.images)
                     wanted = training.validation_images
                     look = objective.look(evaluated, held_out, wanted, progress.images)
                     _keep(look, evaluated, progress, log, folder)

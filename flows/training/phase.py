@@ -103,6 +103,10 @@ class Objective(ABC):
     def phases(self, model: LatentModel, parts: Sequence[nn.Module]) -> list[Phase]:
         """The phases, whose losses go through the wrapped `parts`, in the order of `self.parts`."""
 
+    def advance(self, model: LatentModel, shown: int) -> None:
+        """Set what depends on the images shown so far, before every step and before every look."""
+        return
+
     @abstractmethod
     def look(self, model: LatentModel, held_out: Split, images: int | None, shown: int) -> Look:
         """Look at the evaluated model, on the main process.

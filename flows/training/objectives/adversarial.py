@@ -1,5 +1,6 @@
 """Adversarial training: critic and generator in turns."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from flows.metrics.distribution import sliced_wasserstein
 from flows.models.base import LatentModel
 from flows.models.gan import GAN, to_signed
 from flows.models.styles import StyleGenerator
+from flows.networks.growing import Growing, grow, shrink, size_after
 from flows.numerics import combine_seeds, normal_rows
 from flows.training.diffaugment import Change, diffaugment
 from flows.training.gan_report import write_gan_report
@@ -30,8 +32,8 @@ class CriticOnBoth(nn.Module):
         super().__init__()
         self.critic = critic
 
-    def forward(self, real: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
-        return self.critic(real), self.critic(drawn)
+    def forward(self, real: Tensor, drawn: Tensor, *labels: Tensor) -> tuple[Tensor, Tensor]:
+        return self.critic(real, *labels), self.critic(drawn, *labels)
 
 
 class Adversarial(Objective):
@@ -40,7 +42,8 @@ class Adversarial(Objective):
     Args:
         loss: `non-saturating` (Goodfellow et al. 2014), `wgan-gp` (Gulrajani et al. 2017, arXiv 1704.00028)
             or `hinge` (Lim and Ye 2017; BigGAN).
-        r1: γ of the penalty γ/2·|∇D|² on real images (Mescheder et al. 2018, arXiv 1801.04406).
+        r1: γ of the penalty γ/2·|∇D|² on real images (Mescheder et al. 2018, arXiv 1801.04406); while
+            images are still small, less by their share of the pixels.
         r1_every: in every n-th step, n times as strong (StyleGAN2, "lazy").
         gradient_penalty: λ of `wgan-gp`.
         drift: weight of D(real)², for `wgan-gp` (PGGAN, appendix A.1).
@@ -48,6 +51,9 @@ class Adversarial(Objective):
         critic_steps: steps of the critic for each of the generator.
         mixing: share of images with two styles (StyleGAN); for models that have styles.
         augment: DiffAugment's changes, in all of the critic's inputs.
+        growing: images shown at 4×4, 8×8, … before the next size (PGGAN, section 2); 0 leaves a size out.
+            For models that grow; nothing is exported before they are grown.
+        fading: share of them during which a new size fades in.
     """
 
     trains = GAN
@@ -63,12 +69,27 @@ class Adversarial(Objective):
         critic_steps: int = 1,
         mixing: float = 0.0,
         augment: tuple[Change, ...] = (),
+        growing: tuple[int, ...] = (),
+        fading: float = 0.5,
     ):
         self.loss: LossName = loss
         self.r1, self.r1_every = r1, r1_every
         self.gradient_penalty, self.drift = gradient_penalty, drift
         self.critic_lr, self.critic_steps = critic_lr, critic_steps
         self.mixing, self.augment = mixing, tuple(augment)
+        self.growing, self.fading = tuple(growing), fading
+
+    def check(self, model: LatentModel) -> None:
+        super().check(model)
+        sizes = sizes_of(model)
+        if self.growing and len(self.growing) != sizes - 1:
+            raise ValueError(
+                f"objective.growing: {type(model).__name__} has {sizes} sizes, expected {sizes - 1} numbers "
+                f"of images, one for each size but the last; got {list(self.growing)}"
+            )
+
+    def advance(self, model: LatentModel, shown: int) -> None:
+        grow(model, size_after(shown, self.growing, self.fading))
 
     def parts(self, model: LatentModel) -> list[nn.Module]:
         gan = cast(GAN, model)
@@ -96,20 +117,21 @@ class Adversarial(Objective):
             seed = combine_seeds(_number(generator), 0)
             with torch.no_grad():
                 drawn = self.generate(gan, gan.generator, batch, seed)
-            real = to_signed(batch.images)
+            real = shown_at_size(gan, batch.images)
             lazily = self.r1 > 0 and step % self.r1_every == 0
             real.requires_grad_(lazily)
             changes = torch.Generator().manual_seed(combine_seeds(seed, 1))
             seen = diffaugment(real, self.augment, changes), diffaugment(drawn, self.augment, changes)
-            on_real, on_drawn = critic(*seen)
+            labels = labels_of(gan, batch)
+            on_real, on_drawn = critic(*seen, *labels)
             total, logs = self.separate(on_real, on_drawn), {}
             if lazily:
                 penalty = squared_gradient(on_real, real).mean()
-                total = total + self.r1 / 2 * self.r1_every * penalty
+                total = total + self.r1 / 2 * self.r1_every * share_of_pixels(gan, real) * penalty
                 logs["r1"] = penalty
             if self.loss == "wgan-gp":
                 total = total + self.drift * on_real.square().mean()
-                total = total + self.gradient_penalty * self.slope_penalty(gan, *seen, seed)
+                total = total + self.gradient_penalty * self.slope_penalty(gan, *seen, labels, seed)
             return total, {**logs, "real": on_real.mean(), "drawn": on_drawn.mean()}
 
         return loss
@@ -122,7 +144,8 @@ class Adversarial(Objective):
             drawn = self.generate(gan, part, batch, seed)
             changes = torch.Generator().manual_seed(combine_seeds(seed, 1))
             with frozen(gan.critic):
-                score = gan.critic(diffaugment(drawn, self.augment, changes))
+                seen = diffaugment(drawn, self.augment, changes)
+                score = gan.critic(seen, *labels_of(gan, batch))
             return (softplus(-score) if self.loss == "non-saturating" else -score).mean(), {}
 
         return loss
@@ -135,11 +158,13 @@ class Adversarial(Objective):
             return relu(1 - on_real).mean() + relu(1 + on_drawn).mean()
         return on_drawn.mean() - on_real.mean()
 
-    def slope_penalty(self, gan: GAN, real: Tensor, drawn: Tensor, seed: int) -> Tensor:
+    def slope_penalty(
+        self, gan: GAN, real: Tensor, drawn: Tensor, labels: tuple[Tensor, ...], seed: int
+    ) -> Tensor:
         """(|∇D| − 1)² between real and generated images."""
         share = torch.rand(len(real), 1, 1, 1, generator=torch.Generator().manual_seed(seed)).to(real)
         between = (real + share * (drawn - real)).detach().requires_grad_()
-        return (squared_gradient(gan.critic(between), between).sqrt() - 1).square().mean()
+        return (squared_gradient(gan.critic(between, *labels), between).sqrt() - 1).square().mean()
 
     def generate(self, gan: GAN, generator: nn.Module, batch: Batch, seed: int) -> Tensor:
         """One image for each of the batch; its code depends on the seed and the image's key."""
@@ -147,7 +172,7 @@ class Adversarial(Objective):
         keys = batch.keys
         z = normal_rows(combine_seeds(seed, 3), keys, size, like)
         if not (self.mixing and isinstance(gan.generator, StyleGenerator)):
-            return cast(Tensor, generator(z))
+            return cast(Tensor, generator(z, *labels_of(gan, batch)))
         second = normal_rows(combine_seeds(seed, 4), keys, size, like)
         layers, random = len(gan.generator.synthesis.layers), torch.Generator().manual_seed(seed)
         crossover = torch.randint(1, layers, (len(z),), generator=random)
@@ -162,10 +187,35 @@ class Adversarial(Objective):
         distances = sliced_wasserstein(real, drawn)
         values = {f"validation/swd_{name}": value for name, value in distances.items()}
         line = "sliced Wasserstein " + " ".join(f"{name}: {value:.1f}" for name, value in distances.items())
-        return Look(values, distances["mean"], line, {"samples": sheet_of(drawn[:80], 10)})
+        grown = size_after(shown, self.growing, self.fading) >= sizes_of(model)
+        score = distances["mean"] if grown else math.inf
+        return Look(values, score, line, {"samples": sheet_of(drawn[:80], 10)})
 
     def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
         return write_gan_report(folder, data, device)
+
+
+def labels_of(model: LatentModel, batch: Batch) -> tuple[Tensor, ...]:
+    """The labels of a batch for a class-conditional model, else nothing; generated images share them."""
+    return (batch.labels,) if model.num_classes else ()
+
+
+def sizes_of(model: LatentModel) -> int:
+    """How many sizes of images a model can grow through; 1 where it does not grow."""
+    growing = [part for part in model.modules() if isinstance(part, Growing)]
+    return growing[0].sizes if growing else 1
+
+
+def shown_at_size(model: LatentModel, images: Tensor) -> Tensor:
+    """Uint8 images in [−1, 1] as a model sees them that is still growing."""
+    growing = [part for part in model.modules() if isinstance(part, Growing)]
+    signed = to_signed(images)
+    return shrink(signed, growing[0].size, growing[0].sizes) if growing else signed
+
+
+def share_of_pixels(model: LatentModel, images: Tensor) -> float:
+    """Of images of full size: a pixel that stands for many has a gradient for many."""
+    return (images.shape[-1] / model.image_shape[-1]) ** 2
 
 
 def squared_gradient(scores: Tensor, images: Tensor) -> Tensor:

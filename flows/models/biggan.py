@@ -1,0 +1,97 @@
+"""BigGAN (Brock, Donahue and Simonyan 2019, arXiv 1809.11096), small enough for one machine."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from flows.checks import check_positive
+from flows.models.base import Space
+from flows.models.gan import GAN
+from flows.models.styles import check_sizes
+from flows.networks.biggan import BigGANCritic, BigGANGenerator
+
+
+class BigGAN(GAN):
+    """Class-conditional residual networks with spectral norm; every block has its own part of z.
+
+    The objective that goes with it is `Adversarial` with loss `hinge`. In space `z` a code needs a label;
+    in `z+c` it carries its class vector itself, so that a search may move between the classes.
+
+    Args:
+        image_shape: (C, H, W), H = W a power of two from 8 on.
+        bins: grey levels of the images.
+        num_classes: how many.
+        size: of z, a multiple of the number of sizes from 4×4 to the images' side.
+        width: of a class vector (128 in the paper).
+        channels: of the maps at 4×4, 8×8, … up to the images' side.
+        critic_channels: of the critic; None takes `channels`.
+        attention: side of the maps that have self-attention; 0 has none.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        num_classes: int,
+        bins: int = 256,
+        size: int = 96,
+        width: int = 32,
+        channels: Sequence[int] = (96, 64, 48, 24),
+        critic_channels: Sequence[int] | None = None,
+        attention: int = 16,
+    ):
+        super().__init__()
+        check_positive(size=size, num_classes=num_classes, width=width)
+        check_sizes(image_shape, channels, critic_channels or channels)
+        if size % len(channels):
+            raise ValueError(f"size: expected a multiple of {len(channels)}, one part a block; got {size}")
+        colours = image_shape[0]
+        generator = BigGANGenerator(size, width, num_classes, channels, colours, attention)
+        critic = BigGANCritic(num_classes, critic_channels or channels, colours, attention)
+        self.num_classes = num_classes
+        self.assemble(image_shape, bins, generator, critic, size)
+        levels = {"z": slice(0, size), "class": slice(size, size + width)}
+        self.spaces["z+c"] = Space("z+c", (size + width,), None, levels, "z and a class vector, side by side")
+        self.guarantee["z+c"] = "none"
+
+    def render(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
+        generator = self.generator
+        assert isinstance(generator, BigGANGenerator)
+        if space == "z+c":
+            return generator.draw(code)
+        self.check_labels(labels, len(code))
+        image: Tensor = generator(code, labels)
+        return image
+
+    def check_labels(self, labels: Tensor | None, batch: int) -> None:
+        """Raise ValueError unless there is a label in [0, num_classes) for every code."""
+        expected = f"expected labels 0 … {self.num_classes - 1}, int64 ({batch},)"
+        if labels is None or labels.shape != (batch,) or labels.dtype != torch.int64:
+            raise ValueError(f"BigGAN is class-conditional: {expected}; space 'z+c' needs none")
+        if batch and not (labels.min() >= 0 and labels.max() < self.num_classes):
+            raise ValueError(f"{expected}, got {int(labels.min())} … {int(labels.max())}")
+
+    def convert(self, code: Tensor, source: str, target: str) -> Tensor:
+        if (source, target) == ("z+c", "z"):
+            return code[:, : self.spaces["z"].shape[0]]
+        return super().convert(code, source, target)
+
+    def with_classes(self, code: Tensor, labels: Tensor) -> Tensor:
+        """Codes of `z` with the vectors of their classes, in `z+c`."""
+        self.check_labels(labels, len(code))
+        generator = self.generator
+        assert isinstance(generator, BigGANGenerator)
+        return torch.cat([code, generator.classes(labels)], 1)
+
+    def sample_codes(
+        self,
+        n: int,
+        space: str = "z",
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        self.check_space(space)
+        code = self.prior_codes(n, generator, temperature)
+        if space == "z":
+            return code
+        return self.with_classes(code, torch.arange(n, device=self.device) % self.num_classes)

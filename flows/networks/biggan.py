@@ -1,0 +1,183 @@
+"""BigGAN's networks (Brock et al. 2019, arXiv 1809.11096, appendix B), class-conditional."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, relu
+from torch.nn.utils.parametrizations import spectral_norm
+
+
+def conv(inputs: int, outputs: int, size: int, bias: bool = True) -> nn.Module:
+    """A convolution of spectral norm 1 that keeps the size, orthogonal at first."""
+    layer = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=bias)
+    nn.init.orthogonal_(layer.weight)
+    return spectral_norm(layer, eps=1e-6)
+
+
+def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Module:
+    """A linear layer of spectral norm 1, orthogonal at first."""
+    layer = nn.Linear(inputs, outputs, bias=bias)
+    nn.init.orthogonal_(layer.weight)
+    return spectral_norm(layer, eps=1e-6)
+
+
+class ConditionalBatchNorm(nn.Module):
+    """Batch norm whose scale and offset are linear in a condition (batch, width)."""
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.scale = linear(width, channels, bias=False)
+        self.offset = linear(width, channels, bias=False)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        scale, offset = 1 + self.scale(condition), self.offset(condition)
+        y: Tensor = self.norm(x) * scale[:, :, None, None] + offset[:, :, None, None]
+        return y
+
+
+class Attention(nn.Module):
+    """Self-attention over pixels with a learned weight that starts at 0 (SAGAN, arXiv 1805.08318)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.query = conv(channels, max(1, channels // 8), 1, bias=False)
+        self.key = conv(channels, max(1, channels // 8), 1, bias=False)
+        self.value = conv(channels, max(1, channels // 2), 1, bias=False)
+        self.output = conv(max(1, channels // 2), channels, 1, bias=False)
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        query = self.query(x).flatten(2)
+        key, value = (max_pool2d(part(x), 2).flatten(2) for part in (self.key, self.value))
+        attention = (query.transpose(1, 2) @ key).softmax(2)
+        seen = (value @ attention.transpose(1, 2)).unflatten(2, x.shape[2:])
+        y: Tensor = x + self.weight * self.output(seen)
+        return y
+
+
+class UpBlock(nn.Module):
+    """Residual block that doubles the side, under a condition."""
+
+    def __init__(self, inputs: int, outputs: int, width: int):
+        super().__init__()
+        self.norm1, self.norm2 = ConditionalBatchNorm(inputs, width), ConditionalBatchNorm(outputs, width)
+        self.conv1, self.conv2 = conv(inputs, outputs, 3), conv(outputs, outputs, 3)
+        self.beside = conv(inputs, outputs, 1)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        y = self.conv1(interpolate(relu(self.norm1(x, condition)), scale_factor=2))
+        y = self.conv2(relu(self.norm2(y, condition)))
+        beside = interpolate(self.beside(x), scale_factor=2)
+        return y + beside
+
+
+class BigGANGenerator(nn.Module):
+    """z and a class vector to images in [−1, 1]; every block sees its own part of z and the class vector.
+
+    Args:
+        size: of z, a multiple of the number of blocks + 1.
+        width: of a class vector.
+        classes: how many.
+        channels: of the 4×4, 8×8, … maps.
+        colours: channels of the images.
+        attention: side of the maps with self-attention; 0 has none.
+    """
+
+    def __init__(
+        self, size: int, width: int, classes: int, channels: Sequence[int], colours: int, attention: int
+    ):
+        super().__init__()
+        self.size, self.parts = size, len(channels)
+        part = size // self.parts
+        self.classes = nn.Embedding(classes, width)
+        nn.init.orthogonal_(self.classes.weight)
+        self.start = linear(part, 16 * channels[0])
+        pairs = list(zip(channels, channels[1:], strict=False))
+        self.blocks = nn.ModuleList(UpBlock(before, after, part + width) for before, after in pairs)
+        self.attention = nn.ModuleDict(
+            {str(i): Attention(after) for i, (_, after) in enumerate(pairs) if 8 * 2**i == attention}
+        )
+        self.norm = nn.BatchNorm2d(channels[-1])
+        self.to_colours = conv(channels[-1], colours, 3)
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        return self.draw(torch.cat([z, self.classes(labels)], 1))
+
+    def draw(self, code: Tensor) -> Tensor:
+        """Images from z and class vectors side by side, (batch, size + width)."""
+        z, condition = code[:, : self.size], code[:, self.size :]
+        first, *rest = z.chunk(self.parts, 1)
+        x = self.start(first).view(len(z), -1, 4, 4)
+        for i, (block, part) in enumerate(zip(self.blocks, rest, strict=True)):
+            x = block(x, torch.cat([part, condition], 1))
+            if str(i) in self.attention:
+                x = self.attention[str(i)](x)
+        image: Tensor = self.to_colours(relu(self.norm(x)))
+        return image.tanh()
+
+
+class DownBlock(nn.Module):
+    """Residual block; halves the side where told."""
+
+    def __init__(self, inputs: int, outputs: int, halve: bool, first: bool = False):
+        super().__init__()
+        self.conv1, self.conv2 = conv(inputs, outputs, 3), conv(outputs, outputs, 3)
+        self.beside = conv(inputs, outputs, 1) if inputs != outputs or halve else nn.Identity()
+        self.halve, self.first = halve, first
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2(relu(self.conv1(x if self.first else relu(x))))
+        if self.halve:
+            y, x = avg_pool2d(y, 2), avg_pool2d(x, 2)
+        beside: Tensor = self.beside(x)
+        return y + beside
+
+
+class BigGANCritic(nn.Module):
+    """Images and their classes to one number each, by projection (Miyato and Koyama 2018).
+
+    Args:
+        classes: how many.
+        channels: of the 4×4, 8×8, … maps, as the generator has them.
+        colours: channels of the images.
+        attention: as in the generator.
+    """
+
+    def __init__(self, classes: int, channels: Sequence[int], colours: int, attention: int):
+        super().__init__()
+        widths = list(reversed(channels))
+        pairs = list(zip([colours, *widths], widths, strict=False))
+        self.blocks = nn.ModuleList(
+            DownBlock(before, after, halve=i < len(pairs) - 1, first=i == 0)
+            for i, (before, after) in enumerate(pairs)
+        )
+        side = 4 * 2 ** (len(channels) - 1)
+        self.attention = nn.ModuleDict(
+            {
+                str(i): Attention(after)
+                for i, (_, after) in enumerate(pairs)
+                if side // 2 ** (i + 1) == attention
+            }
+        )
+        self.output = linear(widths[-1], 1)
+        embedding = nn.Embedding(classes, widths[-1])
+        nn.init.orthogonal_(embedding.weight)
+        self.classes = spectral_norm(embedding, eps=1e-6)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Activations of all sizes, fine to coarse, of images in [−1, 1]."""
+        x, found = images, []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if str(i) in self.attention:
+                x = self.attention[str(i)](x)
+            found.append(x)
+        return found
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """(batch,), larger for images that look real and like their class."""
+        x = relu(self.features(images)[-1]).sum((2, 3))
+        score: Tensor = self.output(x).squeeze(1) + (self.classes(labels) * x).sum(1)
+        return score

@@ -1,0 +1,92 @@
+"""PGGAN's networks (Karras et al. 2018, arXiv 1710.10196, table 2), which grow."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate
+
+from flows.networks.equalised import LEAKY_GAIN, EqualisedConv2d, EqualisedLinear
+from flows.networks.growing import Growing
+from flows.networks.stylegan import activate, pixel_norm, with_deviation
+
+
+class PGGANGenerator(Growing):
+    """z to images: z and the channels of every pixel are brought to mean square 1; nearest upsampling.
+
+    Args:
+        size: of z.
+        channels: of the 4×4, 8×8, … blocks; their number sets the side of the images.
+        colours: channels of the images.
+    """
+
+    def __init__(self, size: int, channels: Sequence[int], colours: int = 3):
+        super().__init__(len(channels))
+        self.start = EqualisedLinear(size, 16 * channels[0], LEAKY_GAIN / 4)  # the released gain √2/4
+        self.layers = nn.ModuleList([EqualisedConv2d(channels[0], channels[0], 3, LEAKY_GAIN)])
+        self.to_colours = nn.ModuleList([EqualisedConv2d(channels[0], colours, 1)])
+        for before, after in zip(channels, channels[1:], strict=False):
+            self.layers.append(EqualisedConv2d(before, after, 3, LEAKY_GAIN))
+            self.layers.append(EqualisedConv2d(after, after, 3, LEAKY_GAIN))
+            self.to_colours.append(EqualisedConv2d(after, colours, 1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Images, about [−1, 1], of the side that it has grown to."""
+        sizes, share = self.grown
+        x = pixel_norm(activate(self.start(pixel_norm(z)))).view(len(z), -1, 4, 4)
+        x = pixel_norm(activate(self.layers[0](x)))
+        before = x
+        for i in range(1, sizes):
+            before = x
+            x = interpolate(x, scale_factor=2)
+            for layer in (self.layers[2 * i - 1], self.layers[2 * i]):
+                x = pixel_norm(activate(layer(x)))
+        image: Tensor = self.to_colours[sizes - 1](x)
+        if sizes > 1 and share < 1:
+            coarse = interpolate(self.to_colours[sizes - 2](before), scale_factor=2)
+            image = coarse + share * (image - coarse)
+        return image
+
+
+class PGGANCritic(Growing):
+    """Images to one number each: pairs of convolutions, mean pooling, minibatch deviation.
+
+    Args:
+        channels: of the 4×4, 8×8, … blocks, as the generator has them.
+        colours: channels of the images.
+    """
+
+    def __init__(self, channels: Sequence[int], colours: int = 3):
+        super().__init__(len(channels))
+        widths = list(reversed(channels))
+        self.from_colours = nn.ModuleList(EqualisedConv2d(colours, each, 1, LEAKY_GAIN) for each in widths)
+        self.layers = nn.ModuleList()
+        for before, after in zip(widths, widths[1:], strict=False):
+            self.layers.append(EqualisedConv2d(before, before, 3, LEAKY_GAIN))
+            self.layers.append(EqualisedConv2d(before, after, 3, LEAKY_GAIN))
+        last = widths[-1]
+        self.last = EqualisedConv2d(last + 1, last, 3, LEAKY_GAIN)
+        self.hidden = EqualisedLinear(16 * last, last, LEAKY_GAIN)
+        self.output = EqualisedLinear(last, 1)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Activations of all sizes, fine to coarse, of images in [−1, 1] of the side it has grown to."""
+        sizes, share = self.grown
+        first = self.sizes - sizes
+        x = activate(self.from_colours[first](images))
+        found = [x]
+        for i in range(first, self.sizes - 1):
+            for layer in (self.layers[2 * i], self.layers[2 * i + 1]):
+                x = activate(layer(x))
+            x = avg_pool2d(x, 2)
+            if i == first and share < 1:
+                coarse = activate(self.from_colours[i + 1](avg_pool2d(images, 2)))
+                x = coarse + share * (x - coarse)
+            found.append(x)
+        return found
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch,), larger for images that look real."""
+        x = self.features(images)[-1]
+        x = activate(self.last(with_deviation(x)))
+        score: Tensor = self.output(activate(self.hidden(x.flatten(1))))
+        return score.squeeze(1)
