@@ -101,13 +101,30 @@ def fit_square(image: Image.Image, size: int) -> Image.Image:
     return fit(image, size, size)
 
 
-def fit(image: Image.Image, height: int, width: int) -> Image.Image:
-    """Centre-crop to the shape of height × width and resize to it with antialiasing (Lanczos)."""
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom in pixels, the last two exclusive."""
+
+
+def centre_box(image: Image.Image, height: int, width: int) -> Box:
+    """The largest box in the middle of an image that has the shape of height × width."""
     scale = min(image.height / height, image.width / width)
     crop_height, crop_width = round(height * scale), round(width * scale)
     left, top = (image.width - crop_width) // 2, (image.height - crop_height) // 2
-    box = (left, top, left + crop_width, top + crop_height)
+    return left, top, left + crop_width, top + crop_height
+
+
+def fit(image: Image.Image, height: int, width: int) -> Image.Image:
+    """Centre-crop to the shape of height × width and resize to it with antialiasing (Lanczos)."""
+    box = centre_box(image, height, width)
     return image.resize((width, height), Image.Resampling.LANCZOS, box=box)
+
+
+def unfit(image: Image.Image, box: Box, onto: Image.Image) -> Image.Image:
+    """What `fit` made of a box, laid back onto the picture it came from."""
+    left, top, right, bottom = box
+    whole = onto.convert(image.mode)
+    whole.paste(image.resize((right - left, bottom - top), Image.Resampling.BICUBIC), (left, top))
+    return whole
 
 
 def grid(images: Tensor, columns: int | None = None, gap: int = 2, zoom: int = 1) -> Tensor:

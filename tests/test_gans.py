@@ -23,11 +23,12 @@ from flows.models.lia import LIA
 from flows.models.pggan import PGGAN
 from flows.models.stylegan import StyleGAN
 from flows.networks.equalised import EqualisedConv2d, EqualisedLinear
-from flows.networks.growing import grow, shrink, size_after
+from flows.networks.growing import shrink
 from flows.networks.stylegan import ModulatedConv2d, with_deviation
 from flows.training.diffaugment import diffaugment
 from flows.training.loop import fit, make_accelerator
 from flows.training.objectives.adversarial import Adversarial, squared_gradient
+from flows.training.objectives.growing import size_after
 from flows.training.objectives.lia import LIATraining
 from flows.training.settings import Training
 
@@ -139,7 +140,7 @@ def test_growing_networks_fade_their_newest_size_in():
             whole = model.decode(z)
             scores = []
             for size, side in ((1, 4), (2, 8), (2 + 1e-6, 16), (2.5, 16), (3, 16)):
-                grow(model, size)
+                model.grow(size)
                 image = model.generator(z)
                 assert image.shape == (4, 3, side, side) and model.decode(z).shape == whole.shape
                 scores.append(model.critic(image))

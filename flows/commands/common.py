@@ -12,6 +12,7 @@ from flows import images as pixels
 from flows.data.base import ImageData
 from flows.data.decode import BROKEN, check_depth, reason
 from flows.files import to_json, write_atomically
+from flows.inversion.records import Source
 from flows.models.base import CheckpointError, LatentModel, LikelihoodModel
 from flows.training.folder import instantiate_data
 
@@ -66,14 +67,7 @@ def read_pictures(paths: list[Path], image_shape: tuple[int, int, int], resize: 
 def read_picture(path: Path, image_shape: tuple[int, int, int], resize: bool) -> Tensor:
     """One picture file, upright and laid over white, as uint8 (C, H, W); see `read_pictures`."""
     channels, height, width = image_shape
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: expected picture files")
-    try:
-        with Image.open(path) as opened:
-            check_depth(opened)
-            picture = pixels.flatten(ImageOps.exif_transpose(opened), channels)
-    except BROKEN as error:
-        raise ValueError(f"{path} cannot be read as a picture ({reason(error)})") from error
+    picture = open_picture(path, channels)
     if picture.size != (width, height):
         if not resize:
             raise ValueError(
@@ -82,6 +76,31 @@ def read_picture(path: Path, image_shape: tuple[int, int, int], resize: bool) ->
             )
         picture = pixels.fit(picture, height, width)
     return pixels.from_pillow(picture, channels)
+
+
+def read_source(path: Path, image_shape: tuple[int, int, int]) -> tuple[Tensor, Source]:
+    """A picture file cropped in the middle and resized, uint8 (C, H, W), and what was cropped."""
+    channels, height, width = image_shape
+    picture = open_picture(path, channels)
+    box = pixels.centre_box(picture, height, width)
+    image = pixels.from_pillow(pixels.fit(picture, height, width), channels)
+    return image, Source(str(path), picture.size, box)
+
+
+def open_picture(path: Path, channels: int) -> Image.Image:
+    """A picture file, upright and laid over white, grey for one channel, else RGB.
+
+    Raises:
+        ValueError: there is none, or it cannot be read.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: expected picture files")
+    try:
+        with Image.open(path) as opened:
+            check_depth(opened)
+            return pixels.flatten(ImageOps.exif_transpose(opened), channels)
+    except BROKEN as error:
+        raise ValueError(f"{path} cannot be read as a picture ({reason(error)})") from error
 
 
 def labels_or_none(model: LatentModel, label: int | None, n: int) -> Tensor | None:

@@ -1,6 +1,8 @@
 """What every inverter does: images to codes, with all that is needed to draw them again."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -27,6 +29,8 @@ class Inversion:
         losses: (starts, batch), final loss of every start, infinite where one failed.
         all_codes: (starts, batch, D), the code of every start.
         trace: (steps, starts, batch), the loss on the way; empty without steps.
+        activations: what stands at a layer of the generator instead of what the code gives, name to
+            (batch, C, height, width).
         weights: of the generator, for each image those that were changed for it; empty where none were.
         precision: of each code where they differ, "fp32" or "fp64"; empty where all have the model's.
     """
@@ -41,6 +45,7 @@ class Inversion:
     losses: Tensor = field(default_factory=lambda: torch.empty(0))
     all_codes: Tensor = field(default_factory=lambda: torch.empty(0))
     trace: Tensor = field(default_factory=lambda: torch.empty(0))
+    activations: dict[str, Tensor] = field(default_factory=dict)
     weights: list[dict[str, Tensor]] = field(default_factory=list)
     precision: list[str] = field(default_factory=list)
 
@@ -75,6 +80,10 @@ class Inverter(ABC):
             ValueError: the model has not what it needs (`why_not`), or the images do not fit it.
         """
 
+    def single(self) -> "Inverter":
+        """The same with one start."""
+        return self
+
     def check(self, model: LatentModel, images: Tensor) -> None:
         """Raise ValueError where it cannot invert these images with this model."""
         reason = self.why_not(model)
@@ -101,12 +110,47 @@ def distance(model: LatentModel, image: Tensor, target: Tensor, pixel: float, fe
 
 
 @torch.no_grad()
-def bring_back(model: LatentModel, code: Tensor, space: str, noise: list[Tensor], batch: int = 128) -> Tensor:
-    """What codes bring back, with the noise that belongs to them: uint8 (batch, C, H, W) on the host."""
+def bring_back(
+    model: LatentModel,
+    code: Tensor,
+    space: str,
+    noise: Sequence[Tensor] = (),
+    activations: Mapping[str, Tensor] | None = None,
+    batch: int = 128,
+) -> Tensor:
+    """What codes bring back, with the noise and activations that belong to them: uint8 on the host."""
     found = []
     with exact_arithmetic(model.device):
         for start in range(0, len(code), batch):
             rows = slice(start, start + batch)
-            image = model.decode_with_noise(code[rows], [each[rows] for each in noise], space)
+            put = {name: value[rows] for name, value in (activations or {}).items()}
+            with replaced(model, put):
+                image = model.decode_with_noise(code[rows], [each[rows] for each in noise], space)
             found.append(pixels.to_bytes(image, model.bins).cpu())
     return torch.cat(found)
+
+
+@contextmanager
+def replaced(model: LatentModel, activations: Mapping[str, Tensor]) -> Iterator[None]:
+    """A block in which the named layers answer with these activations, whatever they are given."""
+    handles = [
+        model.get_submodule(name).register_forward_hook(lambda *_, value=value: value)
+        for name, value in activations.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def still(model: LatentModel) -> Iterator[None]:
+    """A block in which the model's parameters take no gradients; afterwards those that did do again."""
+    flags = [parameter.requires_grad for parameter in model.parameters()]
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, flag in zip(model.parameters(), flags, strict=True):
+            parameter.requires_grad_(flag)

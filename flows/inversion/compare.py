@@ -1,19 +1,38 @@
 """Inverters side by side: the same images, the same clock, every failure shown."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from flows.inversion.base import Inversion, Inverter
+from flows.inversion.edits import edit_consistency
+from flows.inversion.optimise import extent
+from flows.inversion.records import Record, Source, record_of
 from flows.metrics.likelihood import bits_per_dim
+from flows.metrics.perceptual import FeatureNetwork, perceptual_distance
 from flows.metrics.reconstruction import psnr, structural_similarity
 from flows.models.base import LatentModel, LikelihoodModel
 
-Groups = Mapping[str, Tensor]
-"""Name to uint8 (n, C, H, W)."""
+
+@dataclass(frozen=True)
+class Group:
+    """Images that are inverted together.
+
+    Attributes:
+        images: uint8 (n, C, H, W).
+        sources: one for each.
+        codes: for a model whose name is a key, the space and the codes that drew the images.
+    """
+
+    images: Tensor
+    sources: list[Source]
+    codes: dict[str, tuple[str, Tensor]] = field(default_factory=dict)
+
+
+Groups = Mapping[str, Group]
 
 
 @dataclass(frozen=True)
@@ -26,6 +45,7 @@ class Row:
         note: why the pair is impossible; then everything below is not a number.
         psnr, worst_psnr: median and least over the images, dB, infinite where an image is returned as it was.
         ssim: mean structural similarity.
+        perceptual: mean distance by a named network; not a number without one.
         bit_exact: share of images returned with every byte.
         seconds: per image.
         steps: of optimisation, per image and start.
@@ -35,6 +55,10 @@ class Row:
         apart: median distance between the codes of two starts, relative to the codes' own length.
         failed: share of starts that diverged.
         typicality: mean of |z|/√D − 1 over the codes in the prior space; 0 is typical, either sign is not.
+        log_prob: mean log-density of the codes per dimension, nats, where the model knows it.
+        undone: see `edit_consistency`, dB.
+        code_error: median distance to the code that drew the image, relative to its distance from the middle;
+            not a number where no code is known.
     """
 
     model: str
@@ -45,6 +69,7 @@ class Row:
     psnr: float = math.nan
     worst_psnr: float = math.nan
     ssim: float = math.nan
+    perceptual: float = math.nan
     bit_exact: float = math.nan
     seconds: float = math.nan
     steps: int = 0
@@ -53,6 +78,9 @@ class Row:
     apart: float = math.nan
     failed: float = math.nan
     typicality: float = math.nan
+    log_prob: float = math.nan
+    undone: float = math.nan
+    code_error: float = math.nan
 
     def as_dict(self) -> dict[str, object]:
         """Columns by name."""
@@ -60,40 +88,68 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What one method made of one group, for the grid."""
+class Result:
+    """A row with what it was measured from.
 
-    model: str
-    inverter: str
-    group: str
-    reconstruction: Tensor
+    Attributes:
+        row: of the table.
+        reconstruction: uint8 (n, C, H, W); empty where the pair is impossible.
+        each_psnr: of every image, dB.
+        record: draws the reconstruction again; None where the pair is impossible.
+    """
+
+    row: Row
+    reconstruction: Tensor = field(default_factory=lambda: torch.empty(0))
+    each_psnr: list[float] = field(default_factory=list)
+    record: Record | None = None
 
 
 def compare(
-    models: Mapping[str, LatentModel], inverters: Mapping[str, Inverter], groups: Groups, seed: int = 0
-) -> tuple[list[Row], list[Picture]]:
+    models: Mapping[str, LatentModel],
+    inverters: Mapping[str, Inverter],
+    groups: Groups,
+    seed: int = 0,
+    network: FeatureNetwork | None = None,
+    edits: bool = True,
+) -> list[Result]:
     """Every inverter on every model and group; impossible pairs are rows with the reason.
 
     Every pair starts from the same seed.
+
+    Args:
+        models: in eval mode afterwards.
+        inverters: by name.
+        groups: by name.
+        seed: of everything random.
+        network: for the perceptual distance.
+        edits: measure the consistency of edits, which inverts four more images.
     """
-    rows, pictures = [], []
+    results = []
     for model_name, model in models.items():
         model.eval()
         for inverter_name, inverter in inverters.items():
             reason = inverter.why_not(model)
-            for group, images in groups.items():
-                head = model_name, inverter_name, group, len(images)
+            for name, group in groups.items():
+                row = Row(model_name, inverter_name, name, len(group.images), reason)
                 if reason:
-                    rows.append(Row(*head, note=reason))
+                    results.append(Result(row))
                     continue
-                found = inverter.invert(model, images, torch.Generator().manual_seed(seed))
-                rows.append(measure(model, found, images, head))
-                pictures.append(Picture(model_name, inverter_name, group, found.reconstruction))
-    return rows, pictures
+                found = inverter.invert(model, group.images, torch.Generator().manual_seed(seed))
+                row = measure(row, model, found, group)
+                if network is not None:
+                    distances = perceptual_distance(network, group.images, found.reconstruction)
+                    row = replace(row, perceptual=float(distances.mean()))
+                if edits:
+                    row = replace(row, undone=edit_consistency(model, inverter, found, seed))
+                quality = psnr(group.images, found.reconstruction).tolist()
+                record = record_of(found, group.sources, seed)
+                results.append(Result(row, found.reconstruction, quality, record))
+    return results
 
 
-def measure(model: LatentModel, found: Inversion, images: Tensor, head: tuple[str, str, str, int]) -> Row:
-    """The row of one inversion."""
+def measure(head: Row, model: LatentModel, found: Inversion, group: Group) -> Row:
+    """`head` with the figures of one inversion."""
+    images = group.images
     quality = psnr(images, found.reconstruction)
     same = (images == found.reconstruction).flatten(1).all(1)
     starts = max(1, len(found.losses))
@@ -103,11 +159,13 @@ def measure(model: LatentModel, found: Inversion, images: Tensor, head: tuple[st
         spread = float(((worst - best) / best.clamp(min=1e-12)).median())
         failed = float(found.losses.isinf().double().mean())
         apart = _apart(found.all_codes)
-    return Row(
-        *head, psnr=float(quality.median()), worst_psnr=float(quality.min()),
+    known = group.codes.get(head.model)
+    return replace(
+        head, psnr=float(quality.median()), worst_psnr=float(quality.min()),
         ssim=structural_similarity(images, found.reconstruction), bit_exact=float(same.double().mean()),
         seconds=found.seconds / len(images), steps=found.steps, starts=starts, spread=spread, apart=apart,
-        failed=failed, typicality=typicality(model, found),
+        failed=failed, typicality=typicality(model, found), log_prob=log_prob_of(model, found),
+        code_error=math.nan if known is None else code_error(model, found, *known),
     )  # fmt: skip
 
 
@@ -131,27 +189,35 @@ def typicality(model: LatentModel, found: Inversion) -> float:
     return float((z.norm(dim=1) / math.sqrt(z.shape[1]) - 1).mean())
 
 
+@torch.no_grad()
+def log_prob_of(model: LatentModel, found: Inversion) -> float:
+    """Mean log-density of codes per dimension, nats; not a number where the model does not know it."""
+    try:
+        code = found.code.to(model.dtype).to(model.device)
+        return float(model.log_prob_code(code, found.space).mean() / code.shape[1])
+    except ValueError:
+        return math.nan
+
+
+@torch.no_grad()
+def code_error(model: LatentModel, found: Inversion, space: str, known: Tensor) -> float:
+    """How far codes are from those that drew the images, relative to their distance from the middle."""
+    code = found.code.to(model.dtype).to(model.device)
+    try:
+        known, space = model.convert(known, space, found.space), found.space
+    except ValueError:
+        try:
+            code = model.convert(code, found.space, space)
+        except ValueError:
+            return math.nan
+    middle, _ = extent(model, space, codes=1000)
+    return float(((code - known).norm(dim=1) / (known - middle).norm(dim=1)).median())
+
+
 def likelihood_of(model: LatentModel, images: Tensor) -> float:
     """Mean bits/dim of uint8 images where the model has a likelihood, otherwise not a number."""
-    if not isinstance(model, LikelihoodModel):
+    if not isinstance(model, LikelihoodModel) or model.num_classes:
         return math.nan
     with torch.no_grad():
         log_prob = model(images.to(model.device), None, torch.Generator().manual_seed(0)).log_prob
     return float(bits_per_dim(log_prob, images[0].numel()).mean())
-
-
-def error_map(images: Tensor, reconstruction: Tensor) -> Tensor:
-    """Largest difference of the channels, uint8 (n, C, H, W), four times as bright as it is."""
-    difference = (images.int() - reconstruction.int()).abs().amax(1, keepdim=True)
-    return (4 * difference).clamp(max=255).byte().expand_as(images)
-
-
-def grid_rows(groups: Groups, pictures: Sequence[Picture], group: str) -> list[tuple[str, Tensor]]:
-    """Labelled rows for one group: the input, then each reconstruction with its error map."""
-    images = groups[group]
-    rows = [("input", images)]
-    for picture in pictures:
-        if picture.group == group:
-            name, back = f"{picture.model}, {picture.inverter}", picture.reconstruction
-            rows += [(name, back), (f"{name}: error, 4 times", error_map(images, back))]
-    return rows

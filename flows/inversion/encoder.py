@@ -18,7 +18,7 @@ class Encoder(Inverter):
     """`model.encode`.
 
     Args:
-        space: of the codes; None takes w where there is one, else z.
+        space: of the codes; None takes the model's `search_space`.
     """
 
     name = "encoder"
@@ -28,7 +28,7 @@ class Encoder(Inverter):
 
     def space_of(self, model: LatentModel) -> str:
         """Where this model's images are encoded to."""
-        return self.space or ("w" if "w" in model.spaces else "z")
+        return self.space or model.search_space
 
     def why_not(self, model: LatentModel) -> str:
         space = self.space_of(model)

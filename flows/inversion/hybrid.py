@@ -18,7 +18,7 @@ class Hybrid(Optimise):
     nats, which needs no encoder within the loop and is exact where w has an invertible map to the prior.
 
     Args:
-        space: where to search.
+        space: where to search; None takes the model's `search_space`.
         steps: 100 in the paper.
         lr: 0.01 in the paper; more, and it wanders off.
         domain: which term; `none` is a plain hybrid.
@@ -31,7 +31,7 @@ class Hybrid(Optimise):
 
     def __init__(
         self,
-        space: str = "w",
+        space: str | None = None,
         steps: int = 100,
         lr: float = 0.01,
         domain: Domain = "encoder",
@@ -46,11 +46,12 @@ class Hybrid(Optimise):
 
     def why_not(self, model: LatentModel) -> str:
         missing = super().why_not(model)
-        if missing or model.guarantee[self.space] == "none":
+        if missing or model.guarantee[self.space_of(model)] == "none":
             return missing or "it has no encoder"
         if self.domain == "likelihood":
+            space = self.space_of(model)
             try:
-                model.log_prob_code(torch.zeros(1, *model.spaces[self.space].shape), self.space)
+                model.log_prob_code(torch.zeros(1, *model.spaces[space].shape), space)
             except ValueError as error:
                 return str(error)
         return ""
@@ -64,12 +65,12 @@ class Hybrid(Optimise):
         random: Random,
     ) -> Tensor:
         with torch.no_grad():
-            return model.encode(target, self.space)
+            return model.encode(target, self.space_of(model))
 
     def domain_loss(self, model: LatentModel, code: Tensor, image: Tensor) -> Tensor | float:
         if self.domain == "encoder":
-            again = model.encode(image.clamp(0, 1), self.space)
+            again = model.encode(image.clamp(0, 1), self.space_of(model))
             return self.domain_weight * (code - again).square().mean(1)
         if self.domain == "likelihood":
-            return -self.domain_weight * model.log_prob_code(code, self.space) / code.shape[1]
+            return -self.domain_weight * model.log_prob_code(code, self.space_of(model)) / code.shape[1]
         return 0.0

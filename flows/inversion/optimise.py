@@ -1,5 +1,6 @@
 """Inversion by optimisation: search the code whose image is nearest."""
 
+import copy
 import math
 import time
 from typing import Literal, NamedTuple
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from flows import images as pixels
-from flows.inversion.base import Inversion, Inverter, bring_back, distance
+from flows.inversion.base import Inversion, Inverter, bring_back, distance, still
 from flows.models.base import LatentModel
 
 Algorithm = Literal["adam", "lbfgs"]
@@ -27,8 +28,10 @@ class Optimise(Inverter):
     pixel·|x̂ − x|² + feature·|F(x̂) − F(x)|², means, pixels in [−1, 1]. Images are searched independently.
 
     Args:
-        space: where to search.
-        steps: of every start.
+        space: where to search; None takes the model's `search_space`.
+        steps: of every start, at most.
+        seconds: of every start, at most; rates and noise follow whichever budget is nearer its end. Images
+            are searched at the same time, so it is meant for the whole batch. Not for `lbfgs`.
         lr: largest learning rate.
         algorithm: `adam`, or `lbfgs` (with line search, without exploration; image by image).
         starts: the middle of the space first, then codes from the prior.
@@ -43,7 +46,7 @@ class Optimise(Inverter):
 
     def __init__(
         self,
-        space: str = "w",
+        space: str | None = None,
         steps: int = 1000,
         lr: float = 0.1,
         algorithm: Algorithm = "adam",
@@ -53,15 +56,33 @@ class Optimise(Inverter):
         noise: bool = False,
         noise_weight: float = 1e5,
         exploration: float = 0.05,
+        seconds: float | None = None,
     ):
+        if seconds is not None and (seconds <= 0 or algorithm == "lbfgs"):
+            raise ValueError(
+                f"seconds: expected a positive number, and algorithm adam; got {seconds}, {algorithm}"
+            )
+        self.seconds = seconds
         self.space, self.steps, self.lr, self.algorithm = space, steps, lr, algorithm
         self.starts, self.pixel, self.feature = starts, pixel, feature
         self.noise, self.noise_weight, self.exploration = noise, noise_weight, exploration
 
+    def space_of(self, model: LatentModel) -> str:
+        """Where this model's codes are searched."""
+        return self.space or model.search_space
+
     def why_not(self, model: LatentModel) -> str:
-        if self.space not in model.spaces:
-            return f"it has no space {self.space!r}"
+        space = self.space_of(model)
+        if space not in model.spaces:
+            return f"it has no space {space!r}"
+        if model.num_classes and space == "z":
+            return f"a code of z needs a class, which is not known; search {model.search_space!r}"
         return "it has no noise inputs" if self.noise and not model.noise() else ""
+
+    def single(self) -> "Optimise":
+        one = copy.copy(self)
+        one.starts = 1
+        return one
 
     def invert(
         self, model: LatentModel, images: Tensor, generator: torch.Generator | None = None
@@ -69,19 +90,15 @@ class Optimise(Inverter):
         self.check(model, images)
         begun = time.perf_counter()
         target = pixels.to_unit(images, model.bins, model.dtype).to(model.device)
-        flags = [parameter.requires_grad for parameter in model.parameters()]
-        model.requires_grad_(False)
-        try:
-            middle, width = extent(model, self.space)
+        space = self.space_of(model)
+        with still(model):
+            middle, width = extent(model, space)
             found = [
                 self._search(
                     model, target, self.begin(model, target, start, middle, generator), width, generator
                 )
                 for start in range(self.starts)
             ]
-        finally:
-            for parameter, flag in zip(model.parameters(), flags, strict=True):
-                parameter.requires_grad_(flag)
         losses = torch.stack([each.loss for each in found])
         best = losses.argmin(0)
         rows = torch.arange(len(images))
@@ -91,11 +108,12 @@ class Optimise(Inverter):
         ]
         seconds = time.perf_counter() - begun
         code = codes[best, rows]
+        steps = min(len(each.trace) for each in found)  # seconds may allow one start more than another
         return Inversion(
-            f"{self.name} ({self.space}, {self.algorithm}, {self.steps} steps"
+            f"{self.name} ({space}, {self.algorithm}, {steps} steps"
             f"{', ' + str(self.starts) + ' starts' if self.starts > 1 else ''})",
-            self.space, code, noise, bring_back(model, code, self.space, noise), seconds, self.steps,
-            losses, codes, torch.stack([each.trace for each in found], 1),
+            space, code, noise, bring_back(model, code, space, noise), seconds, steps,
+            losses, codes, torch.stack([each.trace[:steps] for each in found], 1),
         )  # fmt: skip
 
     # One start ------------------------------------------------------------------------------------
@@ -111,7 +129,7 @@ class Optimise(Inverter):
         """Where start number `start` begins, (batch, D); `middle` is that of the space."""
         if start == 0:
             return middle.expand(len(target), -1).clone()
-        return model.sample_codes(len(target), self.space, random)
+        return model.sample_codes(len(target), self.space_of(model), random)
 
     def domain_loss(self, model: LatentModel, code: Tensor, image: Tensor) -> Tensor | float:
         """What keeps the code where the model knows its way, (batch,); nothing here."""
@@ -135,8 +153,13 @@ class Optimise(Inverter):
     ) -> "_Found":  # fmt: skip
         variables = [code.requires_grad_(), *(each.requires_grad_() for each in noise)]
         adam, trace = torch.optim.Adam(variables, self.lr, betas=(0.9, 0.999)), []
+        begun = time.perf_counter()
         for step in range(self.steps):
             share = step / self.steps
+            if self.seconds is not None:
+                share = max(share, (time.perf_counter() - begun) / self.seconds)
+                if share >= 1:
+                    break
             for group in adam.param_groups:
                 group["lr"] = self.lr * rate(share)
             fading = self.exploration * width * max(0.0, 1 - share / 0.75) ** 2
@@ -190,7 +213,7 @@ class Optimise(Inverter):
 
     def _loss(self, model: LatentModel, target: Tensor, code: Tensor, noise: list[Tensor]) -> Tensor:
         """Of every image, (batch,)."""
-        image = model.decode_with_noise(code, noise, self.space)
+        image = model.decode_with_noise(code, noise, self.space_of(model))
         loss = distance(model, image, target, self.pixel, self.feature)
         if noise:
             loss = loss + self.noise_weight * sum(map(correlation, noise))

@@ -71,6 +71,7 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
         image_shape: (C, H, W).
         bins: grey levels of the images it was made for; see `flows.images`.
         num_classes: of a class-conditional model, which needs labels; otherwise 0.
+        search_space: where codes of images are best looked for.
         spaces: name to space, prior space first.
         guarantee: per space, what encoding promises: "exact" (the inverse), "exact-given-w", "learned" (an
             encoder), "none".
@@ -80,6 +81,7 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
     image_shape: tuple[int, int, int]
     bins: int
     num_classes: int = 0
+    search_space: str = "z"
     spaces: dict[str, Space]
     guarantee: dict[str, Guarantee]
     description: dict[str, Any]

@@ -29,6 +29,8 @@ class BigGAN(GAN):
         attention: side of the maps that have self-attention; 0 has none.
     """
 
+    search_space = "z+c"
+
     def __init__(
         self,
         image_shape: Sequence[int],

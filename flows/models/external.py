@@ -51,7 +51,7 @@ class ExternalGenerator(LatentModel):
             if width is None:
                 raise ValueError("width: with a mapping, the size of w is needed")
             self.spaces["w"] = Space("w", (width,), None, {"all": slice(0, width)}, "mapped z")
-            self.guarantee["w"] = "none"
+            self.guarantee["w"], self.search_space = "none", "w"
         self.description: dict[str, Any] = {}
 
     def encode(self, images: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 from flows import images as pixels
 from flows.models.base import Guarantee, LatentModel, Space, Unit
 from flows.models.priors import Normal
+from flows.networks.growing import Growing, shrink
 
 
 class GAN(LatentModel):
@@ -45,6 +46,33 @@ class GAN(LatentModel):
     @abstractmethod
     def render(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
         """Images in [−1, 1] from codes of any space."""
+
+    # Growing --------------------------------------------------------------------------------------
+
+    @property
+    def _growing(self) -> list[Growing]:
+        return [part for part in self.modules() if isinstance(part, Growing)]
+
+    @property
+    def sizes(self) -> int:
+        """Of images, 4×4, 8×8, …, through which it can grow; 1 where it does not."""
+        return next((part.sizes for part in self._growing), 1)
+
+    @property
+    def size(self) -> float:
+        """How many sizes it has grown to, the last share fading in; see `Growing`."""
+        return next((part.size for part in self._growing), 1.0)
+
+    def grow(self, size: float) -> None:
+        """Set how many sizes it has grown to; more than all is all."""
+        for part in self._growing:
+            part.size = min(size, float(part.sizes))
+
+    def shrunk(self, images: Tensor) -> Tensor:
+        """Real images of full size as it sees them while it grows."""
+        return shrink(images, self.size, self.sizes)
+
+    # Codes and images -----------------------------------------------------------------------------
 
     def features(self, images: Tensor) -> list[Tensor]:
         found: list[Tensor] = cast(Any, self.critic).features(2 * images - 1)

@@ -51,6 +51,7 @@ class StyleModel(GAN):
     """
 
     generator: StyleGenerator
+    search_space = "w"
 
     def assemble_styles(
         self,

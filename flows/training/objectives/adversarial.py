@@ -15,10 +15,10 @@ from flows.metrics.distribution import sliced_wasserstein
 from flows.models.base import LatentModel
 from flows.models.gan import GAN, to_signed
 from flows.models.styles import StyleGenerator
-from flows.networks.growing import Growing, grow, shrink, size_after
 from flows.numerics import combine_seeds, normal_rows
 from flows.training.diffaugment import Change, diffaugment
 from flows.training.gan_report import write_gan_report
+from flows.training.objectives.growing import size_after
 from flows.training.phase import Look, Objective, Phase
 from flows.training.validation import draw, sheet_of
 
@@ -81,7 +81,7 @@ class Adversarial(Objective):
 
     def check(self, model: LatentModel) -> None:
         super().check(model)
-        sizes = sizes_of(model)
+        sizes = cast(GAN, model).sizes
         if self.growing and len(self.growing) != sizes - 1:
             raise ValueError(
                 f"objective.growing: {type(model).__name__} has {sizes} sizes, expected {sizes - 1} numbers "
@@ -89,7 +89,7 @@ class Adversarial(Objective):
             )
 
     def advance(self, model: LatentModel, shown: int) -> None:
-        grow(model, size_after(shown, self.growing, self.fading))
+        cast(GAN, model).grow(size_after(shown, self.growing, self.fading))
 
     def parts(self, model: LatentModel) -> list[nn.Module]:
         gan = cast(GAN, model)
@@ -117,7 +117,7 @@ class Adversarial(Objective):
             seed = combine_seeds(_number(generator), 0)
             with torch.no_grad():
                 drawn = self.generate(gan, gan.generator, batch, seed)
-            real = shown_at_size(gan, batch.images)
+            real = gan.shrunk(to_signed(batch.images))
             lazily = self.r1 > 0 and step % self.r1_every == 0
             real.requires_grad_(lazily)
             changes = torch.Generator().manual_seed(combine_seeds(seed, 1))
@@ -187,8 +187,8 @@ class Adversarial(Objective):
         distances = sliced_wasserstein(real, drawn)
         values = {f"validation/swd_{name}": value for name, value in distances.items()}
         line = "sliced Wasserstein " + " ".join(f"{name}: {value:.1f}" for name, value in distances.items())
-        grown = size_after(shown, self.growing, self.fading) >= sizes_of(model)
-        score = distances["mean"] if grown else math.inf
+        gan = cast(GAN, model)
+        score = distances["mean"] if gan.size == gan.sizes else math.inf
         return Look(values, score, line, {"samples": sheet_of(drawn[:80], 10)})
 
     def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
@@ -198,19 +198,6 @@ class Adversarial(Objective):
 def labels_of(model: LatentModel, batch: Batch) -> tuple[Tensor, ...]:
     """The labels of a batch for a class-conditional model, else nothing; generated images share them."""
     return (batch.labels,) if model.num_classes else ()
-
-
-def sizes_of(model: LatentModel) -> int:
-    """How many sizes of images a model can grow through; 1 where it does not grow."""
-    growing = [part for part in model.modules() if isinstance(part, Growing)]
-    return growing[0].sizes if growing else 1
-
-
-def shown_at_size(model: LatentModel, images: Tensor) -> Tensor:
-    """Uint8 images in [−1, 1] as a model sees them that is still growing."""
-    growing = [part for part in model.modules() if isinstance(part, Growing)]
-    signed = to_signed(images)
-    return shrink(signed, growing[0].size, growing[0].sizes) if growing else signed
 
 
 def share_of_pixels(model: LatentModel, images: Tensor) -> float:

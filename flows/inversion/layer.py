@@ -1,0 +1,112 @@
+"""Inversion of the last layers of a generator only (Bau et al. 2019, arXiv 1910.11626, section 3.2)."""
+
+import time
+
+import torch
+from torch import Tensor
+
+from flows import images as pixels
+from flows.inversion.base import Inversion, Inverter, bring_back, distance, replaced, still
+from flows.models.base import LatentModel
+
+
+class Layer(Inverter):
+    """A code by another inverter, then a search over a layer's activations, whatever code might give them.
+
+    What comes back is what the layers after it can draw, so that what is still missing is what they cannot.
+    The loss is that of `Optimise` plus weight·mean(((r − r₀)/σ)²), r₀ the activations of the code and σ their
+    standard deviation.
+
+    Args:
+        first: finds the code.
+        layer: of `model.units()`; None takes the last one whose maps have a quarter of the images' side.
+        steps: of Adam.
+        lr: of Adam, in units of σ.
+        weight: of what holds the activations back.
+        pixel: weight of the mean squared error, pixels in [−1, 1].
+        feature: weight of the model's own features, for models that have some.
+    """
+
+    name = "layer"
+
+    def __init__(
+        self,
+        first: Inverter,
+        layer: str | None = None,
+        steps: int = 300,
+        lr: float = 0.03,
+        weight: float = 1e-3,
+        pixel: float = 1.0,
+        feature: float = 0.0,
+    ):
+        self.first, self.layer, self.steps, self.lr = first, layer, steps, lr
+        self.weight, self.pixel, self.feature = weight, pixel, feature
+
+    def why_not(self, model: LatentModel) -> str:
+        if model.guarantee[next(iter(model.spaces))] == "exact":
+            return "its inverse is exact, a layer has nothing to add"
+        missing = self.first.why_not(model)
+        if missing:
+            return missing
+        units = model.units()
+        if self.layer is not None and self.layer not in units:
+            return f"it has no layer {self.layer!r}"
+        return "" if units else "it has no layers that hooks can see"
+
+    def layer_of(self, model: LatentModel) -> str:
+        """The layer that is searched."""
+        if self.layer is not None:
+            return self.layer
+        colours, side, _ = model.image_shape
+        units = model.units().items()
+        maps = [name for name, unit in units if unit.channels > colours and unit.size[0] <= max(4, side // 4)]
+        return maps[-1] if maps else next(iter(model.units()))
+
+    def invert(
+        self, model: LatentModel, images: Tensor, generator: torch.Generator | None = None
+    ) -> Inversion:
+        self.check(model, images)
+        begun = time.perf_counter()
+        found = self.first.invert(model, images, generator)
+        code, layer = found.code.to(model.dtype).to(model.device), self.layer_of(model)
+        target = pixels.to_unit(images, model.bins, model.dtype).to(model.device)
+        start = activations_at(model, layer, code, found.space, found.noise)
+        with still(model):
+            best, trace = self._search(model, layer, start, code, found, target)
+        put = {layer: best}
+        return Inversion(
+            f"{self.name} {layer}, {self.steps} steps after {found.method}", found.space, code, found.noise,
+            bring_back(model, code, found.space, found.noise, put), time.perf_counter() - begun,
+            found.steps + self.steps, trace=trace.unsqueeze(1), activations=put,
+        )  # fmt: skip
+
+    def _search(
+        self, model: LatentModel, layer: str, start: Tensor, code: Tensor, found: Inversion, target: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Activations and the loss of every step."""
+        width = start.std()
+        moved = torch.zeros_like(start, requires_grad=True)
+        adam, trace = torch.optim.Adam([moved], self.lr), []
+        for _ in range(self.steps):
+            with replaced(model, {layer: start + width * moved}):
+                image = model.decode_with_noise(code, found.noise, found.space)
+            loss = distance(model, image, target, self.pixel, self.feature)
+            loss = loss + self.weight * moved.square().flatten(1).mean(1)
+            adam.zero_grad()
+            loss.sum().backward()
+            adam.step()
+            trace.append(loss.detach())
+        steps = torch.stack(trace) if trace else torch.empty(0, len(target))
+        return (start + width * moved).detach(), steps
+
+
+@torch.no_grad()
+def activations_at(model: LatentModel, layer: str, code: Tensor, space: str, noise: list[Tensor]) -> Tensor:
+    """What a layer answers with when these codes are decoded, (batch, C, height, width)."""
+    found: list[Tensor] = []
+    handle = model.get_submodule(layer).register_forward_hook(lambda *given: found.append(given[2]))
+    try:
+        model.decode_with_noise(code, noise, space)
+    finally:
+        handle.remove()
+    return found[-1]

@@ -1,0 +1,164 @@
+"""What `compare` leaves: a table, a grid of pictures for every group, a page with all of it, and records."""
+
+import base64
+import csv
+import html
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from flows import images as pixels
+from flows.files import write_atomically
+from flows.inversion.compare import Groups, Result
+from flows.inversion.records import save_record
+from flows.models.base import LatentModel
+
+COLUMNS = {
+    "psnr": "median, dB",
+    "worst_psnr": "the worst image, dB",
+    "ssim": "structural similarity, mean",
+    "perceptual": "distance by {network}, mean",
+    "bit_exact": "share of images returned with every byte",
+    "seconds": "per image, all starts",
+    "steps": "of optimisation, per image and start",
+    "starts": "the middle of the space first, then random codes",
+    "spread": "(worst − best)/best loss over the starts, median",
+    "apart": "distance between two starts' codes, relative to their length",
+    "failed": "share of starts that diverged",
+    "typicality": "|z|/√D − 1, mean; 0 is typical",
+    "log_prob": "log-density of the codes, nats per dimension",
+    "undone": "dB left after invert, edit, invert, undo",
+    "code_error": "distance to the code that drew the image, relative to its distance from the middle",
+}
+
+
+def write_report(
+    out: Path, results: Sequence[Result], groups: Groups, models: Mapping[str, LatentModel], network: str
+) -> None:
+    """table.csv, records/*.safetensors, a grid for each group, and index.html."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(results[0].row.as_dict()))
+    writer.writeheader()
+    writer.writerows(result.row.as_dict() for result in results)
+    write_atomically(out / "table.csv", lambda path: path.write_text(text.getvalue()))
+    for result in results:
+        if result.record is not None:
+            row = result.row
+            name = file_name(f"{row.model}-{row.inverter}-{row.group}")
+            save_record(out / "records" / f"{name}.safetensors", result.record, models[row.model])
+    grids = {
+        group: save_grid(draw_grid(grid_rows(groups, results, group)), out / f"grid-{file_name(group)}.png")
+        for group in groups
+    }
+    write_atomically(out / "index.html", lambda path: path.write_text(page(results, groups, grids, network)))
+
+
+def file_name(text: str) -> str:
+    """Words that are safe in the name of a file."""
+    return "".join(letter if letter.isalnum() or letter in "-+." else "-" for letter in text)
+
+
+# Grid ---------------------------------------------------------------------------------------------
+
+
+def grid_rows(groups: Groups, results: Sequence[Result], group: str) -> list[tuple[str, Tensor]]:
+    """Labelled rows for one group: the input, then each reconstruction with its error map."""
+    images = groups[group].images
+    rows = [("input", images)]
+    for result in results:
+        if result.row.group == group and not result.row.note:
+            name, back = f"{result.row.model}, {result.row.inverter}", result.reconstruction
+            rows += [(name, back), ("error, 4 times", error_map(images, back))]
+    return rows
+
+
+def error_map(images: Tensor, reconstruction: Tensor) -> Tensor:
+    """Largest difference of the channels, uint8 (n, C, H, W), four times as bright as it is."""
+    difference = (images.int() - reconstruction.int()).abs().amax(1, keepdim=True)
+    return (4 * difference).clamp(max=255).byte().expand_as(images)
+
+
+def draw_grid(rows: list[tuple[str, Tensor]], columns: int = 24, side: int = 64) -> Image.Image:
+    """Rows of pictures with their names at the left."""
+    font, label = ImageFont.load_default(13), 260
+    columns = min(columns, len(rows[0][1]))
+    sheet = Image.new("RGB", (label + columns * (side + 2), len(rows) * (side + 2)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for y, (name, pictures) in enumerate(rows):
+        draw.text((4, y * (side + 2) + side // 2 - 8), name, "black", font)
+        for x, picture in enumerate(pictures[:columns]):
+            small = pixels.to_pillow(picture).convert("RGB").resize((side, side), Image.Resampling.NEAREST)
+            sheet.paste(small, (label + x * (side + 2), y * (side + 2)))
+    return sheet
+
+
+def save_grid(sheet: Image.Image, path: Path) -> str:
+    """Write a PNG, and return it in base64."""
+    content = io.BytesIO()
+    sheet.save(content, "png")
+    write_atomically(path, lambda place: place.write_bytes(content.getvalue()))
+    return base64.b64encode(content.getvalue()).decode()
+
+
+# Page ---------------------------------------------------------------------------------------------
+
+STYLE = (
+    "body{font:14px system-ui;margin:2em}table{border-collapse:collapse}td,th{padding:.2em .6em;"
+    "border-bottom:1px solid #ddd;text-align:left}.n{text-align:right}"
+    "img{max-width:100%;image-rendering:pixelated}"
+)
+
+
+def page(results: Sequence[Result], groups: Groups, grids: Mapping[str, str], network: str) -> str:
+    """A page that needs nothing else."""
+    head = ("model", "inverter", "images", "n", *COLUMNS)
+    lines = []
+    for result in results:
+        row = result.row
+        cells = [html.escape(each) for each in (row.model, row.inverter, row.group, str(row.images))]
+        if row.note:
+            rest = f"<td colspan={len(COLUMNS)}><i>impossible: {html.escape(row.note)}</i></td>"
+        else:
+            rest = _numbers([as_text(getattr(row, name)) for name in COLUMNS])
+        lines.append("".join(f"<td>{cell}</td>" for cell in cells) + rest)
+    pictures = "".join(
+        f'<h2>{html.escape(group)}</h2><img alt="{html.escape(group)}" src="data:image/png;base64,{data}">'
+        f"{_one_by_one(results, groups, group)}"
+        for group, data in grids.items()
+    )
+    legend = "; ".join(f"{name}: {told.format(network=network)}" for name, told in COLUMNS.items())
+    return (
+        f"<!doctype html><meta charset=utf-8><title>flows compare</title><style>{STYLE}</style>"
+        f"<h1>Inversion, compared</h1>{_table(head, lines)}<p>{html.escape(legend)}.</p>{pictures}\n"
+    )
+
+
+def _one_by_one(results: Sequence[Result], groups: Groups, group: str) -> str:
+    """A table of every image's PSNR by every method."""
+    possible = [each for each in results if each.row.group == group and not each.row.note]
+    head = ("image", *(f"{each.row.model}, {each.row.inverter}" for each in possible))
+    lines = [
+        f"<td>{html.escape(source.name)}</td>" + _numbers([as_text(each.each_psnr[i]) for each in possible])
+        for i, source in enumerate(groups[group].sources)
+    ]
+    return f"<details><summary>PSNR of every image, dB</summary>{_table(head, lines)}</details>"
+
+
+def _table(head: Sequence[str], lines: Sequence[str]) -> str:
+    names = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    return f"<table><tr>{names}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+
+def _numbers(texts: Sequence[str]) -> str:
+    return "".join(f"<td class=n>{text}</td>" for text in texts)
+
+
+def as_text(value: float | int) -> str:
+    """Four digits; – where there is no number."""
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.4g}"
+    return str(value)
