@@ -31,7 +31,7 @@ def main() -> None:
 def run(parser: Parser, settings: Namespace) -> None:
     """Train and report, or go on with a run."""
     experiment = parser.instantiate(settings)
-    accelerator = make_accelerator()
+    accelerator = make_accelerator(experiment.objective)
     folder, data, model, objective = (
         experiment.folder, experiment.data, experiment.model, experiment.objective,
     )  # fmt: skip

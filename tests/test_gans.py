@@ -29,12 +29,13 @@ from flows.training.diffaugment import diffaugment
 from flows.training.loop import fit, make_accelerator
 from flows.training.objectives.adversarial import Adversarial, squared_gradient
 from flows.training.objectives.growing import size_after
-from flows.training.objectives.lia import LIATraining
+from flows.training.objectives.lia import GeneratorAndEncoder, LIATraining
 from flows.training.settings import Training
 
 SHAPE = (3, 16, 16)
 FORMS = {
     "default": {},
+    "linear, one layer a size": {"linear": True, "depth": 1},
     "official": {"flavour": "official"},
     "affine": {"coupling": "affine"},
     "official, affine": {"flavour": "official", "coupling": "affine"},
@@ -346,10 +347,11 @@ def test_a_class_conditional_gan_learns(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_second_stage_changes_no_bit_of_generator_and_phi(tmp_path):
+@pytest.mark.parametrize("stage1", [{}, {"anchor": 10.0, "critic_from": 16}])
+def test_the_second_stage_changes_no_bit_of_generator_and_phi(stage1, tmp_path):
     torch.manual_seed(0)
     model = LIA((3, 32, 32), size=8, channels=(8, 8, 6, 6), encoder_channels=(6, 6, 8, 8))
-    objective = LIATraining(stage1_images=32)
+    objective = LIATraining(stage1_images=32, **stage1)
     fit(model, scenes(), settings(images=32), tmp_path / "a", objective, make_accelerator())
     averaged = {}
 
@@ -366,7 +368,8 @@ def test_the_second_stage_changes_no_bit_of_generator_and_phi(tmp_path):
             return found
 
     encoder = {name: value.clone() for name, value in model.encoder.state_dict().items()}
-    fit(model, scenes(), settings(images=64), tmp_path / "b", Watching(stage1_images=32), make_accelerator())
+    watching = Watching(stage1_images=32, **stage1)
+    fit(model, scenes(), settings(images=64), tmp_path / "b", watching, make_accelerator())
     assert averaged
     for name, value in model.generator.state_dict().items():
         assert torch.equal(value, averaged[name]), name
@@ -394,6 +397,22 @@ def test_a_resumed_gan_goes_on_as_if_nothing_had_been(tmp_path):
     state = next(path for path in (tmp_path / "half").iterdir() if path.is_dir() and "state" in path.name)
     resumed = run("rest", 64, state)
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+def test_the_divergence_of_an_anchored_stage_is_that_of_two_normals():
+    """φ is a permutation at first, so that p(w) is a standard normal."""
+    torch.manual_seed(0)
+    model = LIA(SHAPE, size=8, channels=(8, 8, 6), encoder_channels=(6, 8, 8))
+    both = GeneratorAndEncoder(model)
+    with torch.no_grad():
+        both.log_spread.copy_(torch.linspace(-2, 0, 8))
+        real = 2 * torch.rand(1, *SHAPE) - 1
+        mean = model.encoder(real)[0]
+        shaken = torch.randn(20_000, 8)
+        found = both(real.expand(20_000, -1, -1, -1), shaken)[2].mean()
+        encoded = torch.distributions.Normal(mean, both.log_spread.exp())
+        expected = torch.distributions.kl_divergence(encoded, torch.distributions.Normal(0.0, 1.0)).sum()
+    assert abs(float(found - expected)) < 0.05 * float(expected)
 
 
 def test_an_objective_names_the_model_it_cannot_train():

@@ -1,18 +1,30 @@
 """Inverters: what was drawn comes back, records draw the same picture again, failures are kept."""
 
 import copy
+import csv
+import dataclasses
+import json
+import math
 
 import pytest
 import torch
+from PIL import Image
 
+import flows
 from flows import images as pixels
+from flows.cli import main
+from flows.commands.compare import read_group
 from flows.inversion.base import bring_back
+from flows.inversion.edits import edit_consistency, step_in
 from flows.inversion.encoder import Encoder
 from flows.inversion.exact import Exact
 from flows.inversion.hybrid import Hybrid
+from flows.inversion.layer import Layer, activations_at
 from flows.inversion.optimise import Optimise, correlation, extent, rate
+from flows.inversion.records import Source, digest_of, load_record, record_of, render, save_record
 from flows.inversion.tune import Tune
 from flows.metrics.reconstruction import psnr
+from flows.models.base import CheckpointError
 from flows.models.glow import Glow
 from flows.models.lia import LIA
 from flows.models.stylegan import StyleGAN
@@ -155,6 +167,102 @@ def test_tuning_changes_a_copy_and_the_record_has_its_weights(generator):
         assert torch.equal(bring_back(tuned, found.code[i : i + 1], "w", [])[0], found.reconstruction[i])
 
 
+def test_a_layer_brings_back_what_no_code_does(generator):
+    images = torch.randint(256, (2, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    first = Optimise("w", steps=20)
+    plain = first.invert(generator, images, torch.Generator().manual_seed(0))
+    found = Layer(first, steps=60, lr=0.1, weight=0.0).invert(
+        generator, images, torch.Generator().manual_seed(0)
+    )
+    assert torch.equal(found.code, plain.code) and list(found.activations) == ["generator.synthesis.layers.0"]
+    assert (psnr(images, found.reconstruction) > psnr(images, plain.reconstruction)).all()
+    assert found.trace[-1].mean() < found.trace[0].mean()
+    held = Layer(first, steps=60, lr=0.1, weight=1e6).invert(
+        generator, images, torch.Generator().manual_seed(0)
+    )
+    moved = [each.activations["generator.synthesis.layers.0"] for each in (held, found)]
+    start = activations_at(generator, "generator.synthesis.layers.0", plain.code, "w", [])
+    assert (moved[0] - start).norm() < 0.1 * (moved[1] - start).norm()
+    flow = Glow(SHAPE, levels=1, depth=1, width=4).eval()
+    assert Layer(first).why_not(flow) == "its inverse is exact, a layer has nothing to add"
+    assert Layer(first, "nowhere").why_not(generator) == "it has no layer 'nowhere'"
+
+
+def test_a_search_ends_when_its_seconds_are_over(generator):
+    _, images = drawn(generator)
+    found = Optimise("w", steps=100_000, seconds=0.3, starts=2).invert(generator, images)
+    assert 2 < found.steps < 5_000 and found.trace.shape[:2] == (found.steps, 2)
+    assert found.seconds < 10
+    with pytest.raises(ValueError, match="seconds: expected a positive number"):
+        Optimise("w", seconds=0.0)
+
+
+def test_an_edit_is_undone_exactly_where_codes_are_exact(generator, lia):
+    """An encoder that forgets the edit leaves exactly the edit's own difference behind."""
+    torch.manual_seed(0)
+    flow = Glow(SHAPE, levels=2, depth=2, width=8).eval()
+    images = torch.full((2, *SHAPE), 128, dtype=torch.uint8)  # the edit stays within black and white
+    found = Exact().invert(flow, images)
+    assert edit_consistency(flow, Exact(), found) > 40
+
+    class Forgetful(Encoder):
+        def invert(self, model, images, generator=None):
+            again = super().invert(model, images, generator)
+            code = torch.zeros_like(again.code)
+            return dataclasses.replace(again, code=code, reconstruction=bring_back(model, code, again.space))
+
+    found = Forgetful("w").invert(lia, images)
+    step = step_in(lia, "w", 0)
+    with torch.no_grad():
+        lost = bring_back(lia, found.code - step, "w")
+    expected = float(psnr(found.reconstruction, lost).median())
+    assert abs(edit_consistency(lia, Forgetful("w"), found) - expected) < 1e-9
+    tuned = Tune(Optimise("w", steps=2), steps=1)
+    assert math.isnan(edit_consistency(generator, tuned, tuned.invert(generator, images[:1])))
+
+
+def kinds(generator, lia) -> dict[str, tuple]:
+    """Inverters of every kind of record, with a model each."""
+    torch.manual_seed(0)
+    flow = Glow(SHAPE, levels=2, depth=2, width=8).eval()
+    return {
+        "exact": (flow, Exact()),
+        "encoder": (lia, Encoder("z")),
+        "noise": (generator, Optimise("w+", steps=4, noise=True, starts=2)),
+        "layer": (generator, Layer(Optimise("w", steps=3, noise=True), steps=3)),
+        "tune": (generator, Tune(Optimise("w", steps=3, noise=True), steps=3, lr=1e-2)),
+    }
+
+
+@pytest.mark.parametrize("kind", ["exact", "encoder", "noise", "layer", "tune"])
+def test_a_record_draws_the_same_bytes_from_its_file(generator, lia, kind, tmp_path):
+    model, inverter = kinds(generator, lia)[kind]
+    images = torch.randint(256, (3, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    found = inverter.invert(model, images, torch.Generator().manual_seed(5))
+    sources = [Source("a"), Source("b", (40, 30), (5, 0, 35, 30)), Source("c")]
+    path = tmp_path / "record.safetensors"
+    save_record(path, record_of(found, sources, 5), model)
+    loaded = load_record(path, model)
+    assert loaded.sources == sources and loaded.seed == 5 and loaded.method == found.method
+    again = render(model, loaded)
+    assert torch.equal(again, found.reconstruction) and digest_of(again) == loaded.digest
+
+
+def test_a_record_of_another_model_is_refused_by_both_fingerprints(generator, lia, tmp_path):
+    path = tmp_path / "record.safetensors"
+    images = torch.zeros(1, *SHAPE, dtype=torch.uint8)
+    save_record(path, record_of(Encoder("w").invert(lia, images), [Source("a")], 0), lia)
+    with pytest.raises(CheckpointError) as refused:
+        load_record(path, generator)
+    assert lia.fingerprint() in str(refused.value) and generator.fingerprint() in str(refused.value)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="is not a record, or was cut off"):
+        load_record(path, lia)
+    with pytest.raises(CheckpointError, match="is missing"):
+        load_record(tmp_path / "nowhere", lia)
+
+
 def test_impossible_pairs_say_why(generator):
     images = torch.zeros(1, *SHAPE, dtype=torch.uint8)
     with pytest.raises(ValueError, match="encoder cannot invert StyleGAN: it has no encoder"):
@@ -190,38 +298,76 @@ def checkpoints(generator, tmp_path):
     return tmp_path
 
 
-def test_compare_writes_table_grid_and_page(checkpoints, capsys):
-    import csv
+def rows_of(path) -> dict:
+    with open(path) as opened:
+        rows = list(csv.DictReader(opened))
+    return {(row["model"], row["inverter"], row["group"]): row for row in rows}
 
-    from PIL import Image
 
-    from flows.cli import main
-
+def test_compare_writes_table_grid_page_and_records(checkpoints, capsys):
     picture = torch.randint(256, (3, 40, 30), dtype=torch.uint8)
     (checkpoints / "mine").mkdir()
     pixels.to_pillow(picture).save(checkpoints / "mine/a.png")
     models = [str(checkpoints / name) for name in ("style", "flow")]
     out = checkpoints / "out"
-    words = ["exact", "encoder", "optimise:w"]
+    words = ["exact", "encoder", "optimise:w", "layer"]
     images = ["generated:2", "foreign", f"user:{checkpoints / 'mine'}"]
     command = ["compare", "--models", *models, "--inverters", *words, "--images", *images]
-    main([*command, "--steps", "3", "--starts", "2", "--out", str(out)])
-    with open(out / "table.csv") as opened:
-        rows = list(csv.DictReader(opened))
-    assert len(rows) == 2 * 3 * 4
-    by = {(row["model"], row["inverter"], row["group"]): row for row in rows}
+    main([*command, "--steps", "3", "--starts", "2", "--perceptual", "none", "--out", str(out)])
+    by = rows_of(out / "table.csv")
+    assert len(by) == 2 * 4 * 4
     exact = by["flow", "exact", "foreign"]
     assert float(exact["bit_exact"]) == 1 and float(exact["psnr"]) == float("inf")
-    assert float(exact["spread"]) == 0
+    assert float(exact["spread"]) == 0 and float(by["flow", "exact", "user"]["undone"]) > 15
+    assert float(by["flow", "exact", "generated by flow"]["code_error"]) < 1
+    assert by["flow", "exact", "foreign"]["code_error"] == "nan"
     searched = by["style", "optimise:w", "user"]
     assert searched["starts"] == "2" and float(searched["spread"]) > 0 and float(searched["apart"]) > 0
+    assert float(by["style", "optimise:w", "generated by style"]["code_error"]) > 0
     assert "no exact inverse" in by["style", "exact", "user"]["note"]
     assert "no space 'w'" in by["flow", "optimise:w", "user"]["note"]
     page = (out / "index.html").read_text()
     assert "http" not in page and page.count("data:image/png") == 4 and "impossible" in page
     with Image.open(out / "grid-user.png") as grid:
-        assert grid.size[1] == (1 + 2 * 3) * 66  # the input; three possible pairs, each with its error
+        assert grid.size[1] == (1 + 2 * 4) * 66  # the input; four possible pairs, each with its error
     assert "impossible: style, exact" in capsys.readouterr().out
+    table = json.loads((out / "table.json").read_text())
+    assert table["perceptual_network"] == "no network"
+    first = next(row for row in table["rows"] if row["group"] == "foreign" and not row["note"])
+    assert list(first["each_psnr"])[:2] == ["cat", "person"]
+
+    # A record is drawn again, in the picture that it was cropped from.
+    record = str(out / "records/flow-exact-user.safetensors")
+    flow = str(checkpoints / "flow")
+    main(["render", record, flow, "--output", str(out / "again"), "--undo", "true"])
+    assert "the very bytes" in capsys.readouterr().out
+    with Image.open(out / "again/0000-a.png") as whole:
+        assert whole.size == (30, 40)
+        kept = pixels.from_pillow(whole, 3)
+        assert torch.equal(kept[:, :5], picture[:, :5]) and torch.equal(kept[:, 35:], picture[:, 35:])
+    with pytest.raises(SystemExit) as ended:
+        main(["render", record, str(checkpoints / "style"), "--output", str(out / "no")])
+    assert ended.value.code == 2 and "mean nothing to StyleGAN" in capsys.readouterr().err
+    assert not (out / "no").exists()
+
+
+def test_compare_takes_turned_pictures_of_any_kind(checkpoints):
+    """EXIF-rotated, transparent, grey: upright, over white, in colour."""
+    folder = checkpoints / "mine"
+    folder.mkdir()
+    picture = Image.new("RGBA", (20, 40), (255, 0, 0, 255))
+    picture.paste((0, 0, 0, 0), (0, 20, 20, 40))
+    picture.save(folder / "a.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90° clockwise
+    Image.new("RGB", (40, 20), "blue").save(folder / "b.jpg", exif=exif)
+    Image.new("L", (16, 16), 77).save(folder / "c.png")
+    group = read_group(f"user:{folder}", flows.load(checkpoints / "flow"), {})["user"]
+    assert [source.size for source in group.sources] == [(20, 40), (20, 40), (16, 16)]
+    assert [source.box for source in group.sources] == [(0, 10, 20, 30), (0, 10, 20, 30), (0, 0, 16, 16)]
+    assert group.images.shape == (3, *SHAPE) and (group.images[2] == 77).all()
+    assert group.images[0, :, 0].tolist() == [[255] * 16, [0] * 16, [0] * 16]
+    assert (group.images[0, :, -1] == 255).all()
 
 
 @pytest.mark.parametrize(
@@ -230,11 +376,10 @@ def test_compare_writes_table_grid_and_page(checkpoints, capsys):
         ({"inverters": ["magic"]}, "there is no 'magic'"),
         ({"images": ["test"]}, "there is no 'test'; expected test:N"),
         ({"images": ["user:/nowhere"]}, "no pictures"),
+        ({"perceptual": ["inception"]}, "--perceptual: there is no feature network 'inception'"),
     ],
 )
 def test_compare_names_mistakes(checkpoints, capsys, change, message):
-    from flows.cli import main
-
     given = {"models": [str(checkpoints / "flow")], "inverters": ["exact"], "images": ["foreign"], **change}
     words = [word for name, values in given.items() for word in (f"--{name}", *values)]
     with pytest.raises(SystemExit) as ended:

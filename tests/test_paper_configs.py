@@ -4,6 +4,7 @@ Models are built on the meta device, which has shapes and no memory. Parameters 
 time from the papers' and codes' descriptions, without a look at ours.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Callable
@@ -18,7 +19,9 @@ from jsonargparse import Namespace
 
 from flows.bijections.scaling import LearnedPrior
 from flows.config import Parser, experiment_parser, parse_experiment
+from flows.data.base import Batch
 from flows.models.base import LikelihoodModel
+from flows.models.lia import LIA
 
 Build = Callable[..., Namespace]
 
@@ -157,7 +160,45 @@ def test_realnvp_has_the_published_number_of_parameters(build, name, variant):
     assert count(build(name, variant).model) == realnvp_parameters(*REALNVP[name, variant])
 
 
-SIDES = {"mnist": 28, "imagenet64": 64, "celeba": 64, "lsun": 64, "celebahq256": 256}
+@pytest.mark.parametrize("name", ["lia-ffhq", "lia-lsun"])
+def test_lia_has_the_published_sizes(build, name):
+    """genforce/lia: four steps of 262,912 weights; an encoder of ResNet blocks; 12 layers."""
+    model = build(name).model
+    assert count(model.phi) == 4 * (256 * 512 + 512 + 512 * 256 + 256)
+    widths, total = [64, 128, 256, 512, 1024, 1024], 27 * 64 + 64
+    for before, after in itertools.pairwise(widths):
+        middle = min(before, after)
+        total += 9 * before * middle + middle + 9 * middle * after + after
+        total += (before * after + after) * (before != after)
+    assert count(model.encoder) == total + 16 * 1024 * 512 + 512
+    assert model.spaces["w+"].shape == (12 * 512,)
+
+
+@pytest.mark.slow
+def test_lia_steps_at_full_size(parser):
+    """One step of every phase on two images of noise: what a machine with the data would do first."""
+    path = FOLDER / "lia-ffhq.yaml"
+    experiment = parser.instantiate(parser.parse_args([f"--config={path}"]))
+    model, objective = experiment.model, experiment.objective
+    objective.check(model)
+    images = torch.randint(256, (2, 3, 128, 128), dtype=torch.uint8)
+    batch = Batch(images, torch.zeros(2, dtype=torch.long), torch.arange(2))
+    for phase in objective.phases(model, objective.parts(model)):
+        loss, _ = phase.loss(batch, torch.Generator().manual_seed(0), 0)
+        loss.backward()
+        norms = [parameter.grad.norm() for parameter in phase.params if parameter.grad is not None]
+        assert loss.isfinite() and norms and torch.stack(norms).isfinite().all(), phase.name
+
+
+SIDES = {
+    "lia-lsun": 128,
+    "ffhq": 128,
+    "mnist": 28,
+    "imagenet64": 64,
+    "celeba": 64,
+    "lsun": 64,
+    "celebahq256": 256,
+}
 
 
 # Every config and variant -------------------------------------------------------------------------
@@ -167,11 +208,11 @@ SIDES = {"mnist": 28, "imagenet64": 64, "celeba": 64, "lsun": 64, "celebahq256":
 def test_builds_at_full_size_without_its_data(build, name):
     experiment = build(name)
     model, data = experiment.model, experiment.data
-    assert isinstance(model, LikelihoodModel)
+    assert isinstance(model, LIA if name.startswith("lia") else LikelihoodModel)
     assert model.device.type == "meta"
     assert (model.image_shape, model.bins) == (data.image_shape, data.bins)
     assert experiment.folder == Path("checkpoints") / name
-    side = SIDES.get(name.split("-")[1], 32)
+    side = SIDES.get(name, SIDES.get(name.split("-")[1], 32))
     assert model.image_shape[1:] == (side, side)
     assert model.bins == (32 if name == "glow-celebahq256" else 256)
 
@@ -183,7 +224,6 @@ def test_variant_builds(build, name, variant):
     less = [] if variant == "tiny" else short.get(name.split("-")[0], [])
     experiment = build(name, variant, *less)
     model, data = experiment.model, experiment.data
-    assert isinstance(model, LikelihoodModel)
     assert (model.image_shape, model.bins) == (data.image_shape, data.bins)
     if variant == "tiny":
         assert count(model) < 2_000_000
@@ -211,16 +251,22 @@ def test_every_recipe_is_here():
         "nice": ["cifar10", "mnist", "svhn"],
         "realnvp": ["celeba", "cifar10", "imagenet32", "imagenet64", "lsun"],
         "glow": ["celebahq256", "cifar10", "imagenet32", "imagenet64", "lsun"],
+        "lia": ["ffhq", "lsun"],
     }
     assert sorted(NAMES) == sorted(f"{model}-{data}" for model, sets in on.items() for data in sets)
     for name in NAMES:
         assert "tiny" in variants(FOLDER / f"{name}.yaml")
-        assert name.startswith("glow") or "official" in variants(FOLDER / f"{name}.yaml")
+        assert name.startswith(("glow", "lia")) or "official" in variants(FOLDER / f"{name}.yaml")
 
 
 # What the headers say -----------------------------------------------------------------------------
 
-PAPERS = {"nice": "arXiv 1410.8516", "realnvp": "arXiv 1605.08803", "glow": "arXiv 1807.03039"}
+PAPERS = {
+    "nice": "arXiv 1410.8516",
+    "realnvp": "arXiv 1605.08803",
+    "glow": "arXiv 1807.03039",
+    "lia": "arXiv 1906.08090",
+}
 
 
 def header(name: str) -> str:
@@ -265,7 +311,7 @@ def test_nice_figures_are_converted(name, nats, size, grey_levels):
 # Recipes in other units ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("glow")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(("nice", "realnvp"))])
 def test_what_belongs_to_a_loss_in_nats_is_rescaled_to_bits_per_dim(build, name):
     experiment = build(name)
     per_nat = 1 / (math.prod(experiment.model.image_shape) * math.log(2))

@@ -18,9 +18,9 @@ from flows.bijections.scaling import ActNorm
 from flows.checks import check_choice, check_positive
 from flows.models.base import Guarantee
 from flows.models.styles import StyleGenerator, StyleModel, check_sizes
-from flows.networks.encoder import Encoder
+from flows.networks.encoder import Encoder, PlainEncoder
 from flows.networks.equalised import LEAKY_GAIN, EqualisedLinear
-from flows.networks.stylegan import Critic, Synthesis, activate
+from flows.networks.stylegan import Blocks, Critic, Synthesis, activate
 from flows.numerics import evaluating
 
 Flavour = Literal["official", "default"]
@@ -69,9 +69,10 @@ class LIA(StyleModel):
     (objective `LIATraining`). What is exact is φ: z from w, and back. w from x is learned.
 
     `official` is the released code: additive couplings that end in a leaky ReLU, reversal of the features
-    between them, a learning rate of 1/100 in φ, tanh at the end of the synthesis, an encoder whose w has
-    variance 1 in every coordinate. `default` has couplings that are linear at the end and start at zero, a
-    tenth of the learning rate, no tanh, and a learned scale of the encoder's w.
+    between them, a learning rate of 1/100 in φ, tanh at the end of the synthesis, a residual encoder with
+    batch norm, whose w has variance 1 in every coordinate. `default` has couplings that are linear at the end
+    and start at zero, a tenth of the learning rate, no tanh, and a plain encoder without batch norm, whose
+    noise in small batches would limit what comes back.
 
     Args:
         image_shape: (C, H, W), H = W a power of two from 8 on.
@@ -85,6 +86,9 @@ class LIA(StyleModel):
         coupling: `additive` (volume preserving) or `affine`.
         glow: an ActNorm and an invertible linear map before every coupling instead of the reversal.
         flavour: see above.
+        depth: styled layers of every size but the first: 2 in the paper, or 1.
+        linear: begin with a linear function of w instead of a learned constant.
+        critic_blocks: `residual` (StyleGAN2) or `plain`, one strided convolution each, faster.
         grows: let the critic take images of every size, for objectives that grow.
     """
 
@@ -95,28 +99,33 @@ class LIA(StyleModel):
         size: int = 96,
         channels: Sequence[int] = (96, 64, 48, 24),
         critic_channels: Sequence[int] | None = None,
-        encoder_channels: Sequence[int] = (32, 64, 96, 128),
+        encoder_channels: Sequence[int] = (24, 64, 128, 192),
         steps: int = 4,
         hidden: int | None = None,
         coupling: CouplingName = "additive",
         glow: bool = False,
         flavour: Flavour = "default",
+        depth: int = 2,
+        linear: bool = False,
+        critic_blocks: Blocks = "residual",
         grows: bool = False,
     ):
         super().__init__()
-        check_positive(size=size, steps=steps)
+        check_positive(size=size, steps=steps, depth=depth)
         check_choice("coupling", coupling, CouplingName)
         check_choice("flavour", flavour, Flavour)
+        check_choice("critic_blocks", critic_blocks, Blocks)
         check_sizes(image_shape, channels, critic_channels or channels, encoder_channels)
         if size % 2:
             raise ValueError(f"size: φ halves its input, expected an even number, got {size}")
         official = flavour == "official"
         phi = make_phi(size, steps, hidden or size, coupling, glow, official)
         generator = StyleGenerator(
-            InverseMapping(phi), Synthesis(channels, size, image_shape[0], tanh=official)
+            InverseMapping(phi), Synthesis(channels, size, image_shape[0], official, depth, linear)
         )
-        critic = Critic(critic_channels or channels, image_shape[0], grows)
-        encoder = Encoder(encoder_channels, size, image_shape[0], scaled=not official)
+        critic = Critic(critic_channels or channels, image_shape[0], grows, critic_blocks)
+        make = Encoder if official else PlainEncoder
+        encoder = make(encoder_channels, size, image_shape[0])
         self.encoder = encoder.to(memory_format=torch.channels_last)
         self.assemble_styles(image_shape, bins, generator, critic, size, size)
         promises: dict[str, Guarantee] = {"z": "exact-given-w", "w": "learned", "w+": "learned"}

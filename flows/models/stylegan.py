@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from flows.checks import check_positive
+from flows.checks import check_choice, check_positive
 from flows.models.styles import StyleGenerator, StyleModel, check_sizes
-from flows.networks.stylegan import Critic, Mapping, Synthesis
+from flows.networks.stylegan import Blocks, Critic, Mapping, Synthesis
 
 
 class StyleGAN(StyleModel):
@@ -21,6 +21,9 @@ class StyleGAN(StyleModel):
         critic_channels: of the critic's blocks at the same sizes; None takes `channels`.
         mapping_layers: of the perceptron (8 in the paper, 2 in small ones).
         mapping_multiplier: factor on its learning rate.
+        depth: styled layers of every size but the first: 2 in the paper, or 1.
+        linear: begin with a linear function of w instead of a learned constant.
+        critic_blocks: `residual` (StyleGAN2) or `plain`, one strided convolution each, faster.
         grows: let the critic take images of every size, for objectives that grow.
     """
 
@@ -33,13 +36,18 @@ class StyleGAN(StyleModel):
         critic_channels: Sequence[int] | None = None,
         mapping_layers: int = 4,
         mapping_multiplier: float = 0.01,
+        depth: int = 2,
+        linear: bool = False,
+        critic_blocks: Blocks = "residual",
         grows: bool = False,
     ):
         super().__init__()
-        check_positive(size=size, mapping_layers=mapping_layers)
+        check_positive(size=size, mapping_layers=mapping_layers, depth=depth)
+        check_choice("critic_blocks", critic_blocks, Blocks)
         check_sizes(image_shape, channels, critic_channels or channels)
         generator = StyleGenerator(
-            Mapping(size, mapping_layers, mapping_multiplier), Synthesis(channels, size, image_shape[0])
+            Mapping(size, mapping_layers, mapping_multiplier),
+            Synthesis(channels, size, image_shape[0], depth=depth, linear=linear),
         )
-        critic = Critic(critic_channels or channels, image_shape[0], grows)
+        critic = Critic(critic_channels or channels, image_shape[0], grows, critic_blocks)
         self.assemble_styles(image_shape, bins, generator, critic, size, size)

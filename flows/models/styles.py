@@ -35,13 +35,17 @@ class StyleGenerator(nn.Module):
             second: another z, whose w takes the layers from `crossover` on (style mixing).
             crossover: int64 (batch,); `layers` mixes nothing.
         """
+        w = self.mapping(z)
+        if second is None or crossover is None:
+            return self.draw(w)
         layers = len(self.synthesis.layers)
-        w = self.mapping(z).unsqueeze(1).expand(-1, layers, -1)
-        if second is not None and crossover is not None:
-            other = self.mapping(second).unsqueeze(1)
-            later = torch.arange(layers, device=z.device) >= crossover.unsqueeze(1)
-            w = torch.where(later.unsqueeze(2), other, w)
-        return self.synthesis(w)
+        later = torch.arange(layers, device=z.device) >= crossover.unsqueeze(1)
+        other = self.mapping(second).unsqueeze(1)
+        return self.synthesis(torch.where(later.unsqueeze(2), other, w.unsqueeze(1)))
+
+    def draw(self, w: Tensor) -> Tensor:
+        """Images in [−1, 1] from w (batch, width), the same for all layers."""
+        return self.synthesis(w.unsqueeze(1).expand(-1, len(self.synthesis.layers), -1))
 
 
 class StyleModel(GAN):

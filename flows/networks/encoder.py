@@ -1,4 +1,4 @@
-"""LIA's encoder: images to w (released code of LIA, `networks_encoder.py`)."""
+"""LIA's encoders: images to w."""
 
 from collections.abc import Sequence
 
@@ -6,28 +6,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, batch_norm, leaky_relu
 
+from flows.networks.equalised import LEAKY_GAIN, EqualisedConv2d, EqualisedLinear
+from flows.networks.stylegan import PlainBlock, activate
+
 
 class OffsetBatchNorm(nn.Module):
-    """Batch normalisation with a learned offset and, where asked, a learned scale.
-
-    Args:
-        channels: of inputs (batch, C) or (batch, C, H, W).
-        scaled: the official code has no scale, so that every coordinate of w has variance 1; but a
-            coordinate that an additive coupling has shifted is wider than that.
-    """
+    """Batch normalisation with a learned offset and no scale: every channel has variance 1."""
 
     mean: Tensor
     variance: Tensor
 
-    def __init__(self, channels: int, scaled: bool):
+    def __init__(self, channels: int):
         super().__init__()
         self.offset = nn.Parameter(torch.zeros(channels))
-        self.scale = nn.Parameter(torch.ones(channels)) if scaled else None
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("variance", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return batch_norm(x, self.mean, self.variance, self.scale, self.offset, self.training, 0.1, 1e-5)
+        return batch_norm(x, self.mean, self.variance, None, self.offset, self.training, 0.1, 1e-5)
 
 
 class EncoderBlock(nn.Module):
@@ -37,14 +33,12 @@ class EncoderBlock(nn.Module):
         super().__init__()
         middle = min(inputs, outputs)
         self.first = nn.Conv2d(inputs, middle, 3, padding=1, bias=False)
-        self.first_norm = OffsetBatchNorm(middle, scaled=False)
+        self.first_norm = OffsetBatchNorm(middle)
         self.second = nn.Conv2d(middle, outputs, 3, padding=1, bias=False)
-        self.second_norm = OffsetBatchNorm(outputs, scaled=False)
+        self.second_norm = OffsetBatchNorm(outputs)
         self.shortcut = None
         if inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, bias=False), OffsetBatchNorm(outputs, scaled=False)
-            )
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), OffsetBatchNorm(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         x = avg_pool2d(x, 2)
@@ -54,24 +48,22 @@ class EncoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Images in [−1, 1] to w.
+    """Images in [−1, 1] to w, as in LIA's released code (`networks_encoder.py`).
 
     Args:
-        side: of the images, a power of two.
         channels: of the stem and of every block after it, down to 4×4; log2(side/4) + 1 of them.
         width: of w.
         colours: channels of the images.
-        scaled: see `OffsetBatchNorm`, of the last one.
     """
 
-    def __init__(self, channels: Sequence[int], width: int, colours: int, scaled: bool):
+    def __init__(self, channels: Sequence[int], width: int, colours: int):
         super().__init__()
         self.stem = nn.Conv2d(colours, channels[0], 3, padding=1, bias=False)
-        self.stem_norm = OffsetBatchNorm(channels[0], scaled=False)
+        self.stem_norm = OffsetBatchNorm(channels[0])
         pairs = zip(channels, channels[1:], strict=False)
         self.blocks = nn.ModuleList(EncoderBlock(before, after) for before, after in pairs)
         self.head = nn.Linear(16 * channels[-1], width, bias=False)
-        self.head_norm = OffsetBatchNorm(width, scaled)
+        self.head_norm = OffsetBatchNorm(width)
         for part in self.modules():
             if isinstance(part, nn.Conv2d | nn.Linear):
                 nn.init.normal_(part.weight, std=0.02)
@@ -81,3 +73,28 @@ class Encoder(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.head_norm(self.head(x.flatten(1)))
+
+
+class PlainEncoder(nn.Module):
+    """Images in [−1, 1] to w by strided convolutions with equalised learning rates, without batch norm.
+
+    Args:
+        channels: as in `Encoder`.
+        width: of w.
+        colours: channels of the images.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int, colours: int):
+        super().__init__()
+        self.stem = EqualisedConv2d(colours, channels[0], 1, LEAKY_GAIN)
+        pairs = zip(channels, channels[1:], strict=False)
+        self.blocks = nn.ModuleList(PlainBlock(before, after) for before, after in pairs)
+        self.hidden = EqualisedLinear(16 * channels[-1], 256, LEAKY_GAIN)
+        self.head = EqualisedLinear(256, width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = activate(self.stem(images))
+        for block in self.blocks:
+            x = block(x)
+        w: Tensor = self.head(activate(self.hidden(x.flatten(1))))
+        return w

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -113,25 +114,39 @@ def double(x: Tensor) -> Tensor:
 
 
 class Synthesis(Growing):
-    """w, one per layer, to images: a learned constant, styled layers, and a sum of colours over all sizes.
+    """w, one per layer, to images: styled layers, and a sum of colours over all sizes.
 
     Args:
         channels: of the 4×4, 8×8, … layers; their number sets the side of the images.
         width: of w.
         colours: channels of the images.
         tanh: end with one (LIA's decoder), else linear.
+        depth: styled layers of every size but the first, which has one: 2 in the paper, or 1.
+        linear: begin with a linear function of the first w, as PGGAN does, where StyleGAN has a constant.
     """
 
-    def __init__(self, channels: Sequence[int], width: int, colours: int = 3, tanh: bool = False):
+    def __init__(
+        self,
+        channels: Sequence[int],
+        width: int,
+        colours: int = 3,
+        tanh: bool = False,
+        depth: int = 2,
+        linear: bool = False,
+    ):
         super().__init__(len(channels))
-        self.start = nn.Parameter(torch.randn(1, channels[0], 4, 4))
-        self.layers = nn.ModuleList([StyledLayer(channels[0], channels[0], width, 4, double=False)])
-        self.to_colours = nn.ModuleList([ModulatedConv2d(channels[0], colours, 1, width, demodulate=False)])
+        first = channels[0]
+        self.start = None if linear else nn.Parameter(torch.randn(1, first, 4, 4))
+        self.linear = EqualisedLinear(width, 16 * first) if linear else None
+        self.layers = nn.ModuleList([StyledLayer(first, first, width, 4, double=False)])
+        self.to_colours = nn.ModuleList([ModulatedConv2d(first, colours, 1, width, demodulate=False)])
         for i, (before, after) in enumerate(zip(channels, channels[1:], strict=False)):
             side = 8 * 2**i
             self.layers.append(StyledLayer(before, after, width, side, double=True))
-            self.layers.append(StyledLayer(after, after, width, side, double=False))
+            for _ in range(depth - 1):
+                self.layers.append(StyledLayer(after, after, width, side, double=False))
             self.to_colours.append(ModulatedConv2d(after, colours, 1, width, demodulate=False))
+        self.depth = depth
         self.colour_bias = nn.Parameter(torch.zeros(colours, 1, 1))
         self.tanh = tanh
 
@@ -143,38 +158,53 @@ class Synthesis(Growing):
             noise: of every layer, (batch or 1, 1, side, side); None takes the stored ones.
         """
         given = [None] * len(self.layers) if noise is None else list(noise)
-        x = self.start.expand(len(w), -1, -1, -1)
-        image = None
+        x, image = self.beginning(w[:, 0]), None
         sizes, share = self.grown
         for i, (layer, own) in enumerate(zip(self.layers, given, strict=True)):
-            if (i + 1) // 2 >= sizes:
+            size, place = divmod(i + self.depth - 1, self.depth)
+            if size >= sizes:
                 break
             x = layer(x, w[:, i], own)
-            if i % 2 == 0:  # the last layer of its size
-                colours = self.to_colours[i // 2](x, w[:, i])
-                last = i // 2 == sizes - 1
-                image = colours if image is None else double(image) + (share if last else 1) * colours
+            if place == self.depth - 1:  # the last layer of its size
+                colours = self.to_colours[size](x, w[:, i])
+                newest = share if size == sizes - 1 else 1
+                image = colours if image is None else double(image) + newest * colours
         assert image is not None
         image = image + self.colour_bias
         return torch.tanh(image) if self.tanh else image
 
+    def beginning(self, w: Tensor) -> Tensor:
+        """What the first layer sees, (batch, C, 4, 4)."""
+        if self.linear is not None:
+            return self.linear(w).view(len(w), -1, 4, 4)
+        assert self.start is not None
+        return self.start.expand(len(w), -1, -1, -1)
+
+
+Blocks = Literal["residual", "plain"]
+
 
 class Critic(Growing):
-    """Images to one number each: residual blocks that halve the side, minibatch deviation, two linear layers.
+    """Images to one number each: blocks that halve the side, minibatch deviation, two linear layers.
 
     Args:
         channels: of the 4×4, 8×8, … blocks, as the synthesis has them.
         colours: channels of the images.
         grows: take images of every size, see `Growing`; without, only those of full size.
+        blocks: `residual`, two convolutions and a shortcut (StyleGAN2), or `plain`, one strided convolution,
+            half the operations, which tells real from generated scenes apart in as many steps.
     """
 
-    def __init__(self, channels: Sequence[int], colours: int = 3, grows: bool = False):
+    def __init__(
+        self, channels: Sequence[int], colours: int = 3, grows: bool = False, blocks: Blocks = "residual"
+    ):
         super().__init__(len(channels))
         widths = list(reversed(channels))
         entries = widths if grows else widths[:1]
         self.from_colours = nn.ModuleList(EqualisedConv2d(colours, each, 1, LEAKY_GAIN) for each in entries)
         pairs = zip(widths, widths[1:], strict=False)
-        self.blocks = nn.ModuleList(CriticBlock(before, after) for before, after in pairs)
+        make = CriticBlock if blocks == "residual" else PlainBlock
+        self.blocks = nn.ModuleList(make(before, after) for before, after in pairs)
         last = widths[-1]
         self.last = EqualisedConv2d(last + 1, last, 3, LEAKY_GAIN)
         self.hidden = EqualisedLinear(16 * last, last, LEAKY_GAIN)
@@ -215,6 +245,17 @@ class CriticBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         beside = self.beside(avg_pool2d(x, 2))
         return (activate(self.second(activate(self.first(x)))) + beside) / LEAKY_GAIN
+
+
+class PlainBlock(nn.Module):
+    """One convolution that halves the side."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.convolution = EqualisedConv2d(inputs, outputs, 4, LEAKY_GAIN, halve=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activate(self.convolution(x))
 
 
 def with_deviation(x: Tensor, group: int = 4) -> Tensor:

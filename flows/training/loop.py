@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor
 
 from flows.data.base import Batch, ImageData
@@ -47,14 +47,16 @@ class Outcome:
     state: Path | None
 
 
-def make_accelerator() -> Accelerator:
+def make_accelerator(objective: Objective | None = None) -> Accelerator:
     """One process, or all ranks that torchrun or `accelerate launch` started."""
     # Not by Accelerate's mixed_precision, which patches the model's forward: validation, which is fp32,
     # would run in bf16 as well. bf16 needs no loss scaling, so that `_step` can do it alone.
     # Validation runs on the main process while the others wait, longer than the default ten minutes.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
     on_cpu = not torch.cuda.is_available()
-    return Accelerator(mixed_precision="no", cpu=on_cpu, kwargs_handlers=[patience])
+    left_out = objective is not None and objective.leaves_parameters_out
+    wrapping = DistributedDataParallelKwargs(find_unused_parameters=left_out)
+    return Accelerator(mixed_precision="no", cpu=on_cpu, kwargs_handlers=[patience, wrapping])
 
 
 def fit(

@@ -79,6 +79,11 @@ class Objective(ABC):
 
     trains: ClassVar[type[LatentModel]]
 
+    @property
+    def leaves_parameters_out(self) -> bool:
+        """Whether some steps leave out parameters of a wrapped part, which its wrapper has to look for."""
+        return False
+
     def check(self, model: LatentModel) -> None:
         """Raise ValueError where it cannot train this model."""
         if not isinstance(model, self.trains):

@@ -88,6 +88,10 @@ class Adversarial(Objective):
                 f"of images, one for each size but the last; got {list(self.growing)}"
             )
 
+    @property
+    def leaves_parameters_out(self) -> bool:
+        return bool(self.growing)
+
     def advance(self, model: LatentModel, shown: int) -> None:
         cast(GAN, model).grow(size_after(shown, self.growing, self.fading))
 
@@ -114,7 +118,7 @@ class Adversarial(Objective):
         """A loss on real and generated images, with the gradient's penalty."""
 
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-            seed = combine_seeds(_number(generator), 0)
+            seed = combine_seeds(number_from(generator), 0)
             with torch.no_grad():
                 drawn = self.generate(gan, gan.generator, batch, seed)
             real = gan.shrunk(to_signed(batch.images))
@@ -140,15 +144,19 @@ class Adversarial(Objective):
         """A loss on generated images, by the critic as it is."""
 
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-            seed = combine_seeds(_number(generator), 2)
+            seed = combine_seeds(number_from(generator), 2)
             drawn = self.generate(gan, part, batch, seed)
             changes = torch.Generator().manual_seed(combine_seeds(seed, 1))
             with frozen(gan.critic):
                 seen = diffaugment(drawn, self.augment, changes)
                 score = gan.critic(seen, *labels_of(gan, batch))
-            return (softplus(-score) if self.loss == "non-saturating" else -score).mean(), {}
+            return self.fool(score), {}
 
         return loss
+
+    def fool(self, score: Tensor) -> Tensor:
+        """What the generator minimises, given what the critic says of its images."""
+        return (softplus(-score) if self.loss == "non-saturating" else -score).mean()
 
     def separate(self, on_real: Tensor, on_drawn: Tensor) -> Tensor:
         """What the critic minimises, without penalties."""
@@ -168,16 +176,19 @@ class Adversarial(Objective):
 
     def generate(self, gan: GAN, generator: nn.Module, batch: Batch, seed: int) -> Tensor:
         """One image for each of the batch; its code depends on the seed and the image's key."""
-        size, like = gan.spaces["z"].shape, torch.empty(0, device=batch.images.device)
-        keys = batch.keys
-        z = normal_rows(combine_seeds(seed, 3), keys, size, like)
+        z = self.draw_codes(gan, batch, seed)
         if not (self.mixing and isinstance(gan.generator, StyleGenerator)):
             return cast(Tensor, generator(z, *labels_of(gan, batch)))
-        second = normal_rows(combine_seeds(seed, 4), keys, size, like)
+        second = self.draw_codes(gan, batch, combine_seeds(seed, 4))
         layers, random = len(gan.generator.synthesis.layers), torch.Generator().manual_seed(seed)
         crossover = torch.randint(1, layers, (len(z),), generator=random)
         alone = torch.rand(len(z), generator=random) >= self.mixing
         return cast(Tensor, generator(z, second, crossover.masked_fill(alone, layers).to(z.device)))
+
+    def draw_codes(self, gan: GAN, batch: Batch, seed: int) -> Tensor:
+        """A code of z for each image of the batch."""
+        like = torch.empty(0, device=batch.images.device)
+        return normal_rows(combine_seeds(seed, 3), batch.keys, gan.spaces["z"].shape, like)
 
     # Looking --------------------------------------------------------------------------------------
 
@@ -223,5 +234,6 @@ def frozen(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _number(generator: torch.Generator) -> int:
+def number_from(generator: torch.Generator) -> int:
+    """A seed for what is random in a step, the same on every rank."""
     return int(torch.randint(2**62, (), generator=generator))

@@ -1,5 +1,6 @@
 """LIA's two stages: a GAN whose mapping is invertible, then an encoder into it (arXiv 1906.08090)."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,20 +14,60 @@ from flows.metrics.reconstruction import psnr
 from flows.models.base import LatentModel
 from flows.models.gan import to_signed
 from flows.models.lia import LIA
+from flows.models.priors import Normal
+from flows.numerics import combine_seeds
 from flows.training.gan_report import write_gan_report
 from flows.training.objectives.adversarial import (
     Adversarial,
     CriticOnBoth,
     LossName,
     frozen,
+    number_from,
     squared_gradient,
 )
 from flows.training.phase import Look, Phase
 from flows.training.validation import sheet_of
 
 
+class GeneratorAndEncoder(nn.Module):
+    """One call for both, what is wrapped where the encoder learns along in stage 1.
+
+    Attributes:
+        log_spread: (width,), logarithm of how uncertain the encoder is about each coordinate of w.
+    """
+
+    def __init__(self, lia: LIA):
+        super().__init__()
+        self.generator, self.encoder, self.phi = lia.generator, lia.encoder, lia.phi
+        self.prior = Normal()
+        self.log_spread = nn.Parameter(torch.full((lia.width,), -1.0, device=lia.device))
+
+    def forward(
+        self, real: Tensor, shaken: Tensor | None = None, z: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """The codes of real images; with `shaken`, standard normal, what is wanted of shaken codes.
+
+        That is what they bring back, what z brings, and the divergence from the prior in nats, (batch,).
+        """
+        code = self.encoder(real)
+        if shaken is None:
+            return (code,)
+        code = code + self.log_spread.exp() * shaken
+        w = code if z is None else torch.cat([code, self.generator.mapping(z)])
+        back = self.generator.draw(w)
+        latent, log_det = self.phi(code)
+        entropy = self.log_spread.sum() + 0.5 * code.shape[1] * math.log(2 * math.pi * math.e)
+        divergence = -self.prior.log_prob(latent).sum(1) - log_det - entropy
+        return back[: len(real)], back[len(real) :], divergence
+
+
 class LIATraining(Adversarial):
     """Stage 1 trains generator, φ and critic; stage 2 the encoder, with generator and φ as they are.
+
+    With `anchor` above 0 the encoder learns along in stage 1. Then generator and encoder are, besides, a
+    variational autoencoder with the prior p(w) = N(φ(w)) |det ∂φ/∂w|, which φ makes exact: they minimise
+    anchor·|G(E(x) + σε) − x|² + prior·KL(N(E(x), σ²) ‖ p). That is not the paper's stage 1; it knows rooms
+    after a tenth of the time, and its codes of real images lie where the prior's do.
 
     Between them the generator takes its running average. In stage 2 nothing is sampled: the loss is
     pixel·|x̂ − x|² + feature·|F(x̂) − F(x)|² + adversarial·softplus(−D(x̂)), x̂ = G(E(x)), F the critic's
@@ -38,6 +79,9 @@ class LIATraining(Adversarial):
         feature: weight of the features' mean squared error.
         adversarial: weight of the critic's opinion (0.1 in the released code).
         encoder_lr: learning rate of stage 2, encoder and critic.
+        anchor: see above; 0 is the paper's.
+        prior: weight of the divergence, in nats.
+        critic_from: images shown before the critic comes in, for an anchored stage 1.
         loss, r1, r1_every, critic_lr, mixing, growing, fading: as in `Adversarial`.
     """
 
@@ -50,6 +94,9 @@ class LIATraining(Adversarial):
         feature: float = 0.05,
         adversarial: float = 0.01,
         encoder_lr: float = 1e-3,
+        anchor: float = 0.0,
+        prior: float = 2e-4,
+        critic_from: int = 0,
         loss: LossName = "non-saturating",
         r1: float = 3.0,
         r1_every: int = 8,
@@ -64,21 +111,41 @@ class LIATraining(Adversarial):
         )  # fmt: skip
         self.stage1_images = stage1_images
         self.pixel, self.feature, self.adversarial = pixel, feature, adversarial
-        self.encoder_lr = encoder_lr
+        self.encoder_lr, self.anchor, self.prior = encoder_lr, anchor, prior
+        if critic_from and not anchor:
+            raise ValueError("objective.critic_from: without an anchor nothing would be learned until then")
+        self.critic_from = critic_from
+        if growing and anchor:
+            raise ValueError("objective.growing: an anchored stage 1 does not grow")
+        self.shown = 0
+
+    @property
+    def leaves_parameters_out(self) -> bool:
+        return self.anchor > 0 or super().leaves_parameters_out
 
     def parts(self, model: LatentModel) -> list[nn.Module]:
         lia = cast(LIA, model)
+        if self.anchor:
+            return [GeneratorAndEncoder(lia), CriticOnBoth(lia.critic)]
         return [lia.generator, CriticOnBoth(lia.critic), lia.encoder]
 
     def phases(self, model: LatentModel, parts: Sequence[nn.Module]) -> list[Phase]:
-        lia, (generator, critic, encoder) = cast(LIA, model), parts
+        lia, generator, critic, encoder = cast(LIA, model), parts[0], parts[1], parts[-1]
+        if self.anchor:
+            encoder = generator
         first = super().phases(model, (generator, critic))
         for phase in first:
             phase.stop = self.stage1_images
+        if self.anchor:
+            first[1].loss = self.anchored_loss(lia, generator)
+            first[0].start = self.critic_from
+            first[1].params = list(generator.parameters())
         betas, start, lr = (0.9, 0.99), self.stage1_images, self.encoder_lr
 
         def take_average(evaluated: LatentModel) -> None:
             lia.generator.load_state_dict(cast(LIA, evaluated).generator.state_dict())
+            if self.anchor:
+                lia.encoder.load_state_dict(cast(LIA, evaluated).encoder.state_dict())
 
         second = [
             Phase(
@@ -92,13 +159,39 @@ class LIATraining(Adversarial):
         ]  # fmt: skip
         return [*first, *second]
 
+    def anchored_loss(self, lia: LIA, both: nn.Module) -> Any:
+        """The generator's loss, with the encoder learning along."""
+
+        def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+            seed = combine_seeds(number_from(generator), 2)
+            real, z = to_signed(batch.images), self.draw_codes(lia, batch, seed)
+            shaken = self.draw_codes(lia, batch, combine_seeds(seed, 5))
+            if self.shown < self.critic_from:
+                back, _, divergence = both(real, shaken)
+                opinion = real.new_zeros(())
+            else:
+                back, drawn, divergence = both(real, shaken, z)
+                with frozen(lia.critic):
+                    opinion = self.fool(lia.critic(drawn))
+            pixel = (back - real).square().mean()
+            far = divergence.mean()
+            total = opinion + self.anchor * pixel + self.prior * far
+            return total, {"opinion": opinion, "pixel": pixel, "divergence": far}
+
+        return loss
+
+    def advance(self, model: LatentModel, shown: int) -> None:
+        super().advance(model, shown)
+        self.shown = shown
+
     def encoder_loss(self, lia: LIA, encoder: nn.Module) -> Any:
         """Pixels, features, and the critic's opinion of what comes back."""
 
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
             real, critic = to_signed(batch.images), cast(Any, lia.critic)
             with frozen(lia.generator), frozen(critic):
-                back = lia.render(encoder(real), "w", None)
+                code = encoder(real)[0] if self.anchor else encoder(real)
+                back = lia.render(code, "w", None)
                 pixel = (back - real).square().mean()
                 pairs = zip(critic.features(back), critic.features(real), strict=True)
                 feature = torch.stack([(a - b.detach()).square().mean() for a, b in pairs]).sum()
