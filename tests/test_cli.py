@@ -16,6 +16,7 @@ from flows.cli import commands, main
 from flows.config import parse_experiment
 from flows.data.digits import Digits
 from flows.models.glow import Glow
+from flows.models.lia import LIA
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,7 +62,7 @@ def refused(capsys, *arguments) -> str:
 
 def test_every_verb_is_a_file():
     assert set(commands()) == {
-        "evaluate", "roundtrip", "sample", "encode", "decode", "interpolate", "compare",
+        "evaluate", "roundtrip", "sample", "encode", "decode", "interpolate", "compare", "render",
     }  # fmt: skip
 
 
@@ -180,6 +181,27 @@ def test_interpolation_ends_are_the_pictures(checkpoint, pictures, tmp_path, pat
     assert strip.size == (5 * 10 + 2, 12)
     for place, picture in ((2, pictures[0]), (2 + 4 * 10, pictures[1])):
         assert strip.crop((place, 2, place + 8, 10)).tobytes() == Image.open(picture).tobytes()
+
+
+def test_interpolation_by_a_learned_encoder_stands_between_the_pictures(tmp_path, capsys):
+    torch.manual_seed(0)
+    model = LIA((3, 16, 16), size=8, channels=(8, 8, 6), encoder_channels=(6, 8, 8)).eval()
+    model.description = {}
+    model.save_pretrained(tmp_path / "lia")
+    images = torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8)
+    for name, image in zip("ab", images, strict=True):
+        pixels.to_pillow(image).save(tmp_path / f"{name}.png")
+    given = [tmp_path / "lia", tmp_path / "a.png", tmp_path / "b.png", "--steps", 3, "--zoom", 1]
+    run("interpolate", *given, "--output", tmp_path / "strip.png", "--json", tmp_path / "i.json")
+    assert "along the line in w" in capsys.readouterr().out
+    strip = pixels.from_pillow(Image.open(tmp_path / "strip.png"), 3)
+    tiles = [strip[:, 2:18, 2 + 18 * i : 18 + 18 * i] for i in range(5)]
+    assert torch.equal(tiles[0], images[0]) and torch.equal(tiles[4], images[1])
+    with torch.no_grad():
+        w = model.encode(pixels.to_unit(images), "w")
+        middle = pixels.to_bytes(model.decode(w.mean(0, keepdim=True), "w"))[0]
+    assert (tiles[2].int() - middle.int()).abs().max() <= 1
+    assert json.loads((tmp_path / "i.json").read_text())["ends_bit_exact"] is False
 
 
 def test_sphere_keeps_the_length_and_the_ends():

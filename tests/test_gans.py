@@ -27,7 +27,7 @@ from flows.networks.growing import shrink
 from flows.networks.stylegan import ModulatedConv2d, with_deviation
 from flows.training.diffaugment import diffaugment
 from flows.training.loop import fit, make_accelerator
-from flows.training.objectives.adversarial import Adversarial, squared_gradient
+from flows.training.objectives.adversarial import Adversarial, settle, squared_gradient
 from flows.training.objectives.growing import size_after
 from flows.training.objectives.lia import GeneratorAndEncoder, LIATraining
 from flows.training.settings import Training
@@ -235,6 +235,26 @@ def test_a_biggan_draws_by_class_and_between_classes():
         model.decode(z)
     with pytest.raises(ValueError, match="got 0 … 3"):
         model.decode(z, labels=torch.tensor([0, 1, 3]))
+
+
+@pytest.mark.parametrize("make", [lambda: DCGAN(SHAPE, size=6, channels=(8, 4)), lambda: biggan()])
+def test_batch_norms_settle_on_the_statistics_of_fresh_codes(make):
+    torch.manual_seed(0)
+    model = make().eval()
+    norms = [part for part in model.generator.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    seen: dict[int, list] = {}
+    settle(model)
+    for i, norm in enumerate(norms):
+        norm.register_forward_hook(lambda _, given, __, i=i: seen.setdefault(i, []).append(given[0]))
+    codes = model.sample_codes(2000, generator=torch.Generator().manual_seed(9))
+    labels = torch.arange(2000) % 3 if model.num_classes else None
+    with torch.no_grad():
+        model.decode(codes, labels=labels)
+    for i, norm in enumerate(norms):
+        variance, mean = torch.var_mean(torch.cat(seen[i]), (0, 2, 3))
+        assert (norm.running_mean - mean).abs().max() < 0.1 * variance.sqrt().max()
+        assert torch.allclose(norm.running_var, variance, rtol=0.15)
+        assert norm.momentum == 0.1 and not norm.training
 
 
 def test_spectral_norms_are_one_and_weights_orthogonal_at_first():

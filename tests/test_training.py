@@ -279,6 +279,35 @@ def test_two_ranks_equal_one_where_activations_are_rebuilt(tmp_path):
         assert torch.allclose(alone, weights[2][name], rtol=0, atol=1e-6), name
 
 
+@pytest.mark.multiprocess
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("lia", []),
+        ("stylegan", ["--model.grows=true", "--objective.growing=[16,32,32]"]),
+        ("biggan", ["--objective.r1=1.0", "--objective.r1_every=2"]),
+    ],
+)
+def test_two_ranks_of_a_gan_equal_two_micro_batches_of_one(tmp_path, model, options):
+    """Not the joined batch: the minibatch deviation and batch norms are those of the images side by side."""
+    same = ["--training.batch=16", "--training.images=96", "--training.log_every=16", *options]
+    runs = {}
+    for ranks in (1, 2):
+        share = ["--training.accumulate=2"] if ranks == 1 else []
+        folder = tmp_path / str(ranks)
+        done = train(folder, *same, *share, config=f"configs/scenes/{model}.yaml", ranks=ranks)
+        assert done.returncode == 0, done.stderr
+        runs[ranks] = losses(folder), load_file(folder / "model.safetensors")
+    (alone, weights), (together, others) = runs[1], runs[2]
+    assert len(alone) >= 6
+    for line, twin in zip(alone, together, strict=True):
+        assert dict(line) == pytest.approx(dict(twin), rel=1e-3, abs=1e-4)
+    for name, value in weights.items():
+        if value.is_floating_point() and "mean" not in name and "var" not in name:
+            assert torch.allclose(value, others[name], atol=1e-4), name
+
+
 @pytest.mark.slow
 def test_a_state_is_trained_on_in_another_memory_mode(whole, tmp_path):
     """Without conversion, and to the same weights up to rounding."""

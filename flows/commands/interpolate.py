@@ -9,7 +9,9 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.commands.common import labels_or_none, load, read_pictures, save_picture, write_json
+from flows.inversion.encoder import Encoder
 from flows.inversion.exact import invert
+from flows.metrics.reconstruction import psnr
 from flows.numerics import exact_arithmetic
 
 
@@ -20,13 +22,17 @@ def interpolate(
     output: Path = Path("interpolation.png"),
     steps: PositiveInt = 9,
     path: Literal["line", "sphere"] = "line",
+    space: str | None = None,
     resize: bool = False,
     label: int | None = None,
     zoom: PositiveInt = 2,
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """A strip of pictures between two of yours; its ends are the pictures themselves, exactly.
+    """A strip of pictures between two of yours.
+
+    Its ends are the pictures themselves, exactly, where the inverse is exact; where an encoder is learned
+    they are what comes back, with your pictures beside them.
 
     Args:
         checkpoint: folder or hub repository of the model.
@@ -35,6 +41,7 @@ def interpolate(
         output: file for the strip.
         steps: pictures in the strip, both ends included.
         path: straight line between the codes, or along the sphere, with interpolated length.
+        space: of the codes, for a model with several; w of LIA unless told otherwise.
         resize: crop pictures of another size to a square in the middle and resize them.
         label: class of both, for a class-conditional model.
         zoom: factor by which the strip enlarges every pixel.
@@ -46,19 +53,32 @@ def interpolate(
     model = load(checkpoint, device)
     pictures = read_pictures([first, second], model.image_shape, resize)
     labels = labels_or_none(model, label, 2)
-    inversion = invert(model, pictures, labels)
+    if model.guarantee["z"] == "exact":
+        if space not in (None, "z"):
+            raise ValueError(f"--space: {type(model).__name__} has space 'z' alone, got {space!r}")
+        found = invert(model, pictures, labels)
+        code, ends, chosen = found.code, found.reconstruction, "z"
+        kept = all(given.certified for given in found.certificates)
+    else:
+        encoded = Encoder(space).invert(model, pictures)
+        code, ends, chosen, kept = encoded.code.double(), encoded.reconstruction, encoded.space, False
     share = torch.linspace(0, 1, steps, dtype=torch.float64, device=model.device)[:, None]
     mix = {"line": line, "sphere": sphere}[path]
-    codes = mix(inversion.code[:1].to(model.device), inversion.code[1:].to(model.device), share)
+    codes = mix(code[:1].to(model.device), code[1:].to(model.device), share)
     with torch.no_grad(), exact_arithmetic(model.device):
-        decoded = model.decode(codes, labels=labels_or_none(model, label, steps))
+        decoded = model.decode(codes, chosen, labels=labels_or_none(model, label, steps))
     strip = pixels.to_bytes(decoded, model.bins).cpu()
-    strip[0], strip[-1] = inversion.reconstruction[0], inversion.reconstruction[1]
-    save_picture(pixels.grid(strip, steps, zoom=zoom), output)
-    exact = all(given.certified for given in inversion.certificates)
-    print(f"{steps} pictures along the {path}: {output}; ends {'bit-exact' if exact else 'NOT bit-exact'}")
-    result = {"checkpoint": checkpoint, "steps": steps, "path": path, "ends_bit_exact": exact}
-    write_json(json, result)
+    strip[0], strip[-1] = ends
+    learned = model.guarantee[chosen] != "exact"
+    if learned:
+        strip = torch.cat([pictures[:1], strip, pictures[1:]])
+    save_picture(pixels.grid(strip, len(strip), zoom=zoom), output)
+    quality = psnr(pixels.reduce(pictures, model.bins), ends).tolist()
+    told = f"{quality[0]:.1f} and {quality[1]:.1f} dB from the pictures, which stand beside them"
+    verdict = told if learned else f"{'' if kept else 'NOT '}bit-exact"
+    print(f"{steps} pictures along the {path} in {chosen}: {output}; ends {verdict}")
+    result = {"checkpoint": checkpoint, "steps": steps, "path": path, "space": chosen, "ends_bit_exact": kept}
+    write_json(json, {**result, "ends_psnr": quality})
 
 
 def line(a: Tensor, b: Tensor, share: Tensor) -> Tensor:

@@ -193,6 +193,7 @@ class Adversarial(Objective):
     # Looking --------------------------------------------------------------------------------------
 
     def look(self, model: LatentModel, held_out: Split, images: int | None, shown: int) -> Look:
+        settle(cast(GAN, model))
         real = held_out.first(images).images
         drawn = draw(model, len(real), 1.0, seed=1)
         distances = sliced_wasserstein(real, drawn)
@@ -204,6 +205,29 @@ class Adversarial(Objective):
 
     def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
         return write_gan_report(folder, data, device)
+
+
+@torch.no_grad()
+def settle(gan: GAN, batches: int = 20, batch: int = 100) -> None:
+    """Set the generator's batch norms from fresh codes (BigGAN's standing statistics, appendix C.1).
+
+    Averaged weights have other statistics than those they were averaged from.
+    """
+    norms = [part for part in gan.generator.modules() if isinstance(part, nn.BatchNorm2d)]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over all batches
+        norm.train()
+    codes = gan.sample_codes(batches * batch, generator=torch.Generator().manual_seed(3))
+    labels = torch.arange(len(codes), device=codes.device) % max(1, gan.num_classes)
+    for rows in torch.arange(len(codes), device=codes.device).split(batch):
+        gan.decode(codes[rows], labels=labels[rows] if gan.num_classes else None)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
 
 
 def labels_of(model: LatentModel, batch: Batch) -> tuple[Tensor, ...]:
