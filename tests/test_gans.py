@@ -5,6 +5,7 @@ import torch
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 from flows.data.scenes import Scenes
+from flows.images import to_bytes, to_unit
 from flows.metrics.distribution import sliced_wasserstein
 from flows.metrics.perceptual import (
     DEVIATION,
@@ -30,6 +31,7 @@ from flows.training.loop import fit, make_accelerator
 from flows.training.objectives.adversarial import Adversarial, settle, squared_gradient
 from flows.training.objectives.growing import size_after
 from flows.training.objectives.lia import GeneratorAndEncoder, LIATraining
+from flows.training.objectives.lia_report import lia_section
 from flows.training.settings import Training
 
 SHAPE = (3, 16, 16)
@@ -433,6 +435,30 @@ def test_the_divergence_of_an_anchored_stage_is_that_of_two_normals():
         encoded = torch.distributions.Normal(mean, both.log_spread.exp())
         expected = torch.distributions.kl_divergence(encoded, torch.distributions.Normal(0.0, 1.0)).sum()
     assert abs(float(found - expected)) < 0.05 * float(expected)
+
+
+def test_lia_reports_what_comes_back(tmp_path):
+    model, images = lia(), torch.randint(256, (50, *SHAPE), dtype=torch.uint8)
+    section = lia_section(model, images)
+    with torch.no_grad():
+        w = model.encode(to_unit(images), "w")
+        back = to_bytes(model.decode(w, "w"))
+    error = (images.double() - back.double()).square().mean((1, 2, 3))
+    expected = (10 * torch.log10(255**2 / error)).median()
+    assert abs(section.values["reconstruction"]["psnr_median"] - float(expected)) < 0.01
+    phi = section.values["phi"]
+    assert (
+        phi["largest_log_det"] == 0 and 0 < phi["round_trip_fp32"] < 1e-5 and phi["round_trip_fp64"] < 1e-12
+    )
+    with torch.no_grad():
+        spreads = model.phi(w)[0].std(0)
+    assert phi["z_spread_largest"] == pytest.approx(float(spreads.max()))
+    assert section.values["cycle"]["z_error"] > 0
+    sheet = section.pictures["interpolations.png"]  # 16 pixels four times as large, gaps of 2
+    assert sheet.shape == (3, 6 * 66 + 2, 10 * 66 + 2)
+    assert torch.equal(sheet[:, 2:66:4, 2:66:4], images[0])
+    assert torch.equal(sheet[:, 2:66:4, -66:-2:4], images[1])
+    assert any("dB median" in line for line in section.lines)
 
 
 def test_an_objective_names_the_model_it_cannot_train():

@@ -25,6 +25,7 @@ from flows.inversion.records import Source, digest_of, load_record, record_of, r
 from flows.inversion.tune import Tune
 from flows.metrics.reconstruction import psnr
 from flows.models.base import CheckpointError
+from flows.models.biggan import BigGAN
 from flows.models.glow import Glow
 from flows.models.lia import LIA
 from flows.models.stylegan import StyleGAN
@@ -261,6 +262,19 @@ def test_a_record_of_another_model_is_refused_by_both_fingerprints(generator, li
         load_record(path, lia)
     with pytest.raises(CheckpointError, match="is missing"):
         load_record(tmp_path / "nowhere", lia)
+
+
+def test_a_class_conditional_gan_is_searched_between_its_classes():
+    torch.manual_seed(0)
+    model = BigGAN(SHAPE, 3, size=6, width=4, channels=(8, 8, 6), attention=8).eval()
+    code = model.sample_codes(3, "z+c", torch.Generator().manual_seed(1))
+    images = bring_back(model, code, "z+c")
+    found = Optimise(steps=60).invert(model, images, torch.Generator().manual_seed(0))
+    assert found.space == "z+c" and found.trace[-1].mean() < 0.5 * found.trace[0].mean()
+    assert "search 'z+c'" in Optimise("z").why_not(model)
+    flow = Glow(SHAPE, levels=1, depth=1, width=4, learned_top=True, num_classes=3).eval()
+    for inverter in (Exact(), Encoder(), Optimise()):
+        assert "need a class" in inverter.why_not(flow)
 
 
 def test_impossible_pairs_say_why(generator):

@@ -12,6 +12,8 @@ from flows import images as pixels
 from flows.models.base import LatentModel
 from flows.numerics import exact_arithmetic
 
+CLASS_UNKNOWN = "its codes need a class, which inverters are not told"
+
 
 @dataclass(frozen=True)
 class Inversion:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.inversion.base import Inversion, Inverter, bring_back
+from flows.inversion.base import CLASS_UNKNOWN, Inversion, Inverter, bring_back
 from flows.models.base import LatentModel
 from flows.numerics import exact_arithmetic
 from flows.once import prepared
@@ -34,6 +34,8 @@ class Encoder(Inverter):
         space = self.space_of(model)
         if space not in model.spaces:
             return f"it has no space {space!r}"
+        if model.num_classes and model.guarantee[space] != "none":
+            return CLASS_UNKNOWN
         return "" if model.guarantee[space] != "none" else "it has no encoder"
 
     @torch.no_grad()

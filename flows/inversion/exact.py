@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.inversion.base import Inversion, Inverter
+from flows.inversion.base import CLASS_UNKNOWN, Inversion, Inverter
 from flows.metrics.roundtrip import PRECISIONS, RoundTrip, in_precision, round_trip
 from flows.models.base import LatentModel
 from flows.numerics import exact_arithmetic
@@ -116,6 +116,8 @@ class Exact(Inverter):
     name = "exact"
 
     def why_not(self, model: LatentModel) -> str:
+        if model.num_classes:
+            return CLASS_UNKNOWN
         guarantee = model.guarantee["z"]
         return "" if guarantee == "exact" else f"its guarantee is {guarantee!r}, it has no exact inverse"
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from flows import images as pixels
-from flows.inversion.base import Inversion, Inverter, bring_back, distance, still
+from flows.inversion.base import CLASS_UNKNOWN, Inversion, Inverter, bring_back, distance, still
 from flows.models.base import LatentModel
 
 Algorithm = Literal["adam", "lbfgs"]
@@ -76,7 +76,7 @@ class Optimise(Inverter):
         if space not in model.spaces:
             return f"it has no space {space!r}"
         if model.num_classes and space == "z":
-            return f"a code of z needs a class, which is not known; search {model.search_space!r}"
+            return CLASS_UNKNOWN + ("" if model.search_space == "z" else f"; search {model.search_space!r}")
         return "it has no noise inputs" if self.noise and not model.noise() else ""
 
     def single(self) -> "Optimise":

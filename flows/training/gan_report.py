@@ -1,7 +1,8 @@
 """What stands at the end of a GAN's run: distances to the test images, samples, curves, and a model card."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from torch import Tensor
@@ -11,7 +12,7 @@ from flows.data.base import ImageData
 from flows.files import to_json, write_atomically
 from flows.metrics.distribution import sliced_wasserstein
 from flows.metrics.perceptual import EfficientNetLite0, embed, kernel_distance
-from flows.models.base import CARD_FILE
+from flows.models.base import CARD_FILE, LatentModel
 from flows.models.load import load_model
 from flows.training.figures import draw_lines
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
@@ -22,8 +23,34 @@ from flows.training.validation import draw, sheet_of
 IMAGES = 2000
 
 
-def write_gan_report(folder: Path, data: ImageData, device: str = "cpu") -> dict[str, Any]:
-    """Evaluate the exported generator of a run on the test split and write report, pictures and card."""
+class Section(NamedTuple):
+    """What a kind of GAN reports besides.
+
+    Attributes:
+        values: for report.json.
+        lines: Markdown for the card.
+        pictures: file name to uint8 (C, height, width).
+    """
+
+    values: dict[str, Any]
+    lines: list[str]
+    pictures: dict[str, Tensor]
+
+
+def write_gan_report(
+    folder: Path,
+    data: ImageData,
+    device: str = "cpu",
+    more: Callable[[LatentModel, Tensor], Section] | None = None,
+) -> dict[str, Any]:
+    """Evaluate the exported generator of a run on the test split and write report, pictures and card.
+
+    Args:
+        folder: of the run.
+        data: what it was trained on.
+        device: torch device.
+        more: makes a section of its own from the model and uint8 test images.
+    """
     model = load_model(folder, device)
     metrics = read_metrics(folder / METRICS_FILE)
     test = data.split("test").first(2 * IMAGES).images
@@ -36,17 +63,22 @@ def write_gan_report(folder: Path, data: ImageData, device: str = "cpu") -> dict
         "sliced_wasserstein": {"samples": distance, "between test halves": floor, "images": half},
         "kid": kid(test[:half], test[half : 2 * half], drawn),
     }
+    section = Section({}, [], {}) if more is None else more(model, test[:half])
+    report |= section.values
+    for name, picture in section.pictures.items():
+        write_atomically(folder / name, pixels.to_pillow(picture).save)
     write_atomically(folder / REPORT_FILE, lambda path: path.write_text(to_json(report)))
     write_atomically(folder / "samples.png", pixels.to_pillow(sheet_of(drawn[:80], 10)).save)
     curve = {"validation/swd_mean": "held-out images"}
     draw_lines(metrics, curve, "sliced Wasserstein distance × 1000", folder / "curves.png")
-    card = _card(report, yaml.safe_load((folder / RUN_CONFIG).read_text()))
+    card = _card(report, yaml.safe_load((folder / RUN_CONFIG).read_text()), section.lines)
     write_atomically(folder / CARD_FILE, lambda path: path.write_text(card))
     name = report["model"]["model_type"]
     means = distance["mean"], floor["mean"]
     print(f"{name}: sliced Wasserstein {means[0]:.1f}, between halves of the test images {means[1]:.1f}")
     print(kid_line(report["kid"]))
-    print(f"written to {folder}: report.json, samples.png, curves.png, README.md")
+    written = ", ".join([REPORT_FILE, "samples.png", "curves.png", *section.pictures, CARD_FILE])
+    print(f"written to {folder}: {written}")
     return report
 
 
@@ -75,7 +107,7 @@ def kid_line(found: dict[str, Any]) -> str:
     )
 
 
-def _card(report: dict[str, Any], config: dict[str, Any]) -> str:
+def _card(report: dict[str, Any], config: dict[str, Any], more: list[str]) -> str:
     name, data, training = report["model"]["model_type"], report["data"], report["training"]
     found = report["sliced_wasserstein"]
     settings = config["training"]
@@ -92,6 +124,7 @@ def _card(report: dict[str, Any], config: dict[str, Any]) -> str:
         + "; between two halves of the test images: "
         + ", ".join(f"{side} {value:.1f}" for side, value in found["between test halves"].items()) + ".", "",
         kid_line(report["kid"]), "",
+        *more,
         "![curves](curves.png)", "",
         "## Training", "",
         f"{training['images']:,} images in {training['seconds'] / 60:.0f} minutes (flows "

@@ -25,8 +25,8 @@ from flows.training.objectives.adversarial import (
     number_from,
     squared_gradient,
 )
+from flows.training.objectives.lia_report import in_pairs, lia_section, phi_figures, reconstruct
 from flows.training.phase import Look, Phase
-from flows.training.validation import sheet_of
 
 
 class GeneratorAndEncoder(nn.Module):
@@ -221,29 +221,14 @@ class LIATraining(Adversarial):
     def look(self, model: LatentModel, held_out: Split, images: int | None, shown: int) -> Look:
         seen = super().look(model, held_out, images, shown)
         pictures = held_out.first(images).images
-        back, trip = reconstruct(cast(LIA, model), pictures)
-        quality = psnr(pictures, back)
+        w, back = reconstruct(cast(LIA, model), pictures)
+        quality, trip = psnr(pictures, back), phi_figures(cast(LIA, model), w)["round_trip_fp32"]
         values = {**seen.values, "validation/psnr": float(quality.mean()), "validation/phi_round_trip": trip}
-        rows = zip(pictures[:40].split(10), back[:40].split(10), strict=True)
-        sheet = sheet_of(torch.cat([part for row in rows if len(row[0]) == 10 for part in row]), 10)
+        sheet = in_pairs(pictures[:40], back[:40])
         line = f"{seen.line}  reconstruction {values['validation/psnr']:.2f} dB"
         # Stage 1 is kept by its samples, stage 2 by what comes back, and before any of stage 1.
         score = -values["validation/psnr"] if shown > self.stage1_images else seen.score
         return Look(values, score, line, {**seen.pictures, "reconstructions": sheet})
 
     def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
-        return write_gan_report(folder, data, device)
-
-
-@torch.no_grad()
-def reconstruct(model: LIA, pictures: Tensor, batch: int = 250) -> tuple[Tensor, float]:
-    """What comes back of uint8 images through w, uint8, and the largest error of φ there and back."""
-    from flows import images as pixels
-
-    found, worst = [], 0.0
-    for part in pictures.split(batch):
-        w = model.encode(pixels.to_unit(part, model.bins, model.dtype).to(model.device), "w")
-        again = model.phi.inverse(model.phi(w)[0])[0]
-        worst = max(worst, float((again - w).abs().max()))
-        found.append(pixels.to_bytes(model.decode(w, "w"), model.bins).cpu())
-    return torch.cat(found), worst
+        return write_gan_report(folder, data, device, lia_section)
