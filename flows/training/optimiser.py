@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +15,9 @@ def make_optimiser(
 ) -> torch.optim.Optimizer:
     """The optimiser of the settings, over `params`; `betas` where they differ from the settings'."""
     betas = betas or training.betas
-    common = {"lr": training.lr, "eps": training.epsilon, "weight_decay": training.weight_decay}
+    # Plain floats: those of the command line are of a class that a training state may not name.
+    given = {"lr": training.lr, "eps": training.epsilon, "weight_decay": training.weight_decay}
+    common: dict[str, Any] = {name: float(value) for name, value in given.items()}
     if training.optimiser == "rmsprop":
         momentum, averaging = betas
         return torch.optim.RMSprop(params, momentum=momentum, alpha=averaging, **common)

@@ -13,7 +13,7 @@ from flows.data.base import Batch, ImageData, Split
 from flows.metrics.reconstruction import psnr
 from flows.models.base import LatentModel
 from flows.models.gan import to_signed
-from flows.models.lia import LIA
+from flows.models.lia import LIA, InverseMapping
 from flows.models.priors import Normal
 from flows.numerics import combine_seeds
 from flows.training.gan_report import write_gan_report
@@ -38,8 +38,7 @@ class GeneratorAndEncoder(nn.Module):
 
     def __init__(self, lia: LIA):
         super().__init__()
-        self.generator, self.encoder, self.phi = lia.generator, lia.encoder, lia.phi
-        self.prior = Normal()
+        self.generator, self.encoder, self.prior = lia.generator, lia.encoder, Normal()
         self.log_spread = nn.Parameter(torch.full((lia.width,), -1.0, device=lia.device))
 
     def forward(
@@ -55,7 +54,7 @@ class GeneratorAndEncoder(nn.Module):
         code = code + self.log_spread.exp() * shaken
         w = code if z is None else torch.cat([code, self.generator.mapping(z)])
         back = self.generator.draw(w)
-        latent, log_det = self.phi(code)
+        latent, log_det = cast(InverseMapping, self.generator.mapping).phi(code)
         entropy = self.log_spread.sum() + 0.5 * code.shape[1] * math.log(2 * math.pi * math.e)
         divergence = -self.prior.log_prob(latent).sum(1) - log_det - entropy
         return back[: len(real)], back[len(real) :], divergence
