@@ -114,8 +114,8 @@ class LIATraining(Adversarial):
         if critic_from and not anchor:
             raise ValueError("objective.critic_from: without an anchor nothing would be learned until then")
         self.critic_from = critic_from
-        if growing and anchor:
-            raise ValueError("objective.growing: an anchored stage 1 does not grow")
+        if anchor and (growing or mixing):
+            raise ValueError("objective.growing, objective.mixing: an anchored stage 1 has neither")
         self.shown = 0
 
     @property
