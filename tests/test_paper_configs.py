@@ -162,7 +162,7 @@ def test_realnvp_has_the_published_number_of_parameters(build, name, variant):
 
 @pytest.mark.parametrize("name", ["lia-ffhq", "lia-lsun"])
 def test_lia_has_the_published_sizes(build, name):
-    """genforce/lia: four steps of 262,912 weights; an encoder of ResNet blocks; 12 layers, 11 in StyleGAN2."""
+    """genforce/lia: four steps of 262,912 weights; an encoder of ResNet blocks; StyleGAN2 has 11 layers."""
     model = build(name).model
     assert count(model.phi) == 4 * (256 * 512 + 512 + 512 * 256 + 256)
     widths, total = [64, 128, 256, 512, 1024, 1024], 27 * 64 + 64
