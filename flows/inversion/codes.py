@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from flows.files import write_atomically
 from flows.inversion.exact import Certificate
+from flows.inversion.versioned import read_versioned
 from flows.models.base import CheckpointError, LatentModel
 
 CODES_VERSION = 1
@@ -54,19 +54,8 @@ def load_codes(path: Path, model: LatentModel, space: str = "z") -> CodeFile:
     Raises:
         CheckpointError: missing, no code file, or of another model or space; the message has both names.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing: expected a file written by `flows encode`")
-    try:
-        with safe_open(path, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-            code = opened.get_tensor("code") if "code" in opened.keys() else torch.empty(0)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a code file, or was cut off ({error})") from error
-    if metadata.get("codes_version") != str(CODES_VERSION):
-        version = metadata.get("codes_version")
-        raise CheckpointError(
-            f"{path} has codes version {version}, this release of flows reads {CODES_VERSION}"
-        )
+    metadata, tensors = read_versioned(path, "code file", "codes", CODES_VERSION, "flows encode")
+    code = tensors.get("code", torch.empty(0))
     try:
         found = (metadata["model_type"], metadata["fingerprint"], metadata["space"])
         names, labels = json.loads(metadata["names"]), json.loads(metadata["labels"])

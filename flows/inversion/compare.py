@@ -135,22 +135,21 @@ def compare(
                     results.append(Result(row))
                     continue
                 found = inverter.invert(model, group.images, torch.Generator().manual_seed(seed))
-                row = measure(row, model, found, group)
+                quality = psnr(group.images, found.reconstruction)
+                row = measure(row, model, found, group, quality)
                 if network is not None:
                     distances = perceptual_distance(network, group.images, found.reconstruction)
                     row = replace(row, perceptual=float(distances.mean()))
                 if edits:
                     row = replace(row, undone=edit_consistency(model, inverter, found, seed))
-                quality = psnr(group.images, found.reconstruction).tolist()
                 record = record_of(found, group.sources, seed)
-                results.append(Result(row, found.reconstruction, quality, record))
+                results.append(Result(row, found.reconstruction, quality.tolist(), record))
     return results
 
 
-def measure(head: Row, model: LatentModel, found: Inversion, group: Group) -> Row:
-    """`head` with the figures of one inversion."""
+def measure(head: Row, model: LatentModel, found: Inversion, group: Group, quality: Tensor) -> Row:
+    """`head` with the figures of one inversion; `quality` is every image's PSNR."""
     images = group.images
-    quality = psnr(images, found.reconstruction)
     same = (images == found.reconstruction).flatten(1).all(1)
     starts = max(1, len(found.losses))
     spread, apart, failed = 0.0, 0.0, 0.0

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from flows.files import write_atomically
 from flows.images import Box
 from flows.inversion.base import Inversion, bring_back
 from flows.inversion.exact import restore
+from flows.inversion.versioned import read_versioned
 from flows.models.base import CheckpointError, LatentModel
 
 RECORD_VERSION = 1
@@ -120,19 +120,7 @@ def load_record(path: Path, model: LatentModel) -> Record:
     Raises:
         CheckpointError: missing, no record, altered, or of another model; the message has both fingerprints.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing: expected a record written by `flows compare`")
-    try:
-        with safe_open(path, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a record, or was cut off ({error})") from error
-    if metadata.get("record_version") != str(RECORD_VERSION):
-        version = metadata.get("record_version")
-        raise CheckpointError(
-            f"{path} has record version {version}, this release of flows reads {RECORD_VERSION}"
-        )
+    metadata, tensors = read_versioned(path, "record", "record", RECORD_VERSION, "flows compare")
     try:
         told = json.loads(metadata["record"])
         made_by = told["model_type"], told["fingerprint"]

@@ -5,7 +5,10 @@ No weights are downloaded. `efficientnet-lite0` comes with the extra `metrics`; 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +87,9 @@ class EfficientNetLite0(FeatureNetwork):
         return torch.stack(apart).mean(0)
 
 
+Backbone = Literal["vgg", "alex", "squeeze"]
+
+
 class LPIPS(FeatureNetwork):
     """LPIPS by torchmetrics, whose linear heads it ships; the backbone is torchvision's.
 
@@ -100,7 +106,7 @@ class LPIPS(FeatureNetwork):
         "squeeze": "squeezenet1_1-b8a52dc0.pth",
     }
 
-    def __init__(self, backbone: str):
+    def __init__(self, backbone: Backbone):
         super().__init__()
         weights = Path(torch.hub.get_dir()) / "checkpoints" / self.FILES[backbone]
         if not weights.is_file():
@@ -112,7 +118,7 @@ class LPIPS(FeatureNetwork):
                 f'LPIPS needs torchmetrics ({error}); `pip install -e ".[metrics]"` brings it'
             ) from error
         self.name = f"LPIPS ({backbone})"
-        self.network = LearnedPerceptualImagePatchSimilarity(net_type=backbone).net  # type: ignore[arg-type]
+        self.network = LearnedPerceptualImagePatchSimilarity(net_type=backbone).net
         _freeze(self)
 
     def distance(self, first: Tensor, second: Tensor) -> Tensor:
@@ -126,13 +132,13 @@ def make_network(name: str) -> FeatureNetwork:
     Raises:
         ValueError: there is none of that name, or what it needs is missing.
     """
-    if name == "efficientnet-lite0":
-        return EfficientNetLite0()
-    kind, _, backbone = name.partition("-")
-    if kind == "lpips" and backbone in LPIPS.FILES:
-        return LPIPS(backbone)
-    choices = ", ".join(["efficientnet-lite0", *(f"lpips-{each}" for each in LPIPS.FILES)])
-    raise ValueError(f"there is no feature network {name!r}: expected one of {choices}")
+    makers: dict[str, Callable[[], FeatureNetwork]] = {
+        "efficientnet-lite0": EfficientNetLite0,
+        **{f"lpips-{each}": partial(LPIPS, each) for each in get_args(Backbone)},
+    }
+    if name not in makers:
+        raise ValueError(f"there is no feature network {name!r}: expected one of {', '.join(makers)}")
+    return makers[name]()
 
 
 @torch.no_grad()

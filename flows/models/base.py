@@ -161,6 +161,23 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
                 f"expected codes of shape (batch, {shape}) for space {space!r}, got {tuple(code.shape)}"
             )
 
+    def check_labels(self, labels: Tensor | None, batch: int) -> Tensor:
+        """The labels of a class-conditional model. Raises ValueError unless each is in [0, num_classes)."""
+        name = type(self).__name__
+        expected = (
+            f"{name} is class-conditional: expected labels 0 … {self.num_classes - 1}, int64 ({batch},)"
+        )
+        if labels is None:
+            raise ValueError(f"{expected}, got none")
+        if labels.dtype != torch.int64 or tuple(labels.shape) != (batch,):
+            raise ValueError(f"{expected}, got {labels.dtype} of shape {tuple(labels.shape)}")
+        # On an accelerator, looking at a value waits for it, and a table look-up checks by itself.
+        if labels.device.type == "cpu" and len(labels):
+            low, high = int(labels.min()), int(labels.max())
+            if low < 0 or high >= self.num_classes:
+                raise ValueError(f"{expected}, got {low} … {high}")
+        return labels
+
     def prior_codes(self, n: int, generator: torch.Generator | None, temperature: float = 1.0) -> Tensor:
         """n codes of the prior space, scaled; row i does not depend on n."""
         space = next(iter(self.spaces.values()))

@@ -61,17 +61,8 @@ class BigGAN(GAN):
         assert isinstance(generator, BigGANGenerator)
         if space == "z+c":
             return generator.draw(code)
-        self.check_labels(labels, len(code))
-        image: Tensor = generator(code, labels)
+        image: Tensor = generator(code, self.check_labels(labels, len(code)))
         return image
-
-    def check_labels(self, labels: Tensor | None, batch: int) -> None:
-        """Raise ValueError unless there is a label in [0, num_classes) for every code."""
-        expected = f"expected labels 0 … {self.num_classes - 1}, int64 ({batch},)"
-        if labels is None or labels.shape != (batch,) or labels.dtype != torch.int64:
-            raise ValueError(f"BigGAN is class-conditional: {expected}; space 'z+c' needs none")
-        if batch and not (labels.min() >= 0 and labels.max() < self.num_classes):
-            raise ValueError(f"{expected}, got {int(labels.min())} … {int(labels.max())}")
 
     def convert(self, code: Tensor, source: str, target: str) -> Tensor:
         if (source, target) == ("z+c", "z"):

@@ -140,16 +140,4 @@ class Flow(LikelihoodModel):
         )
 
     def _context(self, labels: Tensor | None, batch: int) -> Tensor | None:
-        if not self.num_classes:
-            return None
-        expected = f"this flow is conditional: expected labels 0 … {self.num_classes - 1}, int64 ({batch},)"
-        if labels is None:
-            raise ValueError(f"{expected}, got none")
-        if labels.dtype != torch.int64 or tuple(labels.shape) != (batch,):
-            raise ValueError(f"{expected}, got {labels.dtype} of shape {tuple(labels.shape)}")
-        # On an accelerator, looking at a value waits for it, and a table look-up checks by itself.
-        if labels.device.type == "cpu" and len(labels):
-            low, high = int(labels.min()), int(labels.max())
-            if low < 0 or high >= self.num_classes:
-                raise ValueError(f"{expected}, got {low} … {high}")
-        return labels
+        return self.check_labels(labels, batch) if self.num_classes else None

@@ -7,7 +7,8 @@ from torch import Tensor
 from flows.checks import check_positive
 from flows.models.gan import GAN
 from flows.models.styles import check_sizes
-from flows.networks.pggan import PGGANCritic, PGGANGenerator
+from flows.networks.pggan import PGGANGenerator
+from flows.networks.stylegan import Critic
 
 
 class PGGAN(GAN):
@@ -35,9 +36,8 @@ class PGGAN(GAN):
         check_positive(size=size)
         check_sizes(image_shape, channels, critic_channels or channels)
         generator = PGGANGenerator(size, channels, image_shape[0])
-        self.assemble(
-            image_shape, bins, generator, PGGANCritic(critic_channels or channels, image_shape[0]), size
-        )
+        critic = Critic(critic_channels or channels, image_shape[0], grows=True, blocks="pooled")
+        self.assemble(image_shape, bins, generator, critic, size)
 
     def render(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
         image: Tensor = self.generator(code)

@@ -23,7 +23,7 @@ class StyleGAN(StyleModel):
         mapping_multiplier: factor on its learning rate.
         depth: styled layers of every size but the first: 2 in the paper, or 1.
         linear: begin with a linear function of w instead of a learned constant.
-        critic_blocks: `residual` (StyleGAN2) or `plain`, one strided convolution each, faster.
+        critic_blocks: `residual` (StyleGAN2), `plain` (one strided convolution, faster) or `pooled` (PGGAN).
         grows: let the critic take images of every size, for objectives that grow.
     """
 

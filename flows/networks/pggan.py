@@ -1,13 +1,13 @@
-"""PGGAN's networks (Karras et al. 2018, arXiv 1710.10196, table 2), which grow."""
+"""PGGAN's generator (Karras et al. 2018, arXiv 1710.10196, table 2), which grows."""
 
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import interpolate
 
 from flows.networks.equalised import LEAKY_GAIN, EqualisedConv2d, EqualisedLinear
 from flows.networks.growing import Growing
-from flows.networks.stylegan import activate, pixel_norm, with_deviation
+from flows.networks.stylegan import activate, pixel_norm
 
 
 class PGGANGenerator(Growing):
@@ -45,48 +45,3 @@ class PGGANGenerator(Growing):
             coarse = interpolate(self.to_colours[sizes - 2](before), scale_factor=2)
             image = coarse + share * (image - coarse)
         return image
-
-
-class PGGANCritic(Growing):
-    """Images to one number each: pairs of convolutions, mean pooling, minibatch deviation.
-
-    Args:
-        channels: of the 4×4, 8×8, … blocks, as the generator has them.
-        colours: channels of the images.
-    """
-
-    def __init__(self, channels: Sequence[int], colours: int = 3):
-        super().__init__(len(channels))
-        widths = list(reversed(channels))
-        self.from_colours = nn.ModuleList(EqualisedConv2d(colours, each, 1, LEAKY_GAIN) for each in widths)
-        self.layers = nn.ModuleList()
-        for before, after in zip(widths, widths[1:], strict=False):
-            self.layers.append(EqualisedConv2d(before, before, 3, LEAKY_GAIN))
-            self.layers.append(EqualisedConv2d(before, after, 3, LEAKY_GAIN))
-        last = widths[-1]
-        self.last = EqualisedConv2d(last + 1, last, 3, LEAKY_GAIN)
-        self.hidden = EqualisedLinear(16 * last, last, LEAKY_GAIN)
-        self.output = EqualisedLinear(last, 1)
-
-    def features(self, images: Tensor) -> list[Tensor]:
-        """Activations of all sizes, fine to coarse, of images in [−1, 1] of the side it has grown to."""
-        sizes, share = self.grown
-        first = self.sizes - sizes
-        x = activate(self.from_colours[first](images))
-        found = [x]
-        for i in range(first, self.sizes - 1):
-            for layer in (self.layers[2 * i], self.layers[2 * i + 1]):
-                x = activate(layer(x))
-            x = avg_pool2d(x, 2)
-            if i == first and share < 1:
-                coarse = activate(self.from_colours[i + 1](avg_pool2d(images, 2)))
-                x = coarse + share * (x - coarse)
-            found.append(x)
-        return found
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(batch,), larger for images that look real."""
-        x = self.features(images)[-1]
-        x = activate(self.last(with_deviation(x)))
-        score: Tensor = self.output(activate(self.hidden(x.flatten(1))))
-        return score.squeeze(1)

@@ -181,7 +181,7 @@ class Synthesis(Growing):
         return self.start.expand(len(w), -1, -1, -1)
 
 
-Blocks = Literal["residual", "plain"]
+Blocks = Literal["residual", "plain", "pooled"]
 
 
 class Critic(Growing):
@@ -192,7 +192,8 @@ class Critic(Growing):
         colours: channels of the images.
         grows: take images of every size, see `Growing`; without, only those of full size.
         blocks: `residual`, two convolutions and a shortcut (StyleGAN2), or `plain`, one strided convolution,
-            half the operations, which tells real from generated scenes apart in as many steps.
+            half the operations, which tells real from generated scenes apart in as many steps, or `pooled`,
+            two convolutions and the mean of 2×2 (PGGAN).
     """
 
     def __init__(
@@ -203,7 +204,7 @@ class Critic(Growing):
         entries = widths if grows else widths[:1]
         self.from_colours = nn.ModuleList(EqualisedConv2d(colours, each, 1, LEAKY_GAIN) for each in entries)
         pairs = zip(widths, widths[1:], strict=False)
-        make = CriticBlock if blocks == "residual" else PlainBlock
+        make = {"residual": CriticBlock, "plain": PlainBlock, "pooled": PooledBlock}[blocks]
         self.blocks = nn.ModuleList(make(before, after) for before, after in pairs)
         last = widths[-1]
         self.last = EqualisedConv2d(last + 1, last, 3, LEAKY_GAIN)
@@ -256,6 +257,18 @@ class PlainBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return activate(self.convolution(x))
+
+
+class PooledBlock(nn.Module):
+    """Two convolutions, then means over squares of 2×2."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.first = EqualisedConv2d(inputs, inputs, 3, LEAKY_GAIN)
+        self.second = EqualisedConv2d(inputs, outputs, 3, LEAKY_GAIN)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return avg_pool2d(activate(self.second(activate(self.first(x)))), 2)
 
 
 def with_deviation(x: Tensor, group: int = 4) -> Tensor:

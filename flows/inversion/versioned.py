@@ -1,0 +1,37 @@
+"""Reading safetensors files that carry a version of their own."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from flows.models.base import CheckpointError
+
+
+def read_versioned(
+    path: Path, kind: str, name: str, version: int, written_by: str
+) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a file.
+
+    Args:
+        path: of the file.
+        kind: what it should be, for messages.
+        name: of the thing whose version is under `<name>_version`.
+        version: that this release reads.
+        written_by: the command that writes such files, for messages.
+
+    Raises:
+        CheckpointError: missing, cut off, or of another version.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: expected a {kind} written by `{written_by}`")
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {key: opened.get_tensor(key) for key in opened.keys()}
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a {kind}, or was cut off ({error})") from error
+    found = metadata.get(f"{name}_version")
+    if found != str(version):
+        raise CheckpointError(f"{path} has {name} version {found}, this release of flows reads {version}")
+    return metadata, tensors
