@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -202,6 +203,33 @@ def test_interpolation_by_a_learned_encoder_stands_between_the_pictures(tmp_path
         middle = pixels.to_bytes(model.decode(w.mean(0, keepdim=True), "w"))[0]
     assert (tiles[2].int() - middle.int()).abs().max() <= 1
     assert json.loads((tmp_path / "i.json").read_text())["ends_bit_exact"] is False
+
+
+def test_an_exported_run_is_half_the_size_and_reports_on_itself(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    arguments = [
+        "--config",
+        "configs/scenes/dcgan.yaml",
+        "--variant",
+        "tiny",
+        "--folder",
+        str(tmp_path / "run"),
+    ]
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+    run("export", tmp_path / "run", tmp_path / "out", "--half", "true")
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("run", "out")]
+    assert sizes[1] < 0.7 * sizes[0]
+    model = flows.load(str(tmp_path / "out"))
+    assert model.dtype == torch.float32
+    assert all(torch.equal(value, value.half().float()) for value in model.parameters())
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["fingerprint"] == model.fingerprint() != flows.load(str(tmp_path / "run")).fingerprint()
+    assert not list((tmp_path / "out").glob("state-*"))
+    capsys.readouterr()
+    assert "holds a model already" in refused(capsys, "export", tmp_path / "run", tmp_path / "out")
+    assert "expected the folder of a run" in refused(capsys, "export", tmp_path, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_sphere_keeps_the_length_and_the_ends():

@@ -1,5 +1,7 @@
 """GANs and LIA: networks against plain formulas, spaces, losses, and what the two stages may change."""
 
+import math
+
 import pytest
 import torch
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
@@ -33,22 +35,29 @@ from flows.training.objectives.growing import size_after
 from flows.training.objectives.lia import GeneratorAndEncoder, LIATraining
 from flows.training.objectives.lia_report import lia_section
 from flows.training.settings import Training
+from flows.training.validation import draw
 
 SHAPE = (3, 16, 16)
 FORMS = {
     "default": {},
-    "linear, one layer a size": {"linear": True, "depth": 1},
+    "linear, one layer a size": {"start": "linear", "depth": 1},
+    "map": {"start": "map", "size": 32, "hidden": 8},
+    "map, affine, at 8×8": {
+        "start": "map", "start_side": 8, "size": 128, "channels": (8, 6), "critic_channels": (8, 8, 6),
+        "encoder_channels": (6, 8), "coupling": "affine", "hidden": 8,
+    },
     "official": {"flavour": "official"},
     "affine": {"coupling": "affine"},
     "official, affine": {"flavour": "official", "coupling": "affine"},
     "glow": {"glow": True, "coupling": "affine"},
-}
+}  # fmt: skip
 
 
 def lia(form: str = "default") -> LIA:
     """A small one, with a φ that is no permutation."""
     torch.manual_seed(0)
-    model = LIA(SHAPE, size=8, channels=(8, 8, 6), encoder_channels=(6, 8, 8), **FORMS[form])
+    given: dict = {"size": 8, "channels": (8, 8, 6), "encoder_channels": (6, 8, 8)}
+    model = LIA(SHAPE, **given | FORMS[form])
     with torch.no_grad():
         for name, parameter in model.phi.named_parameters():
             if "network" in name:
@@ -172,7 +181,8 @@ def test_real_images_fade_in_as_the_generators_do():
 @pytest.mark.parametrize("form", FORMS)
 def test_phi_is_inverted_and_its_density_exact(form):
     model = lia(form)
-    z = torch.randn(20, 8)
+    size = model.width
+    z = torch.randn(20, size)
     w = model.convert(z, "z", "w")
     assert (model.convert(w, "w", "z") - z).abs().max() < 1e-5
     model.double()
@@ -183,9 +193,9 @@ def test_phi_is_inverted_and_its_density_exact(form):
         [torch.autograd.functional.jacobian(lambda v: model.phi(v[None])[0][0], each) for each in w[:4]]
     )
     log_det = torch.linalg.slogdet(jacobian).logabsdet
-    expected = -0.5 * z[:4].square().sum(1) - 4 * torch.log(torch.tensor(2 * torch.pi)) + log_det
+    expected = -0.5 * z[:4].square().sum(1) - size / 2 * math.log(2 * math.pi) + log_det
     assert torch.allclose(model.log_prob_code(w[:4], "w"), expected)
-    if form in ("default", "official"):
+    if "affine" not in form and form != "glow":
         assert torch.equal(model.phi(w)[1], torch.zeros(20, dtype=torch.float64))
 
 
@@ -296,6 +306,38 @@ def test_levels_of_w_plus_are_layers():
     moved = code.clone()
     moved[:, levels["layer4"]] += 1.0
     assert not torch.allclose(model.decode(moved, "w+"), model.decode(code, "w+"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"start": "map", "size": 24}, "a code of 24 is no map of 4×4, expected a multiple of 16"),
+        (
+            {"start": "map", "size": 32, "flavour": "official"},
+            "flavour official: its encoder ends in a dense",
+        ),
+        ({"start_side": 8, "channels": (8, 6), "grows": True}, "a generator that grows starts at 4×4"),
+        ({"start_side": 8}, "images of side 16 need 2 numbers, for 8×8 to 16×16; got 3"),
+        ({"start_side": 5}, "start_side: expected 4, 8 or 16, got 5"),
+    ],
+)
+def test_a_start_that_does_not_fit_says_so(arguments, message):
+    given = {"size": 8, "channels": (8, 8, 6), "critic_channels": (8, 8, 6), "encoder_channels": (6, 8, 8)}
+    with pytest.raises(ValueError, match=message):
+        LIA(SHAPE, **given | arguments)
+
+
+def test_a_part_of_a_map_draws_its_place():
+    """w itself is the first layer's input; styles alone carry what is far away."""
+    model = lia("map, affine, at 8×8")
+    with torch.no_grad():
+        for layer in [*model.generator.synthesis.layers, *model.generator.synthesis.to_colours]:
+            getattr(layer, "convolution", layer).style.weight.zero_()
+    w = torch.randn(1, 128)
+    other = w.clone().view(1, 2, 8, 8)
+    other[:, :, 0, 0] += 1
+    changed = (model.decode(w, "w") - model.decode(other.flatten(1), "w")).abs().sum((0, 1)) > 0
+    assert changed[0, 0] and not changed[8:].any() and not changed[:, 8:].any()
 
 
 def test_what_has_no_inverse_says_so():
@@ -467,6 +509,16 @@ def test_an_objective_names_the_model_it_cannot_train():
 
 
 # Distances ----------------------------------------------------------------------------------------
+
+
+def test_the_exported_gan_may_be_chosen_by_kid():
+    torch.manual_seed(0)
+    model, real = DCGAN((3, 32, 32), size=6, channels=(8, 8, 4)).eval(), scenes().split("validation")
+    look = Adversarial(score="kid").look(model, real, 24, 0)
+    network = EfficientNetLite0()
+    drawn = draw(model, 24, 1.0, seed=1)
+    expected = kernel_distance(embed(network, real.first(24).images), embed(network, drawn))
+    assert look.score == look.values["validation/kid"] == pytest.approx(expected)
 
 
 def test_sliced_wasserstein_grows_with_damage():

@@ -416,6 +416,15 @@ def test_learning_rate_follows_images():
     assert learning_rate(Training(lr=0.3), 10**6) == 0.3
 
 
+def test_each_stage_has_its_own_warm_up_and_decay():
+    training = Training(images=1000, batch=10, lr=1.0, warmup=100, decay="cosine", final_lr=0.1)
+    for span in ((0, 400), (400, math.inf)):
+        length = min(span[1], 1000) - span[0]
+        alone = Training(images=length, batch=10, lr=1.0, warmup=100, decay="cosine", final_lr=0.1)
+        for images in range(0, length, 10):
+            assert learning_rate(training, span[0] + images, span) == learning_rate(alone, images)
+
+
 def test_weight_average_is_the_recursion_of_its_docstring():
     model = nn.Linear(2, 2)
     model.register_buffer("flag", torch.tensor(3))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from flows import images as pixels
-from flows.bijections.base import Bijection
+from flows.bijections.base import Bijection, Inverse
 from flows.bijections.chain import Chain
 from flows.bijections.coupling import AdditiveCoupling, AffineCoupling
 from flows.bijections.linear import InvertibleConv1x1
@@ -15,12 +15,13 @@ from flows.bijections.partition import Halves
 from flows.bijections.permutation import Reverse
 from flows.bijections.scales import make_scale
 from flows.bijections.scaling import ActNorm
+from flows.bijections.squeeze import Flatten
 from flows.checks import check_choice, check_positive
 from flows.models.base import Guarantee
 from flows.models.styles import StyleGenerator, StyleModel, check_sizes
-from flows.networks.encoder import Encoder, PlainEncoder
-from flows.networks.equalised import LEAKY_GAIN, EqualisedLinear
-from flows.networks.stylegan import Blocks, Critic, Synthesis, activate
+from flows.networks.encoder import Encoder, MapEncoder, PlainEncoder
+from flows.networks.equalised import LEAKY_GAIN, EqualisedConv2d, EqualisedLinear
+from flows.networks.stylegan import Blocks, Critic, Start, Synthesis, activate, map_channels
 from flows.numerics import evaluating
 
 Flavour = Literal["official", "default"]
@@ -48,6 +49,29 @@ class CouplingPerceptron(nn.Module):
     def forward(self, kept: Tensor, context: Tensor | None) -> Tensor:
         y = self.second(activate(self.first(kept)))
         return activate(y) if self.leaky_output else y
+
+
+class CouplingConvolutions(nn.Module):
+    """The same where codes are maps: three equalised convolutions, and a bias for every place.
+
+    Zero at first; what is drawn above and below differs, so that places matter.
+
+    Args:
+        inputs, hidden, outputs: channels.
+        side: of the map in pixels.
+    """
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, side: int):
+        super().__init__()
+        self.first = EqualisedConv2d(inputs, hidden, 3, LEAKY_GAIN, bias=False)
+        self.places = nn.Parameter(torch.zeros(hidden, side, side))
+        self.second = EqualisedConv2d(hidden, hidden, 1, LEAKY_GAIN)
+        self.last = EqualisedConv2d(hidden, outputs, 3)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, kept: Tensor, context: Tensor | None) -> Tensor:
+        y: Tensor = self.last(activate(self.second(activate(self.first(kept) + self.places))))
+        return y
 
 
 class InverseMapping(nn.Module):
@@ -87,7 +111,9 @@ class LIA(StyleModel):
         glow: an ActNorm and an invertible linear map before every coupling instead of the reversal.
         flavour: see above.
         depth: styled layers of every size but the first: 2 in the paper, or 1.
-        linear: begin with a linear function of w instead of a learned constant.
+        start: the first layer sees a learned `constant` (as released), a `linear` function of w, or w as a
+            `map`: then parts of w lie at places of the image, and the encoder is fully convolutional.
+        start_side: of the first layer; `channels` begin there, and those of the encoder of a map end there.
         critic_blocks: `residual` (StyleGAN2), `plain` (one strided convolution, faster) or `pooled` (PGGAN).
         grows: let the critic take images of every size, for objectives that grow.
     """
@@ -106,7 +132,8 @@ class LIA(StyleModel):
         glow: bool = False,
         flavour: Flavour = "default",
         depth: int = 2,
-        linear: bool = False,
+        start: Start = "constant",
+        start_side: int = 4,
         critic_blocks: Blocks = "residual",
         grows: bool = False,
     ):
@@ -115,17 +142,30 @@ class LIA(StyleModel):
         check_choice("coupling", coupling, CouplingName)
         check_choice("flavour", flavour, Flavour)
         check_choice("critic_blocks", critic_blocks, Blocks)
-        check_sizes(image_shape, channels, critic_channels or channels, encoder_channels)
-        if size % 2:
-            raise ValueError(f"size: φ halves its input, expected an even number, got {size}")
+        check_choice("start", start, Start)
+        if start_side not in (4, 8, 16):
+            raise ValueError(f"start_side: expected 4, 8 or 16, got {start_side}")
         official = flavour == "official"
-        phi = make_phi(size, steps, hidden or size, coupling, glow, official)
+        if official and start == "map":
+            raise ValueError(
+                "flavour official: its encoder ends in a dense layer, w is no map; set another start"
+            )
+        if grows and start_side != 4:
+            raise ValueError(f"grows: a generator that grows starts at 4×4, got start_side {start_side}")
+        check_sizes(image_shape, channels, start=start_side)
+        check_sizes(image_shape, critic_channels or channels)
+        check_sizes(image_shape, encoder_channels, start=start_side if start == "map" else 4)
+        halved = map_channels(size, start_side) if start == "map" else size
+        if halved % 2:
+            raise ValueError(f"size: φ halves its input, expected an even number, got {halved} of {size}")
+        sides = start_side if start == "map" else None
+        phi = make_phi(size, steps, hidden or size, coupling, glow, official, sides)
         generator = StyleGenerator(
-            InverseMapping(phi), Synthesis(channels, size, image_shape[0], official, depth, linear)
+            InverseMapping(phi),
+            Synthesis(channels, size, image_shape[0], official, depth, start, start_side),
         )
         critic = Critic(critic_channels or channels, image_shape[0], grows, critic_blocks)
-        make = Encoder if official else PlainEncoder
-        encoder = make(encoder_channels, size, image_shape[0])
+        encoder = make_encoder(encoder_channels, size, image_shape[0], official, start, start_side)
         self.encoder = encoder.to(memory_format=torch.channels_last)
         self.assemble_styles(image_shape, bins, generator, critic, size, size)
         promises: dict[str, Guarantee] = {"z": "exact-given-w", "w": "learned", "w+": "learned"}
@@ -160,17 +200,48 @@ class LIA(StyleModel):
         return super().log_prob_code(z, "z") + log_det
 
 
-def make_phi(size: int, steps: int, hidden: int, coupling: CouplingName, glow: bool, official: bool) -> Chain:
-    """φ, w to z: steps of a reversal (or ActNorm and linear map) and a coupling on halves."""
+def make_encoder(
+    channels: Sequence[int], width: int, colours: int, official: bool, start: Start, side: int
+) -> nn.Module:
+    """The released encoder, a fully convolutional one for codes that are maps, or a plain one."""
+    if start == "map":
+        return MapEncoder(channels, width // side**2, colours)
+    return (Encoder if official else PlainEncoder)(channels, width, colours)
+
+
+def make_phi(
+    size: int,
+    steps: int,
+    hidden: int,
+    coupling: CouplingName,
+    glow: bool,
+    official: bool,
+    side: int | None = None,
+) -> Chain:
+    """φ, w to z: steps of a reversal (or ActNorm and linear map) and a coupling on halves.
+
+    Where w is a map of that `side`, they act on its channels, and what a coupling does at a place depends on
+    what lies around it.
+    """
     multiplier = 0.01 if official else 0.1
+    channels = size if side is None else size // side**2
+    half, other = channels // 2, channels - channels // 2
+    outputs = other if coupling == "additive" else 2 * other
+
+    def network() -> nn.Module:
+        if side is not None:
+            return CouplingConvolutions(half, hidden, outputs, side)
+        return CouplingPerceptron(half, hidden, outputs, multiplier, leaky_output=official)
 
     def step() -> list[Bijection]:
-        mixing: list[Bijection] = [ActNorm(size), InvertibleConv1x1(size)] if glow else [Reverse()]
-        outputs = size // 2 if coupling == "additive" else size
-        network = CouplingPerceptron(size // 2, hidden, outputs, multiplier, leaky_output=official)
+        mixing: list[Bijection] = [ActNorm(channels), InvertibleConv1x1(channels)] if glow else [Reverse()]
         if coupling == "additive":
-            return [*mixing, AdditiveCoupling(Halves(), network)]
+            return [*mixing, AdditiveCoupling(Halves(), network())]
         scale = make_scale("sigmoid" if official else "two-sided")
-        return [*mixing, AffineCoupling(Halves(), network, scale, shift_first=True, interleaved=True)]
+        return [*mixing, AffineCoupling(Halves(), network(), scale, shift_first=True, interleaved=True)]
 
-    return Chain(*(part for _ in range(steps) for part in step()))
+    all_steps = [part for _ in range(steps) for part in step()]
+    if side is None:
+        return Chain(*all_steps)
+    flat = Flatten((channels, side, side))
+    return Chain(Inverse(flat), *all_steps, flat)

@@ -1,6 +1,7 @@
 """StyleGAN (Karras et al. 2019, 2020, arXiv 1812.04948 and 1912.04958), without compiled operations."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from flows.checks import check_choice, check_positive
 from flows.models.styles import StyleGenerator, StyleModel, check_sizes
@@ -22,7 +23,7 @@ class StyleGAN(StyleModel):
         mapping_layers: of the perceptron (8 in the paper, 2 in small ones).
         mapping_multiplier: factor on its learning rate.
         depth: styled layers of every size but the first: 2 in the paper, or 1.
-        linear: begin with a linear function of w instead of a learned constant.
+        start: the first layer sees a learned `constant`, or a `linear` function of w (as in PGGAN).
         critic_blocks: `residual` (StyleGAN2), `plain` (one strided convolution, faster) or `pooled` (PGGAN).
         grows: let the critic take images of every size, for objectives that grow.
     """
@@ -37,17 +38,18 @@ class StyleGAN(StyleModel):
         mapping_layers: int = 4,
         mapping_multiplier: float = 0.01,
         depth: int = 2,
-        linear: bool = False,
+        start: Literal["constant", "linear"] = "constant",
         critic_blocks: Blocks = "residual",
         grows: bool = False,
     ):
         super().__init__()
         check_positive(size=size, mapping_layers=mapping_layers, depth=depth)
+        check_choice("start", start, Literal["constant", "linear"])
         check_choice("critic_blocks", critic_blocks, Blocks)
         check_sizes(image_shape, channels, critic_channels or channels)
         generator = StyleGenerator(
             Mapping(size, mapping_layers, mapping_multiplier),
-            Synthesis(channels, size, image_shape[0], depth=depth, linear=linear),
+            Synthesis(channels, size, image_shape[0], depth=depth, start=start),
         )
         critic = Critic(critic_channels or channels, image_shape[0], grows, critic_blocks)
         self.assemble_styles(image_shape, bins, generator, critic, size, size)

@@ -123,15 +123,16 @@ class StyleModel(GAN):
         return cast(Tensor, self.generator.mapping(z)).mean(0)
 
 
-def check_sizes(image_shape: Sequence[int], *channels: Sequence[int]) -> None:
-    """Raise ValueError unless images are squares of a side 4·2^k and every list has k + 1 entries."""
+def check_sizes(image_shape: Sequence[int], *channels: Sequence[int], start: int = 4) -> None:
+    """Raise ValueError unless images are squares of a side start·2^k and every list has k + 1 entries."""
     _, height, width = image_shape
-    blocks = height.bit_length() - 2
-    if height != width or height < 8 or height != 4 * 2 ** (blocks - 1):
+    blocks = height.bit_length() - start.bit_length() + 1
+    if height != width or height < 8 or height & (height - 1) or blocks < 1:
         raise ValueError(f"expected square images with a side of 8, 16, 32, …, got {height}×{width}")
     for given in channels:
         if len(given) != blocks:
             raise ValueError(
-                f"channels: images of side {height} need {blocks} numbers, for 4×4 to {height}×{height}; "
+                f"channels: images of side {height} need {blocks} numbers, for {start}×{start} to "
+                f"{height}×{height}; "
                 f"got {len(given)}: {list(given)}"
             )

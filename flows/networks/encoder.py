@@ -98,3 +98,28 @@ class PlainEncoder(nn.Module):
             x = block(x)
         w: Tensor = self.head(activate(self.hidden(x.flatten(1))))
         return w
+
+
+class MapEncoder(nn.Module):
+    """Images in [−1, 1] to a code that is a map, by convolutions alone: each place sees what lies around it.
+
+    Args:
+        channels: of the stem and of every block after it, down to the side of the map.
+        depth: channels of the map.
+        colours: channels of the images.
+    """
+
+    def __init__(self, channels: Sequence[int], depth: int, colours: int):
+        super().__init__()
+        self.stem = EqualisedConv2d(colours, channels[0], 1, LEAKY_GAIN)
+        pairs = zip(channels, channels[1:], strict=False)
+        self.blocks = nn.ModuleList(PlainBlock(before, after) for before, after in pairs)
+        self.hidden = EqualisedConv2d(channels[-1], channels[-1], 3, LEAKY_GAIN)
+        self.head = EqualisedConv2d(channels[-1], depth, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = activate(self.stem(images))
+        for block in self.blocks:
+            x = block(x)
+        w: Tensor = self.head(activate(self.hidden(x)))
+        return w.flatten(1)

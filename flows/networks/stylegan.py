@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -113,16 +113,34 @@ def double(x: Tensor) -> Tensor:
     return interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
+Start = Literal["constant", "linear", "map"]
+
+
+def map_channels(width: int, side: int) -> int:
+    """Channels of a code of `width` that is a map. Raises ValueError where it is none of that side."""
+    if width % side**2:
+        raise ValueError(
+            f"start map: a code of {width} is no map of {side}×{side}, expected a multiple of {side**2}"
+        )
+    return width // side**2
+
+
 class Synthesis(Growing):
     """w, one per layer, to images: styled layers, and a sum of colours over all sizes.
 
     Args:
-        channels: of the 4×4, 8×8, … layers; their number sets the side of the images.
+        channels: of the first layer and of every next, of twice the side; their number sets that of images.
         width: of w.
         colours: channels of the images.
         tanh: end with one (LIA's decoder), else linear.
         depth: styled layers of every size but the first, which has one: 2 in the paper, or 1.
-        linear: begin with a linear function of the first w, as PGGAN does, where StyleGAN has a constant.
+        start: what the first layer sees: a learned `constant` (StyleGAN); a `linear` function of the first w
+            (as in PGGAN); or that w itself as a `map` of width/side² channels, brought to as many as the
+            layer has, so that a part of the code lies at a place of the image.
+        start_side: of the first layer in pixels.
+
+    Raises:
+        ValueError: w is no map of that side.
     """
 
     def __init__(
@@ -132,16 +150,23 @@ class Synthesis(Growing):
         colours: int = 3,
         tanh: bool = False,
         depth: int = 2,
-        linear: bool = False,
+        start: Start = "constant",
+        start_side: int = 4,
     ):
-        super().__init__(len(channels))
-        first = channels[0]
-        self.start = None if linear else nn.Parameter(torch.randn(1, first, 4, 4))
-        self.linear = EqualisedLinear(width, 16 * first) if linear else None
-        self.layers = nn.ModuleList([StyledLayer(first, first, width, 4, double=False)])
+        self.skipped = start_side.bit_length() - 3  # sizes, counted from 4×4
+        super().__init__(self.skipped + len(channels))
+        first, places = channels[0], start_side**2
+        self.start_side = start_side
+        constant = torch.randn(1, first, start_side, start_side)
+        self.start = nn.Parameter(constant) if start == "constant" else None
+        self.linear = EqualisedLinear(width, places * first) if start == "linear" else None
+        self.from_map = None
+        if start == "map":
+            self.from_map = EqualisedConv2d(map_channels(width, start_side), first, 1)
+        self.layers = nn.ModuleList([StyledLayer(first, first, width, start_side, double=False)])
         self.to_colours = nn.ModuleList([ModulatedConv2d(first, colours, 1, width, demodulate=False)])
         for i, (before, after) in enumerate(zip(channels, channels[1:], strict=False)):
-            side = 8 * 2**i
+            side = start_side * 2 ** (i + 1)
             self.layers.append(StyledLayer(before, after, width, side, double=True))
             for _ in range(depth - 1):
                 self.layers.append(StyledLayer(after, after, width, side, double=False))
@@ -162,21 +187,24 @@ class Synthesis(Growing):
         sizes, share = self.grown
         for i, (layer, own) in enumerate(zip(self.layers, given, strict=True)):
             size, place = divmod(i + self.depth - 1, self.depth)
-            if size >= sizes:
+            if size + self.skipped >= sizes:
                 break
             x = layer(x, w[:, i], own)
             if place == self.depth - 1:  # the last layer of its size
                 colours = self.to_colours[size](x, w[:, i])
-                newest = share if size == sizes - 1 else 1
+                newest = share if size + self.skipped == sizes - 1 else 1
                 image = colours if image is None else double(image) + newest * colours
         assert image is not None
         image = image + self.colour_bias
         return torch.tanh(image) if self.tanh else image
 
     def beginning(self, w: Tensor) -> Tensor:
-        """What the first layer sees, (batch, C, 4, 4)."""
+        """What the first layer sees, (batch, C, side, side)."""
+        side = self.start_side
+        if self.from_map is not None:
+            return cast(Tensor, self.from_map(w.view(len(w), -1, side, side)))
         if self.linear is not None:
-            return self.linear(w).view(len(w), -1, 4, 4)
+            return cast(Tensor, self.linear(w)).view(len(w), -1, side, side)
         assert self.start is not None
         return self.start.expand(len(w), -1, -1, -1)
 

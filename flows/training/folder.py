@@ -83,7 +83,7 @@ def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> Non
     names = [
         name
         for name in sorted(old.keys() | new.keys())
-        if name.startswith(("data.", "model.", "training."))
+        if name.startswith(("data.", "model.", "objective.", "training."))
         and name not in MAY_CHANGE
         and old.get(name) != new.get(name)
     ]

@@ -113,7 +113,7 @@ def fit(
     log = RunLog(folder, training.images, progress.images, accelerator.is_main_process)
     log.say(_summary(model, training, accelerator, resume))
     session = time.monotonic() - progress.seconds
-    stopped = None
+    stopped, rate = None, training.lr
 
     def due(interval: int) -> bool:
         """Whether this step crossed a multiple of `interval` images, or was the last."""
@@ -124,13 +124,13 @@ def fit(
         while progress.images < training.images:
             # One step of every phase whose turn it is.
             objective.advance(model, progress.images)
-            rate = learning_rate(training, progress.images)
             micro_batches = [next(stream) for _ in range(training.accumulate)]
             for number, (phase, optimiser) in enumerate(zip(phases, optimisers, strict=True)):
                 if not phase.is_due(progress.images, progress.steps):
                     continue
                 if phase.begin is not None and progress.images - phase.start < training.batch:
                     phase.begin(evaluated)
+                rate = learning_rate(training, progress.images, phase.span)
                 set_learning_rate(optimiser, rate * (phase.lr or training.lr) / training.lr)
                 seed = combine_seeds(training.seed, progress.steps, number)
                 moment = _Moment(micro_batches, seed, progress.steps)

@@ -28,15 +28,17 @@ def make_optimiser(
     return kind(params, betas=betas, fused=True, **common)
 
 
-def learning_rate(training: Training, images_seen: int) -> float:
+def learning_rate(training: Training, images_seen: int, span: tuple[int, float] = (0, math.inf)) -> float:
     """Rate of the step after `images_seen` images: linear warm-up, then the decay of the settings.
 
     A function of the number of images alone: nothing of it needs saving, and no wrapper can step it
-    once per process.
+    once per process. Warm-up and decay are those of the run, or of the `span` of images within it.
     """
+    first, last = span[0], min(span[1], training.images)
+    images_seen -= first
     if images_seen < training.warmup:
         return training.lr * (images_seen + training.batch) / (training.warmup + training.batch)
-    share = (images_seen - training.warmup) / max(1, training.images - training.warmup)
+    share = (images_seen - training.warmup) / max(1, last - first - training.warmup)
     share = min(share, 1.0)
     if training.decay == "cosine":
         swing = 0.5 * (1 + math.cos(math.pi * share))

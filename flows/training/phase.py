@@ -30,6 +30,7 @@ class Phase:
             module instead trains without gradient synchronisation, and nobody notices.
         every: run in every n-th step only.
         start, stop: the images shown between which it runs.
+        span: the images over which its learning rate warms up and decays.
         lr: after warm-up; None takes the run's.
         betas: of the optimiser; None takes the run's.
         begin: called with the evaluated model (the average where there is one) before the first step.
@@ -42,6 +43,7 @@ class Phase:
     every: int = 1
     start: int = 0
     stop: float = math.inf
+    span: tuple[int, float] = (0, math.inf)
     lr: float | None = None
     betas: tuple[float, float] | None = None
     begin: Callable[[LatentModel], None] | None = None

@@ -12,6 +12,7 @@ from torch.nn.functional import relu, softplus
 
 from flows.data.base import Batch, ImageData, Split
 from flows.metrics.distribution import sliced_wasserstein
+from flows.metrics.perceptual import PooledFeatures, kernel_distance
 from flows.models.base import LatentModel
 from flows.models.gan import GAN, to_signed
 from flows.models.styles import StyleGenerator
@@ -22,6 +23,7 @@ from flows.training.objectives.growing import size_after
 from flows.training.phase import Look, Objective, Phase
 from flows.training.validation import draw, sheet_of
 
+ScoreName = Literal["swd", "kid"]
 LossName = Literal["non-saturating", "wgan-gp", "hinge"]
 
 
@@ -54,6 +56,8 @@ class Adversarial(Objective):
         growing: images shown at 4×4, 8×8, … before the next size (PGGAN, section 2); 0 leaves a size out.
             For models that grow; nothing is exported before they are grown.
         fading: share of them during which a new size fades in.
+        score: of held-out images, by which the exported model is chosen: `swd`, sliced Wasserstein distance,
+            or `kid`, which sees more of what a person sees and needs the extra `metrics`.
     """
 
     trains = GAN
@@ -71,6 +75,7 @@ class Adversarial(Objective):
         augment: tuple[Change, ...] = (),
         growing: tuple[int, ...] = (),
         fading: float = 0.5,
+        score: ScoreName = "swd",
     ):
         self.loss: LossName = loss
         self.r1, self.r1_every = r1, r1_every
@@ -78,6 +83,7 @@ class Adversarial(Objective):
         self.critic_lr, self.critic_steps = critic_lr, critic_steps
         self.mixing, self.augment = mixing, tuple(augment)
         self.growing, self.fading = tuple(growing), fading
+        self.features = PooledFeatures() if score == "kid" else None
 
     def check(self, model: LatentModel) -> None:
         super().check(model)
@@ -199,9 +205,14 @@ class Adversarial(Objective):
         distances = sliced_wasserstein(real, drawn)
         values = {f"validation/swd_{name}": value for name, value in distances.items()}
         line = "sliced Wasserstein " + " ".join(f"{name}: {value:.1f}" for name, value in distances.items())
+        score = distances["mean"]
+        if self.features is not None:
+            score = kernel_distance(self.features.held_out(real), self.features(drawn))
+            values["validation/kid"] = score
+            line += f"  KID {score:.3f}"
         gan = cast(GAN, model)
-        score = distances["mean"] if gan.size == gan.sizes else math.inf
-        return Look(values, score, line, {"samples": sheet_of(drawn[:80], 10)})
+        whole = gan.size == gan.sizes
+        return Look(values, score if whole else math.inf, line, {"samples": sheet_of(drawn[:80], 10)})
 
     def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
         return write_gan_report(folder, data, device)

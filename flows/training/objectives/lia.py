@@ -21,6 +21,7 @@ from flows.training.objectives.adversarial import (
     Adversarial,
     CriticOnBoth,
     LossName,
+    ScoreName,
     frozen,
     number_from,
     squared_gradient,
@@ -73,7 +74,8 @@ class LIATraining(Adversarial):
     features at all sizes; the critic goes on, on x and x̂.
 
     Args:
-        stage1_images: images shown before stage 2 begins; a multiple of the batch.
+        stage1_images: images shown before stage 2 begins; a multiple of the batch. The learning rate decays
+            over each stage.
         pixel: weight of the mean squared error in [−1, 1].
         feature: weight of the features' mean squared error.
         adversarial: weight of the critic's opinion (0.1 in the released code).
@@ -81,7 +83,7 @@ class LIATraining(Adversarial):
         anchor: see above; 0 is the paper's.
         prior: weight of the divergence, in nats.
         critic_from: images shown before the critic comes in, for an anchored stage 1.
-        loss, r1, r1_every, critic_lr, mixing, growing, fading: as in `Adversarial`.
+        loss, r1, r1_every, critic_lr, mixing, growing, fading, score: as in `Adversarial`.
     """
 
     trains = LIA
@@ -103,10 +105,11 @@ class LIATraining(Adversarial):
         mixing: float = 0.0,
         growing: tuple[int, ...] = (),
         fading: float = 0.5,
+        score: ScoreName = "swd",
     ):
         super().__init__(
             loss=loss, r1=r1, r1_every=r1_every, critic_lr=critic_lr, mixing=mixing,
-            growing=growing, fading=fading,
+            growing=growing, fading=fading, score=score,
         )  # fmt: skip
         self.stage1_images = stage1_images
         self.pixel, self.feature, self.adversarial = pixel, feature, adversarial
@@ -135,6 +138,7 @@ class LIATraining(Adversarial):
         first = super().phases(model, (generator, critic))
         for phase in first:
             phase.stop = self.stage1_images
+            phase.span = (0, self.stage1_images)
         if self.anchor:
             first[1].loss = self.anchored_loss(lia, generator)
             first[0].start = self.critic_from
@@ -149,11 +153,11 @@ class LIATraining(Adversarial):
         second = [
             Phase(
                 "encoder", list(lia.encoder.parameters()), self.encoder_loss(lia, encoder), encoder,
-                start=start, lr=lr, betas=betas, begin=take_average,
+                start=start, span=(start, math.inf), lr=lr, betas=betas, begin=take_average,
             ),
             Phase(
                 "critic2", list(lia.critic.parameters()), self.second_critic_loss(lia, critic), critic,
-                start=start, lr=lr, betas=betas,
+                start=start, span=(start, math.inf), lr=lr, betas=betas,
             ),
         ]  # fmt: skip
         return [*first, *second]

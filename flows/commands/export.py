@@ -1,0 +1,36 @@
+"""flows export: a finished run as a folder to publish."""
+
+import shutil
+from pathlib import Path
+
+from flows.commands.common import load
+from flows.config import parse_experiment
+from flows.models.base import CONFIG_FILE
+from flows.training.folder import RUN_CONFIG, holds_run
+from flows.training.log import METRICS_FILE
+
+
+def export(run: Path, output: Path, half: bool = False, device: str | None = None) -> None:
+    """Write the model of a run, without its training states, and report on what is written.
+
+    Args:
+        run: folder that `train.py` wrote.
+        output: a new folder: weights, config, curves, report and card.
+        half: round the weights to half precision, half the size; the model still computes in fp32, and the
+            report is of the rounded one.
+        device: torch device for the report.
+    """
+    for name in (CONFIG_FILE, RUN_CONFIG, METRICS_FILE):
+        if not (run / name).is_file():
+            raise ValueError(f"{run / name} does not exist: expected the folder of a run of train.py")
+    if holds_run(output):
+        raise ValueError(f"{output} holds a model already: name a new folder")
+    model = load(str(run), device)
+    if half:
+        model.round_to_half()
+    parser, settings = parse_experiment(["--config", str(run / RUN_CONFIG)])
+    experiment = parser.instantiate(settings)
+    model.save_pretrained(output)
+    for name in (RUN_CONFIG, METRICS_FILE):
+        shutil.copy(run / name, output / name)
+    experiment.objective.report(output, experiment.data, str(model.device))
