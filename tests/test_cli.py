@@ -63,7 +63,7 @@ def refused(capsys, *arguments) -> str:
 
 def test_every_verb_is_a_file():
     assert set(commands()) == {
-        "evaluate", "roundtrip", "sample", "encode", "decode", "interpolate", "compare", "render",
+        "evaluate", "roundtrip", "sample", "encode", "decode", "interpolate", "compare", "render", "export",
     }  # fmt: skip
 
 

@@ -3,21 +3,28 @@
 import shutil
 from pathlib import Path
 
-from flows.commands.common import load
+from flows.commands.common import load, write_json
 from flows.config import parse_experiment
 from flows.models.base import CONFIG_FILE
 from flows.training.folder import RUN_CONFIG, holds_run
 from flows.training.log import METRICS_FILE
 
 
-def export(run: Path, output: Path, half: bool = False, device: str | None = None) -> None:
-    """Write the model of a run, without its training states, and report on what is written.
+def export(
+    run: Path,
+    output: Path,
+    half: bool = False,
+    json: Path | None = None,
+    device: str | None = None,
+) -> None:
+    """Write the model of a run as a checkpoint of its own, and report on what is written.
 
     Args:
         run: folder that `train.py` wrote.
-        output: a new folder: weights, config, curves, report and card.
+        output: a new folder for the checkpoint: weights, config, curves, report and card, no training states.
         half: round the weights to half precision, half the size; the model still computes in fp32, and the
             report is of the rounded one.
+        json: file for the report.
         device: torch device for the report.
     """
     for name in (CONFIG_FILE, RUN_CONFIG, METRICS_FILE):
@@ -33,4 +40,4 @@ def export(run: Path, output: Path, half: bool = False, device: str | None = Non
     model.save_pretrained(output)
     for name in (RUN_CONFIG, METRICS_FILE):
         shutil.copy(run / name, output / name)
-    experiment.objective.report(output, experiment.data, str(model.device))
+    write_json(json, experiment.objective.report(output, experiment.data, str(model.device)))

@@ -15,6 +15,7 @@ from flows.training.checkpoint import PREFIX, states
 from flows.training.log import METRICS_FILE
 
 RUN_CONFIG, REPORT_FILE = "config.yaml", "report.json"
+PICTURES = ("samples.png", "curves.png", "roundtrip.png", "reconstructions.png", "interpolations.png")
 
 MAY_CHANGE = {
     "training.workers", "training.log_every", "training.save_every", "training.keep_states",
@@ -72,8 +73,7 @@ def clear(folder: Path) -> None:
     for name in ("logs", "samples"):
         shutil.rmtree(folder / name, ignore_errors=True)
     exported = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, REPORT_FILE)
-    pictures = ("samples.png", "curves.png", "roundtrip.png")
-    for name in (METRICS_FILE, RUN_CONFIG, *exported, *pictures):
+    for name in (METRICS_FILE, RUN_CONFIG, *exported, *PICTURES):
         (folder / name).unlink(missing_ok=True)
 
 

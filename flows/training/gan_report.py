@@ -10,17 +10,14 @@ from torch import Tensor
 from flows import images as pixels
 from flows.data.base import ImageData
 from flows.files import to_json, write_atomically
-from flows.metrics.distribution import sliced_wasserstein
-from flows.metrics.perceptual import EfficientNetLite0, embed, kernel_distance
 from flows.models.base import CARD_FILE, LatentModel
 from flows.models.load import load_model
+from flows.training.distances import IMAGES, halves_of, kid_line, kid_to, swd_to
 from flows.training.figures import draw_lines
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
 from flows.training.log import METRICS_FILE, read_metrics
 from flows.training.report import facts_of
 from flows.training.validation import draw, sheet_of
-
-IMAGES = 2000
 
 
 class Section(NamedTuple):
@@ -53,17 +50,14 @@ def write_gan_report(
     """
     model = load_model(folder, device)
     metrics = read_metrics(folder / METRICS_FILE)
-    test = data.split("test").first(2 * IMAGES).images
-    half = len(test) // 2
-    drawn = draw(model, half, 1.0, seed=2)
-    distance = sliced_wasserstein(test[:half], drawn)
-    floor = sliced_wasserstein(test[:half], test[half : 2 * half])
+    halves = halves_of(data.split("test").first(2 * IMAGES).images)
+    drawn = draw(model, len(halves[0]), 1.0, seed=2)
     report: dict[str, Any] = {
         **facts_of(model, metrics),
-        "sliced_wasserstein": {"samples": distance, "between test halves": floor, "images": half},
-        "kid": kid(test[:half], test[half : 2 * half], drawn),
+        "sliced_wasserstein": swd_to(*halves, drawn),
+        "kid": kid_to(*halves, lambda _: drawn),
     }
-    section = Section({}, [], {}) if more is None else more(model, test[:half])
+    section = Section({}, [], {}) if more is None else more(model, halves[0])
     report |= section.values
     for name, picture in section.pictures.items():
         write_atomically(folder / name, pixels.to_pillow(picture).save)
@@ -74,37 +68,12 @@ def write_gan_report(
     card = _card(report, yaml.safe_load((folder / RUN_CONFIG).read_text()), section.lines)
     write_atomically(folder / CARD_FILE, lambda path: path.write_text(card))
     name = report["model"]["model_type"]
-    means = distance["mean"], floor["mean"]
+    means = [report["sliced_wasserstein"][of]["mean"] for of in ("samples", "between test halves")]
     print(f"{name}: sliced Wasserstein {means[0]:.1f}, between halves of the test images {means[1]:.1f}")
     print(kid_line(report["kid"]))
     written = ", ".join([REPORT_FILE, "samples.png", "curves.png", *section.pictures, CARD_FILE])
     print(f"written to {folder}: {written}")
     return report
-
-
-def kid(first: Tensor, second: Tensor, drawn: Tensor) -> dict[str, Any]:
-    """KID of samples to one half of the test images, and of the other half: uint8 (n, C, H, W) each."""
-    try:
-        network = EfficientNetLite0()
-    except ValueError as error:
-        return {"missing": str(error)}
-    features = [embed(network, images) for images in (first, second, drawn)]
-    return {
-        "network": network.name,
-        "samples": kernel_distance(features[0], features[2]),
-        "between test halves": kernel_distance(features[0], features[1]),
-        "images": len(first),
-    }
-
-
-def kid_line(found: dict[str, Any]) -> str:
-    """A sentence on the result of `kid`."""
-    if "missing" in found:
-        return f"KID: {found['missing']}."
-    return (
-        f"KID ({found['network']}, {found['images']:,} images): {found['samples']:.3f}; between two halves "
-        f"of the test images {found['between test halves']:.3f}."
-    )
 
 
 def _card(report: dict[str, Any], config: dict[str, Any], more: list[str]) -> str:

@@ -20,14 +20,16 @@ from flows.metrics.likelihood import LikelihoodReport, evaluate_likelihood, labe
 from flows.metrics.roundtrip import RoundTripRow, round_trip_table
 from flows.models.base import CARD_FILE, LatentModel, LikelihoodModel
 from flows.models.load import load_model
+from flows.training.distances import IMAGES, halves_of, kid_line, kid_to
 from flows.training.figures import draw_curves, draw_round_trip
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
 from flows.training.log import METRICS_FILE, read_metrics
-from flows.training.validation import TEMPERATURES, sample_sheet
+from flows.training.validation import TEMPERATURES, draw, sample_sheet
 
 DOUBLE_PRECISION_IMAGES = 64
 """Images per group that are also sent round in fp64, whose convolutions have no fast path on CPUs."""
 
+KID_TEMPERATURES = (0.7, 1.0)
 
 Groups = dict[str, tuple[Tensor, Tensor | None]]
 """Name to (uint8 images, labels or None)."""
@@ -68,6 +70,7 @@ def write_report(
     report = {
         **facts_of(model, metrics),
         "likelihood": asdict(likelihood),
+        "kid": sample_distance(model, data, images),
         "roundtrip": [asdict(row) for row in rows],
     }
     write_atomically(folder / REPORT_FILE, lambda path: path.write_text(to_json(report)))
@@ -80,6 +83,12 @@ def write_report(
     write_atomically(folder / CARD_FILE, lambda path: path.write_text(card))
     print_report(folder, report, likelihood, rows)
     return report
+
+
+def sample_distance(model: LikelihoodModel, data: ImageData, images: int | None) -> dict[str, Any]:
+    """KID of samples at the model's own temperature and at the usual one, as `kid_to` has it."""
+    halves = halves_of(data.split("test").first(min(images or 2 * IMAGES, 2 * IMAGES)).images)
+    return kid_to(*halves, lambda each: draw(model, len(halves[0]), each, seed=2), KID_TEMPERATURES)
 
 
 def facts_of(model: LatentModel, metrics: list[dict[str, float]]) -> dict[str, Any]:
@@ -197,6 +206,8 @@ def model_card(
         "![samples](samples.png)",
         "",
         f"Samples from the same codes at temperatures {TEMPERATURES}, top to bottom.",
+        "",
+        kid_line(report["kid"]),
         "",
         "![curves](curves.png)",
         "",

@@ -1,7 +1,7 @@
 """Adversarial training: critic and generator in turns."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -120,13 +120,21 @@ class Adversarial(Objective):
 
     # Losses ---------------------------------------------------------------------------------------
 
-    def critic_loss(self, gan: GAN, critic: nn.Module) -> Any:
-        """A loss on real and generated images, with the gradient's penalty."""
+    def critic_loss(
+        self, gan: GAN, critic: nn.Module, draw: Callable[[Batch, int], Tensor] | None = None
+    ) -> Any:
+        """A loss on real and generated images, with the gradient's penalty.
+
+        Args:
+            gan: bare.
+            critic: wrapped.
+            draw: a batch and a seed to images in [−1, 1] that are not real; None takes the generator's.
+        """
 
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
             seed = combine_seeds(number_from(generator), 0)
             with torch.no_grad():
-                drawn = self.generate(gan, gan.generator, batch, seed)
+                drawn = draw(batch, seed) if draw else self.generate(gan, gan.generator, batch, seed)
             real = gan.shrunk(to_signed(batch.images))
             lazily = self.r1 > 0 and step % self.r1_every == 0
             real.requires_grad_(lazily)

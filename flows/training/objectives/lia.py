@@ -24,7 +24,6 @@ from flows.training.objectives.adversarial import (
     ScoreName,
     frozen,
     number_from,
-    squared_gradient,
 )
 from flows.training.objectives.lia_report import in_pairs, lia_section, phi_figures, reconstruct
 from flows.training.phase import Look, Phase
@@ -145,6 +144,9 @@ class LIATraining(Adversarial):
             first[1].params = list(generator.parameters())
         betas, start, lr = (0.9, 0.99), self.stage1_images, self.encoder_lr
 
+        def bring_back(batch: Batch, seed: int) -> Tensor:
+            return lia.render(lia.encoder(to_signed(batch.images)), "w", None)
+
         def take_average(evaluated: LatentModel) -> None:
             lia.generator.load_state_dict(cast(LIA, evaluated).generator.state_dict())
             if self.anchor:
@@ -156,7 +158,7 @@ class LIATraining(Adversarial):
                 start=start, span=(start, math.inf), lr=lr, betas=betas, begin=take_average,
             ),
             Phase(
-                "critic2", list(lia.critic.parameters()), self.second_critic_loss(lia, critic), critic,
+                "critic2", list(lia.critic.parameters()), self.critic_loss(lia, critic, bring_back), critic,
                 start=start, span=(start, math.inf), lr=lr, betas=betas,
             ),
         ]  # fmt: skip
@@ -201,23 +203,6 @@ class LIATraining(Adversarial):
                 opinion = softplus(-critic(back)).mean()
             total = self.pixel * pixel + self.feature * feature + self.adversarial * opinion
             return total, {"pixel": pixel, "feature": feature, "adversarial": opinion}
-
-        return loss
-
-    def second_critic_loss(self, lia: LIA, critic: nn.Module) -> Any:
-        """Real images against reconstructions, with R1."""
-
-        def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-            real = to_signed(batch.images)
-            with torch.no_grad():
-                back = lia.render(lia.encoder(real), "w", None)
-            lazily = self.r1 > 0 and step % self.r1_every == 0
-            real.requires_grad_(lazily)
-            on_real, on_back = critic(real, back)
-            total = self.separate(on_real, on_back)
-            if lazily:
-                total = total + self.r1 / 2 * self.r1_every * squared_gradient(on_real, real).mean()
-            return total, {"real": on_real.mean(), "back": on_back.mean()}
 
         return loss
 
