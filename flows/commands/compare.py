@@ -62,14 +62,15 @@ def compare(
     activations too), `tune` (the generator too). Pairs that are impossible are listed with the reason.
 
     Images: `test:N`, `upside-down:N`, `rotated:N` (by 90°), `flipped:N` (left to right), `generated:N` (by
-    each model; do they come back?), `foreign` (a cat, a person, …, text, noise), `user:FOLDER` (cropped in
-    the middle and resized).
+    each model for itself; do they come back?), `foreign` (a cat, a person, …, text, noise), `user:FOLDER`
+    (cropped in the middle and resized).
 
     Args:
         models: see above.
         inverters: see above.
         images: see above.
-        out: folder for index.html, table.csv, table.json, grid-*.png and records, for `flows render`.
+        out: folder for index.html, summary.md, overview.png, table.csv, table.json, grid-*.png and records,
+            for `flows render`.
         steps: of optimisation, for every start, at most.
         seconds: of optimisation with Adam, for every start on all images of a group, at most.
         starts: of optimisation: the middle of the space, then random codes.
@@ -115,7 +116,8 @@ def compare(
     for path in (out / "table.json", json):
         write_json(path, found)
     show([result.row for result in results])
-    print(f"written to {out}: index.html, table.csv, table.json, {len(groups)} grids, records")
+    pictures = f"overview.png, {len(groups)} grids"
+    print(f"written to {out}: index.html, summary.md, table.csv, table.json, {pictures}, records")
 
 
 def choose_network(name: str) -> FeatureNetwork | None:
@@ -212,7 +214,7 @@ def _generated(name: str, model: LatentModel, n: int) -> Group:
     space = model.search_space
     code = model.sample_codes(n, space, torch.Generator().manual_seed(7))
     images = pixels.to_bytes(model.decode(code, space), model.bins).cpu()
-    return Group(images, [Source(f"drawn {i}") for i in range(n)], {name: (space, code)})
+    return Group(images, [Source(f"drawn {i}") for i in range(n)], {name: (space, code)}, name)
 
 
 def show(rows: list[Row]) -> None:

@@ -25,11 +25,13 @@ class Group:
         images: uint8 (n, C, H, W).
         sources: one for each.
         codes: for a model whose name is a key, the space and the codes that drew the images.
+        only: name of the one model that inverts them; None for every model.
     """
 
     images: Tensor
     sources: list[Source]
     codes: dict[str, tuple[str, Tensor]] = field(default_factory=dict)
+    only: str | None = None
 
 
 Groups = Mapping[str, Group]
@@ -130,6 +132,8 @@ def compare(
         for inverter_name, inverter in inverters.items():
             reason = inverter.why_not(model)
             for name, group in groups.items():
+                if group.only not in (None, model_name):
+                    continue
                 row = Row(model_name, inverter_name, name, len(group.images), reason)
                 if reason:
                     results.append(Result(row))

@@ -15,6 +15,7 @@ from flows import images as pixels
 from flows.files import write_atomically
 from flows.inversion.compare import Groups, Result
 from flows.inversion.records import save_record
+from flows.inversion.summary import overview, summary
 from flows.models.base import LatentModel
 
 COLUMNS = {
@@ -39,12 +40,17 @@ COLUMNS = {
 def write_report(
     out: Path, results: Sequence[Result], groups: Groups, models: Mapping[str, LatentModel], network: str
 ) -> None:
-    """table.csv, records/*.safetensors, a grid for each group, and index.html."""
+    """table.csv, summary.md, overview.png, records/*.safetensors, a grid for each group, and index.html."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(results[0].row.as_dict()))
     writer.writeheader()
     writer.writerows(result.row.as_dict() for result in results)
     write_atomically(out / "table.csv", lambda path: path.write_text(text.getvalue()))
+    short = summary(results, groups, network, as_text)
+    write_atomically(out / "summary.md", lambda path: path.write_text(short))
+    rows = overview(results, groups)
+    if rows:
+        save_grid(draw_grid(rows), out / "overview.png")
     for result in results:
         if result.record is not None:
             row = result.row

@@ -41,20 +41,22 @@ def draw_curves(metrics: Lines, bins: int, path: Path) -> None:
     write_atomically(path, lambda target: figure.savefig(target, dpi=110))
 
 
-def draw_lines(metrics: Lines, names: dict[str, str], ylabel: str, path: Path) -> None:
-    """Values of the log over images shown; a PNG.
+def draw_lines(metrics: Lines, panels: dict[str, str], path: Path) -> None:
+    """Values of the log over images shown, a panel for each that was logged; a PNG.
 
     Args:
         metrics: lines of the log.
-        names: of the values, to their label.
-        ylabel: of the axis.
+        panels: name of the value to the label of its axis.
         path: of the picture.
     """
-    figure = Figure(figsize=(6, 3.2), layout="constrained")
-    axes = figure.subplots()
-    _plot(axes, metrics, names)
-    _finish(axes)
-    axes.set_ylabel(ylabel)
+    logged = {name: label for name, label in panels.items() if any(name in line for line in metrics)}
+    figure = Figure(figsize=(1 + 3.6 * max(1, len(logged)), 3.2), layout="constrained")
+    for axes, (name, label) in zip(
+        figure.subplots(1, max(1, len(logged)), squeeze=False).flat, logged.items(), strict=False
+    ):
+        _plot(axes, metrics, {name: "held-out images"})
+        _finish(axes)
+        axes.set_ylabel(label)
     write_atomically(path, lambda target: figure.savefig(target, dpi=110))
 
 

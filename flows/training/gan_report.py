@@ -19,6 +19,12 @@ from flows.training.log import METRICS_FILE, read_metrics
 from flows.training.report import facts_of
 from flows.training.validation import draw, sheet_of
 
+CURVES = {
+    "validation/swd_mean": "sliced Wasserstein distance × 1000",
+    "validation/kid": "KID",
+    "validation/psnr": "PSNR of what comes back, dB",
+}
+
 
 class Section(NamedTuple):
     """What a kind of GAN reports besides.
@@ -63,8 +69,7 @@ def write_gan_report(
         write_atomically(folder / name, pixels.to_pillow(picture).save)
     write_atomically(folder / REPORT_FILE, lambda path: path.write_text(to_json(report)))
     write_atomically(folder / "samples.png", pixels.to_pillow(sheet_of(drawn[:80], 10)).save)
-    curve = {"validation/swd_mean": "held-out images"}
-    draw_lines(metrics, curve, "sliced Wasserstein distance × 1000", folder / "curves.png")
+    draw_lines(metrics, CURVES, folder / "curves.png")
     card = _card(report, yaml.safe_load((folder / RUN_CONFIG).read_text()), section.lines)
     write_atomically(folder / CARD_FILE, lambda path: path.write_text(card))
     name = report["model"]["model_type"]
