@@ -297,8 +297,10 @@ def test_the_course_of_the_rate_and_the_penalty_of_noise():
 
 
 def test_the_middle_of_a_space(generator):
-    middle, width = extent(generator, "w")
-    assert torch.allclose(middle, generator.w_mean, atol=0.1 * float(width))
+    middle, spread = extent(generator, "w")
+    assert torch.allclose(middle, generator.w_mean, atol=0.1 * float(spread.mean()))
+    w = generator.sample_codes(500, "w", torch.Generator().manual_seed(9))
+    assert torch.allclose(((w - middle) / spread).square().mean(), torch.tensor(1.0), atol=0.1)
 
 
 @pytest.fixture

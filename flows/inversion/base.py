@@ -1,5 +1,6 @@
 """What every inverter does: images to codes, with all that is needed to draw them again."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,8 @@ class Inversion:
         noise: inputs of the generator that belong to the codes, (batch, 1, height, width) each; empty where
             the stored ones do.
         reconstruction: uint8 (batch, C, H, W), what the codes bring back.
-        seconds: for the whole batch.
+        seconds: until the whole batch has its codes; drawing them again is not counted, but where the exact
+            inverse makes sure of its bytes.
         steps: of optimisation, per image and start.
         losses: (starts, batch), final loss of every start, infinite where one failed.
         all_codes: (starts, batch, D), the code of every start.
@@ -92,6 +94,13 @@ class Inverter(ABC):
         if reason:
             raise ValueError(f"{self.name} cannot invert {type(model).__name__}: {reason}")
         pixels.check_bytes(images, model.image_shape)
+
+
+def now(model: LatentModel) -> float:
+    """Seconds on a clock, after everything that the model's device was given is done."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter()
 
 
 def distance(model: LatentModel, image: Tensor, target: Tensor, pixel: float, feature: float) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 import torch
 from torch import Tensor
 
+from flows import images as pixels
 from flows.inversion.base import Inversion, Inverter
 from flows.inversion.edits import edit_consistency
 from flows.inversion.optimise import extent
@@ -52,11 +53,12 @@ class Row:
         seconds: per image.
         steps: of optimisation, per image and start.
         starts: how many.
-        spread: median over the images of (worst − best) loss over the starts, relative to the best; 0 where
-            there is one answer.
+        spread: median over the images of (worst − best) loss over the starts that did not fail, relative to
+            the best; 0 where there is one answer.
         apart: median distance between the codes of two starts, relative to the codes' own length.
         failed: share of starts that diverged.
-        typicality: mean of |z|/√D − 1 over the codes in the prior space; 0 is typical, either sign is not.
+        typicality: mean distance of |z| from its own root mean square over the prior, relative to that; of a
+            standard normal that is √D. 0 is typical; codes nearer to the middle and farther out are not.
         log_prob: mean log-density of the codes per dimension, nats, where the model knows it.
         undone: see `edit_consistency`, dB.
         code_error: median distance to the code that drew the image, relative to its distance from the middle;
@@ -138,11 +140,12 @@ def compare(
                 if reason:
                     results.append(Result(row))
                     continue
-                found = inverter.invert(model, group.images, torch.Generator().manual_seed(seed))
-                quality = psnr(group.images, found.reconstruction)
-                row = measure(row, model, found, group, quality)
+                seen = replace(group, images=pixels.reduce(group.images, model.bins))
+                found = inverter.invert(model, seen.images, torch.Generator().manual_seed(seed))
+                quality = psnr(seen.images, found.reconstruction)
+                row = measure(row, model, found, seen, quality)
                 if network is not None:
-                    distances = perceptual_distance(network, group.images, found.reconstruction)
+                    distances = perceptual_distance(network, seen.images, found.reconstruction)
                     row = replace(row, perceptual=float(distances.mean()))
                 if edits:
                     row = replace(row, undone=edit_consistency(model, inverter, found, seed))
@@ -158,9 +161,12 @@ def measure(head: Row, model: LatentModel, found: Inversion, group: Group, quali
     starts = max(1, len(found.losses))
     spread, apart, failed = 0.0, 0.0, 0.0
     if len(found.losses):
-        best, worst = found.losses.amin(0), found.losses.amax(0)
-        spread = float(((worst - best) / best.clamp(min=1e-12)).median())
-        failed = float(found.losses.isinf().double().mean())
+        ended = found.losses.isfinite()
+        best = found.losses.amin(0)
+        worst = found.losses.where(ended, -math.inf).amax(0)
+        apart_by = ((worst - best) / best.clamp(min=1e-12))[ended.any(0)]
+        spread = float(apart_by.median()) if len(apart_by) else math.nan
+        failed = float(1 - ended.double().mean())
         apart = _apart(found.all_codes)
     known = group.codes.get(head.model)
     return replace(
@@ -183,13 +189,14 @@ def _apart(codes: Tensor) -> float:
 
 @torch.no_grad()
 def typicality(model: LatentModel, found: Inversion) -> float:
-    """Mean of |z|/√D − 1; not a number where the codes have no counterpart in the prior space."""
+    """See `Row`; not a number where the codes have no counterpart in the prior space."""
     try:
         code = found.code.to(model.dtype).to(model.device)
         z = model.convert(code, found.space, "z")
     except ValueError:
         return math.nan
-    return float((z.norm(dim=1) / math.sqrt(z.shape[1]) - 1).mean())
+    usual = model.sample_codes(1000, "z", torch.Generator().manual_seed(0)).norm(dim=1).square().mean().sqrt()
+    return float((z.norm(dim=1) / usual - 1).abs().mean())
 
 
 @torch.no_grad()

@@ -23,6 +23,8 @@ def edit_consistency(model: LatentModel, inverter: Inverter, found: Inversion, s
     if found.weights or found.activations:
         return math.nan
     code = found.code[:IMAGES].to(model.dtype).to(model.device)
+    if not code.isfinite().all():
+        return math.nan  # black against black would look like nothing lost
     step = step_in(model, found.space, seed).to(code)
     noise = [each[:IMAGES] for each in found.noise]
     edited = bring_back(model, code + step, found.space, noise)
@@ -33,7 +35,7 @@ def edit_consistency(model: LatentModel, inverter: Inverter, found: Inversion, s
 
 
 def step_in(model: LatentModel, space: str, seed: int) -> Tensor:
-    """A random direction of a space, (D,), as long as 3σ of its codes along an average direction."""
-    middle, width = extent(model, space, codes=1000)
+    """A step of 3σ along one random direction of a space, (D,), σ the spread of every coordinate."""
+    middle, spread = extent(model, space, codes=1000)
     direction = torch.randn(middle.shape, generator=torch.Generator().manual_seed(seed)).to(middle)
-    return SIGMAS * width / math.sqrt(len(middle)) * direction / direction.norm()
+    return SIGMAS * spread * direction / direction.norm()

@@ -1,12 +1,10 @@
 """Inversion by the model's own encoder, in one pass: exact for a flow, learned for LIA."""
 
-import time
-
 import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.inversion.base import CLASS_UNKNOWN, Inversion, Inverter, bring_back
+from flows.inversion.base import CLASS_UNKNOWN, Inversion, Inverter, bring_back, now
 from flows.models.base import LatentModel
 from flows.numerics import exact_arithmetic
 from flows.once import prepared
@@ -43,11 +41,11 @@ class Encoder(Inverter):
         self, model: LatentModel, images: Tensor, generator: torch.Generator | None = None
     ) -> Inversion:
         self.check(model, images)
-        start = time.perf_counter()
+        start = now(model)
         with prepared(), exact_arithmetic(model.device):
             x = pixels.to_unit(images, model.bins, model.dtype).to(model.device)
             space = self.space_of(model)
             code = torch.cat([model.encode(part, space) for part in x.split(BATCH)])
-            seconds = time.perf_counter() - start
+            seconds = now(model) - start
             back = bring_back(model, code, space, [])
         return Inversion(f"{self.name} ({space})", space, code, [], back, seconds)

@@ -1,13 +1,12 @@
 """Exact inversion: an image's code in one pass, and a certificate that it brings the image back."""
 
-import time
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.inversion.base import CLASS_UNKNOWN, Inversion, Inverter
+from flows.inversion.base import CLASS_UNKNOWN, Inversion, Inverter, now
 from flows.metrics.roundtrip import PRECISIONS, RoundTrip, in_precision, round_trip
 from flows.models.base import LatentModel
 from flows.numerics import exact_arithmetic
@@ -125,8 +124,8 @@ class Exact(Inverter):
         self, model: LatentModel, images: Tensor, generator: torch.Generator | None = None
     ) -> Inversion:
         self.check(model, images)
-        start = time.perf_counter()
+        start = now(model)
         found = invert(model, images)
-        seconds = time.perf_counter() - start
+        seconds = now(model) - start
         precision = [given.precision for given in found.certificates]
         return Inversion(self.name, "z", found.code, [], found.reconstruction, seconds, precision=precision)

@@ -1,12 +1,12 @@
 """Inversion of the last layers of a generator only (Bau et al. 2019, arXiv 1910.11626, section 3.2)."""
 
-import time
+import math
 
 import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.inversion.base import Inversion, Inverter, bring_back, distance, replaced, still
+from flows.inversion.base import Inversion, Inverter, bring_back, distance, now, replaced, still
 from flows.models.base import LatentModel
 
 
@@ -66,25 +66,27 @@ class Layer(Inverter):
         self, model: LatentModel, images: Tensor, generator: torch.Generator | None = None
     ) -> Inversion:
         self.check(model, images)
-        begun = time.perf_counter()
+        begun = now(model)
         found = self.first.invert(model, images, generator)
         code, layer = found.code.to(model.dtype).to(model.device), self.layer_of(model)
         target = pixels.to_unit(images, model.bins, model.dtype).to(model.device)
         start = activations_at(model, layer, code, found.space, found.noise)
         with still(model):
             best, trace = self._search(model, layer, start, code, found, target)
-        put = {layer: best}
+        put, seconds = {layer: best}, now(model) - begun
+        fine = best.flatten(1).isfinite().all(1)
+        losses = torch.where(fine, (trace[-1:] if len(trace) else torch.zeros(1, len(images))), math.inf)
         return Inversion(
             f"{self.name} {layer}, {self.steps} steps after {found.method}", found.space, code, found.noise,
-            bring_back(model, code, found.space, found.noise, put), time.perf_counter() - begun,
-            found.steps + self.steps, trace=trace.unsqueeze(1), activations=put,
+            bring_back(model, code, found.space, found.noise, put), seconds, found.steps + self.steps,
+            losses, code.unsqueeze(0), trace.unsqueeze(1), put,
         )  # fmt: skip
 
     def _search(
         self, model: LatentModel, layer: str, start: Tensor, code: Tensor, found: Inversion, target: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Activations and the loss of every step."""
-        width = start.std()
+        width = start.flatten(1).std(1)[:, None, None, None]  # each image's own: they are searched alone
         moved = torch.zeros_like(start, requires_grad=True)
         adam, trace = torch.optim.Adam([moved], self.lr), []
         for _ in range(self.steps):

@@ -30,7 +30,7 @@ COLUMNS = {
     "spread": "(worst − best)/best loss over the starts, median",
     "apart": "distance between two starts' codes, relative to their length",
     "failed": "share of starts that diverged",
-    "typicality": "|z|/√D − 1, mean; 0 is typical",
+    "typicality": "| |z|/√D − 1 |, mean; 0 is typical",
     "log_prob": "log-density of the codes, nats per dimension",
     "undone": "dB left after invert, edit, invert, undo",
     "code_error": "distance to the code that drew the image, relative to its distance from the middle",
@@ -46,6 +46,8 @@ def write_report(
     writer.writeheader()
     writer.writerows(result.row.as_dict() for result in results)
     write_atomically(out / "table.csv", lambda path: path.write_text(text.getvalue()))
+    for old in (*out.glob("records/*.safetensors"), *out.glob("grid-*.png")):
+        old.unlink()  # of an earlier comparison in this folder
     short = summary(results, groups, network, as_text)
     write_atomically(out / "summary.md", lambda path: path.write_text(short))
     rows = overview(results, groups)

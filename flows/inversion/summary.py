@@ -1,5 +1,6 @@
 """A comparison in one table and one picture: a row for each method, a column for each group of images."""
 
+import statistics
 from collections.abc import Callable, Sequence
 
 import torch
@@ -52,7 +53,7 @@ def summary(results: Sequence[Result], groups: Groups, network: str, text: Calla
             f"{100 * over_all(rows, 'bit_exact'):.0f} %", text(over_all(rows, "perceptual")),
             f"{over_all(rows, 'seconds'):.2g}",
             f"+ {100 * over_all(rows, 'spread'):.0f} %" if first.starts > 1 else "–",
-            decibels(first.undone, text),
+            decibels(statistics.median(row.undone for row in rows), text),
         ])  # fmt: skip
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 

@@ -1,13 +1,13 @@
 """Inversion by tuning the generator itself to one image (PTI, Roich et al. 2021, arXiv 2106.05744)."""
 
 import copy
-import time
+import math
 
 import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.inversion.base import Inversion, Inverter, bring_back, distance
+from flows.inversion.base import Inversion, Inverter, bring_back, distance, now
 from flows.models.base import LatentModel
 
 
@@ -38,7 +38,7 @@ class Tune(Inverter):
         self, model: LatentModel, images: Tensor, generator: torch.Generator | None = None
     ) -> Inversion:
         self.check(model, images)
-        begun = time.perf_counter()
+        begun = now(model)
         found = self.pivot.invert(model, images, generator)
         code = found.code.to(model.dtype).to(model.device)
         target = pixels.to_unit(images, model.bins, model.dtype).to(model.device)
@@ -49,10 +49,13 @@ class Tune(Inverter):
             weights.append(changed(model, tuned))
             back.append(bring_back(tuned, code[i : i + 1], found.space, noise))
             traces.append(trace)
+        trail = torch.stack(traces, 1)
+        last = trail[-1:] if len(trail) else torch.zeros(1, len(images))
+        losses = torch.where(last.isfinite(), last, math.inf)
         return Inversion(
             f"{self.name}, {self.steps} steps after {found.method}", found.space, code, found.noise,
-            torch.cat(back), time.perf_counter() - begun, found.steps + self.steps,
-            trace=torch.stack(traces, 1).unsqueeze(1), weights=weights,
+            torch.cat(back), now(model) - begun, found.steps + self.steps,
+            losses, code.unsqueeze(0), trail.unsqueeze(1), weights=weights,
         )  # fmt: skip
 
     def _tune(

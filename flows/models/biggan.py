@@ -10,6 +10,7 @@ from flows.models.base import Space
 from flows.models.gan import GAN
 from flows.models.styles import check_sizes
 from flows.networks.biggan import BigGANCritic, BigGANGenerator
+from flows.numerics import draw_seed, uniform_rows
 
 
 class BigGAN(GAN):
@@ -87,4 +88,5 @@ class BigGAN(GAN):
         code = self.prior_codes(n, generator, temperature)
         if space == "z":
             return code
-        return self.with_classes(code, torch.arange(n, device=self.device) % self.num_classes)
+        share = uniform_rows(draw_seed(generator), torch.arange(n), (1,), code).squeeze(1)
+        return self.with_classes(code, (share * self.num_classes).long())

@@ -108,7 +108,7 @@ class StyleModel(GAN):
         if not noise:
             return self.decode(code, space)
         self.check_code(code, space)
-        return (self._draw(code, space, noise) + 1) / 2
+        return (self.enlarged(self._draw(code.to(self.dtype), space, noise)) + 1) / 2
 
     def truncated(self, code: Tensor, space: str, temperature: float) -> Tensor:
         mean = self.w_mean if space == "w" else self.w_mean.repeat(self.layers)

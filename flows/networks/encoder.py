@@ -38,7 +38,9 @@ class EncoderBlock(nn.Module):
         self.second_norm = OffsetBatchNorm(outputs)
         self.shortcut = None
         if inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), OffsetBatchNorm(outputs))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, bias=False), OffsetBatchNorm(outputs), nn.LeakyReLU(0.2)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         x = avg_pool2d(x, 2)

@@ -82,7 +82,9 @@ class LIATraining(Adversarial):
         anchor: see above; 0 is the paper's.
         prior: weight of the divergence, in nats.
         critic_from: images shown before the critic comes in, for an anchored stage 1.
-        loss, r1, r1_every, critic_lr, mixing, growing, fading, score: as in `Adversarial`.
+        loss, r1, r1_every, critic_lr, mixing, growing, fading: as in `Adversarial`.
+        score: as there, of stage 1; a run that ends in stage 2 exports the last average of stage 1 with the
+            encoder that brings most back.
     """
 
     trains = LIA
@@ -140,7 +142,7 @@ class LIATraining(Adversarial):
             phase.span = (0, self.stage1_images)
         if self.anchor:
             first[1].loss = self.anchored_loss(lia, generator)
-            first[0].start = self.critic_from
+            first[0].start, first[0].span = self.critic_from, (self.critic_from, self.stage1_images)
             first[1].params = list(generator.parameters())
         betas, start, lr = (0.9, 0.99), self.stage1_images, self.encoder_lr
 
