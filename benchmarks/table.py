@@ -1,6 +1,7 @@
-"""README's table, from the reports that `train.py` wrote.
+"""README's tables, from the reports that `train.py` wrote.
 
 python benchmarks/table.py checkpoints/fashion-nice checkpoints/fashion-realnvp checkpoints/fashion-glow
+python benchmarks/table.py --samples checkpoints/scenes-*
 """
 
 import argparse
@@ -52,12 +53,40 @@ def line(folder: Path) -> list[str]:
     ]
 
 
+SAMPLE_COLUMNS = ("checkpoint", "parameters", "images", "minutes", "MB", "KID", "bits/dim", "comes back, dB")
+
+
+def sample_line(folder: Path) -> list[str]:
+    """One row of the table of samples: flows, GANs and LIA alike."""
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    training, likelihood = report["training"], report.get("likelihood")
+    if likelihood:
+        back = "∞"
+    elif "reconstruction" in report:
+        back = f"{report['reconstruction']['psnr_median']:.1f}"
+    else:
+        back = "no encoder"
+    return [
+        f"[{folder.name}]({folder})",
+        f"{report['parameters'] / 1e6:.2f} M",
+        f"{training['images']:,}",
+        f"{training['seconds'] / 60:.0f}",
+        f"{(folder / 'model.safetensors').stat().st_size / 2**20:.1f}",
+        f"{report['kid']['samples']:.1f}",
+        f"{likelihood['bits_per_dim']:.3f}" if likelihood else "–",
+        back,
+    ]
+
+
 def main() -> None:
-    """Print the table in markdown."""
+    """Print a table in markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
-    lines = [list(COLUMNS), ["---", *["--:"] * (len(COLUMNS) - 1)]]
-    lines += [line(folder) for folder in parser.parse_args().folders]
+    parser.add_argument("--samples", action="store_true", help="distances of samples, for flows and GANs")
+    given = parser.parse_args()
+    columns = SAMPLE_COLUMNS if given.samples else COLUMNS
+    lines = [list(columns), ["---", *["--:"] * (len(columns) - 1)]]
+    lines += [(sample_line if given.samples else line)(folder) for folder in given.folders]
     print("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
 
 

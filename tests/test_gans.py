@@ -159,11 +159,9 @@ def test_growing_networks_fade_their_newest_size_in():
                 if size == 2:
                     coarse = image
                 if 2 < size < 2.1:
-                    mode = {} if isinstance(model, PGGAN) else {"mode": "bilinear", "align_corners": False}
-                    assert torch.allclose(image, interpolate(coarse, scale_factor=2, **mode), atol=1e-4)
-                    assert torch.allclose(
-                        model.critic(interpolate(coarse, scale_factor=2)), scores[1], atol=1e-4
-                    )
+                    # Repeated, as real images are: the critic sees no jump.
+                    assert torch.allclose(image, interpolate(coarse, scale_factor=2), atol=1e-4)
+                    assert torch.allclose(scores[-1], scores[1], atol=1e-4)
         assert torch.equal(model.decode(z), whole)
 
 
@@ -242,7 +240,12 @@ def test_a_biggan_draws_by_class_and_between_classes():
     code = model.with_classes(z, labels)
     assert torch.allclose(model.decode(code, "z+c"), images)
     assert torch.equal(model.convert(code, "z+c", "z"), z)
-    assert torch.equal(model.sample_codes(3, "z+c", torch.Generator().manual_seed(0)), code)
+    drawn = model.sample_codes(60, "z+c", torch.Generator().manual_seed(0))
+    assert torch.equal(drawn[:3, : z.shape[1]], z)
+    first = model.sample_codes(2, "z+c", torch.Generator().manual_seed(0))
+    assert torch.equal(drawn[:2], first)  # row i does not depend on n, its class neither
+    vectors = drawn[:, z.shape[1] :].unique(dim=0)
+    assert len(vectors) == 3 and not torch.equal(drawn[:3, z.shape[1] :], code[:3, z.shape[1] :])
     with pytest.raises(ValueError, match=r"class-conditional: expected labels 0 … 2, int64 \(3,\)"):
         model.decode(z)
     with pytest.raises(ValueError, match="got 0 … 3"):

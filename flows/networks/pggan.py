@@ -32,7 +32,7 @@ class PGGANGenerator(Growing):
     def forward(self, z: Tensor) -> Tensor:
         """Images, about [−1, 1], of the side that it has grown to."""
         sizes, share = self.grown
-        x = pixel_norm(activate(self.start(pixel_norm(z)))).view(len(z), -1, 4, 4)
+        x = pixel_norm(activate(self.start(pixel_norm(z)).view(len(z), -1, 4, 4)))
         x = pixel_norm(activate(self.layers[0](x)))
         before = x
         for i in range(1, sizes):

@@ -113,6 +113,13 @@ def double(x: Tensor) -> Tensor:
     return interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
+def larger(image: Tensor, share: float) -> Tensor:
+    """Twice the side: repeated for a new size, as real images are, and bilinear the more it has faded in."""
+    if share == 1:
+        return double(image)
+    return torch.lerp(interpolate(image, scale_factor=2), double(image), share)
+
+
 Start = Literal["constant", "linear", "map"]
 
 
@@ -193,10 +200,15 @@ class Synthesis(Growing):
             if place == self.depth - 1:  # the last layer of its size
                 colours = self.to_colours[size](x, w[:, i])
                 newest = share if size + self.skipped == sizes - 1 else 1
-                image = colours if image is None else double(image) + newest * colours
+                image = colours if image is None else larger(image, newest) + newest * colours
         assert image is not None
         image = image + self.colour_bias
         return torch.tanh(image) if self.tanh else image
+
+    @property
+    def layers_in_use(self) -> int:
+        """Of the size that it has grown to."""
+        return 1 + self.depth * (self.grown[0] - self.skipped - 1)
 
     def beginning(self, w: Tensor) -> Tensor:
         """What the first layer sees, (batch, C, side, side)."""

@@ -183,10 +183,14 @@ class Adversarial(Objective):
     def slope_penalty(
         self, gan: GAN, real: Tensor, drawn: Tensor, labels: tuple[Tensor, ...], seed: int
     ) -> Tensor:
-        """(|∇D| − 1)² between real and generated images."""
+        """(|∇D| − 1)² between real and generated images, ∇ by an image of full size.
+
+        A pixel of a small image stands for several of those that it is shown as.
+        """
         share = torch.rand(len(real), 1, 1, 1, generator=torch.Generator().manual_seed(seed)).to(real)
         between = (real + share * (drawn - real)).detach().requires_grad_()
-        return (squared_gradient(gan.critic(between, *labels), between).sqrt() - 1).square().mean()
+        squared = squared_gradient(gan.critic(between, *labels), between)
+        return ((share_of_pixels(gan, between) * squared).sqrt() - 1).square().mean()
 
     def generate(self, gan: GAN, generator: nn.Module, batch: Batch, seed: int) -> Tensor:
         """One image for each of the batch; its code depends on the seed and the image's key."""
@@ -194,8 +198,9 @@ class Adversarial(Objective):
         if not (self.mixing and isinstance(gan.generator, StyleGenerator)):
             return cast(Tensor, generator(z, *labels_of(gan, batch)))
         second = self.draw_codes(gan, batch, combine_seeds(seed, 4))
-        layers, random = len(gan.generator.synthesis.layers), torch.Generator().manual_seed(seed)
-        crossover = torch.randint(1, layers, (len(z),), generator=random)
+        synthesis, random = gan.generator.synthesis, torch.Generator().manual_seed(seed)
+        layers = len(synthesis.layers)
+        crossover = torch.randint(1, max(2, synthesis.layers_in_use), (len(z),), generator=random)
         alone = torch.rand(len(z), generator=random) >= self.mixing
         return cast(Tensor, generator(z, second, crossover.masked_fill(alone, layers).to(z.device)))
 
