@@ -6,7 +6,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images as pixels
-from flows.commands.common import load, open_picture, save_picture, write_json
+from flows.commands.common import load, open_picture, write_json
 from flows.files import write_atomically
 from flows.inversion.records import Source, digest_of, load_record
 from flows.inversion.records import render as draw
@@ -34,13 +34,15 @@ def render(
     contents = load_record(record, model)
     images = draw(model, contents)
     same = digest_of(images) == contents.digest
+    # All are made before the first is written: a picture that is gone leaves no half of a folder.
+    pictures = [
+        laid_back(image, source, model.image_shape[0]) if undo and source.box else pixels.to_pillow(image)
+        for image, source in zip(images, contents.sources, strict=True)
+    ]
     written = []
-    for i, (image, source) in enumerate(zip(images, contents.sources, strict=True)):
+    for i, (picture, source) in enumerate(zip(pictures, contents.sources, strict=True)):
         path = output / f"{i:04d}-{Path(source.name).stem.replace(' ', '-')}.png"
-        if undo and source.box is not None:
-            write_atomically(path, laid_back(image, source, model.image_shape[0]).save)
-        else:
-            save_picture(image, path)
+        write_atomically(path, picture.save)
         written.append(str(path))
     told = (
         "the very bytes that came back" if same else "NOT the bytes that came back: another machine or torch"

@@ -269,9 +269,13 @@ class Critic(Growing):
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch,), larger for images that look real."""
-        x = self.features(images)[-1]
-        x = activate(self.last(with_deviation(x)))
-        return self.output(activate(self.hidden(x.flatten(1)))).squeeze(1)
+        return self.judge(self.features(images)[-1])
+
+    def judge(self, coarsest: Tensor) -> Tensor:
+        """The same from the last of `features`."""
+        x = activate(self.last(with_deviation(coarsest)))
+        score: Tensor = self.output(activate(self.hidden(x.flatten(1))))
+        return score.squeeze(1)
 
 
 class CriticBlock(nn.Module):
