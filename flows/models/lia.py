@@ -59,19 +59,21 @@ class CouplingConvolutions(nn.Module):
     Args:
         inputs, hidden, outputs: channels.
         side: of the map in pixels.
+        multiplier: factor on its learning rate.
     """
 
-    def __init__(self, inputs: int, hidden: int, outputs: int, side: int):
+    def __init__(self, inputs: int, hidden: int, outputs: int, side: int, multiplier: float):
         super().__init__()
-        self.first = EqualisedConv2d(inputs, hidden, 3, LEAKY_GAIN, bias=False)
-        self.places = nn.Parameter(torch.zeros(hidden, side, side))
-        self.second = EqualisedConv2d(hidden, hidden, 1, LEAKY_GAIN)
-        self.last = EqualisedConv2d(hidden, outputs, 3)
+        self.first = EqualisedConv2d(inputs, hidden, 3, LEAKY_GAIN, bias=False, multiplier=multiplier)
+        self.places, self.multiplier = nn.Parameter(torch.zeros(hidden, side, side)), multiplier
+        self.second = EqualisedConv2d(hidden, hidden, 1, LEAKY_GAIN, multiplier=multiplier)
+        self.last = EqualisedConv2d(hidden, outputs, 3, multiplier=multiplier)
         nn.init.zeros_(self.last.weight)
 
     def forward(self, kept: Tensor, context: Tensor | None) -> Tensor:
-        y: Tensor = self.last(activate(self.second(activate(self.first(kept) + self.places))))
-        return y
+        y = activate(self.first(kept) + self.multiplier * self.places)
+        found: Tensor = self.last(activate(self.second(y)))
+        return found
 
 
 class InverseMapping(nn.Module):
@@ -230,7 +232,7 @@ def make_phi(
 
     def network() -> nn.Module:
         if side is not None:
-            return CouplingConvolutions(half, hidden, outputs, side)
+            return CouplingConvolutions(half, hidden, outputs, side, multiplier)
         return CouplingPerceptron(half, hidden, outputs, multiplier, leaky_output=official)
 
     def step() -> list[Bijection]:

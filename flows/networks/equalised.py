@@ -40,7 +40,7 @@ class EqualisedConv2d(nn.Module):
     Args:
         inputs, outputs: channels.
         size: of the kernel; odd, or even where it halves the side.
-        gain: as in `EqualisedLinear`.
+        gain, multiplier: as in `EqualisedLinear`.
         bias: whether there is one.
         halve: half the side, by a stride of 2.
     """
@@ -53,12 +53,15 @@ class EqualisedConv2d(nn.Module):
         gain: float = 1.0,
         bias: bool = True,
         halve: bool = False,
+        multiplier: float = 1.0,
     ):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size))
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size) / multiplier)
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
-        self.scale = gain / math.sqrt(inputs * size**2)
+        self.multiplier = multiplier
+        self.scale = gain * multiplier / math.sqrt(inputs * size**2)
         self.stride, self.padding = (2, size // 2 - 1) if halve else (1, size // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return conv2d(x, self.weight * self.scale, self.bias, self.stride, self.padding)
+        bias = None if self.bias is None else self.bias * self.multiplier
+        return conv2d(x, self.weight * self.scale, bias, self.stride, self.padding)

@@ -81,9 +81,8 @@ class LIATraining(Adversarial):
         encoder_lr: learning rate of stage 2, encoder and critic.
         anchor: see above; 0 is the paper's.
         prior: weight of the divergence, in nats.
-        critic_from: images shown before the critic comes in, for an anchored stage 1.
-        critic_alone: images for which it then learns before the generator hears it. A generator that has
-            learned something fools a new critic in a few steps, which by R1 soon says 0 of everything.
+        critic_from: images shown before the critic comes in, for an anchored stage 1. At high rates leave it
+            at 0: a generator that can draw fools a new critic in a few steps, and R1 keeps it down.
         loss, r1, r1_every, critic_lr, mixing, growing, fading: as in `Adversarial`.
         score: as there, of stage 1; a run that ends in stage 2 exports the last average of stage 1 with the
             encoder that brings most back.
@@ -101,7 +100,6 @@ class LIATraining(Adversarial):
         anchor: float = 0.0,
         prior: float = 2e-4,
         critic_from: int = 0,
-        critic_alone: int = 0,
         loss: LossName = "non-saturating",
         r1: float = 3.0,
         r1_every: int = 8,
@@ -118,12 +116,9 @@ class LIATraining(Adversarial):
         self.stage1_images = stage1_images
         self.pixel, self.feature, self.adversarial = pixel, feature, adversarial
         self.encoder_lr, self.anchor, self.prior = encoder_lr, anchor, prior
-        if (critic_from or critic_alone) and not anchor:
-            raise ValueError(
-                "objective.critic_from, objective.critic_alone: without an anchor nothing would be learned "
-                "until then"
-            )
-        self.critic_from, self.critic_alone = critic_from, critic_alone
+        if critic_from and not anchor:
+            raise ValueError("objective.critic_from: without an anchor nothing would be learned until then")
+        self.critic_from = critic_from
         if anchor and (growing or mixing):
             raise ValueError("objective.growing, objective.mixing: an anchored stage 1 has neither")
         self.shown = 0
@@ -179,7 +174,7 @@ class LIATraining(Adversarial):
             seed = combine_seeds(number_from(generator), 2)
             real, z = to_signed(batch.images), self.draw_codes(lia, batch, seed)
             shaken = self.draw_codes(lia, batch, combine_seeds(seed, 5))
-            if self.shown < self.critic_from + self.critic_alone:
+            if self.shown < self.critic_from:
                 back, _, divergence = both(real, shaken)
                 opinion = real.new_zeros(())
             else:
