@@ -33,7 +33,7 @@ def report_of(folder: Path) -> dict:
 
 def test_what_is_shipped():
     assert [folder.name for folder in SHIPPED] == [
-        "fashion-glow", "fashion-nice", "fashion-realnvp",
+        "fashion-glow", "fashion-nice", "fashion-realnvp", "scenes-dcgan", "scenes-nice", "scenes-stylegan",
     ]  # fmt: skip
 
 

@@ -41,8 +41,9 @@ class Optimise(Inverter):
         feature: weight of the model's own features, for models that have some.
         noise: optimise the noise inputs, for models that have some.
         noise_weight: of their penalty.
-        exploration: size of the noise on the code, in spreads. The paper's 0.05 times the space's width is
-            1.1 for its w of 512; that much hides the picture where every coordinate draws a part of it.
+        exploration: size of the noise on the code, in spreads; it leads out of poor minima. The paper's 0.05
+            times the space's width is 1.1 for its w of 512, which hides the picture where every coordinate
+            draws a part of it.
     """
 
     name = "optimise"
@@ -58,7 +59,7 @@ class Optimise(Inverter):
         feature: float = 0.0,
         noise: bool = False,
         noise_weight: float = 1e5,
-        exploration: float = 0.1,
+        exploration: float = 0.5,
         seconds: float | None = None,
     ):
         if seconds is not None and (seconds <= 0 or algorithm == "lbfgs"):
