@@ -446,14 +446,16 @@ def test_the_second_stage_changes_no_bit_of_generator_and_phi(stage1, tmp_path):
 def test_the_generator_hears_a_critic_that_comes_in_later():
     torch.manual_seed(0)
     model = LIA((3, 32, 32), size=8, channels=(8, 8, 6, 6), encoder_channels=(6, 6, 8, 8))
-    objective = LIATraining(stage1_images=64, anchor=10.0, critic_from=16)
+    objective = LIATraining(stage1_images=64, anchor=10.0, prior=0.01, opinion=0.3, critic_from=16)
     critic, generator = objective.phases(model, objective.parts(model))[:2]
     assert critic.start == 16 and critic.span == (16, 64)
     batch = scenes().split("train").first(4)
     for shown, heard in ((0, False), (15, False), (16, True)):
         objective.advance(model, shown)
-        _, logs = generator.loss(batch, torch.Generator().manual_seed(0), 0)
+        total, logs = generator.loss(batch, torch.Generator().manual_seed(0), 0)
         assert bool(logs["opinion"] > 0) == heard
+        weighted = 0.3 * logs["opinion"] + 10 * logs["pixel"] + 0.01 * logs["divergence"]
+        assert torch.allclose(total, weighted)
 
 
 @pytest.mark.slow

@@ -111,6 +111,7 @@ class LIA(StyleModel):
         hidden: width of their perceptrons; None takes `size`.
         coupling: `additive` (volume preserving) or `affine`.
         glow: an ActNorm and an invertible linear map before every coupling instead of the reversal.
+        multiplier: factor on φ's learning rate; None takes the flavour's.
         flavour: see above.
         depth: styled layers of every size but the first: 2 in the paper, or 1.
         start: the first layer sees a learned `constant` (as released), a `linear` function of w, or w as a
@@ -132,6 +133,7 @@ class LIA(StyleModel):
         hidden: int | None = None,
         coupling: CouplingName = "additive",
         glow: bool = False,
+        multiplier: float | None = None,
         flavour: Flavour = "default",
         depth: int = 2,
         start: Start = "constant",
@@ -161,7 +163,8 @@ class LIA(StyleModel):
         if halved % 2:
             raise ValueError(f"size: φ halves its input, expected an even number, got {halved} of {size}")
         sides = start_side if start == "map" else None
-        phi = make_phi(size, steps, hidden or size, coupling, glow, official, sides)
+        slower = multiplier or (0.01 if official else 0.1)
+        phi = make_phi(size, steps, hidden or size, coupling, glow, official, slower, sides)
         generator = StyleGenerator(
             InverseMapping(phi),
             Synthesis(channels, size, image_shape[0], official, depth, start, start_side),
@@ -218,6 +221,7 @@ def make_phi(
     coupling: CouplingName,
     glow: bool,
     official: bool,
+    multiplier: float,
     side: int | None = None,
 ) -> Chain:
     """φ, w to z: steps of a reversal (or ActNorm and linear map) and a coupling on halves.
@@ -225,7 +229,6 @@ def make_phi(
     Where w is a map of that `side`, they act on its channels, and what a coupling does at a place depends on
     what lies around it.
     """
-    multiplier = 0.01 if official else 0.1
     channels = size if side is None else size // side**2
     half, other = channels // 2, channels - channels // 2
     outputs = other if coupling == "additive" else 2 * other

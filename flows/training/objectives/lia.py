@@ -81,6 +81,8 @@ class LIATraining(Adversarial):
         encoder_lr: learning rate of stage 2, encoder and critic.
         anchor: see above; 0 is the paper's.
         prior: weight of the divergence, in nats.
+        opinion: weight of the critic's opinion in an anchored stage 1, where less than 1 keeps φ from making
+            do with a few of the encoder's codes.
         critic_from: images shown before the critic comes in, for an anchored stage 1. At high rates leave it
             at 0: a generator that can draw fools a new critic in a few steps, and R1 keeps it down.
         loss, r1, r1_every, critic_lr, mixing, growing, fading: as in `Adversarial`.
@@ -99,6 +101,7 @@ class LIATraining(Adversarial):
         encoder_lr: float = 1e-3,
         anchor: float = 0.0,
         prior: float = 2e-4,
+        opinion: float = 1.0,
         critic_from: int = 0,
         loss: LossName = "non-saturating",
         r1: float = 3.0,
@@ -118,7 +121,7 @@ class LIATraining(Adversarial):
         self.encoder_lr, self.anchor, self.prior = encoder_lr, anchor, prior
         if critic_from and not anchor:
             raise ValueError("objective.critic_from: without an anchor nothing would be learned until then")
-        self.critic_from = critic_from
+        self.opinion, self.critic_from = opinion, critic_from
         if anchor and (growing or mixing):
             raise ValueError("objective.growing, objective.mixing: an anchored stage 1 has neither")
         self.shown = 0
@@ -183,7 +186,7 @@ class LIATraining(Adversarial):
                     opinion = self.fool(lia.critic(drawn))
             pixel = (back - real).square().mean()
             far = divergence.mean()
-            total = opinion + self.anchor * pixel + self.prior * far
+            total = self.opinion * opinion + self.anchor * pixel + self.prior * far
             return total, {"opinion": opinion, "pixel": pixel, "divergence": far}
 
         return loss
