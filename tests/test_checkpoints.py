@@ -61,7 +61,7 @@ def test_a_shipped_flow_returns_every_foreign_image(folder):
 
 @pytest.mark.parametrize("folder", GANS, ids=name_of)
 def test_a_shipped_gan_draws_what_its_card_says(folder):
-    """KID of few images is coarse: a third of the reported distance to noise is room enough."""
+    """KID of 500 images is coarse: within a third of the card's is room enough."""
     model, report = flows.load(folder), report_of(folder)
     real = instantiate_data(model.description["source"]).split("test").first(500).images
     drawn = draw(model, 500, 1.0, seed=2)

@@ -7,9 +7,8 @@ import yaml
 
 from flows.commands.common import load, write_json
 from flows.config import parse_experiment
-from flows.files import write_atomically
 from flows.models.base import CONFIG_FILE
-from flows.training.folder import RUN_CONFIG, holds_run
+from flows.training.folder import RUN_CONFIG, holds_run, write_receipt
 from flows.training.log import METRICS_FILE
 
 
@@ -43,7 +42,5 @@ def export(
     model.save_pretrained(output)
     shutil.copy(run / METRICS_FILE, output / METRICS_FILE)
     # The same run again belongs where its model was published, not in the folder of somebody's machine.
-    receipt = yaml.safe_load((run / RUN_CONFIG).read_text()) | {"folder": str(output)}
-    text = yaml.safe_dump(receipt, sort_keys=False)
-    write_atomically(output / RUN_CONFIG, lambda path: path.write_text(text))
+    write_receipt(output, yaml.safe_load((run / RUN_CONFIG).read_text()) | {"folder": str(output)})
     write_json(json, experiment.objective.report(output, experiment.data, str(model.device)))

@@ -57,7 +57,12 @@ def prepare_folder(
         shutil.rmtree(partial)
     # How this session was started is no setting of the run: a run of the receipt must not resume or wipe.
     kept = {key: value for key, value in resolved.items() if key not in ("resume", "overwrite")}
-    text = yaml.safe_dump(kept, sort_keys=False)
+    write_receipt(folder, kept)
+
+
+def write_receipt(folder: Path, resolved: dict[str, Any]) -> None:
+    """Write the resolved config of a run to its folder."""
+    text = yaml.safe_dump(resolved, sort_keys=False)
     write_atomically(folder / RUN_CONFIG, lambda path: path.write_text(text))
 
 
