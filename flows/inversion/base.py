@@ -1,5 +1,6 @@
 """What every inverter does: images to codes, with all that is needed to draw them again."""
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -118,6 +119,12 @@ def distance(model: LatentModel, image: Tensor, target: Tensor, pixel: float, fe
         for a, b in zip(model.features(image), model.features(target), strict=True):
             loss = loss + feature * (a - b).square().flatten(1).mean(1)
     return loss
+
+
+def final_losses(trace: Tensor, fine: Tensor) -> Tensor:
+    """(1, batch): the last of a trace (steps, batch), infinite for images that are not `fine`, (batch,)."""
+    last = trace[-1:] if len(trace) else torch.zeros(1, len(fine), device=fine.device)
+    return torch.where(fine & last.isfinite(), last, math.inf)
 
 
 @torch.no_grad()

@@ -1,12 +1,10 @@
 """Inversion of the last layers of a generator only (Bau et al. 2019, arXiv 1910.11626, section 3.2)."""
 
-import math
-
 import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.inversion.base import Inversion, Inverter, bring_back, distance, now, replaced, still
+from flows.inversion.base import Inversion, Inverter, bring_back, distance, final_losses, now, replaced, still
 from flows.models.base import LatentModel
 
 
@@ -75,11 +73,10 @@ class Layer(Inverter):
             best, trace = self._search(model, layer, start, code, found, target)
         put, seconds = {layer: best}, now(model) - begun
         fine = best.flatten(1).isfinite().all(1)
-        losses = torch.where(fine, (trace[-1:] if len(trace) else torch.zeros(1, len(images))), math.inf)
         return Inversion(
             f"{self.name} {layer}, {self.steps} steps after {found.method}", found.space, code, found.noise,
             bring_back(model, code, found.space, found.noise, put), seconds, found.steps + self.steps,
-            losses, code.unsqueeze(0), trace.unsqueeze(1), put,
+            final_losses(trace, fine), code.unsqueeze(0), trace.unsqueeze(1), put,
         )  # fmt: skip
 
     def _search(

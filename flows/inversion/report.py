@@ -4,7 +4,6 @@ import base64
 import csv
 import html
 import io
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from flows import images as pixels
 from flows.files import write_atomically
 from flows.inversion.compare import Groups, Result
 from flows.inversion.records import save_record
-from flows.inversion.summary import overview, summary
+from flows.inversion.summary import as_text, overview, summary
 from flows.models.base import LatentModel
 
 COLUMNS = {
@@ -48,7 +47,7 @@ def write_report(
     write_atomically(out / "table.csv", lambda path: path.write_text(text.getvalue()))
     for old in (*out.glob("records/*.safetensors"), *out.glob("grid-*.png")):
         old.unlink()  # of an earlier comparison in this folder
-    short = summary(results, groups, network, as_text)
+    short = summary(results, groups, network)
     write_atomically(out / "summary.md", lambda path: path.write_text(short))
     rows = overview(results, groups)
     if rows:
@@ -163,10 +162,3 @@ def _table(head: Sequence[str], lines: Sequence[str]) -> str:
 
 def _numbers(texts: Sequence[str]) -> str:
     return "".join(f"<td class=n>{text}</td>" for text in texts)
-
-
-def as_text(value: float | int) -> str:
-    """Four digits; – where there is no number."""
-    if isinstance(value, float):
-        return "–" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.4g}"
-    return str(value)

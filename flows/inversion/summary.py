@@ -1,7 +1,8 @@
 """A comparison in one table and one picture: a row for each method, a column for each group of images."""
 
+import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -28,14 +29,13 @@ def by_pair(results: Sequence[Result], groups: Groups) -> dict[Pair, dict[str, R
     return found
 
 
-def summary(results: Sequence[Result], groups: Groups, network: str, text: Callable[[float], str]) -> str:
+def summary(results: Sequence[Result], groups: Groups, network: str) -> str:
     """Markdown: median PSNR by group; the rest over all groups.
 
     Args:
         results: of `compare`.
         groups: that it took.
         network: of the perceptual distance.
-        text: writes a number.
     """
     pairs = by_pair(results, groups)
     columns = list(dict.fromkeys(column for found in pairs.values() for column in found))
@@ -49,11 +49,11 @@ def summary(results: Sequence[Result], groups: Groups, network: str, text: Calla
         first = rows[0]
         lines.append([
             model, inverter,
-            *(decibels(found[column].row.psnr, text) if column in found else "–" for column in columns),
-            f"{100 * over_all(rows, 'bit_exact'):.0f} %", text(over_all(rows, "perceptual")),
+            *(decibels(found[column].row.psnr) if column in found else "–" for column in columns),
+            f"{100 * over_all(rows, 'bit_exact'):.0f} %", as_text(over_all(rows, "perceptual")),
             f"{over_all(rows, 'seconds'):.2g}",
             f"+ {100 * over_all(rows, 'spread'):.0f} %" if first.starts > 1 else "–",
-            decibels(statistics.median(row.undone for row in rows), text),
+            decibels(statistics.median(row.undone for row in rows)),
         ])  # fmt: skip
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
@@ -63,9 +63,16 @@ def over_all(rows: Sequence[Row], name: str) -> float:
     return sum(getattr(row, name) * row.images for row in rows) / sum(row.images for row in rows)
 
 
-def decibels(value: float, text: Callable[[float], str]) -> str:
-    """One digit after the point, or what `text` says of what is not finite."""
-    return f"{value:.1f}" if abs(value) < float("inf") else text(value)
+def decibels(value: float) -> str:
+    """One digit after the point, where it is finite."""
+    return f"{value:.1f}" if math.isfinite(value) else as_text(value)
+
+
+def as_text(value: float | int) -> str:
+    """Four digits; – where there is no number."""
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.4g}"
+    return str(value)
 
 
 def overview(results: Sequence[Result], groups: Groups) -> list[tuple[str, Tensor]]:

@@ -1,13 +1,12 @@
 """Inversion by tuning the generator itself to one image (PTI, Roich et al. 2021, arXiv 2106.05744)."""
 
 import copy
-import math
 
 import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.inversion.base import Inversion, Inverter, bring_back, distance, now
+from flows.inversion.base import Inversion, Inverter, bring_back, distance, final_losses, now
 from flows.models.base import LatentModel
 
 
@@ -50,12 +49,11 @@ class Tune(Inverter):
             back.append(bring_back(tuned, code[i : i + 1], found.space, noise))
             traces.append(trace)
         trail = torch.stack(traces, 1)
-        last = trail[-1:] if len(trail) else torch.zeros(1, len(images))
-        losses = torch.where(last.isfinite(), last, math.inf)
+        fine = torch.ones(len(images), dtype=torch.bool, device=trail.device)
         return Inversion(
             f"{self.name}, {self.steps} steps after {found.method}", found.space, code, found.noise,
             torch.cat(back), now(model) - begun, found.steps + self.steps,
-            losses, code.unsqueeze(0), trail.unsqueeze(1), weights=weights,
+            final_losses(trail, fine), code.unsqueeze(0), trail.unsqueeze(1), weights=weights,
         )  # fmt: skip
 
     def _tune(

@@ -42,12 +42,15 @@ class GeneratorAndEncoder(nn.Module):
         self.log_spread = nn.Parameter(torch.full((lia.width,), -1.0, device=lia.device))
 
     def forward(
-        self, real: Tensor, shaken: Tensor | None = None, z: Tensor | None = None
+        self, real: Tensor | None, shaken: Tensor | None = None, z: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         """The codes of real images; with `shaken`, standard normal, what is wanted of shaken codes.
 
         That is what they bring back, what z brings, and the divergence from the prior in nats, (batch,).
+        Without real images, what z brings.
         """
+        if real is None:
+            return (self.generator(z),)
         code = self.encoder(real)
         if shaken is None:
             return (code,)
@@ -85,6 +88,8 @@ class LIATraining(Adversarial):
             do with a few of the encoder's codes.
         critic_from: images shown before the critic comes in, for an anchored stage 1. At high rates leave it
             at 0: a generator that can draw fools a new critic in a few steps, and R1 keeps it down.
+        anchor_from, anchor_full: images shown before an anchored stage 1 has its anchor, a GAN until then, and
+            before the anchor has its full weight; it grows from a hundredth.
         loss, r1, r1_every, critic_lr, mixing, growing, fading: as in `Adversarial`.
         score: as there, of stage 1; a run that ends in stage 2 exports the last average of stage 1 with the
             encoder that brings most back.
@@ -103,6 +108,8 @@ class LIATraining(Adversarial):
         prior: float = 2e-4,
         opinion: float = 1.0,
         critic_from: int = 0,
+        anchor_from: int = 0,
+        anchor_full: int = 0,
         loss: LossName = "non-saturating",
         r1: float = 3.0,
         r1_every: int = 8,
@@ -122,6 +129,7 @@ class LIATraining(Adversarial):
         if critic_from and not anchor:
             raise ValueError("objective.critic_from: without an anchor nothing would be learned until then")
         self.opinion, self.critic_from = opinion, critic_from
+        self.anchor_from, self.anchor_full = anchor_from, max(anchor_from, anchor_full)
         if anchor and (growing or mixing):
             raise ValueError("objective.growing, objective.mixing: an anchored stage 1 has neither")
         self.shown = 0
@@ -176,6 +184,10 @@ class LIATraining(Adversarial):
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
             seed = combine_seeds(number_from(generator), 2)
             real, z = to_signed(batch.images), self.draw_codes(lia, batch, seed)
+            share = self.anchor_share()
+            if share == 0:
+                with frozen(lia.critic):
+                    return self.opinion * self.fool(lia.critic(both(None, z=z)[0])), {}
             shaken = self.draw_codes(lia, batch, combine_seeds(seed, 5))
             if self.shown < self.critic_from:
                 back, _, divergence = both(real, shaken)
@@ -186,10 +198,19 @@ class LIATraining(Adversarial):
                     opinion = self.fool(lia.critic(drawn))
             pixel = (back - real).square().mean()
             far = divergence.mean()
-            total = self.opinion * opinion + self.anchor * pixel + self.prior * far
+            total = self.opinion * opinion + share * (self.anchor * pixel + self.prior * far)
             return total, {"opinion": opinion, "pixel": pixel, "divergence": far}
 
         return loss
+
+    def anchor_share(self) -> float:
+        """Of the anchor's weight, after the images shown: from 1 % on, in even steps of its logarithm."""
+        if self.shown < self.anchor_from:
+            return 0.0
+        if self.shown >= self.anchor_full:
+            return 1.0
+        way = (self.shown - self.anchor_from) / (self.anchor_full - self.anchor_from)
+        return float(0.01 ** (1 - way))
 
     def advance(self, model: LatentModel, shown: int) -> None:
         super().advance(model, shown)
