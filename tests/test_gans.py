@@ -458,6 +458,35 @@ def test_the_generator_hears_a_critic_that_comes_in_later():
         assert torch.allclose(total, weighted)
 
 
+def test_the_encoder_learns_alone_before_the_anchor_comes_in_and_grows_from_a_hundredth():
+    torch.manual_seed(0)
+    model = LIA((3, 32, 32), size=8, channels=(8, 8, 6, 6), encoder_channels=(6, 6, 8, 8))
+    objective = LIATraining(
+        stage1_images=64, anchor=10.0, prior=0.01, cycle=2.0, encoder_from=8, anchor_from=16, anchor_full=48
+    )
+    generator = objective.phases(model, objective.parts(model))[1]
+    batch = scenes().split("train").first(4)
+
+    def at(shown):
+        objective.advance(model, shown)
+        model.zero_grad(set_to_none=True)
+        total, logs = generator.loss(batch, torch.Generator().manual_seed(0), 0)
+        total.backward()
+        gradients = [weight.grad for weight in model.generator.parameters()]
+        return total, logs, gradients, next(model.encoder.parameters()).grad
+
+    alone, logs, of_gan, of_encoder = at(0)
+    assert "pixel" not in logs and of_encoder is None
+    for shown, share in ((8, 1.0), (16, 0.01), (32, 0.1), (48, 1.0), (60, 1.0)):
+        total, logs, gradients, of_encoder = at(shown)
+        assert torch.allclose(logs["opinion"], alone, atol=1e-6)  # the same codes, the same critic
+        weighted = 10 * logs["pixel"] + 0.01 * logs["divergence"] + 2 * logs["cycle"]
+        assert torch.allclose(total, alone + share * weighted)
+        assert of_encoder.abs().max() > 0
+        same = [torch.allclose(a, b, atol=1e-6) for a, b in zip(gradients, of_gan, strict=True)]
+        assert all(same) == (shown < 16)  # until then the generator is that of a GAN
+
+
 @pytest.mark.slow
 def test_a_resumed_gan_goes_on_as_if_nothing_had_been(tmp_path):
     def run(folder, images, resume=None):

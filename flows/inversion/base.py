@@ -97,6 +97,12 @@ class Inverter(ABC):
         pixels.check_bytes(images, model.image_shape)
 
 
+def nothing_to_add(model: LatentModel) -> str:
+    """Why a model whose inverse is exact needs no more than its codes; empty for others."""
+    exact = model.guarantee[next(iter(model.spaces))] == "exact"
+    return "its inverse is exact, there is nothing to add" if exact else ""
+
+
 def now(model: LatentModel) -> float:
     """Seconds on a clock, after everything that the model's device was given is done."""
     if model.device.type == "cuda":

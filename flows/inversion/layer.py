@@ -4,7 +4,17 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.inversion.base import Inversion, Inverter, bring_back, distance, final_losses, now, replaced, still
+from flows.inversion.base import (
+    Inversion,
+    Inverter,
+    bring_back,
+    distance,
+    final_losses,
+    nothing_to_add,
+    now,
+    replaced,
+    still,
+)
 from flows.models.base import LatentModel
 
 
@@ -41,9 +51,7 @@ class Layer(Inverter):
         self.weight, self.pixel, self.feature = weight, pixel, feature
 
     def why_not(self, model: LatentModel) -> str:
-        if model.guarantee[next(iter(model.spaces))] == "exact":
-            return "its inverse is exact, a layer has nothing to add"
-        missing = self.first.why_not(model)
+        missing = nothing_to_add(model) or self.first.why_not(model)
         if missing:
             return missing
         units = model.units()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.inversion.base import Inversion, Inverter, bring_back, distance, final_losses, now
+from flows.inversion.base import Inversion, Inverter, bring_back, distance, final_losses, nothing_to_add, now
 from flows.models.base import LatentModel
 
 
@@ -31,7 +31,7 @@ class Tune(Inverter):
         self.pivot, self.steps, self.lr, self.pixel, self.feature = pivot, steps, lr, pixel, feature
 
     def why_not(self, model: LatentModel) -> str:
-        return self.pivot.why_not(model)
+        return nothing_to_add(model) or self.pivot.why_not(model)
 
     def invert(
         self, model: LatentModel, images: Tensor, generator: torch.Generator | None = None

@@ -42,12 +42,17 @@ class GeneratorAndEncoder(nn.Module):
         self.log_spread = nn.Parameter(torch.full((lia.width,), -1.0, device=lia.device))
 
     def forward(
-        self, real: Tensor | None, shaken: Tensor | None = None, z: Tensor | None = None
+        self,
+        real: Tensor | None,
+        shaken: Tensor | None = None,
+        z: Tensor | None = None,
+        fixed: bool = False,
     ) -> tuple[Tensor, ...]:
         """The codes of real images; with `shaken`, standard normal, what is wanted of shaken codes.
 
-        That is what they bring back, what z brings, and the divergence from the prior in nats, (batch,).
-        Without real images, what z brings.
+        That is what they bring back, what z brings, the divergence from the prior in nats, (batch,), and
+        the mean squared error of the codes of what z brings, from which only the encoder learns, (batch,).
+        Without real images, what z brings. `fixed`: only the encoder learns from what it brings back.
         """
         if real is None:
             return (self.generator(z),)
@@ -55,12 +60,24 @@ class GeneratorAndEncoder(nn.Module):
         if shaken is None:
             return (code,)
         code = code + self.log_spread.exp() * shaken
-        w = code if z is None else torch.cat([code, self.generator.mapping(z)])
-        back = self.generator.draw(w)
+        if z is None:
+            return self.generator.draw(code), code[:0], self.divergence(code), code.new_zeros(1)
+        w = self.generator.mapping(z)
+        if fixed:
+            with frozen(self.generator):
+                back, divergence = self.generator.draw(code), self.divergence(code)
+            drawn = self.generator.draw(w)
+        else:
+            back, drawn = self.generator.draw(torch.cat([code, w])).split(len(real))
+            divergence = self.divergence(code)
+        again = (self.encoder(drawn.detach()) - w.detach()).square().mean(1)
+        return back, drawn, divergence, again
+
+    def divergence(self, code: Tensor) -> Tensor:
+        """Of shaken codes from the prior, in nats, (batch,)."""
         latent, log_det = cast(InverseMapping, self.generator.mapping).phi(code)
         entropy = self.log_spread.sum() + 0.5 * code.shape[1] * math.log(2 * math.pi * math.e)
-        divergence = -self.prior.log_prob(latent).sum(1) - log_det - entropy
-        return back[: len(real)], back[len(real) :], divergence
+        return -self.prior.log_prob(latent).sum(1) - log_det - entropy
 
 
 class LIATraining(Adversarial):
@@ -88,8 +105,11 @@ class LIATraining(Adversarial):
             do with a few of the encoder's codes.
         critic_from: images shown before the critic comes in, for an anchored stage 1. At high rates leave it
             at 0: a generator that can draw fools a new critic in a few steps, and R1 keeps it down.
-        anchor_from, anchor_full: images shown before an anchored stage 1 has its anchor, a GAN until then, and
-            before the anchor has its full weight; it grows from a hundredth.
+        cycle: weight, beside `anchor`, of |E(G(w)) − w|², w drawn from the prior, by which the encoder alone
+            learns where the generator keeps what it draws.
+        encoder_from, anchor_from, anchor_full: images shown before the encoder learns, with the generator as it
+            is; before the generator too has its anchor, and was a GAN until then; and before the anchor has
+            its full weight, to which it grows from a hundredth.
         loss, r1, r1_every, critic_lr, mixing, growing, fading: as in `Adversarial`.
         score: as there, of stage 1; a run that ends in stage 2 exports the last average of stage 1 with the
             encoder that brings most back.
@@ -106,8 +126,10 @@ class LIATraining(Adversarial):
         encoder_lr: float = 1e-3,
         anchor: float = 0.0,
         prior: float = 2e-4,
+        cycle: float = 0.0,
         opinion: float = 1.0,
         critic_from: int = 0,
+        encoder_from: int = 0,
         anchor_from: int = 0,
         anchor_full: int = 0,
         loss: LossName = "non-saturating",
@@ -128,7 +150,9 @@ class LIATraining(Adversarial):
         self.encoder_lr, self.anchor, self.prior = encoder_lr, anchor, prior
         if critic_from and not anchor:
             raise ValueError("objective.critic_from: without an anchor nothing would be learned until then")
+        self.cycle = cycle
         self.opinion, self.critic_from = opinion, critic_from
+        self.encoder_from = min(encoder_from, anchor_from)
         self.anchor_from, self.anchor_full = anchor_from, max(anchor_from, anchor_full)
         if anchor and (growing or mixing):
             raise ValueError("objective.growing, objective.mixing: an anchored stage 1 has neither")
@@ -184,29 +208,31 @@ class LIATraining(Adversarial):
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
             seed = combine_seeds(number_from(generator), 2)
             real, z = to_signed(batch.images), self.draw_codes(lia, batch, seed)
-            share = self.anchor_share()
-            if share == 0:
+            if self.shown < self.encoder_from:
                 with frozen(lia.critic):
                     return self.opinion * self.fool(lia.critic(both(None, z=z)[0])), {}
+            alone = self.shown < self.anchor_from
+            share = 1.0 if alone else self.anchor_share()
             shaken = self.draw_codes(lia, batch, combine_seeds(seed, 5))
             if self.shown < self.critic_from:
-                back, _, divergence = both(real, shaken)
+                back, _, divergence, again = both(real, shaken)
                 opinion = real.new_zeros(())
             else:
-                back, drawn, divergence = both(real, shaken, z)
+                back, drawn, divergence, again = both(real, shaken, z, alone)
                 with frozen(lia.critic):
                     opinion = self.fool(lia.critic(drawn))
             pixel = (back - real).square().mean()
             far = divergence.mean()
-            total = self.opinion * opinion + share * (self.anchor * pixel + self.prior * far)
-            return total, {"opinion": opinion, "pixel": pixel, "divergence": far}
+            cycle = again.mean()
+            total = self.opinion * opinion + share * (
+                self.anchor * pixel + self.prior * far + self.cycle * cycle
+            )
+            return total, {"opinion": opinion, "pixel": pixel, "divergence": far, "cycle": cycle}
 
         return loss
 
     def anchor_share(self) -> float:
         """Of the anchor's weight, after the images shown: from 1 % on, in even steps of its logarithm."""
-        if self.shown < self.anchor_from:
-            return 0.0
         if self.shown >= self.anchor_full:
             return 1.0
         way = (self.shown - self.anchor_from) / (self.anchor_full - self.anchor_from)
