@@ -108,8 +108,8 @@ class LIATraining(Adversarial):
         cycle: weight, beside `anchor`, of |E(G(w)) − w|², w drawn from the prior, by which the encoder alone
             learns where the generator keeps what it draws.
         encoder_from, anchor_from, anchor_full: images shown before the encoder learns from a generator that
-            takes no notice; before the anchor holds the generator too, a GAN until then; and before the anchor
-            has its full weight, to which it grows from a hundredth.
+            takes no notice; before the anchor holds the generator too, a GAN until then; and before it has
+            its full weight, to which it grows from a hundredth.
         loss, r1, r1_every, critic_lr, mixing, growing, fading: as in `Adversarial`.
         score: as there, of stage 1; a run that ends in stage 2 exports the last average of stage 1 with the
             encoder that brings most back.
