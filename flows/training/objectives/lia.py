@@ -42,51 +42,32 @@ class GeneratorAndEncoder(nn.Module):
         self.log_spread = nn.Parameter(torch.full((lia.width,), -1.0, device=lia.device))
 
     def forward(
-        self,
-        real: Tensor | None,
-        shaken: Tensor | None = None,
-        z: Tensor | None = None,
-        fixed: bool = False,
+        self, real: Tensor, shaken: Tensor | None = None, z: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         """The codes of real images; with `shaken`, standard normal, what is wanted of shaken codes.
 
-        That is what they bring back, what z brings, the divergence from the prior in nats, (batch,), and
-        the mean squared error of the codes of what z brings, from which only the encoder learns, (batch,).
-        Without real images, what z brings. `fixed`: only the encoder learns from what it brings back.
+        That is what they bring back, what z brings, and the divergence from the prior in nats, (batch,).
         """
-        if real is None:
-            return (self.generator(z),)
         code = self.encoder(real)
         if shaken is None:
             return (code,)
         code = code + self.log_spread.exp() * shaken
-        if z is None:
-            return self.generator.draw(code), code[:0], self.divergence(code), code.new_zeros(1)
-        w = self.generator.mapping(z)
-        if fixed:
-            with frozen(self.generator):
-                back, divergence = self.generator.draw(code), self.divergence(code)
-            drawn = self.generator.draw(w)
-        else:
-            back, drawn = self.generator.draw(torch.cat([code, w])).split(len(real))
-            divergence = self.divergence(code)
-        again = (self.encoder(drawn.detach()) - w.detach()).square().mean(1)
-        return back, drawn, divergence, again
-
-    def divergence(self, code: Tensor) -> Tensor:
-        """Of shaken codes from the prior, in nats, (batch,)."""
+        w = code if z is None else torch.cat([code, self.generator.mapping(z)])
+        back = self.generator.draw(w)
         latent, log_det = cast(InverseMapping, self.generator.mapping).phi(code)
         entropy = self.log_spread.sum() + 0.5 * code.shape[1] * math.log(2 * math.pi * math.e)
-        return -self.prior.log_prob(latent).sum(1) - log_det - entropy
+        divergence = -self.prior.log_prob(latent).sum(1) - log_det - entropy
+        return back[: len(real)], back[len(real) :], divergence
 
 
 class LIATraining(Adversarial):
     """Stage 1 trains generator, φ and critic; stage 2 the encoder, with generator and φ as they are.
 
     With `anchor` above 0 the encoder learns along in stage 1. Then generator and encoder are, besides, a
-    variational autoencoder with the prior p(w) = N(φ(w)) |det ∂φ/∂w|, which φ makes exact: they minimise
-    anchor·|G(E(x) + σε) − x|² + prior·KL(N(E(x), σ²) ‖ p). That is not the paper's stage 1; it knows rooms
-    after a tenth of the time, and its codes of real images lie where the prior's do.
+    variational autoencoder with the prior p(w) = N(φ(w)) |det ∂φ/∂w|, which φ makes exact: they minimise,
+    beside what the critic says, anchor·|G(E(x) + σε) − x|² + prior·KL(N(E(x), σ²) ‖ p). That is not the
+    paper's stage 1; its samples are as good after as many images, and real ones come back besides. φ should
+    keep volumes (`coupling: additive`): one that does not makes do with the rooms that are easiest to draw.
 
     Between them the generator takes its running average. In stage 2 nothing is sampled: the loss is
     pixel·|x̂ − x|² + feature·|F(x̂) − F(x)|² + adversarial·softplus(−D(x̂)), x̂ = G(E(x)), F the critic's
@@ -101,15 +82,6 @@ class LIATraining(Adversarial):
         encoder_lr: learning rate of stage 2, encoder and critic.
         anchor: see above; 0 is the paper's.
         prior: weight of the divergence, in nats.
-        opinion: weight of the critic's opinion in an anchored stage 1, where less than 1 keeps φ from making
-            do with a few of the encoder's codes.
-        critic_from: images shown before the critic comes in, for an anchored stage 1. At high rates leave it
-            at 0: a generator that can draw fools a new critic in a few steps, and R1 keeps it down.
-        cycle: weight, beside `anchor`, of |E(G(w)) − w|², w drawn from the prior, by which the encoder alone
-            learns where the generator keeps what it draws.
-        encoder_from, anchor_from, anchor_full: images shown before the encoder learns from a generator that
-            takes no notice; before the anchor holds the generator too, a GAN until then; and before it has
-            its full weight, to which it grows from a hundredth.
         loss, r1, r1_every, critic_lr, mixing, growing, fading: as in `Adversarial`.
         score: as there, of stage 1; a run that ends in stage 2 exports the last average of stage 1 with the
             encoder that brings most back.
@@ -126,12 +98,6 @@ class LIATraining(Adversarial):
         encoder_lr: float = 1e-3,
         anchor: float = 0.0,
         prior: float = 2e-4,
-        cycle: float = 0.0,
-        opinion: float = 1.0,
-        critic_from: int = 0,
-        encoder_from: int = 0,
-        anchor_from: int = 0,
-        anchor_full: int = 0,
         loss: LossName = "non-saturating",
         r1: float = 3.0,
         r1_every: int = 8,
@@ -148,15 +114,8 @@ class LIATraining(Adversarial):
         self.stage1_images = stage1_images
         self.pixel, self.feature, self.adversarial = pixel, feature, adversarial
         self.encoder_lr, self.anchor, self.prior = encoder_lr, anchor, prior
-        if critic_from and not anchor:
-            raise ValueError("objective.critic_from: without an anchor nothing would be learned until then")
-        self.cycle = cycle
-        self.opinion, self.critic_from = opinion, critic_from
-        self.encoder_from = min(encoder_from, anchor_from)
-        self.anchor_from, self.anchor_full = anchor_from, max(anchor_from, anchor_full)
         if anchor and (growing or mixing):
             raise ValueError("objective.growing, objective.mixing: an anchored stage 1 has neither")
-        self.shown = 0
 
     @property
     def leaves_parameters_out(self) -> bool:
@@ -178,7 +137,6 @@ class LIATraining(Adversarial):
             phase.span = (0, self.stage1_images)
         if self.anchor:
             first[1].loss = self.anchored_loss(lia, generator)
-            first[0].start, first[0].span = self.critic_from, (self.critic_from, self.stage1_images)
             first[1].params = list(generator.parameters())
         betas, start, lr = (0.9, 0.99), self.stage1_images, self.encoder_lr
 
@@ -208,39 +166,16 @@ class LIATraining(Adversarial):
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
             seed = combine_seeds(number_from(generator), 2)
             real, z = to_signed(batch.images), self.draw_codes(lia, batch, seed)
-            if self.shown < self.encoder_from:
-                with frozen(lia.critic):
-                    return self.opinion * self.fool(lia.critic(both(None, z=z)[0])), {}
-            alone = self.shown < self.anchor_from
-            share = 1.0 if alone else self.anchor_share()
             shaken = self.draw_codes(lia, batch, combine_seeds(seed, 5))
-            if self.shown < self.critic_from:
-                back, _, divergence, again = both(real, shaken)
-                opinion = real.new_zeros(())
-            else:
-                back, drawn, divergence, again = both(real, shaken, z, alone)
-                with frozen(lia.critic):
-                    opinion = self.fool(lia.critic(drawn))
+            back, drawn, divergence = both(real, shaken, z)
+            with frozen(lia.critic):
+                opinion = self.fool(lia.critic(drawn))
             pixel = (back - real).square().mean()
             far = divergence.mean()
-            cycle = again.mean()
-            total = self.opinion * opinion + share * (
-                self.anchor * pixel + self.prior * far + self.cycle * cycle
-            )
-            return total, {"opinion": opinion, "pixel": pixel, "divergence": far, "cycle": cycle}
+            total = opinion + self.anchor * pixel + self.prior * far
+            return total, {"opinion": opinion, "pixel": pixel, "divergence": far}
 
         return loss
-
-    def anchor_share(self) -> float:
-        """Of the anchor's weight, after the images shown: from 1 % on, in even steps of its logarithm."""
-        if self.shown >= self.anchor_full:
-            return 1.0
-        way = (self.shown - self.anchor_from) / (self.anchor_full - self.anchor_from)
-        return float(0.01 ** (1 - way))
-
-    def advance(self, model: LatentModel, shown: int) -> None:
-        super().advance(model, shown)
-        self.shown = shown
 
     def encoder_loss(self, lia: LIA, encoder: nn.Module) -> Any:
         """Pixels, features, and the critic's opinion of what comes back."""
