@@ -160,14 +160,9 @@ class _SumOverRanks(torch.autograd.Function):
         return total
 
 
-def ranks() -> int:
-    """How many processes train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
 def sum_over_ranks(x: Tensor) -> Tensor:
     """Sum `x` over all ranks, differentiably; `x` itself where only one process runs."""
-    if ranks() > 1:
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         return cast(Tensor, _SumOverRanks.apply(x))
     return x
 

@@ -33,7 +33,6 @@ from flows.models.glow import Glow
 from flows.models.nice import NICE
 from flows.models.priors import Logistic, Normal
 from flows.models.realnvp import RealNVP
-from flows.networks import resnet
 from flows.numerics import exact_arithmetic, normal_rows
 from flows.testing import Case, broken_laws, jacobian_log_det
 
@@ -566,21 +565,3 @@ def test_sizes_that_cannot_be_squeezed_are_refused_at_construction():
 def test_misspelt_and_impossible_arguments_are_refused_at_construction(model, arguments, message):
     with pytest.raises(ValueError, match=message):
         model((3, 8, 8), **arguments)
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_one_process_normalises_a_batch_as_many_do(layout, monkeypatch):
-    """By torch's kernel, and by sums over ranks: values, gradients and running moments."""
-
-    def run(processes):
-        monkeypatch.setattr(resnet, "ranks", lambda: processes)
-        torch.manual_seed(0)
-        norm = resnet.ShiftedBatchNorm2d(5).double()
-        torch.nn.init.normal_(norm.shift)
-        x = (3 + 2 * torch.randn(6, 5, 4, 4, dtype=torch.float64)).to(memory_format=layout).requires_grad_()
-        y = norm(x)
-        (y * torch.randn_like(y)).sum().backward()
-        return [y.detach(), x.grad, norm.shift.grad, norm.mean, norm.variance]
-
-    for kernel, sums in zip(run(1), run(2), strict=True):
-        torch.testing.assert_close(kernel, sums, rtol=1e-10, atol=1e-12)
