@@ -127,10 +127,10 @@ def distance(model: LatentModel, image: Tensor, target: Tensor, pixel: float, fe
     return loss
 
 
-def final_losses(trace: Tensor, fine: Tensor) -> Tensor:
+def final_losses(trace: Tensor, fine: Tensor | bool = True) -> Tensor:
     """(1, batch): the last of a trace (steps, batch), infinite for images that are not `fine`, (batch,)."""
-    last = trace[-1:] if len(trace) else torch.zeros(1, len(fine), device=fine.device)
-    return torch.where(fine & last.isfinite(), last, math.inf)
+    last = trace[-1:] if len(trace) else trace.new_zeros(1, trace.shape[1])
+    return torch.where(last.isfinite() & fine, last, math.inf)
 
 
 @torch.no_grad()

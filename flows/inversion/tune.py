@@ -49,11 +49,10 @@ class Tune(Inverter):
             back.append(bring_back(tuned, code[i : i + 1], found.space, noise))
             traces.append(trace)
         trail = torch.stack(traces, 1)
-        fine = torch.ones(len(images), dtype=torch.bool, device=trail.device)
         return Inversion(
             f"{self.name}, {self.steps} steps after {found.method}", found.space, code, found.noise,
             torch.cat(back), now(model) - begun, found.steps + self.steps,
-            final_losses(trail, fine), code.unsqueeze(0), trail.unsqueeze(1), weights=weights,
+            final_losses(trail), code.unsqueeze(0), trail.unsqueeze(1), weights=weights,
         )  # fmt: skip
 
     def _tune(

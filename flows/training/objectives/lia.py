@@ -41,19 +41,18 @@ class GeneratorAndEncoder(nn.Module):
         self.generator, self.encoder, self.prior = lia.generator, lia.encoder, Normal()
         self.log_spread = nn.Parameter(torch.full((lia.width,), -1.0, device=lia.device))
 
-    def forward(
-        self, real: Tensor, shaken: Tensor | None = None, z: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
-        """The codes of real images; with `shaken`, standard normal, what is wanted of shaken codes.
+    def forward(self, real: Tensor, *noise: Tensor) -> tuple[Tensor, ...]:
+        """The codes of real images; or, given what shakes them and z, both standard normal, what those draw.
 
-        That is what they bring back, what z brings, and the divergence from the prior in nats, (batch,).
+        That is what shaken codes bring back, what z brings, and the former's divergence from the prior in
+        nats, (batch,).
         """
         code = self.encoder(real)
-        if shaken is None:
+        if not noise:
             return (code,)
+        shaken, z = noise
         code = code + self.log_spread.exp() * shaken
-        w = code if z is None else torch.cat([code, self.generator.mapping(z)])
-        back = self.generator.draw(w)
+        back = self.generator.draw(torch.cat([code, self.generator.mapping(z)]))
         latent, log_det = cast(InverseMapping, self.generator.mapping).phi(code)
         entropy = self.log_spread.sum() + 0.5 * code.shape[1] * math.log(2 * math.pi * math.e)
         divergence = -self.prior.log_prob(latent).sum(1) - log_det - entropy
