@@ -31,11 +31,11 @@ def main() -> None:
 def run(parser: Parser, settings: Namespace) -> None:
     """Train and report, or go on with a run."""
     experiment = parser.instantiate(settings)
-    accelerator = make_accelerator(experiment.objective)
+    accelerator = make_accelerator(experiment.objective, experiment.model)
     folder, data, model, objective = (
         experiment.folder, experiment.data, experiment.model, experiment.objective,
     )  # fmt: skip
-    objective.check(model)
+    objective.check(model, experiment.training.images)
     resolved = yaml.safe_load(parser.dump(settings))
     # Opened now, so that a test split that is missing is missed before hours of training; not looked at.
     data.split("test")

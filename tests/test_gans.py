@@ -6,8 +6,12 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
+from flows.data.base import Batch
 from flows.data.scenes import Scenes
 from flows.images import to_bytes, to_unit
+from flows.inversion.layer import Layer
+from flows.inversion.optimise import Optimise
+from flows.inversion.tune import Tune
 from flows.metrics.distribution import sliced_wasserstein
 from flows.metrics.perceptual import (
     DEVIATION,
@@ -30,7 +34,7 @@ from flows.networks.growing import shrink
 from flows.networks.stylegan import ModulatedConv2d, with_deviation
 from flows.training.diffaugment import diffaugment
 from flows.training.loop import fit, make_accelerator
-from flows.training.objectives.adversarial import Adversarial, settle, squared_gradient
+from flows.training.objectives.adversarial import Adversarial, CriticOnBoth, settle, squared_gradient
 from flows.training.objectives.growing import size_after
 from flows.training.objectives.lia import GeneratorAndEncoder, LIATraining
 from flows.training.objectives.lia_report import lia_section
@@ -70,8 +74,20 @@ def stylegan() -> StyleGAN:
     return StyleGAN(SHAPE, size=8, channels=(8, 8, 6), mapping_layers=2).eval()
 
 
+def stylegan_of(seed: int) -> StyleGAN:
+    """Another one."""
+    torch.manual_seed(seed)
+    return StyleGAN(SHAPE, size=8, channels=(8, 8, 6), mapping_layers=2).eval()
+
+
 def scenes() -> Scenes:
     return Scenes(size=32, images=64, validation=24, test=24, cache=None)
+
+
+def batch_of(n: int) -> Batch:
+    """Images of the small models' side, with labels and keys."""
+    whole = scenes().split("train").first(n)
+    return whole._replace(images=whole.images[:, :, ::2, ::2].contiguous())
 
 
 # Networks -----------------------------------------------------------------------------------------
@@ -118,11 +134,105 @@ def test_the_gradients_penalty_of_a_linear_critic_is_its_weights():
 @pytest.mark.parametrize("change", ["colour", "translation", "cutout"])
 def test_changes_are_differentiable_and_the_same_for_the_same_seed(change):
     images = torch.rand(4, 3, 16, 16, requires_grad=True)
-    first, again = (diffaugment(images, [change], torch.Generator().manual_seed(3)) for _ in range(2))
+    first, again = (diffaugment(images, [change], 3, range(4)) for _ in range(2))
     assert first.shape == images.shape and torch.equal(first, again)
     assert not torch.allclose(first, images)
+    assert torch.equal(diffaugment(images[2:], [change], 3, [2, 3]), first[2:])  # whoever stands beside it
     (gradient,) = torch.autograd.grad(first.sum(), images)
     assert gradient.abs().sum() > 0
+
+
+def test_a_cutout_is_a_square_of_half_the_side_and_a_translation_an_eighth():
+    images = torch.ones(400, 1, 16, 16)
+    gone = (diffaugment(images, ["cutout"], 3, range(400)) == 0).sum((1, 2, 3))
+    assert gone.max() == 64 and gone.min() >= 16  # the whole of it, or a quarter in a corner
+    dots = torch.zeros(400, 1, 16, 16)
+    dots[:, :, 8, 8] = 1
+    moved = diffaugment(dots, ["translation"], 3, range(400)).sum((0, 1))
+    far = moved.nonzero() - 8
+    assert far.amin() == -2 and far.amax() == 2 and moved.sum() == 400
+
+
+def linear_gan() -> tuple[DCGAN, torch.Tensor]:
+    """A GAN whose critic is linear, and the critic's weights."""
+    torch.manual_seed(0)
+    gan = DCGAN(SHAPE, size=6, channels=(8, 4))
+    gan.critic = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(math.prod(SHAPE), 1), torch.nn.Flatten(0)
+    )
+    return gan, gan.critic[1].weight.detach()
+
+
+@pytest.mark.parametrize("loss", ["non-saturating", "wgan-gp", "hinge"])
+def test_the_losses_of_a_linear_critic_are_those_of_the_papers(loss):
+    gan, weights = linear_gan()
+    objective = Adversarial(loss, r1=0.7, r1_every=4, gradient_penalty=3.0, drift=0.2)
+    batch = batch_of(5)
+    drawn = torch.randn(5, *SHAPE)
+    critic = objective.critic_loss(gan, CriticOnBoth(gan.critic), lambda batch, seed: drawn)
+    on_real, on_drawn = (
+        (gan.critic(images).double()) for images in (2 * to_unit(batch.images, 256) - 1, drawn)
+    )
+    slope = weights.double().square().sum()
+    bare = {
+        "non-saturating": torch.log1p((-on_real).exp()).mean() + torch.log1p(on_drawn.exp()).mean(),
+        "wgan-gp": on_drawn.mean() - on_real.mean() + 0.2 * (on_real**2).mean() + 3 * (slope.sqrt() - 1) ** 2,
+        "hinge": (1 - on_real).clamp(min=0).mean() + (1 + on_drawn).clamp(min=0).mean(),
+    }[loss]
+    for step, penalty in ((4, 0.7 / 2 * 4 * slope), (5, 0.0)):
+        total, _ = critic(batch, torch.Generator().manual_seed(0), step)
+        assert torch.allclose(total.double(), bare + penalty, rtol=1e-5)
+
+    # The generator hears what the critic says of its own images.
+    gan.eval()
+    generator = objective.phases(gan, objective.parts(gan))[1].loss
+    found, _ = generator(batch, torch.Generator().manual_seed(0), 0)
+    found.backward()
+    said = []
+    gan.critic.register_forward_hook(lambda *given: said.append(given[2].detach().double()))
+    generator(batch, torch.Generator().manual_seed(0), 0)
+    wanted = torch.log1p((-said[0]).exp()) if loss == "non-saturating" else -said[0]
+    assert torch.allclose(found.double(), wanted.mean(), rtol=1e-5)
+    assert all(p.grad is None for p in gan.critic.parameters()) and all(
+        p.grad is not None for p in gan.generator.parameters()
+    )
+    assert [Adversarial(each).r1 for each in ("non-saturating", "wgan-gp", "hinge")] == [3, 0, 0]
+
+
+def test_the_second_stages_loss_is_the_sum_of_its_terms():
+    model = lia()
+    objective = LIATraining(64, pixel=0.9, feature=0.3, adversarial=0.2)
+    batch = batch_of(3)
+    total, _ = objective.encoder_loss(model, model.encoder)(batch, torch.Generator(), 0)
+    x = to_unit(batch.images, 256)
+    with torch.no_grad():
+        back = model.decode(model.encode(x, "w"), "w")
+        found, wanted = model.features(back), model.features(x)
+        score = model.critic(2 * back - 1)
+    features = sum(float((a - b).square().mean()) for a, b in zip(found, wanted, strict=True))
+    expected = 0.9 * float((2 * (back - x)).square().mean()) + 0.3 * features
+    expected += 0.2 * float(torch.log1p((-score).exp()).mean())
+    assert abs(float(total.detach()) - expected) < 1e-5 * expected
+
+
+def test_what_ranks_draw_depends_on_the_images_keys():
+    """Two ranks with half a batch each draw what one would: codes, mixed styles, the penalty's points."""
+    model, gan = stylegan(), linear_gan()[0]
+    objective = Adversarial("wgan-gp", mixing=0.7)
+    batch = batch_of(8)
+    halves = [batch._replace(images=batch.images[i::2], keys=batch.keys[i::2]) for i in range(2)]
+    with torch.no_grad():
+        whole = objective.generate(model, model.generator, batch, 5)
+        parts = [objective.generate(model, model.generator, half, 5) for half in halves]
+        for i in range(2):
+            assert torch.allclose(whole[i::2], parts[i], atol=1e-5)
+    seen = []
+    gan.critic.register_forward_hook(lambda *given: seen.append(given[1][0].detach()))
+    for some in (batch, *halves):
+        real = 2 * to_unit(some.images, 256) - 1
+        objective.slope_penalty(gan, real, torch.zeros_like(real), (), 5, some.keys)
+    for i in range(2):
+        assert torch.allclose(seen[0][i::2], seen[1 + i])
 
 
 @pytest.mark.parametrize("double", [False, True])
@@ -258,7 +368,7 @@ def test_batch_norms_settle_on_the_statistics_of_fresh_codes(make):
     model = make().eval()
     norms = [part for part in model.generator.modules() if isinstance(part, torch.nn.BatchNorm2d)]
     seen: dict[int, list] = {}
-    settle(model)
+    settle(model, torch.arange(30) % 3)
     for i, norm in enumerate(norms):
         norm.register_forward_hook(lambda _, given, __, i=i: seen.setdefault(i, []).append(given[0]))
     codes = model.sample_codes(2000, generator=torch.Generator().manual_seed(9))
@@ -280,6 +390,58 @@ def test_spectral_norms_are_one_and_weights_orthogonal_at_first():
             assert torch.allclose(values, torch.ones_like(values), atol=1e-3)
 
 
+def test_a_temperature_that_changes_nothing_is_refused():
+    random = torch.Generator().manual_seed(0)
+    with pytest.raises(ValueError, match="changes nothing; draw in w"):
+        stylegan().sample_codes(2, "z", random, 0.7)
+    with pytest.raises(ValueError, match="changes nothing; take 1"):
+        PGGAN(SHAPE, size=8, channels=(8, 8, 6)).sample_codes(2, "z", random, 0.7)
+    model = lia()
+    calm = model.decode(model.sample_codes(2, "z", torch.Generator().manual_seed(0), 0.1))
+    assert not torch.allclose(
+        calm, model.decode(model.sample_codes(2, "z", torch.Generator().manual_seed(0)))
+    )
+
+
+def test_classes_that_a_data_set_has_not_are_refused():
+    torch.manual_seed(0)
+    model = biggan()
+    objective = Adversarial(loss="hinge")
+    batch = batch_of(4)
+    critic = objective.phases(model, objective.parts(model))[0].loss
+    for labels in (torch.full((4,), -1), torch.full((4,), 3)):
+        with pytest.raises(ValueError, match="class-conditional: expected labels 0 … 2"):
+            critic(batch._replace(labels=labels), torch.Generator().manual_seed(0), 0)
+    with pytest.raises(ValueError, match="attention: expected 0 or a side of the maps"):
+        BigGAN(SHAPE, 3, size=6, width=4, channels=(8, 8, 6), attention=4)
+
+
+def test_batch_norms_of_an_official_encoder_are_those_of_its_averaged_weights():
+    model = lia("official")
+    pictures = batch_of(24).images
+    norms = [part for part in model.encoder.modules() if hasattr(part, "running_mean")]
+    assert norms
+
+    class Held:
+        def first(self, images):
+            return batch_of(24)
+
+    objective = LIATraining(64)
+    seen: dict[int, torch.Tensor] = {}
+    for i, norm in enumerate(norms):
+        norm.register_forward_hook(lambda _, given, __, i=i: seen.update({i: given[0]}))
+    with torch.no_grad():
+        for part in norms:
+            part.running_mean.fill_(7.0)
+        objective.look(model, Held(), 24, 16)
+        model.encoder.train()
+        model.encoder(2 * to_unit(pictures, 256) - 1)
+    for i, norm in enumerate(norms[:3]):  # later ones see what earlier ones answer in either mode
+        flat = seen[i].transpose(0, 1).flatten(1)
+        assert torch.allclose(norm.running_mean, flat.mean(1), rtol=0.2, atol=0.05), i
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
 def test_anybodys_generator_is_a_latent_model():
     own = stylegan()
     model = ExternalGenerator(
@@ -295,6 +457,14 @@ def test_anybodys_generator_is_a_latent_model():
     assert torch.allclose(model.decode(w, "w"), own.decode(w, "w"))
     module = ExternalGenerator(DCGAN(SHAPE, size=6, channels=(8, 4)).generator, SHAPE, 6).eval()
     assert len(module.units()) >= 3 and module.fingerprint() != model.fingerprint()
+    hidden = [
+        ExternalGenerator(lambda z, m=m: m(z), SHAPE, 8) for m in (own.generator, stylegan_of(1).generator)
+    ]
+    assert hidden[0].fingerprint() != hidden[1].fingerprint()  # callables hide their weights
+    assert "no weights" in Tune(Optimise()).why_not(hidden[0])
+    scripted = ExternalGenerator(torch.jit.script(torch.nn.Unflatten(1, SHAPE)), SHAPE, math.prod(SHAPE))
+    assert scripted.units() == {} and "scripted" in Tune(Optimise()).why_not(scripted)
+    assert "no layers" in Layer(Optimise()).why_not(scripted)
     with pytest.raises(ValueError, match="image_shape says"):
         ExternalGenerator(lambda z: z[:, :, None, None], SHAPE, 6).decode(torch.zeros(1, 6))
     with pytest.raises(ValueError, match="the size of w is needed"):
@@ -400,7 +570,10 @@ def test_a_growing_gan_is_exported_when_it_is_grown(make, tmp_path):
     fit(model, scenes(), settings(), tmp_path / "grown", objective, make_accelerator())
     assert (tmp_path / "grown/model.safetensors").exists()
     with pytest.raises(ValueError, match="objective.growing: DCGAN has 1 sizes"):
-        objective.check(DCGAN(SHAPE, size=6, channels=(8, 4)))
+        objective.check(DCGAN(SHAPE, size=6, channels=(8, 4)), 64)
+    with pytest.raises(ValueError, match="training.images: 32 end before the model is grown"):
+        objective.check(model, 32)
+    objective.check(model, 48)
 
 
 @pytest.mark.slow
@@ -462,20 +635,30 @@ def test_an_anchored_generator_hears_the_critic_and_what_comes_back():
     assert not all(torch.allclose(a, b, atol=1e-2) for a, b in zip(paper, strong, strict=True))
 
 
+def resumable(kind: str) -> tuple:
+    """A model and its objective: a GAN, one with batch and spectral norms, and LIA's stages on both sides."""
+    shape, channels = (3, 32, 32), (8, 8, 6, 6)
+    if kind == "stylegan":
+        return StyleGAN(shape, size=8, channels=channels, mapping_layers=2), Adversarial()
+    if kind == "biggan":
+        return BigGAN(shape, 4, size=8, width=4, channels=channels), Adversarial(loss="hinge")
+    if kind == "pggan":
+        return PGGAN(shape, size=8, channels=channels), Adversarial(r1=0.1, growing=(0, 16, 32))
+    stage1 = {"lia, stage 1": 64, "lia, stage 2": 32, "lia, within stage 2": 16}[kind]
+    model = LIA(shape, size=8, channels=channels, encoder_channels=(6, 6, 8, 8))
+    return model, LIATraining(stage1_images=stage1, anchor=10.0)
+
+
 @pytest.mark.slow
-def test_a_resumed_gan_goes_on_as_if_nothing_had_been(tmp_path):
+@pytest.mark.parametrize(
+    "kind", ["stylegan", "biggan", "pggan", "lia, stage 1", "lia, stage 2", "lia, within stage 2"]
+)
+def test_a_resumed_gan_goes_on_as_if_nothing_had_been(kind, tmp_path):
     def run(folder, images, resume=None):
         torch.manual_seed(0)
-        model = StyleGAN((3, 32, 32), size=8, channels=(8, 8, 6, 6), mapping_layers=2)
-        fit(
-            model,
-            scenes(),
-            settings(images=images),
-            tmp_path / folder,
-            Adversarial(),
-            make_accelerator(),
-            resume,
-        )
+        model, objective = resumable(kind)
+        accelerator = make_accelerator(objective, model)
+        fit(model, scenes(), settings(images=images), tmp_path / folder, objective, accelerator, resume)
         return model.state_dict()
 
     whole = run("whole", 64)
@@ -527,7 +710,7 @@ def test_lia_reports_what_comes_back(tmp_path):
 
 def test_an_objective_names_the_model_it_cannot_train():
     with pytest.raises(ValueError, match="objective LIATraining trains a LIA, and StyleGAN is none"):
-        LIATraining(32).check(stylegan())
+        LIATraining(32).check(stylegan(), 64)
 
 
 # Distances ----------------------------------------------------------------------------------------

@@ -180,7 +180,7 @@ def test_lia_steps_at_full_size(parser):
     path = FOLDER / "lia-ffhq.yaml"
     experiment = parser.instantiate(parser.parse_args([f"--config={path}"]))
     model, objective = experiment.model, experiment.objective
-    objective.check(model)
+    objective.check(model, experiment.training.images)
     images = torch.randint(256, (2, 3, 128, 128), dtype=torch.uint8)
     batch = Batch(images, torch.zeros(2, dtype=torch.long), torch.arange(2))
     for phase in objective.phases(model, objective.parts(model)):

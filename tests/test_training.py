@@ -287,6 +287,7 @@ def test_two_ranks_equal_one_where_activations_are_rebuilt(tmp_path):
         ("lia", []),
         ("stylegan", ["--model.grows=true", "--objective.growing=[16,32,32]"]),
         ("pggan", ["--objective.growing=[16,32,32]"]),
+        ("pggan", ["--objective.growing=[]"]),  # the colours of smaller sizes are never used
     ],
 )
 def test_two_ranks_of_a_gan_equal_two_micro_batches_of_one(tmp_path, model, options):

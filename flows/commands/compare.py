@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from jsonargparse.typing import PositiveFloat, PositiveInt
+from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +16,7 @@ from flows.data.foreign import foreign_images
 from flows.inversion.base import Inverter
 from flows.inversion.compare import Group, Row, likelihood_of
 from flows.inversion.compare import compare as run
+from flows.inversion.distance import Distance
 from flows.inversion.encoder import Encoder
 from flows.inversion.exact import Exact
 from flows.inversion.hybrid import Domain, Hybrid
@@ -45,8 +46,9 @@ def compare(
     steps: PositiveInt = 300,
     starts: PositiveInt = 8,
     seconds: PositiveFloat | None = None,
-    lr: float = 0.1,
+    lr: PositiveFloat = 0.1,
     noise: bool = False,
+    perceptual_weight: NonNegativeFloat = 0.0,
     edits: bool = True,
     perceptual: str = "auto",
     seed: int = 0,
@@ -55,7 +57,7 @@ def compare(
 ) -> None:
     """Invert images by several methods, and report: CSV, JSON, a grid of pictures, and a page.
 
-    Models: folders or hub repositories of checkpoints, of one image shape.
+    Models: folders or hub repositories of checkpoints, of one image shape and number of grey levels.
 
     Inverters: `exact`, `encoder` (into w where the model has it), `exact-z` (on to z), and `optimise`,
     `optimise:SPACE` or `optimise:SPACE:lbfgs` with SPACE one of z, w, w+; `hybrid` (from the encoder's code
@@ -72,11 +74,14 @@ def compare(
         images: see above.
         out: folder for index.html, summary.md, overview.png, table.csv, table.json, grid-*.png and records,
             for `flows render`.
-        steps: of optimisation, for every start, at most.
+        steps: of optimisation, for every start, at most; `hybrid` and `in-domain` take no more than 100,
+            `tune` no more than 350 on the weights, as published.
         seconds: of optimisation with Adam, for every start on all images of a group, at most.
-        starts: of optimisation: the middle of the space, then random codes.
-        lr: of optimisation.
-        noise: optimise the noise inputs too.
+        starts: of `optimise`: the middle of the space, then random codes; the other methods have one.
+        lr: of `optimise`, and of the search for a code in `layer` and `tune`; the others have their own.
+        noise: optimise the noise inputs too, of models that have some.
+        perceptual_weight: of the distance by the network of `perceptual` in the loss of every search, beside
+            the mean squared error of pixels in [−1, 1].
         edits: measure whether an edit can be undone, which inverts four more images for every row.
         perceptual: network of the perceptual distance: efficientnet-lite0, lpips-vgg, lpips-alex,
             lpips-squeeze, none, or auto, which takes the first where it is installed.
@@ -84,13 +89,20 @@ def compare(
         json: file for the table, beside the one in `out`.
         device: torch device.
     """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: expected a folder, there is a file of that name")
     loaded = {Path(name).name: load(name, device).eval() for name in models}
     if len(loaded) != len(models):
         raise ValueError("--models: two have the same name")
-    shapes = {name: model.image_shape for name, model in loaded.items()}
-    if len(set(shapes.values())) > 1:
-        raise ValueError(f"--models: expected one image shape, got {shapes}")
-    chosen = {name: make_inverter(name, steps, starts, lr, noise, seconds) for name in inverters}
+    for what, attribute in {"image shape": "image_shape", "number of grey levels": "bins"}.items():
+        each = {name: getattr(model, attribute) for name, model in loaded.items()}
+        if len(set(each.values())) > 1:
+            raise ValueError(f"--models: expected one {what}, got {each}")
+    network = choose_network(perceptual)
+    if perceptual_weight and network is None:
+        raise ValueError("--perceptual_weight: there is no network to measure by; see --perceptual")
+    distance = Distance(perceptual=perceptual_weight, network=network if perceptual_weight else None)
+    chosen = {name: make_inverter(name, steps, starts, lr, noise, seconds, distance) for name in inverters}
     first = next(iter(loaded.values()))
     groups: dict[str, Group] = {}
     for text in images:
@@ -98,7 +110,6 @@ def compare(
             if group in groups:
                 raise ValueError(f"--images: {group!r} stands there twice")
             groups[group] = members
-    network = choose_network(perceptual)
     results = run(loaded, chosen, groups, seed, network, edits)
     bits = {
         name: {group: likelihood_of(model, of_group.images) for group, of_group in groups.items()}
@@ -120,7 +131,7 @@ def compare(
     for path in (out / "table.json", json):
         write_json(path, found)
     show([result.row for result in results])
-    pictures = f"overview.png, {len(groups)} grids"
+    pictures = f"{'overview.png, ' if (out / 'overview.png').exists() else ''}{len(groups)} grids"
     print(f"written to {out}: index.html, summary.md, table.csv, table.json, {pictures}, records")
 
 
@@ -144,6 +155,7 @@ def make_inverter(
     lr: float = 0.1,
     noise: bool = False,
     seconds: float | None = None,
+    distance: Distance | None = None,
 ) -> Inverter:
     """The inverter that `exact`, `encoder`, `encoder:w` or `optimise:w:lbfgs` names.
 
@@ -161,17 +173,18 @@ def make_inverter(
         algorithm: Algorithm = "lbfgs" if options[1:] == ["lbfgs"] else "adam"
         space = options[0] if options else None
         limit = None if algorithm == "lbfgs" else seconds
-        return Optimise(space, steps, lr, algorithm, starts, noise=noise, seconds=limit)
+        return Optimise(space, steps, lr, algorithm, starts, distance, noise, seconds=limit)
     domains: dict[tuple[str, ...], Domain] = {
         ("hybrid",): "none", ("in-domain",): "encoder", ("in-domain", "likelihood"): "likelihood",
     }  # fmt: skip
     if (name, *options) in domains:
-        return Hybrid(domain=domains[name, *options], steps=min(steps, 100), seconds=seconds)
+        domain = domains[name, *options]
+        return Hybrid(None, min(steps, 100), domain=domain, distance=distance, noise=noise, seconds=seconds)
+    first = Optimise(None, steps, lr, distance=distance, noise=noise, seconds=seconds)
     if name == "tune" and not options:
-        return Tune(Optimise(None, steps, lr, noise=noise, seconds=seconds), min(steps, 350))
+        return Tune(first, min(steps, 350), distance=distance)
     if name == "layer" and len(options) <= 1:
-        first = Optimise(None, steps, lr, noise=noise, seconds=seconds)
-        return Layer(first, options[0] if options else None, steps)
+        return Layer(first, options[0] if options else None, steps, distance=distance)
     raise ValueError(
         f"--inverters: there is no {text!r}; expected exact, exact-z, encoder, encoder:SPACE, optimise, "
         "optimise:SPACE, optimise:SPACE:lbfgs, hybrid, in-domain, in-domain:likelihood, layer, layer:NAME "
@@ -190,13 +203,19 @@ def read_group(text: str, model: LatentModel, models: dict[str, LatentModel]) ->
         suite = foreign_images(model.image_shape, model.bins)
         images = torch.cat([pictures[:1] for pictures in suite.values()])
         return {name: Group(images, [Source(each) for each in suite])}
-    if name == "user":
-        folder = Path(rest).expanduser()  # no shell does it within a word
+    if name == "user" and rest:
+        try:
+            folder = (
+                Path(rest).expanduser().resolve()
+            )  # no shell does it within a word; records outlive a folder
+        except RuntimeError as error:
+            raise ValueError(f"--images {text}: {error}") from error
         paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
         if not paths:
             raise ValueError(f"--images {text}: no pictures ({', '.join(sorted(SUFFIXES))}) in {rest}")
         read = [read_source(path, model.image_shape) for path in paths]
-        return {name: Group(torch.stack([image for image, _ in read]), [source for _, source in read])}
+        pictures = pixels.reduce(torch.stack([image for image, _ in read]), model.bins)
+        return {name: Group(pictures, [source for _, source in read])}
     if name == "generated" and _is_count(rest):
         return {f"generated by {key}": _generated(key, each, int(rest)) for key, each in models.items()}
     if name in TURNS and _is_count(rest):
@@ -218,7 +237,8 @@ def _is_count(text: str) -> bool:
 def _generated(name: str, model: LatentModel, n: int) -> Group:
     space = model.search_space
     code = model.sample_codes(n, space, torch.Generator().manual_seed(7))
-    images = pixels.to_bytes(model.decode(code, space), model.bins).cpu()
+    labels = torch.zeros(n, dtype=torch.long, device=model.device) if model.num_classes else None
+    images = pixels.to_bytes(model.decode(code, space, labels), model.bins).cpu()
     return Group(images, [Source(f"drawn {i}") for i in range(n)], {name: (space, code)}, name)
 
 
@@ -236,5 +256,5 @@ def show(rows: list[Row]) -> None:
     console = Console()
     console.width = max(console.width, 130)
     console.print(table)
-    for note in dict.fromkeys(f"{row.model}, {row.inverter}: {row.note}" for row in rows if row.note):
-        print(f"impossible: {note}")
+    for note in dict.fromkeys(f"{row.model}, {row.inverter}: {row.reason}" for row in rows if row.note):
+        print(note)

@@ -7,6 +7,7 @@ from jsonargparse.typing import PositiveInt
 
 from flows import images as pixels
 from flows.commands.common import labels_or_none, load, save_picture, write_json
+from flows.models.base import LikelihoodModel
 from flows.numerics import exact_arithmetic
 from flows.once import prepared
 
@@ -15,8 +16,8 @@ def sample(
     checkpoint: str,
     output: Path = Path("samples.png"),
     n: PositiveInt = 64,
-    temperature: float = 0.7,
-    space: str = "z",
+    temperature: float | None = None,
+    space: str | None = None,
     seed: int = 0,
     label: int | None = None,
     zoom: PositiveInt = 2,
@@ -31,7 +32,8 @@ def sample(
         output: a file for one sheet, or a folder (no suffix) for one file per picture.
         n: how many.
         temperature: factor on the codes' distance from the middle of their space; in a GAN's w, truncation.
-        space: latent space that the codes are drawn in.
+            None takes 0.7 for flows and 1 for the others.
+        space: latent space that the codes are drawn in; None takes z, and w of a StyleGAN.
         seed: of the codes.
         label: class, for a class-conditional model.
         zoom: factor by which the sheet enlarges every pixel.
@@ -41,6 +43,9 @@ def sample(
     """
     model = load(checkpoint, device)
     generator = torch.Generator().manual_seed(seed)
+    space = space or model.sampling_space
+    if temperature is None:
+        temperature = 0.7 if isinstance(model, LikelihoodModel) else 1.0
     codes = model.sample_codes(n, space, generator, temperature)
     pictures = []
     with torch.no_grad(), prepared(), exact_arithmetic(model.device):
@@ -56,5 +61,12 @@ def sample(
     print(f"{n} samples at temperature {temperature}: {output}")
     write_json(
         json,
-        {"checkpoint": checkpoint, "n": n, "temperature": temperature, "seed": seed, "output": str(output)},
+        {
+            "checkpoint": checkpoint,
+            "n": n,
+            "space": space,
+            "temperature": temperature,
+            "seed": seed,
+            "output": str(output),
+        },
     )

@@ -38,6 +38,7 @@ class Inversion:
             (batch, C, height, width).
         weights: of the generator, for each image those that were changed for it; empty where none were.
         precision: of each code where they differ, "fp32" or "fp64"; empty where all have the model's.
+        finite: (batch,), whether what the code draws is finite; empty where the losses say it.
     """
 
     method: str
@@ -53,6 +54,15 @@ class Inversion:
     activations: dict[str, Tensor] = field(default_factory=dict)
     weights: list[dict[str, Tensor]] = field(default_factory=list)
     precision: list[str] = field(default_factory=list)
+    finite: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    @property
+    def drawn(self) -> Tensor:
+        """(batch,), whether a picture came back: what is not finite is drawn black, and is none."""
+        fine = self.code.flatten(1).isfinite().all(1).cpu()
+        if len(self.losses):
+            fine = fine & self.losses.isfinite().any(0).cpu()
+        return fine & self.finite.cpu() if len(self.finite) else fine
 
 
 class Inverter(ABC):
@@ -110,30 +120,12 @@ def now(model: LatentModel) -> float:
     return time.perf_counter()
 
 
-def distance(model: LatentModel, image: Tensor, target: Tensor, pixel: float, feature: float) -> Tensor:
-    """pixel·|x̂ − x|² + feature·|F(x̂) − F(x)|² of every image, (batch,): means, pixels in [−1, 1].
-
-    Args:
-        model: whose features F are compared where `feature` is not 0.
-        image: x̂, (batch, C, H, W) in [0, 1].
-        target: x, of the same shape.
-        pixel: weight.
-        feature: weight.
-    """
-    loss = pixel * (2 * (image - target)).square().flatten(1).mean(1)
-    if feature:
-        for a, b in zip(model.features(image), model.features(target), strict=True):
-            loss = loss + feature * (a - b).square().flatten(1).mean(1)
-    return loss
-
-
 def final_losses(trace: Tensor, fine: Tensor | bool = True) -> Tensor:
     """(1, batch): the last of a trace (steps, batch), infinite for images that are not `fine`, (batch,)."""
     last = trace[-1:] if len(trace) else trace.new_zeros(1, trace.shape[1])
     return torch.where(last.isfinite() & fine, last, math.inf)
 
 
-@torch.no_grad()
 def bring_back(
     model: LatentModel,
     code: Tensor,
@@ -143,7 +135,20 @@ def bring_back(
     batch: int = 128,
 ) -> Tensor:
     """What codes bring back, with the noise and activations that belong to them: uint8 on the host."""
-    found = []
+    return draw(model, code, space, noise, activations, batch)[0]
+
+
+@torch.no_grad()
+def draw(
+    model: LatentModel,
+    code: Tensor,
+    space: str,
+    noise: Sequence[Tensor] = (),
+    activations: Mapping[str, Tensor] | None = None,
+    batch: int = 128,
+) -> tuple[Tensor, Tensor]:
+    """`bring_back`, and of every image whether it is finite: (batch,) on the host."""
+    found, finite = [], []
     with exact_arithmetic(model.device):
         for start in range(0, len(code), batch):
             rows = slice(start, start + batch)
@@ -151,7 +156,8 @@ def bring_back(
             with replaced(model, put):
                 image = model.decode_with_noise(code[rows], [each[rows] for each in noise], space)
             found.append(pixels.to_bytes(image, model.bins).cpu())
-    return torch.cat(found)
+            finite.append(image.flatten(1).isfinite().all(1).cpu())
+    return torch.cat(found), torch.cat(finite)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Inverters side by side: the same images, the same clock, every failure shown."""
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from flows import images as pixels
 from flows.inversion.base import Inversion, Inverter
 from flows.inversion.edits import edit_consistency
+from flows.inversion.exact import in_own_precision
 from flows.inversion.optimise import extent
 from flows.inversion.records import Record, Source, record_of
 from flows.metrics.likelihood import bits_per_dim
@@ -36,6 +38,7 @@ class Group:
 
 
 Groups = Mapping[str, Group]
+LIKELIHOOD_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,10 @@ class Row:
     Attributes:
         model, inverter, group: names.
         images: how many.
-        note: why the pair is impossible; then everything below is not a number.
-        psnr, worst_psnr: median and least over the images, dB, infinite where an image is returned as it was.
-        ssim: mean structural similarity.
+        note: why the pair is impossible, or "failed: …", what broke; then everything below is not a number.
+        psnr, worst_psnr: median and least over the images, dB, infinite where an image is returned as it was
+            and 0, the worst there is, where none came back because a search diverged.
+        ssim: mean structural similarity, of what came back; 0 where nothing did.
         perceptual: mean distance by a named network; not a number without one.
         bit_exact: share of images returned with every byte.
         seconds: per image.
@@ -86,6 +90,11 @@ class Row:
     undone: float = math.nan
     code_error: float = math.nan
 
+    @property
+    def reason(self) -> str:
+        """`note` as a sentence for tables; empty where there are figures."""
+        return self.note if self.note.startswith("failed: ") or not self.note else f"impossible: {self.note}"
+
     def as_dict(self) -> dict[str, object]:
         """Columns by name."""
         return asdict(self)
@@ -118,10 +127,11 @@ def compare(
 ) -> list[Result]:
     """Every inverter on every model and group; impossible pairs are rows with the reason.
 
-    Every pair starts from the same seed.
+    Every pair starts from the same seed. One that breaks (no memory left, a generator of the user's that
+    raises) is a row with what it said, and the others go on; with FLOWS_DEBUG set, it raises.
 
     Args:
-        models: in eval mode afterwards.
+        models: in eval mode afterwards, of one number of grey levels.
         inverters: by name.
         groups: by name.
         seed: of everything random.
@@ -130,34 +140,66 @@ def compare(
     """
     results = []
     for model_name, model in models.items():
-        model.eval()
+        warm_up(model.eval())
         for inverter_name, inverter in inverters.items():
             reason = inverter.why_not(model)
             for name, group in groups.items():
                 if group.only not in (None, model_name):
                     continue
                 row = Row(model_name, inverter_name, name, len(group.images), reason)
-                if reason:
-                    results.append(Result(row))
-                    continue
-                seen = replace(group, images=pixels.reduce(group.images, model.bins))
-                found = inverter.invert(model, seen.images, torch.Generator().manual_seed(seed))
-                quality = psnr(seen.images, found.reconstruction)
-                row = measure(row, model, found, seen, quality)
-                if network is not None:
-                    distances = perceptual_distance(network, seen.images, found.reconstruction)
-                    row = replace(row, perceptual=float(distances.mean()))
-                if edits:
-                    row = replace(row, undone=edit_consistency(model, inverter, found, seed))
-                record = record_of(found, group.sources, seed)
-                results.append(Result(row, found.reconstruction, quality.tolist(), record))
+                try:
+                    result = Result(row) if reason else one(row, model, inverter, group, seed, network, edits)
+                except Exception as error:  # whatever it is, hours of other pairs must not be lost
+                    if os.environ.get("FLOWS_DEBUG"):
+                        raise
+                    said = str(error).split("\n")[0]
+                    result = Result(replace(row, note=f"failed: {type(error).__name__}: {said}"))
+                results.append(result)
     return results
 
 
+@torch.no_grad()
+def warm_up(model: LatentModel) -> None:
+    """Decode once: the first pair's clock must not pay for what a device sets up."""
+    labels = torch.zeros(1, dtype=torch.long, device=model.device) if model.num_classes else None
+    model.decode(model.sample_codes(1, "z", torch.Generator().manual_seed(0)), labels=labels)
+
+
+def one(
+    row: Row,
+    model: LatentModel,
+    inverter: Inverter,
+    group: Group,
+    seed: int,
+    network: FeatureNetwork | None,
+    edits: bool,
+) -> Result:
+    """One inverter on one model and group; `row` has their names."""
+    images = pixels.reduce(group.images, model.bins)
+    found = inverter.invert(model, images, torch.Generator().manual_seed(seed))
+    quality = psnr(images, found.reconstruction).where(found.drawn, 0.0)
+    row = measure(row, in_own_precision(model, found), found, replace(group, images=images), quality)
+    if network is not None and found.drawn.any():
+        pair = images[found.drawn], found.reconstruction[found.drawn]
+        row = replace(row, perceptual=float(perceptual_distance(network, *pair).mean()))
+    if edits:
+        row = replace(row, undone=edit_consistency(model, inverter, found, seed))
+    return Result(row, found.reconstruction, quality.tolist(), record_of(found, group.sources, seed))
+
+
 def measure(head: Row, model: LatentModel, found: Inversion, group: Group, quality: Tensor) -> Row:
-    """`head` with the figures of one inversion; `quality` is every image's PSNR."""
-    images = group.images
-    same = (images == found.reconstruction).flatten(1).all(1)
+    """`head` with the figures of one inversion; `quality` is every image's PSNR.
+
+    Args:
+        head: with the names.
+        model: in the precision of the codes.
+        found: the inversion.
+        group: of images.
+        quality: (n,), dB.
+    """
+    images, came = group.images, found.drawn
+    same = (images == found.reconstruction).flatten(1).all(1) & came
+    similar = structural_similarity(images[came], found.reconstruction[came]) if came.any() else 0.0
     starts = max(1, len(found.losses))
     spread, apart, failed = 0.0, 0.0, 0.0
     if len(found.losses):
@@ -171,7 +213,7 @@ def measure(head: Row, model: LatentModel, found: Inversion, group: Group, quali
     known = group.codes.get(head.model)
     return replace(
         head, psnr=float(quality.median()), worst_psnr=float(quality.min()),
-        ssim=structural_similarity(images, found.reconstruction), bit_exact=float(same.double().mean()),
+        ssim=similar * float(came.double().mean()), bit_exact=float(same.double().mean()),
         seconds=found.seconds / len(images), steps=found.steps, starts=starts, spread=spread, apart=apart,
         failed=failed, typicality=typicality(model, found), log_prob=log_prob_of(model, found),
         code_error=math.nan if known is None else code_error(model, found, *known),
@@ -195,7 +237,8 @@ def typicality(model: LatentModel, found: Inversion) -> float:
         z = model.convert(code, found.space, "z")
     except ValueError:
         return math.nan
-    usual = model.sample_codes(1000, "z", torch.Generator().manual_seed(0)).norm(dim=1).square().mean().sqrt()
+    _, deviation = extent(model, "z")
+    usual = deviation.norm()
     return float((z.norm(dim=1) / usual - 1).abs().mean())
 
 
@@ -228,6 +271,8 @@ def likelihood_of(model: LatentModel, images: Tensor) -> float:
     """Mean bits/dim of uint8 images where the model has a likelihood, otherwise not a number."""
     if not isinstance(model, LikelihoodModel) or model.num_classes:
         return math.nan
+    random, found = torch.Generator().manual_seed(0), []
     with torch.no_grad():
-        log_prob = model(images.to(model.device), None, torch.Generator().manual_seed(0)).log_prob
-    return float(bits_per_dim(log_prob, images[0].numel()).mean())
+        for part in images.split(LIKELIHOOD_BATCH):
+            found.append(model(part.to(model.device), None, random).log_prob)
+    return float(bits_per_dim(torch.cat(found), images[0].numel()).mean())

@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from flows.inversion.base import Inversion, Inverter, bring_back
+from flows.inversion.base import Inversion, Inverter, bring_back, draw
+from flows.inversion.exact import in_own_precision
 from flows.inversion.optimise import extent
 from flows.metrics.reconstruction import psnr
 from flows.models.base import LatentModel
@@ -22,16 +23,20 @@ def edit_consistency(model: LatentModel, inverter: Inverter, found: Inversion, s
     """
     if found.weights or found.activations:
         return math.nan
-    code = found.code[:IMAGES].to(model.dtype).to(model.device)
-    if not code.isfinite().all():
+    if not found.drawn[:IMAGES].all():
         return math.nan  # black against black would look like nothing lost
+    drawer = in_own_precision(model, found)
+    code = found.code[:IMAGES].to(model.device, drawer.dtype)
     step = step_in(model, found.space, seed).to(code)
     noise = [each[:IMAGES] for each in found.noise]
-    edited = bring_back(model, code + step, found.space, noise)
+    edited, finite = draw(drawer, code + step, found.space, noise)
     again = inverter.single().invert(model, edited, torch.Generator().manual_seed(seed))
-    back = again.code.to(model.dtype).to(model.device) - step
-    undone = bring_back(model, back, again.space, again.noise)
-    return float(psnr(bring_back(model, code, found.space, noise), undone).median())
+    if not (finite & again.drawn).all():
+        return math.nan
+    drawer = in_own_precision(model, again)
+    back = again.code.to(model.device, drawer.dtype) - step.to(drawer.dtype)
+    undone = bring_back(drawer, back, again.space, again.noise)
+    return float(psnr(found.reconstruction[:IMAGES], undone).median())
 
 
 def step_in(model: LatentModel, space: str, seed: int) -> Tensor:

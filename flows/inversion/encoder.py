@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.inversion.base import CLASS_UNKNOWN, Inversion, Inverter, bring_back, now
+from flows.inversion.base import CLASS_UNKNOWN, Inversion, Inverter, draw, now
 from flows.models.base import LatentModel
 from flows.numerics import exact_arithmetic
 from flows.once import prepared
@@ -47,5 +47,5 @@ class Encoder(Inverter):
             space = self.space_of(model)
             code = torch.cat([model.encode(part, space) for part in x.split(BATCH)])
             seconds = now(model) - start
-            back = bring_back(model, code, space, [])
-        return Inversion(f"{self.name} ({space})", space, code, [], back, seconds)
+            back, finite = draw(model, code, space)
+        return Inversion(f"{self.name} ({space})", space, code, [], back, seconds, finite=finite)

@@ -109,6 +109,11 @@ def restore(model: LatentModel, code: Tensor, precisions: list[str], labels: Ten
     return result
 
 
+def in_own_precision(model: LatentModel, found: Inversion) -> LatentModel:
+    """The model in the precision that a result's codes need: a copy in fp64 where one of them does."""
+    return in_precision(model, "fp64") if "fp64" in found.precision else model
+
+
 class Exact(Inverter):
     """The exact inverse, in one pass; what fp32 does not bring back is encoded again in fp64."""
 
@@ -128,4 +133,7 @@ class Exact(Inverter):
         found = invert(model, images)
         seconds = now(model) - start
         precision = [given.precision for given in found.certificates]
-        return Inversion(self.name, "z", found.code, [], found.reconstruction, seconds, precision=precision)
+        finite = torch.tensor([given.error for given in found.certificates]).isfinite()
+        return Inversion(
+            self.name, "z", found.code, [], found.reconstruction, seconds, precision=precision, finite=finite
+        )

@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from flows.inversion.distance import Distance
 from flows.inversion.optimise import Optimise, Random
 from flows.models.base import LatentModel
 
@@ -26,8 +27,8 @@ class Hybrid(Optimise):
         domain_weight: None takes 2, the paper's, for `encoder`, and 5e-4 for `likelihood`: with it the sum is
             the posterior's logarithm for pixels off by 31 dB, 2σ²·D/N for codes of 250 and images of 3,072.
         seconds: as in `Optimise`.
-        pixel: weight of the pixels.
-        feature: weight of the model's own features.
+        distance: to the image (pixels and VGG's features in the paper).
+        noise: as in `Optimise`.
     """
 
     name = "hybrid"
@@ -39,11 +40,11 @@ class Hybrid(Optimise):
         lr: float = 0.01,
         domain: Domain = "encoder",
         domain_weight: float | None = None,
-        pixel: float = 1.0,
-        feature: float = 0.0,
+        distance: Distance | None = None,
+        noise: bool = False,
         seconds: float | None = None,
     ):
-        super().__init__(space, steps, lr, pixel=pixel, feature=feature, exploration=0.0, seconds=seconds)
+        super().__init__(space, steps, lr, distance=distance, noise=noise, exploration=0.0, seconds=seconds)
         self.domain = domain
         self.domain_weight = WEIGHTS[domain] if domain_weight is None else domain_weight
         if domain != "none":
@@ -75,7 +76,8 @@ class Hybrid(Optimise):
 
     def domain_loss(self, model: LatentModel, code: Tensor, image: Tensor) -> Tensor | float:
         if self.domain == "encoder":
-            again = model.encode(image.clamp(0, 1), self.space_of(model))
+            # An image that is not finite has no code, and an infinite loss by its pixels.
+            again = model.encode(image.nan_to_num(0.0).clamp(0, 1), self.space_of(model))
             return self.domain_weight * (code - again).square().mean(1)
         if self.domain == "likelihood":
             return -self.domain_weight * model.log_prob_code(code, self.space_of(model)) / code.shape[1]

@@ -8,13 +8,13 @@ from flows.inversion.base import (
     Inversion,
     Inverter,
     bring_back,
-    distance,
     final_losses,
     nothing_to_add,
     now,
     replaced,
     still,
 )
+from flows.inversion.distance import Distance
 from flows.models.base import LatentModel
 
 
@@ -27,12 +27,13 @@ class Layer(Inverter):
 
     Args:
         first: finds the code.
-        layer: of `model.units()`; None takes the last one whose maps have a quarter of the images' side.
+        layer: of `model.units()`; None takes the last of the outermost ones whose maps have at most a
+            quarter of the images' side.
         steps: of Adam.
         lr: of Adam, in units of σ.
         weight: of what holds the activations back.
-        pixel: weight of the mean squared error, pixels in [−1, 1].
-        feature: weight of the model's own features, for models that have some.
+        distance: to the image (pixels and VGG's features in the paper, which also searches the layers before
+            as far as a code reaches them).
     """
 
     name = "layer"
@@ -44,11 +45,10 @@ class Layer(Inverter):
         steps: int = 300,
         lr: float = 0.03,
         weight: float = 1e-3,
-        pixel: float = 1.0,
-        feature: float = 0.0,
+        distance: Distance | None = None,
     ):
         self.first, self.layer, self.steps, self.lr = first, layer, steps, lr
-        self.weight, self.pixel, self.feature = weight, pixel, feature
+        self.weight, self.distance = weight, distance or Distance()
 
     def why_not(self, model: LatentModel) -> str:
         missing = nothing_to_add(model) or self.first.why_not(model)
@@ -66,20 +66,22 @@ class Layer(Inverter):
         colours, side, _ = model.image_shape
         units = model.units().items()
         maps = [name for name, unit in units if unit.channels > colours and unit.size[0] <= max(4, side // 4)]
-        return maps[-1] if maps else next(iter(model.units()))
+        outermost = min((name.count(".") for name in maps), default=0)  # parts of a block are no cut
+        whole = [name for name in maps if name.count(".") == outermost]
+        return whole[-1] if whole else next(iter(model.units()))
 
     def invert(
         self, model: LatentModel, images: Tensor, generator: torch.Generator | None = None
     ) -> Inversion:
         self.check(model, images)
-        begun = now(model)
         found = self.first.invert(model, images, generator)
         code, layer = found.code.to(model.dtype).to(model.device), self.layer_of(model)
         target = pixels.to_unit(images, model.bins, model.dtype).to(model.device)
         start = activations_at(model, layer, code, found.space, found.noise)
+        begun = now(model)
         with still(model):
             best, trace = self._search(model, layer, start, code, found, target)
-        put, seconds = {layer: best}, now(model) - begun
+        put, seconds = {layer: best}, found.seconds + now(model) - begun
         fine = best.flatten(1).isfinite().all(1)
         return Inversion(
             f"{self.name} {layer}, {self.steps} steps after {found.method}", found.space, code, found.noise,
@@ -97,7 +99,7 @@ class Layer(Inverter):
         for _ in range(self.steps):
             with replaced(model, {layer: start + width * moved}):
                 image = model.decode_with_noise(code, found.noise, found.space)
-            loss = distance(model, image, target, self.pixel, self.feature)
+            loss = self.distance(model, image, target)
             loss = loss + self.weight * moved.square().flatten(1).mean(1)
             adam.zero_grad()
             loss.sum().backward()

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from flows import images as pixels
-from flows.inversion.base import CLASS_UNKNOWN, Inversion, Inverter, bring_back, distance, now, still
+from flows.inversion.base import CLASS_UNKNOWN, Inversion, Inverter, bring_back, now, still
+from flows.inversion.distance import Distance
 from flows.models.base import LatentModel
 from flows.numerics import combine_seeds, draw_seed, normal_rows
 
@@ -17,6 +18,8 @@ Algorithm = Literal["adam", "lbfgs"]
 Random = torch.Generator | None
 LBFGS_EVALUATIONS = 5
 """Of the loss in one step of L-BFGS, at most."""
+EXTENT_BATCH = 1000
+"""Codes that are drawn at a time to measure a space."""
 
 
 class Optimise(Inverter):
@@ -26,8 +29,8 @@ class Optimise(Inverter):
     each coordinate's spread, so that one rate serves every space; noise on the code that fades over the first
     three quarters, after which the best code on the way is kept; noise inputs optimised too, kept away from
     carrying the picture by a penalty, and *returned with the code*: without them the picture would be another
-    one. The loss is pixel·|x̂ − x|² + feature·|F(x̂) − F(x)|², means, pixels in [−1, 1]. Images are searched
-    independently.
+    one. Images are searched independently; the
+    noise on a code depends on the seed and its place in the batch.
 
     Args:
         space: where to search; None takes the model's `search_space`.
@@ -37,9 +40,8 @@ class Optimise(Inverter):
         lr: largest learning rate, in spreads.
         algorithm: `adam`, or `lbfgs` (with line search, without exploration; image by image).
         starts: the middle of the space first, then codes from the prior.
-        pixel: weight of the pixels.
-        feature: weight of the model's own features, for models that have some.
-        noise: optimise the noise inputs, for models that have some.
+        distance: to the image (LPIPS alone in the paper).
+        noise: optimise the noise inputs too, of models that have some.
         noise_weight: of their penalty.
         exploration: size of the noise on the code, in spreads; it leads out of poor minima. The paper's 0.05
             times the space's width is 1.1 for its w of 512, which hides the picture where every coordinate
@@ -55,8 +57,7 @@ class Optimise(Inverter):
         lr: float = 0.1,
         algorithm: Algorithm = "adam",
         starts: int = 1,
-        pixel: float = 1.0,
-        feature: float = 0.0,
+        distance: Distance | None = None,
         noise: bool = False,
         noise_weight: float = 1e5,
         exploration: float = 0.5,
@@ -68,7 +69,7 @@ class Optimise(Inverter):
             )
         self.seconds = seconds
         self.space, self.steps, self.lr, self.algorithm = space, steps, lr, algorithm
-        self.starts, self.pixel, self.feature = starts, pixel, feature
+        self.starts, self.distance = starts, distance or Distance()
         self.noise, self.noise_weight, self.exploration = noise, noise_weight, exploration
 
     def space_of(self, model: LatentModel) -> str:
@@ -81,7 +82,7 @@ class Optimise(Inverter):
             return f"it has no space {space!r}"
         if model.num_classes and space == "z":
             return CLASS_UNKNOWN + ("" if model.search_space == "z" else f"; search {model.search_space!r}")
-        return "it has no noise inputs" if self.noise and not model.noise() else ""
+        return ""
 
     def single(self) -> "Optimise":
         one = copy.copy(self)
@@ -228,7 +229,7 @@ class Optimise(Inverter):
     def _loss(self, model: LatentModel, target: Tensor, code: Tensor, noise: list[Tensor]) -> Tensor:
         """Of every image, (batch,)."""
         image = model.decode_with_noise(code, noise, self.space_of(model))
-        loss = distance(model, image, target, self.pixel, self.feature)
+        loss = self.distance(model, image, target)
         if noise:
             loss = loss + self.noise_weight * sum(map(correlation, noise))
         return loss + self.domain_loss(model, code, image)
@@ -292,8 +293,20 @@ def correlation(noise: Tensor) -> Tensor:
 def extent(model: LatentModel, space: str, codes: int = 10_000, seed: int = 123) -> tuple[Tensor, Tensor]:
     """Middle of a space and its spread, the standard deviation of every coordinate: (D,) each.
 
-    A coordinate that hardly varies counts as a thousandth of the widest.
+    Known for a space with a prior, otherwise measured on so many codes. A coordinate that hardly varies
+    counts as a thousandth of the widest.
     """
-    found = model.sample_codes(codes, space, torch.Generator().manual_seed(seed))
-    spread = found.std(0)
-    return found.mean(0), spread.clamp(min=1e-3 * float(spread.max()))
+    prior, shape = model.check_space(space).prior, model.check_space(space).shape
+    if prior is not None:
+        middle = torch.zeros(shape, dtype=model.dtype, device=model.device)
+        return middle, torch.full_like(middle, prior.deviation)
+    random = torch.Generator().manual_seed(seed)
+    parts = [min(EXTENT_BATCH, codes - begun) for begun in range(0, codes, EXTENT_BATCH)]
+    total, squares = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
+    for part in parts:
+        found = model.sample_codes(part, space, random).double().cpu()
+        total, squares = total + found.sum(0), squares + found.square().sum(0)
+    middle = total / codes
+    spread = ((squares - codes * middle.square()) / (codes - 1)).clamp(min=0).sqrt()
+    spread = spread.clamp(min=1e-3 * float(spread.max()))
+    return middle.to(model.device, model.dtype), spread.to(model.device, model.dtype)

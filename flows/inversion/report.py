@@ -52,6 +52,8 @@ def write_report(
     rows = overview(results, groups)
     if rows:
         save_grid(draw_grid(rows), out / "overview.png")
+    else:
+        (out / "overview.png").unlink(missing_ok=True)
     for result in results:
         if result.record is not None:
             row = result.row
@@ -128,7 +130,7 @@ def page(results: Sequence[Result], groups: Groups, grids: Mapping[str, str], ne
         row = result.row
         cells = [html.escape(each) for each in (row.model, row.inverter, row.group, str(row.images))]
         if row.note:
-            rest = f"<td colspan={len(COLUMNS)}><i>impossible: {html.escape(row.note)}</i></td>"
+            rest = f"<td colspan={len(COLUMNS)}><i>{html.escape(row.reason)}</i></td>"
         else:
             rest = _numbers([as_text(getattr(row, name)) for name in COLUMNS])
         lines.append("".join(f"<td>{cell}</td>" for cell in cells) + rest)

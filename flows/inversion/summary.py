@@ -39,9 +39,11 @@ def summary(results: Sequence[Result], groups: Groups, network: str) -> str:
     """
     pairs = by_pair(results, groups)
     columns = list(dict.fromkeys(column for found in pairs.values() for column in found))
+    failed = any(result.row.failed > 0 for result in results)
     head = [
         "model", "inverter", *(f"{column}, dB" for column in columns), "bit-exact",
         f"distance ({network})", "seconds / image", "worst start", "edit undone, dB",
+        *(["diverged"] if failed else []),
     ]  # fmt: skip
     lines = [head, ["---", "---", *["--:"] * (len(head) - 2)]]
     for (model, inverter), found in pairs.items():
@@ -53,9 +55,16 @@ def summary(results: Sequence[Result], groups: Groups, network: str) -> str:
             f"{100 * over_all(rows, 'bit_exact'):.0f} %", as_text(over_all(rows, "perceptual")),
             f"{over_all(rows, 'seconds'):.2g}",
             f"+ {100 * over_all(rows, 'spread'):.0f} %" if first.starts > 1 else "–",
-            decibels(statistics.median(row.undone for row in rows)),
+            decibels(middle([row.undone for row in rows])),
+            *([f"{100 * over_all(rows, 'failed'):.0f} %"] if failed else []),
         ])  # fmt: skip
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def middle(values: Sequence[float]) -> float:
+    """The median of what is a number."""
+    known = [value for value in values if not math.isnan(value)]
+    return statistics.median(known) if known else math.nan
 
 
 def over_all(rows: Sequence[Row], name: str) -> float:

@@ -145,7 +145,8 @@ def make_network(name: str) -> FeatureNetwork:
 def perceptual_distance(network: FeatureNetwork, first: Tensor, second: Tensor) -> Tensor:
     """Distances of uint8 images (n, C, H, W), pair by pair: (n,)."""
     pairs = zip(first.split(BATCH), second.split(BATCH), strict=True)
-    found = [network.distance(*(pixels.to_unit(part, 256) for part in pair)) for pair in pairs]
+    like = next(network.parameters())  # a search may have taken the network to its model's device
+    found = [network.distance(*(pixels.to_unit(part, 256).to(like) for part in pair)) for pair in pairs]
     return torch.cat(found).cpu()
 
 

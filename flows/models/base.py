@@ -71,6 +71,7 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
         image_shape: (C, H, W).
         bins: grey levels of the images it was made for; see `flows.images`.
         num_classes: of a class-conditional model, which needs labels; otherwise 0.
+        sampling_space: where a temperature makes samples more typical; w of a StyleGAN, whose z has none.
         search_space: where codes of images are best looked for.
         spaces: name to space, prior space first.
         guarantee: per space, what encoding promises: "exact" (the inverse), "exact-given-w", "learned" (an
@@ -81,6 +82,7 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
     image_shape: tuple[int, int, int]
     bins: int
     num_classes: int = 0
+    sampling_space: str = "z"
     search_space: str = "z"
     spaces: dict[str, Space]
     guarantee: dict[str, Guarantee]
@@ -187,10 +189,16 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
 
     @torch.no_grad()
     def units_among(self, modules: Iterable[tuple[str, nn.Module]]) -> dict[str, Unit]:
-        """Those of the named modules that answer with an image-shaped tensor when a code is decoded."""
+        """Those of the named modules that answer with image-shaped activations when codes are decoded.
+
+        What makes weights (spectral norm's parametrisation) is none of them, and a scripted module takes no
+        hooks.
+        """
         found: dict[str, Unit] = {}
         handles = []
         for name, module in modules:
+            if ".parametrizations." in name or isinstance(module, torch.jit.ScriptModule):
+                continue
 
             def record(_: nn.Module, __: object, output: object, name: str = name) -> None:
                 if isinstance(output, Tensor) and output.dim() == 4:

@@ -46,6 +46,9 @@ class BigGAN(GAN):
         super().__init__()
         check_positive(size=size, num_classes=num_classes, width=width)
         check_sizes(image_shape, channels, critic_channels or channels)
+        sides = [8 * 2**i for i in range(len(channels) - 1)]
+        if attention and attention not in sides:
+            raise ValueError(f"attention: expected 0 or a side of the maps, one of {sides}; got {attention}")
         if size % len(channels):
             raise ValueError(f"size: expected a multiple of {len(channels)}, one part a block; got {size}")
         colours = image_shape[0]

@@ -1,11 +1,13 @@
 """Anybody's generator as a latent model, so that it can be compared with ours."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from flows import images as pixels
 from flows.models.base import LatentModel, Space, Unit
 from flows.models.priors import Normal
 
@@ -17,7 +19,8 @@ class ExternalGenerator(LatentModel):
         model = ExternalGenerator(generator, image_shape=(3, 64, 64), size=512)
         Optimise("z").invert(model, images)
 
-    It lives in memory: saving it is left to whoever made it. The fingerprint is that of its weights.
+    It lives in memory: saving it is left to whoever made it. The fingerprint is that of its weights, and
+    where a callable hides them, of what it draws from four fixed codes.
 
     Args:
         generator: a module, or any callable, from codes (batch, size), standard normal, to images.
@@ -84,6 +87,16 @@ class ExternalGenerator(LatentModel):
     ) -> Tensor:
         self.check_space(space)
         return self.convert(self.prior_codes(n, generator, temperature), "z", space)
+
+    def fingerprint(self) -> str:
+        known = super().fingerprint()
+        parts = [self.generator] if self.mapping is None else [self.generator, self.mapping]
+        if all(isinstance(part, nn.Module) for part in parts):
+            return known
+        with torch.no_grad():
+            drawn = self.decode(self.sample_codes(4, "z", torch.Generator().manual_seed(0)))
+        seen = pixels.to_bytes(drawn, self.bins).cpu().contiguous().numpy().tobytes()
+        return hashlib.sha256(known.encode() + seen).hexdigest()[:16]
 
     def units(self) -> dict[str, Unit]:
         if not isinstance(self.generator, nn.Module):

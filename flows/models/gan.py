@@ -23,10 +23,12 @@ class GAN(LatentModel):
     Attributes:
         generator: codes of the prior space to images in [−1, 1]; see `decode`.
         critic: images in [−1, 1] to one number each, larger for what looks real, and `features`.
+        normalises_z: the generator brings every z to one length first, so that a temperature changes nothing.
     """
 
     generator: nn.Module
     critic: nn.Module
+    normalises_z = False
 
     def assemble(
         self, image_shape: Sequence[int], bins: int, generator: nn.Module, critic: nn.Module, size: int
@@ -102,6 +104,12 @@ class GAN(LatentModel):
     ) -> Tensor:
         self.check_space(space)
         if space == "z":
+            if temperature != 1 and self.normalises_z:
+                raise ValueError(
+                    f"{type(self).__name__} brings every z to one length, so that a temperature of "
+                    f"{temperature:g} changes nothing; "
+                    + ("take 1" if self.sampling_space == "z" else f"draw in {self.sampling_space}")
+                )
             return self.prior_codes(n, generator, temperature)
         return self.truncated(self.convert(self.prior_codes(n, generator), "z", space), space, temperature)
 

@@ -24,6 +24,8 @@ class PGGAN(GAN):
         critic_channels: of the critic; None takes `channels`.
     """
 
+    normalises_z = True
+
     def __init__(
         self,
         image_shape: Sequence[int],

@@ -19,6 +19,8 @@ class Prior(ABC):
     """A density of one code entry, the same and independent for all of them."""
 
     name: PriorName
+    deviation: float
+    """Standard deviation of an entry; its mean is 0."""
 
     @abstractmethod
     def log_prob(self, z: Tensor) -> Tensor:
@@ -33,6 +35,7 @@ class Normal(Prior):
     """N(0, 1)."""
 
     name: PriorName = "normal"
+    deviation = 1.0
 
     def log_prob(self, z: Tensor) -> Tensor:
         return -0.5 * (z.square() + math.log(2 * math.pi))
@@ -45,6 +48,7 @@ class Logistic(Prior):
     """The standard logistic density, log p = −softplus(z) − softplus(−z) (NICE §3.4)."""
 
     name: PriorName = "logistic"
+    deviation = math.pi / math.sqrt(3)
 
     def log_prob(self, z: Tensor) -> Tensor:
         return -softplus(z) - softplus(-z)

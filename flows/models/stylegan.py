@@ -28,6 +28,8 @@ class StyleGAN(StyleModel):
         grows: let the critic take images of every size, for objectives that grow.
     """
 
+    normalises_z, sampling_space = True, "w"
+
     def __init__(
         self,
         image_shape: Sequence[int],

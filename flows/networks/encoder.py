@@ -4,26 +4,25 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, batch_norm, leaky_relu
+from torch.nn.functional import avg_pool2d, leaky_relu
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from flows.networks.equalised import LEAKY_GAIN, EqualisedConv2d, EqualisedLinear
 from flows.networks.stylegan import PlainBlock, activate
 
 
-class OffsetBatchNorm(nn.Module):
-    """Batch normalisation with a learned offset and no scale: every channel has variance 1."""
-
-    mean: Tensor
-    variance: Tensor
+class OffsetBatchNorm(BatchNorm):
+    """Batch normalisation of maps or vectors, with a learned offset and no scale."""
 
     def __init__(self, channels: int):
-        super().__init__()
+        super().__init__(channels, affine=False)
         self.offset = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("variance", torch.ones(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return batch_norm(x, self.mean, self.variance, None, self.offset, self.training, 0.1, 1e-5)
+    def _check_input_dim(self, input: Tensor) -> None:
+        return  # both kinds
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) + self.offset.view(-1, *[1] * (input.dim() - 2))
 
 
 class EncoderBlock(nn.Module):

@@ -7,56 +7,67 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from flows.numerics import Keys, combine_seeds, uniform_rows
+
 Change = Literal["colour", "translation", "cutout"]
 
 
-def diffaugment(images: Tensor, changes: Sequence[Change], generator: torch.Generator) -> Tensor:
+def diffaugment(images: Tensor, changes: Sequence[Change], seed: int, keys: Keys) -> Tensor:
     """Random changes of images (batch, C, H, W) in [−1, 1], differentiable in the images.
 
     Args:
         images: real or generated.
         changes: which, in this order: `colour` (brightness ±½, saturation ×[0, 2], contrast ×[½, 1½]),
             `translation` (by up to an eighth of the side), `cutout` (a square of half the side).
-        generator: of the changes.
+        seed: of the changes.
+        keys: identity of every image; what is done to it depends on the seed and its key alone.
     """
-    for change in changes:
-        images = _CHANGES[change](images, generator)
+    for number, change in enumerate(changes):
+        chance = uniform_rows(combine_seeds(seed, number), keys, (3, 1, 1, 1), images)
+        images = _CHANGES[change](images, chance)
     return images
 
 
-def _uniform(images: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.rand(len(images), 1, 1, 1, generator=generator).to(images)
+# Every change has numbers in [0, 1) for every image, (batch, 3, 1, 1, 1).
 
 
-def _colour(images: Tensor, generator: torch.Generator) -> Tensor:
-    images = images + (_uniform(images, generator) - 0.5)
+def _colour(images: Tensor, chance: Tensor) -> Tensor:
+    brightness, saturation, contrast = chance.unbind(1)
+    images = images + (brightness - 0.5)
     grey = images.mean(1, keepdim=True)
-    images = grey + (images - grey) * 2 * _uniform(images, generator)
+    images = grey + (images - grey) * 2 * saturation
     middle = images.mean((1, 2, 3), keepdim=True)
-    return middle + (images - middle) * (0.5 + _uniform(images, generator))
+    return middle + (images - middle) * (0.5 + contrast)
 
 
-def _translation(images: Tensor, generator: torch.Generator) -> Tensor:
+def _translation(images: Tensor, chance: Tensor) -> Tensor:
     batch, _, height, width = images.shape
     far = max(1, round(height / 8)), max(1, round(width / 8))
-    down, right = (torch.randint(-reach, reach + 1, (batch,), generator=generator) for reach in far)
-    rows = torch.arange(height) + far[0] + down.unsqueeze(1)
-    columns = torch.arange(width) + far[1] + right.unsqueeze(1)
     padded = pad(images, (far[1], far[1], far[0], far[0])).permute(0, 2, 3, 1)
-    which = torch.arange(batch)[:, None, None]
-    return padded[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    begin = [_integers(chance[:, i], 2 * reach + 1) for i, reach in enumerate(far)]
+    rows, columns = (torch.arange(side, device=images.device) for side in (height, width))
+    which = torch.arange(batch, device=images.device)[:, None, None]
+    down, right = rows + begin[0], columns + begin[1]
+    return padded[which, down[:, :, None], right[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _cutout(images: Tensor, generator: torch.Generator) -> Tensor:
-    batch, _, height, width = images.shape
-    middle_row = torch.randint(height + 1, (batch, 1, 1), generator=generator)
-    middle_column = torch.randint(width + 1, (batch, 1, 1), generator=generator)
-    rows, columns = torch.arange(height)[:, None], torch.arange(width)[None, :]
-    inside = ((rows - middle_row).abs() < height // 4) & ((columns - middle_column).abs() < width // 4)
-    return images * (~inside).unsqueeze(1).to(images)
+def _cutout(images: Tensor, chance: Tensor) -> Tensor:
+    height, width = images.shape[2:]
+    top = _integers(chance[:, 0], height + 1)[:, :, None] - height // 4
+    left = _integers(chance[:, 1], width + 1)[:, :, None] - width // 4
+    rows = torch.arange(height, device=images.device)[:, None]
+    columns = torch.arange(width, device=images.device)[None, :]
+    tall = (rows >= top) & (rows < top + height // 2)
+    wide = (columns >= left) & (columns < left + width // 2)
+    return images * (~(tall & wide)).unsqueeze(1).to(images)
 
 
-_CHANGES: dict[Change, Callable[[Tensor, torch.Generator], Tensor]] = {
+def _integers(chance: Tensor, n: int) -> Tensor:
+    """Numbers in [0, 1), (batch, 1, 1, 1), to integers below n, (batch, 1)."""
+    return (chance.flatten(1) * n).long().clamp(max=n - 1)
+
+
+_CHANGES: dict[Change, Callable[[Tensor, Tensor], Tensor]] = {
     "colour": _colour,
     "translation": _translation,
     "cutout": _cutout,

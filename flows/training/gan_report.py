@@ -56,8 +56,9 @@ def write_gan_report(
     """
     model = load_model(folder, device)
     metrics = read_metrics(folder / METRICS_FILE)
-    halves = halves_of(data.split("test").first(2 * IMAGES).images)
-    drawn = draw(model, len(halves[0]), 1.0, seed=2)
+    test = data.split("test").first(2 * IMAGES)
+    halves = halves_of(test.images)
+    drawn = draw(model, len(halves[0]), 1.0, seed=2, labels=halves_of(test.labels)[0])
     report: dict[str, Any] = {
         **facts_of(model, metrics),
         "sliced_wasserstein": swd_to(*halves, drawn),

@@ -47,14 +47,14 @@ class Outcome:
     state: Path | None
 
 
-def make_accelerator(objective: Objective | None = None) -> Accelerator:
+def make_accelerator(objective: Objective | None = None, model: LatentModel | None = None) -> Accelerator:
     """One process, or all ranks that torchrun or `accelerate launch` started."""
     # Not by Accelerate's mixed_precision, which patches the model's forward: validation, which is fp32,
     # would run in bf16 as well. bf16 needs no loss scaling, so that `_step` can do it alone.
     # Validation runs on the main process while the others wait, longer than the default ten minutes.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
     on_cpu = not torch.cuda.is_available()
-    left_out = objective is not None and objective.leaves_parameters_out
+    left_out = objective is not None and model is not None and objective.leaves_parameters_out(model)
     wrapping = DistributedDataParallelKwargs(find_unused_parameters=left_out)
     return Accelerator(mixed_precision="no", cpu=on_cpu, kwargs_handlers=[patience, wrapping])
 

@@ -81,13 +81,12 @@ class Objective(ABC):
 
     trains: ClassVar[type[LatentModel]]
 
-    @property
-    def leaves_parameters_out(self) -> bool:
+    def leaves_parameters_out(self, model: LatentModel) -> bool:
         """Whether some steps leave out parameters of a wrapped part, which its wrapper has to look for."""
         return False
 
-    def check(self, model: LatentModel) -> None:
-        """Raise ValueError where it cannot train this model."""
+    def check(self, model: LatentModel, images: int) -> None:
+        """Raise ValueError where it cannot train this model with so many images."""
         if not isinstance(model, self.trains):
             raise ValueError(
                 f"objective {type(self).__name__} trains a {self.trains.__name__}, and "

@@ -1,5 +1,6 @@
 """What a run looks at between steps: held-out bits/dim, the round trip, samples from fixed codes."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +13,8 @@ from flows.metrics.roundtrip import round_trip
 from flows.models.base import LatentModel, LikelihoodModel
 from flows.numerics import exact_arithmetic
 
+BATCH = 100
+"""Samples decoded at a time."""
 TEMPERATURES = (0.0, 0.5, 0.7, 0.8, 1.0)
 
 
@@ -44,10 +47,26 @@ def sheet_of(pictures: Tensor, columns: int) -> Tensor:
 
 
 @torch.no_grad()
-def draw(model: LatentModel, n: int, temperature: float, seed: int = 0) -> Tensor:
-    """n samples, uint8 (n, C, H, W) on the host; a class-conditional model goes through its classes."""
+def draw(
+    model: LatentModel, n: int, temperature: float, seed: int = 0, labels: Tensor | None = None
+) -> Tensor:
+    """n samples, uint8 (n, C, H, W) on the host.
+
+    Args:
+        model: any.
+        n: how many.
+        temperature: of the codes.
+        seed: of the codes.
+        labels: (n,), for a class-conditional model, which otherwise goes through its classes.
+    """
     generator = torch.Generator().manual_seed(seed)
-    code = model.sample_codes(n, generator=generator, temperature=temperature)
-    labels = torch.arange(n, device=model.device) % model.num_classes if model.num_classes else None
+    codes = model.sample_codes(n, generator=generator, temperature=temperature)
+    classes: list[Tensor] | list[None] = [None] * math.ceil(n / BATCH)
+    if model.num_classes:
+        given = torch.arange(n) % model.num_classes if labels is None else labels
+        classes = list(given.to(model.device).split(BATCH))
     with exact_arithmetic(model.device):
-        return pixels.to_bytes(model.decode(code, labels=labels), model.bins).cpu()
+        return torch.cat([
+            pixels.to_bytes(model.decode(part, labels=which), model.bins).cpu()
+            for part, which in zip(codes.split(BATCH), classes, strict=True)
+        ])  # fmt: skip

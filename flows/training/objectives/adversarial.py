@@ -1,7 +1,7 @@
 """Adversarial training: critic and generator in turns."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from flows.data.base import Batch, ImageData, Split
 from flows.metrics.distribution import sliced_wasserstein
@@ -16,7 +17,7 @@ from flows.metrics.perceptual import PooledFeatures, kernel_distance
 from flows.models.base import LatentModel
 from flows.models.gan import GAN, to_signed
 from flows.models.styles import StyleGenerator
-from flows.numerics import combine_seeds, normal_rows
+from flows.numerics import Keys, combine_seeds, normal_rows, uniform_rows
 from flows.training.diffaugment import Change, diffaugment
 from flows.training.gan_report import write_gan_report
 from flows.training.objectives.growing import size_after
@@ -45,7 +46,8 @@ class Adversarial(Objective):
         loss: `non-saturating` (Goodfellow et al. 2014), `wgan-gp` (Gulrajani et al. 2017, arXiv 1704.00028)
             or `hinge` (Lim and Ye 2017; BigGAN).
         r1: γ of the penalty γ/2·|∇D|² on real images (Mescheder et al. 2018, arXiv 1801.04406); while
-            images are still small, less by their share of the pixels.
+            images are still small, less by their share of the pixels. None takes 3 for `non-saturating` and 0
+            for the others, as published.
         r1_every: in every n-th step, n times as strong (StyleGAN2, "lazy").
         gradient_penalty: λ of `wgan-gp`.
         drift: weight of D(real)², for `wgan-gp` (PGGAN, appendix A.1).
@@ -65,7 +67,7 @@ class Adversarial(Objective):
     def __init__(
         self,
         loss: LossName = "non-saturating",
-        r1: float = 3.0,
+        r1: float | None = None,
         r1_every: int = 8,
         gradient_penalty: float = 10.0,
         drift: float = 1e-3,
@@ -78,25 +80,32 @@ class Adversarial(Objective):
         score: ScoreName = "swd",
     ):
         self.loss: LossName = loss
-        self.r1, self.r1_every = r1, r1_every
+        self.r1 = (3.0 if loss == "non-saturating" else 0.0) if r1 is None else r1
+        self.r1_every = r1_every
         self.gradient_penalty, self.drift = gradient_penalty, drift
         self.critic_lr, self.critic_steps = critic_lr, critic_steps
         self.mixing, self.augment = mixing, tuple(augment)
         self.growing, self.fading = tuple(growing), fading
         self.features = PooledFeatures() if score == "kid" else None
 
-    def check(self, model: LatentModel) -> None:
-        super().check(model)
+    def check(self, model: LatentModel, images: int) -> None:
+        super().check(model, images)
         sizes = cast(GAN, model).sizes
         if self.growing and len(self.growing) != sizes - 1:
             raise ValueError(
                 f"objective.growing: {type(model).__name__} has {sizes} sizes, expected {sizes - 1} numbers "
                 f"of images, one for each size but the last; got {list(self.growing)}"
             )
+        if self.growing and size_after(images, self.growing, self.fading) < sizes:
+            raise ValueError(
+                f"training.images: {images:,} end before the model is grown, and nothing would be exported; "
+                f"objective.growing {list(self.growing)} with fading {self.fading:g} needs more than "
+                f"{sum(self.growing) + int(self.fading * self.growing[-1]):,}"
+            )
 
-    @property
-    def leaves_parameters_out(self) -> bool:
-        return bool(self.growing)
+    def leaves_parameters_out(self, model: LatentModel) -> bool:
+        # What can grow has colours for every size, and uses those of one or two.
+        return cast(GAN, model).sizes > 1
 
     def advance(self, model: LatentModel, shown: int) -> None:
         cast(GAN, model).grow(size_after(shown, self.growing, self.fading))
@@ -138,8 +147,10 @@ class Adversarial(Objective):
             real = gan.shrunk(to_signed(batch.images))
             lazily = self.r1 > 0 and step % self.r1_every == 0
             real.requires_grad_(lazily)
-            changes = torch.Generator().manual_seed(combine_seeds(seed, 1))
-            seen = diffaugment(real, self.augment, changes), diffaugment(drawn, self.augment, changes)
+            seen = (
+                diffaugment(real, self.augment, combine_seeds(seed, 1), batch.keys),
+                diffaugment(drawn, self.augment, combine_seeds(seed, 6), batch.keys),
+            )
             labels = labels_of(gan, batch)
             on_real, on_drawn = critic(*seen, *labels)
             total, logs = self.separate(on_real, on_drawn), {}
@@ -149,7 +160,9 @@ class Adversarial(Objective):
                 logs["r1"] = penalty
             if self.loss == "wgan-gp":
                 total = total + self.drift * on_real.square().mean()
-                total = total + self.gradient_penalty * self.slope_penalty(gan, *seen, labels, seed)
+                total = total + self.gradient_penalty * self.slope_penalty(
+                    gan, *seen, labels, seed, batch.keys
+                )
             return total, {**logs, "real": on_real.mean(), "drawn": on_drawn.mean()}
 
         return loss
@@ -160,9 +173,8 @@ class Adversarial(Objective):
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
             seed = combine_seeds(number_from(generator), 2)
             drawn = self.generate(gan, part, batch, seed)
-            changes = torch.Generator().manual_seed(combine_seeds(seed, 1))
             with frozen(gan.critic):
-                seen = diffaugment(drawn, self.augment, changes)
+                seen = diffaugment(drawn, self.augment, combine_seeds(seed, 1), batch.keys)
                 score = gan.critic(seen, *labels_of(gan, batch))
             return self.fool(score), {}
 
@@ -181,13 +193,13 @@ class Adversarial(Objective):
         return on_drawn.mean() - on_real.mean()
 
     def slope_penalty(
-        self, gan: GAN, real: Tensor, drawn: Tensor, labels: tuple[Tensor, ...], seed: int
+        self, gan: GAN, real: Tensor, drawn: Tensor, labels: tuple[Tensor, ...], seed: int, keys: Keys
     ) -> Tensor:
         """(|∇D| − 1)² between real and generated images, ∇ by an image of full size.
 
         A pixel of a small image stands for several of those that it is shown as.
         """
-        share = torch.rand(len(real), 1, 1, 1, generator=torch.Generator().manual_seed(seed)).to(real)
+        share = uniform_rows(seed, keys, (1, 1, 1), real)
         between = (real + share * (drawn - real)).detach().requires_grad_()
         squared = squared_gradient(gan.critic(between, *labels), between)
         return ((share_of_pixels(gan, between) * squared).sqrt() - 1).square().mean()
@@ -198,11 +210,11 @@ class Adversarial(Objective):
         if not (self.mixing and isinstance(gan.generator, StyleGenerator)):
             return cast(Tensor, generator(z, *labels_of(gan, batch)))
         second = self.draw_codes(gan, batch, combine_seeds(seed, 4))
-        synthesis, random = gan.generator.synthesis, torch.Generator().manual_seed(seed)
-        layers = len(synthesis.layers)
-        crossover = torch.randint(1, max(2, synthesis.layers_in_use), (len(z),), generator=random)
-        alone = torch.rand(len(z), generator=random) >= self.mixing
-        return cast(Tensor, generator(z, second, crossover.masked_fill(alone, layers).to(z.device)))
+        synthesis = gan.generator.synthesis
+        layers, places = len(synthesis.layers), max(2, synthesis.layers_in_use) - 1
+        where, whether = uniform_rows(combine_seeds(seed, 7), batch.keys, (2,), z).unbind(1)
+        crossover = 1 + (where * places).long().clamp(max=places - 1)
+        return cast(Tensor, generator(z, second, crossover.masked_fill(whether >= self.mixing, layers)))
 
     def draw_codes(self, gan: GAN, batch: Batch, seed: int) -> Tensor:
         """A code of z for each image of the batch."""
@@ -212,9 +224,10 @@ class Adversarial(Objective):
     # Looking --------------------------------------------------------------------------------------
 
     def look(self, model: LatentModel, held_out: Split, images: int | None, shown: int) -> Look:
-        settle(cast(GAN, model))
-        real = held_out.first(images).images
-        drawn = draw(model, len(real), 1.0, seed=1)
+        held = held_out.first(images)
+        settle(cast(GAN, model), held.labels)
+        real = held.images
+        drawn = draw(model, len(real), 1.0, seed=1, labels=held.labels)
         distances = sliced_wasserstein(real, drawn)
         values = {f"validation/swd_{name}": value for name, value in distances.items()}
         line = "sliced Wasserstein " + " ".join(f"{name}: {value:.1f}" for name, value in distances.items())
@@ -232,31 +245,48 @@ class Adversarial(Objective):
 
 
 @torch.no_grad()
-def settle(gan: GAN, batches: int = 20, batch: int = 100) -> None:
+def settle(gan: GAN, labels: Tensor, batches: int = 20, batch: int = 100) -> None:
     """Set the generator's batch norms from fresh codes (BigGAN's standing statistics, appendix C.1).
 
     Averaged weights have other statistics than those they were averaged from.
+
+    Args:
+        gan: in eval mode, before and after.
+        labels: of held-out images; a class-conditional model goes through them again and again.
+        batches: of codes.
+        batch: codes in each.
     """
-    norms = [part for part in gan.generator.modules() if isinstance(part, nn.BatchNorm2d)]
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over all batches
-        norm.train()
     codes = gan.sample_codes(batches * batch, generator=torch.Generator().manual_seed(3))
-    labels = torch.arange(len(codes), device=codes.device) % max(1, gan.num_classes)
-    for rows in torch.arange(len(codes), device=codes.device).split(batch):
-        gan.decode(codes[rows], labels=labels[rows] if gan.num_classes else None)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()
+    which = labels.to(codes.device).repeat(math.ceil(len(codes) / len(labels)))[: len(codes)]
+    with settling(part for part in gan.generator.modules() if isinstance(part, BatchNorm)) as norms:
+        for rows in torch.arange(len(codes), device=codes.device).split(batch) if norms else ():
+            gan.decode(codes[rows], labels=which[rows] if gan.num_classes else None)
+
+
+@contextmanager
+def settling(norms: Iterable[BatchNorm]) -> Iterator[list[BatchNorm]]:
+    """A block in which batch norms take their statistics anew, a plain mean over all batches they see."""
+    those = list(norms)
+    momenta = [norm.momentum for norm in those]
+    for norm in those:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    try:
+        yield those
+    finally:
+        for norm, momentum in zip(those, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
 
 
 def labels_of(model: LatentModel, batch: Batch) -> tuple[Tensor, ...]:
-    """The labels of a batch for a class-conditional model, else nothing; generated images share them."""
-    return (batch.labels,) if model.num_classes else ()
+    """The labels of a batch for a class-conditional model, else nothing; generated images share them.
+
+    Raises:
+        ValueError: the data set has no labels, or others than the model's classes.
+    """
+    return (model.check_labels(batch.labels, len(batch.labels)),) if model.num_classes else ()
 
 
 def share_of_pixels(model: LatentModel, images: Tensor) -> float:

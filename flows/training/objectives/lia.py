@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from flows.data.base import Batch, ImageData, Split
 from flows.metrics.reconstruction import psnr
@@ -24,6 +25,7 @@ from flows.training.objectives.adversarial import (
     ScoreName,
     frozen,
     number_from,
+    settling,
 )
 from flows.training.objectives.lia_report import in_pairs, lia_section, phi_figures, reconstruct
 from flows.training.phase import Look, Phase
@@ -98,7 +100,7 @@ class LIATraining(Adversarial):
         anchor: float = 0.0,
         prior: float = 2e-4,
         loss: LossName = "non-saturating",
-        r1: float = 3.0,
+        r1: float | None = None,
         r1_every: int = 8,
         critic_lr: float | None = None,
         mixing: float = 0.0,
@@ -116,9 +118,8 @@ class LIATraining(Adversarial):
         if anchor and (growing or mixing):
             raise ValueError("objective.growing, objective.mixing: an anchored stage 1 has neither")
 
-    @property
-    def leaves_parameters_out(self) -> bool:
-        return self.anchor > 0 or super().leaves_parameters_out
+    def leaves_parameters_out(self, model: LatentModel) -> bool:
+        return self.anchor > 0 or super().leaves_parameters_out(model)
 
     def parts(self, model: LatentModel) -> list[nn.Module]:
         lia = cast(LIA, model)
@@ -197,8 +198,12 @@ class LIATraining(Adversarial):
     def look(self, model: LatentModel, held_out: Split, images: int | None, shown: int) -> Look:
         seen = super().look(model, held_out, images, shown)
         pictures = held_out.first(images).images
-        w, back = reconstruct(cast(LIA, model), pictures)
-        quality, trip = psnr(pictures, back), phi_figures(cast(LIA, model), w)["round_trip_fp32"]
+        lia = cast(LIA, model)
+        with settling(part for part in lia.encoder.modules() if isinstance(part, BatchNorm)) as norms:
+            for part in pictures.split(100) if norms else ():
+                lia.encoder(to_signed(part).to(lia.device))
+        w, back = reconstruct(lia, pictures)
+        quality, trip = psnr(pictures, back), phi_figures(lia, w)["round_trip_fp32"]
         values = {**seen.values, "validation/psnr": float(quality.mean()), "validation/phi_round_trip": trip}
         sheet = in_pairs(pictures[:40], back[:40])
         line = f"{seen.line}  reconstruction {values['validation/psnr']:.2f} dB"
