@@ -26,7 +26,7 @@ from flows.metrics.reconstruction import psnr
 from flows.models.biggan import BigGAN
 from flows.models.dcgan import DCGAN
 from flows.models.external import ExternalGenerator
-from flows.models.lia import LIA
+from flows.models.lia import LIA, refine
 from flows.models.pggan import PGGAN
 from flows.models.stylegan import StyleGAN
 from flows.networks.equalised import EqualisedConv2d, EqualisedLinear
@@ -34,9 +34,9 @@ from flows.networks.growing import shrink
 from flows.networks.stylegan import ModulatedConv2d, with_deviation
 from flows.training.diffaugment import diffaugment
 from flows.training.loop import fit, make_accelerator
-from flows.training.objectives.adversarial import Adversarial, CriticOnBoth, settle, squared_gradient
+from flows.training.objectives.adversarial import Adversarial, CriticOnBoth, frozen, settle, squared_gradient
 from flows.training.objectives.growing import size_after
-from flows.training.objectives.lia import GeneratorAndEncoder, LIATraining
+from flows.training.objectives.lia import GeneratorAndEncoder, LIATraining, RefinedEncoder
 from flows.training.objectives.lia_report import lia_section
 from flows.training.settings import Training
 from flows.training.validation import draw
@@ -203,7 +203,7 @@ def test_the_second_stages_loss_is_the_sum_of_its_terms():
     model = lia()
     objective = LIATraining(64, pixel=0.9, feature=0.3, adversarial=0.2)
     batch = batch_of(3)
-    total, _ = objective.encoder_loss(model, model.encoder)(batch, torch.Generator(), 0)
+    total, _ = objective.encoder_loss(model, RefinedEncoder(model))(batch, torch.Generator(), 0)
     x = to_unit(batch.images, 256)
     with torch.no_grad():
         back = model.decode(model.encode(x, "w"), "w")
@@ -213,6 +213,25 @@ def test_the_second_stages_loss_is_the_sum_of_its_terms():
     expected = 0.9 * float((2 * (back - x)).square().mean()) + 0.3 * features
     expected += 0.2 * float(torch.log1p((-score).exp()).mean())
     assert abs(float(total.detach()) - expected) < 1e-5 * expected
+
+
+def test_the_slopes_of_refined_codes_are_those_of_their_pixels():
+    """Stage 2 takes the errors on the way as they come, with their gradients; here by drawing every code."""
+    torch.manual_seed(0)
+    model = LIA(SHAPE, size=8, channels=(8, 8, 6), encoder_channels=(6, 8, 8), refinements=3)
+    with torch.no_grad():
+        model.refiner.last.weight.normal_()
+    batch = batch_of(3)
+    x = 2 * to_unit(batch.images, 256) - 1
+    parameters = [*model.encoder.parameters(), *model.refiner.parameters()]
+    objective = LIATraining(64, feature=0.0, adversarial=0.0)
+    total, _ = objective.encoder_loss(model, RefinedEncoder(model))(batch, torch.Generator(), 0)
+    given = torch.autograd.grad(total, parameters)
+    codes = refine(model.encoder(x), x, model.refiner, 3, model.generator.draw).codes
+    plain = torch.stack([(model.generator.draw(code) - x).square().mean() for code in codes]).mean()
+    expected = torch.autograd.grad(plain, parameters)
+    assert torch.allclose(total, plain)
+    assert all(torch.allclose(a, b, atol=1e-6, rtol=1e-4) for a, b in zip(given, expected, strict=True))
 
 
 def test_what_ranks_draw_depends_on_the_images_keys():
@@ -587,12 +606,17 @@ def test_a_class_conditional_gan_learns(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("refinements", [0, 2])
 @pytest.mark.parametrize("stage1", [{}, {"anchor": 10.0}])
-def test_the_second_stage_changes_no_bit_of_generator_and_phi(stage1, tmp_path):
+def test_the_second_stage_changes_no_bit_of_generator_and_phi(stage1, refinements, tmp_path):
     torch.manual_seed(0)
-    model = LIA((3, 32, 32), size=8, channels=(8, 8, 6, 6), encoder_channels=(6, 6, 8, 8))
+    model = LIA(
+        (3, 32, 32), size=8, channels=(8, 8, 6, 6), encoder_channels=(6, 6, 8, 8), refinements=refinements
+    )
     objective = LIATraining(stage1_images=32, **stage1)
+    refiner = {name: value.clone() for name, value in model.state_dict().items() if "refiner" in name}
     fit(model, scenes(), settings(images=32), tmp_path / "a", objective, make_accelerator())
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in refiner.items())
     averaged = {}
 
     class Watching(LIATraining):
@@ -614,6 +638,47 @@ def test_the_second_stage_changes_no_bit_of_generator_and_phi(stage1, tmp_path):
     for name, value in model.generator.state_dict().items():
         assert torch.equal(value, averaged[name]), name
     assert any(not torch.equal(value, encoder[name]) for name, value in model.encoder.state_dict().items())
+    assert bool(refiner) == bool(refinements)
+    for name, value in refiner.items():
+        assert not torch.equal(value, model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("form", ["default", "map"])
+def test_a_refinement_goes_down_the_slope_and_is_what_encode_does(form):
+    plain = lia(form)
+    torch.manual_seed(0)
+    model = LIA(
+        SHAPE,
+        **{"size": 8, "channels": (8, 8, 6), "encoder_channels": (6, 8, 8)} | FORMS[form],
+        refinements=4,
+    )
+    missing = model.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert missing and all(name.startswith("refiner") for name in missing)
+    model.eval()
+    x = to_unit(batch_of(4).images, 256)
+    with torch.no_grad():
+        found = refine(model.encoder(2 * x - 1), 2 * x - 1, model.refiner, 4, model.generator.draw)
+        codes = found.codes
+        errors = [(model.decode(code, "w") - x).square().flatten(1).mean(1) for code in codes]
+    assert torch.equal(codes[0], plain.encode(x, "w")) and torch.equal(codes[-1], model.encode(x, "w"))
+    assert (errors[1] < errors[0]).all() and len(codes) == 5
+    assert torch.allclose(found.errors, 4 * torch.stack(errors[:-1]), atol=1e-6)  # of pixels in [−1, 1]
+    # Gradients reach the encoder and the refiner, not the generator.
+    model.zero_grad(set_to_none=True)
+    with frozen(model.generator):
+        model.encode(x, "w").square().sum().backward()
+    assert all(p.grad is not None for part in (model.encoder, model.refiner) for p in part.parameters())
+    with pytest.raises(ValueError, match="refinements: expected 0 or more"):
+        LIA(SHAPE, size=8, channels=(8, 8, 6), encoder_channels=(6, 8, 8), refinements=-1)
+
+
+def test_the_weight_of_the_divergence_changes_on_the_way():
+    objective = LIATraining(64, anchor=1.0, prior=(0.3, 0.1), prior_until=32)
+    found = []
+    for shown in (0, 31, 32, 64):
+        objective.advance(lia(), shown)
+        found.append(objective.prior)
+    assert found == [0.3, 0.3, 0.1, 0.1]
 
 
 def test_an_anchored_generator_hears_the_critic_and_what_comes_back():

@@ -215,7 +215,7 @@ def test_a_layer_brings_back_what_no_code_does(generator):
     start = activations_at(generator, "generator.synthesis.layers.0", plain.code, "w", [])
     assert (moved[0] - start).norm() < 0.1 * (moved[1] - start).norm()
     flow = Glow(SHAPE, levels=1, depth=1, width=4).eval()
-    for inverter in (Layer(first), Tune(first)):
+    for inverter in (Layer(first), Tune(first), Hybrid()):
         assert inverter.why_not(flow) == "its inverse is exact, there is nothing to add"
     assert Layer(first, "nowhere").why_not(generator) == "it has no layer 'nowhere'"
 

@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from flows.inversion.base import nothing_to_add
 from flows.inversion.distance import Distance
 from flows.inversion.optimise import Optimise, Random
 from flows.models.base import LatentModel
@@ -51,7 +52,7 @@ class Hybrid(Optimise):
             self.name = f"in-domain, {domain}"
 
     def why_not(self, model: LatentModel) -> str:
-        missing = super().why_not(model)
+        missing = nothing_to_add(model) or super().why_not(model)
         if missing or model.guarantee[self.space_of(model)] == "none":
             return missing or "it has no encoder"
         if self.domain == "likelihood":

@@ -14,7 +14,7 @@ from flows.data.base import Batch, ImageData, Split
 from flows.metrics.reconstruction import psnr
 from flows.models.base import LatentModel
 from flows.models.gan import to_signed
-from flows.models.lia import LIA, InverseMapping
+from flows.models.lia import LIA, InverseMapping, Refined, refine
 from flows.models.priors import Normal
 from flows.numerics import combine_seeds
 from flows.training.gan_report import write_gan_report
@@ -31,6 +31,22 @@ from flows.training.objectives.lia_report import in_pairs, lia_section, phi_figu
 from flows.training.phase import Look, Phase
 
 
+class RefinedEncoder(nn.Module):
+    """Encoder and refiner in one call, what is wrapped in the paper's stage 2; the generator is not its part.
+
+    Images in [−1, 1] to what `refine` finds.
+    """
+
+    def __init__(self, lia: LIA):
+        super().__init__()
+        self.encoder, self.refiner, self.times, self.draw = (
+            lia.encoder, lia.refiner, lia.refinements, lia.generator.draw,
+        )  # fmt: skip
+
+    def forward(self, real: Tensor) -> Refined:
+        return refine(self.encoder(real), real, self.refiner, self.times, self.draw)
+
+
 class GeneratorAndEncoder(nn.Module):
     """One call for both, what is wrapped where the encoder learns along in stage 1.
 
@@ -41,17 +57,18 @@ class GeneratorAndEncoder(nn.Module):
     def __init__(self, lia: LIA):
         super().__init__()
         self.generator, self.encoder, self.prior = lia.generator, lia.encoder, Normal()
+        self.refiner, self.times = lia.refiner, lia.refinements
         self.log_spread = nn.Parameter(torch.full((lia.width,), -1.0, device=lia.device))
 
     def forward(self, real: Tensor, *noise: Tensor) -> tuple[Tensor, ...]:
-        """The codes of real images; or, given what shakes them and z, both standard normal, what those draw.
+        """What `refine` finds for real images.
 
-        That is what shaken codes bring back, what z brings, and the former's divergence from the prior in
-        nats, (batch,).
+        Or, given what shakes the first and z, both standard normal, what those draw: what shaken codes bring
+        back, what z brings, and the former's divergence from the prior in nats, (batch,).
         """
         code = self.encoder(real)
         if not noise:
-            return (code,)
+            return refine(code, real, self.refiner, self.times, self.generator.draw)
         shaken, z = noise
         code = code + self.log_spread.exp() * shaken
         back = self.generator.draw(torch.cat([code, self.generator.mapping(z)]))
@@ -72,7 +89,8 @@ class LIATraining(Adversarial):
 
     Between them the generator takes its running average. In stage 2 nothing is sampled: the loss is
     pixel·|x̂ − x|² + feature·|F(x̂) − F(x)|² + adversarial·softplus(−D(x̂)), x̂ = G(E(x)), F the critic's
-    features at all sizes; the critic goes on, on x and x̂.
+    features at all sizes; the critic goes on, on x and x̂. Where the model refines its codes, x̂ is what the
+    last one draws, and the first term is the mean over all of them.
 
     Args:
         stage1_images: images shown before stage 2 begins; a multiple of the batch. The learning rate decays
@@ -81,8 +99,13 @@ class LIATraining(Adversarial):
         feature: weight of the features' mean squared error.
         adversarial: weight of the critic's opinion (0.1 in the released code).
         encoder_lr: learning rate of stage 2, encoder and critic.
+        critic_every: the critic's turn in stage 2 comes in every n-th step; refinements make it dear.
         anchor: see above; 0 is the paper's.
-        prior: weight of the divergence, in nats.
+        prior: weight of the divergence, in nats: (first, then) where it changes after `prior_until` images.
+            What the decoder need not explain is taken for noise of variance N·prior/(2·anchor), N the values
+            of an image, pixels in [−1, 1]: the first makes codes that samples come to resemble, the second
+            lets them carry detail.
+        prior_until: images shown until then.
         loss, r1, r1_every, critic_lr, mixing, growing, fading: as in `Adversarial`.
         score: as there, of stage 1; a run that ends in stage 2 exports the last average of stage 1 with the
             encoder that brings most back.
@@ -97,8 +120,10 @@ class LIATraining(Adversarial):
         feature: float = 0.05,
         adversarial: float = 0.01,
         encoder_lr: float = 1e-3,
+        critic_every: int = 1,
         anchor: float = 0.0,
-        prior: float = 2e-4,
+        prior: float | tuple[float, float] = 2e-4,
+        prior_until: int = 0,
         loss: LossName = "non-saturating",
         r1: float | None = None,
         r1_every: int = 8,
@@ -114,18 +139,25 @@ class LIATraining(Adversarial):
         )  # fmt: skip
         self.stage1_images = stage1_images
         self.pixel, self.feature, self.adversarial = pixel, feature, adversarial
-        self.encoder_lr, self.anchor, self.prior = encoder_lr, anchor, prior
+        self.critic_every = critic_every
+        self.encoder_lr, self.anchor, self.prior_until = encoder_lr, anchor, prior_until
+        self.priors = prior if isinstance(prior, tuple) else (prior, prior)
+        self.prior = self.priors[0]
         if anchor and (growing or mixing):
             raise ValueError("objective.growing, objective.mixing: an anchored stage 1 has neither")
 
     def leaves_parameters_out(self, model: LatentModel) -> bool:
         return self.anchor > 0 or super().leaves_parameters_out(model)
 
+    def advance(self, model: LatentModel, shown: int) -> None:
+        super().advance(model, shown)
+        self.prior = self.priors[shown >= self.prior_until]
+
     def parts(self, model: LatentModel) -> list[nn.Module]:
         lia = cast(LIA, model)
         if self.anchor:
             return [GeneratorAndEncoder(lia), CriticOnBoth(lia.critic)]
-        return [lia.generator, CriticOnBoth(lia.critic), lia.encoder]
+        return [lia.generator, CriticOnBoth(lia.critic), RefinedEncoder(lia)]
 
     def phases(self, model: LatentModel, parts: Sequence[nn.Module]) -> list[Phase]:
         lia, generator, critic, encoder = cast(LIA, model), parts[0], parts[1], parts[-1]
@@ -137,25 +169,30 @@ class LIATraining(Adversarial):
             phase.span = (0, self.stage1_images)
         if self.anchor:
             first[1].loss = self.anchored_loss(lia, generator)
-            first[1].params = list(generator.parameters())
+            refiner = set() if lia.refiner is None else set(lia.refiner.parameters())
+            first[1].params = [each for each in generator.parameters() if each not in refiner]
         betas, start, lr = (0.9, 0.99), self.stage1_images, self.encoder_lr
 
         def bring_back(batch: Batch, seed: int) -> Tensor:
-            return lia.render(lia.encoder(to_signed(batch.images)), "w", None)
+            real = to_signed(batch.images)
+            found = refine(lia.encoder(real), real, lia.refiner, lia.refinements, lia.generator.draw)
+            return lia.render(found.codes[-1], "w", None)
 
         def take_average(evaluated: LatentModel) -> None:
             lia.generator.load_state_dict(cast(LIA, evaluated).generator.state_dict())
             if self.anchor:
                 lia.encoder.load_state_dict(cast(LIA, evaluated).encoder.state_dict())
 
+        encoding = list(lia.encoder.parameters())
+        encoding += [] if lia.refiner is None else list(lia.refiner.parameters())
         second = [
             Phase(
-                "encoder", list(lia.encoder.parameters()), self.encoder_loss(lia, encoder), encoder,
+                "encoder", encoding, self.encoder_loss(lia, encoder), encoder,
                 start=start, span=(start, math.inf), lr=lr, betas=betas, begin=take_average,
             ),
             Phase(
                 "critic2", list(lia.critic.parameters()), self.critic_loss(lia, critic, bring_back), critic,
-                start=start, span=(start, math.inf), lr=lr, betas=betas,
+                every=self.critic_every, start=start, span=(start, math.inf), lr=lr, betas=betas,
             ),
         ]  # fmt: skip
         return [*first, *second]
@@ -183,9 +220,13 @@ class LIATraining(Adversarial):
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
             real, critic = to_signed(batch.images), cast(Any, lia.critic)
             with frozen(lia.generator), frozen(critic):
-                code = encoder(real)[0] if self.anchor else encoder(real)
-                back = lia.render(code, "w", None)
-                pixel = (back - real).square().mean()
+                seen = Refined(*encoder(real))
+                back = lia.render(seen.codes[-1], "w", None)
+                # Errors of the codes before the last are known with their slopes: no need to draw them again.
+                moved = seen.codes[:-1] - seen.codes[:-1].detach()
+                before = seen.errors + (seen.slopes * moved).sum(2)
+                last = (back - real).square().flatten(1).mean(1)
+                pixel = torch.cat([before, last[None]]).mean()
                 found, wanted = critic.features(back), critic.features(real)
                 pairs = zip(found, wanted, strict=True)
                 feature = torch.stack([(a - b.detach()).square().mean() for a, b in pairs]).sum()
