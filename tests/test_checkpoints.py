@@ -12,7 +12,9 @@ from flows.inversion.encoder import Encoder
 from flows.inversion.exact import invert
 from flows.metrics.perceptual import EfficientNetLite0, embed, kernel_distance
 from flows.metrics.reconstruction import psnr
+from flows.models.lia import LIA
 from flows.training.folder import instantiate_data
+from flows.training.objectives.lia_report import phi_figures
 from flows.training.validation import draw
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
@@ -37,7 +39,7 @@ def report_of(folder: Path) -> dict:
 def test_what_is_shipped():
     assert {folder.name for folder in SHIPPED} == {
         "fashion-glow", "fashion-nice", "fashion-realnvp",
-        "scenes-dcgan", "scenes-glow", "scenes-nice", "scenes-stylegan",
+        "scenes-dcgan", "scenes-glow", "scenes-lia", "scenes-nice", "scenes-pggan", "scenes-stylegan",
     }  # fmt: skip
 
 
@@ -77,9 +79,11 @@ def test_a_shipped_gan_draws_what_its_card_says(folder):
 @pytest.mark.parametrize("folder", [each for each in GANS if each.name.endswith("lia")], ids=name_of)
 def test_shipped_lia_brings_back_held_out_images(folder):
     model, report = flows.load(folder), report_of(folder)
-    images = instantiate_data(model.description["source"]).split("test").first(200).images
+    images = instantiate_data(model.description["source"]).split("test").first(400).images
     found = Encoder("w").invert(model, images)
     quality = psnr(images, found.reconstruction).median()
     assert float(quality) == pytest.approx(report["reconstruction"]["psnr_median"], abs=0.5)
-    z = model.convert(found.code, "w", "z")
-    assert (model.convert(z, "z", "w") - found.code).abs().max() <= 1e-5
+    assert isinstance(model, LIA) and quality > 26
+    phi = phi_figures(model, found.code)
+    assert phi["round_trip_fp32"] <= 1e-5 and phi["round_trip_fp64"] <= 1e-12
+    assert phi["largest_log_det"] == 0  # additive couplings

@@ -460,6 +460,17 @@ def test_batch_norms_of_an_official_encoder_are_those_of_its_averaged_weights():
         assert torch.allclose(norm.running_mean, flat.mean(1), rtol=0.2, atol=0.05), i
 
 
+@pytest.mark.parametrize("deviation", [False, True])
+def test_a_biggans_critic_sees_the_images_beside_an_image_where_told(deviation):
+    torch.manual_seed(0)
+    model = BigGAN(SHAPE, 3, size=6, width=4, channels=(8, 8, 6), attention=8, deviation=deviation).eval()
+    images, labels = torch.randn(4, *SHAPE), torch.zeros(4, dtype=torch.long)
+    others = torch.cat([images[:1], torch.randn(3, *SHAPE)])
+    with torch.no_grad():
+        same, other = (model.critic(batch, labels)[0] for batch in (images, others))
+    assert torch.allclose(same, other, atol=1e-6) != deviation
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
 def test_anybodys_generator_is_a_latent_model():
     own = stylegan()

@@ -28,6 +28,8 @@ class BigGAN(GAN):
         channels: of the maps at 4×4, 8×8, … up to the images' side.
         critic_channels: of the critic; None takes `channels`.
         attention: side of the maps that have self-attention; 0 has none.
+        deviation: the critic sees how much a batch's images differ (PGGAN); not in the paper, whose batches
+            have 2,048 images, and small ones collapse without.
     """
 
     search_space = "z+c"
@@ -42,6 +44,7 @@ class BigGAN(GAN):
         channels: Sequence[int] = (96, 64, 48, 24),
         critic_channels: Sequence[int] | None = None,
         attention: int = 16,
+        deviation: bool = False,
     ):
         super().__init__()
         check_positive(size=size, num_classes=num_classes, width=width)
@@ -53,7 +56,7 @@ class BigGAN(GAN):
             raise ValueError(f"size: expected a multiple of {len(channels)}, one part a block; got {size}")
         colours = image_shape[0]
         generator = BigGANGenerator(size, width, num_classes, channels, colours, attention)
-        critic = BigGANCritic(num_classes, critic_channels or channels, colours, attention)
+        critic = BigGANCritic(num_classes, critic_channels or channels, colours, attention, deviation)
         self.num_classes = num_classes
         self.assemble(image_shape, bins, generator, critic, size)
         levels = {"z": slice(0, size), "class": slice(size, size + width)}

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, relu
 from torch.nn.utils.parametrizations import spectral_norm
 
+from flows.networks.stylegan import with_deviation
+
 
 def conv(inputs: int, outputs: int, size: int, bias: bool = True) -> nn.Module:
     """A convolution of spectral norm 1 that keeps the size, orthogonal at first."""
@@ -143,14 +145,18 @@ class BigGANCritic(nn.Module):
         channels: of the 4×4, 8×8, … maps, as the generator has them.
         colours: channels of the images.
         attention: as in the generator.
+        deviation: append the minibatch deviation (PGGAN, section 3) to the 4×4 maps.
     """
 
-    def __init__(self, classes: int, channels: Sequence[int], colours: int, attention: int):
+    def __init__(
+        self, classes: int, channels: Sequence[int], colours: int, attention: int, deviation: bool = False
+    ):
         super().__init__()
+        self.deviation = deviation
         widths = list(reversed(channels))
         pairs = list(zip([colours, *widths], widths, strict=False))
         self.blocks = nn.ModuleList(
-            DownBlock(before, after, halve=i < len(pairs) - 1, first=i == 0)
+            DownBlock(before + (deviation and i == len(pairs) - 1), after, i < len(pairs) - 1, first=i == 0)
             for i, (before, after) in enumerate(pairs)
         )
         side = 4 * 2 ** (len(channels) - 1)
@@ -170,7 +176,8 @@ class BigGANCritic(nn.Module):
         """Activations of all sizes, fine to coarse, of images in [−1, 1]."""
         x, found = images, []
         for i, block in enumerate(self.blocks):
-            x = block(x)
+            last = self.deviation and i + 1 == len(self.blocks)
+            x = block(with_deviation(x) if last else x)
             if str(i) in self.attention:
                 x = self.attention[str(i)](x)
             found.append(x)
