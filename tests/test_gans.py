@@ -26,19 +26,21 @@ from flows.metrics.reconstruction import psnr
 from flows.models.biggan import BigGAN
 from flows.models.dcgan import DCGAN
 from flows.models.external import ExternalGenerator
-from flows.models.lia import LIA, refine
+from flows.models.lia import LIA
 from flows.models.pggan import PGGAN
 from flows.models.stylegan import StyleGAN
 from flows.networks.equalised import EqualisedConv2d, EqualisedLinear
 from flows.networks.growing import shrink
+from flows.networks.refiner import refine
 from flows.networks.stylegan import ModulatedConv2d, with_deviation
 from flows.training.diffaugment import diffaugment
 from flows.training.loop import fit, make_accelerator
-from flows.training.objectives.adversarial import Adversarial, CriticOnBoth, frozen, settle, squared_gradient
+from flows.training.objectives.adversarial import Adversarial, CriticOnBoth, frozen, squared_gradient
 from flows.training.objectives.growing import size_after
 from flows.training.objectives.lia import GeneratorAndEncoder, LIATraining, RefinedEncoder
 from flows.training.objectives.lia_report import lia_section
 from flows.training.settings import Training
+from flows.training.settling import settle
 from flows.training.validation import draw
 
 SHAPE = (3, 16, 16)
@@ -387,7 +389,7 @@ def test_batch_norms_settle_on_the_statistics_of_fresh_codes(make):
     model = make().eval()
     norms = [part for part in model.generator.modules() if isinstance(part, torch.nn.BatchNorm2d)]
     seen: dict[int, list] = {}
-    settle(model, torch.arange(30) % 3)
+    settle(model, model.generator, torch.arange(30) % 3)
     for i, norm in enumerate(norms):
         norm.register_forward_hook(lambda _, given, __, i=i: seen.setdefault(i, []).append(given[0]))
     codes = model.sample_codes(2000, generator=torch.Generator().manual_seed(9))

@@ -1,7 +1,7 @@
 """LIA: Latently Invertible Autoencoder with Adversarial Learning (Zhu et al. 2019, arXiv 1906.08090)."""
 
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,9 @@ from flows.bijections.squeeze import Flatten
 from flows.checks import check_choice, check_positive
 from flows.models.base import Guarantee
 from flows.models.styles import StyleGenerator, StyleModel, check_sizes
-from flows.networks.encoder import Encoder, MapEncoder, PlainEncoder, Refiner
+from flows.networks.encoder import Encoder, MapEncoder, PlainEncoder
 from flows.networks.equalised import LEAKY_GAIN, EqualisedConv2d, EqualisedLinear
+from flows.networks.refiner import Refined, Refiner, refine
 from flows.networks.stylegan import Blocks, Critic, Start, Synthesis, activate, map_channels
 from flows.numerics import evaluating
 
@@ -197,8 +198,11 @@ class LIA(StyleModel):
         pixels.check_unit(images, self.image_shape)
         with evaluating(self):
             x = 2 * images.to(self.dtype) - 1
-            w = refine(self.encoder(x), x, self.refiner, self.refinements, self.generator.draw).codes[-1]
-            return self.convert(w, "w", space)
+            return self.convert(self.refined(self.encoder(x), x).codes[-1], "w", space)
+
+    def refined(self, w: Tensor, images: Tensor) -> Refined:
+        """The encoder's codes of images in [−1, 1], and what the refinements make of them."""
+        return refine(w, images, self.refiner, self.refinements, self.generator.draw)
 
     def convert_back(self, code: Tensor, source: str, target: str) -> Tensor:
         if source == "w+":
@@ -213,54 +217,6 @@ class LIA(StyleModel):
             return super().log_prob_code(code, space)
         z, log_det = self.phi(code)  # exact, in one pass
         return super().log_prob_code(z, "z") + log_det
-
-
-class Refined(NamedTuple):
-    """What an encoder and `times` refinements find.
-
-    Attributes:
-        codes: (times + 1, batch, D), of the encoder and after every refinement.
-        errors: (times, batch), |x̂ − x|² of all codes but the last, a mean over pixels in [−1, 1].
-        slopes: (times, batch, D), the errors' gradients by the codes.
-    """
-
-    codes: Tensor
-    errors: Tensor
-    slopes: Tensor
-
-
-def refine(
-    w: Tensor, images: Tensor, refiner: Refiner | None, times: int, draw: Callable[[Tensor], Tensor]
-) -> Refined:
-    """Refine an encoder's codes (batch, D).
-
-    Gradients reach the encoder and every step of the refiner, but go through neither what a step was given
-    nor the generator, as published.
-
-    Args:
-        w: of the encoder.
-        images: in [−1, 1].
-        refiner: None where there is nothing to refine.
-        times: how many steps.
-        draw: w to images in [−1, 1].
-    """
-    codes, errors, slopes, step = (
-        [w],
-        [w.new_empty(0, len(w))],
-        [w.new_empty(0, *w.shape)],
-        torch.zeros_like(w),
-    )
-    for _ in range(times if refiner is not None else 0):
-        with torch.enable_grad():
-            place = codes[-1].detach().requires_grad_()
-            error = (draw(place) - images.detach()).square().flatten(1).mean(1)
-            (slope,) = torch.autograd.grad(error.sum(), place)
-        assert refiner is not None
-        step = refiner(place.detach(), slope, step.detach())
-        codes.append(codes[-1] + step)
-        errors.append(error.detach()[None])
-        slopes.append(slope[None])
-    return Refined(torch.stack(codes), torch.cat(errors), torch.cat(slopes))
 
 
 def make_encoder(

@@ -1,4 +1,4 @@
-"""LIA's encoders: images to w, and what refines a w by looking at the image it draws."""
+"""LIA's encoders: images to w."""
 
 from collections.abc import Sequence
 
@@ -124,42 +124,3 @@ class MapEncoder(nn.Module):
             x = block(x)
         w: Tensor = self.head(activate(self.hidden(x)))
         return w.flatten(1)
-
-
-class Refiner(nn.Module):
-    """How to move a code, given the slope of its image's error: one step of iterative amortised inference.
-
-    Marino, Yue and Mandt 2018 (arXiv 1807.09356), equation 6, with the last step as a further input. At first
-    a step goes down the slope, by a learned length in every channel; three convolutions learn the rest.
-
-    Args:
-        depth: channels of the code, a map; a dense one is a map of 1×1.
-        side: of the map.
-        hidden: channels within.
-    """
-
-    def __init__(self, depth: int, side: int, hidden: int = 128):
-        super().__init__()
-        self.depth, self.side = depth, side
-        self.length = nn.Parameter(torch.full((depth, 1, 1), 0.03))
-        self.first = nn.Conv2d(3 * depth, hidden, 3, padding=1)
-        self.second = nn.Conv2d(hidden, hidden, 3, padding=1)
-        self.last = nn.Conv2d(hidden, depth, 1)
-        for parameter in self.last.parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, code: Tensor, slope: Tensor, before: Tensor) -> Tensor:
-        """The step, (batch, D).
-
-        Args:
-            code: where it stands, (batch, D).
-            slope: gradient of the error there, of which only the direction counts.
-            before: the last step, zeros at first.
-        """
-        shape = (-1, self.depth, self.side, self.side)
-        down = slope.view(shape)
-        down = down / (down.square().mean((1, 2, 3), keepdim=True).sqrt() + 1e-12)
-        seen = torch.cat([down, code.view(shape), 10 * before.view(shape)], 1)  # steps are about 0.1
-        y = self.last(leaky_relu(self.second(leaky_relu(self.first(seen), 0.2)), 0.2))
-        step: Tensor = 0.1 * y - self.length * down
-        return step.flatten(1)

@@ -1,7 +1,7 @@
 """Adversarial training: critic and generator in turns."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -9,7 +9,6 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from flows.data.base import Batch, ImageData, Split
 from flows.metrics.distribution import sliced_wasserstein
@@ -22,6 +21,7 @@ from flows.training.diffaugment import Change, diffaugment
 from flows.training.gan_report import write_gan_report
 from flows.training.objectives.growing import size_after
 from flows.training.phase import Look, Objective, Phase
+from flows.training.settling import settle
 from flows.training.validation import draw, sheet_of
 
 ScoreName = Literal["swd", "kid"]
@@ -225,7 +225,7 @@ class Adversarial(Objective):
 
     def look(self, model: LatentModel, held_out: Split, images: int | None, shown: int) -> Look:
         held = held_out.first(images)
-        settle(cast(GAN, model), held.labels)
+        settle(model, cast(GAN, model).generator, held.labels)
         real = held.images
         drawn = draw(model, len(real), 1.0, seed=1, labels=held.labels)
         distances = sliced_wasserstein(real, drawn)
@@ -242,42 +242,6 @@ class Adversarial(Objective):
 
     def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
         return write_gan_report(folder, data, device)
-
-
-@torch.no_grad()
-def settle(gan: GAN, labels: Tensor, batches: int = 20, batch: int = 100) -> None:
-    """Set the generator's batch norms from fresh codes (BigGAN's standing statistics, appendix C.1).
-
-    Averaged weights have other statistics than those they were averaged from.
-
-    Args:
-        gan: in eval mode, before and after.
-        labels: of held-out images; a class-conditional model goes through them again and again.
-        batches: of codes.
-        batch: codes in each.
-    """
-    codes = gan.sample_codes(batches * batch, generator=torch.Generator().manual_seed(3))
-    which = labels.to(codes.device).repeat(math.ceil(len(codes) / len(labels)))[: len(codes)]
-    with settling(part for part in gan.generator.modules() if isinstance(part, BatchNorm)) as norms:
-        for rows in torch.arange(len(codes), device=codes.device).split(batch) if norms else ():
-            gan.decode(codes[rows], labels=which[rows] if gan.num_classes else None)
-
-
-@contextmanager
-def settling(norms: Iterable[BatchNorm]) -> Iterator[list[BatchNorm]]:
-    """A block in which batch norms take their statistics anew, a plain mean over all batches they see."""
-    those = list(norms)
-    momenta = [norm.momentum for norm in those]
-    for norm in those:
-        norm.reset_running_stats()
-        norm.momentum = None
-        norm.train()
-    try:
-        yield those
-    finally:
-        for norm, momentum in zip(those, momenta, strict=True):
-            norm.momentum = momentum
-            norm.eval()
 
 
 def labels_of(model: LatentModel, batch: Batch) -> tuple[Tensor, ...]:

@@ -14,7 +14,7 @@ from flows.data.base import Batch, ImageData, Split
 from flows.metrics.reconstruction import psnr
 from flows.models.base import LatentModel
 from flows.models.gan import to_signed
-from flows.models.lia import LIA, InverseMapping, Refined, refine
+from flows.models.lia import LIA, InverseMapping
 from flows.models.priors import Normal
 from flows.numerics import combine_seeds
 from flows.training.gan_report import write_gan_report
@@ -25,26 +25,24 @@ from flows.training.objectives.adversarial import (
     ScoreName,
     frozen,
     number_from,
-    settling,
 )
 from flows.training.objectives.lia_report import in_pairs, lia_section, phi_figures, reconstruct
 from flows.training.phase import Look, Phase
+from flows.training.settling import settling
 
 
 class RefinedEncoder(nn.Module):
     """Encoder and refiner in one call, what is wrapped in the paper's stage 2; the generator is not its part.
 
-    Images in [−1, 1] to what `refine` finds.
+    Images in [−1, 1] to codes, errors and slopes, as `LIA.refined` finds them.
     """
 
     def __init__(self, lia: LIA):
         super().__init__()
-        self.encoder, self.refiner, self.times, self.draw = (
-            lia.encoder, lia.refiner, lia.refinements, lia.generator.draw,
-        )  # fmt: skip
+        self.encoder, self.refiner, self.refined = lia.encoder, lia.refiner, lia.refined
 
-    def forward(self, real: Tensor) -> Refined:
-        return refine(self.encoder(real), real, self.refiner, self.times, self.draw)
+    def forward(self, real: Tensor) -> tuple[Tensor, ...]:
+        return self.refined(self.encoder(real), real)
 
 
 class GeneratorAndEncoder(nn.Module):
@@ -57,18 +55,18 @@ class GeneratorAndEncoder(nn.Module):
     def __init__(self, lia: LIA):
         super().__init__()
         self.generator, self.encoder, self.prior = lia.generator, lia.encoder, Normal()
-        self.refiner, self.times = lia.refiner, lia.refinements
+        self.refiner, self.refined = lia.refiner, lia.refined
         self.log_spread = nn.Parameter(torch.full((lia.width,), -1.0, device=lia.device))
 
     def forward(self, real: Tensor, *noise: Tensor) -> tuple[Tensor, ...]:
-        """What `refine` finds for real images.
+        """What `LIA.refined` finds for real images.
 
         Or, given what shakes the first and z, both standard normal, what those draw: what shaken codes bring
         back, what z brings, and the former's divergence from the prior in nats, (batch,).
         """
         code = self.encoder(real)
         if not noise:
-            return refine(code, real, self.refiner, self.times, self.generator.draw)
+            return self.refined(code, real)
         shaken, z = noise
         code = code + self.log_spread.exp() * shaken
         back = self.generator.draw(torch.cat([code, self.generator.mapping(z)]))
@@ -175,8 +173,7 @@ class LIATraining(Adversarial):
 
         def bring_back(batch: Batch, seed: int) -> Tensor:
             real = to_signed(batch.images)
-            found = refine(lia.encoder(real), real, lia.refiner, lia.refinements, lia.generator.draw)
-            return lia.render(found.codes[-1], "w", None)
+            return lia.render(lia.refined(lia.encoder(real), real).codes[-1], "w", None)
 
         def take_average(evaluated: LatentModel) -> None:
             lia.generator.load_state_dict(cast(LIA, evaluated).generator.state_dict())
@@ -220,11 +217,10 @@ class LIATraining(Adversarial):
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
             real, critic = to_signed(batch.images), cast(Any, lia.critic)
             with frozen(lia.generator), frozen(critic):
-                seen = Refined(*encoder(real))
-                back = lia.render(seen.codes[-1], "w", None)
+                codes, errors, slopes = encoder(real)
+                back = lia.render(codes[-1], "w", None)
                 # Errors of the codes before the last are known with their slopes: no need to draw them again.
-                moved = seen.codes[:-1] - seen.codes[:-1].detach()
-                before = seen.errors + (seen.slopes * moved).sum(2)
+                before = errors + (slopes * (codes[:-1] - codes[:-1].detach())).sum(2)
                 last = (back - real).square().flatten(1).mean(1)
                 pixel = torch.cat([before, last[None]]).mean()
                 found, wanted = critic.features(back), critic.features(real)
