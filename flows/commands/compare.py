@@ -205,9 +205,8 @@ def read_group(text: str, model: LatentModel, models: dict[str, LatentModel]) ->
         return {name: Group(images, [Source(each) for each in suite])}
     if name == "user" and rest:
         try:
-            folder = (
-                Path(rest).expanduser().resolve()
-            )  # no shell does it within a word; records outlive a folder
+            # No shell does it within a word; and records are read in other folders, too.
+            folder = Path(rest).expanduser().resolve()
         except RuntimeError as error:
             raise ValueError(f"--images {text}: {error}") from error
         paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)

@@ -76,12 +76,8 @@ def refine(
         times: how many steps.
         draw: w to images in [−1, 1].
     """
-    codes, errors, slopes, step = (
-        [w],
-        [w.new_empty(0, len(w))],
-        [w.new_empty(0, *w.shape)],
-        torch.zeros_like(w),
-    )
+    codes, step = [w], torch.zeros_like(w)
+    errors, slopes = [w.new_empty(0, len(w))], [w.new_empty(0, *w.shape)]
     for _ in range(times if refiner is not None else 0):
         with torch.enable_grad():
             place = codes[-1].detach().requires_grad_()
