@@ -236,8 +236,7 @@ def _is_count(text: str) -> bool:
 def _generated(name: str, model: LatentModel, n: int) -> Group:
     space = model.search_space
     code = model.sample_codes(n, space, torch.Generator().manual_seed(7))
-    labels = torch.zeros(n, dtype=torch.long, device=model.device) if model.num_classes else None
-    images = pixels.to_bytes(model.decode(code, space, labels), model.bins).cpu()
+    images = pixels.to_bytes(model.decode(code, space, model.first_class(n)), model.bins).cpu()
     return Group(images, [Source(f"drawn {i}") for i in range(n)], {name: (space, code)}, name)
 
 

@@ -161,8 +161,7 @@ def compare(
 @torch.no_grad()
 def warm_up(model: LatentModel) -> None:
     """Decode once: the first pair's clock must not pay for what a device sets up."""
-    labels = torch.zeros(1, dtype=torch.long, device=model.device) if model.num_classes else None
-    model.decode(model.sample_codes(1, "z", torch.Generator().manual_seed(0)), labels=labels)
+    model.decode(model.sample_codes(1, "z", torch.Generator().manual_seed(0)), labels=model.first_class(1))
 
 
 def one(

@@ -180,6 +180,10 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
                 raise ValueError(f"{expected}, got {low} … {high}")
         return labels
 
+    def first_class(self, n: int) -> Tensor | None:
+        """The label 0 n times for a class-conditional model, where any will do; None for others."""
+        return torch.zeros(n, dtype=torch.long, device=self.device) if self.num_classes else None
+
     def prior_codes(self, n: int, generator: torch.Generator | None, temperature: float = 1.0) -> Tensor:
         """n codes of the prior space, scaled; row i does not depend on n."""
         space = next(iter(self.spaces.values()))
@@ -206,7 +210,7 @@ class LatentModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
 
             handles.append(module.register_forward_hook(record))
         try:
-            labels = torch.zeros(1, dtype=torch.long, device=self.device) if self.num_classes else None
+            labels = self.first_class(1)
             size = next(iter(self.spaces.values())).shape
             code = torch.zeros(1, *size, dtype=self.dtype, device=self.device)
             self.decode(code, labels=labels)
