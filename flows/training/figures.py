@@ -79,7 +79,7 @@ def draw_round_trip(model: LatentModel, groups: dict[str, Tensor], path: Path) -
     """One image of every group above what encoding and decoding in fp32 made of it; a PNG."""
     names = list(groups)
     originals = torch.stack([pictures[0] for pictures in groups.values()])
-    labels = torch.zeros(len(names), dtype=torch.long) if model.num_classes else None
+    labels = model.first_class(len(names))
     trip = round_trip(model, originals, labels, per_level=False)
     columns = 12
     bands = -(-len(names) // columns)
