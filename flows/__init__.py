@@ -30,7 +30,7 @@ def load(path_or_repo: str | Path, map_location: str = "cpu") -> LatentModel:
         map_location: device to load to.
 
     Raises:
-        flows.models.base.CheckpointError: no such folder, a file is missing or was altered, another format
+        flows.stored.CheckpointError: no such folder, a file is missing or was altered, another format
             version, or a model type that this release does not know.
     """
     from flows.models.load import load_model

@@ -7,6 +7,7 @@ import os
 import pkgutil
 import re
 import sys
+from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,9 +17,11 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 import flows.data
 import flows.models
+import flows.semantics
 from flows.checks import did_you_mean
 from flows.data.base import ImageData
-from flows.models.base import LatentModel
+from flows.semantics.base import json_attributes
+from flows.stored import StoredModule
 from flows.training import objectives
 from flows.training.phase import Objective
 from flows.training.settings import Training
@@ -30,7 +33,7 @@ DEFAULT_CONFIG = "configs/digits/glow.yaml"
 
 def discover() -> None:
     """Import every model, data set and objective: a config may then name their classes without a path."""
-    for package in (flows.data, flows.models, objectives):
+    for package in (flows.data, flows.models, flows.semantics, objectives):
         for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
             importlib.import_module(module.name)
 
@@ -66,7 +69,7 @@ class Parser(ArgumentParser):
         """Every option, class and constructor argument that a config may name."""
         options = {action.dest for action in self._actions}
         options |= {str(choice) for action in self._actions for choice in action.choices or ()}
-        classes = [*_subclasses(ImageData), *_subclasses(LatentModel), *_subclasses(Objective)]
+        classes = [*_subclasses(ImageData), *_subclasses(StoredModule), *_subclasses(Objective)]
         named = {cls.__name__ for cls in classes}
         mentioned = [cls for cls in classes if re.search(rf"\b{cls.__name__}\b", message)]
         arguments = {name for cls in mentioned or classes for name in _parameters(cls)}
@@ -130,14 +133,20 @@ def experiment_parser() -> Parser:
         "--variants", type=dict[str, dict[str, Any]], default={}, help="name to dotted option to value"
     )
     parser.add_subclass_arguments(ImageData, "data", required=True, help="the data set")
-    parser.add_subclass_arguments(LatentModel, "model", required=True, help="the model")
+    parser.add_subclass_arguments(StoredModule, "model", required=True, help="the model")
     parser.add_argument(
         "--objective", type=Objective, default={"class_path": "Likelihood"}, help="what it is trained for"
     )
     parser.add_class_arguments(Training, "training")
-    # A model's shape and grey levels are those of its data: changing the data line changes both.
-    for name in ("image_shape", "bins"):
-        parser.link_arguments("data", f"model.init_args.{name}", attrgetter(name), apply_on="instantiate")
+    # Shape and grey levels of a model are those of its data, and so is what a judge tells: changing the data
+    # line changes all of them.
+    linked: dict[str, Callable[[ImageData], Any]] = {
+        "image_shape": attrgetter("image_shape"), "bins": attrgetter("bins"),
+        "attributes": lambda data: json_attributes(data.told()),
+        "mask_classes": lambda data: list(data.mask_classes),
+    }  # fmt: skip
+    for name, of in linked.items():
+        parser.link_arguments("data", f"model.init_args.{name}", of, apply_on="instantiate")
     return parser
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from flows.models.base import CheckpointError
+from flows.stored import CheckpointError
 
 
 def read_versioned(

@@ -5,7 +5,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "flows"
 
-GROUND = {"numerics", "images", "files", "checks", "memory", "once", "data_dependent", "workspace"}
+GROUND = {
+    "numerics",
+    "images",
+    "files",
+    "checks",
+    "memory",
+    "once",
+    "data_dependent",
+    "workspace",
+    "stored",
+    "versioned",
+}
 """Small shared ground: everything may use it."""
 
 MAY_IMPORT = {
@@ -16,9 +27,11 @@ MAY_IMPORT = {
     "models": GROUND | {"bijections", "networks"},
     "metrics": GROUND | {"models", "data"},
     "inversion": GROUND | {"models", "metrics", "data"},
-    "training": GROUND | {"models", "metrics", "data"},
+    "semantics": GROUND | {"networks", "data"},
+    "steering": GROUND | {"models", "metrics", "data", "semantics"},
+    "training": GROUND | {"models", "metrics", "data", "semantics"},
     "testing": GROUND | {"bijections"},
-    "config": GROUND | {"models", "data", "training"},
+    "config": GROUND | {"models", "data", "semantics", "training"},
     "commands": GROUND | {"models", "metrics", "data", "training", "inversion", "config"},
     "cli": GROUND | {"commands", "config", "data", "models"},
     "__main__": {"cli"},
@@ -64,7 +77,7 @@ def test_a_paper_does_not_import_another():
 
 def test_tools_name_no_paper():
     """Metrics, inversion and training know models through models.base (and load) only, but for objectives."""
-    for folder in ("metrics", "inversion", "training"):
+    for folder in ("metrics", "inversion", "steering", "training"):
         for path in (ROOT / folder).rglob("*.py"):
             if path.parent.name == "objectives":
                 continue

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from flows import images as pixels
 from flows.config import parse_experiment
 from flows.data.base import DataMissing
 from flows.inversion.exact import invert
+from flows.semantics.base import Judge
+from flows.semantics.load import load_judge
+from flows.training.folder import write_receipt
 from flows.training.log import read_metrics
 from flows.training.loop import fit, make_accelerator
 from flows.training.objectives.likelihood import Likelihood
@@ -34,7 +38,7 @@ def test_there_are_configs():
 def test_header_names_the_command(config):
     header = (ROOT / config).read_text().split("\nfolder:")[0]
     assert header.startswith("# ") and "python train.py" in header
-    figure = r"\d bits/dim|KID \d|[Nn]ot measured yet"
+    figure = r"\d bits/dim|KID \d|accuracy \d|IoU \d|[Nn]ot measured yet"
     assert re.search(figure, header), "a config opens with its expected figure"
 
 
@@ -53,12 +57,17 @@ def test_tiny_life(config, tmp_path, monkeypatch):
         if os.environ.get("FLOWS_REQUIRE_ALL"):
             raise
         pytest.skip(str(error))
+    model.description = {**asdict(data.description()), "source": None}
     accelerator = make_accelerator()
     outcome = fit(model, data, experiment.training, tmp_path, experiment.objective, accelerator)
     assert outcome.interrupted is None and outcome.progress.steps >= 2
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert all(math.isfinite(value) for line in lines for value in line.values())
 
+    if isinstance(model, Judge):
+        write_receipt(tmp_path, yaml.safe_load(parser.dump(settings)))
+        judge_lives(load_judge(tmp_path), data, experiment.objective, tmp_path)
+        return
     loaded = flows.load(tmp_path)
     assert loaded.image_shape == data.image_shape and loaded.bins == data.bins
     codes = loaded.sample_codes(2, generator=torch.Generator().manual_seed(0))
@@ -79,6 +88,15 @@ def test_tiny_life(config, tmp_path, monkeypatch):
     else:
         with pytest.raises(ValueError, match="has no encoder"):
             loaded.encode(pixels.to_unit(test, loaded.bins))
+
+
+def judge_lives(judge, data, objective, folder):
+    measured = judge.measure(data.split("test"), None)
+    expected = data.mask_classes or [attribute.name for attribute in data.told()]
+    assert set(measured.values) <= {*expected, *(attribute.name for attribute in data.told())}
+    assert judge.description["validation"].keys() <= {*expected, *(a.name for a in data.told())}
+    report = objective.report(folder, data, "cpu")
+    assert report["test"] == measured.values and (folder / "quality.png").stat().st_size > 1000
 
 
 def test_a_config_of_another_data_set_changes_one_line(tmp_path, monkeypatch):

@@ -191,7 +191,7 @@ def test_every_attribute_occurs_in_every_split(emoji):
     data, splits = emoji
     for split in splits.values():
         assert split.attributes.dtype == torch.uint8
-        assert split.attributes.shape == (len(split), len(data.attribute_names))
+        assert split.attributes.shape == (len(split), len(data.attributes))
         assert (split.attributes.sum(0) > 0).all()
 
 
@@ -199,7 +199,8 @@ def test_every_attribute_occurs_in_every_split(emoji):
 def test_the_same_emoji_in_a_darker_tone_is_darker(emoji):
     """The attributes, read from names, against the pixels."""
     data, splits = emoji
-    columns = [data.attribute_names.index(tone) for tone in ("light", "dark")]
+    names = [attribute.name for attribute in data.attributes]
+    columns = [names.index(tone) for tone in ("light", "dark")]
     pairs = 0
     for split in splits.values():
         row = {name: i for i, name in enumerate(split.names)}
@@ -608,7 +609,7 @@ def celeba(tmp_path, no_checksums):
         picture.save(folder / "img_align_celeba" / name, format="PNG")
     attributes = np.where(np.random.default_rng(0).random((6, 40)) < 0.5, -1, 1)
     lines = [f"{n} {' '.join(map(str, row))}" for n, row in zip(names, attributes, strict=True)]
-    header = f"6\n{' '.join(CelebA.attribute_names)}\n"
+    header = f"6\n{' '.join(attribute.name for attribute in CelebA.attributes)}\n"
     (folder / "list_attr_celeba.txt").write_text(header + "\n".join(lines))
     for file, head, value in (
         ("list_eval_partition.txt", "", None),
@@ -630,7 +631,7 @@ def test_celeba_crop_and_attributes(celeba):
         red, green, _ = split.first(1).images[0]
         assert red[0].tolist() == list(range(15, 163)) and green[:, 0].tolist() == list(range(40, 188))
     assert CelebA(root).split("test").first(None).images.shape == (2, 3, 64, 64)
-    assert len(data.attribute_names) == len(set(data.attribute_names)) == 40
+    assert len(data.attributes) == len(set(data.attributes)) == 40
 
 
 # LSUN, ImageNet, hub ------------------------------------------------------------------------------

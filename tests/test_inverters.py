@@ -28,11 +28,11 @@ from flows.inversion.records import Source, digest_of, load_record, record_of, r
 from flows.inversion.tune import Tune
 from flows.metrics.perceptual import FeatureNetwork
 from flows.metrics.reconstruction import psnr
-from flows.models.base import CheckpointError
 from flows.models.biggan import BigGAN
 from flows.models.glow import Glow
 from flows.models.lia import LIA
 from flows.models.stylegan import StyleGAN
+from flows.stored import CheckpointError
 
 SHAPE = (3, 16, 16)
 

@@ -27,13 +27,14 @@ from flows.data.digits import Digits
 from flows.inversion.exact import invert, restore
 from flows.metrics.likelihood import bits_per_dim, evaluate_likelihood, importance_weighted
 from flows.metrics.roundtrip import round_trip, summarise
-from flows.models.base import CheckpointError, LikelihoodModel
+from flows.models.base import LikelihoodModel
 from flows.models.flow import Flow
 from flows.models.glow import Glow
 from flows.models.nice import NICE
 from flows.models.priors import Logistic, Normal
 from flows.models.realnvp import RealNVP
 from flows.numerics import exact_arithmetic, normal_rows
+from flows.stored import CheckpointError
 from flows.testing import Case, broken_laws, jacobian_log_det
 
 SMALL = (3, 4, 4)
@@ -470,7 +471,7 @@ def test_loading_as_another_class_says_so(saved):
         ),
         (
             lambda f: _set(f / "config.json", "model_type", "os.system"),
-            "which this release of flows does not know",
+            "which this release of flows does not know here",
         ),
     ],
 )

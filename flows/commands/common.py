@@ -13,7 +13,8 @@ from flows.data.base import ImageData
 from flows.data.decode import BROKEN, check_depth, reason
 from flows.files import to_json, write_atomically
 from flows.inversion.records import Source
-from flows.models.base import CheckpointError, LatentModel, LikelihoodModel
+from flows.models.base import LatentModel, LikelihoodModel
+from flows.stored import CheckpointError
 from flows.training.folder import instantiate_data
 
 

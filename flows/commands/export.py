@@ -7,7 +7,7 @@ import yaml
 
 from flows.commands.common import load, write_json
 from flows.config import parse_experiment
-from flows.models.base import CONFIG_FILE
+from flows.stored import CONFIG_FILE
 from flows.training.folder import RUN_CONFIG, holds_run, write_receipt
 from flows.training.log import METRICS_FILE
 

@@ -2,9 +2,9 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -25,29 +25,64 @@ class Batch(NamedTuple):
         labels: int64 (batch,); −1 where the data set has none.
         keys: int64 (batch,), the identity of every image within its split. Noise is drawn by key, so
             that it follows the image to whichever rank or batch it goes.
+        attributes: float32 (batch, number of attributes), columns of the data set's `attributes`, not a
+            number where it cannot be seen in that image; None where none are known.
+        masks: uint8 (batch, H, W), the class of every pixel, numbers of the data set's `mask_classes`; None
+            where there are none.
     """
 
     images: Tensor
     labels: Tensor
     keys: Tensor
+    attributes: Tensor | None = None
+    masks: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with images and labels on `device`; keys are read by the host and stay."""
-        return Batch(
-            self.images.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-            self.keys,
-        )
+        return self.each(lambda part: part.to(device, non_blocking=True))._replace(keys=self.keys)
+
+    def first(self, n: int) -> "Batch":
+        """The batch of its first n images."""
+        return self.each(lambda part: part[:n])
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with `change` done to all that it has."""
+        return Batch(*(cast(Tensor, part if part is None else change(part)) for part in self))
+
+
+AttributeKind = Literal["binary", "category", "real", "circular"]
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """Something that can be said of an image.
+
+    Attributes:
+        name: what tools call it.
+        kind: `binary` is 0 or 1, `category` an index of `classes`, `real` a number from `low` to `high`,
+            `circular` a number in [0, 1) whose ends meet, like a hue.
+        group: of names for a menu, coarse to fine; of scenes layout, category, object, attribute, artefact.
+        classes: of a category.
+        low, high: range of a real number.
+    """
+
+    name: str
+    kind: AttributeKind
+    group: str = "attribute"
+    classes: tuple[str, ...] = ()
+    low: float = 0.0
+    high: float = 1.0
 
 
 class Split(Dataset[Batch], ABC):
     """One split of a data set, random access.
 
-    To add one: implement `__len__` and `__getitems__`. `attributes` is uint8 (n, number of
-    attributes) with the columns named by the data set, or None.
+    To add one: implement `__len__` and `__getitems__`. `attributes` and `masks` are those of all images, as
+    in `Batch` but for the attributes' type, or None.
     """
 
     attributes: Tensor | None = None
+    masks: Tensor | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -58,6 +93,11 @@ class Split(Dataset[Batch], ABC):
 
     def __getitem__(self, index: int) -> Batch:
         return self.__getitems__([index])
+
+    def batch(self, images: Tensor, labels: Tensor, keys: Tensor) -> Batch:
+        """These images of the split with what is known of them."""
+        attributes = None if self.attributes is None else self.attributes[keys].float()
+        return Batch(images, labels, keys, attributes, None if self.masks is None else self.masks[keys])
 
     def first(self, n: int | None) -> Batch:
         """The first `n` images of the split (all of them where `n` is None) as one batch."""
@@ -77,7 +117,7 @@ class ArraySplit(Split):
 
     def __getitems__(self, indices: list[int]) -> Batch:
         keys = torch.as_tensor(indices)
-        return Batch(self.images[keys], self.labels[keys], keys)
+        return self.batch(self.images[keys], self.labels[keys], keys)
 
 
 @dataclass(frozen=True)
@@ -104,7 +144,8 @@ class ImageData(ABC):
         bins: number of grey levels a model should tell apart (256 for 8-bit images).
         transform: one line on what was done to the original pixels; "none" where nothing was.
         class_names: names of the labels, empty where there are none.
-        attribute_names: names of the columns of `Split.attributes`.
+        attributes: columns of `Split.attributes`.
+        mask_classes: names of the values of `Split.masks`.
     """
 
     name: ClassVar[str]
@@ -112,11 +153,17 @@ class ImageData(ABC):
     bins: int = 256
     transform: str = "none"
     class_names: tuple[str, ...] = ()
-    attribute_names: tuple[str, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+    mask_classes: tuple[str, ...] = ()
 
     @abstractmethod
     def split(self, name: SplitName) -> Split:
         """The split of that name. Raises DataMissing where its files are not on this machine."""
+
+    def told(self) -> tuple[Attribute, ...]:
+        """What a predictor can learn of the images: their attributes, or else their labels."""
+        label = Attribute("class", "category", classes=self.class_names)
+        return self.attributes or ((label,) if self.class_names else ())
 
     def description(self) -> Description:
         """The record that goes beside the weights of a model trained on this data set."""

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision import datasets
 
-from flows.data.base import ImageData, SplitName
+from flows.data.base import Attribute, ImageData, SplitName
 from flows.data.decode import LazySplit, square
 from flows.data.torchvision_sets import ROOT, find
 
@@ -38,8 +38,9 @@ class CelebA(ImageData):
     """
 
     name = "celeba"
-    attribute_names = tuple(
-        """
+    attributes = tuple(
+        Attribute(name, "binary")
+        for name in """
         5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose
         Black_Hair Blond_Hair Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee
         Gray_Hair Heavy_Makeup High_Cheekbones Male Mouth_Slightly_Open Mustache Narrow_Eyes

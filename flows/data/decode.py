@@ -67,4 +67,4 @@ class LazySplit(Split):
 
     def __getitems__(self, indices: list[int]) -> Batch:
         keys = torch.as_tensor(indices)
-        return Batch(torch.stack([self.decode(i) for i in indices]), self.labels[keys], keys)
+        return self.batch(torch.stack([self.decode(i) for i in indices]), self.labels[keys], keys)

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont, features
 from torch import Tensor
 
 from flows import images
-from flows.data.base import ArraySplit, DataMissing, ImageData, SplitName, hashed_split
+from flows.data.base import ArraySplit, Attribute, DataMissing, ImageData, SplitName, hashed_split
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 
@@ -75,7 +75,7 @@ class Emoji(ImageData):
     """
 
     name = "emoji"
-    attribute_names = tuple(ATTRIBUTES)
+    attributes = tuple(Attribute(attribute, "binary") for attribute in ATTRIBUTES)
 
     def __init__(self, size: Literal[32, 64] = 32, font: Path = FONT):
         self.size = size

@@ -103,7 +103,7 @@ class PartedSplit(Split):
     def __getitems__(self, indices: list[int]) -> Batch:
         pictures = torch.from_numpy(np.stack([self._picture(self.rows[i]) for i in indices]))
         keys = torch.as_tensor(indices)
-        return Batch(pictures, self.labels[keys], keys)
+        return self.batch(pictures, self.labels[keys], keys)
 
     def _picture(self, row: int) -> np.ndarray:
         part = int(np.searchsorted(self.ends, row, side="right"))

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from flows.files import write_atomically
 from flows.inversion.exact import Certificate
-from flows.inversion.versioned import read_versioned
-from flows.models.base import CheckpointError, LatentModel
+from flows.models.base import LatentModel
+from flows.stored import CheckpointError
+from flows.versioned import read_versioned
 
 CODES_VERSION = 1
 

@@ -15,8 +15,9 @@ from flows.files import write_atomically
 from flows.images import Box
 from flows.inversion.base import Inversion, bring_back
 from flows.inversion.exact import restore
-from flows.inversion.versioned import read_versioned
-from flows.models.base import CheckpointError, LatentModel
+from flows.models.base import LatentModel
+from flows.stored import CheckpointError
+from flows.versioned import read_versioned
 
 RECORD_VERSION = 1
 

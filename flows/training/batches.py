@@ -3,9 +3,10 @@
 import signal
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from flows.data.base import Batch, ImageData, Split, StreamedData
@@ -101,7 +102,8 @@ def first_images(data: ImageData, images: int, seed: int, rank: int, world: int)
 
 def join(batches: list[Batch]) -> Batch:
     """One batch of several."""
-    return Batch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+    columns = zip(*batches, strict=True)
+    return Batch(*(cast(Tensor, None if parts[0] is None else torch.cat(parts)) for parts in columns))
 
 
 def micro_batch_size(batch: int, world: int, accumulate: int) -> int:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from flows.models.base import LatentModel
+from flows.stored import StoredModule
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -30,6 +30,6 @@ class WeightAverage(AveragedModel):
         self.requires_grad_(False)
 
     @property
-    def model(self) -> LatentModel:
+    def model(self) -> StoredModule:
         """The averaged model, in eval mode."""
-        return cast(LatentModel, self.module.eval())
+        return cast(StoredModule, self.module.eval())

@@ -60,6 +60,29 @@ def draw_lines(metrics: Lines, panels: dict[str, str], path: Path) -> None:
     write_atomically(path, lambda target: figure.savefig(target, dpi=110))
 
 
+def draw_bars(figures: dict[str, dict[str, float]], path: Path) -> None:
+    """A panel of bars from 0 to 1 for each figure; a PNG.
+
+    Args:
+        figures: name of the figure to what it is of to its value.
+        path: of the picture.
+    """
+    longest = max(len(values) for values in figures.values())
+    figure = Figure(figsize=(4.2 * len(figures), 0.8 + 0.19 * longest), layout="constrained")
+    for axes, (name, values) in zip(
+        figure.subplots(1, len(figures), squeeze=False).flat, figures.items(), strict=True
+    ):
+        ordered = sorted(values.items(), key=lambda pair: pair[1])
+        bars = axes.barh([key for key, _ in ordered], [max(0.0, value) for _, value in ordered], height=0.7)
+        axes.bar_label(bars, [f"{value:.2f}" for _, value in ordered], padding=2, fontsize=7)
+        axes.set_xlim(0, 1.08)
+        axes.set_xlabel(name)
+        axes.tick_params(axis="y", labelsize=8)
+        axes.margins(y=0.01)
+        axes.spines[["top", "right"]].set_visible(False)
+    write_atomically(path, lambda target: figure.savefig(target, dpi=110))
+
+
 def _finish(axes: Axes) -> None:
     axes.set_xlabel("images shown")
     axes.xaxis.set_major_locator(MaxNLocator(6))

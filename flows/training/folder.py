@@ -10,7 +10,7 @@ import yaml
 
 from flows.data.base import ImageData, StreamedData
 from flows.files import write_atomically
-from flows.models.base import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
+from flows.stored import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from flows.training.checkpoint import PREFIX, states
 from flows.training.log import METRICS_FILE
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from flows import images as pixels
 from flows.data.base import ImageData
 from flows.files import to_json, write_atomically
-from flows.models.base import CARD_FILE, LatentModel
+from flows.models.base import LatentModel
 from flows.models.load import load_model
+from flows.stored import CARD_FILE
 from flows.training.distances import IMAGES, halves_of, kid_line, kid_to, swd_to
 from flows.training.figures import draw_lines
 from flows.training.folder import REPORT_FILE, RUN_CONFIG

@@ -48,7 +48,7 @@ def read(model: LikelihoodModel, batch: Batch, accelerator: Accelerator) -> Read
     Every rank calls this, on its own batch. The weights, their gradients and torch's generators stay as
     they were.
     """
-    few = Batch(*(part[:IMAGES] for part in batch)).to(accelerator.device)
+    few = batch.first(IMAGES).to(accelerator.device)
     worst = torch.stack([_reconstruction(model, few), -_cosine(model, few)]).nan_to_num(torch.inf)
     worst = accelerator.gather(worst.view(1, 2)).amax(0)
     return Reading(float(worst[0]), -float(worst[1]))
@@ -64,7 +64,7 @@ def _reconstruction(model: LikelihoodModel, batch: Batch) -> Tensor:
     handles = [chain.register_forward_hook(compare) for chain in chains_of(model)]
     try:
         with torch.no_grad():
-            _bits(model, Batch(*(part[:1] for part in batch)))
+            _bits(model, batch.first(1))
     finally:
         for handle in handles:
             handle.remove()

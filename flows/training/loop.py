@@ -14,8 +14,9 @@ from torch import Tensor
 
 from flows.data.base import Batch, ImageData
 from flows.memory import memory_of, set_memory
-from flows.models.base import LatentModel, LikelihoodModel
+from flows.models.base import LikelihoodModel
 from flows.numerics import combine_seeds
+from flows.stored import StoredModule
 from flows.training import guard
 from flows.training.augment import augment
 from flows.training.batches import first_images, training_batches
@@ -47,7 +48,7 @@ class Outcome:
     state: Path | None
 
 
-def make_accelerator(objective: Objective | None = None, model: LatentModel | None = None) -> Accelerator:
+def make_accelerator(objective: Objective | None = None, model: StoredModule | None = None) -> Accelerator:
     """One process, or all ranks that torchrun or `accelerate launch` started."""
     # Not by Accelerate's mixed_precision, which patches the model's forward: validation, which is fp32,
     # would run in bf16 as well. bf16 needs no loss scaling, so that `_step` can do it alone.
@@ -60,7 +61,7 @@ def make_accelerator(objective: Objective | None = None, model: LatentModel | No
 
 
 def fit(
-    model: LatentModel,
+    model: StoredModule,
     data: ImageData,
     training: Training,
     folder: Path,
@@ -188,7 +189,7 @@ def fit(
     return Outcome(progress, None, None)
 
 
-def _summary(model: LatentModel, training: Training, accelerator: Accelerator, resume: Path | None) -> str:
+def _summary(model: StoredModule, training: Training, accelerator: Accelerator, resume: Path | None) -> str:
     """One line on what runs where; the number of processes is what a launcher may get wrong silently."""
     world = accelerator.num_processes
     count = sum(parameter.numel() for parameter in model.parameters())
@@ -290,7 +291,7 @@ class _Meter:
         return dict(zip(names, values.tolist(), strict=True))
 
 
-def _keep(look: Look, model: LatentModel, progress: Progress, log: RunLog, folder: Path) -> None:
+def _keep(look: Look, model: StoredModule, progress: Progress, log: RunLog, folder: Path) -> None:
     """Log what was seen, and export the model if it is the best so far."""
     log.scalars(progress.images, look.values)
     for name, picture in look.pictures.items():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flows.data.base import Batch, ImageData, Split
-from flows.models.base import LatentModel
+from flows.stored import StoredModule
 
 Loss = Callable[[Batch, torch.Generator, int], tuple[Tensor, dict[str, Tensor]]]
 """(batch, generator, number of the step) to (scalar loss, named values to log); the generator is the same on
@@ -46,7 +46,7 @@ class Phase:
     span: tuple[int, float] = (0, math.inf)
     lr: float | None = None
     betas: tuple[float, float] | None = None
-    begin: Callable[[LatentModel], None] | None = None
+    begin: Callable[[StoredModule], None] | None = None
 
     def is_due(self, images: int, steps: int) -> bool:
         """Whether it runs in the step after so many images and steps."""
@@ -79,13 +79,13 @@ class Objective(ABC):
         trains: the class of models it takes.
     """
 
-    trains: ClassVar[type[LatentModel]]
+    trains: ClassVar[type[StoredModule]]
 
-    def leaves_parameters_out(self, model: LatentModel) -> bool:
+    def leaves_parameters_out(self, model: StoredModule) -> bool:
         """Whether some steps leave out parameters of a wrapped part, which its wrapper has to look for."""
         return False
 
-    def check(self, model: LatentModel, images: int) -> None:
+    def check(self, model: StoredModule, images: int) -> None:
         """Raise ValueError where it cannot train this model with so many images."""
         if not isinstance(model, self.trains):
             raise ValueError(
@@ -93,28 +93,28 @@ class Objective(ABC):
                 f"{type(model).__name__} is none; set another objective"
             )
 
-    def initialise(self, model: LatentModel, first: Batch, seed: int) -> None:
+    def initialise(self, model: StoredModule, first: Batch, seed: int) -> None:
         """Set what is set from data, on the bare model; not called without `initialisation_images`."""
         raise TypeError(f"{type(self).__name__} asks for images and does not implement initialise")
 
-    def initialisation_images(self, model: LatentModel) -> int:
+    def initialisation_images(self, model: StoredModule) -> int:
         """How many images `initialise` wants; 0 where there is nothing to set."""
         return 0
 
     @abstractmethod
-    def parts(self, model: LatentModel) -> list[nn.Module]:
+    def parts(self, model: StoredModule) -> list[nn.Module]:
         """The modules that are wrapped, so that gradients are synchronised."""
 
     @abstractmethod
-    def phases(self, model: LatentModel, parts: Sequence[nn.Module]) -> list[Phase]:
+    def phases(self, model: StoredModule, parts: Sequence[nn.Module]) -> list[Phase]:
         """The phases, whose losses go through the wrapped `parts`, in the order of `self.parts`."""
 
-    def advance(self, model: LatentModel, shown: int) -> None:
+    def advance(self, model: StoredModule, shown: int) -> None:
         """Set what depends on the images shown so far, before every step and before every look."""
         return
 
     @abstractmethod
-    def look(self, model: LatentModel, held_out: Split, images: int | None, shown: int) -> Look:
+    def look(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Look:
         """Look at the evaluated model, on the main process.
 
         Args:

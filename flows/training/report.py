@@ -18,8 +18,9 @@ from flows.data.foreign import foreign_images
 from flows.files import to_json, write_atomically
 from flows.metrics.likelihood import LikelihoodReport, evaluate_likelihood, labels_for
 from flows.metrics.roundtrip import RoundTripRow, round_trip_table
-from flows.models.base import CARD_FILE, LatentModel, LikelihoodModel
+from flows.models.base import LikelihoodModel
 from flows.models.load import load_model
+from flows.stored import CARD_FILE, StoredModule
 from flows.training.distances import IMAGES, halves_of, kid_line, kid_to
 from flows.training.figures import draw_curves, draw_round_trip
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
@@ -91,7 +92,7 @@ def sample_distance(model: LikelihoodModel, data: ImageData, images: int | None)
     return kid_to(*halves, lambda each: draw(model, len(halves[0]), each, seed=2), KID_TEMPERATURES)
 
 
-def facts_of(model: LatentModel, metrics: list[dict[str, float]]) -> dict[str, Any]:
+def facts_of(model: StoredModule, metrics: list[dict[str, float]]) -> dict[str, Any]:
     """What a report says of any run: model, data, and training."""
     return {
         "model": model.arguments(),

@@ -14,13 +14,16 @@ from torch import Tensor
 
 from flows.checks import check_positive
 from flows.data.base import ArraySplit, ImageData, SplitName
+from flows.data.scenes.canvas import CLASSES
 from flows.data.scenes.factors import (
     CATEGORIES,
     COLUMN,
     FACTORS,
+    UNSEEN,
     Correlations,
     draw,
     fulfils,
+    matters,
     parse_condition,
 )
 from flows.data.scenes.render import Rendered, render
@@ -38,18 +41,22 @@ class ScenesSplit(ArraySplit):
 
     Attributes:
         masks: uint8 (n, size, size), the class of every pixel, numbers of `canvas.CLASSES`.
-        factors: float32 (n, number of factors), columns of `factors.FACTORS`.
+        factors: float32 (n, number of factors), columns of `factors.FACTORS`, seen or not.
     """
 
     def __init__(self, rendered: Rendered):
         self.masks = torch.from_numpy(rendered.masks)
         self.factors = torch.from_numpy(rendered.factors)
         labels = self.factors[:, COLUMN["category"]].long()
-        attributes = self.factors[:, BINARY].to(torch.uint8)
-        super().__init__(torch.from_numpy(rendered.images), labels, attributes)
+        super().__init__(torch.from_numpy(rendered.images), labels, attributes_of(rendered.factors))
 
 
-BINARY = [i for i, factor in enumerate(FACTORS) if factor.kind == "binary"]
+SEEN = [i for i, factor in enumerate(FACTORS) if factor.name not in UNSEEN]
+
+
+def attributes_of(factors: NDArray[np.float32]) -> Tensor:
+    """What can be seen of factors (n, number of factors): (n, number of attributes), else not a number."""
+    return torch.from_numpy(np.where(matters(factors), factors, np.float32(np.nan))[:, SEEN])
 
 
 class Scenes(ImageData):
@@ -57,7 +64,7 @@ class Scenes(ImageData):
 
     Whatever is claimed of a direction, a unit or an omission can be checked here against what was drawn,
     or by drawing it again with one factor changed (`render`). Scene i of a split is the same whatever the
-    number of scenes. The label is the category, attributes are the factors that are there or not.
+    number of scenes. The label is the category, attributes are the factors, where they can be seen.
 
     Args:
         size: side of the square pictures in pixels.
@@ -78,7 +85,8 @@ class Scenes(ImageData):
     """
 
     name = "scenes"
-    attribute_names = tuple(FACTORS[i].name for i in BINARY)
+    attributes = tuple(FACTORS[i] for i in SEEN)
+    mask_classes = CLASSES
 
     def __init__(
         self,

@@ -1,14 +1,13 @@
 """What a scene consists of: the factors, how they are drawn at random, and which of them matter."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-Level = Literal["layout", "category", "object", "attribute", "artefact"]
+from flows.data.base import Attribute
+
 CATEGORIES = ("bedroom", "living room", "kitchen", "church")
 INDOOR = ("window", "door", "bed", "sofa", "table", "lamp", "picture", "plant", "rug")
 OUTDOOR = ("tower", "door", "tree", "cloud", "person", "vehicle")
@@ -33,51 +32,38 @@ PRESENCE: dict[str, tuple[float, float, float, float]] = {
 OBJECTS = tuple(PRESENCE)
 
 
-@dataclass(frozen=True)
-class Factor:
-    """One column of the factors.
-
-    Attributes:
-        name: for an object, `lamp` is its presence and `lamp_place`, `lamp_size`, `lamp_hue` the rest.
-        level: as in HiGAN, and `artefact` for the banner.
-        kind: `binary` is 0 or 1, `category` an index, the others are real numbers.
-        low, high: range of a real factor.
-    """
-
-    name: str
-    level: Level
-    kind: Literal["binary", "category", "real"]
-    low: float = 0.0
-    high: float = 1.0
-
-
-def _objects() -> list[Factor]:
+def _objects() -> list[Attribute]:
     columns = []
     for name in OBJECTS:
-        columns.append(Factor(name, "object", "binary"))
-        columns += [Factor(f"{name}_{part}", "object", "real") for part in ("place", "size", "hue")]
+        columns.append(Attribute(name, "binary", "object"))
+        columns += [Attribute(f"{name}_{part}", "real", "object") for part in ("place", "size")]
+        columns.append(Attribute(f"{name}_hue", "circular", "object"))
     return columns
 
 
-FACTORS: tuple[Factor, ...] = (
-    Factor("yaw", "layout", "real", -1.0, 1.0),
-    Factor("depth", "layout", "real"),
-    Factor("vanishing", "layout", "real"),
-    Factor("category", "category", "category", 0, len(CATEGORIES) - 1),
+FACTORS: tuple[Attribute, ...] = (
+    Attribute("yaw", "real", "layout", low=-1.0),
+    Attribute("depth", "real", "layout"),
+    Attribute("vanishing", "real", "layout"),
+    Attribute("category", "category", "category", CATEGORIES),
     *_objects(),
-    Factor("daylight", "attribute", "real"),
-    Factor("lamp_on", "attribute", "binary"),
-    Factor("wood", "attribute", "binary"),
-    Factor("wall_hue", "attribute", "real"),
-    Factor("warmth", "attribute", "real", -1.0, 1.0),
-    Factor("ageing", "attribute", "real"),
-    Factor("foliage", "attribute", "real"),
-    Factor("banner", "artefact", "binary"),
-    Factor("banner_place", "artefact", "real"),
+    Attribute("daylight", "real"),
+    Attribute("lamp_on", "binary"),
+    Attribute("wood", "binary"),
+    Attribute("wall_hue", "circular"),
+    Attribute("warmth", "real", low=-1.0),
+    Attribute("ageing", "real"),
+    Attribute("foliage", "real"),
+    Attribute("banner", "binary", "artefact"),
+    Attribute("banner_place", "real", "artefact"),
 )
+"""One column of the factors each. For an object, `lamp` is its presence and `lamp_place`, `lamp_size`,
+`lamp_hue` the rest; groups are HiGAN's levels, and `artefact` for the banner."""
 NAMES = tuple(factor.name for factor in FACTORS)
 COLUMN = {name: i for i, name in enumerate(NAMES)}
 BANNER_SHARE = 0.25
+UNSEEN = ("tree_hue", "cloud_hue", "plant_hue")
+"""Factors that nothing is drawn by: foliage and daylight decide."""
 
 Correlations = Mapping[tuple[str, str], float]
 """(factor, factor) to the correlation of the normal scores from which both are made."""
@@ -123,7 +109,7 @@ def from_uniform(uniform: NDArray[np.float64], categories: Sequence[str]) -> NDA
         u = uniform[:, i]
         if factor.kind == "category":
             factors[:, i] = category
-        elif factor.kind == "real":
+        elif factor.kind in ("real", "circular"):
             factors[:, i] = factor.low + (factor.high - factor.low) * u
         else:
             # Present where u is large, so that correlations have the sign that one expects.
@@ -149,8 +135,8 @@ def matters(factors: NDArray[np.float32]) -> NDArray[np.bool_]:
     for name in OBJECTS:
         for part in ("place", "size", "hue"):
             seen[:, COLUMN[f"{name}_{part}"]] = factors[:, COLUMN[name]] > 0
-    for name in ("tree", "cloud", "plant"):
-        seen[:, COLUMN[f"{name}_hue"]] = False  # foliage and daylight decide
+    for name in UNSEEN:
+        seen[:, COLUMN[name]] = False
     seen[:, COLUMN["lamp_on"]] = factors[:, COLUMN["lamp"]] > 0
     seen[:, COLUMN["wood"]] = ~church
     seen[:, COLUMN["foliage"]] = church | (factors[:, COLUMN["plant"]] > 0)

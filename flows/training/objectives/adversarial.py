@@ -17,6 +17,7 @@ from flows.models.base import LatentModel
 from flows.models.gan import GAN, to_signed
 from flows.models.styles import StyleGenerator
 from flows.numerics import Keys, combine_seeds, normal_rows, uniform_rows
+from flows.stored import StoredModule
 from flows.training.diffaugment import Change, diffaugment
 from flows.training.gan_report import write_gan_report
 from flows.training.objectives.growing import size_after
@@ -88,7 +89,7 @@ class Adversarial(Objective):
         self.growing, self.fading = tuple(growing), fading
         self.features = PooledFeatures() if score == "kid" else None
 
-    def check(self, model: LatentModel, images: int) -> None:
+    def check(self, model: StoredModule, images: int) -> None:
         super().check(model, images)
         sizes = cast(GAN, model).sizes
         if self.growing and len(self.growing) != sizes - 1:
@@ -103,18 +104,18 @@ class Adversarial(Objective):
                 f"{sum(self.growing) + int(self.fading * self.growing[-1]):,}"
             )
 
-    def leaves_parameters_out(self, model: LatentModel) -> bool:
+    def leaves_parameters_out(self, model: StoredModule) -> bool:
         # What can grow has colours for every size, and uses those of one or two.
         return cast(GAN, model).sizes > 1
 
-    def advance(self, model: LatentModel, shown: int) -> None:
+    def advance(self, model: StoredModule, shown: int) -> None:
         cast(GAN, model).grow(size_after(shown, self.growing, self.fading))
 
-    def parts(self, model: LatentModel) -> list[nn.Module]:
+    def parts(self, model: StoredModule) -> list[nn.Module]:
         gan = cast(GAN, model)
         return [gan.generator, CriticOnBoth(gan.critic)]
 
-    def phases(self, model: LatentModel, parts: Sequence[nn.Module]) -> list[Phase]:
+    def phases(self, model: StoredModule, parts: Sequence[nn.Module]) -> list[Phase]:
         gan, (generator, critic) = cast(GAN, model), parts
         return [
             Phase(
@@ -223,11 +224,12 @@ class Adversarial(Objective):
 
     # Looking --------------------------------------------------------------------------------------
 
-    def look(self, model: LatentModel, held_out: Split, images: int | None, shown: int) -> Look:
+    def look(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Look:
         held = held_out.first(images)
-        settle(model, cast(GAN, model).generator, held.labels)
+        gan = cast(GAN, model)
+        settle(gan, gan.generator, held.labels)
         real = held.images
-        drawn = draw(model, len(real), 1.0, seed=1, labels=held.labels)
+        drawn = draw(gan, len(real), 1.0, seed=1, labels=held.labels)
         distances = sliced_wasserstein(real, drawn)
         values = {f"validation/swd_{name}": value for name, value in distances.items()}
         line = "sliced Wasserstein " + " ".join(f"{name}: {value:.1f}" for name, value in distances.items())

@@ -12,11 +12,11 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from flows.data.base import Batch, ImageData, Split
 from flows.metrics.reconstruction import psnr
-from flows.models.base import LatentModel
 from flows.models.gan import to_signed
 from flows.models.lia import LIA, InverseMapping
 from flows.models.priors import Normal
 from flows.numerics import combine_seeds
+from flows.stored import StoredModule
 from flows.training.gan_report import write_gan_report
 from flows.training.objectives.adversarial import (
     Adversarial,
@@ -144,20 +144,20 @@ class LIATraining(Adversarial):
         if anchor and (growing or mixing):
             raise ValueError("objective.growing, objective.mixing: an anchored stage 1 has neither")
 
-    def leaves_parameters_out(self, model: LatentModel) -> bool:
+    def leaves_parameters_out(self, model: StoredModule) -> bool:
         return self.anchor > 0 or super().leaves_parameters_out(model)
 
-    def advance(self, model: LatentModel, shown: int) -> None:
+    def advance(self, model: StoredModule, shown: int) -> None:
         super().advance(model, shown)
         self.prior = self.priors[shown >= self.prior_until]
 
-    def parts(self, model: LatentModel) -> list[nn.Module]:
+    def parts(self, model: StoredModule) -> list[nn.Module]:
         lia = cast(LIA, model)
         if self.anchor:
             return [GeneratorAndEncoder(lia), CriticOnBoth(lia.critic)]
         return [lia.generator, CriticOnBoth(lia.critic), RefinedEncoder(lia)]
 
-    def phases(self, model: LatentModel, parts: Sequence[nn.Module]) -> list[Phase]:
+    def phases(self, model: StoredModule, parts: Sequence[nn.Module]) -> list[Phase]:
         lia, generator, critic, encoder = cast(LIA, model), parts[0], parts[1], parts[-1]
         if self.anchor:
             encoder = generator
@@ -175,7 +175,7 @@ class LIATraining(Adversarial):
             real = to_signed(batch.images)
             return lia.render(lia.refined(lia.encoder(real), real).codes[-1], "w", None)
 
-        def take_average(evaluated: LatentModel) -> None:
+        def take_average(evaluated: StoredModule) -> None:
             lia.generator.load_state_dict(cast(LIA, evaluated).generator.state_dict())
             if self.anchor:
                 lia.encoder.load_state_dict(cast(LIA, evaluated).encoder.state_dict())
@@ -232,7 +232,7 @@ class LIATraining(Adversarial):
 
         return loss
 
-    def look(self, model: LatentModel, held_out: Split, images: int | None, shown: int) -> Look:
+    def look(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Look:
         seen = super().look(model, held_out, images, shown)
         pictures = held_out.first(images).images
         lia = cast(LIA, model)

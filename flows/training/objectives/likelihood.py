@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from flows.data.base import Batch, ImageData, Split
 from flows.metrics.likelihood import bits_per_dim, labels_for
-from flows.models.base import LatentModel, LikelihoodModel
+from flows.models.base import LikelihoodModel
+from flows.stored import StoredModule
 from flows.training.phase import Look, Objective, Phase
 from flows.training.report import write_report
 from flows.training.validation import sample_sheet, validate
@@ -21,17 +22,19 @@ class Likelihood(Objective):
 
     trains = LikelihoodModel
 
-    def initialise(self, model: LatentModel, first: Batch, seed: int) -> None:
+    def initialise(self, model: StoredModule, first: Batch, seed: int) -> None:
         likelihood_model = cast(LikelihoodModel, model)
-        likelihood_model.initialise(first.images, labels_for(model, first), seed, first.keys.tolist())
+        likelihood_model.initialise(
+            first.images, labels_for(likelihood_model, first), seed, first.keys.tolist()
+        )
 
-    def initialisation_images(self, model: LatentModel) -> int:
+    def initialisation_images(self, model: StoredModule) -> int:
         return cast(LikelihoodModel, model).initialisation_images
 
-    def parts(self, model: LatentModel) -> list[nn.Module]:
+    def parts(self, model: StoredModule) -> list[nn.Module]:
         return [model]
 
-    def phases(self, model: LatentModel, parts: Sequence[nn.Module]) -> list[Phase]:
+    def phases(self, model: StoredModule, parts: Sequence[nn.Module]) -> list[Phase]:
         (wrapped,) = parts
 
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -46,14 +49,15 @@ class Likelihood(Objective):
 
         return [Phase("likelihood", list(model.parameters()), loss, wrapped)]
 
-    def look(self, model: LatentModel, held_out: Split, images: int | None, shown: int) -> Look:
-        values = validate(cast(LikelihoodModel, model), held_out, images)
+    def look(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Look:
+        flow = cast(LikelihoodModel, model)
+        values = validate(flow, held_out, images)
         bits = values["validation/bits_per_dim"]
         line = (
             f"validation {bits:.4f} bits/dim  round trip {values['roundtrip/data']:.1e} on data, "
             f"{values['roundtrip/noise']:.1e} on noise"
         )
-        return Look(values, bits, line, {"samples": sample_sheet(model)})
+        return Look(values, bits, line, {"samples": sample_sheet(flow)})
 
     def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
         return write_report(folder, data, device=device)

@@ -1,0 +1,1 @@
+"""Judges: attribute predictors and segmenters, by which tools see what is in an image."""

@@ -1,0 +1,135 @@
+"""A segmenter: a small U-Net that learns the class masks of a data set."""
+
+import colorsys
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from flows import images as pixels
+from flows.data.base import Batch, Split
+from flows.networks.residual import UNet
+from flows.semantics.base import Judge, Measurement, outputs_on
+
+
+class UNetSegmenter(Judge):
+    """Every pixel to one of the classes, with a temperature for all.
+
+    Args:
+        image_shape: (C, side, side).
+        mask_classes: their names; taken from the data set.
+        bins: grey levels of the images.
+        channels: at full side, half, …; see `UNet`.
+    """
+
+    log_temperature: Tensor
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        mask_classes: list[str],
+        bins: int = 256,
+        channels: list[int] | None = None,
+    ):
+        super().__init__()
+        if not mask_classes:
+            raise ValueError("mask_classes: the data set has no class masks, there is nothing to learn")
+        self.image_shape, self.bins = tuple(image_shape), bins  # type: ignore[assignment]
+        self.classes = tuple(mask_classes)
+        self.network = UNet(image_shape[0], channels or [24, 48, 96], len(mask_classes))
+        self.register_buffer("log_temperature", torch.zeros(()))
+        self.description = {}
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        return f"{self.description.get('name', 'untrained')} segmenter"
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._outputs(pixels.to_unit(images, self.bins))
+
+    def _outputs(self, images: Tensor) -> Tensor:
+        outputs: Tensor = self.network(2 * images - 1)
+        return outputs
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Images (batch, C, H, W) in [0, 1] to calibrated (batch, classes, H, W): see `Segmenter`."""
+        return (self._outputs(images) * torch.exp(-self.log_temperature)).softmax(1)
+
+    def segment(self, images: Tensor) -> Tensor:
+        """Images (batch, C, H, W) in [0, 1] to bool (batch, classes, H, W), one class a pixel."""
+        chosen = self._outputs(images).argmax(1)
+        return one_hot(chosen, len(self.classes))
+
+    # Learning -------------------------------------------------------------------------------------
+
+    def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return cross_entropy(outputs, known_masks(batch).to(outputs.device)), {}
+
+    @torch.no_grad()
+    def calibrate(self, held_out: Split, images: int | None) -> None:
+        outputs, known = outputs_on(self, held_out, images)
+        masks = known_masks(known)
+        grid = torch.linspace(-1.5, 1.5, 31)
+        losses = [float(cross_entropy(outputs * (-t).exp(), masks)) for t in grid]
+        self.log_temperature.fill_(grid[losses.index(min(losses))])
+
+    @torch.no_grad()
+    def measure(self, split: Split, images: int | None) -> Measurement:
+        outputs, known = outputs_on(self, split, images)
+        masks = known_masks(known)
+        chosen = outputs.argmax(1)
+        values: dict[str, dict[str, float]] = {}
+        for i, name in enumerate(self.classes):
+            found, true = chosen == i, masks == i
+            union = int((found | true).sum())
+            if true.any():
+                values[name] = {
+                    "iou": int((found & true).sum()) / union,
+                    "share": float(true.double().mean()),
+                }
+        mean = sum(figures["iou"] for figures in values.values()) / len(values)
+        accuracy = float((chosen == masks).double().mean())
+        return Measurement(values, 1 - mean, f"mean IoU {mean:.3f}  pixels right {accuracy:.3f}")
+
+    def legend(self) -> list[str]:
+        return ["`iou`: intersection over union, pixels of all images together; `share` of all pixels."]
+
+    @torch.no_grad()
+    def pictures(self, test: Split) -> dict[str, Tensor]:
+        """Images, what is in them, and what was found."""
+        known = test.first(20)
+        found = self(known.images.to(self.device)).argmax(1).cpu()
+        rows = [
+            known.images,
+            coloured(known_masks(known), len(self.classes)),
+            coloured(found, len(self.classes)),
+        ]
+        columns = 10
+        ordered = [each for i in range(0, 20, columns) for row in rows for each in row[i : i + columns]]
+        return {
+            "segmented.png": pixels.grid(
+                torch.stack(ordered), columns, zoom=max(1, 64 // ordered[0].shape[1])
+            )
+        }
+
+
+def coloured(masks: Tensor, classes: int) -> Tensor:
+    """Numbers of classes (n, H, W) as uint8 (n, 3, H, W), each in a colour of its own."""
+    table = [
+        colorsys.hsv_to_rgb(i * 0.618 % 1, 0.45 + 0.4 * (i % 2), 0.95 - 0.3 * (i % 3 == 2))
+        for i in range(classes)
+    ]
+    return (255 * torch.tensor(table)[masks]).to(torch.uint8).movedim(-1, 1)
+
+
+def known_masks(batch: Batch) -> Tensor:
+    """int64 (batch, H, W). Raises ValueError where the data set has no masks."""
+    if batch.masks is None:
+        raise ValueError("the data set has no class masks; a segmenter learns from one that has, as Scenes")
+    return batch.masks.long()
+
+
+def one_hot(chosen: Tensor, classes: int) -> Tensor:
+    """Numbers of classes (batch, H, W) to bool (batch, classes, H, W)."""
+    return chosen[:, None] == torch.arange(classes, device=chosen.device)[:, None, None]

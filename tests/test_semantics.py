@@ -1,0 +1,249 @@
+"""Judges against truth that is planted: what they learn, what they leave out, what their figures say."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import jaccard_score, r2_score
+
+from flows import images as pixels
+from flows.data.base import ArraySplit, Attribute, Batch
+from flows.data.scenes import FACTORS, Scenes
+from flows.data.scenes.factors import COLUMN, matters
+from flows.models.load import load_model
+from flows.semantics.base import (
+    Predictor,
+    Segmenter,
+    json_attributes,
+    read_attributes,
+    scores_of,
+    true_scores,
+)
+from flows.semantics.load import load_judge
+from flows.semantics.predictor import AttributePredictor, calibration_error
+from flows.semantics.segmenter import UNetSegmenter
+from flows.stored import CheckpointError
+
+KINDS = (
+    Attribute("there", "binary"),
+    Attribute("which", "category", classes=("a", "b", "c")),
+    Attribute("size", "real", low=-2.0, high=2.0),
+    Attribute("hue", "circular"),
+)
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return Scenes(images=16, validation=64, test=64, cache=None)
+
+
+def predictor(attributes=KINDS, **options):
+    torch.manual_seed(0)
+    told = {"channels": [8, 8], "hidden": 8, **options}
+    return AttributePredictor((3, 16, 16), json_attributes(attributes), **told).eval()
+
+
+def random_images(n, side=16, seed=0):
+    return torch.randint(256, (n, 3, side, side), generator=torch.Generator().manual_seed(seed)).byte()
+
+
+def batch_of(images, attributes=None, masks=None):
+    keys = torch.arange(len(images))
+    return Batch(images, torch.full((len(images),), -1), keys, attributes, masks)
+
+
+# What is told -------------------------------------------------------------------------------------
+
+
+def test_scores_have_a_column_for_every_class_and_two_for_a_hue():
+    scores = scores_of(KINDS)
+    assert [s.name for s in scores] == [
+        "there", "which: a", "which: b", "which: c", "size", "hue cos", "hue sin",
+    ]  # fmt: skip
+    truth = true_scores(KINDS, torch.tensor([[1.0, 2.0, -1.5, 0.25], [0.0, math.nan, 0.5, math.nan]]))
+    torch.testing.assert_close(truth[0], torch.tensor([1.0, 0, 0, 1, -1.5, 0, 1]), atol=1e-6, rtol=0)
+    assert truth[1].isnan().tolist() == [False, True, True, True, False, True, True]
+
+
+def test_scenes_tell_what_can_be_seen_and_nothing_else(scenes):
+    split = scenes.split("test")
+    names = [attribute.name for attribute in scenes.attributes]
+    seen = matters(split.factors.numpy())
+    for i, name in enumerate(names):
+        column = COLUMN[name]
+        known = split.attributes[:, i]
+        assert np.array_equal(~known.isnan().numpy(), seen[:, column]), name
+        assert torch.equal(known[~known.isnan()], split.factors[~known.isnan(), column])
+    assert set(names) | {"tree_hue", "cloud_hue", "plant_hue"} == {factor.name for factor in FACTORS}
+    batch = split.first(5)
+    assert torch.equal(batch.masks, split.masks[:5]) and batch.attributes.shape == (5, len(names))
+
+
+def test_attributes_survive_json():
+    assert read_attributes(json_attributes(KINDS)) == KINDS
+
+
+# Learning -----------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_seen_changes_no_loss():
+    judge, images = predictor(), random_images(6)
+    values = torch.rand(6, 4)
+    values[:, 0].round_()
+    values[:, 1] = torch.tensor([0, 1, 2, 0, 1, 2])
+    values[3] = math.nan
+    outputs = judge(images)
+    whole, _ = judge.loss(outputs, batch_of(images, values))
+    moved = outputs.clone()
+    moved[3] += 100
+    same, _ = judge.loss(moved, batch_of(images, values))
+    assert torch.equal(whole, same) and whole.isfinite()
+    nothing, _ = judge.loss(outputs, batch_of(images, torch.full((6, 4), math.nan)))
+    assert nothing == 0
+
+
+def test_the_gaussian_loss_is_least_where_its_variance_is_the_error():
+    """Minimised by gradient descent, a head finds mean and variance of a normal sample."""
+    judge = predictor((Attribute("size", "real"),))
+    target = 0.3 + 0.1 * torch.randn(2000, generator=torch.Generator().manual_seed(0))
+    head = torch.zeros(2, requires_grad=True)
+    optimiser = torch.optim.Adam([head], 0.05)
+    for _ in range(400):
+        optimiser.zero_grad()
+        loss, _ = judge.loss(head.expand(2000, 2), batch_of(random_images(2000, 1), target[:, None]))
+        loss.backward()
+        optimiser.step()
+    mean, log_variance = head.tolist()
+    assert mean == pytest.approx(float(target.mean()), abs=2e-3)
+    assert math.exp(0.5 * log_variance) == pytest.approx(float(target.std()), rel=0.02)
+
+
+def test_calibration_finds_a_planted_temperature(monkeypatch):
+    """Labels drawn from logits, which the network says three times too loudly."""
+    judge = predictor(KINDS[:2])
+    generator = torch.Generator().manual_seed(0)
+    n = 4000
+    truth = 1.5 * torch.randn(n, 4, generator=generator)
+    there = (torch.rand(n, generator=generator) < truth[:, 0].sigmoid()).float()
+    which = torch.multinomial(truth[:, 1:].softmax(1), 1, generator=generator)[:, 0].float()
+    split = ArraySplit(random_images(n, 4), attributes=torch.stack([there, which], 1))
+    monkeypatch.setattr(judge, "forward", lambda images: 3 * truth[: len(images)])
+    monkeypatch.setattr("flows.semantics.base.outputs_on.__defaults__", (n,))
+    before = judge.measure(split, None).values
+    judge.calibrate(split, None)
+    after = judge.measure(split, None).values
+    assert judge.log_temperature.exp().tolist() == pytest.approx([3, 3], rel=0.12)
+    for name in ("there", "which"):
+        assert after[name]["calibration"] < 0.03 < before[name]["calibration"]
+        assert after[name]["accuracy"] == before[name]["accuracy"]
+
+
+def test_errors_say_what_they_are(monkeypatch):
+    """R² by scikit-learn, and the predicted deviation holds 68 % after calibration."""
+    judge = predictor((Attribute("size", "real", low=-2.0, high=2.0),))
+    generator = torch.Generator().manual_seed(0)
+    target = 4 * torch.rand(4000, generator=generator) - 2
+    error = 0.3 * torch.randn(4000, generator=generator)
+    share = (target + error + 2) / 4
+    outputs = torch.stack([share, torch.full((4000,), 2 * math.log(1.0))], 1)
+    split = ArraySplit(random_images(4000, 4), attributes=target[:, None])
+    monkeypatch.setattr("flows.semantics.predictor.outputs_on", lambda *_: (outputs, split.first(None)))
+    judge.calibrate(split, None)
+    values = judge.measure(split, None).values["size"]
+    assert values["r2"] == pytest.approx(r2_score(target, target + error), abs=1e-4)
+    assert values["error"] == pytest.approx(0.3, rel=0.05)
+    assert values["within"] == pytest.approx(0.683, abs=0.02)
+
+
+def test_calibration_error_of_a_closed_form():
+    confidence = torch.tensor([0.9] * 10 + [0.6] * 10)
+    right = torch.tensor([True] * 9 + [False] + [True] * 2 + [False] * 8)
+    assert calibration_error(confidence, right) == pytest.approx(0.5 * 0.0 + 0.5 * 0.4, abs=1e-6)
+
+
+def test_iou_is_scikit_learns(scenes):
+    torch.manual_seed(0)
+    judge = UNetSegmenter((3, 32, 32), list(scenes.mask_classes), channels=[8, 8]).eval()
+    split = scenes.split("test")
+    values = judge.measure(split, None).values
+    found = judge.segment(pixels.to_unit(split.images)).to(torch.uint8).argmax(1).flatten().numpy()
+    true = split.masks.flatten().numpy()
+    labels = [scenes.mask_classes.index(name) for name in values]
+    expected = jaccard_score(true, found, labels=labels, average=None)
+    assert [values[name]["iou"] for name in values] == pytest.approx(expected.tolist())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["predictor", "segmenter"])
+def test_a_judge_learns_what_can_be_seen(kind):
+    """A square of random place and brightness on black: after a few hundred steps it is known."""
+    generator = torch.Generator().manual_seed(0)
+    n, side = 1024, 16
+    place = torch.randint(0, side - 4, (n, 2), generator=generator)
+    bright = torch.rand(n, generator=generator)
+    rows = torch.arange(side)
+    inside = [(rows >= place[:, i : i + 1]) & (rows < place[:, i : i + 1] + 4) for i in range(2)]
+    mask = inside[0][:, :, None] & inside[1][:, None, :]
+    images = (mask * (80 + 170 * bright)[:, None, None]).byte()[:, None].expand(-1, 3, -1, -1).contiguous()
+    told = (Attribute("row", "real", high=side - 5.0), Attribute("bright", "real"))
+    values = torch.stack([place[:, 0].float(), bright], 1)
+    torch.manual_seed(0)
+    if kind == "predictor":
+        judge = predictor(told, channels=[16, 16], hidden=32).train()
+    else:
+        judge = UNetSegmenter((3, side, side), ["black", "square"], channels=[8, 8])
+    split = ArraySplit(images, attributes=values)
+    split.masks = mask.byte()
+    optimiser = torch.optim.Adam(judge.parameters(), 3e-3)
+    for step in range(250):
+        batch = split.__getitems__([(64 * step + i) % 896 for i in range(64)])
+        optimiser.zero_grad()
+        judge.loss(judge(batch.images), batch)[0].backward()
+        optimiser.step()
+    held = ArraySplit(images[896:], attributes=values[896:])
+    held.masks = mask[896:].byte()
+    figures = judge.eval().measure(held, None).values
+    for each in figures.values():
+        assert next(iter(each.values())) > 0.95, figures
+
+
+# Contracts ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["predictor", "segmenter"])
+def test_a_judge_is_the_same_function_after_a_file_and_for_any_batch(kind, tmp_path):
+    judge = (
+        predictor() if kind == "predictor" else UNetSegmenter((3, 16, 16), ["a", "b"], channels=[8, 8]).eval()
+    )
+    judge.log_temperature += 0.3
+    judge.save_pretrained(tmp_path)
+    loaded = load_judge(tmp_path)
+    images = pixels.to_unit(random_images(5))
+    of = (lambda j, x: j.predict(x)) if kind == "predictor" else (lambda j, x: j.probabilities(x))
+    with torch.no_grad():
+        whole = of(judge, images)
+        assert torch.equal(of(loaded, images), whole)
+        one_by_one = torch.cat([of(loaded, image[None]) for image in images])
+    torch.testing.assert_close(one_by_one, whole, atol=1e-5, rtol=1e-4)
+    assert isinstance(loaded, Predictor if kind == "predictor" else Segmenter)
+    assert loaded.fingerprint() == judge.fingerprint()
+
+
+def test_a_judge_is_no_generative_model_and_says_so(tmp_path):
+    predictor().save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="holds a 'AttributePredictor'.*expected one of .*Glow"):
+        load_model(tmp_path)
+
+
+def test_mistakes_are_named(scenes):
+    with pytest.raises(ValueError, match="nothing to learn"):
+        AttributePredictor((3, 16, 16), [])
+    with pytest.raises(ValueError, match="no class masks"):
+        UNetSegmenter((3, 16, 16), [])
+    judge = predictor()
+    with pytest.raises(ValueError, match="tells 1 attributes, the predictor 4"):
+        judge.loss(judge(random_images(2)), batch_of(random_images(2)))
+    segmenter = UNetSegmenter((3, 16, 16), ["a"], channels=[8])
+    with pytest.raises(ValueError, match="no class masks"):
+        segmenter.loss(segmenter(random_images(2)), batch_of(random_images(2)))
