@@ -16,6 +16,7 @@ GROUND = {
     "workspace",
     "stored",
     "versioned",
+    "page",
 }
 """Small shared ground: everything may use it."""
 

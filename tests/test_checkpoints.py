@@ -39,8 +39,8 @@ def report_of(folder: Path) -> dict:
 def test_what_is_shipped():
     assert {folder.name for folder in SHIPPED} == {
         "fashion-glow", "fashion-nice", "fashion-realnvp",
-        "scenes-biggan", "scenes-dcgan", "scenes-glow", "scenes-lia", "scenes-nice", "scenes-pggan", "scenes-realnvp",
-        "scenes-stylegan",
+        "scenes-biggan", "scenes-dcgan", "scenes-glow", "scenes-lia", "scenes-nice", "scenes-pggan",
+        "scenes-realnvp", "scenes-stylegan",
     }  # fmt: skip
 
 

@@ -24,10 +24,10 @@ from flows.inversion.layer import Layer
 from flows.inversion.optimise import Algorithm, Optimise
 from flows.inversion.records import Source
 from flows.inversion.report import write_report
-from flows.inversion.summary import as_text
 from flows.inversion.tune import Tune
 from flows.metrics.perceptual import FeatureNetwork, make_network
 from flows.models.base import LatentModel
+from flows.page import as_text
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 TURNS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -1,21 +1,19 @@
 """What `compare` leaves: a table, a grid of pictures for every group, a page with all of it, and records."""
 
-import base64
 import csv
 import html
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from flows import images as pixels
 from flows.files import write_atomically
 from flows.inversion.compare import Groups, Result
 from flows.inversion.records import save_record
-from flows.inversion.summary import as_text, overview, summary
+from flows.inversion.summary import overview, summary
 from flows.models.base import LatentModel
+from flows.page import as_text, cells, document, draw_rows, numbers, picture, save_picture, table
 
 COLUMNS = {
     "psnr": "median, dB",
@@ -51,7 +49,7 @@ def write_report(
     write_atomically(out / "summary.md", lambda path: path.write_text(short))
     rows = overview(results, groups)
     if rows:
-        save_grid(draw_grid(rows), out / "overview.png")
+        save_picture(draw_rows(rows), out / "overview.png")
     else:
         (out / "overview.png").unlink(missing_ok=True)
     for result in results:
@@ -60,7 +58,9 @@ def write_report(
             name = file_name(f"{row.model}-{row.inverter}-{row.group}")
             save_record(out / "records" / f"{name}.safetensors", result.record, models[row.model])
     grids = {
-        group: save_grid(draw_grid(grid_rows(groups, results, group)), out / f"grid-{file_name(group)}.png")
+        group: save_picture(
+            draw_rows(grid_rows(groups, results, group)), out / f"grid-{file_name(group)}.png"
+        )
         for group in groups
     }
     write_atomically(out / "index.html", lambda path: path.write_text(page(results, groups, grids, network)))
@@ -91,35 +91,7 @@ def error_map(images: Tensor, reconstruction: Tensor) -> Tensor:
     return (4 * difference).clamp(max=255).byte().expand_as(images)
 
 
-def draw_grid(rows: list[tuple[str, Tensor]], columns: int = 24, side: int = 64) -> Image.Image:
-    """Rows of pictures with their names at the left."""
-    font, label = ImageFont.load_default(13), 260
-    columns = min(columns, len(rows[0][1]))
-    sheet = Image.new("RGB", (label + columns * (side + 2), len(rows) * (side + 2)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for y, (name, pictures) in enumerate(rows):
-        draw.text((4, y * (side + 2) + side // 2 - 8), name, "black", font)
-        for x, picture in enumerate(pictures[:columns]):
-            small = pixels.to_pillow(picture).convert("RGB").resize((side, side), Image.Resampling.NEAREST)
-            sheet.paste(small, (label + x * (side + 2), y * (side + 2)))
-    return sheet
-
-
-def save_grid(sheet: Image.Image, path: Path) -> str:
-    """Write a PNG, and return it in base64."""
-    content = io.BytesIO()
-    sheet.save(content, "png")
-    write_atomically(path, lambda place: place.write_bytes(content.getvalue()))
-    return base64.b64encode(content.getvalue()).decode()
-
-
 # Page ---------------------------------------------------------------------------------------------
-
-STYLE = (
-    "body{font:14px system-ui;margin:2em}table{border-collapse:collapse}td,th{padding:.2em .6em;"
-    "border-bottom:1px solid #ddd;text-align:left}.n{text-align:right}"
-    "img{max-width:100%;image-rendering:pixelated}"
-)
 
 
 def page(results: Sequence[Result], groups: Groups, grids: Mapping[str, str], network: str) -> str:
@@ -128,22 +100,17 @@ def page(results: Sequence[Result], groups: Groups, grids: Mapping[str, str], ne
     lines = []
     for result in results:
         row = result.row
-        cells = [html.escape(each) for each in (row.model, row.inverter, row.group, str(row.images))]
+        names = cells([row.model, row.inverter, row.group, str(row.images)])
         if row.note:
             rest = f"<td colspan={len(COLUMNS)}><i>{html.escape(row.reason)}</i></td>"
         else:
-            rest = _numbers([as_text(getattr(row, name)) for name in COLUMNS])
-        lines.append("".join(f"<td>{cell}</td>" for cell in cells) + rest)
+            rest = numbers([as_text(getattr(row, name)) for name in COLUMNS])
+        lines.append(names + rest)
     pictures = "".join(
-        f'<h2>{html.escape(group)}</h2><img alt="{html.escape(group)}" src="data:image/png;base64,{data}">'
-        f"{_one_by_one(results, groups, group)}"
-        for group, data in grids.items()
+        f"{picture(group, data)}{_one_by_one(results, groups, group)}" for group, data in grids.items()
     )
     legend = "; ".join(f"{name}: {told.format(network=network)}" for name, told in COLUMNS.items())
-    return (
-        f"<!doctype html><meta charset=utf-8><title>flows compare</title><style>{STYLE}</style>"
-        f"<h1>Inversion, compared</h1>{_table(head, lines)}<p>{html.escape(legend)}.</p>{pictures}\n"
-    )
+    return document("Inversion, compared", table(head, lines), f"<p>{html.escape(legend)}.</p>", pictures)
 
 
 def _one_by_one(results: Sequence[Result], groups: Groups, group: str) -> str:
@@ -151,16 +118,7 @@ def _one_by_one(results: Sequence[Result], groups: Groups, group: str) -> str:
     possible = [each for each in results if each.row.group == group and not each.row.note]
     head = ("image", *(f"{each.row.model}, {each.row.inverter}" for each in possible))
     lines = [
-        f"<td>{html.escape(source.name)}</td>" + _numbers([as_text(each.each_psnr[i]) for each in possible])
+        cells([source.name]) + numbers([as_text(each.each_psnr[i]) for each in possible])
         for i, source in enumerate(groups[group].sources)
     ]
-    return f"<details><summary>PSNR of every image, dB</summary>{_table(head, lines)}</details>"
-
-
-def _table(head: Sequence[str], lines: Sequence[str]) -> str:
-    names = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    return f"<table><tr>{names}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
-
-
-def _numbers(texts: Sequence[str]) -> str:
-    return "".join(f"<td class=n>{text}</td>" for text in texts)
+    return f"<details><summary>PSNR of every image, dB</summary>{table(head, lines)}</details>"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from flows.inversion.compare import Groups, Result, Row
+from flows.page import as_text
 
 EACH, OTHERS = 4, ("cat", "person", "text", "digits", "uniform noise", "checkerboard of 4 px")
 """Pictures of a group in the overview, and those of them that are taken where they are in it."""
@@ -75,13 +76,6 @@ def over_all(rows: Sequence[Row], name: str) -> float:
 def decibels(value: float) -> str:
     """One digit after the point, where it is finite."""
     return f"{value:.1f}" if math.isfinite(value) else as_text(value)
-
-
-def as_text(value: float | int) -> str:
-    """Four digits; – where there is no number."""
-    if isinstance(value, float):
-        return "–" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.4g}"
-    return str(value)
 
 
 def overview(results: Sequence[Result], groups: Groups) -> list[tuple[str, Tensor]]:

@@ -1,0 +1,99 @@
+"""Pages that need nothing else: tables and pictures in one HTML file; and sheets of labelled pictures."""
+
+import base64
+import html
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from flows import images as pixels
+from flows.files import write_atomically
+
+STYLE = (
+    "body{font:14px system-ui;margin:2em;max-width:110em}table{border-collapse:collapse}"
+    "td,th{padding:.2em .6em;border-bottom:1px solid #ddd;text-align:left}.n{text-align:right}"
+    "img{max-width:100%;image-rendering:pixelated}"
+)
+
+
+def document(title: str, *parts: str) -> str:
+    """A whole page of pieces of HTML."""
+    name = html.escape(title)
+    return (
+        f"<!doctype html><meta charset=utf-8><title>{name}</title><style>{STYLE}</style><h1>{name}</h1>"
+        f"{''.join(parts)}\n"
+    )
+
+
+def table(head: Sequence[str], lines: Sequence[str]) -> str:
+    """A table; every line is its cells, `cells` of words or `numbers`."""
+    names = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    return f"<table><tr>{names}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+
+def cells(texts: Sequence[str]) -> str:
+    """Cells of words."""
+    return "".join(f"<td>{html.escape(text)}</td>" for text in texts)
+
+
+def numbers(texts: Sequence[str]) -> str:
+    """Cells of numbers, to the right."""
+    return "".join(f"<td class=n>{text}</td>" for text in texts)
+
+
+def as_text(value: float | int) -> str:
+    """Four digits; – where there is no number."""
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.4g}"
+    return str(value)
+
+
+# Pictures -----------------------------------------------------------------------------------------
+
+
+def save_picture(sheet: Image.Image | Figure, path: Path) -> str:
+    """Write a PNG, and return it in base64, for `picture`."""
+    content = io.BytesIO()
+    if isinstance(sheet, Figure):
+        sheet.savefig(content, dpi=110, format="png")
+    else:
+        sheet.save(content, "png")
+    write_atomically(path, lambda place: place.write_bytes(content.getvalue()))
+    return base64.b64encode(content.getvalue()).decode()
+
+
+def picture(name: str, data: str) -> str:
+    """An image with its name above it; `data` is a PNG in base64."""
+    told = html.escape(name)
+    return f'<h2>{told}</h2><img alt="{told}" src="data:image/png;base64,{data}">'
+
+
+def draw_rows(
+    rows: Sequence[tuple[str, Tensor]], columns: int = 24, side: int = 64, head: Sequence[str] = ()
+) -> Image.Image:
+    """Rows of pictures with their names at the left.
+
+    Args:
+        rows: name and uint8 (n, C, H, W).
+        columns: pictures of a row at most.
+        side: of a picture, pixels.
+        head: names of the columns, above the first row.
+    """
+    font, label = ImageFont.load_default(13), 260
+    columns = min(columns, max(len(pictures) for _, pictures in rows))
+    top = 20 if head else 0
+    sheet = Image.new("RGB", (label + columns * (side + 2), top + len(rows) * (side + 2)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for x, name in enumerate(head[:columns]):
+        draw.text((label + x * (side + 2) + 4, 3), name, "black", font)
+    for y, (name, pictures) in enumerate(rows):
+        draw.text((4, top + y * (side + 2) + side // 2 - 8), name, "black", font)
+        for x, picture in enumerate(pictures[:columns]):
+            small = pixels.to_pillow(picture).convert("RGB").resize((side, side), Image.Resampling.NEAREST)
+            sheet.paste(small, (label + x * (side + 2), top + y * (side + 2)))
+    return sheet
