@@ -1,4 +1,4 @@
-"""The `flows` command: one verb per file of flows.commands."""
+"""The `flows` command: one verb per file of flows.commands, and verbs of a verb in a folder."""
 
 import importlib
 import inspect
@@ -6,6 +6,10 @@ import pkgutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, NoneType, UnionType
+from typing import Any, get_args, get_origin
+
+import docstring_parser
 
 import flows.commands
 from flows.config import USER_ERRORS, Parser, discover, fail
@@ -13,13 +17,17 @@ from flows.config import USER_ERRORS, Parser, discover, fail
 Command = Callable[..., None]
 
 
-def commands() -> dict[str, Command]:
-    """Name to function, for every file of flows.commands that has a function of its own name."""
-    found = {}
-    for module in pkgutil.iter_modules(flows.commands.__path__, "flows.commands."):
-        name = module.name.rsplit(".", 1)[-1]
-        function = getattr(importlib.import_module(module.name), name, None)
-        if callable(function):
+def commands(package: ModuleType = flows.commands) -> dict[str, Command]:
+    """Name to function, for every file of flows.commands that has a function of its own name.
+
+    A folder is a verb with verbs of its own: `steer find` is the function `find` of `steer/find.py`.
+    """
+    found: dict[str, Command] = {}
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        name, loaded = module.name.rsplit(".", 1)[-1], importlib.import_module(module.name)
+        if module.ispkg:
+            found |= {f"{name} {verb}": function for verb, function in commands(loaded).items()}
+        elif callable(function := getattr(loaded, name, None)):
             found[name] = function
     return found
 
@@ -28,40 +36,71 @@ def make_parser() -> Parser:
     """The parser of all verbs."""
     discover()
     parser = Parser(prog="flows", description="Use a trained invertible model.")
-    verbs = parser.add_subcommands(dest="verb")
+    verbs = {"": parser.add_subcommands(dest="verb")}
     for name, function in commands().items():
-        told = (inspect.getdoc(function) or "").split("\n\nArgs:", 1)[0]
-        help_line = told.split("\n", 1)[0]
-        sub = Parser(prog=f"flows {name}", description=told)
-        for parameter in inspect.signature(function).parameters.values():
-            if parameter.default is not parameter.empty:
-                continue
-            # A signature cannot say "one or more words"; argparse can. Files stand by themselves, several
-            # lists of words need their names.
-            if parameter.annotation == list[Path]:
-                sub.add_argument(parameter.name, nargs="+", type=Path, help="one or more files")
-            elif parameter.annotation == list[str]:
-                sub.add_argument(f"--{parameter.name}", nargs="+", type=str, required=True, help="see above")
-            else:
-                sub.add_argument(parameter.name, type=parameter.annotation)
-        taken: set[str | int] = {
-            p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty
-        }
-        sub.add_function_arguments(function, skip=taken)
-        verbs.add_subcommand(name, sub, help=help_line)
+        group, _, last = name.rpartition(" ")
+        if group not in verbs:
+            told = inspect.getdoc(importlib.import_module(f"flows.commands.{group}")) or ""
+            outer = Parser(prog=f"flows {group}", description=told)
+            verbs[""].add_subcommand(group, outer, help=told.split("\n", 1)[0])
+            verbs[group] = outer.add_subcommands(dest="verb")
+        help_line = (inspect.getdoc(function) or "").split("\n", 1)[0]
+        verbs[group].add_subcommand(last, parser_of(name, function), help=help_line)
     return parser
+
+
+def parser_of(name: str, function: Command) -> Parser:
+    """The parser of one verb, by the signature and docstring of its function."""
+    docstring = inspect.getdoc(function) or ""
+    parser = Parser(prog=f"flows {name}", description=docstring.split("\n\nArgs:", 1)[0])
+    told = {each.arg_name: each.description for each in docstring_parser.parse(docstring).params}
+    taken: set[str | int] = set()
+    for parameter in inspect.signature(function).parameters.values():
+        required = parameter.default is parameter.empty
+        words = word_list(parameter.annotation)
+        # A signature cannot say "one or more words"; argparse can. Files stand by themselves, several
+        # lists of words need their names.
+        if words is Path and required:
+            parser.add_argument(parameter.name, nargs="+", type=Path, help=told.get(parameter.name))
+        elif words is not None:
+            default = None if required else parameter.default
+            parser.add_argument(
+                f"--{parameter.name}",
+                nargs="+",
+                type=words,
+                required=required,
+                default=default,
+                help=told.get(parameter.name),
+            )
+        elif required:
+            parser.add_argument(parameter.name, type=parameter.annotation, help=told.get(parameter.name))
+        else:
+            continue
+        taken.add(parameter.name)
+    parser.add_function_arguments(function, skip=taken)
+    return parser
+
+
+def word_list(annotation: Any) -> Any:
+    """X for `list[X]` and `list[X] | None`, else None."""
+    if isinstance(annotation, UnionType):
+        annotation = next(each for each in get_args(annotation) if each is not NoneType)
+    return get_args(annotation)[0] if get_origin(annotation) is list else None
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one verb. Exit codes: 0 done, 2 the user's mistake, 1 a bug."""
     parser = make_parser()
     given = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    if given.verb is None:
+    name = given.verb
+    if name is None:
         parser.print_help()
         raise SystemExit(2)
     try:
-        values = parser.instantiate(given)[given.verb]
-        commands()[given.verb](**vars(values))
+        values = parser.instantiate(given)[name]
+        if "verb" in values:
+            name, values = f"{name} {values.verb}", values[values.verb]
+        commands()[name](**vars(values))
     except USER_ERRORS as error:
         fail(str(error))
 

@@ -33,7 +33,8 @@ MAY_IMPORT = {
     "training": GROUND | {"models", "metrics", "data", "semantics"},
     "testing": GROUND | {"bijections"},
     "config": GROUND | {"models", "data", "semantics", "training"},
-    "commands": GROUND | {"models", "metrics", "data", "training", "inversion", "config"},
+    "commands": GROUND
+    | {"models", "metrics", "data", "semantics", "training", "inversion", "steering", "config"},
     "cli": GROUND | {"commands", "config", "data", "models"},
     "__main__": {"cli"},
     "__init__": {"models", "once"},

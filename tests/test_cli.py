@@ -64,13 +64,14 @@ def refused(capsys, *arguments) -> str:
 def test_every_verb_is_a_file():
     assert set(commands()) == {
         "evaluate", "roundtrip", "sample", "encode", "decode", "interpolate", "compare", "render", "export",
+        "steer find", "steer apply", "steer score",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", sorted(commands()))
 def test_help_describes_every_option(verb, capsys):
     with pytest.raises(SystemExit) as stopped:
-        run(verb, "--help")
+        run(*verb.split(), "--help")
     assert stopped.value.code == 0
     text = capsys.readouterr().out
     for option in ("--json", "--device", "checkpoint"):

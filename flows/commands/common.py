@@ -5,6 +5,9 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageOps
+from rich import box
+from rich.console import Console
+from rich.table import Table
 from torch import Tensor
 
 import flows
@@ -14,6 +17,8 @@ from flows.data.decode import BROKEN, check_depth, reason
 from flows.files import to_json, write_atomically
 from flows.inversion.records import Source
 from flows.models.base import LatentModel, LikelihoodModel
+from flows.semantics.load import load_judge
+from flows.semantics.predictor import AttributePredictor
 from flows.stored import CheckpointError
 from flows.training.folder import instantiate_data
 
@@ -102,6 +107,39 @@ def open_picture(path: Path, channels: int) -> Image.Image:
             return pixels.flatten(ImageOps.exif_transpose(opened), channels)
     except BROKEN as error:
         raise ValueError(f"{path} cannot be read as a picture ({reason(error)})") from error
+
+
+CACHE = Path("~/.cache/flows/surveys")
+
+
+def load_predictor(checkpoint: str, model: LatentModel) -> AttributePredictor:
+    """The attribute predictor of a checkpoint, on the model's device.
+
+    Raises:
+        ValueError: it holds something else, or is for images of another shape.
+    """
+    judge = load_judge(checkpoint, str(model.device))
+    if not isinstance(judge, AttributePredictor):
+        raise ValueError(f"{checkpoint} holds a {type(judge).__name__}, expected an AttributePredictor")
+    if tuple(judge.image_shape) != tuple(model.image_shape):
+        raise ValueError(
+            f"{checkpoint} judges images {tuple(judge.image_shape)}, the model draws "
+            f"{tuple(model.image_shape)}"
+        )
+    return judge
+
+
+def print_table(head: list[str], rows: list[list[str]]) -> None:
+    """A table on the terminal, words to the left and numbers to the right."""
+    shown = Table(padding=(0, 1, 0, 0), box=box.SIMPLE_HEAD)
+    for i, name in enumerate(head):
+        numeric = all(row[i].lstrip("-+").replace(".", "").isdigit() or row[i] in "–∞" for row in rows)
+        shown.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+    for row in rows:
+        shown.add_row(*row)
+    console = Console()
+    console.width = max(console.width, 130)
+    console.print(shown)
 
 
 def labels_or_none(model: LatentModel, label: int | None, n: int) -> Tensor | None:

@@ -5,13 +5,10 @@ from pathlib import Path
 
 import torch
 from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from flows import images as pixels
-from flows.commands.common import data_of, load, read_source, write_json
+from flows.commands.common import data_of, load, print_table, read_source, write_json
 from flows.data.foreign import foreign_images
 from flows.inversion.base import Inverter
 from flows.inversion.compare import Group, Row, likelihood_of
@@ -243,16 +240,11 @@ def _generated(name: str, model: LatentModel, n: int) -> Group:
 def show(rows: list[Row]) -> None:
     """The table on the terminal."""
     names = ("psnr", "ssim", "perceptual", "bit_exact", "seconds", "steps", "undone")
-    table = Table(padding=(0, 1, 0, 0), box=box.SIMPLE_HEAD)
-    for column in ("model", "inverter", "images", *names):
-        words = column in ("model", "inverter", "images")
-        table.add_column(column, justify="left" if words else "right", no_wrap=True)
-    for row in rows:
-        if not row.note:
-            numbers = (as_text(getattr(row, name)) for name in names)
-            table.add_row(row.model, row.inverter, row.group, *numbers)
-    console = Console()
-    console.width = max(console.width, 130)
-    console.print(table)
+    shown = [
+        [row.model, row.inverter, row.group, *(as_text(getattr(row, name)) for name in names)]
+        for row in rows
+        if not row.note
+    ]
+    print_table(["model", "inverter", "images", *names], shown)
     for note in dict.fromkeys(f"{row.model}, {row.inverter}: {row.reason}" for row in rows if row.note):
         print(note)

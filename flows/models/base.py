@@ -105,6 +105,14 @@ class LatentModel(StoredModule, library_name="flows"):
         """
         raise ValueError(f"{type(self).__name__} has no network of its own to compare images by")
 
+    def style_weights(self) -> dict[str, Tensor]:
+        """Matrices (outputs, width of w) by which layers read w, by their level of w+.
+
+        Raises:
+            ValueError: it has no styles.
+        """
+        raise ValueError(f"{type(self).__name__} has no styles that its layers read")
+
     def convert(self, code: Tensor, source: str, target: str) -> Tensor:
         """Codes of one space to those of another. A model with one space returns them as they are."""
         for name in (source, target):

@@ -101,6 +101,12 @@ class StyleModel(GAN):
         image: Tensor = self.generator.synthesis(styles, noise)
         return image
 
+    def style_weights(self) -> dict[str, Tensor]:
+        """The scaled weights of every layer's style."""
+        layers = cast(Iterable[StyledLayer], self.generator.synthesis.layers)
+        styles = [layer.convolution.style for layer in layers]
+        return {f"layer{i}": style.weight * style.scale for i, style in enumerate(styles)}
+
     def noise(self) -> list[Tensor]:
         return [layer.noise for layer in cast(Iterable[StyledLayer], self.generator.synthesis.layers)]
 

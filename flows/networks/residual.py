@@ -47,9 +47,10 @@ class Tower(nn.Module):
         self.norm = nn.GroupNorm(8, channels[-1])
         self.places = nn.Linear(channels[-1] * last * last, hidden)
         self.head = nn.Linear(hidden, outputs)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
         for i, block in enumerate(self.blocks):
             x = block(avg_pool2d(x, 2) if i else x)
         vector: Tensor = self.head(silu(self.places(silu(self.norm(x)).flatten(1))))
@@ -74,9 +75,10 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(NormedBlock(below + beside, beside) for below, beside in upward)
         self.norm = nn.GroupNorm(8, channels[0])
         self.head = nn.Conv2d(channels[0], outputs, 1)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
         kept = []
         for i, block in enumerate(self.down):
             x = block(avg_pool2d(x, 2) if i else x)

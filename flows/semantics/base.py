@@ -77,12 +77,15 @@ class Predictor(Protocol):
     """Whatever gives images named scores.
 
     Attributes:
-        name: for tables.
         scores: what it tells, in the order of its columns.
     """
 
-    name: str
     scores: tuple[Score, ...]
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        ...
 
     def predict(self, images: Tensor) -> Tensor:
         """Images (batch, C, H, W) in [0, 1] to scores (batch, number of scores), differentiable."""
@@ -94,12 +97,15 @@ class Segmenter(Protocol):
     """Whatever finds classes in images; a pixel may belong to several of them.
 
     Attributes:
-        name: for tables.
         classes: their names.
     """
 
-    name: str
     classes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        ...
 
     def probabilities(self, images: Tensor) -> Tensor:
         """Images (batch, C, H, W) in [0, 1] to (batch, classes, H, W) in [0, 1], differentiable."""

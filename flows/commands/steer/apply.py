@@ -1,0 +1,132 @@
+"""flows steer apply: your pictures, test images or samples, moved along a direction."""
+
+from pathlib import Path
+
+import torch
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from flows import images as pixels
+from flows.commands.common import data_of, load, read_pictures, write_json
+from flows.inversion.encoder import Encoder
+from flows.inversion.exact import invert
+from flows.metrics.reconstruction import psnr
+from flows.models.base import LatentModel
+from flows.numerics import exact_arithmetic
+from flows.once import prepared
+from flows.page import draw_rows, save_picture
+from flows.steering.base import Direction, load_directions, place, shift
+
+ALPHAS = [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]
+
+
+def apply(
+    checkpoint: str,
+    directions: Path,
+    names: list[str] | None = None,
+    alphas: list[float] = ALPHAS,
+    images: list[Path] | None = None,
+    test: NonNegativeInt = 0,
+    n: PositiveInt = 8,
+    levels: list[str] | None = None,
+    absolute: bool = False,
+    temperature: PositiveFloat = 1.0,
+    seed: NonNegativeInt = 0,
+    resize: bool = False,
+    output: Path = Path("steered.png"),
+    json: Path | None = None,
+    device: str | None = None,
+) -> None:
+    """Strips of pictures moved along directions: a row for each picture, a column for each number of sigmas.
+
+    Args:
+        checkpoint: folder or hub repository of the model.
+        directions: file of `flows steer find`.
+        names: of the directions to take; None takes all.
+        alphas: sigmas to move, one for each column.
+        images: picture files of yours; they are encoded, and stand at the left.
+        test: so many images of the model's test set instead.
+        n: samples where neither images nor test are given.
+        levels: of the space, to move only these; None moves all.
+        absolute: sigmas from the direction's plane instead of from where the picture is.
+        temperature: of samples.
+        seed: of samples.
+        resize: crop pictures of another size to a square in the middle and resize them.
+        output: file for the picture.
+        json: file for the result.
+        device: torch device.
+    """
+    model = load(checkpoint, device)
+    found = chosen(load_directions(directions, model), names)
+    space = found[0].space
+    told = model.check_space(space)
+    if levels is not None:
+        found = [each.on_levels(levels, told) for each in found]
+    inputs: Tensor | None = None
+    if images:
+        inputs = read_pictures(images, model.image_shape, resize)
+    elif test:
+        inputs = first_test(model, test)
+    if inputs is None:
+        code = model.sample_codes(n, space, torch.Generator().manual_seed(seed), temperature)
+    else:
+        inputs = pixels.reduce(inputs, model.bins)
+        code = encoded(model, inputs, space)
+    rows, moved = [], {}
+    for each in found:
+        strips = [draw(model, (place if absolute else shift)(code, each, a, told), space) for a in alphas]
+        moved[each.name] = [float((strip.int() - strips[0].int()).abs().float().mean()) for strip in strips]
+        for i in range(len(code)):
+            strip = torch.stack([pictures[i] for pictures in strips])
+            strip = strip if inputs is None else torch.cat([inputs[i : i + 1], strip])
+            rows.append((each.name if i == 0 else "", strip))
+    head = [*([] if inputs is None else ["input"]), *(f"{alpha:+g} σ" for alpha in alphas)]
+    save_picture(draw_rows(rows, len(head), head=head), output)
+    print(f"{len(found)} directions, {len(code)} pictures, {len(alphas)} steps: {output}")
+    result = {"checkpoint": checkpoint, "directions": [each.name for each in found], "alphas": alphas}
+    if inputs is not None:
+        back = psnr(inputs, draw(model, code, space)).tolist()
+        print(f"unmoved, the pictures come back at {min(back):.1f} dB or more")
+        result["unmoved_psnr"] = back
+    write_json(json, {**result, "mean_change": moved})
+
+
+def chosen(directions: list[Direction], names: list[str] | None) -> list[Direction]:
+    """Those of that name, all of one space. Raises ValueError where there is none."""
+    known = [each.name for each in directions]
+    for name in names or []:
+        if name not in known:
+            raise ValueError(f"--names: there is no direction {name!r}; the file has {', '.join(known)}")
+    found = [each for each in directions if names is None or each.name in names]
+    if len({each.space for each in found}) != 1:
+        raise ValueError("the directions are of several spaces; choose those of one by --names")
+    return found
+
+
+def encoded(model: LatentModel, images: Tensor, space: str) -> Tensor:
+    """Codes of uint8 images, of a double precision where only that brings every byte back."""
+    if model.guarantee[space] == "exact":
+        return invert(model, images, model.first_class(len(images))).code.to(model.device)
+    return Encoder(space).invert(model, images).code.to(model.device)
+
+
+def first_test(model: LatentModel, n: int) -> Tensor:
+    """The first n images of the model's test set, uint8."""
+    return data_of(model, None).split("test").first(n).images
+
+
+def encoded_test(model: LatentModel, n: int, space: str) -> tuple[Tensor, Tensor | None]:
+    """Codes of the first n test images, in the model's precision, and their classes if any."""
+    images = pixels.reduce(first_test(model, n), model.bins)
+    return encoded(model, images, space).to(model.dtype), model.first_class(len(images))
+
+
+@torch.no_grad()
+def draw(model: LatentModel, code: Tensor, space: str) -> Tensor:
+    """uint8 images (n, C, H, W) of codes, on the host."""
+    parts = []
+    with prepared(), exact_arithmetic(model.device):
+        for part in code.split(100):
+            images = model.decode(part.to(model.dtype), space, model.first_class(len(part)))
+            parts.append(pixels.to_bytes(images, model.bins).cpu())
+    return torch.cat(parts)

@@ -1,0 +1,1 @@
+"""Directions in latent spaces: find them, move codes along them, score what that does."""

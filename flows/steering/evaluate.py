@@ -1,0 +1,154 @@
+"""What moving along a direction does: to the score it is named after, and to all others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flows.models.base import LatentModel
+from flows.semantics.base import Predictor, Score
+from flows.steering.base import Direction, place, shift
+from flows.steering.survey import score_codes
+
+RESPONSE_CODES = 100
+"""Codes of which a response is the mean."""
+
+
+@dataclass(frozen=True)
+class Rescoring:
+    """Changes of scores, one row for each direction, one column for each score.
+
+    Attributes:
+        directions: names.
+        scores: of the predictor.
+        signed: (directions, scores), mean change of every score, in its spread.
+        clipped: mean of the positive changes alone, max(0, ·): HiGAN's Δ.
+        low, high: 95 % bootstrap interval of `signed`.
+        spread: (scores,), standard deviation over the untouched images.
+        alpha: sigmas moved.
+    """
+
+    directions: list[str]
+    scores: tuple[Score, ...]
+    signed: Tensor
+    clipped: Tensor
+    low: Tensor
+    high: Tensor
+    spread: Tensor
+    alpha: float
+
+    def column(self, name: str) -> int:
+        """The column of the score of that name."""
+        return [score.name for score in self.scores].index(name)
+
+    def own(self, direction: str) -> float:
+        """Change of the score that a direction is named after."""
+        return float(self.signed[self.directions.index(direction), self.column(own_score(direction))])
+
+    def leakage(self, direction: str, score: str) -> float:
+        """|change of another score| relative to that of the direction's own."""
+        other = float(self.signed[self.directions.index(direction), self.column(score)])
+        own = self.own(direction)
+        return abs(other / own) if own else float("inf")
+
+    def worst(self, direction: str) -> Score:
+        """The score of another attribute that changes most."""
+        own = self.scores[self.column(own_score(direction))]
+        row = self.signed[self.directions.index(direction)].abs()
+        others = [i for i, score in enumerate(self.scores) if score.attribute != own.attribute]
+        return self.scores[max(others, key=lambda i: float(row[i]))] if others else own
+
+
+def own_score(direction: str) -> str:
+    """The score that a direction is named after: `daylight` of `daylight without lamp_on`."""
+    return direction.split(" without ")[0]
+
+
+@torch.no_grad()
+def rescore(
+    model: LatentModel,
+    predictor: Predictor,
+    directions: Sequence[Direction],
+    codes: Tensor,
+    alpha: float = 2.0,
+    labels: Tensor | None = None,
+    resamples: int = 1000,
+) -> Rescoring:
+    """Move codes by `alpha` sigmas along every direction and let the predictor see what changed.
+
+    Args:
+        model: whose codes they are.
+        predictor: of the scores.
+        directions: of one space.
+        codes: (n, D) of that space; new samples or real images, none that a direction was found on.
+        alpha: in sigmas.
+        labels: (n,), of a class-conditional model.
+        resamples: of the bootstrap, over images.
+
+    Returns:
+        the matrix (HiGAN, Yang et al. 2021, with its sign, and intervals).
+    """
+    space = model.check_space(directions[0].space)
+    before = score_codes(model, predictor, codes, space.name, labels)
+    spread = before.std(0).clamp(min=1e-3)
+    changes = [
+        (score_codes(model, predictor, shift(codes, each, alpha, space), space.name, labels) - before)
+        / spread
+        for each in directions
+    ]
+    change = torch.stack(changes)
+    low, high = bootstrap(change, resamples)
+    return Rescoring(
+        [each.name for each in directions], predictor.scores, change.mean(1), change.clamp(min=0).mean(1),
+        low, high, spread, alpha,
+    )  # fmt: skip
+
+
+def bootstrap(change: Tensor, resamples: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """95 % interval of the mean over images of (directions, images, scores): (directions, scores) each."""
+    images = change.shape[1]
+    random = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(images, (resamples, images), generator=random)
+    counts = torch.zeros(resamples, images).scatter_add_(1, drawn, torch.ones(resamples, images))
+    means = torch.einsum("rn,dns->rds", counts / images, change)
+    low, high = torch.quantile(means, torch.tensor([0.025, 0.975]), dim=0)
+    return low, high
+
+
+@torch.no_grad()
+def response(
+    model: LatentModel,
+    predictor: Predictor,
+    direction: Direction,
+    codes: Tensor,
+    alphas: Sequence[float],
+    labels: Tensor | None = None,
+    absolute: bool = False,
+) -> Tensor:
+    """Mean scores (number of alphas, number of scores) against the number of sigmas moved.
+
+    Args:
+        model: whose codes they are.
+        predictor: of the scores.
+        direction: along which.
+        codes: (n, D), of the direction's space; the first `RESPONSE_CODES` are taken.
+        alphas: in sigmas.
+        labels: (n,), of a class-conditional model.
+        absolute: `place` instead of `shift`.
+    """
+    space = model.check_space(direction.space)
+    move = place if absolute else shift
+    few = codes[:RESPONSE_CODES]
+    which = None if labels is None else labels[:RESPONSE_CODES]
+    rows = [
+        score_codes(model, predictor, move(few, direction, alpha, space), direction.space, which).mean(0)
+        for alpha in alphas
+    ]
+    return torch.stack(rows)
+
+
+def monotonicity(values: Tensor) -> float:
+    """Share of the steps of a response (number of alphas,) that go the way of the whole."""
+    whole = torch.sign(values[-1] - values[0])
+    return float((torch.sign(values.diff()) == whole).double().mean())

@@ -1,0 +1,123 @@
+"""Directions without samples or labels: of the weights that read a style, or of the decoder's Jacobian."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flows.models.base import LatentModel
+from flows.numerics import exact_arithmetic
+from flows.steering.base import Direction
+from flows.steering.method import Method, Task
+
+OVERSAMPLING = 8
+"""Vectors more than are wanted, with which the last of them converge, too (Halko et al. 2011)."""
+
+
+@dataclass
+class Factorise(Method):
+    """SeFa: eigenvectors of AᵀA, A the weights by which the layers read the style (Shen and Zhou 2021).
+
+    Rows of A are normalised, as in the released code; eigenvectors come from a symmetric solver, the largest
+    first, which the released code does not see to.
+
+    Args:
+        components: how many.
+        levels: layers of w+ whose weights are taken; None takes all.
+    """
+
+    components: int = 10
+    levels: list[str] | None = None
+
+    def find(self, task: Task) -> list[Direction]:
+        """Directions `sefa0`, `sefa1`, … of w.
+
+        Raises:
+            ValueError: the model has no styles, the space is not w, or there is no such level.
+        """
+        weights = task.model.style_weights()
+        if task.space != "w":
+            raise ValueError(f"styles are read from w: set --space w, not {task.space}")
+        for name in self.levels or []:
+            if name not in weights:
+                raise ValueError(f"there is no layer {name!r}; expected some of {', '.join(weights)}")
+        chosen = [matrix for name, matrix in weights.items() if self.levels is None or name in self.levels]
+        read = torch.cat(chosen).detach().double().cpu()
+        read = read / read.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        values, vectors = torch.linalg.eigh(read.T @ read)
+        return principal(task, values.flip(0), vectors.flip(1), self.components, "sefa")
+
+
+@dataclass
+class JacobianDirections(Method):
+    """Directions of largest change of the image: eigenvectors of the mean of JᵀJ, J = ∂x/∂z, over codes.
+
+    By subspace iteration with products of the Jacobian with vectors, forwards and backwards; J itself is
+    never formed. For one code these are its leading right-singular vectors.
+
+    Args:
+        components: how many.
+        codes: over how many the mean is taken.
+        iterations: of the subspace.
+    """
+
+    components: int = 10
+    codes: int = 16
+    iterations: int = 8
+
+    def find(self, task: Task) -> list[Direction]:
+        """Directions `jacobian0`, `jacobian1`, …, with the share of the image's change that each makes."""
+        random = torch.Generator().manual_seed(task.seed)
+        codes = task.draw(self.codes)
+        size = codes.shape[1]
+        wide = min(size, self.components + OVERSAMPLING)
+        basis, _ = torch.linalg.qr(torch.randn(size, wide, generator=random).to(codes))
+        for _ in range(self.iterations):
+            basis, _ = torch.linalg.qr(gram_product(task.model, task.space, codes, basis))
+        # Rayleigh–Ritz: within the subspace, the eigenvectors themselves, in order.
+        image = gram_product(task.model, task.space, codes, basis)
+        values, rotation = torch.linalg.eigh((basis.T @ image).double())
+        vectors = basis.double() @ rotation
+        return principal(
+            task, values.flip(0).cpu(), vectors.flip(1).cpu(), self.components, "jacobian",
+            trace(task.model, task.space, codes, random),
+        )  # fmt: skip
+
+
+def gram_product(model: LatentModel, space: str, codes: Tensor, vectors: Tensor) -> Tensor:
+    """Mean over codes of JᵀJ v for each column v of (D, k): (D, k)."""
+    total = torch.zeros_like(vectors)
+    with exact_arithmetic(model.device):
+        for code in codes:
+            many = code.expand(vectors.shape[1], -1).contiguous()
+            labels = model.first_class(len(many))
+
+            def decode(z: Tensor, labels: Tensor | None = labels) -> Tensor:
+                return model.decode(z, space, labels)
+
+            _, change = torch.autograd.functional.jvp(decode, many, vectors.T.contiguous())
+            _, back = torch.autograd.functional.vjp(decode, many, change)
+            total = total + back.T
+    return total / len(codes)
+
+
+def trace(model: LatentModel, space: str, codes: Tensor, random: torch.Generator, probes: int = 32) -> float:
+    """Hutchinson's estimate of the trace of the mean JᵀJ."""
+    signs = torch.randint(2, (codes.shape[1], probes), generator=random).to(codes) * 2 - 1
+    return float((signs * gram_product(model, space, codes, signs)).sum() / probes)
+
+
+def principal(
+    task: Task, values: Tensor, vectors: Tensor, components: int, name: str, total: float | None = None
+) -> list[Direction]:
+    """Directions of the first columns of `vectors`; `sigma` is the spread of codes along them."""
+    codes = task.draw(1000).double().cpu()
+    whole = float(values.sum()) if total is None else total
+    found = []
+    for i in range(min(components, vectors.shape[1])):
+        along = codes @ vectors[:, i]
+        found.append(Direction(
+            f"{name}{i}", vectors[:, i].float(), -float(along.mean()), task.space, float(along.std()), name,
+            fingerprint=task.model.fingerprint(), evidence={"share": float(values[i]) / whole},
+        ))  # fmt: skip
+    return found

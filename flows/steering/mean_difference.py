@@ -1,0 +1,81 @@
+"""Glow's attribute vectors: the mean code of what has an attribute less that of what has not."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flows.steering.base import Direction
+from flows.steering.boundary import balanced
+from flows.steering.method import FEWEST, Labelled, known
+from flows.steering.survey import Survey
+
+
+class RunningMoments:
+    """Mean and variance of vectors, added batch by batch in any order (Chan et al. 1983); fp64."""
+
+    def __init__(self, size: int):
+        self.count = 0
+        self.mean = torch.zeros(size, dtype=torch.float64)
+        self.squares = torch.zeros(size, dtype=torch.float64)
+
+    def add(self, values: Tensor) -> None:
+        """Take in values (batch, size)."""
+        if not len(values):
+            return
+        values = values.double().cpu()
+        count, mean = len(values), values.mean(0)
+        total = self.count + count
+        apart = mean - self.mean
+        self.squares += (values - mean).square().sum(0) + apart.square() * (self.count * count / total)
+        self.mean += apart * (count / total)
+        self.count = total
+
+    @property
+    def variance(self) -> Tensor:
+        """Of every coordinate, (size,); divided by count − 1."""
+        return self.squares / max(1, self.count - 1)
+
+
+@dataclass
+class MeanDifference(Labelled):
+    """Mean code of what shows it less mean code of what does not (Kingma and Dhariwal 2018, section 6).
+
+    Scores that are no probabilities are cut in the middle of their range.
+
+    Args:
+        batch: codes added at a time.
+    """
+
+    batch: int = 1000
+
+    def one(self, survey: Survey, name: str) -> Direction:
+        codes, value = known(survey, name)
+        score = next(each for each in survey.scores if each.name == name)
+        above = value > (score.low + score.high) / 2
+        sides = {side: RunningMoments(codes.shape[1]) for side in (False, True)}
+        for part, high in zip(codes.split(self.batch), above.split(self.batch), strict=True):
+            for side, moments in sides.items():
+                moments.add(part[high == side])
+        low, high = sides[False], sides[True]
+        if min(low.count, high.count) < FEWEST:
+            raise ValueError(
+                f"{name}: {low.count} codes are below the middle and {high.count} above, expected at least "
+                f"{FEWEST} each; survey more codes"
+            )
+        difference = high.mean - low.mean
+        length = float(difference.norm())
+        vector = difference / length
+        bias = -float((high.mean + low.mean) @ vector) / 2
+        found = codes.double() @ vector + bias > 0
+        # The part of the length that chance alone would give: E|m̂|² = |m|² + Σ var/n.
+        chance = float((low.variance / low.count + high.variance / high.count).sum().sqrt())
+        return Direction(
+            name, vector.float(), bias, survey.space, float((codes.double() @ vector).std()),
+            "mean-difference", fingerprint=survey.fingerprint,
+            evidence={
+                "all_accuracy": float((found == above).double().mean()),
+                "all_balanced_accuracy": balanced(above, found),
+                "length": length, "length_by_chance": chance, "codes": len(codes),
+            },
+        )  # fmt: skip

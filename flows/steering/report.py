@@ -1,0 +1,134 @@
+"""What `flows steer score` leaves: the matrix of changes as a heat map, responses, strips, and a page."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from flows.files import write_atomically
+from flows.page import as_text, cells, document, draw_rows, numbers, picture, save_picture, table
+from flows.steering.evaluate import Rescoring, monotonicity, own_score
+
+COLUMNS = 40
+"""Of the heat map: the scores that directions are named after, then the first others."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """All that is measured of some directions.
+
+    Attributes:
+        title: of the page.
+        matrix: of changes.
+        alphas: sigmas of responses and strips.
+        responses: direction to (number of alphas, number of scores).
+        strips: a name and uint8 (number of alphas, C, H, W) for every picture.
+    """
+
+    title: str
+    matrix: Rescoring
+    alphas: list[float]
+    responses: dict[str, Tensor]
+    strips: list[tuple[str, Tensor]]
+
+    def monotone(self, direction: str) -> float:
+        """Share of the steps of its own score that go the way of the whole."""
+        return monotonicity(self.responses[direction][:, self.matrix.column(own_score(direction))])
+
+    def rows(self) -> list[list[str]]:
+        """Of the table: direction, effect, interval, monotone, what else changes most, and by which share."""
+        found = []
+        for i, name in enumerate(self.matrix.directions):
+            own, worst = self.matrix.column(own_score(name)), self.matrix.worst(name)
+            low, high = float(self.matrix.low[i, own]), float(self.matrix.high[i, own])
+            found.append([
+                name, as_text(self.matrix.own(name)), f"{low:.2f} … {high:.2f}", as_text(self.monotone(name)),
+                worst.name, as_text(self.matrix.leakage(name, worst.name)),
+            ])  # fmt: skip
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        matrix = self.matrix
+        return {
+            "alpha": matrix.alpha, "scores": [score.name for score in matrix.scores],
+            "directions": {
+                name: {
+                    "signed": matrix.signed[i].tolist(), "clipped": matrix.clipped[i].tolist(),
+                    "low": matrix.low[i].tolist(), "high": matrix.high[i].tolist(),
+                    "monotone": self.monotone(name),
+                }
+                for i, name in enumerate(matrix.directions)
+            },
+        }  # fmt: skip
+
+
+HEAD = ["direction", "effect", "95 %", "monotone", "changes most besides", "relative to the effect"]
+
+
+def write_score_report(out: Path, scored: Scored) -> list[str]:
+    """index.html, and matrix.png, responses.png and strips.png beside it; returns their names."""
+    head = [f"{alpha:+.2g} σ" for alpha in scored.alphas]
+    sheets: dict[str, Image.Image | Figure] = {
+        "matrix": heat_map(scored.matrix),
+        "responses": response_curves(scored),
+        "strips": draw_rows(scored.strips, len(head), head=head),
+    }
+    written = {name: save_picture(sheet, out / f"{name}.png") for name, sheet in sheets.items()}
+    lines = [
+        cells([row[0]]) + numbers(row[1:4]) + cells([row[4]]) + numbers([row[5]]) for row in scored.rows()
+    ]
+    page = document(
+        scored.title, table(HEAD, lines), *(picture(name, data) for name, data in written.items())
+    )
+    write_atomically(out / "index.html", lambda path: path.write_text(page))
+    return ["index.html", *(f"{name}.png" for name in written)]
+
+
+def heat_map(found: Rescoring) -> Figure:
+    """Signed changes, in spreads; grey where the interval has 0 in it."""
+    wanted = [found.column(own_score(name)) for name in found.directions] + list(range(len(found.scores)))
+    columns = list(dict.fromkeys(wanted))[:COLUMNS]
+    values, names = found.signed[:, columns], [found.scores[i].name for i in columns]
+    certain = (found.low[:, columns] > 0) | (found.high[:, columns] < 0)
+    size = 2.6 + 0.34 * len(names), 1.8 + 0.3 * len(found.directions)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    limit = max(1e-6, float(values.abs().max()))
+    image = axes.imshow(values.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+    for i, j in np.ndindex(*values.shape):
+        dark = abs(float(values[i, j])) > 0.6 * limit
+        tone = "0.75" if not certain[i, j] else "w" if dark else "k"
+        axes.text(j, i, f"{values[i, j]:.1f}", ha="center", va="center", fontsize=6.5, color=tone)
+    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7.5)
+    axes.set_yticks(range(len(found.directions)), found.directions, fontsize=7.5)
+    axes.set_title(f"change of scores by {found.alpha:+g} σ, in their spread", fontsize=9)
+    figure.colorbar(image, ax=axes, shrink=0.8)
+    return figure
+
+
+def response_curves(scored: Scored) -> Figure:
+    """Each direction's own score against α over all others; changes from α = 0, in spreads."""
+    columns = min(5, len(scored.responses))
+    rows = -(-len(scored.responses) // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.2 * rows), layout="constrained")
+    middle = int(np.argmin(np.abs(np.array(scored.alphas))))
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, (name, values) in zip(panels, scored.responses.items(), strict=False):
+        relative = (values - values[middle]) / scored.matrix.spread
+        axes.plot(scored.alphas, relative.numpy(), color="0.8", linewidth=0.8)
+        own = relative[:, scored.matrix.column(own_score(name))]
+        axes.plot(scored.alphas, own.numpy(), color="C3", linewidth=2)
+        axes.axhline(0, color="0.5", linewidth=0.5)
+        axes.set_title(name, fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[len(scored.responses) :]:
+        axes.set_visible(False)
+    figure.supxlabel("σ", fontsize=8)
+    figure.supylabel("change, in spreads", fontsize=8)
+    return figure

@@ -1,0 +1,86 @@
+"""Walks that imitate an edit, learned by gradients (Jahanian et al. 2020, arXiv 1907.07171)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from flows.models.base import LatentModel
+from flows.steering.base import Direction
+from flows.steering.method import Method, Task
+from flows.steering.operators import Operator, operators
+
+
+@dataclass
+class Walk(Method):
+    """w* = argmin over w of E |m·(G(z + a(α)·w) − edit(G(z), α))|² / Σm, for each edit.
+
+    a(α) is the edit's `amount`: the logarithm of a zoom, so that in and out are opposites; m masks what the
+    edit knows nothing of.
+
+    Args:
+        steps: of gradient descent with momentum; the paper has Adam.
+        batch: codes for a step.
+        lr: of the first step, in units of the space per coordinate; falls to 0.
+    """
+
+    steps: int = 200
+    batch: int = 16
+    lr: float = 0.02
+
+    def find(self, task: Task) -> list[Direction]:
+        """One direction for each edit named by `--scores`: zoom, shift x, brightness, …; see `OPERATORS`.
+
+        Raises:
+            ValueError: there is no such edit, or none was named.
+        """
+        if not task.names:
+            raise ValueError("--scores: name the edits that walks should imitate")
+        return [self.of_operator(task, each) for each in operators(task.names)]
+
+    def of_operator(self, task: Task, operator: Operator) -> Direction:
+        """See `find`."""
+        model = task.model
+        size = model.check_space(task.space).shape[0]
+        random = torch.Generator().manual_seed(task.seed)
+        walk = torch.zeros(size, device=model.device, dtype=model.dtype, requires_grad=True)
+        velocity, square = torch.zeros_like(walk), torch.zeros((), device=model.device)
+        first: list[float] = []
+        last: list[float] = []
+        for step in tqdm(range(self.steps), desc=operator.name, leave=False):
+            loss, still = self.loss(model, task.space, operator, walk, random)
+            (gradient,) = torch.autograd.grad(loss, [walk])
+            # One scale for all coordinates, from zero: Adam's own for each leaves the span of the gradients,
+            # and what changes no pixel would move as far as what does.
+            velocity = 0.9 * velocity + 0.1 * gradient
+            square = 0.99 * square + 0.01 * gradient.square().mean()
+            usual = (square / (1 - 0.99 ** (step + 1))).sqrt() + 1e-12
+            with torch.no_grad():
+                walk -= self.lr * (1 - step / self.steps) * velocity / usual
+            if step >= self.steps - self.steps // 10:
+                last.append(float(loss.detach()))
+                first.append(float(still))
+        found = walk.detach().cpu()
+        length = float(found.norm())
+        explained = 1 - sum(last) / sum(first)
+        return Direction(
+            operator.name, found / length, 0.0, task.space, length, "walk",
+            fingerprint=model.fingerprint(), evidence={"explained": explained, "loss": sum(last) / len(last)},
+        )  # fmt: skip
+
+    def loss(
+        self, model: LatentModel, space: str, operator: Operator, walk: Tensor, random: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """The masked squared error of a random batch, and that of not moving at all."""
+        with torch.no_grad():
+            code = model.sample_codes(self.batch, space, random)
+            labels = model.first_class(len(code))
+            before = model.decode(code, space, labels)
+            strength = operator.draw(len(code), random).to(code)
+            target, known = operator(before.clamp(0, 1), strength)
+        moved = model.decode(code + operator.amount(strength)[:, None] * walk, space, labels)
+        parts = known.sum() * target.shape[1]
+        return (known * (moved - target)).square().sum() / parts, (
+            known * (before - target)
+        ).square().sum() / parts

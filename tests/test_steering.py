@@ -1,0 +1,499 @@
+"""Directions against truth that is planted: a plane with its bias, factors that do not move one another."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import rotate
+
+from flows import images as pixels
+from flows.data.base import ArraySplit, ImageData
+from flows.models.base import LatentModel, Space, Unit
+from flows.models.priors import make_prior
+from flows.models.stylegan import StyleGAN
+from flows.semantics.base import Score
+from flows.steering.base import Direction, load_directions, place, save_directions, shift
+from flows.steering.boundary import Boundary, best_cut, condition
+from flows.steering.displacement import Displacement, linearity
+from flows.steering.evaluate import rescore, response
+from flows.steering.factorise import Factorise, JacobianDirections
+from flows.steering.levels import rank_levels, to_levels
+from flows.steering.mean_difference import MeanDifference, RunningMoments
+from flows.steering.method import Task
+from flows.steering.operators import OPERATORS
+from flows.steering.pca import PrincipalComponents
+from flows.steering.survey import Survey, score_codes, survey_images, survey_samples
+from flows.steering.walk import Walk
+from flows.stored import CheckpointError
+
+D, PLACES = 12, 4
+
+
+class Toy(LatentModel):
+    """A linear decoder: every 'factor' is a direction of z and lights one quarter of the image."""
+
+    def __init__(self, seed: int = 0):
+        super().__init__()
+        self.image_shape, self.bins = (1, 8, 8), 256
+        self.spaces = {
+            "z": Space(
+                "z", (D,), make_prior("normal"), {"coarse": slice(0, 6), "fine": slice(6, D)}, "planted"
+            )
+        }
+        self.guarantee = {"z": "exact"}
+        self.description = {}
+        basis, _ = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(seed)))
+        self.basis = torch.nn.Parameter(basis)
+
+    def quarters(self, code):
+        return 0.5 + 0.1 * code @ self.basis[:, :PLACES]
+
+    def encode(self, images, space="z", labels=None):
+        quarters = torch.stack([images[:, 0, i * 2].mean(1) for i in range(PLACES)], 1)
+        return (quarters - 0.5) / 0.1 @ self.basis[:, :PLACES].T
+
+    def decode(self, code, space="z", labels=None):
+        return self.quarters(code).repeat_interleave(2, 1)[:, None, :, None].expand(-1, -1, -1, 8)
+
+    def sample_codes(self, n, space="z", generator=None, temperature=1.0):
+        return self.prior_codes(n, generator, temperature)
+
+    def units(self):
+        return {"decode": Unit(1, (8, 8))}
+
+
+class Rows:
+    """The brightness of every quarter, exactly."""
+
+    name = "rows"
+    scores = tuple(Score(f"quarter {i}", f"quarter {i}", "attribute", False) for i in range(PLACES))
+
+    def predict(self, images):
+        return torch.stack([images[:, 0, i * 2].mean(1) for i in range(PLACES)], 1)
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return Toy().eval()
+
+
+@pytest.fixture(scope="module")
+def survey(toy):
+    return survey_samples(toy, Rows(), 4000, seed=1)
+
+
+def planted(n=3000, offset=0.7, noise=0.0):
+    """Codes of a space whose plane does not pass through the origin, with labels by their side of it."""
+    random = torch.Generator().manual_seed(3)
+    normal = torch.randn(D, generator=random)
+    normal = normal / normal.norm()
+    codes = 2 * torch.randn(n, D, generator=random) + 1.5
+    distance = codes @ normal - offset
+    values = (distance + noise * torch.randn(n, generator=random))[:, None]
+    score = Score("it", "it", "attribute", False, -5.0, 5.0)
+    return normal, Survey("z", codes, values, (score,))
+
+
+# Finding ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.7, -2.0])
+def test_a_boundary_is_the_planted_plane_with_its_bias(offset):
+    normal, survey = planted(offset=offset)
+    found = Boundary(share=0.3).one(survey, "it")
+    assert float(found.vector @ normal) > 0.99
+    middle = (survey.values.min() + survey.values.max()) / 2
+    # At the codes where the score is in the middle of its extremes, the distance is next to nothing.
+    near = (survey.values[:, 0] - middle).abs() < 0.1
+    assert found.distance(survey.codes[near]).abs().max() < 0.5
+    assert float(found.distance(survey.codes[near]).mean()) == pytest.approx(0, abs=0.1)
+    assert found.evidence["validation_accuracy"] > 0.99 and found.evidence["all_accuracy"] > 0.95
+    assert found.sigma == pytest.approx(2.0, rel=0.05)
+
+
+def test_a_boundary_of_noise_is_no_better_than_chance():
+    _, survey = planted()
+    noise = torch.randn(len(survey), 1, generator=torch.Generator().manual_seed(0))
+    found = Boundary(share=0.3).one(Survey("z", survey.codes, noise, survey.scores), "it")
+    assert found.evidence["all_balanced_accuracy"] < 0.56
+
+
+def test_boundaries_refuse_what_they_cannot_tell():
+    _, survey = planted(n=60)
+    with pytest.raises(ValueError, match="expected at least 10 each"):
+        Boundary(share=0.02).one(survey, "it")
+    same = Survey("z", survey.codes, torch.ones(60, 1), survey.scores)
+    with pytest.raises(ValueError, match="0 are low and 0 high"):
+        Boundary(share=0.5).one(same, "it")
+    with pytest.raises(ValueError, match="there is no score 'other'; expected one of it"):
+        Boundary().one(survey, "other")
+
+
+def test_mean_difference_of_a_plane_is_its_normal():
+    normal, survey = planted(n=20_000)
+    found = MeanDifference(batch=777).one(survey, "it")
+    assert float(found.vector @ normal) > 0.99
+    assert found.evidence["length"] > 20 * found.evidence["length_by_chance"]
+    whole = MeanDifference(batch=20_000).one(survey, "it")
+    torch.testing.assert_close(whole.vector, found.vector, atol=1e-6, rtol=0)
+
+
+def test_running_moments_are_numpys():
+    values = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)) * 7 + 100
+    moments = RunningMoments(3)
+    for part in values.split([1, 0, 199, 300]):
+        moments.add(part)
+    np.testing.assert_allclose(moments.mean, values.double().numpy().mean(0), rtol=1e-12)
+    np.testing.assert_allclose(moments.variance, values.double().numpy().var(0, ddof=1), rtol=1e-10)
+
+
+def test_the_best_cut_is_that_of_trying_all():
+    random = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        along = torch.randn(15, generator=random, dtype=torch.double)
+        above = torch.rand(15, generator=random) < 0.5
+        cut = best_cut(along, above)
+        right = [int(((along > t) == above).sum()) for t in [*along.tolist(), -9.0]]
+        assert int(((along > cut) == above).sum()) == max(right)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_conditioning_leaves_the_others_alone(survey, count):
+    random = torch.Generator().manual_seed(count)
+    vectors = torch.nn.functional.normalize(torch.randn(count + 1, D, generator=random), dim=1)
+    first, *others = [Direction(str(i), v, 0.1, "z", 1.0, "by hand") for i, v in enumerate(vectors)]
+    found = condition(first, others, survey)
+    assert found.vector.norm() == pytest.approx(1, abs=1e-6)
+    for each in others:
+        assert abs(float(found.vector @ each.vector)) < 1e-6
+    # The projection onto the complement by least squares, another way to the same vector.
+    matrix = torch.stack([each.vector for each in others], 1).double().numpy()
+    target = first.vector.double().numpy()
+    residual = target - matrix @ np.linalg.lstsq(matrix, target, rcond=None)[0]
+    np.testing.assert_allclose(found.vector, residual / np.linalg.norm(residual), atol=1e-6)
+    with pytest.raises(ValueError, match="nothing of it is left"):
+        condition(first, [first], survey)
+
+
+# Moving -------------------------------------------------------------------------------------------
+
+
+def test_shift_is_relative_and_place_absolute(toy):
+    space = toy.spaces["z"]
+    vector = torch.nn.functional.normalize(torch.arange(1.0, D + 1), dim=0)
+    direction = Direction("it", vector, -0.4, "z", 2.0, "by hand")
+    codes = torch.randn(5, D, generator=torch.Generator().manual_seed(0))
+    alpha = torch.linspace(-2, 2, 5)
+    moved = direction.distance(shift(codes, direction, alpha, space))
+    torch.testing.assert_close(moved - direction.distance(codes), 2.0 * alpha)
+    for levels in [(), ("fine",), ("coarse", "fine")]:
+        part = direction.on_levels(levels, space)
+        placed = place(codes, part, alpha, space)
+        torch.testing.assert_close(part.distance(placed), 2.0 * alpha, atol=1e-5, rtol=1e-5)
+        if levels == ("fine",):
+            assert torch.equal(placed[:, :6], codes[:, :6])
+            assert torch.equal(shift(codes, part, 1.0, space)[:, :6], codes[:, :6])
+    with pytest.raises(ValueError, match="no level 'other'; expected some of coarse, fine"):
+        direction.on_levels(["other"], space)
+
+
+def test_directions_survive_a_file_and_no_other_model(toy, survey, tmp_path):
+    directions = [Boundary().one(survey, name) for name in ("quarter 0", "quarter 1")]
+    save_directions(tmp_path / "d.safetensors", directions)
+    loaded = load_directions(tmp_path / "d.safetensors", toy)
+    for before, after in zip(directions, loaded, strict=True):
+        assert torch.equal(before.vector, after.vector)
+        assert {**vars(before), "vector": 0} == {**vars(after), "vector": 0}
+    other = Toy(seed=5)
+    with pytest.raises(CheckpointError, match=f"{toy.fingerprint()}.*{other.fingerprint()}"):
+        load_directions(tmp_path / "d.safetensors", other)
+    content = (tmp_path / "d.safetensors").read_bytes()
+    (tmp_path / "d.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match="cut off"):
+        load_directions(tmp_path / "d.safetensors", toy)
+
+
+# Scoring ------------------------------------------------------------------------------------------
+
+
+def test_rescoring_finds_the_planted_factor_and_no_other(toy, survey):
+    names = [score.name for score in Rows.scores]
+    directions = [Boundary(share=0.3).one(survey, name) for name in names]
+    for i, each in enumerate(directions):
+        assert float(each.vector @ toy.basis[:, i].detach()) > 0.99
+    codes = toy.sample_codes(300, generator=torch.Generator().manual_seed(9))
+    found = rescore(toy, Rows(), directions, codes, alpha=1.0)
+    # A step of one sigma along a factor changes its score by one of its spreads, and the others by none.
+    torch.testing.assert_close(found.signed, torch.eye(PLACES), atol=0.15, rtol=0)
+    for name, other in itertools.permutations(names, 2):
+        assert found.leakage(name, other) < 0.15
+    assert (found.low <= found.signed + 1e-6).all() and (found.signed <= found.high + 1e-6).all()
+    nothing = rescore(toy, Rows(), directions, codes, alpha=0.0)
+    assert nothing.signed.abs().max() == 0 and nothing.clipped.abs().max() == 0
+
+
+def test_entangled_directions_leak_until_they_are_conditioned(toy, survey):
+    mixed = torch.nn.functional.normalize(toy.basis[:, 0] + 0.8 * toy.basis[:, 1], dim=0).detach()
+    first = Direction("quarter 0", mixed, 0.0, "z", 1.0, "by hand")
+    second = Direction("quarter 1", toy.basis[:, 1].detach(), 0.0, "z", 1.0, "by hand")
+    codes = toy.sample_codes(200, generator=torch.Generator().manual_seed(9))
+    before = rescore(toy, Rows(), [first], codes)
+    after = rescore(toy, Rows(), [condition(first, [second], survey)], codes)
+    assert before.leakage("quarter 0", "quarter 1") == pytest.approx(0.8, abs=0.15)
+    assert after.leakage("quarter 0 without quarter 1", "quarter 1") < 1e-3
+
+
+def test_the_interval_is_that_of_the_mean(toy):
+    """Of a noisy score the bootstrap's interval is about ± 1.96 standard errors."""
+
+    class Noisy(Rows):
+        def predict(self, images):
+            seed = int(images.sum() * 1000) % 2**31
+            return super().predict(images) + torch.randn(
+                len(images), PLACES, generator=torch.Generator().manual_seed(seed)
+            )
+
+    codes = toy.sample_codes(400, generator=torch.Generator().manual_seed(2))
+    step = Direction("quarter 0", toy.basis[:, 0].detach(), 0.0, "z", 1.0, "by hand")
+    found = rescore(toy, Noisy(), [step], codes, alpha=0.5, resamples=2000)
+    half = (found.high - found.low)[0] / 2
+    expected = 1.96 * math.sqrt(2) / math.sqrt(400)
+    torch.testing.assert_close(half, torch.full((PLACES,), expected), rtol=0.15, atol=0)
+
+
+def test_results_depend_on_no_batch_size(toy, survey, monkeypatch):
+    codes = survey.codes[:250]
+    whole = score_codes(toy, Rows(), codes, "z")
+    monkeypatch.setattr("flows.steering.survey.BATCH", 7)
+    torch.testing.assert_close(score_codes(toy, Rows(), codes, "z"), whole, atol=1e-6, rtol=0)
+    again = survey_samples(toy, Rows(), 250, seed=1)
+    assert torch.equal(again.codes, codes)
+    torch.testing.assert_close(again.values, survey.values[:250], atol=1e-6, rtol=0)
+
+
+def test_a_response_is_linear_where_the_decoder_is(toy):
+    step = Direction("quarter 2", toy.basis[:, 2].detach(), 0.0, "z", 1.0, "by hand")
+    codes = toy.sample_codes(100, generator=torch.Generator().manual_seed(2))
+    alphas = [-2.0, -1.0, 0.0, 1.0, 2.0]
+    found = response(toy, Rows(), step, codes, alphas)
+    torch.testing.assert_close(found[:, 2] - found[2, 2], 0.1 * torch.tensor(alphas), atol=1e-4, rtol=0)
+    absolute = response(toy, Rows(), step, codes, alphas, absolute=True)
+    torch.testing.assert_close(absolute[:, 2], 0.5 + 0.1 * torch.tensor(alphas), atol=1e-4, rtol=0)
+
+
+def test_a_survey_of_images_has_their_codes_and_the_truth(toy):
+    images = (255 * torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(0))).byte()
+    truth = torch.rand(30, PLACES)
+    found = survey_images(toy, images, truth, Rows.scores)
+    with torch.no_grad():
+        expected = toy.encode((images.float() + 0.5) / 256)
+    torch.testing.assert_close(found.codes, expected)
+    assert torch.equal(found.column("quarter 3"), truth[:, 3])
+
+
+def test_a_survey_is_looked_up_by_all_that_it_depends_on(toy, tmp_path, monkeypatch):
+    class Printed(Rows):
+        def fingerprint(self):
+            return "0" * 16
+
+    first = survey_samples(toy, Printed(), 20, seed=1, cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setattr("flows.steering.survey.score_codes", None)
+    again = survey_samples(toy, Printed(), 20, seed=1, cache=tmp_path)
+    assert torch.equal(first.values, again.values) and torch.equal(first.codes, again.codes)
+    for other in ({"seed": 2}, {"n": 21}, {"temperature": 0.5}):
+        with pytest.raises(TypeError, match="not callable"):
+            survey_samples(toy, Printed(), **{"n": 20, "seed": 1, **other}, cache=tmp_path)
+
+
+# Edits --------------------------------------------------------------------------------------------
+
+
+def pictures(n=6, side=16):
+    return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_an_edit_of_no_strength_changes_nothing(name):
+    operator, images = OPERATORS[name], pictures()
+    moved, known = operator(images, torch.full((6,), operator.still))
+    torch.testing.assert_close(moved, images, atol=1e-5, rtol=0)
+    assert known.min() == 1 and known.shape == (6, 1, 16, 16)
+    assert operator.amount(torch.tensor([operator.still])) == 0
+
+
+def test_shifts_and_rotations_are_torchvisions():
+    images = pictures()
+    ones = torch.ones(6)
+    moved, known = OPERATORS["shift x"](images, 0.25 * ones)
+    assert torch.equal(known[0, 0].sum(0), torch.tensor([0.0] * 4 + [16.0] * 12))
+    torch.testing.assert_close(moved[..., 4:], images[..., :-4], atol=1e-5, rtol=0)
+    moved, known = OPERATORS["shift y"](images, -0.125 * ones)
+    torch.testing.assert_close(moved[:, :, :-2], images[:, :, 2:], atol=1e-5, rtol=0)
+    assert known[0, 0].sum() == 14 * 16
+    for angle in (90.0, -90.0, 17.0):
+        moved, known = OPERATORS["rotate 2d"](images, angle * ones)
+        expected = rotate(images, angle, InterpolationMode.BILINEAR)
+        inside = rotate(torch.ones_like(images), angle, InterpolationMode.BILINEAR)[:, :1] > 0.999
+        both = (inside & (known > 0)).expand_as(images)
+        torch.testing.assert_close(moved[both], expected[both], atol=1e-4, rtol=0)
+        assert abs(float(known.mean() - inside.double().mean())) < 0.15
+
+
+def test_zoom_is_a_resampling_and_its_amount_a_logarithm():
+    operator, images = OPERATORS["zoom"], pictures(2)
+    smooth = torch.nn.functional.interpolate(images[..., :4, :4], size=16, mode="bicubic").clamp(0, 1)
+    nearer, known = operator(smooth, torch.full((2,), 2.0))
+    assert known.min() == 1
+    expected = torch.nn.functional.interpolate(smooth, scale_factor=2, mode="bilinear")[..., 8:24, 8:24]
+    torch.testing.assert_close(nearer, expected, atol=1e-5, rtol=0)
+    farther, known = operator(smooth, torch.full((2,), 0.5))
+    assert known[0, 0].sum() == 8 * 8 and known[0, 0, 4:12, 4:12].min() == 1
+    torch.testing.assert_close(
+        operator.amount(torch.tensor([0.5, 1.0, 2.0, 4.0])), torch.tensor([-1.0, 0, 1, 2])
+    )
+    drawn = operator.draw(2000, torch.Generator().manual_seed(0))
+    assert 0.47 < float((drawn < 1).double().mean()) < 0.53
+    assert 0.5 <= drawn.min() and drawn.max() <= 2
+
+
+def test_a_turned_plane_keeps_straight_lines_and_looks_shorter_at_one_end():
+    column = torch.zeros(1, 3, 16, 16)
+    column[..., 3] = column[..., 12] = 1
+    moved, _ = OPERATORS["rotate 3d"](column, torch.tensor([30.0]))
+    heights = (moved[0, 0] > 0.3).sum(0)
+    assert heights[heights > 0].min() == 16  # upright lines stay upright
+    back, known = OPERATORS["rotate 3d"](moved, torch.tensor([0.0]))
+    assert known.min() == 1 and torch.equal(back, moved)
+
+
+# Methods ------------------------------------------------------------------------------------------
+
+
+class Images(ImageData):
+    name = "planted"
+
+    def __init__(self, images):
+        self.images, self.image_shape = images, tuple(images.shape[1:])
+
+    def split(self, name):
+        return ArraySplit(self.images)
+
+
+def task(model, names=(), space="z", data=None):
+    return Task(model, space, list(names), Rows() if isinstance(model, Toy) else None, data)
+
+
+def test_a_walk_recovers_the_linear_decoder(toy):
+    """Brightness of all quarters: the planted walk is the sum of their directions."""
+    found = Walk(steps=300, batch=32, lr=0.05).find(task(toy, ["brightness"]))[0]
+    truth = toy.basis[:, :PLACES].detach().sum(1)
+    seen = toy.basis[:, :PLACES].detach().T @ (found.vector * found.sigma)
+    torch.testing.assert_close(seen, torch.full((PLACES,), 4.0), atol=0.3, rtol=0)
+    assert float(found.vector @ (truth / truth.norm())) > 0.98
+    assert found.evidence["explained"] > 0.98
+
+
+def test_displacements_of_a_linear_decoder_are_straight(toy):
+    random = torch.Generator().manual_seed(0)
+    codes = toy.sample_codes(60, generator=random)
+    images = pixels.to_bytes(toy.decode(codes).detach())
+    directions = Displacement(images=60).find(task(toy, ["brightness"], data=Images(images)))
+    truth = toy.basis[:, :PLACES].detach().sum(1)
+    assert float(directions[0].vector @ (truth / truth.norm())) > 0.999
+    evidence = directions[0].evidence
+    assert evidence["r2"] > 0.98
+    assert evidence["share coarse"] + evidence["share fine"] == pytest.approx(1)
+
+
+def test_linearity_is_one_for_lines_and_zero_for_noise():
+    random = torch.Generator().manual_seed(0)
+    amounts = torch.rand(2000, generator=random).double() * 2 - 1
+    line = torch.randn(D, generator=random).double()
+    space = Space("z", (D,), None, {"coarse": slice(0, 6), "fine": slice(6, D)}, "")
+    straight = linearity(amounts[:, None] * line, amounts, line, space)
+    assert straight["r2"] == pytest.approx(1) and straight["r2 fine"] == pytest.approx(1)
+    noise = torch.randn(2000, D, generator=random).double()
+    walk = amounts @ noise / amounts.square().sum()
+    assert linearity(noise, amounts, walk, space)["r2"] < 0.01
+
+
+def test_jacobian_directions_are_its_singular_vectors():
+    """Against the singular value decomposition of autograd's Jacobian, at one code and over several."""
+    torch.manual_seed(0)
+    model = StyleGAN((3, 8, 8), size=10, channels=[8, 8], critic_channels=[8, 8]).eval()
+    for codes in (1, 3):
+        given = task(model, space="w")
+        drawn = model.sample_codes(codes, "w", torch.Generator().manual_seed(0))
+        total = torch.zeros(10, 10, dtype=torch.double)
+        for code in drawn:
+            jacobian = torch.autograd.functional.jacobian(lambda w: model.decode(w[None], "w")[0], code)
+            jacobian = jacobian.flatten(0, 2).double()
+            total += jacobian.T @ jacobian / codes
+        values, vectors = torch.linalg.eigh(total)
+        found = JacobianDirections(components=3, codes=codes, iterations=30).find(given)
+        for i, each in enumerate(found):
+            assert abs(float(each.vector.double() @ vectors[:, -1 - i])) > 0.999
+            assert each.evidence["share"] == pytest.approx(float(values[-1 - i] / values.sum()), rel=0.35)
+
+
+def test_factorise_is_numpys_decomposition_of_the_style_weights():
+    torch.manual_seed(0)
+    model = StyleGAN((3, 8, 8), size=10, channels=[8, 8], critic_channels=[8, 8]).eval()
+    weights = model.style_weights()
+    found = Factorise(components=4).find(task(model, space="w"))
+    rows = np.concatenate([w.detach().double().numpy() for w in weights.values()])
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    _, singular, right = np.linalg.svd(rows)
+    for i, each in enumerate(found):
+        assert abs(float(each.vector.double().numpy() @ right[i])) > 0.9999
+        assert each.evidence["share"] == pytest.approx(singular[i] ** 2 / (singular**2).sum())
+    # The weights are those by which a layer's style really changes.
+    layer = model.generator.synthesis.layers[1].convolution.style
+    w = torch.randn(2, 10)
+    torch.testing.assert_close(layer(w[:1]) - layer(w[1:]), (w[:1] - w[1:]) @ weights["layer1"].T)
+    with pytest.raises(ValueError, match="has no styles"):
+        Factorise().find(task(Toy().eval()))
+
+
+def test_principal_components_are_numpys_and_need_a_layer_where_codes_are_white():
+    torch.manual_seed(0)
+    model = StyleGAN((3, 8, 8), size=10, channels=[8, 8], critic_channels=[8, 8]).eval()
+    found = PrincipalComponents(components=3, n=600, batch=100).find(task(model, space="w"))
+    with torch.no_grad():
+        codes = model.sample_codes(600, "w", torch.Generator().manual_seed(0)).double().numpy()
+    values, vectors = np.linalg.eigh(np.cov(codes.T))
+    for i, each in enumerate(found):
+        assert abs(float(each.vector.double().numpy() @ vectors[:, -1 - i])) > 0.999
+        assert each.sigma == pytest.approx(math.sqrt(values[-1 - i]), rel=0.01)
+    with pytest.raises(ValueError, match="white.*name a layer"):
+        PrincipalComponents().find(task(model))
+    layer = next(iter(model.units()))
+    through = PrincipalComponents(components=3, layer=layer, n=300, batch=100).find(task(model))
+    assert all(abs(float(each.vector.norm()) - 1) < 1e-5 for each in through)
+
+
+def test_levels_are_ranked_by_what_they_change(toy):
+    """A direction that lies in the coarse half alone changes nothing through the fine one."""
+    vector = torch.zeros(D)
+    vector[:6] = torch.nn.functional.normalize(toy.basis[:6, 0].detach(), dim=0)
+    step = Direction("quarter 0", vector, 0.0, "z", 1.0, "by hand")
+    codes = toy.sample_codes(50, generator=torch.Generator().manual_seed(2))
+    found = rank_levels(toy, Rows(), [step], codes)["quarter 0"]
+    assert found["coarse"] > 0.5 and found["fine"] == 0
+
+
+def test_a_direction_of_w_moves_all_layers_of_w_plus():
+    torch.manual_seed(0)
+    model = StyleGAN((3, 8, 8), size=10, channels=[8, 8], critic_channels=[8, 8]).eval()
+    vector = torch.nn.functional.normalize(torch.randn(10), dim=0)
+    step = Direction("it", vector, 0.3, "w", 2.0, "by hand")
+    wide = to_levels(model, step, "w+")
+    with torch.no_grad():
+        w = model.sample_codes(3, "w", torch.Generator().manual_seed(1))
+        narrow = model.convert(shift(w, step, 1.5, model.spaces["w"]), "w", "w+")
+        broad = shift(model.convert(w, "w", "w+"), wide, 1.5, model.spaces["w+"])
+    torch.testing.assert_close(narrow, broad, atol=1e-5, rtol=1e-5)
