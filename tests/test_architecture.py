@@ -17,6 +17,7 @@ GROUND = {
     "stored",
     "versioned",
     "page",
+    "hooks",
 }
 """Small shared ground: everything may use it."""
 
@@ -29,6 +30,7 @@ MAY_IMPORT = {
     "metrics": GROUND | {"models", "data"},
     "inversion": GROUND | {"models", "metrics", "data"},
     "semantics": GROUND | {"networks", "data"},
+    "dissection": GROUND | {"models", "metrics", "data", "semantics"},
     "steering": GROUND | {"models", "metrics", "data", "semantics"},
     "training": GROUND | {"models", "metrics", "data", "semantics"},
     "testing": GROUND | {"bijections"},
@@ -79,7 +81,7 @@ def test_a_paper_does_not_import_another():
 
 def test_tools_name_no_paper():
     """Metrics, inversion and training know models through models.base (and load) only, but for objectives."""
-    for folder in ("metrics", "inversion", "steering", "training"):
+    for folder in ("metrics", "inversion", "steering", "dissection", "training"):
         for path in (ROOT / folder).rglob("*.py"):
             if path.parent.name == "objectives":
                 continue

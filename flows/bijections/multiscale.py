@@ -48,6 +48,9 @@ class Multiscale(Bijection):
         names = [f"level{i}" for i in range(len(self.levels), 0, -1)]
         self.slices = {name: slice(*bounds) for name, bounds in zip(names, pairwise(ends), strict=True)}
         """Where each level's part stands in the code: ordered, coarsest first; `level1` is the finest."""
+        shapes = [(part[0], part[1], part[2]) for part in reversed(self.parts)]
+        self.maps = dict(zip(names, shapes, strict=True))
+        """The shape (C, H, W) of each level's part."""
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         log_det, parts = zero_log_det(x), []

@@ -4,13 +4,14 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from flows import images as pixels
+from flows.hooks import Hook, hooked
 from flows.models.base import LatentModel
 from flows.numerics import exact_arithmetic
 
@@ -160,18 +161,13 @@ def draw(
     return torch.cat(found), torch.cat(finite)
 
 
-@contextmanager
-def replaced(model: LatentModel, activations: Mapping[str, Tensor]) -> Iterator[None]:
+def replaced(model: LatentModel, activations: Mapping[str, Tensor]) -> AbstractContextManager[None]:
     """A block in which the named layers answer with these activations, whatever they are given."""
-    handles = [
-        model.get_submodule(name).register_forward_hook(lambda *_, value=value: value)
-        for name, value in activations.items()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+
+    def answer(value: Tensor) -> Hook:
+        return lambda _: value
+
+    return hooked(model, {name: answer(value) for name, value in activations.items()})
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
+from flows.hooks import hooked
 from flows.inversion.base import (
     Inversion,
     Inverter,
@@ -113,9 +114,6 @@ class Layer(Inverter):
 def activations_at(model: LatentModel, layer: str, code: Tensor, space: str, noise: list[Tensor]) -> Tensor:
     """What a layer answers with when these codes are decoded, (batch, C, height, width)."""
     found: list[Tensor] = []
-    handle = model.get_submodule(layer).register_forward_hook(lambda *given: found.append(given[2]))
-    try:
+    with hooked(model, {layer: found.append}):
         model.decode_with_noise(code, noise, space)
-    finally:
-        handle.remove()
     return found[-1]

@@ -2,12 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from flows.hooks import Hook, hooked
 from flows.models.priors import Prior
 from flows.numerics import Keys, draw_seed
 from flows.stored import StoredModule
@@ -25,6 +26,7 @@ class Space:
         prior: density of the codes; None for an induced space.
         levels: name to slice of the code's last axis, coarse to fine; layer-wise tools work on these.
         doc: one line.
+        maps: of levels whose part of the code lies over the image, their shape (C, height, width).
     """
 
     name: str
@@ -32,6 +34,7 @@ class Space:
     prior: Prior | None
     levels: Mapping[str, slice]
     doc: str
+    maps: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -187,24 +190,23 @@ class LatentModel(StoredModule, library_name="flows"):
         hooks.
         """
         found: dict[str, Unit] = {}
-        handles = []
-        for name, module in modules:
-            if ".parametrizations." in name or isinstance(module, torch.jit.ScriptModule):
-                continue
 
-            def record(_: nn.Module, __: object, output: object, name: str = name) -> None:
+        def recorder(name: str) -> Hook:
+            def record(output: Tensor) -> None:
                 if isinstance(output, Tensor) and output.dim() == 4:
                     found[name] = Unit(output.shape[1], (output.shape[2], output.shape[3]))
 
-            handles.append(module.register_forward_hook(record))
-        try:
-            labels = self.first_class(1)
+            return record
+
+        hooks = {
+            name: recorder(name)
+            for name, module in modules
+            if ".parametrizations." not in name and not isinstance(module, torch.jit.ScriptModule)
+        }
+        with hooked(self, hooks):
             size = next(iter(self.spaces.values())).shape
             code = torch.zeros(1, *size, dtype=self.dtype, device=self.device)
-            self.decode(code, labels=labels)
-        finally:
-            for handle in handles:
-                handle.remove()
+            self.decode(code, labels=self.first_class(1))
         return found
 
 

@@ -40,6 +40,7 @@ class Flow(LikelihoodModel):
         prior: Prior,
         levels: dict[str, slice] | None = None,
         num_classes: int = 0,
+        maps: dict[str, tuple[int, int, int]] | None = None,
     ) -> None:
         """Set the parts. Raises ValueError where the bijection does not end in a flat code."""
         channels, height, width = image_shape
@@ -53,7 +54,7 @@ class Flow(LikelihoodModel):
             raise ValueError(f"expected a bijection from {self.image_shape} to ({size},), it ends in {got}")
         levels = levels or {"level1": slice(0, size)}
         doc = "whitened code of the whole image, exact both ways"
-        self.spaces = {"z": Space("z", (size,), prior, levels, doc)}
+        self.spaces = {"z": Space("z", (size,), prior, levels, doc, maps or {})}
         self.guarantee: dict[str, Guarantee] = {"z": "exact"}
         self.description: dict[str, Any] = {}
 

@@ -148,6 +148,7 @@ class Glow(Flow):
             Normal(),
             multiscale.slices,
             num_classes,
+            multiscale.maps,
         )
 
     def penalties(self, code: Tensor, labels: Tensor | None) -> dict[str, Tensor]:

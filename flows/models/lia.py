@@ -1,6 +1,7 @@
 """LIA: Latently Invertible Autoencoder with Adversarial Learning (Zhu et al. 2019, arXiv 1906.08090)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -179,6 +180,10 @@ class LIA(StyleModel):
         self.assemble_styles(image_shape, bins, generator, critic, size, size)
         promises: dict[str, Guarantee] = {"z": "exact-given-w", "w": "learned", "w+": "learned"}
         self.guarantee = promises
+        if start == "map":
+            shape = map_channels(size, start_side), start_side, start_side
+            for name in ("z", "w"):
+                self.spaces[name] = replace(self.spaces[name], maps={"all": shape})
         if refinements < 0:
             raise ValueError(f"refinements: expected 0 or more, got {refinements}")
         self.refinements, self.refiner = refinements, None

@@ -114,7 +114,14 @@ class RealNVP(Flow):
             shape = (squeezed[0] // 2, *squeezed[1:])
 
         multiscale = Multiscale([Chain(Logit(alpha), *chains[0].steps), *chains[1:]], tuple(image_shape))
-        self.assemble(image_shape, multiscale, UniformDequantiser(bins), Normal(), multiscale.slices)
+        self.assemble(
+            image_shape,
+            multiscale,
+            UniformDequantiser(bins),
+            Normal(),
+            multiscale.slices,
+            maps=multiscale.maps,
+        )
 
     def penalties(self, code: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
         if not self.weight_penalty:

@@ -6,6 +6,7 @@ import torch
 from sklearn.decomposition import IncrementalPCA
 from torch import Tensor
 
+from flows.hooks import hooked
 from flows.models.base import LatentModel
 from flows.numerics import exact_arithmetic
 from flows.once import prepared
@@ -75,15 +76,9 @@ class PrincipalComponents(Method):
         if self.layer is None:
             return codes.float().cpu()
         kept: list[Tensor] = []
-        handle = model.get_submodule(self.layer).register_forward_hook(
-            lambda _, __, output: kept.append(output.flatten(1).float().cpu())
-        )
-        try:
-            with prepared(), exact_arithmetic(model.device):
-                model.decode(codes, space, model.first_class(len(codes)))
-        finally:
-            handle.remove()
-        return kept[-1]
+        with hooked(model, {self.layer: kept.append}), prepared(), exact_arithmetic(model.device):
+            model.decode(codes, space, model.first_class(len(codes)))
+        return kept[-1].flatten(1).float().cpu()
 
     def regressed(self, machine: IncrementalPCA, parts: list[Tensor], task: Task) -> Tensor:
         """Directions of the codes, (components, D), that go with a step along each component."""

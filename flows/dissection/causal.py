@@ -1,0 +1,169 @@
+"""What units cause: class pixels that go when they are switched off, and that come when they are put in."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from flows.dissection.dissect import BATCH, Source
+from flows.dissection.instrument import Change, Probe, instrument
+from flows.models.base import LatentModel
+from flows.once import prepared
+from flows.semantics.base import Segmenter
+
+
+def units_change(units: Sequence[int], channels: int, value: Tensor | float = 0.0) -> Change:
+    """These units at every place set to `value`, a number or (C,)."""
+    amount = torch.zeros(channels, 1, 1)
+    amount[list(units)] = 1
+    values = torch.as_tensor(value, dtype=torch.float32).expand(channels)
+    return Change(amount, values[:, None, None])
+
+
+@torch.no_grad()
+def class_pixels(
+    model: LatentModel,
+    segmenter: Segmenter,
+    source: Source,
+    changes: Sequence[tuple[str, Change]] = (),
+) -> Tensor:
+    """Pixels of every class in each image, (n, classes), drawn through these changes."""
+    found = []
+    with instrument(model, source.space) as probe, prepared():
+        for layer, change in changes:
+            probe.change(layer, change)
+        for start in range(0, len(source.codes), BATCH):
+            images = _drawn(model, probe, source.part(slice(start, start + BATCH)))
+            found.append(segmenter.segment(images).flatten(2).sum(2).cpu())
+    return torch.cat(found)
+
+
+def _drawn(model: LatentModel, probe: Probe, part: Source) -> Tensor:
+    labels = None if part.labels is None else part.labels.to(model.device)
+    return probe.decode(part.codes.to(model.device, model.dtype), labels).clamp(0, 1).float()
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Shares of a class's pixels that are removed with so many units.
+
+    Attributes:
+        label: name of the class.
+        layer: of the units.
+        units: in their order.
+        sizes: numbers of units switched off.
+        removed: for each number, of the first units.
+        random: for each number, of randomly chosen ones, mean of several draws.
+    """
+
+    label: str
+    layer: str
+    units: list[int]
+    sizes: list[int]
+    removed: list[float]
+    random: list[float]
+
+
+def ablate(
+    model: LatentModel,
+    segmenter: Segmenter,
+    source: Source,
+    layer: str,
+    label: str,
+    units: Sequence[int],
+    sizes: Sequence[int] = (1, 2, 5, 10, 20),
+    draws: int = 3,
+    before: Tensor | None = None,
+) -> Ablation:
+    """Switch units off, in their order, and count what is left of a class.
+
+    Args:
+        model: in eval mode.
+        segmenter: of the classes.
+        source: codes; those whose images lack the class tell nothing, and count for nothing.
+        layer: of the units.
+        label: name of the class.
+        units: best first.
+        sizes: how many of them.
+        draws: of random units, for each size.
+        before: `class_pixels` without changes, where it is known.
+    """
+    column = list(segmenter.classes).index(label)
+    before = class_pixels(model, segmenter, source) if before is None else before
+    with instrument(model, source.space) as probe:
+        channels = probe.layers[layer].channels
+    has = before[:, column] > 0
+    if not has.any():
+        raise ValueError(f"none of {len(before)} images has a {label}: nothing can be removed")
+    kept = torch.nonzero(has)[:, 0]
+    labels = None if source.labels is None else source.labels[kept]
+    relevant = Source(source.codes[kept], source.space, labels)
+    total = float(before[:, column].sum())
+
+    def removed(which: Sequence[int]) -> float:
+        after = class_pixels(model, segmenter, relevant, [(layer, units_change(which, channels))])
+        return 1 - float(after[:, column].sum()) / total
+
+    random = torch.Generator().manual_seed(0)
+    tried = [size for size in sizes if size <= min(len(units), channels)]
+    chance = [
+        sum(removed(torch.randperm(channels, generator=random)[:size].tolist()) for _ in range(draws)) / draws
+        for size in tried
+    ]
+    return Ablation(label, layer, list(units), tried, [removed(list(units[:size])) for size in tried], chance)
+
+
+@torch.no_grad()
+def class_means(model: LatentModel, segmenter: Segmenter, source: Source, layer: str, label: str) -> Tensor:
+    """Mean activation of every unit at places of a class, (C,): what is put in to draw it."""
+    column = list(segmenter.classes).index(label)
+    total, weight = None, 0.0
+    with instrument(model, source.space) as probe, prepared():
+        probe.retain(layer)
+        for start in range(0, len(source.codes), BATCH):
+            images = _drawn(model, probe, source.part(slice(start, start + BATCH)))
+            h = probe.kept[layer].float()
+            share = interpolate(
+                segmenter.segment(images)[:, column : column + 1].float(), h.shape[2:], mode="area"
+            )
+            part = (h * share).sum((0, 2, 3)).cpu()
+            total = part if total is None else total + part
+            weight += float(share.sum())
+    if total is None or weight == 0:
+        raise ValueError(f"no image of {len(source.codes)} has a {label}")
+    return total / weight
+
+
+@torch.no_grad()
+def average_causal_effect(
+    model: LatentModel,
+    segmenter: Segmenter,
+    source: Source,
+    layer: str,
+    label: str,
+    units: Sequence[int],
+    values: Tensor,
+) -> float:
+    """δ = E[s_c(inserted)] − E[s_c(ablated)], in shares of all pixels, units at all places.
+
+    (arXiv 1811.10597, equation 3.)
+
+    Args:
+        model: in eval mode.
+        segmenter: of the classes.
+        source: codes.
+        layer: of the units.
+        label: name of the class.
+        units: which.
+        values: (C,), put in; see `class_means`.
+    """
+    column = list(segmenter.classes).index(label)
+    effect = []
+    for value in (values, torch.zeros_like(values)):
+        change = units_change(units, len(values), value)
+        pixels = class_pixels(model, segmenter, source, [(layer, change)])
+        effect.append(float(pixels[:, column].double().mean()))
+    area = model.image_shape[1] * model.image_shape[2]
+    return (effect[0] - effect[1]) / area

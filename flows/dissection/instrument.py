@@ -1,0 +1,135 @@
+"""An instrument on a model: keep what layers answer, change it, and leave no trace."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flows.hooks import Hook, hooked
+from flows.models.base import LatentModel, Unit
+from flows.numerics import exact_arithmetic
+
+CODE = "code/"
+"""Before the name of a level: its part of the code itself, where that lies over the image."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of a layer's activations h: h·(1 − amount) + value·amount.
+
+    Attributes:
+        amount: in [0, 1], of a shape that goes with (batch, C, height, width).
+        value: likewise.
+    """
+
+    amount: Tensor
+    value: Tensor
+
+    def __call__(self, h: Tensor) -> Tensor:
+        amount, value = self.amount.to(h), self.value.to(h)
+        # Where nothing is asked nothing changes, to the last bit.
+        return torch.where(amount == 0, h, h * (1 - amount) + value * amount)
+
+
+class Probe:
+    """Decodes, and meanwhile keeps and changes the activations of layers.
+
+    Layers are those of `layers_of`: the model's units by name, and `code/<level>` for parts of the code.
+
+    Attributes:
+        kept: what each retained layer answered last, before any change, (batch, C, height, width).
+    """
+
+    def __init__(self, model: LatentModel, space: str):
+        self.model, self.space = model, space
+        self.layers = layers_of(model, space)
+        self.kept: dict[str, Tensor] = {}
+        self._retained: set[str] = set()
+        self._changes: dict[str, list[Change]] = {}
+
+    def retain(self, *layers: str) -> None:
+        """Keep what these answer. Raises ValueError where there is no such layer."""
+        for layer in layers:
+            self.check(layer)
+        self._retained |= set(layers)
+
+    def change(self, layer: str, change: Change) -> None:
+        """Add a change; several of a layer come one after the other. Raises ValueError likewise."""
+        self.check(layer)
+        self._changes.setdefault(layer, []).append(change)
+
+    def undo(self, layer: str | None = None) -> None:
+        """Forget the changes of a layer, or all."""
+        if layer is None:
+            self._changes.clear()
+        else:
+            self._changes.pop(layer, None)
+
+    def decode(self, code: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images of codes (batch, D), through the changes."""
+        code = self._through_code(code)
+        inner = {name for name in (*self._retained, *self._changes) if not name.startswith(CODE)}
+        hooks = {name: self._hook(name) for name in inner}
+        with hooked(self.model, hooks), exact_arithmetic(self.model.device):
+            return self.model.decode(code, self.space, labels)
+
+    def check(self, layer: str) -> None:
+        """Raise ValueError naming some of the layers that there are."""
+        if layer not in self.layers:
+            some = ", ".join(list(self.layers)[:12])
+            raise ValueError(f"{type(self.model).__name__} has no layer {layer!r}; it has {some}, …")
+
+    def _hook(self, name: str) -> Hook:
+        def hook(output: Tensor) -> Tensor | None:
+            return self._answer(name, output)
+
+        return hook
+
+    def _answer(self, name: str, output: Tensor) -> Tensor | None:
+        if name in self._retained:
+            self.kept[name] = output
+        changes = self._changes.get(name, [])
+        for change in changes:
+            output = change(output)
+        return output if changes else None
+
+    def _through_code(self, code: Tensor) -> Tensor:
+        space = self.model.check_space(self.space)
+        for level, shape in space.maps.items():
+            name, where = CODE + level, space.levels[level]
+            if name in self._retained or name in self._changes:
+                part = code[:, where].unflatten(1, shape)
+                answer = self._answer(name, part)
+                if answer is not None:
+                    code = torch.cat([code[:, : where.start], answer.flatten(1), code[:, where.stop :]], 1)
+        return code
+
+
+def layers_of(model: LatentModel, space: str) -> dict[str, Unit]:
+    """Every layer that can be kept and changed: parts of the code that lie over the image, and units."""
+    maps = model.check_space(space).maps
+    parts = {CODE + level: Unit(shape[0], (shape[1], shape[2])) for level, shape in maps.items()}
+    return {**parts, **model.units()}
+
+
+@contextmanager
+def instrument(model: LatentModel, space: str | None = None) -> Iterator[Probe]:
+    """A block with a probe on a model, which is afterwards what it was, after an exception, too.
+
+        with instrument(model) as probe:
+            probe.retain("generator.synthesis.layers.2")
+            images = probe.decode(codes)
+            probe.kept["generator.synthesis.layers.2"]  # (batch, C, height, width)
+
+    Args:
+        model: in eval mode.
+        space: of the codes that will be decoded; None takes the prior space.
+    """
+    probe = Probe(model, space or next(iter(model.spaces)))
+    try:
+        yield probe
+    finally:
+        probe.undo()
+        probe._retained.clear()

@@ -1,0 +1,106 @@
+"""Counting where units are active and where classes are, over a whole set: no mean of images' ratios."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+LEVELS = 100
+"""Quantiles at which thresholds are tried, 1e-3 … 1 of all activations, evenly in their logarithm."""
+
+
+class Quantiles:
+    """Quantiles of every unit's activations, from a random part of them, streamed.
+
+    Args:
+        size: values kept of every unit.
+        seed: of which.
+    """
+
+    def __init__(self, size: int = 20_000, seed: int = 0):
+        self.size = size
+        self.random = torch.Generator().manual_seed(seed)
+        self.values: Tensor | None = None
+        self.keys: Tensor | None = None
+
+    def add(self, activations: Tensor) -> None:
+        """Take in activations (batch, C, height, width). Every place has the same chance to be kept."""
+        columns = activations.detach().float().cpu().permute(1, 0, 2, 3).flatten(1)
+        keys = torch.rand(columns.shape[1], generator=self.random)
+        if self.values is not None and self.keys is not None:
+            columns, keys = torch.cat([self.values, columns], 1), torch.cat([self.keys, keys])
+        if len(keys) > self.size:
+            chosen = keys.topk(self.size, largest=False).indices
+            columns, keys = columns[:, chosen], keys[chosen]
+        self.values, self.keys = columns, keys
+
+    def at(self, shares: Tensor) -> Tensor:
+        """Thresholds (C, number of shares) that these shares of all activations lie above."""
+        assert self.values is not None, "no activations were added"
+        ordered = self.values.sort(1).values
+        count = ordered.shape[1]
+        index = ((1 - shares.double()) * (count - 1)).round().long().clamp(0, count - 1)
+        return ordered[:, index]
+
+
+class AgreementTally:
+    """Joint counts of units that are above a threshold and of classes, over all pixels: streamed.
+
+    Args:
+        thresholds: (C,), or (C, L) for several of each unit.
+        classes: number of classes.
+    """
+
+    def __init__(self, thresholds: Tensor, classes: int):
+        self.thresholds = thresholds[:, None] if thresholds.dim() == 1 else thresholds
+        units, levels = self.thresholds.shape
+        self.both = torch.zeros(units, levels, classes, dtype=torch.float64)
+        self.active = torch.zeros(units, levels, dtype=torch.float64)
+        self.present = torch.zeros(classes, dtype=torch.float64)
+        self.pixels = 0
+
+    def add(self, activations: Tensor, masks: Tensor) -> None:
+        """Take in activations (batch, C, h, w) and masks, bool (batch, classes, H, W).
+
+        Activations are brought to the masks' size by bilinear interpolation, as in the paper.
+        """
+        large = interpolate(activations.float(), masks.shape[2:], mode="bilinear", align_corners=False)
+        flat = large.permute(1, 0, 2, 3).flatten(1).cpu()
+        told = masks.permute(0, 2, 3, 1).flatten(0, 2).float().cpu()
+        self.pixels += len(told)
+        self.present += told.sum(0).double()
+        for unit, values in enumerate(flat):
+            ordered, order = self.thresholds[unit].sort()
+            # How many of the sorted thresholds each place is above: counts by bins, then summed from the top.
+            above = torch.searchsorted(ordered, values)
+            bins = torch.zeros(len(ordered) + 1, told.shape[1]).index_add_(0, above, told).double()
+            sizes = torch.bincount(above, minlength=len(ordered) + 1).double()
+            self.both[unit, order] += bins.flip(0).cumsum(0).flip(0)[1:]
+            self.active[unit, order] += sizes.flip(0).cumsum(0).flip(0)[1:]
+
+    def iou(self) -> Tensor:
+        """Intersection over union of unit, threshold and class, (C, L, classes); 0 where both are empty."""
+        union = self.active[:, :, None] + self.present - self.both
+        return self.both / union.clamp(min=1)
+
+    def information_quality(self) -> Tensor:
+        """Mutual information of unit and class, relative to their joint entropy: (C, L, classes)."""
+        n = float(self.pixels)
+        both = self.both / n
+        active, present = self.active[:, :, None] / n, self.present / n
+        joint = torch.stack([both, active - both, present - both, 1 - active - present + both])
+        product = torch.stack([
+            active * present, active * (1 - present), (1 - active) * present, (1 - active) * (1 - present)
+        ])  # fmt: skip
+        joint = joint.clamp(min=0)
+        entropy = -torch.special.xlogy(joint, joint).sum(0)
+        information = (torch.special.xlogy(joint, joint) - torch.special.xlogy(joint, product)).sum(0)
+        return torch.where(entropy > 0, information / entropy.clamp(min=1e-12), torch.zeros(()).double())
+
+    def agreement(self) -> Tensor:
+        """Share of pixels on which unit and class agree, (C, L, classes)."""
+        return 1 - (self.active[:, :, None] + self.present - 2 * self.both) / self.pixels
+
+
+def quantile_shares() -> Tensor:
+    """The shares of activations that thresholds are tried at, (LEVELS,), from many to few."""
+    return torch.logspace(0, -3, LEVELS)

@@ -1,0 +1,255 @@
+"""Dissection against a planted unit: a channel that is the mask of a class, and alone draws it."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import jaccard_score, mutual_info_score
+
+from flows.dissection.causal import ablate, average_causal_effect, class_means, class_pixels
+from flows.dissection.dissect import Source, best_by_class, counts, dissect, samples
+from flows.dissection.instrument import CODE, Change, instrument, layers_of
+from flows.dissection.tally import AgreementTally, Quantiles
+from flows.models.base import LatentModel, Space, Unit
+from flows.models.glow import Glow
+from flows.models.priors import make_prior
+
+SIDE, UNITS = 16, 8
+DRAWS = 5
+"""The unit that is the mask of the square."""
+
+
+class Planted(LatentModel):
+    """Codes to eight maps, one of them a square at a place that the code says, and a picture of that one."""
+
+    def __init__(self):
+        super().__init__()
+        self.image_shape, self.bins = (1, SIDE, SIDE), 256
+        self.spaces = {"z": Space("z", (UNITS + 2,), make_prior("normal"), {"all": slice(0, UNITS + 2)}, "")}
+        self.guarantee = {"z": "none"}
+        self.description = {}
+        self.maps = torch.nn.Identity()
+        self.paint = torch.nn.Conv2d(UNITS, 1, 1)
+        with torch.no_grad():
+            self.paint.weight.zero_()
+            self.paint.weight[0, DRAWS] = 0.6
+            self.paint.bias.fill_(0.2)
+
+    def encode(self, images, space="z", labels=None):
+        raise ValueError("Planted has no encoder")
+
+    def decode(self, code, space="z", labels=None):
+        place = (torch.sigmoid(code[:, :2]) * (SIDE - 6)).long()
+        at = torch.arange(SIDE)
+        inside = [(at >= place[:, i : i + 1]) & (at < place[:, i : i + 1] + 6) for i in (0, 1)]
+        square = (inside[0][:, :, None] & inside[1][:, None, :]).float()
+        waves = torch.sin(
+            code[:, 2:, None, None] * 3 + at[:, None] * 0.7 + at * 0.3 * code[:, 2:, None, None]
+        )
+        maps = waves.clone()
+        maps[:, DRAWS] = square
+        return self.paint(self.maps(maps))
+
+    def sample_codes(self, n, space="z", generator=None, temperature=1.0):
+        return self.prior_codes(n, generator, temperature)
+
+    def units(self):
+        return {"maps": Unit(UNITS, (SIDE, SIDE))}
+
+
+class Bright:
+    name = "bright"
+    classes = ("dark", "square")
+
+    def probabilities(self, images):
+        bright = (images[:, 0] > 0.5).float()
+        return torch.stack([1 - bright, bright], 1)
+
+    def segment(self, images):
+        return self.probabilities(images) > 0.5
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Planted().eval()
+
+
+@pytest.fixture(scope="module")
+def source(model):
+    return samples(model, 200, "z")
+
+
+# Instrument ---------------------------------------------------------------------------------------
+
+
+def test_an_instrument_leaves_no_trace_even_after_an_exception(model):
+    code = model.sample_codes(3, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = model.decode(code)
+        with instrument(model) as probe:
+            probe.change("maps", Change(torch.ones(1), torch.ones(1)))
+            assert not torch.equal(probe.decode(code), before)
+            probe.undo("maps")
+            assert torch.equal(probe.decode(code), before)
+        with pytest.raises(RuntimeError, match="on purpose"), instrument(model) as probe:
+            probe.change("maps", Change(torch.ones(1), torch.zeros(1)))
+            probe.decode(code)
+            raise RuntimeError("on purpose")
+        assert torch.equal(model.decode(code), before)
+    assert not model.maps._forward_hooks
+
+
+def test_a_change_is_where_its_mask_is_and_nowhere_else(model):
+    code = model.sample_codes(2, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(UNITS, SIDE, SIDE)
+    mask[DRAWS, 2:5, 3:9] = 0.25
+    with torch.no_grad(), instrument(model) as probe:
+        probe.retain("maps")
+        before = probe.decode(code)
+        h = probe.kept["maps"][:, DRAWS].clone()
+        probe.change("maps", Change(mask, torch.tensor(2.0)))
+        after = probe.decode(code)
+    expected = 0.6 * (0.75 * h + 0.25 * 2.0) + 0.2
+    torch.testing.assert_close(after[:, 0, 2:5, 3:9], expected[:, 2:5, 3:9])
+    outside = (mask[DRAWS] == 0).expand(2, -1, -1)
+    assert torch.equal(after[:, 0][outside], before[:, 0][outside])
+
+
+def test_parts_of_a_flows_code_are_layers_too_and_come_back_bit_for_bit():
+    torch.manual_seed(0)
+    flow = Glow((3, 16, 16), levels=2, depth=1, width=8).eval()
+    layers = layers_of(flow, "z")
+    assert layers["code/level2"] == Unit(24, (4, 4)) and layers["code/level1"] == Unit(6, (8, 8))
+    code = flow.sample_codes(2, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), instrument(flow) as probe:
+        before = probe.decode(code)
+        probe.retain(CODE + "level1")
+        amount = torch.zeros(6, 8, 8)
+        amount[2, 3, 4] = 1
+        probe.change(CODE + "level1", Change(amount, torch.tensor(5.0)))
+        changed = probe.decode(code)
+        where = flow.spaces["z"].levels["level1"]
+        by_hand = code.clone()
+        by_hand[:, where.start + 2 * 64 + 3 * 8 + 4] = 5.0
+        assert torch.equal(changed, flow.decode(by_hand)) and not torch.equal(changed, before)
+        assert torch.equal(probe.kept[CODE + "level1"].flatten(1), code[:, where])
+        probe.undo()
+        assert torch.equal(probe.decode(code), before)
+
+
+def test_unknown_layers_are_named(model):
+    with instrument(model) as probe, pytest.raises(ValueError, match="no layer 'other'; it has maps"):
+        probe.retain("other")
+
+
+# Counting -----------------------------------------------------------------------------------------
+
+
+def test_agreement_is_scikit_learns_whatever_the_batch():
+    random = torch.Generator().manual_seed(0)
+    activations = torch.randn(12, 3, 8, 8, generator=random)
+    masks = torch.rand(12, 4, 8, 8, generator=random) < torch.tensor([0.5, 0.1, 0.9, 0.3])[:, None, None]
+    masks[:, 0] = activations[:, 1] > 0.4
+    thresholds = torch.tensor([[0.0, 1.0], [0.4, -1.0], [2.0, 0.1]])
+    found = []
+    for batch in (12, 5, 1):
+        tally = AgreementTally(thresholds, 4)
+        for part in range(0, 12, batch):
+            tally.add(activations[part : part + batch], masks[part : part + batch])
+        found.append((tally.iou(), tally.information_quality(), tally.agreement()))
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            assert torch.equal(a, b)
+    iou, quality, agreement = found[0]
+    for unit in range(3):
+        for level in range(2):
+            active = (activations[:, unit] > thresholds[unit, level]).flatten().numpy()
+            for label in range(4):
+                truth = masks[:, label].flatten().numpy()
+                assert float(iou[unit, level, label]) == pytest.approx(jaccard_score(truth, active))
+                assert float(agreement[unit, level, label]) == pytest.approx((truth == active).mean())
+                joint = np.histogram2d(truth, active, 2)[0].ravel() / truth.size
+                entropy = -sum(p * np.log(p) for p in joint if p > 0)
+                expected = mutual_info_score(truth, active) / entropy
+                assert float(quality[unit, level, label]) == pytest.approx(expected, abs=1e-9)
+    assert float(iou[1, 0, 0]) == 1 and float(quality[1, 0, 0]) == pytest.approx(1)
+
+
+def test_quantiles_of_a_stream_are_those_of_the_whole():
+    random = torch.Generator().manual_seed(0)
+    values = torch.randn(40, 2, 25, 25, generator=random) * torch.tensor([1.0, 3.0])[:, None, None]
+    streamed = Quantiles(size=10_000)
+    for part in values.split(7):
+        streamed.add(part)
+    found = streamed.at(torch.tensor([0.5, 0.1, 0.01]))
+    for unit in range(2):
+        expected = np.quantile(values[:, unit].numpy(), [0.5, 0.9, 0.99])
+        np.testing.assert_allclose(found[unit], expected, atol=0.12 * (1 + 2 * unit))
+    whole = Quantiles(size=25_000)
+    whole.add(values)
+    np.testing.assert_allclose(
+        whole.at(torch.tensor([0.1]))[0], np.quantile(values[:, 0].numpy(), 0.9), atol=1e-3
+    )
+
+
+# Units --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["information", "quantile"])
+def test_the_planted_unit_has_iou_one(model, source, scheme):
+    share = 1.2 * 36 / SIDE**2  # a little more, so that the threshold lies below the plateau
+    rows = dissect(model, Bright(), source, ["maps"], scheme, level=share)
+    best = best_by_class(rows)["square"]
+    assert best.unit == DRAWS and best.interpretable
+    assert best.iou == pytest.approx(1, abs=1e-6)
+    others = [row.iou for row in rows if row.unit != DRAWS and row.label == "square"]
+    assert max(others, default=0) < 0.4
+    units, told, labels = counts(rows)["maps"]
+    assert units == UNITS and 1 <= told <= UNITS and labels >= 1
+
+
+def test_known_masks_are_taken_before_the_segmenter(model, source):
+    """The truth, where there is one: turned upside down, the planted unit agrees with it no more."""
+    with torch.no_grad():
+        images = model.decode(source.codes)
+    right = (images[:, 0] > 0.5).byte()
+    for masks, least, most in ((right, 0.999, 1.0), (right.flip(1), 0.0, 0.6)):
+        rows = dissect(model, Bright(), Source(source.codes, "z", masks=masks), ["maps"])
+        value = rows[DRAWS].iou if rows[DRAWS].label == "square" else 0.0
+        assert least <= value <= most
+
+
+def test_without_the_planted_unit_the_class_is_gone(model, source):
+    order = [DRAWS, *(i for i in range(UNITS) if i != DRAWS)]
+    found = ablate(model, Bright(), source, "maps", "square", order, sizes=(1, 2, 5), draws=6)
+    assert found.removed == [1.0, 1.0, 1.0] and found.sizes == [1, 2, 5]
+    wrong = ablate(model, Bright(), source, "maps", "square", order[1:], sizes=(1, 5), draws=1)
+    assert wrong.removed == [0.0, 0.0]
+    assert 0 <= found.random[0] < 0.9
+
+
+def test_the_causal_effect_of_the_planted_unit_is_one(model, source):
+    """Put in everywhere it draws the square everywhere, taken out nowhere: an effect of 1 of all pixels."""
+    values = class_means(model, Bright(), source, "maps", "square")
+    assert float(values[DRAWS]) == pytest.approx(1, abs=1e-5)
+    assert average_causal_effect(model, Bright(), source, "maps", "square", [DRAWS], values) == 1.0
+    other = [i for i in range(UNITS) if i != DRAWS]
+    assert average_causal_effect(model, Bright(), source, "maps", "square", other, values) == 0.0
+
+
+def test_pixels_are_counted_the_same_for_any_batch(model, source, monkeypatch):
+    whole = class_pixels(model, Bright(), source)
+    assert whole.sum() == 200 * SIDE**2 and (whole[:, 1] == 36).all()
+    monkeypatch.setattr("flows.dissection.causal.BATCH", 7)
+    assert torch.equal(class_pixels(model, Bright(), source), whole)
+
+
+def test_a_class_that_is_nowhere_is_said(model):
+    class Blind(Bright):
+        def segment(self, images):
+            return torch.zeros(len(images), 2, SIDE, SIDE, dtype=torch.bool)
+
+    few = samples(model, 5, "z")
+    with pytest.raises(ValueError, match="none of 5 images has a square"):
+        ablate(model, Blind(), few, "maps", "square", [DRAWS])
+    with pytest.raises(ValueError, match="no image of 5 has a square"):
+        class_means(model, Blind(), few, "maps", "square")
