@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "testing": GROUND | {"bijections"},
     "config": GROUND | {"models", "data", "semantics", "training"},
     "commands": GROUND
-    | {"models", "metrics", "data", "semantics", "training", "inversion", "steering", "config"},
+    | {"models", "metrics", "data", "semantics", "training", "inversion", "dissection", "steering", "config"},
     "cli": GROUND | {"commands", "config", "data", "models"},
     "__main__": {"cli"},
     "__init__": {"models", "once"},

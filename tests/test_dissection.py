@@ -197,7 +197,7 @@ def test_quantiles_of_a_stream_are_those_of_the_whole():
 @pytest.mark.parametrize("scheme", ["information", "quantile"])
 def test_the_planted_unit_has_iou_one(model, source, scheme):
     share = 1.2 * 36 / SIDE**2  # a little more, so that the threshold lies below the plateau
-    rows = dissect(model, Bright(), source, ["maps"], scheme, level=share)
+    rows = dissect(model, Bright(), source, ["maps"], scheme, level=share)["maps"].rows()
     best = best_by_class(rows)["square"]
     assert best.unit == DRAWS and best.interpretable
     assert best.iou == pytest.approx(1, abs=1e-6)
@@ -213,7 +213,7 @@ def test_known_masks_are_taken_before_the_segmenter(model, source):
         images = model.decode(source.codes)
     right = (images[:, 0] > 0.5).byte()
     for masks, least, most in ((right, 0.999, 1.0), (right.flip(1), 0.0, 0.6)):
-        rows = dissect(model, Bright(), Source(source.codes, "z", masks=masks), ["maps"])
+        rows = dissect(model, Bright(), Source(source.codes, "z", masks=masks), ["maps"])["maps"].rows()
         value = rows[DRAWS].iou if rows[DRAWS].label == "square" else 0.0
         assert least <= value <= most
 

@@ -1,7 +1,7 @@
 """What the verbs share: loading, data, pictures from the user's disk, results as JSON."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image, ImageOps
@@ -17,8 +17,10 @@ from flows.data.decode import BROKEN, check_depth, reason
 from flows.files import to_json, write_atomically
 from flows.inversion.records import Source
 from flows.models.base import LatentModel, LikelihoodModel
+from flows.semantics.base import Judge
 from flows.semantics.load import load_judge
 from flows.semantics.predictor import AttributePredictor
+from flows.semantics.segmenter import UNetSegmenter
 from flows.stored import CheckpointError
 from flows.training.folder import instantiate_data
 
@@ -109,6 +111,7 @@ def open_picture(path: Path, channels: int) -> Image.Image:
         raise ValueError(f"{path} cannot be read as a picture ({reason(error)})") from error
 
 
+J = TypeVar("J", bound=Judge)
 CACHE = Path("~/.cache/flows/surveys")
 
 
@@ -118,9 +121,18 @@ def load_predictor(checkpoint: str, model: LatentModel) -> AttributePredictor:
     Raises:
         ValueError: it holds something else, or is for images of another shape.
     """
+    return _judge(checkpoint, model, AttributePredictor)
+
+
+def load_segmenter(checkpoint: str, model: LatentModel) -> UNetSegmenter:
+    """The same for a segmenter."""
+    return _judge(checkpoint, model, UNetSegmenter)
+
+
+def _judge(checkpoint: str, model: LatentModel, kind: type[J]) -> J:
     judge = load_judge(checkpoint, str(model.device))
-    if not isinstance(judge, AttributePredictor):
-        raise ValueError(f"{checkpoint} holds a {type(judge).__name__}, expected an AttributePredictor")
+    if not isinstance(judge, kind):
+        raise ValueError(f"{checkpoint} holds a {type(judge).__name__}, expected one of {kind.__name__}")
     if tuple(judge.image_shape) != tuple(model.image_shape):
         raise ValueError(
             f"{checkpoint} judges images {tuple(judge.image_shape)}, the model draws "

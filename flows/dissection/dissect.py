@@ -50,6 +50,42 @@ class UnitRow:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """How units of a layer agree with classes, on images that no threshold was chosen on.
+
+    Attributes:
+        layer: name.
+        classes: C names.
+        iou, information: (units, C); IoU is 0 for classes of less than a thousandth of all pixels.
+        thresholds, levels: (units, C), chosen for the pair, and the share of places above it.
+    """
+
+    layer: str
+    classes: tuple[str, ...]
+    iou: Tensor
+    information: Tensor
+    thresholds: Tensor
+    levels: Tensor
+
+    def rows(self) -> list[UnitRow]:
+        """The best class of every unit."""
+        found = []
+        for unit, label in enumerate(self.iou.argmax(1).tolist()):
+            value, quality = float(self.iou[unit, label]), float(self.information[unit, label])
+            found.append(UnitRow(
+                self.layer, unit, self.classes[label], value, quality,
+                float(self.thresholds[unit, label]), float(self.levels[unit, label]),
+                value > CUT_IOU and quality > CUT_INFORMATION,
+            ))  # fmt: skip
+        return found
+
+    def order(self, label: str) -> list[int]:
+        """Units by their IoU with a class, the best first."""
+        order: list[int] = self.iou[:, self.classes.index(label)].argsort(descending=True).tolist()
+        return order
+
+
+@dataclass(frozen=True)
 class Source:
     """Codes with the masks of what they draw: as a segmenter sees it, or as it is known.
 
@@ -87,8 +123,8 @@ def dissect(
     layers: Sequence[str],
     scheme: Scheme = "information",
     level: float = 0.01,
-) -> list[UnitRow]:
-    """The best class of every unit of some layers.
+) -> dict[str, Agreement]:
+    """How the units of some layers agree with classes.
 
     Half of the codes choose the thresholds, the other half is counted. By `information` a unit has a
     threshold for each class, of 100 quantiles the one with most information quality; by `quantile` one for
@@ -103,7 +139,7 @@ def dissect(
         level: of `quantile`, the share of places at which a unit is active.
 
     Returns:
-        rows by layer and unit.
+        agreement by layer.
     """
     half = len(source.codes) // 2
     first, second = source.part(slice(0, half)), source.part(slice(half, None))
@@ -123,10 +159,10 @@ def dissect(
         chosen = {layer: torch.zeros(len(levels[layer]), classes, dtype=torch.long) for layer in layers}
     for layer, activations, masks in _seen(model, segmenter, second, layers, "agreement"):
         tallies[layer].add(activations, masks())
-    rows = []
-    for layer in layers:
-        rows += rows_of(layer, tallies[layer], chosen[layer], levels[layer], shares, segmenter.classes)
-    return rows
+    return {
+        layer: agreement_of(layer, tallies[layer], chosen[layer], levels[layer], shares, segmenter.classes)
+        for layer in layers
+    }
 
 
 def best_levels(tally: AgreementTally) -> Tensor:
@@ -135,24 +171,17 @@ def best_levels(tally: AgreementTally) -> Tensor:
     return quality.argmax(1)
 
 
-def rows_of(
+def agreement_of(
     layer: str, tally: AgreementTally, chosen: Tensor, levels: Tensor, shares: Tensor, classes: Sequence[str]
-) -> list[UnitRow]:
-    """The best class of every unit, by IoU at the chosen thresholds."""
+) -> Agreement:
+    """The figures at the chosen thresholds, (units, classes)."""
     where = chosen[:, None, :]
-    iou = tally.iou().gather(1, where)[:, 0]
-    information = tally.information_quality().gather(1, where)[:, 0]
+    nothing = torch.zeros((), dtype=torch.float64)
     frequent = tally.present / tally.pixels >= CUT_SHARE
-    iou = iou.where(frequent, torch.zeros(()).double())
-    rows = []
-    for unit, label in enumerate(iou.argmax(1).tolist()):
-        at = int(chosen[unit, label])
-        value, quality = float(iou[unit, label]), float(information[unit, label])
-        rows.append(UnitRow(
-            layer, unit, classes[label], value, quality, float(levels[unit, at]), float(shares[at]),
-            value > CUT_IOU and quality > CUT_INFORMATION,
-        ))  # fmt: skip
-    return rows
+    return Agreement(
+        layer, tuple(classes), tally.iou().gather(1, where)[:, 0].where(frequent, nothing),
+        tally.information_quality().gather(1, where)[:, 0], levels.gather(1, chosen), shares[chosen],
+    )  # fmt: skip
 
 
 @torch.no_grad()

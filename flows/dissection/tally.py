@@ -68,7 +68,7 @@ class AgreementTally:
         told = masks.permute(0, 2, 3, 1).flatten(0, 2).float().cpu()
         self.pixels += len(told)
         self.present += told.sum(0).double()
-        for unit, values in enumerate(flat):
+        for unit, values in enumerate(flat.contiguous()):
             ordered, order = self.thresholds[unit].sort()
             # How many of the sorted thresholds each place is above: counts by bins, then summed from the top.
             above = torch.searchsorted(ordered, values)

@@ -1,0 +1,190 @@
+"""What `flows dissect` leaves: units by layer, galleries with outlined activation, ablation, and a page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from flows import images as pixels
+from flows.dissection.causal import Ablation
+from flows.dissection.dissect import Source, UnitRow, counts
+from flows.dissection.instrument import instrument
+from flows.files import write_atomically
+from flows.models.base import LatentModel
+from flows.once import prepared
+from flows.page import as_text, cells, document, numbers, picture, save_picture, table
+
+SIDE = 72
+"""Of a picture of a gallery, in pixels."""
+
+
+@dataclass(frozen=True)
+class Dissected:
+    """All that is found of a model's units.
+
+    Attributes:
+        title: of the page.
+        rows: every unit's best class.
+        ablations: of the classes that are there.
+        gallery: a unit, and its top images with the outline of its activation, RGB pictures.
+    """
+
+    title: str
+    rows: list[UnitRow]
+    ablations: list[Ablation]
+    gallery: list[tuple[UnitRow, list[Image.Image]]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "layers": {
+                layer: {"units": units, "interpretable": told, "classes": labels}
+                for layer, (units, told, labels) in counts(self.rows).items()
+            },
+            "units": [row.as_dict() for row in self.rows],
+            "ablations": [vars(each) for each in self.ablations],
+        }
+
+
+def write_dissection_report(out: Path, found: Dissected) -> list[str]:
+    """index.html, and layers.png, gallery.png and ablation.png beside it; returns their names."""
+    sheets: dict[str, Image.Image | Figure] = {"layers": layer_bars(found.rows)}
+    if found.gallery:
+        sheets["gallery"] = gallery_sheet(found.gallery)
+    if found.ablations:
+        sheets["ablation"] = ablation_curves(found.ablations)
+    written = {name: save_picture(sheet, out / f"{name}.png") for name, sheet in sheets.items()}
+    best = sorted(found.rows, key=lambda row: -row.iou)
+    lines = [
+        cells([row.layer])
+        + numbers([str(row.unit)])
+        + cells([row.label])
+        + numbers([as_text(row.iou), as_text(row.information), as_text(row.level)])
+        for row in best
+        if row.interpretable
+    ]
+    head = ("layer", "unit", "class", "IoU", "information quality", "active at")
+    units = table(head, lines)
+    page = document(
+        found.title,
+        *(picture(name, data) for name, data in written.items()),
+        f"<details><summary>{len(lines)} interpretable units</summary>{units}</details>",
+    )
+    write_atomically(out / "index.html", lambda path: path.write_text(page))
+    return ["index.html", *(f"{name}.png" for name in written)]
+
+
+def layer_bars(rows: Sequence[UnitRow]) -> Figure:
+    """Units of every layer, and how many of them are interpretable, by class."""
+    found = counts(rows)
+    labels = sorted({row.label for row in rows if row.interpretable})
+    figure = Figure(figsize=(8.5, 1.2 + 0.34 * len(found)), layout="constrained")
+    axes = figure.subplots()
+    places = {layer: i for i, layer in enumerate(found)}
+    axes.barh(list(places.values()), [units for units, _, _ in found.values()], color="0.92")
+    left = dict.fromkeys(found, 0)
+    for i, label in enumerate(labels):
+        widths = {
+            layer: sum(row.layer == layer and row.label == label and row.interpretable for row in rows)
+            for layer in found
+        }
+        axes.barh(
+            list(places.values()), list(widths.values()), left=list(left.values()), label=label,
+            color=f"C{i % 10}", hatch="//" if i >= 10 else None, edgecolor="white", linewidth=0.4,
+        )  # fmt: skip
+        left = {layer: left[layer] + widths[layer] for layer in found}
+    axes.set_yticks(list(places.values()), list(places), fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel("units; coloured: interpretable, by class")
+    axes.spines[["top", "right"]].set_visible(False)
+    if labels:
+        axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def ablation_curves(found: Sequence[Ablation]) -> Figure:
+    """Share of a class's pixels removed against the number of units, beside random ones."""
+    columns = min(4, len(found))
+    rows = -(-len(found) // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.2 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, each in zip(panels, found, strict=False):
+        axes.plot(each.sizes, each.removed, "o-", color="C3", markersize=3, label="best units")
+        axes.plot(each.sizes, each.random, "o-", color="0.6", markersize=3, label="random units")
+        axes.set_ylim(-0.25, 1.05)
+        axes.axhline(0, color="0.85", linewidth=0.6)
+        axes.set_title(f"{each.label}\n{each.layer}", fontsize=7.5)
+        axes.tick_params(labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].legend(fontsize=7, frameon=False)
+    for axes in panels[len(found) :]:
+        axes.set_visible(False)
+    figure.supxlabel("units switched off", fontsize=8)
+    figure.supylabel("share of the class's pixels removed", fontsize=8)
+    return figure
+
+
+# Galleries ----------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def top_images(
+    model: LatentModel, source: Source, units: Sequence[UnitRow], top: int = 8, batch: int = 100
+) -> list[tuple[UnitRow, list[Image.Image]]]:
+    """For every unit the images in which it is most active, its activation above the threshold outlined."""
+    layers = list(dict.fromkeys(row.layer for row in units))
+    best: list[list[tuple[float, Tensor, Tensor]]] = [[] for _ in units]
+    with instrument(model, source.space) as probe, prepared():
+        probe.retain(*layers)
+        for start in range(0, len(source.codes), batch):
+            part = source.part(slice(start, start + batch))
+            labels = None if part.labels is None else part.labels.to(model.device)
+            images = probe.decode(part.codes.to(model.device, model.dtype), labels)
+            shown = pixels.to_bytes(images, model.bins).cpu()
+            for kept, row in zip(best, units, strict=True):
+                h = probe.kept[row.layer][:, row.unit].float().cpu()
+                strength = h.flatten(1).amax(1)
+                for i in strength.topk(min(top, len(h))).indices.tolist():
+                    kept.append((float(strength[i]), shown[i], h[i]))
+                kept.sort(key=lambda item: -item[0])
+                del kept[top:]
+    return [
+        (row, [outlined(image, h, row.threshold) for _, image, h in kept])
+        for row, kept in zip(units, best, strict=True)
+    ]
+
+
+def outlined(image: Tensor, activation: Tensor, threshold: float) -> Image.Image:
+    """An image with what lies outside the active region darkened, and the region's edge in yellow."""
+    large = interpolate(
+        activation[None, None], (SIDE, SIDE), mode="bilinear", align_corners=False
+    )[0, 0] > threshold  # fmt: skip
+    small = pixels.to_pillow(image).convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST)
+    colours = pixels.from_pillow(small, 3).float()
+    colours = torch.where(large, colours, 0.45 * colours)
+    padded = torch.nn.functional.pad(large[None].float(), (1, 1, 1, 1), mode="replicate")
+    inner = -torch.nn.functional.max_pool2d(-padded, 3, 1)[0]
+    edge = large & (inner < 1)
+    colours[:, edge] = torch.tensor([255.0, 230.0, 0.0])[:, None]
+    return pixels.to_pillow(colours.byte())
+
+
+def gallery_sheet(found: Sequence[tuple[UnitRow, list[Image.Image]]]) -> Image.Image:
+    """A row of top images for every unit, with what it agrees with."""
+    font, label = ImageFont.load_default(12), 270
+    widest = max(len(pictures) for _, pictures in found)
+    sheet = Image.new("RGB", (label + widest * (SIDE + 2), len(found) * (SIDE + 2)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for y, (row, pictures) in enumerate(found):
+        top = y * (SIDE + 2)
+        draw.text((4, top + 16), f"{row.label}: IoU {row.iou:.2f}", "black", font)
+        draw.text((4, top + 36), f"{row.layer}, unit {row.unit}", "gray", ImageFont.load_default(10))
+        for x, each in enumerate(pictures):
+            sheet.paste(each, (label + x * (SIDE + 2), top))
+    return sheet
