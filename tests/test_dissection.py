@@ -2,13 +2,18 @@
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from sklearn.metrics import jaccard_score, mutual_info_score
 
+from flows import images as pixels
 from flows.dissection.causal import ablate, average_causal_effect, class_means, class_pixels
 from flows.dissection.dissect import Source, best_by_class, counts, dissect, samples
 from flows.dissection.instrument import CODE, Change, instrument, layers_of
+from flows.dissection.omissions import energy_maps, omissions
+from flows.dissection.paint import Brush, paint, soft
 from flows.dissection.tally import AgreementTally, Quantiles
+from flows.metrics.frechet import frechet, half_split_floor
 from flows.models.base import LatentModel, Space, Unit
 from flows.models.glow import Glow
 from flows.models.priors import make_prior
@@ -253,3 +258,97 @@ def test_a_class_that_is_nowhere_is_said(model):
         ablate(model, Blind(), few, "maps", "square", [DRAWS])
     with pytest.raises(ValueError, match="no image of 5 has a square"):
         class_means(model, Blind(), few, "maps", "square")
+
+
+# Omissions ----------------------------------------------------------------------------------------
+
+
+def test_the_frechet_distance_is_scipys_and_has_its_closed_forms():
+    random = torch.Generator().manual_seed(0)
+    first = torch.randn(300, 5, generator=random) @ torch.randn(5, 5, generator=random)
+    second = torch.randn(400, 5, generator=random) + 0.5
+    assert frechet(first, first).total == pytest.approx(0, abs=1e-9)
+    shift = torch.tensor([1.0, -2.0, 0.0, 0.5, 0.0])
+    moved = frechet(first, first + shift)
+    assert moved.mean == pytest.approx(float(shift.square().sum()), rel=1e-5)
+    assert moved.covariance == pytest.approx(0, abs=1e-4)
+    c1, c2 = (np.cov(each.double().numpy().T) for each in (first, second))
+    expected = np.trace(c1 + c2 - 2 * np.real(scipy.linalg.sqrtm(c1 @ c2)))
+    assert frechet(first, second).covariance == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_floor_is_what_equal_distributions_are_apart():
+    random = torch.Generator().manual_seed(0)
+    one, other = (torch.randn(1000, 4, generator=random) for _ in range(2))
+    floor = half_split_floor(torch.cat([one, other]))
+    assert frechet(one, other).total < 3 * floor.total
+    assert frechet(one, other + 1).total > 20 * floor.total
+
+
+def test_a_withheld_class_leads_the_omissions():
+    """Twelve classes of random shares; in the samples one is missing, one halved, and a rare one unlucky."""
+    random = torch.Generator().manual_seed(0)
+    usual = torch.rand(12, generator=random) * 5 + 0.5
+
+    def draw(n):
+        present = torch.rand(n, 12, generator=random) < torch.tensor([0.5] * 11 + [0.02])
+        return present * usual * torch.rand(n, 12, generator=random)
+
+    data, samples_ = draw(1500), draw(1500)
+    samples_[:, 4] = 0
+    samples_[:, 7] *= 0.5
+    names = [f"class {i}" for i in range(12)]
+    found = omissions(data, samples_, names)
+    assert [row.label for row in found.rows[:2]] == ["class 4", "class 7"]
+    first = found.rows[0]
+    assert first.relative == -1 and first.samples == 0 and first.samples_images == 0
+    assert found.rows[1].low < -0.5 < found.rows[1].high
+    assert found.distance.total > 3 * found.floor.total
+    same = omissions(data, draw(1500), names)
+    assert sum(row.low < 0 < row.high for row in same.rows) >= len(same.rows) - 2
+
+
+def test_energy_maps_sum_to_the_energy_of_the_code():
+    torch.manual_seed(0)
+    flow = Glow((3, 16, 16), levels=2, depth=1, width=8).eval()
+    images = torch.rand(3, 3, 16, 16)
+    maps = energy_maps(flow, images)
+    with torch.no_grad():
+        code = flow.encode(images)
+    torch.testing.assert_close(maps.sum((1, 2)), code.square().sum(1) / 2, rtol=1e-4, atol=1e-3)
+    with pytest.raises(ValueError, match="no exact code that lies over the image"):
+        energy_maps(Planted(), torch.rand(1, 1, 16, 16))
+
+
+# Painting -----------------------------------------------------------------------------------------
+
+
+def test_painting_changes_what_is_under_the_brush_and_undo_is_exact(model):
+    code = model.sample_codes(1, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        original = pixels.to_bytes(model.decode(code))[0]
+    values = torch.zeros(UNITS)
+    values[DRAWS] = 1
+    brush = Brush("square", "maps", (DRAWS,), values)
+    mask = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    mask[1:4, 1:4] = True
+    with instrument(model) as probe:
+        painted = paint(probe, code, original, [(brush, mask, "draw")], margin=0)
+        assert painted.outside == 0 and torch.equal(painted.image[0][~mask], original[0][~mask])
+        assert (painted.image[0][mask] >= 203).all()
+        erased = paint(probe, code, original, [(brush, torch.ones_like(mask), "erase")])
+        assert ((erased.image.int() - 51).abs() <= 1).all()
+        again = paint(probe, code, original, [(brush, mask, "draw"), (brush, mask, "erase")], margin=0)
+        assert ((again.image[0][mask].int() - 51).abs() <= 1).all()
+        undone = paint(probe, code, original, [])
+        assert torch.equal(undone.image, original) and not undone.changed.any()
+    faint = brush.change(mask, (SIDE, SIDE), "draw", strength=0.5)
+    assert float(faint.amount.max()) == 0.5
+    small = brush.change(mask, (4, 4), "draw")
+    assert small.amount[DRAWS].sum() == 1 and small.amount[DRAWS, 0, 0] == 1
+
+
+def test_the_margin_falls_to_nothing():
+    mask = torch.zeros(9, 9, dtype=torch.bool)
+    mask[4, 4] = True
+    assert [round(float(v), 3) for v in soft(mask, 3)[4, 4:]] == [1, 0.75, 0.5, 0.25, 0]

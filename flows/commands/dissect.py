@@ -114,7 +114,7 @@ def real(model: LatentModel, n: int, space: str) -> Source:
 
 
 def default_layers(model: LatentModel, space: str) -> list[str]:
-    """Parts of the code, and the outermost numbered layers with more than a colour's channels, evenly chosen."""
+    """Parts of the code, and some of the outermost numbered layers that are no colours, evenly chosen."""
     colours, units = model.image_shape[0], model.units()
     parts = [name for name in layers_of(model, space) if name not in units]
     numbered = [
