@@ -96,11 +96,11 @@ def test_what_cannot_be_seen_changes_no_loss():
     outputs = judge(images)
     whole, _ = judge.loss(outputs, batch_of(images, values))
     moved = outputs.clone()
-    moved[3] += 100
+    moved[3, : sum(judge.widths)] += 100
     same, _ = judge.loss(moved, batch_of(images, values))
     assert torch.equal(whole, same) and whole.isfinite()
-    nothing, _ = judge.loss(outputs, batch_of(images, torch.full((6, 4), math.nan)))
-    assert nothing == 0
+    nothing, parts = judge.loss(outputs, batch_of(images, torch.full((6, 4), math.nan)))
+    assert nothing == parts["seen"] and set(parts) == {"seen"}
 
 
 def test_the_gaussian_loss_is_least_where_its_variance_is_the_error():
@@ -111,7 +111,8 @@ def test_the_gaussian_loss_is_least_where_its_variance_is_the_error():
     optimiser = torch.optim.Adam([head], 0.05)
     for _ in range(400):
         optimiser.zero_grad()
-        loss, _ = judge.loss(head.expand(2000, 2), batch_of(random_images(2000, 1), target[:, None]))
+        told = torch.cat([head.expand(2000, 2), torch.zeros(2000, 1)], 1)
+        loss, _ = judge.loss(told, batch_of(random_images(2000, 1), target[:, None]))
         loss.backward()
         optimiser.step()
     mean, log_variance = head.tolist()
@@ -128,8 +129,8 @@ def test_calibration_finds_a_planted_temperature(monkeypatch):
     there = (torch.rand(n, generator=generator) < truth[:, 0].sigmoid()).float()
     which = torch.multinomial(truth[:, 1:].softmax(1), 1, generator=generator)[:, 0].float()
     split = ArraySplit(random_images(n, 4), attributes=torch.stack([there, which], 1))
-    monkeypatch.setattr(judge, "forward", lambda images: 3 * truth[: len(images)])
-    monkeypatch.setattr("flows.semantics.base.outputs_on.__defaults__", (n,))
+    said = torch.cat([3 * truth, torch.ones(n, 2)], 1)
+    monkeypatch.setattr("flows.semantics.predictor.outputs_on", lambda *_: (said, split.first(None)))
     before = judge.measure(split, None).values
     judge.calibrate(split, None)
     after = judge.measure(split, None).values
@@ -146,7 +147,7 @@ def test_errors_say_what_they_are(monkeypatch):
     target = 4 * torch.rand(4000, generator=generator) - 2
     error = 0.3 * torch.randn(4000, generator=generator)
     share = (target + error + 2) / 4
-    outputs = torch.stack([share, torch.full((4000,), 2 * math.log(1.0))], 1)
+    outputs = torch.stack([share, torch.zeros(4000), torch.ones(4000)], 1)
     split = ArraySplit(random_images(4000, 4), attributes=target[:, None])
     monkeypatch.setattr("flows.semantics.predictor.outputs_on", lambda *_: (outputs, split.first(None)))
     judge.calibrate(split, None)
@@ -208,6 +209,15 @@ def test_a_judge_learns_what_can_be_seen(kind):
         assert next(iter(each.values())) > 0.95, figures
 
 
+def test_predictions_say_nothing_of_what_is_not_seen():
+    judge = predictor()
+    with torch.no_grad():
+        judge.network.head.bias[-4:] = torch.tensor([9.0, -9.0, 9.0, -9.0])
+        found = judge.predict(pixels.to_unit(random_images(3)))
+    assert found.isnan()[0].tolist() == [False, True, True, True, False, True, True]
+    assert (found.isnan() == found.isnan()[0]).all()
+
+
 # Contracts ----------------------------------------------------------------------------------------
 
 
@@ -222,6 +232,8 @@ def test_a_judge_is_the_same_function_after_a_file_and_for_any_batch(kind, tmp_p
     images = pixels.to_unit(random_images(5))
     of = (lambda j, x: j.predict(x)) if kind == "predictor" else (lambda j, x: j.probabilities(x))
     with torch.no_grad():
+        if kind == "predictor":
+            judge.network.head.bias[-4:] = loaded.network.head.bias[-4:] = 9.0  # all is seen
         whole = of(judge, images)
         assert torch.equal(of(loaded, images), whole)
         one_by_one = torch.cat([of(loaded, image[None]) for image in images])

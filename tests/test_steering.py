@@ -264,6 +264,25 @@ def test_the_interval_is_that_of_the_mean(toy):
     torch.testing.assert_close(half, torch.full((PLACES,), expected), rtol=0.15, atol=0)
 
 
+def test_what_is_not_seen_is_in_no_mean(toy):
+    """A score that says nothing of half of the images: its mean is that over the others."""
+
+    class Half(Rows):
+        def predict(self, images):
+            values = super().predict(images)
+            values[:, 1] = values[:, 1].where(values[:, 3] > 0.5, torch.nan)
+            return values
+
+    codes = toy.sample_codes(400, generator=torch.Generator().manual_seed(2))
+    step = Direction("quarter 1", toy.basis[:, 1].detach(), 0.0, "z", 1.0, "by hand")
+    whole, half = (rescore(toy, judge, [step], codes, alpha=1.0) for judge in (Rows(), Half()))
+    seen = Rows().predict(toy.decode(codes).detach())[:, 3] > 0.5
+    spread = Rows().predict(toy.decode(codes[seen]).detach())[:, 1].std(correction=0)
+    assert float(half.signed[0, 1]) == pytest.approx(0.1 / float(spread), rel=1e-3)
+    assert torch.allclose(half.signed[0, [0, 2, 3]], whole.signed[0, [0, 2, 3]], atol=1e-5)
+    assert half.signed.isfinite().all() and half.low.isfinite().all()
+
+
 def test_results_depend_on_no_batch_size(toy, survey, monkeypatch):
     codes = survey.codes[:250]
     whole = score_codes(toy, Rows(), codes, "z")

@@ -88,7 +88,10 @@ class Predictor(Protocol):
         ...
 
     def predict(self, images: Tensor) -> Tensor:
-        """Images (batch, C, H, W) in [0, 1] to scores (batch, number of scores), differentiable."""
+        """Images (batch, C, H, W) in [0, 1] to scores (batch, number of scores).
+
+        Not a number where a score says nothing of that image: the hue of a lamp that is not there.
+        """
         ...
 
 

@@ -29,7 +29,8 @@ class AttributePredictor(Judge):
 
     Binary and categorical heads are logits, divided by a temperature of their own (Guo et al. 2017); a real
     one is a mean and a log-variance, a circular one a vector in the plane and a log-variance. What cannot
-    be seen in an image (the hue of a lamp that is not there) is left out of loss and figures.
+    be seen in an image (the hue of a lamp that is not there) is left out of loss and figures; a head of its
+    own learns of each attribute whether it can be seen, and where it cannot, predictions are not a number.
 
     Args:
         image_shape: (C, side, side).
@@ -58,7 +59,8 @@ class AttributePredictor(Judge):
         self.scores = scores_of(self.attributes)
         colours, side, _ = image_shape
         self.widths = [_width(each) for each in self.attributes]
-        self.network = Tower(colours, side, channels or [32, 64, 96, 128], hidden, sum(self.widths))
+        outputs = sum(self.widths) + len(self.attributes)
+        self.network = Tower(colours, side, channels or [16, 32, 64, 128], hidden, outputs)
         # Of a real or circular attribute, half the log of what its variance has to be multiplied by.
         self.register_buffer("log_temperature", torch.zeros(len(self.attributes)))
         self.description = {}
@@ -77,11 +79,18 @@ class AttributePredictor(Judge):
 
     def heads(self, outputs: Tensor) -> list[Tensor]:
         """The outputs (batch, …) of every attribute."""
-        return list(outputs.split(self.widths, 1))
+        return list(outputs[:, : sum(self.widths)].split(self.widths, 1))
+
+    def seen(self, outputs: Tensor) -> Tensor:
+        """Logits (batch, A) of whether each attribute can be seen."""
+        return outputs[:, sum(self.widths) :]
 
     def predict(self, images: Tensor) -> Tensor:
         """Images (batch, C, H, W) in [0, 1] to scores (batch, number of scores): see `Predictor`."""
-        return self.to_scores(self._outputs(images))
+        outputs = self._outputs(images)
+        hidden = self.seen(outputs) < 0
+        wide = torch.tensor([_columns(each) for each in self.attributes], device=hidden.device)
+        return self.to_scores(outputs).masked_fill(hidden.repeat_interleave(wide, 1), torch.nan)
 
     def to_scores(self, outputs: Tensor) -> Tensor:
         """Calibrated probabilities, and means of what is real, within its range."""
@@ -108,9 +117,12 @@ class AttributePredictor(Judge):
                 # The mean over the whole batch: an attribute that is seldom seen has less to say.
                 told = _head_loss(each, head[seen], target[seen]).sum() / len(target)
                 by_kind.setdefault(each.kind, []).append(told)
-        sums = {kind: torch.stack(parts).sum() for kind, parts in by_kind.items()}
-        total = torch.stack(list(sums.values())).sum() if sums else outputs.sum() * 0
-        return total, sums
+        there = (~targets.isnan()).to(outputs.dtype)
+        seen = binary_cross_entropy_with_logits(self.seen(outputs), there, reduction="none")
+        sums = {kind: torch.stack(parts).sum() for kind, parts in by_kind.items()} | {
+            "seen": seen.sum(1).mean()
+        }
+        return torch.stack(list(sums.values())).sum(), sums
 
     @torch.no_grad()
     def calibrate(self, held_out: Split, images: int | None) -> None:
@@ -132,13 +144,15 @@ class AttributePredictor(Judge):
         values: dict[str, dict[str, float]] = {}
         at = 0
         for i, (each, head) in enumerate(zip(self.attributes, self.heads(outputs), strict=True)):
-            wide = sum(score.attribute == each.name for score in self.scores)
             seen = ~targets[:, i].isnan()
-            columns = slice(at, at + wide)
-            at += wide
+            columns = slice(at, at + _columns(each))
+            at = columns.stop
             if seen.any():
                 spread = torch.exp(head[seen, -1] / 2 + self.log_temperature[i].cpu())
-                values[each.name] = figures_of(each, scores[seen, columns], truth[seen, columns], spread)
+                values[each.name] = {
+                    **figures_of(each, scores[seen, columns], truth[seen, columns], spread),
+                    "seen": float(((self.seen(outputs)[:, i] > 0) == seen).double().mean()),
+                }
         good = [figures[quality_name(figures)] for figures in values.values()]
         told = {
             name: [figures[name] for figures in values.values() if name in figures]
@@ -152,12 +166,16 @@ class AttributePredictor(Judge):
             "`accuracy` of what is there or not, `share` of the commonest answer; `calibration` is",
             "the expected calibration error; `r2` of numbers, with the root mean square `error` in their own",
             "unit and the share `within` one predicted standard deviation (0.68 for a Gaussian). What cannot",
-            "be seen in an image is left out; `images` is how many are left.",
+            "be seen in an image is left out, `images` are left; `seen` is how often it is known which.",
         ]
 
 
 def _width(attribute: Attribute) -> int:
     return {"binary": 1, "category": len(attribute.classes), "real": 2, "circular": 3}[attribute.kind]
+
+
+def _columns(attribute: Attribute) -> int:
+    return {"binary": 1, "category": len(attribute.classes), "real": 1, "circular": 2}[attribute.kind]
 
 
 def known_attributes(batch: Batch, attributes: tuple[Attribute, ...]) -> Tensor:

@@ -22,7 +22,8 @@ class Rescoring:
     Attributes:
         directions: names.
         scores: of the predictor.
-        signed: (directions, scores), mean change of every score, in its spread.
+        signed: (directions, scores), mean change of every score, in its spread, over the images in which it
+            says something before and after.
         clipped: mean of the positive changes alone, max(0, ·): HiGAN's Δ.
         low, high: 95 % bootstrap interval of `signed`.
         spread: (scores,), standard deviation over the untouched images.
@@ -91,7 +92,7 @@ def rescore(
     """
     space = model.check_space(directions[0].space)
     before = score_codes(model, predictor, codes, space.name, labels)
-    spread = before.std(0).clamp(min=1e-3)
+    spread = deviation(before).clamp(min=1e-3)
     changes = [
         (score_codes(model, predictor, shift(codes, each, alpha, space), space.name, labels) - before)
         / spread
@@ -100,9 +101,19 @@ def rescore(
     change = torch.stack(changes)
     low, high = bootstrap(change, resamples)
     return Rescoring(
-        [each.name for each in directions], predictor.scores, change.mean(1), change.clamp(min=0).mean(1),
+        [each.name for each in directions], predictor.scores, mean_of(change), mean_of(change.clamp(min=0)),
         low, high, spread, alpha,
     )  # fmt: skip
+
+
+def mean_of(change: Tensor) -> Tensor:
+    """Mean over the images (axis 1) in which a score says something before and after; 0 where it never."""
+    return change.nanmean(1).nan_to_num()
+
+
+def deviation(values: Tensor) -> Tensor:
+    """Standard deviation over the images (axis 0) in which a score says something."""
+    return (values - values.nanmean(0)).square().nanmean(0).sqrt().nan_to_num()
 
 
 def bootstrap(change: Tensor, resamples: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -111,7 +122,9 @@ def bootstrap(change: Tensor, resamples: int, seed: int = 0) -> tuple[Tensor, Te
     random = torch.Generator().manual_seed(seed)
     drawn = torch.randint(images, (resamples, images), generator=random)
     counts = torch.zeros(resamples, images).scatter_add_(1, drawn, torch.ones(resamples, images))
-    means = torch.einsum("rn,dns->rds", counts / images, change)
+    known = ~change.isnan()
+    sums = torch.einsum("rn,dns->rds", counts, change.nan_to_num())
+    means = sums / torch.einsum("rn,dns->rds", counts, known.float()).clamp(min=1)
     low, high = torch.quantile(means, torch.tensor([0.025, 0.975]), dim=0)
     return low, high
 
@@ -142,7 +155,7 @@ def response(
     few = codes[:RESPONSE_CODES]
     which = None if labels is None else labels[:RESPONSE_CODES]
     rows = [
-        score_codes(model, predictor, move(few, direction, alpha, space), direction.space, which).mean(0)
+        score_codes(model, predictor, move(few, direction, alpha, space), direction.space, which).nanmean(0)
         for alpha in alphas
     ]
     return torch.stack(rows)

@@ -72,7 +72,7 @@ HEAD = ["direction", "effect", "95 %", "monotone", "changes most besides", "rela
 
 def write_score_report(out: Path, scored: Scored) -> list[str]:
     """index.html, and matrix.png, responses.png and strips.png beside it; returns their names."""
-    head = [f"{alpha:+.2g} σ" for alpha in scored.alphas]
+    head = [f"{alpha:+.2g}" for alpha in scored.alphas]
     sheets: dict[str, Image.Image | Figure] = {
         "matrix": heat_map(scored.matrix),
         "responses": response_curves(scored),

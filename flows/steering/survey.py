@@ -124,7 +124,7 @@ def survey_images(
 def score_codes(
     model: LatentModel, predictor: Predictor, codes: Tensor, space: str, labels: Tensor | None = None
 ) -> Tensor:
-    """Scores (n, number of scores) of what codes (n, D) draw, on the host."""
+    """Scores (n, number of scores) of what codes (n, D) draw, on the host; see `Predictor.predict`."""
     found = []
     with prepared(), exact_arithmetic(model.device):
         for i in range(0, len(codes), BATCH):

@@ -80,7 +80,7 @@ def apply(
             strip = torch.stack([pictures[i] for pictures in strips])
             strip = strip if inputs is None else torch.cat([inputs[i : i + 1], strip])
             rows.append((each.name if i == 0 else "", strip))
-    head = [*([] if inputs is None else ["input"]), *(f"{alpha:+g} σ" for alpha in alphas)]
+    head = [*([] if inputs is None else ["input"]), *(f"{alpha:+g}" for alpha in alphas)]
     save_picture(draw_rows(rows, len(head), head=head), output)
     print(f"{len(found)} directions, {len(code)} pictures, {len(alphas)} steps: {output}")
     result = {"checkpoint": checkpoint, "directions": [each.name for each in found], "alphas": alphas}
