@@ -63,6 +63,11 @@ def data_of(model: LatentModel, given: ImageData | None) -> ImageData:
     return given
 
 
+def first_test(model: LatentModel, n: int) -> Tensor:
+    """The first n images of the model's test set, uint8."""
+    return data_of(model, None).split("test").first(n).images
+
+
 def read_pictures(paths: list[Path], image_shape: tuple[int, int, int], resize: bool) -> Tensor:
     """Picture files as uint8 (n, C, H, W).
 

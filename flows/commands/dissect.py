@@ -7,7 +7,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 from flows.commands.common import data_of, load, load_segmenter, print_table, write_json
 from flows.commands.steer.apply import encoded
-from flows.dissection.causal import Ablation, ablate, class_pixels
+from flows.dissection.causal import Ablation, ablate, by_random_units, class_pixels
 from flows.dissection.dissect import Agreement, Scheme, Source, best_by_class, counts, samples
 from flows.dissection.dissect import dissect as run
 from flows.dissection.instrument import layers_of
@@ -19,6 +19,7 @@ from flows.semantics.base import Segmenter
 
 ABLATED = 200
 """Codes on which units are switched off."""
+SIZES = (1, 5, 20, 50, 100)
 LAYERS = 8
 """Dissected unless they are named, besides the code's."""
 FEWEST = 0.02
@@ -140,13 +141,17 @@ def switch_off(
             raise ValueError(f"--classes: there is no {name!r}; the segmenter has {', '.join(judge.classes)}")
     before = class_pixels(model, judge, source)
     share = (before > 0).double().mean(0)
-    sizes = [size for size in (1, 2, 5, 10, 20, 50, 100) if size <= units]
-    ablations = []
+    ablations, chance = [], {}
     for i, label in enumerate(judge.classes):
         if share[i] < FEWEST or (classes is not None and label not in classes):
             continue
-        layer = max(found.values(), key=lambda each: float(each.iou[:, i].max()))
-        if float(layer.iou[:, i].max()) > 0:
-            order = layer.order(label)
-            ablations.append(ablate(model, judge, source, layer.layer, label, order, sizes, before=before))
+        best = max(found.values(), key=lambda each: float(each.iou[:, i].max()))
+        if float(best.iou[:, i].max()) <= 0:
+            continue
+        order = best.order(label)
+        sizes = [size for size in SIZES if size <= min(units, len(order))]
+        if best.layer not in chance:
+            chance[best.layer] = by_random_units(model, judge, source, best.layer, sizes, before)
+        known = chance[best.layer]
+        ablations.append(ablate(model, judge, source, best.layer, label, order, sizes, before, known))
     return ablations

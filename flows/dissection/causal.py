@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from flows.dissection.dissect import BATCH, Source
-from flows.dissection.instrument import Change, Probe, instrument
+from flows.dissection.instrument import Change, Probe, instrument, layers_of
 from flows.models.base import LatentModel
 from flows.once import prepared
 from flows.semantics.base import Segmenter
@@ -74,45 +74,68 @@ def ablate(
     label: str,
     units: Sequence[int],
     sizes: Sequence[int] = (1, 2, 5, 10, 20),
-    draws: int = 3,
     before: Tensor | None = None,
+    chance: dict[int, Tensor] | None = None,
 ) -> Ablation:
     """Switch units off, in their order, and count what is left of a class.
 
     Args:
         model: in eval mode.
         segmenter: of the classes.
-        source: codes; those whose images lack the class tell nothing, and count for nothing.
+        source: codes; those whose images lack the class count for nothing.
         layer: of the units.
         label: name of the class.
         units: best first.
         sizes: how many of them.
-        draws: of random units, for each size.
         before: `class_pixels` without changes, where it is known.
+        chance: `by_random_units` of this layer and these sizes, where it is known.
+
+    Raises:
+        ValueError: no image has the class.
     """
     column = list(segmenter.classes).index(label)
     before = class_pixels(model, segmenter, source) if before is None else before
-    with instrument(model, source.space) as probe:
-        channels = probe.layers[layer].channels
-    has = before[:, column] > 0
-    if not has.any():
+    channels = layers_of(model, source.space)[layer].channels
+    has = torch.nonzero(before[:, column] > 0)[:, 0]
+    if not len(has):
         raise ValueError(f"none of {len(before)} images has a {label}: nothing can be removed")
-    kept = torch.nonzero(has)[:, 0]
-    labels = None if source.labels is None else source.labels[kept]
-    relevant = Source(source.codes[kept], source.space, labels)
-    total = float(before[:, column].sum())
-
-    def removed(which: Sequence[int]) -> float:
-        after = class_pixels(model, segmenter, relevant, [(layer, units_change(which, channels))])
-        return 1 - float(after[:, column].sum()) / total
-
-    random = torch.Generator().manual_seed(0)
+    labels = None if source.labels is None else source.labels[has]
+    relevant = Source(source.codes[has], source.space, labels)
     tried = [size for size in sizes if size <= min(len(units), channels)]
-    chance = [
-        sum(removed(torch.randperm(channels, generator=random)[:size].tolist()) for _ in range(draws)) / draws
-        for size in tried
-    ]
-    return Ablation(label, layer, list(units), tried, [removed(list(units[:size])) for size in tried], chance)
+    removed = []
+    for size in tried:
+        change = units_change(list(units[:size]), channels)
+        after = class_pixels(model, segmenter, relevant, [(layer, change)])
+        removed.append(1 - float(after[:, column].sum()) / float(before[:, column].sum()))
+    chance = chance or by_random_units(model, segmenter, source, layer, tried, before)
+    return Ablation(label, layer, list(units), tried, removed, [float(chance[n][column]) for n in tried])
+
+
+def by_random_units(
+    model: LatentModel,
+    segmenter: Segmenter,
+    source: Source,
+    layer: str,
+    sizes: Sequence[int],
+    before: Tensor,
+    draws: int = 3,
+) -> dict[int, Tensor]:
+    """Number of random units switched off to the share of every class's pixels removed, (classes,).
+
+    Counted where the class was, as `ablate` does, in the mean over several draws.
+    """
+    channels = layers_of(model, source.space)[layer].channels
+    random, has = torch.Generator().manual_seed(0), before > 0
+    total = before.double().sum(0).clamp(min=1)
+    found = {}
+    for size in sizes:
+        left = torch.zeros_like(total)
+        for _ in range(draws):
+            change = units_change(torch.randperm(channels, generator=random)[:size].tolist(), channels)
+            after = class_pixels(model, segmenter, source, [(layer, change)])
+            left += (after * has).double().sum(0) / draws
+        found[size] = 1 - left / total
+    return found
 
 
 @torch.no_grad()

@@ -65,17 +65,20 @@ class AgreementTally:
         """
         large = interpolate(activations.float(), masks.shape[2:], mode="bilinear", align_corners=False)
         flat = large.permute(1, 0, 2, 3).flatten(1).cpu()
-        told = masks.permute(0, 2, 3, 1).flatten(0, 2).float().cpu()
+        told = masks.permute(0, 2, 3, 1).flatten(0, 2).cpu()
         self.pixels += len(told)
         self.present += told.sum(0).double()
+        # Pairs of a pixel and a class that it has: counting these is fast, and a pixel may have several.
+        pixel, label = told.nonzero(as_tuple=True)
+        classes, levels = told.shape[1], self.thresholds.shape[1]
         for unit, values in enumerate(flat.contiguous()):
             ordered, order = self.thresholds[unit].sort()
             # How many of the sorted thresholds each place is above: counts by bins, then summed from the top.
             above = torch.searchsorted(ordered, values)
-            bins = torch.zeros(len(ordered) + 1, told.shape[1]).index_add_(0, above, told).double()
-            sizes = torch.bincount(above, minlength=len(ordered) + 1).double()
-            self.both[unit, order] += bins.flip(0).cumsum(0).flip(0)[1:]
-            self.active[unit, order] += sizes.flip(0).cumsum(0).flip(0)[1:]
+            pairs = torch.bincount(above[pixel] * classes + label, minlength=(levels + 1) * classes)
+            sizes = torch.bincount(above, minlength=levels + 1).double()
+            self.both[unit, order] += _from_the_top(pairs.view(-1, classes).double())
+            self.active[unit, order] += _from_the_top(sizes)
 
     def iou(self) -> Tensor:
         """Intersection over union of unit, threshold and class, (C, L, classes); 0 where both are empty."""
@@ -99,6 +102,11 @@ class AgreementTally:
     def agreement(self) -> Tensor:
         """Share of pixels on which unit and class agree, (C, L, classes)."""
         return 1 - (self.active[:, :, None] + self.present - 2 * self.both) / self.pixels
+
+
+def _from_the_top(bins: Tensor) -> Tensor:
+    """Counts of bins (L + 1, …) to how many lie above each of L thresholds."""
+    return bins.flip(0).cumsum(0).flip(0)[1:]
 
 
 def quantile_shares() -> Tensor:

@@ -58,7 +58,7 @@ class Walk(Method):
             usual = (square / (1 - 0.99 ** (step + 1))).sqrt() + 1e-12
             with torch.no_grad():
                 walk -= self.lr * (1 - step / self.steps) * velocity / usual
-            if step >= self.steps - self.steps // 10:
+            if step >= self.steps - max(1, self.steps // 10):
                 last.append(float(loss.detach()))
                 first.append(float(still))
         found = walk.detach().cpu()

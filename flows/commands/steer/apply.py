@@ -7,7 +7,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from flows import images as pixels
-from flows.commands.common import data_of, load, read_pictures, write_json
+from flows.commands.common import first_test, load, read_pictures, write_json
 from flows.inversion.encoder import Encoder
 from flows.inversion.exact import invert
 from flows.metrics.reconstruction import psnr
@@ -108,11 +108,6 @@ def encoded(model: LatentModel, images: Tensor, space: str) -> Tensor:
     if model.guarantee[space] == "exact":
         return invert(model, images, model.first_class(len(images))).code.to(model.device)
     return Encoder(space).invert(model, images).code.to(model.device)
-
-
-def first_test(model: LatentModel, n: int) -> Tensor:
-    """The first n images of the model's test set, uint8."""
-    return data_of(model, None).split("test").first(n).images
 
 
 def encoded_test(model: LatentModel, n: int, space: str) -> tuple[Tensor, Tensor | None]:

@@ -1,0 +1,103 @@
+"""flows omissions: what a model does not draw."""
+
+from pathlib import Path
+
+import torch
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from flows import images as pixels
+from flows.commands.common import data_of, load, load_segmenter, print_table, write_json
+from flows.dissection.omissions import energy_maps, shares_of
+from flows.dissection.omissions import omissions as compare_classes
+from flows.dissection.omissions_report import Instances, as_result, lost_classes, write_omissions_report
+from flows.inversion.base import nothing_to_add
+from flows.inversion.encoder import Encoder
+from flows.inversion.layer import Layer
+from flows.inversion.optimise import Optimise
+from flows.models.base import LatentModel
+from flows.page import as_text
+from flows.semantics.base import Segmenter
+from flows.training.validation import draw
+
+SHOWN = 12
+"""Images of energy maps and of inversions."""
+
+
+def omissions(
+    checkpoint: str,
+    segmenter: str = "checkpoints/scenes-segmenter",
+    n: PositiveInt = 2000,
+    temperature: PositiveFloat = 1.0,
+    images: NonNegativeInt = SHOWN,
+    steps: PositiveInt = 100,
+    seed: NonNegativeInt = 0,
+    out: Path = Path("omissions"),
+    json: Path | None = None,
+    device: str | None = None,
+) -> None:
+    """Compare the classes in samples with those in the test images; see what single images lose on the way.
+
+    Samples and test images are seen by the same segmenter. A model without an exact inverse has images
+    brought back by its last layers, whatever code might give them (layer inversion): what is lost then, these
+    layers cannot draw. A flow loses nothing; of it, maps show where its code has most energy.
+
+    Args:
+        checkpoint: folder or hub repository of the model.
+        segmenter: checkpoint of a segmenter.
+        n: samples, and test images at most.
+        temperature: of samples.
+        images: test images that are brought back, or mapped; 0 for none.
+        steps: of layer inversion.
+        seed: of samples.
+        out: folder for index.html, classes.png, instances.png or energy.png, and omissions.json.
+        json: file for the result, beside the one in `out`.
+        device: torch device.
+    """
+    model = load(checkpoint, device)
+    judge = load_segmenter(segmenter, model)
+    test = pixels.reduce(data_of(model, None).split("test").first(n).images, model.bins)
+    drawn = draw(model, n, temperature, seed)
+    found = compare_classes(shares(judge, test), shares(judge, drawn), judge.classes)
+    few = test[:images]
+    exact = bool(nothing_to_add(model))
+    instances = bring_back(model, judge, few, steps) if images and not exact else None
+    mapped = exact and images and any(space.maps for space in model.spaces.values())
+    energy = (few, energy_maps(model, pixels.to_unit(few, model.bins))) if mapped else None
+    title = f"What {Path(checkpoint).name} does not draw, of {n:,} samples"
+    written = write_omissions_report(out, title, found, instances, energy)
+    result = {"checkpoint": checkpoint, "segmenter": segmenter, "n": n, **as_result(found, instances)}
+    for path in (out / "omissions.json", json):
+        write_json(path, result)
+    print_table(
+        ["class", "data, %", "samples, %", "difference", "95 %"],
+        [
+            [row.label, as_text(row.data), as_text(row.samples), f"{100 * row.relative:+.0f} %",
+             f"{100 * row.low:+.0f} … {100 * row.high:+.0f} %"]
+            for row in found.rows
+        ],
+    )  # fmt: skip
+    floor = f"halves of the data {found.floor.total:.3g}"
+    print(f"Fréchet segmentation distance {found.distance.total:.3g}; {floor}")
+    print(f"written to {out}: {', '.join(written)}, omissions.json")
+
+
+@torch.no_grad()
+def masks(judge: Segmenter, images: Tensor) -> Tensor:
+    """bool (n, classes, H, W) of uint8 images."""
+    return torch.cat([judge.segment(pixels.to_unit(part)).cpu() for part in images.split(200)])
+
+
+def shares(judge: Segmenter, images: Tensor) -> Tensor:
+    """Pixels of every class in percent, (n, classes), of uint8 images."""
+    return torch.cat([shares_of(masks(judge, part)) for part in images.split(1000)])
+
+
+def bring_back(model: LatentModel, judge: Segmenter, images: Tensor, steps: int) -> Instances:
+    """Images through the encoder or a search, then through a search over a layer; see `Layer`."""
+    learned = model.guarantee.get("w", "none") == "learned"
+    first = Encoder("w") if learned else Optimise(None, steps)
+    inverter = Layer(first, None, steps)
+    found = inverter.invert(model, images, torch.Generator().manual_seed(0))
+    lost = lost_classes(masks(judge, images), masks(judge, found.reconstruction), judge.classes)
+    return Instances(f"by {inverter.layer_of(model)}", images, found.reconstruction, lost)

@@ -1,0 +1,46 @@
+"""Find the units that draw a class."""
+
+from collections.abc import Sequence
+
+from flows.dissection.causal import class_means
+from flows.dissection.dissect import dissect, samples
+from flows.dissection.paint import Brush
+from flows.models.base import LatentModel
+from flows.semantics.base import Segmenter
+
+UNITS, CODES = 20, 400
+
+
+def find_brush(
+    model: LatentModel,
+    segmenter: Segmenter,
+    space: str,
+    label: str,
+    layers: Sequence[str],
+    units: int = UNITS,
+    n: int = CODES,
+    seed: int = 0,
+) -> Brush:
+    """The units that agree best with a class, of the layer in which one agrees best of all.
+
+    Args:
+        model: in eval mode.
+        segmenter: of the classes.
+        space: of the codes.
+        label: name of the class.
+        layers: among which.
+        units: how many; about twenty (GANPaint).
+        n: samples.
+        seed: of samples.
+
+    Raises:
+        ValueError: there is no such class, or no sample has it.
+    """
+    if label not in segmenter.classes:
+        raise ValueError(f"there is no class {label!r}; expected one of {', '.join(segmenter.classes)}")
+    source = samples(model, n, space, seed)
+    found = dissect(model, segmenter, source, layers)
+    column = list(segmenter.classes).index(label)
+    best = max(found.values(), key=lambda each: float(each.iou[:, column].max()))
+    values = class_means(model, segmenter, source, best.layer, label)
+    return Brush(label, best.layer, tuple(best.order(label)[:units]), values)

@@ -1,0 +1,134 @@
+"""What `flows omissions` leaves: shares of classes, what images lose, where a flow finds them implausible."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from flows.dissection.omissions import Omissions
+from flows.files import write_atomically
+from flows.page import as_text, cells, document, draw_rows, numbers, picture, save_picture, table
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Real images and what a model made of each.
+
+    Attributes:
+        how: name of the inverter.
+        images, back: uint8 (n, C, H, W).
+        lost: for each image the classes that it has and what came back has not.
+    """
+
+    how: str
+    images: Tensor
+    back: Tensor
+    lost: list[list[str]]
+
+
+def lost_classes(
+    before: Tensor, after: Tensor, classes: Sequence[str], least: float = 0.5
+) -> list[list[str]]:
+    """Classes of which less than half of the pixels are left, of masks bool (n, classes, H, W)."""
+    was, left = before.flatten(2).sum(2), after.flatten(2).sum(2)
+    gone = (was >= 4) & (left < least * was)
+    return [[name for name, lost in zip(classes, row.tolist(), strict=True) if lost] for row in gone]
+
+
+def write_omissions_report(
+    out: Path,
+    title: str,
+    found: Omissions,
+    instances: Instances | None = None,
+    energy: tuple[Tensor, Tensor] | None = None,
+) -> list[str]:
+    """index.html with its pictures beside it; returns their names.
+
+    Args:
+        out: folder.
+        title: of the page.
+        found: class statistics.
+        instances: images through an inverter.
+        energy: uint8 images (n, C, H, W) and their energy maps (n, H, W).
+    """
+    sheets: dict[str, Image.Image | Figure] = {"classes": class_bars(found)}
+    if instances is not None:
+        rows = [("image", instances.images), (instances.how, instances.back)]
+        sheets["instances"] = draw_rows(rows, len(instances.lost), side=96)
+    if energy is not None:
+        sheets["energy"] = draw_rows(
+            [("image", energy[0]), ("energy of the code", heat(energy[1]))], 16, side=96
+        )
+    written = {name: save_picture(sheet, out / f"{name}.png") for name, sheet in sheets.items()}
+    lines = [
+        cells([row.label])
+        + numbers([
+            as_text(row.data), as_text(row.samples), f"{100 * row.relative:+.0f} %",
+            f"{100 * row.low:+.0f} … {100 * row.high:+.0f} %", f"{100 * row.data_images:.0f} %",
+            f"{100 * row.samples_images:.0f} %",
+        ])
+        for row in found.rows
+    ]  # fmt: skip
+    head = ("class", "data, % of pixels", "samples", "difference", "95 %", "images with it, data", "samples")
+    distance = (
+        f"<p>Fréchet segmentation distance {found.distance.total:.3g} (means {found.distance.mean:.3g}, "
+        f"covariances {found.distance.covariance:.3g}); random halves of the data are "
+        f"{found.floor.total:.3g} apart.</p>"
+    )
+    losses = "" if instances is None else _losses(instances)
+    page = document(
+        title, distance, table(head, lines), *(picture(n, data) for n, data in written.items()), losses
+    )
+    write_atomically(out / "index.html", lambda path: path.write_text(page))
+    return ["index.html", *(f"{name}.png" for name in written)]
+
+
+def _losses(instances: Instances) -> str:
+    lines = [
+        numbers([str(i)]) + cells([", ".join(names) or "nothing"]) for i, names in enumerate(instances.lost)
+    ]
+    return f"<p>What each image lost:</p>{table(('image', 'lost'), lines)}"
+
+
+def class_bars(found: Omissions) -> Figure:
+    """Mean shares of data and samples on a log axis, above their relative difference with its interval."""
+    rows = found.rows
+    figure = Figure(figsize=(1.6 + 0.42 * len(rows), 4.6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
+    places = np.arange(len(rows))
+    upper.bar(places - 0.2, [row.data for row in rows], 0.4, label="data", color="0.6")
+    upper.bar(places + 0.2, [max(row.samples, 1e-3) for row in rows], 0.4, label="samples", color="C0")
+    upper.set_yscale("log")
+    upper.set_ylabel("% of pixels")
+    upper.legend(frameon=False, fontsize=8)
+    relative = np.array([row.relative for row in rows])
+    errors = np.abs(np.array([[row.low, row.high] for row in rows]).T - relative)
+    colours = ["C3" if row.high < 0 else "0.6" for row in rows]
+    lower.bar(places, relative, 0.7, color=colours, yerr=errors, error_kw={"elinewidth": 0.8})
+    lower.axhline(0, color="0.4", linewidth=0.6)
+    lower.set_ylim(-1.1, max(1.0, min(3.0, float(relative.max()) * 1.1)))
+    lower.set_ylabel("(samples − data)/data")
+    lower.set_xticks(places, [row.label for row in rows], rotation=60, ha="right", fontsize=8)
+    for axes in (upper, lower):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def heat(maps: Tensor) -> Tensor:
+    """Maps (n, H, W) as colours uint8 (n, 3, H, W), from the 2nd to the 98th percentile of all."""
+    low, high = torch.quantile(maps.flatten()[:: max(1, maps.numel() // 100_000)], torch.tensor([0.02, 0.98]))
+    share = ((maps - low) / (high - low).clamp(min=1e-9)).clamp(0, 1)
+    colours = torch.from_numpy(np.asarray(colormaps["magma"](share.numpy()))[..., :3].copy())
+    return (255 * colours).byte().permute(0, 3, 1, 2)
+
+
+def as_result(found: Omissions, instances: Instances | None) -> dict[str, Any]:
+    """Plain values."""
+    return {**found.as_dict(), "instances": None if instances is None else instances.lost}

@@ -1,0 +1,188 @@
+"""Steering and dissection from the command line, on small untrained models: files, figures, mistakes."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from flows.cli import main
+from flows.data.scenes import Scenes
+from flows.models.glow import Glow
+from flows.models.lia import LIA
+from flows.semantics.base import json_attributes
+from flows.semantics.predictor import AttributePredictor
+from flows.semantics.segmenter import UNetSegmenter
+
+SOURCE = {
+    "class_path": "flows.data.scenes.Scenes",
+    "init_args": {"size": 32, "images": 60, "validation": 10, "test": 40, "cache": None},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A Glow, a LIA, a predictor that sees everything, and a segmenter; none of them trained."""
+    root = tmp_path_factory.mktemp("tools")
+    torch.manual_seed(0)
+    data = Scenes(**SOURCE["init_args"])
+    models = {
+        "glow": Glow((3, 32, 32), levels=2, depth=1, width=8),
+        "lia": LIA(
+            (3, 32, 32), size=128, channels=[8, 8, 8, 8], critic_channels=[8, 8, 8, 8],
+            encoder_channels=[8, 8, 8, 8], hidden=8, start="map", depth=1,
+        ),
+        "predictor": AttributePredictor(
+            (3, 32, 32), json_attributes(data.told()), channels=[8, 8, 8], hidden=8
+        ),
+        "segmenter": UNetSegmenter((3, 32, 32), list(data.mask_classes), channels=[8, 8]),
+    }  # fmt: skip
+    models["glow"].initialise(data.split("train").first(16).images)
+    with torch.no_grad():
+        models["predictor"].network.head.bias[-len(data.told()) :] = 99.0
+    for name, model in models.items():
+        model.description = {"name": "scenes", "source": SOURCE}
+        model.save_pretrained(root / name)
+    return root
+
+
+def run(*arguments):
+    main([str(argument) for argument in arguments])
+
+
+def refused(capsys, *arguments):
+    """Run a command that must fail for the user's mistake; returns its one line."""
+    with pytest.raises(SystemExit) as stopped:
+        run(*arguments)
+    assert stopped.value.code == 2
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def directions(folder):
+    for name in ("glow", "lia"):
+        run(
+            "steer", "find", folder / name, "--predictor", folder / "predictor",
+            "--scores", "daylight", "wood", "--n", 200, "--cache", folder / "cache",
+            "--output", folder / f"{name}.safetensors", "--json", folder / f"{name}.json",
+        )  # fmt: skip
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["glow", "lia"])
+def test_find_apply_score(directions, name, tmp_path, capsys):
+    folder, file = directions, directions / f"{name}.safetensors"
+    told = json.loads((folder / f"{name}.json").read_text())["directions"]
+    assert [each["name"] for each in told] == ["daylight", "wood"]
+    assert (
+        told[0]["space"] == ("w" if name == "lia" else "z") and len(list((folder / "cache").iterdir())) == 2
+    )
+
+    run("steer", "apply", folder / name, file, "--test", 2, "--alphas", -1, 0, 1,
+        "--output", tmp_path / "s.png", "--json", tmp_path / "s.json")  # fmt: skip
+    result = json.loads((tmp_path / "s.json").read_text())
+    assert result["alphas"] == [-1, 0, 1] and len(result["unmoved_psnr"]) == 2
+    # An exact inverse brings every byte back; infinity is no JSON.
+    assert (result["unmoved_psnr"] == [None, None]) == (name == "glow")
+    with Image.open(tmp_path / "s.png") as sheet:
+        assert sheet.height == 20 + 2 * 2 * 66
+
+    run("steer", "score", folder / name, file, "--predictor", folder / "predictor", "--n", 20, "--steps", 1,
+        "--without", "wood", "--out", tmp_path / "score")  # fmt: skip
+    scores = json.loads((tmp_path / "score" / "scores.json").read_text())
+    assert list(scores["directions"]) == ["daylight without wood"]
+    assert len(scores["directions"]["daylight without wood"]["signed"]) == len(scores["scores"])
+    written = {path.name for path in (tmp_path / "score").iterdir()}
+    assert written == {"index.html", "matrix.png", "responses.png", "strips.png", "scores.json"}
+    assert "http" not in (tmp_path / "score" / "index.html").read_text().split("base64")[0]
+
+
+@pytest.mark.slow
+def test_methods_by_name(folder, tmp_path):
+    found = {}
+    for method, extra in {
+        "MeanDifference": ["--source", "images", "--scores", "daylight", "--n", 60],
+        "Displacement": ["--source", "images", "--scores", "brightness", "--method.images", 20],
+        "Walk": ["--scores", "brightness", "--method.steps", 3],
+        "JacobianDirections": ["--method.components", 2, "--method.codes", 1, "--method.iterations", 1],
+    }.items():
+        run("steer", "find", folder / "glow", "--method", method, *extra,
+            "--predictor", folder / "predictor", "--cache", "null",
+            "--output", tmp_path / "d.safetensors", "--json", tmp_path / "d.json")  # fmt: skip
+        found[method] = json.loads((tmp_path / "d.json").read_text())["directions"]
+    assert [len(each) for each in found.values()] == [1, 1, 1, 2]
+    assert {"r2", "r2 level1", "share level2"} <= found["Displacement"][0]["evidence"].keys()
+    for method in ("PrincipalComponents", "Factorise"):
+        run("steer", "find", folder / "lia", "--method", method, "--method.components", 3, "--predictor",
+            folder / "predictor", "--output", tmp_path / "d.safetensors")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["glow", "lia"])
+def test_dissect_and_omissions(folder, name, tmp_path):
+    for source in ("samples", "images"):
+        run("dissect", folder / name, "--segmenter", folder / "segmenter", "--n", 40, "--source", source,
+            "--units", 1, "--classes", "wall", "sky", "--out", tmp_path / source)  # fmt: skip
+        result = json.loads((tmp_path / source / "units.json").read_text())
+        assert any(layer.startswith("code/") for layer in result["layers"])
+        assert len(result["units"]) == sum(each["units"] for each in result["layers"].values())
+        assert (tmp_path / source / "index.html").exists()
+    run("omissions", folder / name, "--segmenter", folder / "segmenter", "--n", 40, "--images", 2,
+        "--steps", 2, "--out", tmp_path / "omissions")  # fmt: skip
+    result = json.loads((tmp_path / "omissions" / "omissions.json").read_text())
+    assert result["fsd"]["mean"] >= 0 and (result["instances"] is None) == (name == "glow")
+    picture = "energy.png" if name == "glow" else "instances.png"
+    assert (tmp_path / "omissions" / picture).exists()
+
+
+@pytest.mark.slow
+def test_paint(folder, tmp_path):
+    """Outside the brush and its margin a painted picture has the bytes it had."""
+    segmenter = folder / "segmenter"
+    run(
+        "dissect",
+        folder / "glow",
+        "--segmenter",
+        segmenter,
+        "--n",
+        40,
+        "--classes",
+        "wall",
+        "--out",
+        tmp_path / "d",
+    )
+    found = json.loads((tmp_path / "d" / "units.json").read_text())["units"]
+    label = max(found, key=lambda unit: unit["iou"])["label"]
+    run("paint", folder / "glow", label, "--box", 8, 8, 16, 16, "--segmenter", segmenter, "--units", 3,
+        "--output", tmp_path / "p.png", "--json", tmp_path / "p.json")  # fmt: skip
+    told = json.loads((tmp_path / "p.json").read_text())
+    assert told["label"] == label and len(told["units"]) == 3
+    assert told["changed"] <= (8 + 4) ** 2 / 32**2
+
+
+def test_mistakes_are_one_line(directions, capsys, tmp_path):
+    folder, file = directions, directions / "glow.safetensors"
+    predictor = ["--predictor", folder / "predictor"]
+    for arguments, message in (
+        (["steer", "find", folder / "glow", *predictor], "--scores: name those"),
+        (["steer", "find", folder / "glow", *predictor, "--scores", "daylght", "--n", 20],
+         "no score 'daylght'"),
+        (["steer", "find", folder / "glow", "--predictor", folder / "segmenter", "--scores", "wood"],
+         "expected one of AttributePredictor"),
+        (["steer", "find", folder / "glow", "--space", "w", *predictor], "no space 'w'"),
+        (["steer", "find", folder / "glow", "--method", "Walk", "--scores", "sideways", *predictor],
+         "there is no edit 'sideways'"),
+        (["steer", "apply", folder / "lia", file], "they mean nothing to LIA"),
+        (["steer", "apply", folder / "glow", file, "--names", "dark"], "there is no direction 'dark'"),
+        (["steer", "apply", folder / "glow", file, "--levels", "level7"], "no level 'level7'"),
+        (["dissect", folder / "glow", "--segmenter", folder / "segmenter", "--layers", "top"],
+         "no layer 'top'"),
+        (["paint", folder / "glow", "window", "--segmenter", folder / "segmenter"], "say where the brush is"),
+        (["paint", folder / "glow", "window", "--segmenter", folder / "segmenter", "--box", 0, 0, 40, 4],
+         "expected left top right bottom within 32×32"),
+        (["paint", folder / "glow", "dragon", "--segmenter", folder / "segmenter", "--box", 0, 0, 4, 4],
+         "there is no class 'dragon'"),
+    ):  # fmt: skip
+        assert message in refused(capsys, *arguments), arguments
+    assert not list(tmp_path.iterdir())
