@@ -12,6 +12,7 @@ import yaml
 
 import flows
 from flows import images as pixels
+from flows.commands.export import export
 from flows.config import parse_experiment
 from flows.data.base import DataMissing
 from flows.inversion.exact import invert
@@ -97,6 +98,12 @@ def judge_lives(judge, data, objective, folder):
     assert judge.description["validation"].keys() <= {*expected, *(a.name for a in data.told())}
     report = objective.report(folder, data, "cpu")
     assert report["test"] == measured.values and (folder / "quality.png").stat().st_size > 1000
+    export(folder, folder / "exported", half=True)
+    exported = load_judge(folder / "exported")
+    assert exported.measure(data.split("test"), None).values.keys() == measured.values.keys()
+    assert (folder / "exported" / "model.safetensors").stat().st_size < 0.6 * (
+        (folder / "model.safetensors").stat().st_size
+    )
 
 
 def test_a_config_of_another_data_set_changes_one_line(tmp_path, monkeypatch):

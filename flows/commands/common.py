@@ -11,6 +11,8 @@ from rich.table import Table
 from torch import Tensor
 
 import flows
+import flows.models
+import flows.semantics
 from flows import images as pixels
 from flows.data.base import ImageData
 from flows.data.decode import BROKEN, check_depth, reason
@@ -21,19 +23,30 @@ from flows.semantics.base import Judge
 from flows.semantics.load import load_judge
 from flows.semantics.predictor import AttributePredictor
 from flows.semantics.segmenter import UNetSegmenter
-from flows.stored import CheckpointError
+from flows.stored import CheckpointError, StoredModule, load_stored, types_in
 from flows.training.folder import instantiate_data
 
 
 def load(checkpoint: str, device: str | None) -> LatentModel:
     """The model of a checkpoint on `device`; on an accelerator where there is one and none was named."""
+    return flows.load(checkpoint, map_location=usable(device))
+
+
+def load_any(checkpoint: str, device: str | None) -> StoredModule:
+    """The same of whatever a checkpoint holds, a judge, too."""
+    types = {**types_in(flows.models, StoredModule), **types_in(flows.semantics, StoredModule)}
+    return load_stored(checkpoint, types, usable(device))
+
+
+def usable(device: str | None) -> str:
+    """The device that was named, else an accelerator, else the host. Raises ValueError where it is none."""
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(f"--device {chosen}: torch cannot use it here ({reason})") from error
-    return flows.load(checkpoint, map_location=chosen)
+    return chosen
 
 
 def load_likelihood(checkpoint: str, device: str | None) -> LikelihoodModel:

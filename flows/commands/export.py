@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from flows.commands.common import load, write_json
+from flows.commands.common import load_any, write_json
 from flows.config import parse_experiment
 from flows.stored import CONFIG_FILE
 from flows.training.folder import RUN_CONFIG, holds_run, write_receipt
@@ -19,7 +19,7 @@ def export(
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Write the model of a run as a checkpoint of its own, and report on what is written.
+    """Write the model or judge of a run as a checkpoint of its own, and report on what is written.
 
     Args:
         run: folder that `train.py` wrote.
@@ -34,7 +34,7 @@ def export(
             raise ValueError(f"{run / name} does not exist: expected the folder of a run of train.py")
     if holds_run(output):
         raise ValueError(f"{output} holds a model already: name a new folder")
-    model = load(str(run), device)
+    model = load_any(str(run), device)
     if half:
         model.round_to_half()
     parser, settings = parse_experiment(["--config", str(run / RUN_CONFIG)])
