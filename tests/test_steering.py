@@ -11,6 +11,7 @@ from torchvision.transforms.functional import rotate
 
 from flows import images as pixels
 from flows.data.base import ArraySplit, ImageData
+from flows.metrics.typicality import largest_typical_share, typicality
 from flows.models.base import LatentModel, Space, Unit
 from flows.models.priors import make_prior
 from flows.models.stylegan import StyleGAN
@@ -198,6 +199,22 @@ def test_shift_is_relative_and_place_absolute(toy):
             assert torch.equal(shift(codes, part, 1.0, space)[:, :6], codes[:, :6])
     with pytest.raises(ValueError, match="no level 'other'; expected some of coarse, fine"):
         direction.on_levels(["other"], space)
+
+
+def test_a_budget_cuts_a_step_where_the_sphere_is_left(toy):
+    """Against the intersection of a line and a sphere, in closed form."""
+    code = torch.zeros(3, D)
+    code[0, 0], code[1, 0], code[2, 0] = 3.0, 3.3, 6.0
+    step = torch.zeros(3, D)
+    step[:, 1] = 5.0
+    share = largest_typical_share(toy, code, step, "z", budget=0.1)
+    radius = 1.1 * math.sqrt(D)
+    for i in (0, 1):
+        assert float(share[i]) == pytest.approx(math.sqrt(radius**2 - float(code[i, 0]) ** 2) / 5, abs=1e-4)
+    assert float(share[2]) < 1e-2  # outside already, and every step leads farther
+    assert largest_typical_share(toy, code[:1], 0.1 * step[:1], "z", budget=0.5) == 1
+    found = typicality(toy, code, "z")
+    torch.testing.assert_close(found, code[:, 0] / math.sqrt(D) - 1)
 
 
 def test_directions_survive_a_file_and_no_other_model(toy, survey, tmp_path):

@@ -17,6 +17,7 @@ from flows.inversion.records import Record, Source, record_of
 from flows.metrics.likelihood import bits_per_dim
 from flows.metrics.perceptual import FeatureNetwork, perceptual_distance
 from flows.metrics.reconstruction import psnr, structural_similarity
+from flows.metrics.typicality import typicality
 from flows.models.base import LatentModel, LikelihoodModel
 
 
@@ -61,8 +62,7 @@ class Row:
             the best; 0 where there is one answer.
         apart: median distance between the codes of two starts, relative to the codes' own length.
         failed: share of starts that diverged.
-        typicality: mean distance of |z| from its own root mean square over the prior, relative to that; of a
-            standard normal that is √D. 0 is typical; codes nearer to the middle and farther out are not.
+        typicality: mean |typicality| of the codes, see `flows.metrics.typicality`; 0 is typical.
         log_prob: mean log-density of the codes per dimension, nats, where the model knows it.
         undone: see `edit_consistency`, dB.
         code_error: median distance to the code that drew the image, relative to its distance from the middle;
@@ -214,7 +214,7 @@ def measure(head: Row, model: LatentModel, found: Inversion, group: Group, quali
         head, psnr=float(quality.median()), worst_psnr=float(quality.min()),
         ssim=similar * float(came.double().mean()), bit_exact=float(same.double().mean()),
         seconds=found.seconds / len(images), steps=found.steps, starts=starts, spread=spread, apart=apart,
-        failed=failed, typicality=typicality(model, found), log_prob=log_prob_of(model, found),
+        failed=failed, typicality=mean_typicality(model, found), log_prob=log_prob_of(model, found),
         code_error=math.nan if known is None else code_error(model, found, *known),
     )  # fmt: skip
 
@@ -229,16 +229,13 @@ def _apart(codes: Tensor) -> float:
 
 
 @torch.no_grad()
-def typicality(model: LatentModel, found: Inversion) -> float:
-    """See `Row`; not a number where the codes have no counterpart in the prior space."""
+def mean_typicality(model: LatentModel, found: Inversion) -> float:
+    """Mean |typicality| of codes; not a number where they have no counterpart in the prior space."""
     try:
         code = found.code.to(model.dtype).to(model.device)
-        z = model.convert(code, found.space, "z")
+        return float(typicality(model, code, found.space).abs().mean())
     except ValueError:
         return math.nan
-    _, deviation = extent(model, "z")
-    usual = deviation.norm()
-    return float((z.norm(dim=1) / usual - 1).abs().mean())
 
 
 @torch.no_grad()

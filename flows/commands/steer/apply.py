@@ -11,6 +11,7 @@ from flows.commands.common import first_test, load, read_pictures, write_json
 from flows.inversion.encoder import Encoder
 from flows.inversion.exact import invert
 from flows.metrics.reconstruction import psnr
+from flows.metrics.typicality import largest_typical_share
 from flows.models.base import LatentModel
 from flows.numerics import exact_arithmetic
 from flows.once import prepared
@@ -30,6 +31,7 @@ def apply(
     n: PositiveInt = 8,
     levels: list[str] | None = None,
     absolute: bool = False,
+    budget: PositiveFloat | None = None,
     temperature: PositiveFloat = 1.0,
     seed: NonNegativeInt = 0,
     resize: bool = False,
@@ -49,6 +51,8 @@ def apply(
         n: samples where neither images nor test are given.
         levels: of the space, to move only these; None moves all.
         absolute: sigmas from the direction's plane instead of from where the picture is.
+        budget: largest | |z|/√D − 1 | that a move may lead to, else it is cut short; 0.1 keeps codes about
+            where samples come from. None lets them go anywhere.
         temperature: of samples.
         seed: of samples.
         resize: crop pictures of another size to a square in the middle and resize them.
@@ -74,7 +78,10 @@ def apply(
         code = encoded(model, inputs, space)
     rows, moved = [], {}
     for each in found:
-        strips = [draw(model, (place if absolute else shift)(code, each, a, told), space) for a in alphas]
+        moves = [(place if absolute else shift)(code, each, alpha, told) for alpha in alphas]
+        if budget is not None:
+            moves = [cut_short(model, code, to, space, budget) for to in moves]
+        strips = [draw(model, to, space) for to in moves]
         moved[each.name] = [float((strip.int() - strips[0].int()).abs().float().mean()) for strip in strips]
         for i in range(len(code)):
             strip = torch.stack([pictures[i] for pictures in strips])
@@ -89,6 +96,13 @@ def apply(
         print(f"unmoved, the pictures come back at {min(back):.1f} dB or more")
         result["unmoved_psnr"] = back
     write_json(json, {**result, "mean_change": moved})
+
+
+def cut_short(model: LatentModel, code: Tensor, moved: Tensor, space: str, budget: float) -> Tensor:
+    """The codes on the way from `code` to `moved` that are farthest and still within the budget."""
+    given, step = code.to(model.dtype), (moved - code).to(model.dtype)
+    share = largest_typical_share(model, given, step, space, budget)
+    return code + share[:, None].to(code) * (moved - code)
 
 
 def chosen(directions: list[Direction], names: list[str] | None) -> list[Direction]:
