@@ -18,6 +18,7 @@ GROUND = {
     "versioned",
     "page",
     "hooks",
+    "jobs",
 }
 """Small shared ground: everything may use it."""
 

@@ -14,9 +14,10 @@ from flows.semantics.base import json_attributes
 from flows.semantics.predictor import AttributePredictor
 from flows.semantics.segmenter import UNetSegmenter
 
+PARTS = ("steering", "dissection", "omissions")
 SOURCE = {
     "class_path": "flows.data.scenes.Scenes",
-    "init_args": {"size": 32, "images": 60, "validation": 10, "test": 40, "cache": None},
+    "init_args": {"size": 32, "images": 150, "validation": 10, "test": 40, "cache": None},
 }
 
 
@@ -159,6 +160,23 @@ def test_paint(folder, tmp_path):
     told = json.loads((tmp_path / "p.json").read_text())
     assert told["label"] == label and len(told["units"]) == 3
     assert told["changed"] <= (8 + 4) ** 2 / 32**2
+
+
+@pytest.mark.slow
+def test_atlas_does_each_part_once(folder, tmp_path):
+    judges = ["--predictor", folder / "predictor", "--segmenter", folder / "segmenter"]
+    files = ["--out", tmp_path / "a", "--json", tmp_path / "a.json"]
+    command = ["atlas", folder / "lia", *judges, "--scores", "daylight", "--n", 120, *files]
+    run(*command)
+    assert json.loads((tmp_path / "a.json").read_text())["done"] == dict.fromkeys(PARTS, True)
+    page = (tmp_path / "a" / "index.html").read_text()
+    assert all(f"{part}/index.html" in page for part in PARTS) and page.count("data:image/png") >= 6
+    (tmp_path / "a" / "omissions" / "done.json").unlink()  # as if it had been broken off
+    run(*command)
+    again = json.loads((tmp_path / "a.json").read_text())["done"]
+    assert again == {"steering": False, "dissection": False, "omissions": True}
+    run(*command, "--seed", 5)
+    assert json.loads((tmp_path / "a.json").read_text())["done"] == dict.fromkeys(PARTS, True)
 
 
 def test_mistakes_are_one_line(directions, capsys, tmp_path):
