@@ -24,6 +24,7 @@ from flows.semantics.load import load_judge
 from flows.semantics.predictor import AttributePredictor, calibration_error
 from flows.semantics.segmenter import UNetSegmenter
 from flows.stored import CheckpointError
+from flows.training.augment import augment
 
 KINDS = (
     Attribute("there", "binary"),
@@ -216,6 +217,16 @@ def test_predictions_say_nothing_of_what_is_not_seen():
         found = judge.predict(pixels.to_unit(random_images(3)))
     assert found.isnan()[0].tolist() == [False, True, True, True, False, True, True]
     assert (found.isnan() == found.isnan()[0]).all()
+
+
+def test_a_mask_goes_where_its_picture_goes():
+
+    masks = torch.randint(5, (6, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
+    images = masks[:, None].expand(-1, 3, -1, -1).contiguous()
+    keys = [3, 1, 4, 1, 5, 9]
+    moved = augment(images, ["flip", "shift"], 7, keys)
+    assert torch.equal(augment(masks[:, None], ["flip", "shift"], 7, keys)[:, 0], moved[:, 0])
+    assert not torch.equal(moved, images)
 
 
 # Contracts ----------------------------------------------------------------------------------------

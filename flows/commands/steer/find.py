@@ -13,7 +13,7 @@ from flows.commands.common import CACHE, data_of, load, load_predictor, print_ta
 from flows.page import as_text
 from flows.steering.base import as_row, save_directions
 from flows.steering.boundary import Boundary
-from flows.steering.method import Method, Task
+from flows.steering.method import Labelled, Method, Task
 
 for module in pkgutil.iter_modules(flows.steering.__path__, "flows.steering."):
     importlib.import_module(module.name)  # so that --method knows every class by its short name
@@ -43,9 +43,10 @@ def find(
 
     Args:
         checkpoint: folder or hub repository of the model.
-        scores: what the directions should change, as `daylight`, `wood`, `category: bedroom`.
-        method: Boundary (a linear classifier's normal, with its bias) or MeanDifference, with its options.
-        predictor: checkpoint of an attribute predictor, for samples.
+        scores: what the directions should change: scores, as `daylight`, `wood`, `category: bedroom`;
+            edits, as `zoom`, `brightness`, for Walk and Displacement; none for methods that need none.
+        method: a way to find them, with its options; see docs/steering.md.
+        predictor: checkpoint of an attribute predictor, for scores of samples.
         source: samples of the model, or real images of its training set.
         n: codes surveyed.
         space: of the directions; None takes the model's search space, w of LIA and StyleGAN.
@@ -59,12 +60,10 @@ def find(
     model = load(checkpoint, device)
     space = space or model.search_space
     model.check_space(space)
-    task = Task(
-        model, space, scores or [],
-        load_predictor(predictor, model) if source == "samples" else None,
-        data_of(model, None) if source == "images" else None,
-        n, seed, temperature, None if cache is None else cache.expanduser(),
-    )  # fmt: skip
+    judge = load_predictor(predictor, model) if source == "samples" and isinstance(method, Labelled) else None
+    data = data_of(model, None) if source == "images" else None
+    kept = None if cache is None else cache.expanduser()
+    task = Task(model, space, scores or [], judge, data, n, seed, temperature, kept)
     directions = method.find(task)
     save_directions(output, directions)
     columns = list(dict.fromkeys(key for each in directions for key in each.evidence))
