@@ -19,7 +19,7 @@ import flows.data
 import flows.models
 import flows.semantics
 from flows.checks import did_you_mean
-from flows.data.base import ImageData
+from flows.data.base import DataMissing, ImageData
 from flows.semantics.base import json_attributes
 from flows.stored import StoredModule
 from flows.training import objectives
@@ -108,6 +108,18 @@ def _parameters(cls: type) -> list[str]:
     return list(inspect.signature(cls).parameters)
 
 
+def told_attributes(data: ImageData) -> list[dict[str, Any]]:
+    """What a judge of this data set tells, as plain values.
+
+    Links are worked out for every model, and the classes of a folder are known only where it is: without its
+    files the data set tells nothing yet.
+    """
+    try:
+        return json_attributes(data.told())
+    except DataMissing:
+        return []
+
+
 def experiment_parser() -> Parser:
     """The parser of train.py: one experiment, from config files and the command line."""
     discover()
@@ -142,7 +154,7 @@ def experiment_parser() -> Parser:
     # line changes all of them.
     linked: dict[str, Callable[[ImageData], Any]] = {
         "image_shape": attrgetter("image_shape"), "bins": attrgetter("bins"),
-        "attributes": lambda data: json_attributes(data.told()),
+        "attributes": told_attributes,
         "mask_classes": lambda data: list(data.mask_classes),
     }  # fmt: skip
     for name, of in linked.items():

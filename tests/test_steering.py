@@ -204,7 +204,7 @@ def test_shift_is_relative_and_place_absolute(toy):
 def test_a_budget_cuts_a_step_where_the_sphere_is_left(toy):
     """Against the intersection of a line and a sphere, in closed form."""
     code = torch.zeros(3, D)
-    code[0, 0], code[1, 0], code[2, 0] = 3.0, 3.3, 6.0
+    code[0, 0], code[1, 0], code[2, 0] = 3.2, 3.3, 6.0
     step = torch.zeros(3, D)
     step[:, 1] = 5.0
     share = largest_typical_share(toy, code, step, "z", budget=0.1)

@@ -53,7 +53,9 @@ class AttributePredictor(Judge):
         super().__init__()
         check_positive(hidden=hidden)
         if not attributes:
-            raise ValueError("attributes: the data set says nothing of its images, there is nothing to learn")
+            raise ValueError(
+                "attributes: the data set says nothing of its images, or is not there: nothing to learn"
+            )
         self.image_shape, self.bins = tuple(image_shape), bins  # type: ignore[assignment]
         self.attributes = read_attributes(attributes)
         self.scores = scores_of(self.attributes)
