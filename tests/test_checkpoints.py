@@ -41,6 +41,7 @@ def test_what_is_shipped():
         "fashion-glow", "fashion-nice", "fashion-realnvp",
         "scenes-biggan", "scenes-dcgan", "scenes-glow", "scenes-lia", "scenes-nice", "scenes-pggan",
         "scenes-realnvp", "scenes-stylegan",
+        "scenes64-glow",
     }  # fmt: skip
 
 
