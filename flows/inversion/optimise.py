@@ -300,6 +300,21 @@ def extent(model: LatentModel, space: str, codes: int = 10_000, seed: int = 123)
     if prior is not None:
         middle = torch.zeros(shape, dtype=model.dtype, device=model.device)
         return middle, torch.full_like(middle, prior.deviation)
+    # Of the very object, too: callables of a user's may be different functions with one fingerprint.
+    key = id(model), model.fingerprint(), space, codes, seed
+    if key not in _measured:
+        _measured[key] = _measure_extent(model, space, codes, seed)
+    middle, spread = _measured[key]
+    return middle.to(model.device, model.dtype), spread.to(model.device, model.dtype)
+
+
+_measured: dict[tuple[int, str, str, int, int], tuple[Tensor, Tensor]] = {}
+"""Extents that were measured: a search asks for them again for every group of images."""
+
+
+def _measure_extent(model: LatentModel, space: str, codes: int, seed: int) -> tuple[Tensor, Tensor]:
+    """See `extent`; fp64, on the host."""
+    shape = model.check_space(space).shape
     random = torch.Generator().manual_seed(seed)
     parts = [min(EXTENT_BATCH, codes - begun) for begun in range(0, codes, EXTENT_BATCH)]
     total, squares = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
@@ -308,5 +323,4 @@ def extent(model: LatentModel, space: str, codes: int = 10_000, seed: int = 123)
         total, squares = total + found.sum(0), squares + found.square().sum(0)
     middle = total / codes
     spread = ((squares - codes * middle.square()) / (codes - 1)).clamp(min=0).sqrt()
-    spread = spread.clamp(min=1e-3 * float(spread.max()))
-    return middle.to(model.device, model.dtype), spread.to(model.device, model.dtype)
+    return middle, spread.clamp(min=1e-3 * float(spread.max()))
