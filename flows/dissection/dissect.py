@@ -13,6 +13,7 @@ from flows.dissection.tally import AgreementTally, Quantiles, quantile_shares
 from flows.models.base import LatentModel
 from flows.once import prepared
 from flows.semantics.base import Segmenter
+from flows.semantics.segmenter import one_hot
 
 Scheme = Literal["information", "quantile"]
 BATCH = 100
@@ -209,8 +210,7 @@ def _seen(
 def masks_of(segmenter: Segmenter, images: Tensor, source: Source) -> Tensor:
     """bool (batch, classes, H, W): the truth where it is known, else what the segmenter sees."""
     if source.masks is not None:
-        numbers = torch.arange(len(segmenter.classes))[:, None, None]
-        return source.masks[:, None] == numbers
+        return one_hot(source.masks, len(segmenter.classes))
     return segmenter.segment(images.clamp(0, 1).float())
 
 

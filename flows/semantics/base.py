@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from flows import images as pixels
 from flows.data.base import Attribute, Batch, Split
 from flows.stored import StoredModule
 
@@ -134,11 +135,28 @@ class Measurement(NamedTuple):
 
 
 class Judge(StoredModule):
-    """A network of ours that learns to see what is known of a data set; trained by `Supervised`."""
+    """A network of ours that learns to see what is known of a data set; trained by `Supervised`.
 
-    @abstractmethod
+    Attributes:
+        network: images in [−1, 1] to what `loss` takes; set by `assemble`.
+    """
+
+    network: nn.Module
+
+    def assemble(self, image_shape: tuple[int, int, int], bins: int, network: nn.Module) -> None:
+        """Set what every judge has."""
+        channels, height, width = image_shape
+        self.image_shape, self.bins, self.network = (channels, height, width), bins, network
+        self.description = {}
+
     def forward(self, images: Tensor) -> Tensor:
         """uint8 images (batch, C, H, W) to what `loss` takes."""
+        return self.outputs(pixels.to_unit(images, self.bins))
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """The same of images in [0, 1]."""
+        outputs: Tensor = self.network(2 * images - 1)
+        return outputs
 
     @abstractmethod
     def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

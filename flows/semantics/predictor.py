@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from flows import images as pixels
 from flows.checks import check_positive
 from flows.data.base import Attribute, Batch, Split
 from flows.networks.residual import Tower
@@ -56,28 +55,20 @@ class AttributePredictor(Judge):
             raise ValueError(
                 "attributes: the data set says nothing of its images, or is not there: nothing to learn"
             )
-        self.image_shape, self.bins = tuple(image_shape), bins  # type: ignore[assignment]
         self.attributes = read_attributes(attributes)
         self.scores = scores_of(self.attributes)
         colours, side, _ = image_shape
         self.widths = [_width(each) for each in self.attributes]
         outputs = sum(self.widths) + len(self.attributes)
-        self.network = Tower(colours, side, channels or [16, 32, 64, 128], hidden, outputs)
+        network = Tower(colours, side, channels or [16, 32, 64, 128], hidden, outputs)
+        self.assemble(image_shape, bins, network)
         # Of a real or circular attribute, half the log of what its variance has to be multiplied by.
         self.register_buffer("log_temperature", torch.zeros(len(self.attributes)))
-        self.description = {}
 
     @property
     def name(self) -> str:
         """For tables."""
         return f"{self.description.get('name', 'untrained')} predictor"
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self._outputs(pixels.to_unit(images, self.bins))
-
-    def _outputs(self, images: Tensor) -> Tensor:
-        outputs: Tensor = self.network(2 * images - 1)
-        return outputs
 
     def heads(self, outputs: Tensor) -> list[Tensor]:
         """The outputs (batch, …) of every attribute."""
@@ -89,7 +80,7 @@ class AttributePredictor(Judge):
 
     def predict(self, images: Tensor) -> Tensor:
         """Images (batch, C, H, W) in [0, 1] to scores (batch, number of scores): see `Predictor`."""
-        outputs = self._outputs(images)
+        outputs = self.outputs(images)
         hidden = self.seen(outputs) < 0
         wide = torch.tensor([_columns(each) for each in self.attributes], device=hidden.device)
         return self.to_scores(outputs).masked_fill(hidden.repeat_interleave(wide, 1), torch.nan)

@@ -34,31 +34,22 @@ class UNetSegmenter(Judge):
         super().__init__()
         if not mask_classes:
             raise ValueError("mask_classes: the data set has no class masks, there is nothing to learn")
-        self.image_shape, self.bins = tuple(image_shape), bins  # type: ignore[assignment]
         self.classes = tuple(mask_classes)
-        self.network = UNet(image_shape[0], channels or [24, 48, 96], len(mask_classes))
+        self.assemble(image_shape, bins, UNet(image_shape[0], channels or [24, 48, 96], len(mask_classes)))
         self.register_buffer("log_temperature", torch.zeros(()))
-        self.description = {}
 
     @property
     def name(self) -> str:
         """For tables."""
         return f"{self.description.get('name', 'untrained')} segmenter"
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self._outputs(pixels.to_unit(images, self.bins))
-
-    def _outputs(self, images: Tensor) -> Tensor:
-        outputs: Tensor = self.network(2 * images - 1)
-        return outputs
-
     def probabilities(self, images: Tensor) -> Tensor:
         """Images (batch, C, H, W) in [0, 1] to calibrated (batch, classes, H, W): see `Segmenter`."""
-        return (self._outputs(images) * torch.exp(-self.log_temperature)).softmax(1)
+        return (self.outputs(images) * torch.exp(-self.log_temperature)).softmax(1)
 
     def segment(self, images: Tensor) -> Tensor:
         """Images (batch, C, H, W) in [0, 1] to bool (batch, classes, H, W), one class a pixel."""
-        chosen = self._outputs(images).argmax(1)
+        chosen = self.outputs(images).argmax(1)
         return one_hot(chosen, len(self.classes))
 
     # Learning -------------------------------------------------------------------------------------

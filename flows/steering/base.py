@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +104,7 @@ def place(code: Tensor, direction: Direction, alpha: float | Tensor, space: Spac
 
 def save_directions(path: Path, directions: Sequence[Direction]) -> None:
     """Write directions to a safetensors file."""
-    told = []
-    for each in directions:
-        fields = {key: value for key, value in vars(each).items() if key != "vector"}
-        told.append({**fields, "levels": list(each.levels)})
+    told = [as_row(each) for each in directions]
     tensors = {f"vector.{i}": each.vector.cpu().contiguous() for i, each in enumerate(directions)}
     metadata = {"directions_version": str(DIRECTIONS_VERSION), "directions": json.dumps(told)}
     write_atomically(path, lambda target: save_file(tensors, target, metadata=metadata))
@@ -145,6 +142,4 @@ def load_directions(path: Path, model: LatentModel) -> list[Direction]:
 
 def as_row(direction: Direction) -> dict[str, Any]:
     """Everything but the vector, as plain values."""
-    fields = asdict(replace(direction, vector=torch.empty(0)))
-    del fields["vector"]
-    return fields
+    return {key: value for key, value in vars(direction).items() if key != "vector"}

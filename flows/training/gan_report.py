@@ -17,7 +17,7 @@ from flows.training.distances import IMAGES, halves_of, kid_line, kid_to, swd_to
 from flows.training.figures import draw_lines
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
 from flows.training.log import METRICS_FILE, read_metrics
-from flows.training.report import facts_of
+from flows.training.report import facts_of, training_paragraph
 from flows.training.validation import draw, sheet_of
 
 CURVES = {
@@ -84,9 +84,8 @@ def write_gan_report(
 
 
 def _card(report: dict[str, Any], config: dict[str, Any], more: list[str]) -> str:
-    name, data, training = report["model"]["model_type"], report["data"], report["training"]
+    name, data = report["model"]["model_type"], report["data"]
     found = report["sliced_wasserstein"]
-    settings = config["training"]
     lines = [
         "---", "library_name: flows", "pipeline_tag: unconditional-image-generation",
         f"tags: [gan, {name.lower()}]", "---", "",
@@ -102,10 +101,6 @@ def _card(report: dict[str, Any], config: dict[str, Any], more: list[str]) -> st
         kid_line(report["kid"]), "",
         *more,
         "![curves](curves.png)", "",
-        "## Training", "",
-        f"{training['images']:,} images in {training['seconds'] / 60:.0f} minutes (flows "
-        f"{training['flows']}, torch {training['torch']}), batch {settings['batch']}, "
-        f"{settings['optimiser']} at {settings['lr']}, EMA {settings['ema']}, seed {settings['seed']}. "
-        "`config.yaml` has every setting.", "",
+        *training_paragraph(report, config),
     ]  # fmt: skip
     return "\n".join(lines)

@@ -14,7 +14,7 @@ from flows.stored import CARD_FILE
 from flows.training.figures import draw_bars, draw_lines
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
 from flows.training.log import METRICS_FILE, read_metrics
-from flows.training.report import facts_of
+from flows.training.report import facts_of, training_paragraph
 
 CURVES = {"supervised/loss": "training loss, nats", "validation/wrong": "1 − mean figure, held-out images"}
 
@@ -74,8 +74,7 @@ def _table(values: dict[str, dict[str, float]], figure: str) -> list[str]:
 def _card(
     judge: Judge, report: dict[str, Any], measured: Measurement, config: dict[str, Any], pictures: list[str]
 ) -> str:
-    name, data, training = report["model"]["model_type"], report["data"], report["training"]
-    settings = config["training"]
+    name, data = report["model"]["model_type"], report["data"]
     lines = [
         "---", "library_name: flows", f"tags: [{name.lower()}]", "---", "",
         f"# {name} on {data['name']}", "",
@@ -89,10 +88,6 @@ def _card(
         *[line for figure in main_figures(measured) for line in _table(measured.values, figure)],
         *judge.legend(), "",
         "![curves](curves.png)", "",
-        "## Training", "",
-        f"{training['images']:,} images in {training['seconds'] / 60:.0f} minutes (flows "
-        f"{training['flows']}, torch {training['torch']}), batch {settings['batch']}, "
-        f"{settings['optimiser']} at {settings['lr']}, EMA {settings['ema']}, seed {settings['seed']}. "
-        "`config.yaml` has every setting.", "",
+        *training_paragraph(report, config),
     ]  # fmt: skip
     return "\n".join(lines)

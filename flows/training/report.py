@@ -108,6 +108,18 @@ def facts_of(model: StoredModule, metrics: list[dict[str, float]]) -> dict[str, 
     }
 
 
+def training_paragraph(report: dict[str, Any], config: dict[str, Any]) -> list[str]:
+    """Lines of a card: what a run was shown, how long it took, and by which settings."""
+    training, settings = report["training"], config["training"]
+    return [
+        "## Training", "",
+        f"{training['images']:,} images in {training['seconds'] / 60:.0f} minutes (flows "
+        f"{training['flows']}, torch {training['torch']}), batch {settings['batch']}, "
+        f"{settings['optimiser']} at {settings['lr']}, EMA {settings['ema']}, seed {settings['seed']}. "
+        "`config.yaml` has every setting.", "",
+    ]  # fmt: skip
+
+
 def print_report(
     folder: Path, report: dict[str, Any], likelihood: LikelihoodReport, rows: list[RoundTripRow]
 ) -> None:
