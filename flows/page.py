@@ -4,7 +4,7 @@ import base64
 import html
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -71,6 +71,24 @@ def picture(name: str, data: str) -> str:
     """An image with its name above it; `data` is a PNG in base64."""
     told = html.escape(name)
     return f'<h2>{told}</h2><img alt="{told}" src="data:image/png;base64,{data}">'
+
+
+def write_page(
+    out: Path, title: str, sheets: Mapping[str, Image.Image | Figure], before: str = "", after: str = ""
+) -> list[str]:
+    """index.html with these sheets, and each as a PNG beside it; returns the names of the files.
+
+    Args:
+        out: folder.
+        title: of the page.
+        sheets: name to picture.
+        before: HTML above the pictures.
+        after: HTML below them.
+    """
+    written = {name: save_picture(sheet, out / f"{name}.png") for name, sheet in sheets.items()}
+    page = document(title, before, *(picture(name, data) for name, data in written.items()), after)
+    write_atomically(out / "index.html", lambda path: path.write_text(page))
+    return ["index.html", *(f"{name}.png" for name in written)]
 
 
 def draw_rows(

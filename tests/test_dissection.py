@@ -244,7 +244,7 @@ def test_the_causal_effect_of_the_planted_unit_is_one(model, source):
 def test_pixels_are_counted_the_same_for_any_batch(model, source, monkeypatch):
     whole = class_pixels(model, Bright(), source)
     assert whole.sum() == 200 * SIDE**2 and (whole[:, 1] == 36).all()
-    monkeypatch.setattr("flows.dissection.causal.BATCH", 7)
+    monkeypatch.setattr("flows.dissection.dissect.BATCH", 7)
     assert torch.equal(class_pixels(model, Bright(), source), whole)
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from flows.dissection.dissect import BATCH, Source
-from flows.dissection.instrument import Change, Probe, instrument, layers_of
+from flows.dissection.dissect import Source, drawn
+from flows.dissection.instrument import Change, instrument, layers_of
 from flows.models.base import LatentModel
 from flows.once import prepared
 from flows.semantics.base import Segmenter
@@ -34,15 +34,10 @@ def class_pixels(
     with instrument(model, source.space) as probe, prepared():
         for layer, change in changes:
             probe.change(layer, change)
-        for start in range(0, len(source.codes), BATCH):
-            images = _drawn(model, probe, source.part(slice(start, start + BATCH)))
+        for _, images in drawn(probe, source):
+            images = images.clamp(0, 1).float()
             found.append(segmenter.segment(images).flatten(2).sum(2).cpu())
     return torch.cat(found)
-
-
-def _drawn(model: LatentModel, probe: Probe, part: Source) -> Tensor:
-    labels = None if part.labels is None else part.labels.to(model.device)
-    return probe.decode(part.codes.to(model.device, model.dtype), labels).clamp(0, 1).float()
 
 
 @dataclass(frozen=True)
@@ -145,8 +140,8 @@ def class_means(model: LatentModel, segmenter: Segmenter, source: Source, layer:
     total, weight = None, 0.0
     with instrument(model, source.space) as probe, prepared():
         probe.retain(layer)
-        for start in range(0, len(source.codes), BATCH):
-            images = _drawn(model, probe, source.part(slice(start, start + BATCH)))
+        for _, images in drawn(probe, source):
+            images = images.clamp(0, 1).float()
             h = probe.kept[layer].float()
             share = interpolate(
                 segmenter.segment(images)[:, column : column + 1].float(), h.shape[2:], mode="area"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from flows.dissection.instrument import instrument
+from flows.dissection.instrument import Probe, instrument
 from flows.dissection.tally import AgreementTally, Quantiles, quantile_shares
 from flows.models.base import LatentModel
 from flows.once import prepared
@@ -185,6 +185,15 @@ def agreement_of(
     )  # fmt: skip
 
 
+def drawn(probe: Probe, source: Source) -> Iterator[tuple[Source, Tensor]]:
+    """Part of the source and its images as they are drawn, (batch, C, H, W), through the probe's changes."""
+    model = probe.model
+    for start in range(0, len(source.codes), BATCH):
+        part = source.part(slice(start, start + BATCH))
+        labels = None if part.labels is None else part.labels.to(model.device)
+        yield part, probe.decode(part.codes.to(model.device, model.dtype), labels)
+
+
 @torch.no_grad()
 def _seen(
     model: LatentModel, segmenter: Segmenter, source: Source, layers: Sequence[str], told: str
@@ -192,10 +201,8 @@ def _seen(
     """Layer, activations, and what gives the masks, for each batch and layer."""
     with instrument(model, source.space) as probe, prepared():
         probe.retain(*layers)
-        for start in tqdm(range(0, len(source.codes), BATCH), desc=told, leave=False):
-            part = source.part(slice(start, start + BATCH))
-            labels = None if part.labels is None else part.labels.to(model.device)
-            images = probe.decode(part.codes.to(model.device, model.dtype), labels)
+        batches = -(-len(source.codes) // BATCH)
+        for part, images in tqdm(drawn(probe, source), desc=told, total=batches, leave=False):
             masks: list[Tensor] = []
 
             def ask(images: Tensor = images, part: Source = part, masks: list[Tensor] = masks) -> Tensor:

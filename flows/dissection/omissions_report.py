@@ -13,8 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows.dissection.omissions import Omissions
-from flows.files import write_atomically
-from flows.page import as_text, cells, document, draw_rows, numbers, picture, save_picture, table
+from flows.page import as_text, cells, draw_rows, numbers, table, write_page
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,6 @@ def write_omissions_report(
         sheets["energy"] = draw_rows(
             [("image", energy[0]), ("energy of the code", heat(energy[1]))], 16, side=96
         )
-    written = {name: save_picture(sheet, out / f"{name}.png") for name, sheet in sheets.items()}
     lines = [
         cells([row.label])
         + numbers([
@@ -83,11 +81,7 @@ def write_omissions_report(
         f"{found.floor.total:.3g} apart.</p>"
     )
     losses = "" if instances is None else _losses(instances)
-    page = document(
-        title, distance, table(head, lines), *(picture(n, data) for n, data in written.items()), losses
-    )
-    write_atomically(out / "index.html", lambda path: path.write_text(page))
-    return ["index.html", *(f"{name}.png" for name in written)]
+    return write_page(out, title, sheets, distance + table(head, lines), losses)
 
 
 def _losses(instances: Instances) -> str:

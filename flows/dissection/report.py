@@ -13,12 +13,11 @@ from torch.nn.functional import interpolate
 
 from flows import images as pixels
 from flows.dissection.causal import Ablation
-from flows.dissection.dissect import Source, UnitRow, counts
+from flows.dissection.dissect import Source, UnitRow, counts, drawn
 from flows.dissection.instrument import instrument
-from flows.files import write_atomically
 from flows.models.base import LatentModel
 from flows.once import prepared
-from flows.page import as_text, cells, document, numbers, picture, save_picture, table
+from flows.page import as_text, cells, numbers, table, write_page
 
 SIDE = 72
 """Of a picture of a gallery, in pixels."""
@@ -59,7 +58,6 @@ def write_dissection_report(out: Path, found: Dissected) -> list[str]:
         sheets["gallery"] = gallery_sheet(found.gallery)
     if found.ablations:
         sheets["ablation"] = ablation_curves(found.ablations)
-    written = {name: save_picture(sheet, out / f"{name}.png") for name, sheet in sheets.items()}
     best = sorted(found.rows, key=lambda row: -row.iou)
     lines = [
         cells([row.layer])
@@ -71,13 +69,8 @@ def write_dissection_report(out: Path, found: Dissected) -> list[str]:
     ]
     head = ("layer", "unit", "class", "IoU", "information quality", "active at")
     units = table(head, lines)
-    page = document(
-        found.title,
-        *(picture(name, data) for name, data in written.items()),
-        f"<details><summary>{len(lines)} interpretable units</summary>{units}</details>",
-    )
-    write_atomically(out / "index.html", lambda path: path.write_text(page))
-    return ["index.html", *(f"{name}.png" for name in written)]
+    after = f"<details><summary>{len(lines)} interpretable units</summary>{units}</details>"
+    return write_page(out, found.title, sheets, after=after)
 
 
 def layer_bars(rows: Sequence[UnitRow]) -> Figure:
@@ -135,17 +128,14 @@ def ablation_curves(found: Sequence[Ablation]) -> Figure:
 
 @torch.no_grad()
 def top_images(
-    model: LatentModel, source: Source, units: Sequence[UnitRow], top: int = 8, batch: int = 100
+    model: LatentModel, source: Source, units: Sequence[UnitRow], top: int = 8
 ) -> list[tuple[UnitRow, list[Image.Image]]]:
     """For every unit the images in which it is most active, its activation above the threshold outlined."""
     layers = list(dict.fromkeys(row.layer for row in units))
     best: list[list[tuple[float, Tensor, Tensor]]] = [[] for _ in units]
     with instrument(model, source.space) as probe, prepared():
         probe.retain(*layers)
-        for start in range(0, len(source.codes), batch):
-            part = source.part(slice(start, start + batch))
-            labels = None if part.labels is None else part.labels.to(model.device)
-            images = probe.decode(part.codes.to(model.device, model.dtype), labels)
+        for _, images in drawn(probe, source):
             shown = pixels.to_bytes(images, model.bins).cpu()
             for kept, row in zip(best, units, strict=True):
                 h = probe.kept[row.layer][:, row.unit].float().cpu()

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from flows.files import write_atomically
-from flows.page import as_text, cells, document, draw_rows, numbers, picture, save_picture, table
+from flows.page import as_text, cells, draw_rows, numbers, table, write_page
 from flows.steering.evaluate import Rescoring, monotonicity, own_score
 
 COLUMNS = 40
@@ -78,15 +77,10 @@ def write_score_report(out: Path, scored: Scored) -> list[str]:
         "responses": response_curves(scored),
         "strips": draw_rows(scored.strips, len(head), head=head),
     }
-    written = {name: save_picture(sheet, out / f"{name}.png") for name, sheet in sheets.items()}
     lines = [
         cells([row[0]]) + numbers(row[1:4]) + cells([row[4]]) + numbers([row[5]]) for row in scored.rows()
     ]
-    page = document(
-        scored.title, table(HEAD, lines), *(picture(name, data) for name, data in written.items())
-    )
-    write_atomically(out / "index.html", lambda path: path.write_text(page))
-    return ["index.html", *(f"{name}.png" for name in written)]
+    return write_page(out, scored.title, sheets, table(HEAD, lines))
 
 
 def heat_map(found: Rescoring) -> Figure:
