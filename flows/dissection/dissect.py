@@ -114,7 +114,7 @@ def samples(model: LatentModel, n: int, space: str, seed: int = 0) -> Source:
     """n codes of the prior, with classes in turn."""
     with torch.no_grad():
         codes = model.sample_codes(n, space, torch.Generator().manual_seed(seed))
-    return Source(codes, space, torch.arange(n) % model.num_classes if model.num_classes else None)
+    return Source(codes, space, model.classes_in_turn(n))
 
 
 def dissect(

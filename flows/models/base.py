@@ -175,6 +175,10 @@ class LatentModel(StoredModule, library_name="flows"):
         """The label 0 n times for a class-conditional model, where any will do; None for others."""
         return torch.zeros(n, dtype=torch.long, device=self.device) if self.num_classes else None
 
+    def classes_in_turn(self, n: int) -> Tensor | None:
+        """Labels 0, 1, … over and over, n on the host, for a class-conditional model; None for others."""
+        return torch.arange(n) % self.num_classes if self.num_classes else None
+
     def prior_codes(self, n: int, generator: torch.Generator | None, temperature: float = 1.0) -> Tensor:
         """n codes of the prior space, scaled; row i does not depend on n."""
         space = next(iter(self.spaces.values()))

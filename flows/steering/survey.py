@@ -88,7 +88,7 @@ def survey_samples(
             )  # fmt: skip
     random = torch.Generator().manual_seed(seed)
     codes = model.sample_codes(n, space, random, temperature)
-    labels = torch.arange(n) % model.num_classes if model.num_classes else None
+    labels = model.classes_in_turn(n)
     values = score_codes(model, predictor, codes, space, labels)
     survey = Survey(space, codes.float().cpu(), values, predictor.scores, labels, model.fingerprint())
     if stored is not None:

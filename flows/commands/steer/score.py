@@ -68,7 +68,7 @@ def score(
         codes, labels = encoded_test(model, test, space)
     else:
         codes = model.sample_codes(n, space, torch.Generator().manual_seed(seed))
-        labels = torch.arange(n) % model.num_classes if model.num_classes else None
+        labels = model.classes_in_turn(n)
     alphas = [alpha * i / steps for i in range(-steps, steps + 1)]
     scored = Scored(
         f"Steering {Path(checkpoint).name} in {space}",
