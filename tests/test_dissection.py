@@ -7,9 +7,11 @@ import torch
 from sklearn.metrics import jaccard_score, mutual_info_score
 
 from flows import images as pixels
+from flows.dissection.artefacts import clean, without
 from flows.dissection.causal import ablate, average_causal_effect, class_means, class_pixels
 from flows.dissection.dissect import Source, best_by_class, counts, dissect, samples
 from flows.dissection.instrument import CODE, Change, instrument, layers_of
+from flows.dissection.intervention import insertion, learn_units
 from flows.dissection.omissions import energy_maps, omissions
 from flows.dissection.paint import Brush, paint, soft
 from flows.dissection.tally import AgreementTally, Quantiles
@@ -352,3 +354,55 @@ def test_the_margin_falls_to_nothing():
     mask = torch.zeros(9, 9, dtype=torch.bool)
     mask[4, 4] = True
     assert [round(float(v), 3) for v in soft(mask, 3)[4, 4:]] == [1, 0.75, 0.5, 0.25, 0]
+
+
+# Artefacts and interventions ----------------------------------------------------------------------
+
+
+class Soft(Bright):
+    """The same with a gradient."""
+
+    def probabilities(self, images):
+        bright = torch.sigmoid(30 * (images[:, 0] - 0.5))
+        return torch.stack([1 - bright, bright], 1)
+
+
+def test_switching_an_artefact_off_brings_samples_to_clean_images(model, source):
+    """Clean images have no square; what is left of one when its unit is off is nothing."""
+    found = dissect(model, Bright(), source, ["maps"])
+    clean_images = torch.full((150, 1, SIDE, SIDE), 51, dtype=torch.uint8)
+    mixed = torch.cat([clean_images, torch.full((5, 1, SIDE, SIDE), 250, dtype=torch.uint8)])
+    real = without(mixed, Bright(), "square")
+    assert len(real) == 150
+    result = clean(
+        model, Bright(), samples(model, 60, "z", 9), found, "square", real,
+        lambda images: images.flatten(1).double() / 255, sizes=(0, 1, 2),
+    )  # fmt: skip
+    assert result.units[0] == DRAWS and result.sizes == [0, 1, 2]
+    assert result.images == [1, 0, 0] and result.area == pytest.approx([36 / SIDE**2, 0, 0])
+    assert result.distance[0] > 0.01 and abs(result.distance[1]) < 1e-9
+    assert result.shown[0].shape == (12, 1, SIDE, SIDE) and result.shown[1].max() == 51
+    with pytest.raises(ValueError, match="5 real images are without it, expected 100 or more"):
+        clean(model, Bright(), source, found, "square", real[:5], lambda images: images.double())
+    with pytest.raises(ValueError, match="there is no 'text'"):
+        clean(model, Bright(), source, found, "text", real, lambda images: images.double())
+
+
+def test_learning_finds_the_unit_that_draws(model, source):
+    alpha = learn_units(model, Soft(), source, "maps", "square", torch.ones(UNITS), steps=60, penalty=0.5)
+    assert int(alpha.argmax()) == DRAWS and float(alpha[DRAWS]) > 0.9
+    others = torch.cat([alpha[:DRAWS], alpha[DRAWS + 1 :]])
+    assert float(others.max()) < 0.2
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_an_insertion_fills_what_it_is_set_at(model):
+    few = samples(model, 20, "z", 4)
+    whole = insertion(model, Bright(), few, "maps", "square", [DRAWS], torch.ones(UNITS))
+    with torch.no_grad():
+        had = Bright().segment(model.decode(few.codes))[:, 1].float()
+    places = had.unflatten(1, (4, 4)).unflatten(3, (4, 4)).mean((2, 4))
+    torch.testing.assert_close(whole.gains, 1 - places)  # all of the patch, less what was there
+    assert list(whole.contexts) == ["dark"]
+    nothing = insertion(model, Bright(), few, "maps", "square", [0], torch.ones(UNITS))
+    assert nothing.gains.abs().max() == 0

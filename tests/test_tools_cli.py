@@ -129,6 +129,12 @@ def test_dissect_and_omissions(folder, name, tmp_path):
         assert any(layer.startswith("code/") for layer in result["layers"])
         assert len(result["units"]) == sum(each["units"] for each in result["layers"].values())
         assert (tmp_path / source / "index.html").exists()
+    run("dissect", folder / name, "--segmenter", folder / "segmenter", "--n", 40, "--units", 1,
+        "--classes", "wall", "--order", "learned", "--insert", "wall",
+        "--out", tmp_path / "more")  # fmt: skip
+    result = json.loads((tmp_path / "more" / "units.json").read_text())
+    assert result["insertions"][0]["label"] == "wall" and result["artefact"] is None
+    assert (tmp_path / "more" / "insertion-wall.png").exists()
     run("omissions", folder / name, "--segmenter", folder / "segmenter", "--n", 40, "--images", 2,
         "--steps", 2, "--out", tmp_path / "omissions")  # fmt: skip
     result = json.loads((tmp_path / "omissions" / "omissions.json").read_text())

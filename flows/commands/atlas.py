@@ -30,6 +30,8 @@ SCORES = [
     "category: church",
 ]
 """Steered unless others are named, of those that the predictor tells."""
+ARTEFACT = "banner"
+"""Taken out where the segmenter knows it."""
 
 
 def atlas(
@@ -64,6 +66,7 @@ def atlas(
     wanted = scores or [name for name in SCORES if name in told] or told[:8]
     encodes = model.guarantee[model.search_space] != "none"
     source: Literal["samples", "images"] = "images" if encodes else "samples"
+    artefact = ARTEFACT if ARTEFACT in finder.classes else None
     shared = {"flows": __version__, "model": model.fingerprint(), "n": n, "seed": seed}
     directions = out / "steering" / "directions.safetensors"
 
@@ -74,8 +77,8 @@ def atlas(
               seed=seed + 1, out=out / "steering", device=device)  # fmt: skip
 
     def look_inside() -> None:
-        dissect(checkpoint, segmenter=segmenter, source=source, n=n, seed=seed, out=out / "dissection",
-                device=device)  # fmt: skip
+        dissect(checkpoint, segmenter=segmenter, source=source, n=n, artefact=artefact, seed=seed,
+                out=out / "dissection", device=device)  # fmt: skip
 
     def look_for_omissions() -> None:
         omissions(checkpoint, segmenter, n, seed=seed, out=out / "omissions", device=device)

@@ -1,5 +1,6 @@
 """flows dissect: which classes the units of a model draw, and what is gone without them."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -7,12 +8,21 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 from flows.commands.common import data_of, load, load_segmenter, print_table, write_json
 from flows.commands.steer.apply import encoded
-from flows.dissection.causal import Ablation, ablate, by_random_units, class_pixels
+from flows.dissection.artefacts import Cleaning, clean, without
+from flows.dissection.causal import Ablation, ablate, by_random_units, class_means, class_pixels
 from flows.dissection.dissect import Agreement, Scheme, Source, best_by_class, counts, samples
 from flows.dissection.dissect import dissect as run
 from flows.dissection.instrument import layers_of
-from flows.dissection.report import Dissected, top_images, write_dissection_report
+from flows.dissection.intervention import Insertion, insertion, learn_units
+from flows.dissection.report import (
+    CLEANING_HEAD,
+    Dissected,
+    cleaning_rows,
+    top_images,
+    write_dissection_report,
+)
 from flows.images import reduce
+from flows.metrics.perceptual import PooledFeatures
 from flows.models.base import LatentModel
 from flows.page import as_text
 from flows.semantics.base import Segmenter
@@ -20,6 +30,8 @@ from flows.semantics.base import Segmenter
 ABLATED = 200
 """Codes on which units are switched off."""
 SIZES = (1, 5, 20, 50, 100)
+INSERTED = 24
+"""Codes into which units are put at every place."""
 LAYERS = 8
 """Dissected unless they are named, besides the code's."""
 FEWEST = 0.02
@@ -37,6 +49,9 @@ def dissect(
     level: PositiveFloat = 0.01,
     classes: list[str] | None = None,
     units: PositiveInt = 20,
+    order: Literal["agreement", "learned"] = "agreement",
+    insert: list[str] | None = None,
+    artefact: str | None = None,
     seed: NonNegativeInt = 0,
     out: Path = Path("dissection"),
     json: Path | None = None,
@@ -58,8 +73,13 @@ def dissect(
         level: of `quantile`, the share of places at which a unit is active.
         classes: whose units are switched off; None takes all that enough images have.
         units: switched off at most.
+        order: of a class's units: by their agreement with it, or by how much it needs them, which is learned
+            (a minute or so for each class).
+        insert: classes whose units are set at every place in turn, to see where they can be put.
+        artefact: class that nobody wants, as `banner`: its units are switched off, and samples compared with
+            test images that are without it.
         seed: of samples.
-        out: folder for index.html, layers.png, gallery.png, ablation.png and units.json.
+        out: folder for index.html, its pictures and units.json.
         json: file for the result, beside the one in `out`.
         device: torch device.
     """
@@ -72,12 +92,22 @@ def dissect(
     for name in chosen:
         if name not in known:
             raise ValueError(f"--layers: there is no layer {name!r}; expected some of {', '.join(known)}")
+    for option, labels in (("--classes", classes), ("--insert", insert), ("--artefact", [artefact])):
+        for label in labels or []:
+            if label is not None:
+                check_class(option, label, judge)
     found = run(model, judge, codes, chosen, scheme, level)
     rows = [row for each in found.values() for row in each.rows()]
     best = [row for row in best_by_class(rows).values() if row.interpretable]
-    ablations = switch_off(model, judge, samples(model, ABLATED, space, seed + 1), found, classes, units)
+    few = samples(model, ABLATED, space, seed + 1)
+    ordered = Chosen(model, judge, few, found, order)
+    ablations = switch_off(ordered, classes, units)
     title = f"Units of {Path(checkpoint).name}, {len(codes.codes)} {source}"
-    result = Dissected(title, rows, ablations, top_images(model, codes, best[:16]))
+    result = Dissected(
+        title, rows, ablations, top_images(model, codes, best[:16]),
+        [put_in(ordered, label, units) for label in insert or []],
+        take_out(model, judge, samples(model, n, space, seed + 2), found, artefact) if artefact else None,
+    )  # fmt: skip
     written = write_dissection_report(out, result)
     told = {"checkpoint": checkpoint, "segmenter": segmenter, "source": source, "n": n, **result.as_dict()}
     for path in (out / "units.json", json):
@@ -100,6 +130,8 @@ def dissect(
                 for each in ablations
             ],
         )
+    if result.cleaning is not None:
+        print_table(CLEANING_HEAD, cleaning_rows(result.cleaning))
     print(f"written to {out}: {', '.join(written)}, units.json")
 
 
@@ -127,31 +159,79 @@ def default_layers(model: LatentModel, space: str) -> list[str]:
     return parts + outer[::step]
 
 
-def switch_off(
-    model: LatentModel,
-    judge: Segmenter,
-    source: Source,
-    found: dict[str, Agreement],
-    classes: list[str] | None,
-    units: int,
-) -> list[Ablation]:
+@dataclass(frozen=True)
+class Chosen:
+    """Which units stand for a class, in which order.
+
+    Attributes:
+        model, judge: whose, and by whom classes are seen.
+        source: codes on which units are switched off and on.
+        found: agreement by layer.
+        order: see `dissect`.
+    """
+
+    model: LatentModel
+    judge: Segmenter
+    source: Source
+    found: dict[str, Agreement]
+    order: Literal["agreement", "learned"]
+
+    def layer(self, label: str) -> str | None:
+        """The layer in which a unit agrees best with the class; None where none does."""
+        column = list(self.judge.classes).index(label)
+        best = max(self.found.values(), key=lambda each: float(each.iou[:, column].max()))
+        return best.layer if float(best.iou[:, column].max()) > 0 else None
+
+    def units(self, layer: str, label: str) -> list[int]:
+        """All units of the layer, those that matter most to the class first."""
+        if self.order == "agreement":
+            return self.found[layer].order(label)
+        values = class_means(self.model, self.judge, self.source, layer, label)
+        alpha = learn_units(self.model, self.judge, self.source, layer, label, values)
+        learned: list[int] = alpha.argsort(descending=True).tolist()
+        return learned
+
+
+def check_class(option: str, label: str, judge: Segmenter) -> None:
+    """Raise ValueError naming the classes that there are."""
+    if label not in judge.classes:
+        raise ValueError(f"{option}: there is no {label!r}; the segmenter has {', '.join(judge.classes)}")
+
+
+def switch_off(chosen: Chosen, classes: list[str] | None, units: int) -> list[Ablation]:
     """For each class the units of the layer that agrees best with it, switched off in their order."""
-    for name in classes or []:
-        if name not in judge.classes:
-            raise ValueError(f"--classes: there is no {name!r}; the segmenter has {', '.join(judge.classes)}")
+    model, judge, source = chosen.model, chosen.judge, chosen.source
     before = class_pixels(model, judge, source)
     share = (before > 0).double().mean(0)
     ablations, chance = [], {}
     for i, label in enumerate(judge.classes):
         if share[i] < FEWEST or (classes is not None and label not in classes):
             continue
-        best = max(found.values(), key=lambda each: float(each.iou[:, i].max()))
-        if float(best.iou[:, i].max()) <= 0:
+        layer = chosen.layer(label)
+        if layer is None:
             continue
-        order = best.order(label)
+        order = chosen.units(layer, label)
         sizes = [size for size in SIZES if size <= min(units, len(order))]
-        if best.layer not in chance:
-            chance[best.layer] = by_random_units(model, judge, source, best.layer, sizes, before)
-        known = chance[best.layer]
-        ablations.append(ablate(model, judge, source, best.layer, label, order, sizes, before, known))
+        if layer not in chance:
+            chance[layer] = by_random_units(model, judge, source, layer, sizes, before)
+        ablations.append(ablate(model, judge, source, layer, label, order, sizes, before, chance[layer]))
     return ablations
+
+
+def put_in(chosen: Chosen, label: str, units: int) -> Insertion:
+    """The units of a class set at every place. Raises ValueError where no unit agrees with it."""
+    layer = chosen.layer(label)
+    if layer is None:
+        raise ValueError(f"--insert: no unit agrees with {label!r}")
+    values = class_means(chosen.model, chosen.judge, chosen.source, layer, label)
+    few = chosen.source.part(slice(0, INSERTED))
+    which = chosen.units(layer, label)[:units]
+    return insertion(chosen.model, chosen.judge, few, layer, label, which, values)
+
+
+def take_out(
+    model: LatentModel, judge: Segmenter, source: Source, found: dict[str, Agreement], label: str
+) -> Cleaning:
+    """The units of an artefact switched off; samples beside test images that are without it."""
+    test = reduce(data_of(model, None).split("test").first(2 * len(source.codes)).images, model.bins)
+    return clean(model, judge, source, found, label, without(test, judge, label), PooledFeatures())

@@ -1,6 +1,6 @@
 """What units cause: class pixels that go when they are switched off, and that come when they are put in."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,17 @@ def units_change(units: Sequence[int], channels: int, value: Tensor | float = 0.
 
 
 @torch.no_grad()
+def images_through(
+    model: LatentModel, source: Source, changes: Sequence[tuple[str, Change]] = ()
+) -> Iterator[Tensor]:
+    """Batches of images (batch, C, H, W) in [0, 1], drawn through these changes of layers."""
+    with instrument(model, source.space) as probe, prepared():
+        for layer, change in changes:
+            probe.change(layer, change)
+        for _, images in drawn(probe, source):
+            yield images.clamp(0, 1).float()
+
+
 def class_pixels(
     model: LatentModel,
     segmenter: Segmenter,
@@ -30,14 +41,8 @@ def class_pixels(
     changes: Sequence[tuple[str, Change]] = (),
 ) -> Tensor:
     """Pixels of every class in each image, (n, classes), drawn through these changes."""
-    found = []
-    with instrument(model, source.space) as probe, prepared():
-        for layer, change in changes:
-            probe.change(layer, change)
-        for _, images in drawn(probe, source):
-            images = images.clamp(0, 1).float()
-            found.append(segmenter.segment(images).flatten(2).sum(2).cpu())
-    return torch.cat(found)
+    images = images_through(model, source, changes)
+    return torch.cat([segmenter.segment(part).flatten(2).sum(2).cpu() for part in images])
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What `flows dissect` leaves: units by layer, galleries with outlined activation, ablation, and a page."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from flows import images as pixels
+from flows.dissection.artefacts import Cleaning
 from flows.dissection.causal import Ablation
 from flows.dissection.dissect import Source, UnitRow, counts, drawn
 from flows.dissection.instrument import instrument
+from flows.dissection.intervention import Insertion
 from flows.models.base import LatentModel
 from flows.once import prepared
-from flows.page import as_text, cells, numbers, table, write_page
+from flows.page import as_text, cells, draw_rows, numbers, table, write_page
 
 SIDE = 72
 """Of a picture of a gallery, in pixels."""
@@ -32,12 +34,16 @@ class Dissected:
         rows: every unit's best class.
         ablations: of the classes that are there.
         gallery: a unit, and its top images with the outline of its activation, RGB pictures.
+        insertions: of classes that were put in.
+        cleaning: of an artefact that was taken out.
     """
 
     title: str
     rows: list[UnitRow]
     ablations: list[Ablation]
     gallery: list[tuple[UnitRow, list[Image.Image]]]
+    insertions: list[Insertion] = field(default_factory=list)
+    cleaning: Cleaning | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -48,6 +54,8 @@ class Dissected:
             },
             "units": [row.as_dict() for row in self.rows],
             "ablations": [vars(each) for each in self.ablations],
+            "insertions": [each.as_dict() for each in self.insertions],
+            "artefact": self.cleaning.as_dict() if self.cleaning else None,
         }
 
 
@@ -58,6 +66,9 @@ def write_dissection_report(out: Path, found: Dissected) -> list[str]:
         sheets["gallery"] = gallery_sheet(found.gallery)
     if found.ablations:
         sheets["ablation"] = ablation_curves(found.ablations)
+    sheets |= {f"insertion-{each.label}": insertion_sheet(each) for each in found.insertions}
+    if found.cleaning:
+        sheets["artefact"] = cleaning_sheet(found.cleaning)
     best = sorted(found.rows, key=lambda row: -row.iou)
     lines = [
         cells([row.layer])
@@ -69,7 +80,10 @@ def write_dissection_report(out: Path, found: Dissected) -> list[str]:
     ]
     head = ("layer", "unit", "class", "IoU", "information quality", "active at")
     units = table(head, lines)
-    after = f"<details><summary>{len(lines)} interpretable units</summary>{units}</details>"
+    after = "".join(contexts_table(each) for each in found.insertions)
+    if found.cleaning:
+        after += table(CLEANING_HEAD, [numbers(row) for row in cleaning_rows(found.cleaning)])
+    after += f"<details><summary>{len(lines)} interpretable units</summary>{units}</details>"
     return write_page(out, found.title, sheets, after=after)
 
 
@@ -121,6 +135,50 @@ def ablation_curves(found: Sequence[Ablation]) -> Figure:
     figure.supxlabel("units switched off", fontsize=8)
     figure.supylabel("share of the class's pixels removed", fontsize=8)
     return figure
+
+
+# Artefacts and insertions -------------------------------------------------------------------------
+
+CLEANING_HEAD = ["units off", "images with it, %", "of all pixels, %", "KID to images without it"]
+
+
+def cleaning_rows(found: Cleaning) -> list[list[str]]:
+    """Of the table: what is left of an artefact, and the distance, by the number of units that are off."""
+    columns = zip(found.sizes, found.images, found.area, found.distance, strict=True)
+    rows = [
+        [str(size), as_text(100 * images), as_text(100 * area), as_text(distance)]
+        for size, images, area, distance in columns
+    ]
+    return [*rows, ["halves of these", "", "", as_text(found.floor)]]
+
+
+def cleaning_sheet(found: Cleaning) -> Image.Image:
+    """The same samples with more and more units off."""
+    rows = [
+        (f"{size} of {found.layer} off" if size else f"{found.label}: as drawn", shown)
+        for size, shown in zip(found.sizes, found.shown, strict=True)
+    ]
+    return draw_rows(rows)
+
+
+def insertion_sheet(found: Insertion, shown: int = 10) -> Image.Image:
+    """Pictures, and over them, in green, how well the class could be put at each place."""
+    images = pixels.to_bytes(found.images[:shown]).cpu()
+    if images.shape[1] == 1:
+        images = images.expand(-1, 3, -1, -1)
+    gains = interpolate(found.gains[:shown, None].clamp(0, 1), images.shape[2:], mode="nearest")
+    green = torch.tensor([0.0, 255.0, 0.0])[:, None, None]
+    over = images * (1 - 0.6 * gains) + 0.6 * gains * green
+    return draw_rows([("as drawn", images), (f"{found.label}, where it can be put", over.byte())])
+
+
+def contexts_table(found: Insertion) -> str:
+    """What stood where a class was put in, and how much of the place it took."""
+    lines = [
+        cells([name]) + numbers([as_text(100 * gain), str(count)])
+        for name, (gain, count) in found.contexts.items()
+    ]
+    return table([f"{found.label} put onto", "pixels that become it, %", "places"], lines)
 
 
 # Galleries ----------------------------------------------------------------------------------------

@@ -183,8 +183,10 @@ def kernel_distance(first: Tensor, second: Tensor) -> float:
     distribution give about 0, sometimes less.
 
     Raises:
-        ValueError: torchmetrics is missing.
+        ValueError: the sets differ in size, for which torchmetrics' sums are not meant, or it is missing.
     """
+    if len(first) != len(second):
+        raise ValueError(f"KID: expected as many images in both sets, got {len(first)} and {len(second)}")
     try:
         from torchmetrics.image.kid import poly_mmd
     except ImportError as error:

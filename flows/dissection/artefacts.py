@@ -1,0 +1,128 @@
+"""Artefacts: the units that draw what nobody wants, and whether samples are better without them.
+
+Bau et al. 2019, arXiv 1811.10597, section 4.3.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flows import images as pixels
+from flows.dissection.causal import images_through, units_change
+from flows.dissection.dissect import Agreement, Source
+from flows.dissection.instrument import layers_of
+from flows.metrics.perceptual import kernel_distance
+from flows.models.base import LatentModel
+from flows.semantics.base import Segmenter
+
+FEWEST = 100
+"""Real images without the artefact, below which no distance is taken."""
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """Samples with more and more of an artefact's units switched off.
+
+    Attributes:
+        label: name of the artefact's class.
+        layer: of the units.
+        units: in their order.
+        sizes: numbers of units that are off, from 0.
+        images: for each number, the share of samples in which any of the artefact is seen.
+        area: for each number, the artefact's share of all pixels.
+        distance: for each number, KID to real images without the artefact.
+        floor: KID between two halves of these.
+        real: how many they are, and as many samples.
+        shown: for each number, uint8 (n, C, H, W) of the same samples, those that have most of it.
+    """
+
+    label: str
+    layer: str
+    units: list[int]
+    sizes: list[int]
+    images: list[float]
+    area: list[float]
+    distance: list[float]
+    floor: float
+    real: int
+    shown: list[Tensor]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {name: value for name, value in vars(self).items() if name != "shown"}
+
+
+@torch.no_grad()
+def without(images: Tensor, segmenter: Segmenter, label: str) -> Tensor:
+    """Those of uint8 images (n, C, H, W) in which nothing of a class is seen."""
+    column = list(segmenter.classes).index(label)
+    found = [
+        part[~segmenter.segment(pixels.to_unit(part, 256))[:, column].flatten(1).any(1).cpu()]
+        for part in images.split(200)
+    ]
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def clean(
+    model: LatentModel,
+    segmenter: Segmenter,
+    source: Source,
+    found: dict[str, Agreement],
+    label: str,
+    real: Tensor,
+    features: Callable[[Tensor], Tensor],
+    sizes: Sequence[int] = (0, 1, 2, 5, 10, 20),
+    shown: int = 12,
+) -> Cleaning:
+    """Switch the units off that agree best with an artefact, and compare what is drawn with clean images.
+
+    Args:
+        model: in eval mode.
+        segmenter: knows the artefact as a class.
+        source: samples that no unit was found on.
+        found: agreement of the layers among which the best is taken.
+        label: of the artefact.
+        real: uint8 (n, C, H, W) without it; see `without`.
+        features: of uint8 images, (n, D), by which sets are compared.
+        sizes: numbers of units switched off, 0 first.
+        shown: samples kept for pictures.
+
+    Raises:
+        ValueError: the segmenter knows no such class, or hardly a real image is without it.
+    """
+    if label not in segmenter.classes:
+        raise ValueError(
+            f"--artefact: there is no {label!r}; the segmenter has {', '.join(segmenter.classes)}"
+        )
+    if len(real) < FEWEST:
+        raise ValueError(
+            f"--artefact {label}: {len(real)} real images are without it, expected {FEWEST} or more"
+        )
+    column = list(segmenter.classes).index(label)
+    best = max(found.values(), key=lambda each: float(each.iou[:, column].max()))
+    channels = layers_of(model, source.space)[best.layer].channels
+    units = best.order(label)[: max(sizes)]
+    tried = [size for size in sizes if size <= len(units)]
+    seen, drawn = [], []
+    for size in tried:
+        change = [(best.layer, units_change(units[:size], channels))] if size else []
+        parts = list(images_through(model, source, change))
+        seen.append(torch.cat([segmenter.segment(part)[:, column].flatten(1).sum(1).cpu() for part in parts]))
+        drawn.append(torch.cat([pixels.to_bytes(part, model.bins).cpu() for part in parts]))
+    paired = min(len(real), len(source.codes))
+    wanted = features(real[:paired])
+    most = seen[0].argsort(descending=True, stable=True)[:shown]
+    area = model.image_shape[1] * model.image_shape[2]
+    return Cleaning(
+        label, best.layer, units, tried,
+        images=[float((each > 0).double().mean()) for each in seen],
+        area=[float(each.double().mean()) / area for each in seen],
+        distance=[kernel_distance(wanted, features(each[:paired])) for each in drawn],
+        floor=kernel_distance(*wanted[: paired // 2 * 2].chunk(2)),
+        real=paired,
+        shown=[each[most] for each in drawn],
+    )  # fmt: skip

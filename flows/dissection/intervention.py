@@ -1,0 +1,200 @@
+"""Which units a class needs, learned; and where they can put it (Bau et al. 2019, arXiv 1811.10597)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from flows.dissection.causal import images_through
+from flows.dissection.dissect import Source
+from flows.dissection.instrument import Change, Probe, instrument, layers_of
+from flows.models.base import LatentModel
+from flows.once import prepared
+from flows.semantics.base import Segmenter
+
+
+def learn_units(
+    model: LatentModel,
+    segmenter: Segmenter,
+    source: Source,
+    layer: str,
+    label: str,
+    values: Tensor,
+    steps: int = 60,
+    batch: int = 16,
+    lr: float = 0.3,
+    penalty: float = 0.05,
+    seed: int = 0,
+) -> Tensor:
+    """How much of every unit a class needs: α* = argmin −δ(α) + λ|α|²  (equations 5 and 6).
+
+    δ(α) is the class's probability where units are set to α·values + (1 − α)·h, less that where they are
+    (1 − α)·h, both at a random patch of the layer. The released code holds α in [0, 1] by clamping; here it
+    is a sigmoid, whose gradient does not end at 0.
+
+    Args:
+        model: in eval mode.
+        segmenter: differentiable.
+        source: codes.
+        layer: of the units.
+        label: name of the class.
+        values: (C,), put in; see `causal.class_means`.
+        steps: of Adam.
+        batch: codes for a step.
+        lr: its learning rate.
+        penalty: λ.
+        seed: of codes and patches.
+
+    Returns:
+        α, (C,), in (0, 1).
+    """
+    column = list(segmenter.classes).index(label)
+    random = torch.Generator().manual_seed(seed)
+    unit = layers_of(model, source.space)[layer]
+    weight = torch.full((unit.channels,), -1.0, device=model.device, requires_grad=True)
+    optimiser = torch.optim.Adam([weight], lr)
+    frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        with instrument(model, source.space) as probe, prepared():
+            for _ in tqdm(range(steps), desc=f"units of {label}", leave=False):
+                chosen = torch.randint(len(source.codes), (batch,), generator=random)
+                codes = source.codes[chosen].to(model.device, model.dtype)
+                labels = None if source.labels is None else source.labels[chosen].to(model.device)
+                patch = random_patches(batch, unit.size, random).to(codes)
+                alpha = weight.sigmoid()
+                effect = [
+                    _seen_there(probe, segmenter, codes, labels, layer, alpha, value, patch, column)
+                    for value in (values, torch.zeros_like(values))
+                ]
+                loss = effect[1] - effect[0] + penalty * alpha.square().sum() / len(alpha)
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+    return weight.detach().sigmoid().cpu()
+
+
+def _seen_there(
+    probe: Probe, segmenter: Segmenter, codes: Tensor, labels: Tensor | None, layer: str, alpha: Tensor,
+    value: Tensor, patch: Tensor, column: int,
+) -> Tensor:  # fmt: skip
+    """Mean probability of a class at patches (batch, 1, h, w) in which units were set."""
+    probe.undo()
+    probe.change(layer, Change(alpha[:, None, None] * patch, value.to(alpha)[:, None, None]))
+    images = probe.decode(codes, labels).float()
+    found = segmenter.probabilities(images)[:, column : column + 1]
+    where = torch.nn.functional.interpolate(patch, found.shape[2:], mode="nearest")
+    return (found * where).sum() / where.sum()
+
+
+def random_patches(n: int, size: tuple[int, int], random: torch.Generator) -> Tensor:
+    """Rectangles of a quarter to a half of each side, one for each of n images: 0 and 1, (n, 1, h, w)."""
+    patches = torch.zeros(n, 1, *size)
+    for patch in patches:
+        sides = []
+        for side in size:
+            extent = int(torch.randint(max(1, side // 4), max(1, side // 2) + 1, (), generator=random))
+            start = int(torch.randint(0, side - extent + 1, (), generator=random))
+            sides.append(slice(start, start + extent))
+        patch[0, sides[0], sides[1]] = 1
+    return patches
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """Where units can put a class.
+
+    Attributes:
+        label: name of the class.
+        layer: of the units.
+        units: which.
+        gains: (images, rows, columns), pixels of the class that come where the units were set, less those
+            that were there, as a share of the patch's pixels.
+        contexts: class that stood there, to mean gain and number of places.
+        images: float (images, C, H, W), untouched.
+    """
+
+    label: str
+    layer: str
+    units: list[int]
+    gains: Tensor
+    contexts: dict[str, tuple[float, int]]
+    images: Tensor
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        told = {name: {"gain": gain, "places": n} for name, (gain, n) in self.contexts.items()}
+        return {"label": self.label, "layer": self.layer, "units": self.units, "contexts": told}
+
+
+@torch.no_grad()
+def insertion(
+    model: LatentModel,
+    segmenter: Segmenter,
+    source: Source,
+    layer: str,
+    label: str,
+    units: Sequence[int],
+    values: Tensor,
+    rows: int = 4,
+) -> Insertion:
+    """Set units at every place in turn, and see whether the class appears there.
+
+    A door can be put into a wall and not into the sky: what a generator makes of the same units depends on
+    what is around them.
+
+    Args:
+        model: in eval mode.
+        segmenter: of the classes.
+        source: codes.
+        layer: of the units.
+        label: name of the class.
+        units: which.
+        values: (C,), put in; see `causal.class_means`.
+        rows: places to a side; at most those of the layer.
+    """
+    column = list(segmenter.classes).index(label)
+    unit = layers_of(model, source.space)[layer]
+    rows = min(rows, *unit.size)
+    before = torch.cat(list(images_through(model, source)))
+    masks = torch.cat([segmenter.segment(part).cpu() for part in before.split(100)])
+    height, width = before.shape[2:]
+    chosen = torch.zeros(unit.channels, 1, 1)
+    chosen[list(units)] = 1
+    gains = torch.zeros(len(before), rows, rows)
+    counted: dict[str, list[Tensor]] = {name: [] for name in segmenter.classes}
+    for y in range(rows):
+        for x in range(rows):
+            patch = torch.zeros(1, *unit.size)
+            patch[0, _part(y, rows, unit.size[0]), _part(x, rows, unit.size[1])] = 1
+            change = Change(chosen * patch, values[:, None, None])
+            after = torch.cat([
+                segmenter.segment(part)[:, column].cpu()
+                for part in images_through(model, source, [(layer, change)])
+            ])  # fmt: skip
+            there = slice(None), _part(y, rows, height), _part(x, rows, width)
+            gain = (after[there].float() - masks[:, column][there].float()).mean((1, 2))
+            gains[:, y, x] = gain
+            stood = masks[:, :, there[1], there[2]].float().mean((2, 3)).argmax(1)
+            for i, name in enumerate(segmenter.classes):
+                counted[name].append(gain[stood == i])
+    joined = {name: torch.cat(parts) for name, parts in counted.items()}
+    contexts = {
+        name: (float(each.double().mean()), len(each))
+        for name, each in joined.items()
+        if len(each) and name != label
+    }
+    ordered = dict(sorted(contexts.items(), key=lambda item: -item[1][0]))
+    return Insertion(label, layer, list(units), gains, ordered, before)
+
+
+def _part(i: int, of: int, side: int) -> slice:
+    """The i-th of so many parts of a side."""
+    return slice(i * side // of, max((i + 1) * side // of, i * side // of + 1))
