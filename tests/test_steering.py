@@ -1,6 +1,7 @@
 """Directions against truth that is planted: a plane with its bias, factors that do not move one another."""
 
 import itertools
+import json
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate
 
 from flows import images as pixels
-from flows.data.base import ArraySplit, ImageData
+from flows.data.base import ArraySplit, Attribute, ImageData
 from flows.metrics.typicality import largest_typical_share, typicality
 from flows.models.base import LatentModel, Space, Unit
 from flows.models.priors import make_prior
@@ -26,6 +27,8 @@ from flows.steering.mean_difference import MeanDifference, RunningMoments
 from flows.steering.method import Task
 from flows.steering.operators import OPERATORS
 from flows.steering.pca import PrincipalComponents
+from flows.steering.quality import distances_by_alpha, faithfulness, kept_share, reach_of
+from flows.steering.ranking import read_scores, worse_in_z
 from flows.steering.survey import Survey, score_codes, survey_images, survey_samples
 from flows.steering.walk import Walk
 from flows.stored import CheckpointError
@@ -533,3 +536,85 @@ def test_a_direction_of_w_moves_all_layers_of_w_plus():
         narrow = model.convert(shift(w, step, 1.5, model.spaces["w"]), "w", "w+")
         broad = shift(model.convert(w, "w", "w+"), wide, 1.5, model.spaces["w+"])
     torch.testing.assert_close(narrow, broad, atol=1e-5, rtol=1e-5)
+
+
+# What moves cost ----------------------------------------------------------------------------------
+
+
+class Quarters(ImageData):
+    """Pictures that the toy draws, and draws again with one quarter set."""
+
+    name, draws_again = "quarters", True
+
+    def __init__(self, toy):
+        self.toy, self.image_shape = toy, toy.image_shape
+        self.attributes = tuple(Attribute(f"quarter {i}", "real") for i in range(PLACES))
+        self.codes = toy.sample_codes(60, generator=torch.Generator().manual_seed(4))
+
+    @torch.no_grad()
+    def split(self, name):
+        return ArraySplit(pixels.to_bytes(self.toy.decode(self.codes)))
+
+    def redraw(self, name, attribute, values):
+        images = self.split(name).images[: len(values)].clone()
+        row = 2 * int(attribute[-1])
+        images[:, 0, row : row + 2] = (255 * values).round().byte()[:, None, None]
+        return images
+
+
+def test_a_move_is_as_faithful_as_its_share_of_the_true_edit(toy):
+    """Along the factor R² is 1; with an equal part of another factor, |wanted|²/|missed|² is 1: R² is 0."""
+    data = Quarters(toy)
+    vectors = {"pure": toy.basis[:, 0], "mixed": (toy.basis[:, 0] + toy.basis[:, 1]) / math.sqrt(2)}
+    steps = {k: Direction("quarter 0", v.detach(), 0.0, "z", 1.0, "by hand") for k, v in vectors.items()}
+    found = {k: faithfulness(toy, Rows(), v, data.codes, 2.0, data) for k, v in steps.items()}
+    assert found["pure"] == pytest.approx(1, abs=0.01) and found["mixed"] == pytest.approx(0, abs=0.05)
+    assert faithfulness(toy, Rows(), steps["pure"], data.codes, 0.01, data) is None  # nothing changes
+    data.draws_again = False
+    assert faithfulness(toy, Rows(), steps["pure"], data.codes, 2.0, data) is None
+
+
+def test_kept_and_reach_count_what_they_say():
+    told = [Score("a", "a", "g", True), Score("b", "b", "g", True), Score("n", "n", "g", False)]
+    before = torch.tensor([[0.9, 0.9, 1.0], [0.9, 0.2, 2.0], [0.1, 0.4, 3.0], [0.1, torch.nan, 4.0]])
+    after = torch.tensor([[0.1, 0.6, 9.0], [0.1, 0.7, 9.0], [0.9, 0.3, 9.0], [0.9, 0.8, 9.0]])
+    assert kept_share(before, after, told, "a") == pytest.approx(2 / 3)
+    assert kept_share(before, after, told, "b") == 0
+    assert math.isnan(kept_share(before[:, :1], after[:, :1], told[:1], "a"))
+    real = torch.cat([torch.linspace(0, 1, 101), torch.tensor([torch.nan])])
+    assert reach_of(torch.tensor([0.2, 0.5, 0.65]), real) == pytest.approx(0.5, abs=1e-6)
+
+
+def test_distances_grow_away_from_the_data(toy):
+    data = Quarters(toy)
+    step = Direction("quarter 0", toy.basis[:, 0].detach(), 0.0, "z", 1.0, "by hand")
+
+    def features(images):
+        return images.flatten(1).double() / 255
+
+    real = features(data.split("test").images)
+    found = distances_by_alpha(toy, step, data.codes, [-3.0, 0.0, 3.0], real, features)
+    assert abs(found[1]) < 0.01 and min(found[0], found[2]) > 10 * abs(found[1])
+
+
+def test_a_ranking_says_where_z_is_worse_than_w(tmp_path):
+    def scores(name, space, leakage, effect=2.0):
+        told = {
+            "method": "boundary", "effect": effect, "monotone": 1.0, "worst": "wood", "leakage": leakage,
+            "kept": 0.9, "reach": 0.5, "distances": [], "faithful": None,
+        }  # fmt: skip
+        path = tmp_path / f"{name}-{space}.json"
+        content = {"checkpoint": f"x/{name}", "space": space, "directions": {"daylight": told}}
+        path.write_text(json.dumps(content))
+        return path
+
+    paths = [scores("lia", "z", 0.8), scores("lia", "w", 0.1), scores("glow", "z", 0.05, effect=0.2)]
+    entries = sorted((each for path in paths for each in read_scores(path)), key=lambda each: each.order())
+    assert [(each.model, each.space) for each in entries] == [("lia", "w"), ("lia", "z"), ("glow", "z")]
+    (note,) = worse_in_z(entries)
+    assert "daylight of lia by boundary is worse in z than in w" in note
+    (tmp_path / "other.json").write_text('{"directions": {"a": 3}}')
+    with pytest.raises(ValueError, match="is no scores.json"):
+        read_scores(tmp_path / "other.json")
+    with pytest.raises(ValueError, match="does not exist"):
+        read_scores(tmp_path / "nothing.json")

@@ -98,6 +98,21 @@ def test_find_apply_score(directions, name, tmp_path, capsys):
     assert written == {"index.html", "matrix.png", "responses.png", "strips.png", "scores.json"}
     assert "http" not in (tmp_path / "score" / "index.html").read_text().split("base64")[0]
 
+    run("steer", "score", folder / name, file, "--predictor", folder / "predictor", "--test", 20, "--steps",
+        1, "--kid", 20, "--out", tmp_path / "real")  # fmt: skip
+    scores = json.loads((tmp_path / "real" / "scores.json").read_text())["directions"]["wood"]
+    assert len(scores["distances"]) == 3 and 0 <= scores["kept"] <= 1
+    run("steer", "rank", tmp_path / "score" / "scores.json", tmp_path / "real" / "scores.json",
+        "--out", tmp_path / "rank")  # fmt: skip
+    entries = json.loads((tmp_path / "rank" / "ranking.json").read_text())["entries"]
+    assert sorted(each["factor"] for each in entries) == ["daylight", "daylight", "wood"]
+
+    run("steer", "levels", folder / name, file, "--predictor", folder / "predictor", "--n", 20,
+        "--out", tmp_path / "levels")  # fmt: skip
+    told = json.loads((tmp_path / "levels" / "levels.json").read_text())
+    assert told["space"] == ("w+" if name == "lia" else "z") and len(told["levels"]["wood"]) >= 2
+    assert (tmp_path / "levels" / "levels.png").exists()
+
 
 @pytest.mark.slow
 def test_methods_by_name(folder, tmp_path):

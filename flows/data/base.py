@@ -146,9 +146,11 @@ class ImageData(ABC):
         class_names: names of the labels, empty where there are none.
         attributes: columns of `Split.attributes`.
         mask_classes: names of the values of `Split.masks`.
+        draws_again: whether `redraw` can.
     """
 
     name: ClassVar[str]
+    draws_again: ClassVar[bool] = False
     image_shape: tuple[int, int, int]
     bins: int = 256
     transform: str = "none"
@@ -159,6 +161,23 @@ class ImageData(ABC):
     @abstractmethod
     def split(self, name: SplitName) -> Split:
         """The split of that name. Raises DataMissing where its files are not on this machine."""
+
+    def redraw(self, name: SplitName, attribute: str, values: Tensor) -> Tensor:
+        """The first images of a split with one attribute changed and all else as it was.
+
+        Args:
+            name: of the split.
+            attribute: its name.
+            values: (n,), in the attribute's units, one for each of the first n images; where it is not a
+                number, the image stays as it is.
+
+        Returns:
+            uint8 (n, C, H, W).
+
+        Raises:
+            ValueError: the images are no drawings, or there is no such attribute.
+        """
+        raise ValueError(f"{self.name}: its images were not drawn here, none can be drawn again")
 
     def told(self) -> tuple[Attribute, ...]:
         """What a predictor can learn of the images: their attributes, or else their labels."""

@@ -75,6 +75,7 @@ def rescore(
     alpha: float = 2.0,
     labels: Tensor | None = None,
     resamples: int = 1000,
+    before: Tensor | None = None,
 ) -> Rescoring:
     """Move codes by `alpha` sigmas along every direction and let the predictor see what changed.
 
@@ -86,12 +87,14 @@ def rescore(
         alpha: in sigmas.
         labels: (n,), of a class-conditional model.
         resamples: of the bootstrap, over images.
+        before: scores of the codes as they are, where they are known.
 
     Returns:
         the matrix (HiGAN, Yang et al. 2021, with its sign, and intervals).
     """
     space = model.check_space(directions[0].space)
-    before = score_codes(model, predictor, codes, space.name, labels)
+    if before is None:
+        before = score_codes(model, predictor, codes, space.name, labels)
     spread = deviation(before).clamp(min=1e-3)
     changes = [
         (score_codes(model, predictor, shift(codes, each, alpha, space), space.name, labels) - before)

@@ -1,14 +1,19 @@
 """Which level of a code carries what: layout, objects, attributes, colour (HiGAN, Yang et al. 2021)."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from flows.models.base import LatentModel
+from flows.page import write_page
 from flows.semantics.base import Predictor
 from flows.steering.base import Direction
 from flows.steering.evaluate import own_score, rescore
+from flows.steering.survey import score_codes
 
 
 def to_levels(model: LatentModel, direction: Direction, space: str) -> Direction:
@@ -58,9 +63,41 @@ def rank_levels(
     if len(space.levels) < 2:
         raise ValueError(f"space {space.name!r} has one level only; nothing is there to rank")
     found: dict[str, dict[str, float]] = {each.name: {} for each in directions}
+    before = score_codes(model, predictor, codes, space.name, labels)
     for level in space.levels:
         moved = [each.on_levels([level], space) for each in directions]
-        matrix = rescore(model, predictor, moved, codes, alpha, labels, resamples=2)
+        matrix = rescore(model, predictor, moved, codes, alpha, labels, resamples=2, before=before)
         for i, each in enumerate(directions):
             found[each.name][level] = float(matrix.signed[i, matrix.column(own_score(each.name))])
     return found
+
+
+def with_levels(model: LatentModel, space: str) -> str:
+    """The space itself where it has several levels, else `w+` where the model has that.
+
+    Raises:
+        ValueError: neither.
+    """
+    if len(model.check_space(space).levels) > 1:
+        return space
+    if "w+" not in model.spaces:
+        raise ValueError(f"space {space!r} of {type(model).__name__} has one level only, and there is no w+")
+    return "w+"
+
+
+def levels_map(out: Path, title: str, ranked: dict[str, dict[str, float]]) -> list[str]:
+    """index.html with levels.png, a heat map of directions × levels; returns the names of the files."""
+    names, levels = list(ranked), list(next(iter(ranked.values())))
+    values = torch.tensor([[ranked[name][level] for level in levels] for name in names])
+    figure = Figure(figsize=(2.8 + 0.7 * len(levels), 1.6 + 0.32 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    limit = max(1e-6, float(values.abs().max()))
+    image = axes.imshow(values.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+    for i, j in np.ndindex(*values.shape):
+        tone = "w" if abs(float(values[i, j])) > 0.6 * limit else "k"
+        axes.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=7, color=tone)
+    axes.set_xticks(range(len(levels)), levels, fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_title("change of its own score when one level moves alone, in its spread", fontsize=9)
+    figure.colorbar(image, ax=axes, shrink=0.8)
+    return write_page(out, title, {"levels": figure})

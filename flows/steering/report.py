@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flows.page import as_text, cells, draw_rows, numbers, table, write_page
 from flows.steering.evaluate import Rescoring, monotonicity, own_score
+from flows.steering.quality import Quality
 
 COLUMNS = 40
 """Of the heat map: the scores that directions are named after, then the first others."""
@@ -25,6 +26,8 @@ class Scored:
         matrix: of changes.
         alphas: sigmas of responses and strips.
         responses: direction to (number of alphas, number of scores).
+        qualities: direction to what a move of `matrix.alpha` costs.
+        methods: direction to how it was found.
         strips: a name and uint8 (number of alphas, C, H, W) for every picture.
     """
 
@@ -32,6 +35,8 @@ class Scored:
     matrix: Rescoring
     alphas: list[float]
     responses: dict[str, Tensor]
+    qualities: dict[str, Quality]
+    methods: dict[str, str]
     strips: list[tuple[str, Tensor]]
 
     def monotone(self, direction: str) -> float:
@@ -39,14 +44,18 @@ class Scored:
         return monotonicity(self.responses[direction][:, self.matrix.column(own_score(direction))])
 
     def rows(self) -> list[list[str]]:
-        """Of the table: direction, effect, interval, monotone, what else changes most, and by which share."""
+        """Of the table, columns of `HEAD`."""
         found = []
         for i, name in enumerate(self.matrix.directions):
             own, worst = self.matrix.column(own_score(name)), self.matrix.worst(name)
             low, high = float(self.matrix.low[i, own]), float(self.matrix.high[i, own])
+            cost = self.qualities[name]
+            distance = cost.distances[-1] if cost.distances else float("nan")
+            faithful = float("nan") if cost.faithful is None else cost.faithful
             found.append([
                 name, as_text(self.matrix.own(name)), f"{low:.2f} … {high:.2f}", as_text(self.monotone(name)),
-                worst.name, as_text(self.matrix.leakage(name, worst.name)),
+                worst.name, as_text(self.matrix.leakage(name, worst.name)), as_text(cost.kept),
+                as_text(cost.reach), as_text(distance), as_text(faithful),
             ])  # fmt: skip
         return found
 
@@ -59,14 +68,20 @@ class Scored:
                 name: {
                     "signed": matrix.signed[i].tolist(), "clipped": matrix.clipped[i].tolist(),
                     "low": matrix.low[i].tolist(), "high": matrix.high[i].tolist(),
-                    "monotone": self.monotone(name),
+                    "monotone": self.monotone(name), "method": self.methods[name],
+                    "effect": matrix.own(name), "worst": matrix.worst(name).name,
+                    "leakage": matrix.leakage(name, matrix.worst(name).name),
+                    **self.qualities[name].as_dict(),
                 }
                 for i, name in enumerate(matrix.directions)
             },
         }  # fmt: skip
 
 
-HEAD = ["direction", "effect", "95 %", "monotone", "changes most besides", "relative to the effect"]
+HEAD = [
+    "direction", "effect", "95 %", "monotone", "changes most besides", "relative to the effect",
+    "others kept", "reach", "KID at +α", "R² of re-render",
+]  # fmt: skip
 
 
 def write_score_report(out: Path, scored: Scored) -> list[str]:
@@ -78,7 +93,7 @@ def write_score_report(out: Path, scored: Scored) -> list[str]:
         "strips": draw_rows(scored.strips, len(head), head=head),
     }
     lines = [
-        cells([row[0]]) + numbers(row[1:4]) + cells([row[4]]) + numbers([row[5]]) for row in scored.rows()
+        cells([row[0]]) + numbers(row[1:4]) + cells([row[4]]) + numbers(row[5:]) for row in scored.rows()
     ]
     return write_page(out, scored.title, sheets, table(HEAD, lines))
 

@@ -87,6 +87,7 @@ class Scenes(ImageData):
     name = "scenes"
     attributes = tuple(FACTORS[i] for i in SEEN)
     mask_classes = CLASSES
+    draws_again = True
 
     def __init__(
         self,
@@ -126,8 +127,20 @@ class Scenes(ImageData):
 
     def draw(self, name: SplitName, count: int) -> Rendered:
         """The first `count` scenes of a split."""
+        return render(self.first_factors(name, count), self.size)
+
+    def redraw(self, name: SplitName, attribute: str, values: Tensor) -> Tensor:
+        if attribute not in COLUMN:
+            raise ValueError(f"scenes has no factor {attribute!r}; they are: {', '.join(COLUMN)}")
+        factors = self.first_factors(name, len(values))
+        column, wanted = COLUMN[attribute], values.cpu().numpy()
+        factors[:, column] = np.where(np.isnan(wanted), factors[:, column], wanted)
+        return torch.from_numpy(render(factors, self.size).images)
+
+    def first_factors(self, name: SplitName, count: int) -> NDArray[np.float32]:
+        """Factors of the first `count` scenes of a split."""
         indices = [FIRST[name] + i for i in range(count)]
-        return render(self.factors(indices, self.withhold if name == "train" else []), self.size)
+        return self.factors(indices, self.withhold if name == "train" else [])
 
     def factors(self, indices: list[int], withhold: list[dict[str, float]]) -> NDArray[np.float32]:
         """Factors of these scenes; those that fulfil a withheld condition are drawn again."""

@@ -1,0 +1,175 @@
+"""What a move costs and how far it reaches: what is kept, distances to data and to the true re-render."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flows import images as pixels
+from flows.data.base import Attribute, ImageData
+from flows.metrics.perceptual import kernel_distance
+from flows.models.base import LatentModel
+from flows.numerics import exact_arithmetic
+from flows.once import prepared
+from flows.semantics.base import Predictor, Score
+from flows.steering.base import Direction, shift
+from flows.steering.evaluate import own_score
+from flows.steering.survey import BATCH
+
+NOTICED = 0.05
+"""Change of a score, as a share of its range, below which an image says nothing of whether it is faithful."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Of one direction.
+
+    Attributes:
+        kept: share of the other attributes' yes-or-no scores that are on the same side of ½ after the move,
+            at −α and +α, the worse of both.
+        reach: how far the mean of its own score moves between the ends of the response, relative to the
+            spread of that score in real images, from their 5 % to their 95 % quantile.
+        distances: KID of moved images to real ones, for each number of sigmas; empty where not asked for.
+        faithful: R² of the pixels' change by that of the true re-render, where the data can be drawn again:
+            1 is the very edit, 0 as far off as no edit. None where that cannot be told.
+    """
+
+    kept: float
+    reach: float
+    distances: list[float]
+    faithful: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return dict(vars(self))
+
+
+@torch.no_grad()
+def moved_images(
+    model: LatentModel, direction: Direction, codes: Tensor, alpha: float, labels: Tensor | None = None
+) -> Tensor:
+    """Codes (n, D) moved by `alpha` sigmas: images (n, C, H, W) in [0, 1], on the host."""
+    space = model.check_space(direction.space)
+    moved, parts = shift(codes, direction, alpha, space), []
+    with prepared(), exact_arithmetic(model.device):
+        for i in range(0, len(moved), BATCH):
+            which = None if labels is None else labels[i : i + BATCH].to(model.device)
+            code = moved[i : i + BATCH].to(model.device, model.dtype)
+            parts.append(model.decode(code, space.name, which).clamp(0, 1).float().cpu())
+    return torch.cat(parts)
+
+
+def kept_share(before: Tensor, after: Tensor, scores: Sequence[Score], own: str) -> float:
+    """Share of other attributes' probabilities that stay on their side of ½, over (n, scores) twice."""
+    attribute = next(score.attribute for score in scores if score.name == own)
+    columns = [i for i, each in enumerate(scores) if each.probability and each.attribute != attribute]
+    if not columns:
+        return float("nan")
+    first, second = before[:, columns], after[:, columns]
+    seen = ~(first.isnan() | second.isnan())
+    return float(((first > 0.5) == (second > 0.5))[seen].double().mean())
+
+
+def reach_of(response: Tensor, real: Tensor) -> float:
+    """Range of a mean response (number of alphas,) relative to the inner 90 % of real scores (n,)."""
+    low, high = torch.nanquantile(real.double(), torch.tensor([0.05, 0.95], dtype=torch.double))
+    return float((response.max() - response.min()) / (high - low).clamp(min=1e-6))
+
+
+def distances_by_alpha(
+    model: LatentModel,
+    direction: Direction,
+    codes: Tensor,
+    alphas: Sequence[float],
+    real: Tensor,
+    features: Callable[[Tensor], Tensor],
+    labels: Tensor | None = None,
+) -> list[float]:
+    """KID of moved images to as many real ones, for each number of sigmas.
+
+    Args:
+        model: whose codes they are.
+        direction: along which.
+        codes: (n, D).
+        alphas: in sigmas.
+        real: features (m, F) of real images, m ≥ n.
+        features: of uint8 images.
+        labels: (n,), of a class-conditional model.
+    """
+    found = []
+    for alpha in alphas:
+        images = pixels.to_bytes(moved_images(model, direction, codes, alpha, labels), model.bins)
+        found.append(kernel_distance(real[: len(images)], features(images)))
+    return found
+
+
+# Against the truth --------------------------------------------------------------------------------
+
+
+def told_value(attribute: Attribute, scores: Sequence[Score], values: Tensor) -> Tensor:
+    """What scores (n, number of scores) say of one attribute, in its own units: (n,)."""
+    columns = [i for i, score in enumerate(scores) if score.attribute == attribute.name]
+    found = values[:, columns]
+    if attribute.kind == "circular":
+        return torch.remainder(torch.atan2(found[:, 1], found[:, 0]) / (2 * torch.pi), 1)
+    if attribute.kind == "category":
+        return found.argmax(1).float()
+    if attribute.kind == "binary":
+        return (found[:, 0] > 0.5).float()
+    return found[:, 0].clamp(attribute.low, attribute.high)
+
+
+@torch.no_grad()
+def faithfulness(
+    model: LatentModel,
+    predictor: Predictor,
+    direction: Direction,
+    codes: Tensor,
+    alpha: float,
+    data: ImageData,
+    labels: Tensor | None = None,
+) -> float | None:
+    """How much a move is like drawing the test image again with the direction's own factor changed.
+
+    The predictor reads from the moved image what the factor has become; the scene is drawn again with that
+    value, and R² = 1 − Σ|(x(α) − x(0)) − (x* − x)|² / Σ|x* − x|² over pixels of the images in which the score
+    has changed noticeably. x(0) is the image as the model brings it back: what it loses counts for nothing.
+
+    Args:
+        model: whose codes they are.
+        predictor: that reads the factor.
+        direction: named after a score of a factor.
+        codes: (n, D), of the first n test images.
+        alpha: in sigmas.
+        data: of the test images.
+        labels: (n,), of a class-conditional model.
+
+    Returns:
+        R², or None where the data cannot be drawn again, or in fewer than ten images anything changes.
+    """
+    own = own_score(direction.name)
+    index = next((i for i, score in enumerate(predictor.scores) if score.name == own), None)
+    attribute = next(
+        (
+            each
+            for each in data.told()
+            if index is not None and each.name == predictor.scores[index].attribute
+        ),
+        None,
+    )
+    if index is None or attribute is None or not data.draws_again:
+        return None
+    real = data.split("test").first(len(codes)).images
+    start, moved = (moved_images(model, direction, codes, a, labels) for a in (0.0, alpha))
+    read = [torch.cat([predictor.predict(p).cpu() for p in each.split(BATCH)]) for each in (start, moved)]
+    again = data.redraw("test", attribute.name, told_value(attribute, predictor.scores, read[1]))
+    score = predictor.scores[index]
+    change = (read[1][:, index] - read[0][:, index]).abs() / (score.high - score.low)
+    seen = (change > NOTICED) & (again != real).flatten(1).any(1)
+    if int(seen.sum()) < 10:
+        return None
+    wanted = (again.float() - real.float())[seen] / 255
+    missed = (moved - start)[seen] - wanted
+    return float(1 - missed.square().sum() / wanted.square().sum())
