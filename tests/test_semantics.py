@@ -1,10 +1,12 @@
 """Judges against truth that is planted: what they learn, what they leave out, what their figures say."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from sklearn.metrics import jaccard_score, r2_score
 
 from flows import images as pixels
@@ -12,6 +14,7 @@ from flows.data.base import ArraySplit, Attribute, Batch
 from flows.data.scenes import FACTORS, Scenes
 from flows.data.scenes.factors import COLUMN, matters
 from flows.models.load import load_model
+from flows.semantics.adapters import IMAGENET_DEVIATION, IMAGENET_MEAN, ClassPredictor, ClassSegmenter
 from flows.semantics.base import (
     Predictor,
     Segmenter,
@@ -270,3 +273,48 @@ def test_mistakes_are_named(scenes):
     segmenter = UNetSegmenter((3, 16, 16), ["a"], channels=[8])
     with pytest.raises(ValueError, match="no class masks"):
         segmenter.loss(segmenter(random_images(2)), batch_of(random_images(2)))
+
+
+# Other people's networks --------------------------------------------------------------------------
+
+
+def test_torchvisions_networks_are_judges_as_they_are():
+    """Against torchvision's own preprocessing; random weights, there is nothing to download."""
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18(num_classes=7).eval()
+    judge = ClassPredictor(network, [str(i) for i in range(7)], side=64)
+    images = torch.rand(3, 3, 32, 32)
+    prepare = torchvision.transforms.Compose([
+        torchvision.transforms.Resize((64, 64), antialias=True),
+        torchvision.transforms.Normalize(IMAGENET_MEAN, IMAGENET_DEVIATION),
+    ])  # fmt: skip
+    with torch.no_grad():
+        expected = network(prepare(images)).softmax(1)
+    torch.testing.assert_close(judge.predict(images), expected, atol=1e-5, rtol=1e-4)
+    assert isinstance(judge, Predictor) and judge.name == "ResNet"
+    assert judge.scores[2].name == "class: 2" and judge.scores[2].attribute == "class"
+    own = ClassPredictor(network, [str(i) for i in range(7)], side=64, exclusive=False)
+    torch.testing.assert_close(own.predict(images), network(prepare(images)).detach().sigmoid())
+    with pytest.raises(ValueError, match="tells 7 classes, 2 names were given"):
+        ClassPredictor(network, ["a", "b"]).predict(images)
+
+
+def test_segmenters_of_torchvision_and_of_transformers_kind():
+    torch.manual_seed(0)
+    network = torchvision.models.segmentation.lraspp_mobilenet_v3_large(
+        weights=None, weights_backbone=None, num_classes=5
+    ).eval()
+    judge = ClassSegmenter(network, list("abcde"), side=64)
+    images = torch.rand(2, 1, 32, 32, requires_grad=True)
+    probabilities = judge.probabilities(images)
+    assert isinstance(judge, Segmenter) and probabilities.shape == (2, 5, 32, 32)
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(2, 32, 32))
+    assert torch.equal(judge.segment(images).float().argmax(1), probabilities.argmax(1))
+    (gradient,) = torch.autograd.grad(probabilities[:, 0].sum(), images)
+    assert gradient.abs().sum() > 0
+
+    def like_transformers(x):
+        return SimpleNamespace(logits=network(x)["out"][:, :, ::4, ::4])
+
+    small = ClassSegmenter(like_transformers, list("abcde"), side=64)
+    assert small.probabilities(images).shape == (2, 5, 32, 32)

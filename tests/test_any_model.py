@@ -1,0 +1,227 @@
+"""A model that no tool has ever seen goes through all of them: `LatentModel` is all that they know.
+
+It is an orthogonal map, so that what every tool should find is known: one half of a code draws the upper part
+of the picture, the other the lower, and one channel of its one layer is where the picture is bright.
+"""
+
+import pytest
+import torch
+
+from flows import images as pixels
+from flows.data.base import ArraySplit, Attribute, ImageData
+from flows.dissection.artefacts import clean, without
+from flows.dissection.brushes import find_brush
+from flows.dissection.causal import ablate, average_causal_effect, class_means
+from flows.dissection.dissect import best_by_class, dissect, samples
+from flows.dissection.instrument import instrument
+from flows.dissection.intervention import insertion, learn_units
+from flows.dissection.omissions import energy_maps, omissions, shares_of
+from flows.dissection.paint import paint
+from flows.inversion.compare import Group, compare
+from flows.inversion.encoder import Encoder
+from flows.inversion.exact import Exact
+from flows.inversion.hybrid import Hybrid
+from flows.inversion.layer import Layer
+from flows.inversion.optimise import Optimise
+from flows.inversion.records import Source
+from flows.inversion.tune import Tune
+from flows.models.base import LatentModel, Space, Unit
+from flows.models.priors import make_prior
+from flows.semantics.base import Score
+from flows.steering.boundary import Boundary, condition
+from flows.steering.displacement import Displacement
+from flows.steering.evaluate import rescore, response
+from flows.steering.factorise import Factorise, JacobianDirections
+from flows.steering.levels import rank_levels
+from flows.steering.mean_difference import MeanDifference
+from flows.steering.method import Task
+from flows.steering.pca import PrincipalComponents
+from flows.steering.quality import faithfulness
+from flows.steering.walk import Walk
+
+SIDE = 8
+HALF = SIDE * SIDE // 2
+
+
+class Halves(LatentModel):
+    """All that somebody writes to add a model: spaces, guarantees, encode, decode, and its layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.image_shape, self.bins = (1, SIDE, SIDE), 256
+        levels = {"upper": slice(0, HALF), "lower": slice(HALF, 2 * HALF)}
+        maps = {"upper": (2, 4, 4), "lower": (2, 4, 4)}
+        self.spaces = {"z": Space("z", (2 * HALF,), make_prior("normal"), levels, "", maps=maps)}
+        self.guarantee = {"z": "exact"}
+        self.description = {}
+        random = torch.Generator().manual_seed(0)
+        turns = [torch.linalg.qr(torch.randn(HALF, HALF, generator=random))[0] for _ in range(2)]
+        self.turns = torch.nn.ParameterList([torch.nn.Parameter(turn) for turn in turns])
+        self.layer = torch.nn.Identity()
+
+    def encode(self, images, space="z", labels=None):
+        x = (images.flatten(1) - 0.5) / 0.1
+        return torch.cat([x[:, :HALF] @ self.turns[0].T, x[:, HALF:] @ self.turns[1].T], 1)
+
+    def decode(self, code, space="z", labels=None):
+        halves = code[:, :HALF] @ self.turns[0], code[:, HALF:] @ self.turns[1]
+        image = 0.5 + 0.1 * torch.cat(halves, 1).view(-1, 1, SIDE, SIDE)
+        h = self.layer(torch.cat([image, torch.zeros_like(image)], 1))
+        return h[:, :1]
+
+    def sample_codes(self, n, space="z", generator=None, temperature=1.0):
+        return self.prior_codes(n, generator, temperature)
+
+    def units(self):
+        return {"layer": Unit(2, (SIDE, SIDE))}
+
+
+class Mean:
+    """How bright each half is."""
+
+    name = "mean"
+    scores = tuple(Score(name, name, "attribute", False) for name in ("upper", "lower"))
+
+    def predict(self, images):
+        return images.flatten(2).unflatten(2, (2, HALF)).mean((1, 3))
+
+
+class Bright:
+    name, classes = "bright", ("dark", "bright")
+
+    def probabilities(self, images):
+        bright = torch.sigmoid(40 * (images[:, 0] - 0.6))
+        return torch.stack([1 - bright, bright], 1)
+
+    def segment(self, images):
+        return self.probabilities(images) > 0.5
+
+
+class Pictures(ImageData):
+    """Pictures of the model's own kind, that can be drawn again with a half made brighter."""
+
+    name, draws_again = "pictures", True
+    attributes = (Attribute("upper", "real"), Attribute("lower", "real"))
+
+    def __init__(self, model):
+        self.image_shape = model.image_shape
+        with torch.no_grad():
+            codes = model.sample_codes(400, generator=torch.Generator().manual_seed(7))
+            self.images = pixels.to_bytes(model.decode(codes))
+
+    def split(self, name):
+        return ArraySplit(self.images, None, Mean().predict(pixels.to_unit(self.images, 256)))
+
+    def redraw(self, name, attribute, values):
+        unit = pixels.to_unit(self.images[: len(values)], 256)
+        half = slice(0, SIDE // 2) if attribute == "upper" else slice(SIDE // 2, SIDE)
+        column = 0 if attribute == "upper" else 1
+        unit[:, :, half] += (values - Mean().predict(unit)[:, column])[:, None, None, None]
+        return pixels.to_bytes(unit.clamp(0, 1))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Halves().eval()
+
+
+@pytest.fixture(scope="module")
+def data(model):
+    return Pictures(model)
+
+
+def truth(model, half=0):
+    """The direction that makes one half brighter: in the code, a half's rotation of the constant picture."""
+    vector = torch.zeros(2 * HALF)
+    turn = model.turns[half].detach()
+    vector[half * HALF : (half + 1) * HALF] = turn.sum(1) / HALF**0.5
+    return vector
+
+
+def test_steering(model, data):
+    tasks = {
+        "boundary": (Boundary(share=0.3), Task(model, "z", ["upper", "lower"], Mean(), n=4000)),
+        "from images": (Boundary(share=0.3), Task(model, "z", ["upper"], data=data, n=400)),
+        "means": (MeanDifference(), Task(model, "z", ["upper"], Mean(), n=4000)),
+    }
+    found = {name: method.find(task) for name, (method, task) in tasks.items()}
+    for name, least in (("boundary", 0.95), ("from images", 0.6), ("means", 0.95)):
+        assert float(found[name][0].vector @ truth(model)) > least, name
+    upper, lower = found["boundary"]
+    codes = model.encode(pixels.to_unit(data.images[:60], 256)).detach()
+    matrix = rescore(model, Mean(), [upper, condition(upper, [lower], tasks["boundary"][1].survey)], codes)
+    assert matrix.own("upper") > 1.5 and matrix.leakage("upper", "lower") < 0.2
+    assert response(model, Mean(), upper, codes, [-1.0, 0.0, 1.0])[:, 0].diff().min() > 0
+    ranked = rank_levels(model, Mean(), [upper], codes)["upper"]
+    assert ranked["upper"] > 10 * abs(ranked["lower"])
+    assert faithfulness(model, Mean(), upper, codes, 5.0, data) > 0.9
+
+    brighter = (truth(model, 0) + truth(model, 1)) / 2**0.5
+    for method, task in (
+        (Displacement(images=100), Task(model, "z", ["brightness"], data=data)),
+        (Walk(steps=60, batch=8), Task(model, "z", ["brightness"])),
+    ):
+        (direction,) = method.find(task)
+        assert float(direction.vector @ brighter) > 0.9, direction.method
+    own = Task(model, "z", [])
+    assert len(JacobianDirections(components=2, codes=2, iterations=2).find(own)) == 2
+    assert len(PrincipalComponents(components=2, layer="layer", n=400).find(own)) == 2
+    with pytest.raises(ValueError, match="has no styles"):
+        Factorise().find(own)
+
+
+def test_dissection(model, data):
+    source = samples(model, 200, "z")
+    found = dissect(model, Bright(), source, ["layer", "code/upper"])
+    best = best_by_class([row for each in found.values() for row in each.rows()])["bright"]
+    assert (best.layer, best.unit) == ("layer", 0) and best.iou > 0.8 and best.interpretable
+    gone = ablate(model, Bright(), source, "layer", "bright", [0], sizes=[1])
+    assert gone.removed == [1]
+    values = class_means(model, Bright(), source, "layer", "bright")
+    assert 0.6 < float(values[0]) < 0.8
+    assert average_causal_effect(model, Bright(), source, "layer", "bright", [0], values) == 1
+    alpha = learn_units(model, Bright(), source, "layer", "bright", values, steps=40)
+    assert float(alpha[0]) > 0.8 > 0.3 > float(alpha[1])
+    put = insertion(model, Bright(), source.part(slice(0, 10)), "layer", "bright", [0], values)
+    assert put.contexts["dark"][0] > 0.5
+
+    dark = torch.full((120, 1, SIDE, SIDE), 100, dtype=torch.uint8)
+    result = clean(
+        model, Bright(), source, found, "bright", without(dark, Bright(), "bright"),
+        lambda images: images.flatten(1).double() / 255, sizes=(0, 1),
+    )  # fmt: skip
+    assert result.images[1] == 0 and result.area[0] > 0.05
+    drawn = shares_of(Bright().segment(model.decode(source.codes)))
+    rows = omissions(
+        shares_of(Bright().segment(pixels.to_unit(data.images, 256))), drawn, Bright.classes
+    ).rows
+    assert all(abs(row.relative) < 0.2 for row in rows)
+
+    maps = energy_maps(model, pixels.to_unit(data.images[:5], 256))
+    codes = model.encode(pixels.to_unit(data.images[:5], 256)).detach()
+    torch.testing.assert_close(maps.sum((1, 2)), codes.square().sum(1) / 2)
+
+    brush = find_brush(model, Bright(), "z", "bright", ["layer"], units=1, n=100)
+    mask = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    mask[2:4, 2:4] = True
+    with instrument(model, "z") as probe:
+        painted = paint(probe, codes[:1], data.images[0], [(brush, mask, "draw")], margin=0)
+        again = paint(probe, codes[:1], data.images[0], [])
+    assert torch.equal(painted.image[:, ~mask], data.images[0][:, ~mask]) and painted.outside < 1e-6
+    assert Bright().segment(pixels.to_unit(painted.image[None], 256))[0, 1][mask].all()
+    assert torch.equal(again.image, data.images[0])
+
+
+def test_inversion(model, data):
+    group = Group(data.images[:3], [Source("", (SIDE, SIDE), (0, 0, SIDE, SIDE))] * 3)
+    search = Optimise("z", steps=150, starts=2)
+    inverters = {
+        "exact": Exact(), "encoder": Encoder("z"), "optimise": search, "hybrid": Hybrid(steps=20),
+        "layer": Layer(Optimise("z", steps=50), "layer", steps=50), "tune": Tune(search),
+    }  # fmt: skip
+    results = {each.row.inverter: each.row for each in compare({"halves": model}, inverters, {"own": group})}
+    assert results["exact"].bit_exact == 1 and results["exact"].undone > 40
+    assert results["optimise"].psnr > 30
+    for name, row in results.items():
+        assert row.note or row.psnr > 25, name
+        assert not row.note.startswith("failed"), row.note
