@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "semantics": GROUND | {"networks", "data"},
     "dissection": GROUND | {"models", "metrics", "data", "semantics"},
     "steering": GROUND | {"models", "metrics", "data", "semantics"},
-    "training": GROUND | {"models", "metrics", "data", "semantics"},
+    "training": GROUND | {"models", "metrics", "data", "semantics", "steering"},
     "testing": GROUND | {"bijections"},
     "config": GROUND | {"models", "data", "semantics", "training"},
     "commands": GROUND

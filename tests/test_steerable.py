@@ -1,0 +1,101 @@
+"""Generator and walks together: against a generator in which an edit is a step, and the operators."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from flows.config import parse_experiment
+from flows.data.base import Batch
+from flows.models.dcgan import DCGAN
+from flows.models.gan import GAN
+from flows.models.load import load_model
+from flows.models.pggan import PGGAN
+from flows.steering.base import load_directions
+from flows.steering.operators import OPERATORS
+from flows.training.folder import write_receipt
+from flows.training.loop import fit, make_accelerator
+from flows.training.objectives.steerable import Steerable, walk_direction
+
+ROOT = Path(__file__).parents[1]
+
+
+class Lamp(GAN):
+    """Codes whose first number is how bright a picture is: a step along it is the edit `brightness`."""
+
+    def __init__(self):
+        super().__init__()
+        self.assemble((3, 8, 8), 256, torch.nn.Linear(4, 1), torch.nn.Conv2d(3, 1, 8), 4)
+
+    def render(self, code, space, labels):
+        pattern = 0.01 * code[:, 1:2] * torch.linspace(-1, 1, 64)
+        return (0.04 * code[:, :1] + pattern)[:, None].expand(-1, 3, -1).unflatten(2, (8, 8))
+
+
+def batch(n=12):
+    return Batch(torch.zeros(n, 3, 8, 8, dtype=torch.uint8), torch.zeros(n), torch.arange(n))
+
+
+def test_the_loss_is_nothing_where_a_step_is_the_edit():
+    objective, model = Steerable(edits=("brightness",)), Lamp().eval()
+    parts = objective.parts(model)
+    critic, generator = objective.phases(model, parts)
+    assert objective.steerable is not None
+    still = generator.loss(batch(), torch.Generator().manual_seed(0), 0)[1]["edit"].detach()
+    with torch.no_grad():
+        # An amount of 1 is + 0.4 in [0, 1], 0.8 in [−1, 1], twenty steps of 0.04; nothing is clamped.
+        objective.steerable.walks[0, 0] = 20.0
+    exact = generator.loss(batch(), torch.Generator().manual_seed(0), 0)[1]["edit"].detach()
+    assert float(still) > 0.05 and float(exact) < 1e-12
+    assert any(each is objective.steerable.walks for each in generator.params)
+    assert all(each is not objective.steerable.walks for each in critic.params)
+    found = walk_direction(model, "z", OPERATORS["brightness"], objective.steerable.walks[0].detach())
+    assert found.evidence["explained"] == pytest.approx(1, abs=1e-6) and found.sigma == pytest.approx(20)
+
+
+def test_every_picture_has_its_own_edit():
+    objective = Steerable(edits=("zoom", "shift x", "brightness"))
+    images = batch(40)
+    which, strength, amount = objective.draw_edits(images, 5, torch.zeros(40, 4))
+    assert set(which.tolist()) == {0, 1, 2}
+    drawn = 2 * torch.rand(40, 3, 8, 8) - 1
+    target, known = objective.edited(drawn, which, strength)
+    for i in range(40):
+        operator = objective.edits[int(which[i])]
+        moved, mask = operator((drawn[i : i + 1] + 1) / 2, strength[i : i + 1])
+        torch.testing.assert_close(target[i : i + 1], 2 * moved - 1)
+        assert torch.equal(known[i : i + 1], mask)
+        assert float(amount[i]) == pytest.approx(float(operator.amount(strength[i : i + 1])))
+        assert operator.low <= float(strength[i]) <= operator.high
+    again = objective.draw_edits(images, 5, torch.zeros(40, 4))
+    assert all(torch.equal(a, b) for a, b in zip(again, (which, strength, amount), strict=True))
+
+
+def test_mistakes_are_told():
+    with pytest.raises(ValueError, match="there is no edit 'sideways'"):
+        Steerable(edits=("sideways",))
+    with pytest.raises(ValueError, match="PGGAN grows"):
+        Steerable().check(PGGAN((3, 16, 16), size=8, channels=(8, 8, 6)), 1000)
+    with pytest.raises(ValueError, match="no space 'w'"):
+        Steerable(space="w").check(DCGAN((3, 16, 16), size=6, channels=(8, 4)), 1000)
+
+
+@pytest.mark.slow
+def test_a_run_leaves_its_walks_as_directions(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    parser, settings = parse_experiment([
+        "--config", "configs/scenes/dcgan-steerable.yaml", "--variant", "tiny", "--folder", str(tmp_path)
+    ])  # fmt: skip
+    experiment = parser.instantiate(settings)
+    model, data = experiment.model, experiment.data
+    model.description = {**asdict(data.description()), "source": None}
+    fit(model, data, experiment.training, tmp_path, experiment.objective, make_accelerator())
+    write_receipt(tmp_path, yaml.safe_load(parser.dump(settings)))
+    report = experiment.objective.report(tmp_path, data, "cpu")
+    found = load_directions(tmp_path / "directions.safetensors", load_model(tmp_path))
+    assert [each.name for each in found] == ["zoom", "shift x", "shift y", "brightness"]
+    assert all(each.method == "joint walk" and each.sigma > 0 for each in found)
+    assert report["walks"].keys() == {each.name for each in found}
+    assert "walk in z explains" in (tmp_path / "README.md").read_text()
