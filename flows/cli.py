@@ -15,6 +15,7 @@ import flows.commands
 from flows.config import USER_ERRORS, Parser, discover, fail
 
 Command = Callable[..., None]
+CONFIG = "config"
 
 
 def commands(package: ModuleType = flows.commands) -> dict[str, Command]:
@@ -78,6 +79,7 @@ def parser_of(name: str, function: Command) -> Parser:
             continue
         taken.add(parameter.name)
     parser.add_function_arguments(function, skip=taken)
+    parser.add_argument(f"--{CONFIG}", action="config", help="a YAML file with any of these options")
     return parser
 
 
@@ -100,7 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
         values = parser.instantiate(given)[name]
         if "verb" in values:
             name, values = f"{name} {values.verb}", values[values.verb]
-        commands()[name](**vars(values))
+        commands()[name](**{key: value for key, value in vars(values).items() if key != CONFIG})
     except USER_ERRORS as error:
         fail(str(error))
 

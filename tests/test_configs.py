@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(
     path.relative_to(ROOT)
     for path in (ROOT / "configs").rglob("*.yaml")
-    if path.parent.name not in ("paper", "folder")  # no data here: test_paper_configs, and below
+    # No data here: test_paper_configs, and below; or options of tools: test_tools_cli.
+    if path.parent.name not in ("paper", "folder", "steering", "dissection")
 )
 
 

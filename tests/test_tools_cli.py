@@ -1,6 +1,7 @@
 """Steering and dissection from the command line, on small untrained models: files, figures, mistakes."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from flows.semantics.base import json_attributes
 from flows.semantics.predictor import AttributePredictor
 from flows.semantics.segmenter import UNetSegmenter
 
+ROOT = Path(__file__).parents[1]
 PARTS = ("steering", "dissection", "omissions")
 SOURCE = {
     "class_path": "flows.data.scenes.Scenes",
@@ -132,6 +134,36 @@ def test_methods_by_name(folder, tmp_path):
     for method in ("PrincipalComponents", "Factorise"):
         run("steer", "find", folder / "lia", "--method", method, "--method.components", 3, "--predictor",
             folder / "predictor", "--output", tmp_path / "d.safetensors")  # fmt: skip
+
+
+TOOLS = sorted(
+    path for name in ("steering", "dissection") for path in (ROOT / "configs" / name).glob("*.yaml")
+)
+SMALL = {
+    "boundary": ["--n", 150, "--scores", "daylight"],
+    "mean_difference": ["--n", 60, "--scores", "daylight"],
+    "displacement": ["--method.images", 8, "--scores", "zoom"],
+    "walk": ["--method.steps", 2, "--scores", "zoom"],
+    "pca": ["--method.components", 2, "--method.n", 250],
+    "factorise": ["--method.components", 2],
+    "jacobian": ["--method.components", 2, "--method.codes", 1, "--method.iterations", 1],
+    "dissect": ["--n", 40, "--units", 1, "--insert", "wall", "--artefact", "null", "--classes", "wall"],
+    "omissions": ["--n", 40, "--images", 2, "--steps", 2],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", TOOLS, ids=lambda path: path.stem)
+def test_the_configs_of_tools_run_and_name_their_command(folder, config, tmp_path):
+    verb = {"steering": "steer find", "dissection": config.stem}[config.parent.name]
+    command = f"flows {verb} checkpoints/"
+    assert command in config.read_text() and f"--config {config.relative_to(ROOT)}" in config.read_text()
+    judge = ["--segmenter", folder / "segmenter"]
+    if verb == "steer find":
+        judge = ["--predictor", folder / "predictor", "--cache", "null"]
+    where = ["--output", tmp_path / "d.safetensors"] if verb == "steer find" else ["--out", tmp_path / "d"]
+    run(*verb.split(), folder / "lia", "--config", config, *judge, *SMALL[config.stem], *where)
+    assert list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
