@@ -141,6 +141,22 @@ def normal_rows(seed: int | Tensor, keys: Keys, shape: Sequence[int], like: Tens
     return _rows(seed, keys, shape, like, normal=True)
 
 
+# Gradients ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """A block in which the parameters of modules get no gradients; what goes through them does."""
+    changed = [each for module in modules for each in module.parameters() if each.requires_grad]
+    for parameter in changed:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in changed:
+            parameter.requires_grad_(True)
+
+
 # Moments ------------------------------------------------------------------------------------------
 
 

@@ -187,10 +187,11 @@ def test_dissection(model, data):
 
     dark = torch.full((120, 1, SIDE, SIDE), 100, dtype=torch.uint8)
     result = clean(
-        model, Bright(), source, found, "bright", without(dark, Bright(), "bright"),
+        model, Bright(), samples(model, 200, "z", 9), "layer", "bright", [0],
+        without(dark, Bright(), "bright", model),
         lambda images: images.flatten(1).double() / 255, sizes=(0, 1),
     )  # fmt: skip
-    assert result.images[1] == 0 and result.area[0] > 0.05
+    assert result.images[1] == 0 and result.area[0] > 0.05 and len(result.distance) == 2
     drawn = shares_of(Bright().segment(model.decode(source.codes)))
     rows = omissions(
         shares_of(Bright().segment(pixels.to_unit(data.images, 256))), drawn, Bright.classes

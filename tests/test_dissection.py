@@ -7,9 +7,11 @@ import torch
 from sklearn.metrics import jaccard_score, mutual_info_score
 
 from flows import images as pixels
+from flows import once
 from flows.dissection.artefacts import clean, without
+from flows.dissection.brushes import find_brush
 from flows.dissection.causal import ablate, average_causal_effect, class_means, class_pixels
-from flows.dissection.dissect import Source, best_by_class, counts, dissect, samples
+from flows.dissection.dissect import Source, best_by_class, best_layer, counts, dissect, samples
 from flows.dissection.instrument import CODE, Change, instrument, layers_of
 from flows.dissection.intervention import insertion, learn_units
 from flows.dissection.omissions import energy_maps, omissions
@@ -372,20 +374,34 @@ def test_switching_an_artefact_off_brings_samples_to_clean_images(model, source)
     found = dissect(model, Bright(), source, ["maps"])
     clean_images = torch.full((150, 1, SIDE, SIDE), 51, dtype=torch.uint8)
     mixed = torch.cat([clean_images, torch.full((5, 1, SIDE, SIDE), 250, dtype=torch.uint8)])
-    real = without(mixed, Bright(), "square")
-    assert len(real) == 150
+    real = without(mixed, Bright(), "square", model)
+    assert len(real) == 150 and best_layer(found, "square") == "maps"
     result = clean(
-        model, Bright(), samples(model, 60, "z", 9), found, "square", real,
+        model, Bright(), samples(model, 60, "z", 9), "maps", "square", found["maps"].order("square"), real,
         lambda images: images.flatten(1).double() / 255, sizes=(0, 1, 2),
     )  # fmt: skip
     assert result.units[0] == DRAWS and result.sizes == [0, 1, 2]
     assert result.images == [1, 0, 0] and result.area == pytest.approx([36 / SIDE**2, 0, 0])
     assert result.distance[0] > 0.01 and abs(result.distance[1]) < 1e-9
     assert result.shown[0].shape == (12, 1, SIDE, SIDE) and result.shown[1].max() == 51
-    with pytest.raises(ValueError, match="5 real images are without it, expected 100 or more"):
-        clean(model, Bright(), source, found, "square", real[:5], lambda images: images.double())
-    with pytest.raises(ValueError, match="there is no 'text'"):
-        clean(model, Bright(), source, found, "text", real, lambda images: images.double())
+    with pytest.raises(ValueError, match="5 of 10 real images are without a square"):
+        without(mixed[145:], Bright(), "square", model)
+
+
+def test_a_class_that_no_unit_agrees_with_has_no_layer(model):
+    """Where a class covers next to nothing every IoU is 0, and the first unit of a tie would be any."""
+
+    class Never(Bright):
+        classes = ("dark", "square", "text")
+
+        def probabilities(self, images):
+            two = super().probabilities(images)
+            return torch.cat([two, torch.zeros_like(two[:, :1])], 1)
+
+    found = dissect(model, Never(), samples(model, 60, "z"), ["maps"])
+    assert best_layer(found, "text") is None and best_layer(found, "square") == "maps"
+    with pytest.raises(ValueError, match="no unit of maps agrees with 'text'"):
+        find_brush(model, Never(), "z", "text", ["maps"], n=60)
 
 
 def test_learning_finds_the_unit_that_draws(model, source):
@@ -393,7 +409,7 @@ def test_learning_finds_the_unit_that_draws(model, source):
     assert int(alpha.argmax()) == DRAWS and float(alpha[DRAWS]) > 0.9
     others = torch.cat([alpha[:DRAWS], alpha[DRAWS + 1 :]])
     assert float(others.max()) < 0.2
-    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(each.requires_grad and each.grad is None for each in model.parameters())
 
 
 def test_an_insertion_fills_what_it_is_set_at(model):
@@ -406,3 +422,24 @@ def test_an_insertion_fills_what_it_is_set_at(model):
     assert list(whole.contexts) == ["dark"]
     nothing = insertion(model, Bright(), few, "maps", "square", [0], torch.ones(UNITS))
     assert nothing.gains.abs().max() == 0
+    odd = insertion(model, Bright(), few, "maps", "square", [DRAWS], torch.ones(UNITS), rows=3)
+    assert float((odd.gains + odd_places(had)).sub(1).abs().max()) < 1e-6
+
+
+def odd_places(had):
+    """Share of each of 3 × 3 unequal places of 16 that had the square already."""
+    cuts = [slice(0, 5), slice(5, 10), slice(10, 16)]
+    return torch.stack([torch.stack([had[:, y, x].mean((1, 2)) for x in cuts], 1) for y in cuts], 1)
+
+
+def test_what_looks_may_break_and_nothing_is_left_behind(model, source):
+    """A segmenter that raises: no hook, no kernel kept ready; and none is asked to record gradients."""
+
+    class Broken(Bright):
+        def segment(self, images):
+            assert not torch.is_grad_enabled()
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose") as kept:
+        class_pixels(model, Broken(), source, [("maps", Change(torch.ones(1), torch.zeros(1)))])
+    assert kept is not None and once._store.get() is None and not model.maps._forward_hooks

@@ -7,12 +7,15 @@ import pytest
 import torch
 import yaml
 
+from flows.commands.export import export
 from flows.config import parse_experiment
 from flows.data.base import Batch
+from flows.models.biggan import BigGAN
 from flows.models.dcgan import DCGAN
 from flows.models.gan import GAN
 from flows.models.load import load_model
 from flows.models.pggan import PGGAN
+from flows.models.stylegan import StyleGAN
 from flows.steering.base import load_directions
 from flows.steering.operators import OPERATORS
 from flows.training.folder import write_receipt
@@ -76,10 +79,41 @@ def test_every_picture_has_its_own_edit():
 def test_mistakes_are_told():
     with pytest.raises(ValueError, match="there is no edit 'sideways'"):
         Steerable(edits=("sideways",))
-    with pytest.raises(ValueError, match="PGGAN grows"):
-        Steerable().check(PGGAN((3, 16, 16), size=8, channels=(8, 8, 6)), 1000)
     with pytest.raises(ValueError, match="no space 'w'"):
         Steerable(space="w").check(DCGAN((3, 16, 16), size=6, channels=(8, 4)), 1000)
+
+
+@pytest.mark.parametrize(
+    ("make", "space"),
+    [
+        (lambda: StyleGAN((3, 16, 16), size=8, channels=(8, 8, 6)), "w"),
+        (lambda: PGGAN((3, 16, 16), size=8, channels=(8, 8, 6)), "z"),
+        (lambda: BigGAN((3, 16, 16), 3, size=6, width=4, channels=(8, 8, 6), attention=8), "z"),
+    ],
+)
+def test_every_gan_learns_its_walks(make, space):
+    """Both phases have gradients; the average of walks follows them; half of what is real is edited."""
+    torch.manual_seed(0)
+    model = make()
+    objective = Steerable(edits=("brightness", "shift x"))
+    objective.check(model, 1000)
+    objective.advance(model, 0)
+    parts = objective.parts(model)
+    assert objective.steerable is not None and objective.steerable.space == space
+    images = torch.randint(256, (8, 3, 16, 16), dtype=torch.uint8)
+    given = Batch(images, torch.arange(8) % 3, torch.arange(8))
+    for phase in objective.phases(model, parts):
+        loss, _ = phase.loss(given, torch.Generator().manual_seed(0), 0)
+        loss.backward()
+        model.zero_grad()
+    assert objective.steerable.walks.grad.abs().sum() > 0
+    with torch.no_grad():
+        objective.steerable.walks.fill_(1.0)
+    objective.phases(model, parts)[1].loss(given, torch.Generator().manual_seed(0), 0)
+    assert float(objective.steerable.averaged.mean()) == pytest.approx(0.001, rel=1e-3)
+    plain = Steerable.__mro__[1].real_images(objective, model, given, 3)
+    same = (objective.real_images(model, given, 3) == plain).flatten(1).all(1)
+    assert 0 < int(same.sum()) < 8
 
 
 @pytest.mark.slow
@@ -98,4 +132,11 @@ def test_a_run_leaves_its_walks_as_directions(tmp_path, monkeypatch):
     assert [each.name for each in found] == ["zoom", "shift x", "shift y", "brightness"]
     assert all(each.method == "joint walk" and each.sigma > 0 for each in found)
     assert report["walks"].keys() == {each.name for each in found}
-    assert "walk in z explains" in (tmp_path / "README.md").read_text()
+    assert "learned with the generator, in z explains" in (tmp_path / "README.md").read_text()
+    export(tmp_path, tmp_path / "exported", half=True)
+    carried = load_directions(
+        tmp_path / "exported" / "directions.safetensors", load_model(tmp_path / "exported")
+    )
+    for before, after in zip(found, carried, strict=True):
+        torch.testing.assert_close(before.vector, after.vector, atol=1e-6, rtol=1e-5)
+        assert after.method == "joint walk" and after.fingerprint != before.fingerprint

@@ -536,6 +536,11 @@ def test_a_direction_of_w_moves_all_layers_of_w_plus():
         narrow = model.convert(shift(w, step, 1.5, model.spaces["w"]), "w", "w+")
         broad = shift(model.convert(w, "w", "w+"), wide, 1.5, model.spaces["w+"])
     torch.testing.assert_close(narrow, broad, atol=1e-5, rtol=1e-5)
+    codes = model.convert(w, "w", "w+")
+    torch.testing.assert_close(wide.distance(codes) / wide.sigma, step.distance(w) / step.sigma)
+    crooked = Direction("it", vector, 0.0, "z", 2.0, "by hand")
+    with pytest.raises(ValueError, match=r"whose map to w\+ is not linear"):
+        to_levels(model, crooked, "w+")
 
 
 # What moves cost ----------------------------------------------------------------------------------
@@ -563,12 +568,21 @@ class Quarters(ImageData):
 
 
 def test_a_move_is_as_faithful_as_its_share_of_the_true_edit(toy):
-    """Along the factor R² is 1; with an equal part of another factor, |wanted|²/|missed|² is 1: R² is 0."""
+    """Along the factor R² is 1; with an equal part of another factor, |wanted|²/|missed|² is 1: R² is 0.
+
+    What a predictor misreads is misread before the move, too, and takes nothing away.
+    """
     data = Quarters(toy)
     vectors = {"pure": toy.basis[:, 0], "mixed": (toy.basis[:, 0] + toy.basis[:, 1]) / math.sqrt(2)}
     steps = {k: Direction("quarter 0", v.detach(), 0.0, "z", 1.0, "by hand") for k, v in vectors.items()}
     found = {k: faithfulness(toy, Rows(), v, data.codes, 2.0, data) for k, v in steps.items()}
     assert found["pure"] == pytest.approx(1, abs=0.01) and found["mixed"] == pytest.approx(0, abs=0.05)
+
+    class Askew(Rows):
+        def predict(self, images):
+            return super().predict(images) - 0.08
+
+    assert faithfulness(toy, Askew(), steps["pure"], data.codes, 2.0, data) == pytest.approx(1, abs=0.01)
     assert faithfulness(toy, Rows(), steps["pure"], data.codes, 0.01, data) is None  # nothing changes
     data.draws_again = False
     assert faithfulness(toy, Rows(), steps["pure"], data.codes, 2.0, data) is None
@@ -583,6 +597,7 @@ def test_kept_and_reach_count_what_they_say():
     assert math.isnan(kept_share(before[:, :1], after[:, :1], told[:1], "a"))
     real = torch.cat([torch.linspace(0, 1, 101), torch.tensor([torch.nan])])
     assert reach_of(torch.tensor([0.2, 0.5, 0.65]), real) == pytest.approx(0.5, abs=1e-6)
+    assert math.isnan(reach_of(torch.tensor([0.0, 0.1]), torch.full((9,), 0.3)))
 
 
 def test_distances_grow_away_from_the_data(toy):
@@ -598,19 +613,24 @@ def test_distances_grow_away_from_the_data(toy):
 
 
 def test_a_ranking_says_where_z_is_worse_than_w(tmp_path):
-    def scores(name, space, leakage, effect=2.0):
+    def scores(name, space, leakage, effect=2.0, of="samples"):
         told = {
             "method": "boundary", "effect": effect, "monotone": 1.0, "worst": "wood", "leakage": leakage,
             "kept": 0.9, "reach": 0.5, "distances": [], "faithful": None,
         }  # fmt: skip
-        path = tmp_path / f"{name}-{space}.json"
-        content = {"checkpoint": f"x/{name}", "space": space, "directions": {"daylight": told}}
+        path = tmp_path / f"{name}-{space}-{of}.json"
+        content = {"checkpoint": f"x/{name}", "of": of, "space": space, "directions": {"daylight": told}}
         path.write_text(json.dumps(content))
         return path
 
-    paths = [scores("lia", "z", 0.8), scores("lia", "w", 0.1), scores("glow", "z", 0.05, effect=0.2)]
+    paths = [
+        scores("lia", "z", 0.8), scores("lia", "w", 0.1), scores("glow", "z", 0.05, effect=0.2),
+        scores("lia", "w", 0.01, of="test images"), scores("still", "z", None, effect=0.0),
+    ]  # fmt: skip
     entries = sorted((each for path in paths for each in read_scores(path)), key=lambda each: each.order())
-    assert [(each.model, each.space) for each in entries] == [("lia", "w"), ("lia", "z"), ("glow", "z")]
+    assert [(each.model, each.space) for each in entries] == [
+        ("x/lia", "w"), ("x/lia", "w"), ("x/lia", "z"), ("x/glow", "z"), ("x/still", "z")
+    ]  # fmt: skip
     (note,) = worse_in_z(entries)
     assert "daylight of lia by boundary is worse in z than in w" in note
     (tmp_path / "other.json").write_text('{"directions": {"a": 3}}')

@@ -10,13 +10,15 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from flows import __version__
 from flows.commands.common import load, load_predictor, load_segmenter, write_json
-from flows.commands.dissect import dissect
+from flows.commands.dissect import clean_images, dissect
 from flows.commands.omissions import omissions
 from flows.commands.steer.find import find
 from flows.commands.steer.score import score
 from flows.files import write_atomically
 from flows.jobs import once
+from flows.models.base import LatentModel
 from flows.page import document, picture
+from flows.semantics.base import Segmenter
 
 SCORES = [
     "daylight",
@@ -30,8 +32,6 @@ SCORES = [
     "category: church",
 ]
 """Steered unless others are named, of those that the predictor tells."""
-ARTEFACT = "banner"
-"""Taken out where the segmenter knows it."""
 
 
 def atlas(
@@ -39,6 +39,7 @@ def atlas(
     predictor: str = "checkpoints/scenes-predictor",
     segmenter: str = "checkpoints/scenes-segmenter",
     scores: list[str] | None = None,
+    artefact: str | None = "banner",
     n: PositiveInt = 2000,
     seed: NonNegativeInt = 0,
     out: Path = Path("atlas"),
@@ -54,6 +55,8 @@ def atlas(
         predictor: checkpoint of an attribute predictor.
         segmenter: checkpoint of a segmenter.
         scores: what directions are found for; None takes a few that the predictor tells.
+        artefact: class whose units are switched off, see `dissect`; left out where the segmenter has none of
+            that name, or what it takes is missing.
         n: samples, for each part.
         seed: of samples.
         out: folder for index.html and a folder for each part.
@@ -66,7 +69,7 @@ def atlas(
     wanted = scores or [name for name in SCORES if name in told] or told[:8]
     encodes = model.guarantee[model.search_space] != "none"
     source: Literal["samples", "images"] = "images" if encodes else "samples"
-    artefact = ARTEFACT if ARTEFACT in finder.classes else None
+    taken = artefact if artefact and can_take_out(model, finder, artefact) else None
     shared = {"flows": __version__, "model": model.fingerprint(), "n": n, "seed": seed}
     directions = out / "steering" / "directions.safetensors"
 
@@ -77,7 +80,7 @@ def atlas(
               seed=seed + 1, out=out / "steering", device=device)  # fmt: skip
 
     def look_inside() -> None:
-        dissect(checkpoint, segmenter=segmenter, source=source, n=n, artefact=artefact, seed=seed,
+        dissect(checkpoint, segmenter=segmenter, source=source, n=n, artefact=taken, seed=seed,
                 out=out / "dissection", device=device)  # fmt: skip
 
     def look_for_omissions() -> None:
@@ -87,7 +90,7 @@ def atlas(
     seeing_inputs = {**shared, "segmenter": finder.fingerprint(), "source": source}
     parts: dict[str, tuple[dict[str, object], Callable[[], None]]] = {
         "steering": (steering_inputs, steer),
-        "dissection": (seeing_inputs, look_inside),
+        "dissection": ({**seeing_inputs, "artefact": taken}, look_inside),
         "omissions": (seeing_inputs, look_for_omissions),
     }
     done = {name: once(out / name, inputs, job) for name, (inputs, job) in parts.items()}
@@ -97,6 +100,18 @@ def atlas(
         print(f"{name}: {'done' if anew else 'was there already'}")
     print(f"written to {out}: index.html")
     write_json(json, {"checkpoint": checkpoint, "done": done})
+
+
+def can_take_out(model: LatentModel, finder: Segmenter, label: str) -> bool:
+    """Whether an artefact can be taken out and the result measured; a line says why not."""
+    if label not in finder.classes:
+        return False
+    try:
+        clean_images(model, finder, label)
+    except ValueError as error:
+        print(f"no artefact is taken out: {error}")
+        return False
+    return True
 
 
 def front_page(title: str, out: Path, parts: list[str]) -> str:

@@ -1,16 +1,17 @@
 """flows dissect: which classes the units of a model draw, and what is gone without them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
 
 from flows.commands.common import data_of, load, load_segmenter, print_table, write_json
 from flows.commands.steer.apply import encoded
 from flows.dissection.artefacts import Cleaning, clean, without
 from flows.dissection.causal import Ablation, ablate, by_random_units, class_means, class_pixels
-from flows.dissection.dissect import Agreement, Scheme, Source, best_by_class, counts, samples
+from flows.dissection.dissect import Agreement, Scheme, Source, best_by_class, best_layer, counts, samples
 from flows.dissection.dissect import dissect as run
 from flows.dissection.instrument import layers_of
 from flows.dissection.intervention import Insertion, insertion, learn_units
@@ -30,6 +31,10 @@ from flows.semantics.base import Segmenter
 ABLATED = 200
 """Codes on which units are switched off."""
 SIZES = (1, 5, 20, 50, 100)
+LEARNED = 400
+"""Codes on which the order of units is learned, and what is put in is measured."""
+REAL = 4000
+"""Test images among which those without an artefact are looked for."""
 INSERTED = 24
 """Codes into which units are put at every place."""
 LAYERS = 8
@@ -72,7 +77,7 @@ def dissect(
         scheme: of thresholds: for each unit and class the one with most information, or one quantile for all.
         level: of `quantile`, the share of places at which a unit is active.
         classes: whose units are switched off; None takes all that enough images have.
-        units: switched off at most.
+        units: of a class, switched off or put in at most.
         order: of a class's units: by their agreement with it, or by how much it needs them, which is learned
             (a minute or so for each class).
         insert: classes whose units are set at every place in turn, to see where they can be put.
@@ -92,26 +97,31 @@ def dissect(
     for name in chosen:
         if name not in known:
             raise ValueError(f"--layers: there is no layer {name!r}; expected some of {', '.join(known)}")
-    for option, labels in (("--classes", classes), ("--insert", insert), ("--artefact", [artefact])):
-        for label in labels or []:
-            if label is not None:
-                check_class(option, label, judge)
+    for option, labels in (("--classes", classes), ("--insert", insert), ("--artefact", artefact)):
+        for label in [labels] if isinstance(labels, str) else labels or []:
+            check_class(option, label, judge)
+    # Before the long work: what is missing should be missed at once.
+    wanted = clean_images(model, judge, artefact) if artefact else None
     found = run(model, judge, codes, chosen, scheme, level)
     rows = [row for each in found.values() for row in each.rows()]
     best = [row for row in best_by_class(rows).values() if row.interpretable]
     few = samples(model, ABLATED, space, seed + 1)
-    ordered = Chosen(model, judge, few, found, order)
+    ordered = Chosen(model, judge, few, samples(model, LEARNED, space, seed + 3), found, order)
     ablations = switch_off(ordered, classes, units)
-    title = f"Units of {Path(checkpoint).name}, {len(codes.codes)} {source}"
+    drawn = samples(model, n, space, seed + 2)
     result = Dissected(
-        title, rows, ablations, top_images(model, codes, best[:16]),
-        [put_in(ordered, label, units) for label in insert or []],
-        take_out(model, judge, samples(model, n, space, seed + 2), found, artefact) if artefact else None,
+        f"Units of {Path(checkpoint).name}, {len(codes.codes)} {source}",
+        {
+            "checkpoint": checkpoint, "segmenter": segmenter, "source": source, "n": n, "space": space,
+            "scheme": scheme, "level": level, "order": order, "seed": seed,
+        },
+        rows, ablations, top_images(model, codes, best[:16]),
+        [each for label in insert or [] if (each := put_in(ordered, label, units))],
+        take_out(ordered, drawn, artefact, units, *wanted) if artefact and wanted else None,
     )  # fmt: skip
     written = write_dissection_report(out, result)
-    told = {"checkpoint": checkpoint, "segmenter": segmenter, "source": source, "n": n, **result.as_dict()}
     for path in (out / "units.json", json):
-        write_json(path, told)
+        write_json(path, result.as_dict())
     print_table(
         ["layer", "units", "interpretable", "classes"],
         [[name, *map(str, each)] for name, each in counts(rows).items()],
@@ -129,6 +139,11 @@ def dissect(
                 ]
                 for each in ablations
             ],
+        )
+    for each in result.insertions:
+        print_table(
+            [f"{each.label} put onto", "pixels that become it, %", "places"],
+            [[name, as_text(100 * gain), str(n)] for name, (gain, n) in each.contexts.items()],
         )
     if result.cleaning is not None:
         print_table(CLEANING_HEAD, cleaning_rows(result.cleaning))
@@ -165,31 +180,30 @@ class Chosen:
 
     Attributes:
         model, judge: whose, and by whom classes are seen.
-        source: codes on which units are switched off and on.
+        source: codes on which units are switched off and on; none that any unit was chosen on.
+        learned_on: codes on which their order is learned.
         found: agreement by layer.
         order: see `dissect`.
+        known: orders that were asked for already, by layer and class.
     """
 
     model: LatentModel
     judge: Segmenter
     source: Source
+    learned_on: Source
     found: dict[str, Agreement]
     order: Literal["agreement", "learned"]
-
-    def layer(self, label: str) -> str | None:
-        """The layer in which a unit agrees best with the class; None where none does."""
-        column = list(self.judge.classes).index(label)
-        best = max(self.found.values(), key=lambda each: float(each.iou[:, column].max()))
-        return best.layer if float(best.iou[:, column].max()) > 0 else None
+    known: dict[tuple[str, str], list[int]] = field(default_factory=dict)
 
     def units(self, layer: str, label: str) -> list[int]:
         """All units of the layer, those that matter most to the class first."""
         if self.order == "agreement":
             return self.found[layer].order(label)
-        values = class_means(self.model, self.judge, self.source, layer, label)
-        alpha = learn_units(self.model, self.judge, self.source, layer, label, values)
-        learned: list[int] = alpha.argsort(descending=True).tolist()
-        return learned
+        if (layer, label) not in self.known:
+            values = class_means(self.model, self.judge, self.learned_on, layer, label)
+            alpha = learn_units(self.model, self.judge, self.learned_on, layer, label, values)
+            self.known[layer, label] = alpha.argsort(descending=True).tolist()
+        return self.known[layer, label]
 
 
 def check_class(option: str, label: str, judge: Segmenter) -> None:
@@ -207,7 +221,7 @@ def switch_off(chosen: Chosen, classes: list[str] | None, units: int) -> list[Ab
     for i, label in enumerate(judge.classes):
         if share[i] < FEWEST or (classes is not None and label not in classes):
             continue
-        layer = chosen.layer(label)
+        layer = best_layer(chosen.found, label)
         if layer is None:
             continue
         order = chosen.units(layer, label)
@@ -218,20 +232,36 @@ def switch_off(chosen: Chosen, classes: list[str] | None, units: int) -> list[Ab
     return ablations
 
 
-def put_in(chosen: Chosen, label: str, units: int) -> Insertion:
-    """The units of a class set at every place. Raises ValueError where no unit agrees with it."""
-    layer = chosen.layer(label)
+def put_in(chosen: Chosen, label: str, units: int) -> Insertion | None:
+    """The units of a class set at every place; None, and a line that says so, where none agrees with it."""
+    layer = best_layer(chosen.found, label)
     if layer is None:
-        raise ValueError(f"--insert: no unit agrees with {label!r}")
-    values = class_means(chosen.model, chosen.judge, chosen.source, layer, label)
+        print(f"--insert {label}: no unit agrees with it")
+        return None
+    values = class_means(chosen.model, chosen.judge, chosen.learned_on, layer, label)
     few = chosen.source.part(slice(0, INSERTED))
     which = chosen.units(layer, label)[:units]
     return insertion(chosen.model, chosen.judge, few, layer, label, which, values)
 
 
+def clean_images(model: LatentModel, judge: Segmenter, label: str) -> tuple[Tensor, PooledFeatures]:
+    """Test images without an artefact, and what sets of images are compared by.
+
+    Raises:
+        ValueError: hardly a test image is without it, or the extra `metrics` is missing.
+    """
+    features = PooledFeatures()
+    test = reduce(data_of(model, None).split("test").first(REAL).images, model.bins)
+    return without(test, judge, label, model), features
+
+
 def take_out(
-    model: LatentModel, judge: Segmenter, source: Source, found: dict[str, Agreement], label: str
-) -> Cleaning:
-    """The units of an artefact switched off; samples beside test images that are without it."""
-    test = reduce(data_of(model, None).split("test").first(2 * len(source.codes)).images, model.bins)
-    return clean(model, judge, source, found, label, without(test, judge, label), PooledFeatures())
+    chosen: Chosen, source: Source, label: str, units: int, real: Tensor, features: PooledFeatures
+) -> Cleaning | None:
+    """The units of an artefact off; None, and a line that says so, where no unit agrees with it."""
+    layer = best_layer(chosen.found, label)
+    if layer is None:
+        print(f"--artefact {label}: no unit agrees with it")
+        return None
+    which = chosen.units(layer, label)[:units]
+    return clean(chosen.model, chosen.judge, source, layer, label, which, real, features)

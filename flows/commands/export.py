@@ -1,14 +1,17 @@
 """flows export: a finished run as a folder to publish."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
 from flows.commands.common import load_any, write_json
 from flows.config import parse_experiment
-from flows.stored import CONFIG_FILE
-from flows.training.folder import RUN_CONFIG, holds_run, write_receipt
+from flows.models.base import LatentModel
+from flows.steering.base import Direction, load_directions, save_directions
+from flows.stored import CONFIG_FILE, StoredModule
+from flows.training.folder import DIRECTIONS_FILE, RUN_CONFIG, holds_run, write_receipt
 from flows.training.log import METRICS_FILE
 
 
@@ -35,12 +38,23 @@ def export(
     if holds_run(output):
         raise ValueError(f"{output} holds a model already: name a new folder")
     model = load_any(str(run), device)
+    walks = run_directions(run, model)
     if half:
         model.round_to_half()
     parser, settings = parse_experiment(["--config", str(run / RUN_CONFIG)])
     experiment = parser.instantiate(settings)
     model.save_pretrained(output)
     shutil.copy(run / METRICS_FILE, output / METRICS_FILE)
+    if walks:
+        # The same model, rounded: its directions are its own.
+        moved = [replace(each, fingerprint=model.fingerprint()) for each in walks]
+        save_directions(output / DIRECTIONS_FILE, moved)
     # The same run again belongs where its model was published, not in the folder of somebody's machine.
     write_receipt(output, yaml.safe_load((run / RUN_CONFIG).read_text()) | {"folder": str(output)})
     write_json(json, experiment.objective.report(output, experiment.data, str(model.device)))
+
+
+def run_directions(run: Path, model: StoredModule) -> list[Direction]:
+    """The directions that a run wrote for its model, none where it wrote none."""
+    path = run / DIRECTIONS_FILE
+    return load_directions(path, model) if isinstance(model, LatentModel) and path.is_file() else []

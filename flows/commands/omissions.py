@@ -17,7 +17,7 @@ from flows.inversion.layer import Layer
 from flows.inversion.optimise import Optimise
 from flows.models.base import LatentModel
 from flows.page import as_text
-from flows.semantics.base import Segmenter
+from flows.semantics.base import Segmenter, segment_bytes
 from flows.training.validation import draw
 
 SHOWN = 12
@@ -58,7 +58,7 @@ def omissions(
     judge = load_segmenter(segmenter, model)
     test = pixels.reduce(data_of(model, None).split("test").first(n).images, model.bins)
     drawn = draw(model, n, temperature, seed)
-    found = compare_classes(shares(judge, test), shares(judge, drawn), judge.classes)
+    found = compare_classes(shares(judge, test, model), shares(judge, drawn, model), judge.classes)
     few = test[:images]
     exact = bool(nothing_to_add(model))
     instances = bring_back(model, judge, few, steps) if images and not exact else None
@@ -82,15 +82,10 @@ def omissions(
     print(f"written to {out}: {', '.join(written)}, omissions.json")
 
 
-@torch.no_grad()
-def masks(judge: Segmenter, images: Tensor) -> Tensor:
-    """bool (n, classes, H, W) of uint8 images."""
-    return torch.cat([judge.segment(pixels.to_unit(part)).cpu() for part in images.split(200)])
-
-
-def shares(judge: Segmenter, images: Tensor) -> Tensor:
-    """Pixels of every class in percent, (n, classes), of uint8 images."""
-    return torch.cat([shares_of(masks(judge, part)) for part in images.split(1000)])
+def shares(judge: Segmenter, images: Tensor, model: LatentModel) -> Tensor:
+    """Pixels of every class in percent, (n, classes), of uint8 images of a model's grey levels."""
+    parts = images.split(1000)
+    return torch.cat([shares_of(segment_bytes(judge, part, model.bins, model.device)) for part in parts])
 
 
 def bring_back(model: LatentModel, judge: Segmenter, images: Tensor, steps: int) -> Instances:
@@ -99,5 +94,8 @@ def bring_back(model: LatentModel, judge: Segmenter, images: Tensor, steps: int)
     first = Encoder("w") if learned else Optimise(None, steps)
     inverter = Layer(first, None, steps)
     found = inverter.invert(model, images, torch.Generator().manual_seed(0))
-    lost = lost_classes(masks(judge, images), masks(judge, found.reconstruction), judge.classes)
+    before, after = (
+        segment_bytes(judge, each, model.bins, model.device) for each in (images, found.reconstruction)
+    )
+    lost = lost_classes(before, after, judge.classes)
     return Instances(f"by {inverter.layer_of(model)}", images, found.reconstruction, lost)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.dissection.causal import images_through, units_change
-from flows.dissection.dissect import Agreement, Source
+from flows.dissection.causal import seen_through, units_change
+from flows.dissection.dissect import Source
 from flows.dissection.instrument import layers_of
 from flows.metrics.perceptual import kernel_distance
 from flows.models.base import LatentModel
-from flows.semantics.base import Segmenter
+from flows.semantics.base import Segmenter, segment_bytes
 
 FEWEST = 100
 """Real images without the artefact, below which no distance is taken."""
@@ -55,15 +55,21 @@ class Cleaning:
         return {name: value for name, value in vars(self).items() if name != "shown"}
 
 
-@torch.no_grad()
-def without(images: Tensor, segmenter: Segmenter, label: str) -> Tensor:
-    """Those of uint8 images (n, C, H, W) in which nothing of a class is seen."""
+def without(images: Tensor, segmenter: Segmenter, label: str, model: LatentModel) -> Tensor:
+    """Those of uint8 images (n, C, H, W), of a model's grey levels, in which nothing of a class is seen.
+
+    Raises:
+        ValueError: hardly any is without it.
+    """
     column = list(segmenter.classes).index(label)
-    found = [
-        part[~segmenter.segment(pixels.to_unit(part, 256))[:, column].flatten(1).any(1).cpu()]
-        for part in images.split(200)
-    ]
-    return torch.cat(found)
+    seen = segment_bytes(segmenter, images, model.bins, model.device)[:, column].flatten(1).any(1)
+    left = int((~seen).sum())
+    if left < FEWEST:
+        raise ValueError(
+            f"{left} of {len(images)} real images are without a {label}, a distance to fewer than {FEWEST} "
+            "says nothing: take a data set with a larger test split"
+        )
+    return images[~seen]
 
 
 @torch.no_grad()
@@ -71,54 +77,45 @@ def clean(
     model: LatentModel,
     segmenter: Segmenter,
     source: Source,
-    found: dict[str, Agreement],
+    layer: str,
     label: str,
+    units: Sequence[int],
     real: Tensor,
     features: Callable[[Tensor], Tensor],
     sizes: Sequence[int] = (0, 1, 2, 5, 10, 20),
     shown: int = 12,
 ) -> Cleaning:
-    """Switch the units off that agree best with an artefact, and compare what is drawn with clean images.
+    """Switch an artefact's units off, and compare what is drawn with images that are without it.
 
     Args:
         model: in eval mode.
         segmenter: knows the artefact as a class.
         source: samples that no unit was found on.
-        found: agreement of the layers among which the best is taken.
+        layer: of the units.
         label: of the artefact.
+        units: in their order.
         real: uint8 (n, C, H, W) without it; see `without`.
         features: of uint8 images, (n, D), by which sets are compared.
         sizes: numbers of units switched off, 0 first.
         shown: samples kept for pictures.
-
-    Raises:
-        ValueError: the segmenter knows no such class, or hardly a real image is without it.
     """
-    if label not in segmenter.classes:
-        raise ValueError(
-            f"--artefact: there is no {label!r}; the segmenter has {', '.join(segmenter.classes)}"
-        )
-    if len(real) < FEWEST:
-        raise ValueError(
-            f"--artefact {label}: {len(real)} real images are without it, expected {FEWEST} or more"
-        )
     column = list(segmenter.classes).index(label)
-    best = max(found.values(), key=lambda each: float(each.iou[:, column].max()))
-    channels = layers_of(model, source.space)[best.layer].channels
-    units = best.order(label)[: max(sizes)]
+    channels = layers_of(model, source.space)[layer].channels
     tried = [size for size in sizes if size <= len(units)]
-    seen, drawn = [], []
+    drawn = []
     for size in tried:
-        change = [(best.layer, units_change(units[:size], channels))] if size else []
-        parts = list(images_through(model, source, change))
-        seen.append(torch.cat([segmenter.segment(part)[:, column].flatten(1).sum(1).cpu() for part in parts]))
-        drawn.append(torch.cat([pixels.to_bytes(part, model.bins).cpu() for part in parts]))
+        change = [(layer, units_change(list(units[:size]), channels))] if size else []
+        drawn.append(seen_through(model, source, change, lambda x: pixels.to_bytes(x, model.bins)))
+    seen = [
+        segment_bytes(segmenter, each, model.bins, model.device)[:, column].flatten(1).sum(1)
+        for each in drawn
+    ]
     paired = min(len(real), len(source.codes))
     wanted = features(real[:paired])
     most = seen[0].argsort(descending=True, stable=True)[:shown]
     area = model.image_shape[1] * model.image_shape[2]
     return Cleaning(
-        label, best.layer, units, tried,
+        label, layer, list(units[: max(tried)]), tried,
         images=[float((each > 0).double().mean()) for each in seen],
         area=[float(each.double().mean()) / area for each in seen],
         distance=[kernel_distance(wanted, features(each[:paired])) for each in drawn],

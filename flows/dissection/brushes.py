@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from flows.dissection.causal import class_means
-from flows.dissection.dissect import dissect, samples
+from flows.dissection.dissect import best_layer, dissect, samples
 from flows.dissection.paint import Brush
 from flows.models.base import LatentModel
 from flows.semantics.base import Segmenter
@@ -34,13 +34,16 @@ def find_brush(
         seed: of samples.
 
     Raises:
-        ValueError: there is no such class, or no sample has it.
+        ValueError: there is no such class, or no sample has it, or no unit agrees with it.
     """
     if label not in segmenter.classes:
         raise ValueError(f"there is no class {label!r}; expected one of {', '.join(segmenter.classes)}")
     source = samples(model, n, space, seed)
     found = dissect(model, segmenter, source, layers)
-    column = list(segmenter.classes).index(label)
-    best = max(found.values(), key=lambda each: float(each.iou[:, column].max()))
-    values = class_means(model, segmenter, source, best.layer, label)
-    return Brush(label, best.layer, tuple(best.order(label)[:units]), values)
+    layer = best_layer(found, label)
+    if layer is None:
+        raise ValueError(
+            f"no unit of {', '.join(found)} agrees with {label!r}: there is nothing to paint it with"
+        )
+    values = class_means(model, segmenter, source, layer, label)
+    return Brush(label, layer, tuple(found[layer].order(label)[:units]), values)

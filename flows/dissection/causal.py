@@ -1,6 +1,6 @@
 """What units cause: class pixels that go when they are switched off, and that come when they are put in."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,15 +23,20 @@ def units_change(units: Sequence[int], channels: int, value: Tensor | float = 0.
 
 
 @torch.no_grad()
-def images_through(
-    model: LatentModel, source: Source, changes: Sequence[tuple[str, Change]] = ()
-) -> Iterator[Tensor]:
-    """Batches of images (batch, C, H, W) in [0, 1], drawn through these changes of layers."""
+def seen_through(
+    model: LatentModel,
+    source: Source,
+    changes: Sequence[tuple[str, Change]],
+    see: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """What `see` says of images (batch, C, H, W) in [0, 1], drawn through these changes of layers."""
+    found = []
     with instrument(model, source.space) as probe, prepared():
         for layer, change in changes:
             probe.change(layer, change)
         for _, images in drawn(probe, source):
-            yield images.clamp(0, 1).float()
+            found.append(see(images.clamp(0, 1).float()).cpu())
+    return torch.cat(found)
 
 
 def class_pixels(
@@ -41,8 +46,7 @@ def class_pixels(
     changes: Sequence[tuple[str, Change]] = (),
 ) -> Tensor:
     """Pixels of every class in each image, (n, classes), drawn through these changes."""
-    images = images_through(model, source, changes)
-    return torch.cat([segmenter.segment(part).flatten(2).sum(2).cpu() for part in images])
+    return seen_through(model, source, changes, lambda images: segmenter.segment(images).flatten(2).sum(2))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Network dissection: which class each unit agrees with (Bau et al. 2019, arXiv 1811.10597, section 3.1)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -84,6 +84,16 @@ class Agreement:
         """Units by their IoU with a class, the best first."""
         order: list[int] = self.iou[:, self.classes.index(label)].argsort(descending=True).tolist()
         return order
+
+
+def best_layer(found: Mapping[str, Agreement], label: str) -> str | None:
+    """The layer in which a unit agrees best with a class; None where none agrees at all."""
+
+    def highest(each: Agreement) -> float:
+        return float(each.iou[:, each.classes.index(label)].max())
+
+    best = max(found.values(), key=highest)
+    return best.layer if highest(best) > 0 else None
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from tqdm import tqdm
 
-from flows.dissection.causal import images_through
+from flows import images as pixels
+from flows.dissection.causal import seen_through
 from flows.dissection.dissect import Source
 from flows.dissection.instrument import Change, Probe, instrument, layers_of
 from flows.models.base import LatentModel
+from flows.numerics import frozen
 from flows.once import prepared
 from flows.semantics.base import Segmenter
 
@@ -29,16 +32,17 @@ def learn_units(
     penalty: float = 0.05,
     seed: int = 0,
 ) -> Tensor:
-    """How much of every unit a class needs: α* = argmin −δ(α) + λ|α|²  (equations 5 and 6).
+    """How much of every unit a class needs: α* = argmin −δ(α) + λ·mean(α²)  (equations 5 and 6).
 
     δ(α) is the class's probability where units are set to α·values + (1 − α)·h, less that where they are
-    (1 − α)·h, both at a random patch of the layer. The released code holds α in [0, 1] by clamping; here it
-    is a sigmoid, whose gradient does not end at 0.
+    (1 − α)·h, both at a random patch of the layer. In the paper the penalty is a sum, and α is held in [0, 1]
+    by clamping; here it is a mean, lest it depend on the layer's width, and α a sigmoid, whose gradient does
+    not end at 0.
 
     Args:
         model: in eval mode.
         segmenter: differentiable.
-        source: codes.
+        source: codes, none that the units will be judged on.
         layer: of the units.
         label: name of the class.
         values: (C,), put in; see `causal.class_means`.
@@ -56,28 +60,20 @@ def learn_units(
     unit = layers_of(model, source.space)[layer]
     weight = torch.full((unit.channels,), -1.0, device=model.device, requires_grad=True)
     optimiser = torch.optim.Adam([weight], lr)
-    frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    try:
-        with instrument(model, source.space) as probe, prepared():
-            for _ in tqdm(range(steps), desc=f"units of {label}", leave=False):
-                chosen = torch.randint(len(source.codes), (batch,), generator=random)
-                codes = source.codes[chosen].to(model.device, model.dtype)
-                labels = None if source.labels is None else source.labels[chosen].to(model.device)
-                patch = random_patches(batch, unit.size, random).to(codes)
-                alpha = weight.sigmoid()
-                effect = [
-                    _seen_there(probe, segmenter, codes, labels, layer, alpha, value, patch, column)
-                    for value in (values, torch.zeros_like(values))
-                ]
-                loss = effect[1] - effect[0] + penalty * alpha.square().sum() / len(alpha)
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
+    with frozen(model), instrument(model, source.space) as probe, prepared():
+        for _ in tqdm(range(steps), desc=f"units of {label}", leave=False):
+            chosen = torch.randint(len(source.codes), (batch,), generator=random)
+            codes = source.codes[chosen].to(model.device, model.dtype)
+            labels = None if source.labels is None else source.labels[chosen].to(model.device)
+            patch = random_patches(batch, unit.size, random).to(codes)
+            alpha = weight.sigmoid()
+            effect = [
+                _seen_there(probe, segmenter, codes, labels, layer, alpha, value, patch, column)
+                for value in (values, torch.zeros_like(values))
+            ]
+            loss = effect[1] - effect[0] + penalty * alpha.square().mean()
+            (weight.grad,) = torch.autograd.grad(loss, [weight])
+            optimiser.step()
     return weight.detach().sigmoid().cpu()
 
 
@@ -88,9 +84,11 @@ def _seen_there(
     """Mean probability of a class at patches (batch, 1, h, w) in which units were set."""
     probe.undo()
     probe.change(layer, Change(alpha[:, None, None] * patch, value.to(alpha)[:, None, None]))
-    images = probe.decode(codes, labels).float()
+    drawn = probe.decode(codes, labels).float()
+    # Clamped, as a judge is promised, but with a gradient: what is too bright is no dead end.
+    images = drawn + (drawn.clamp(0, 1) - drawn).detach()
     found = segmenter.probabilities(images)[:, column : column + 1]
-    where = torch.nn.functional.interpolate(patch, found.shape[2:], mode="nearest")
+    where = interpolate(patch, found.shape[2:], mode="nearest")
     return (found * where).sum() / where.sum()
 
 
@@ -118,7 +116,7 @@ class Insertion:
         gains: (images, rows, columns), pixels of the class that come where the units were set, less those
             that were there, as a share of the patch's pixels.
         contexts: class that stood there, to mean gain and number of places.
-        images: float (images, C, H, W), untouched.
+        images: uint8 (images, C, H, W), untouched.
     """
 
     label: str
@@ -163,9 +161,8 @@ def insertion(
     column = list(segmenter.classes).index(label)
     unit = layers_of(model, source.space)[layer]
     rows = min(rows, *unit.size)
-    before = torch.cat(list(images_through(model, source)))
-    masks = torch.cat([segmenter.segment(part).cpu() for part in before.split(100)])
-    height, width = before.shape[2:]
+    before = seen_through(model, source, [], lambda images: pixels.to_bytes(images, model.bins))
+    masks = seen_through(model, source, [], segmenter.segment).float()
     chosen = torch.zeros(unit.channels, 1, 1)
     chosen[list(units)] = 1
     gains = torch.zeros(len(before), rows, rows)
@@ -175,14 +172,12 @@ def insertion(
             patch = torch.zeros(1, *unit.size)
             patch[0, _part(y, rows, unit.size[0]), _part(x, rows, unit.size[1])] = 1
             change = Change(chosen * patch, values[:, None, None])
-            after = torch.cat([
-                segmenter.segment(part)[:, column].cpu()
-                for part in images_through(model, source, [(layer, change)])
-            ])  # fmt: skip
-            there = slice(None), _part(y, rows, height), _part(x, rows, width)
-            gain = (after[there].float() - masks[:, column][there].float()).mean((1, 2))
+            after = seen_through(model, source, [(layer, change)], segmenter.segment)[:, column].float()
+            # Where the patch lies in the picture, whose side the layer's need not divide.
+            there = interpolate(patch[None], masks.shape[2:], mode="nearest")[0, 0] > 0
+            gain = (after - masks[:, column])[:, there].mean(1)
             gains[:, y, x] = gain
-            stood = masks[:, :, there[1], there[2]].float().mean((2, 3)).argmax(1)
+            stood = masks[:, :, there].mean(2).argmax(1)
             for i, name in enumerate(segmenter.classes):
                 counted[name].append(gain[stood == i])
     joined = {name: torch.cat(parts) for name, parts in counted.items()}
@@ -197,4 +192,4 @@ def insertion(
 
 def _part(i: int, of: int, side: int) -> slice:
     """The i-th of so many parts of a side."""
-    return slice(i * side // of, max((i + 1) * side // of, i * side // of + 1))
+    return slice(i * side // of, (i + 1) * side // of)

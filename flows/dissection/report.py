@@ -31,6 +31,7 @@ class Dissected:
 
     Attributes:
         title: of the page.
+        settings: by which it was found, for the record.
         rows: every unit's best class.
         ablations: of the classes that are there.
         gallery: a unit, and its top images with the outline of its activation, RGB pictures.
@@ -39,6 +40,7 @@ class Dissected:
     """
 
     title: str
+    settings: dict[str, Any]
     rows: list[UnitRow]
     ablations: list[Ablation]
     gallery: list[tuple[UnitRow, list[Image.Image]]]
@@ -48,6 +50,7 @@ class Dissected:
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
         return {
+            **self.settings,
             "layers": {
                 layer: {"units": units, "interpretable": told, "classes": labels}
                 for layer, (units, told, labels) in counts(self.rows).items()
@@ -60,7 +63,7 @@ class Dissected:
 
 
 def write_dissection_report(out: Path, found: Dissected) -> list[str]:
-    """index.html, and layers.png, gallery.png and ablation.png beside it; returns their names."""
+    """index.html and its pictures beside it, those of parts that there are; returns their names."""
     sheets: dict[str, Image.Image | Figure] = {"layers": layer_bars(found.rows)}
     if found.gallery:
         sheets["gallery"] = gallery_sheet(found.gallery)
@@ -163,7 +166,7 @@ def cleaning_sheet(found: Cleaning) -> Image.Image:
 
 def insertion_sheet(found: Insertion, shown: int = 10) -> Image.Image:
     """Pictures, and over them, in green, how well the class could be put at each place."""
-    images = pixels.to_bytes(found.images[:shown]).cpu()
+    images = found.images[:shown]
     if images.shape[1] == 1:
         images = images.expand(-1, 3, -1, -1)
     gains = interpolate(found.gains[:shown, None].clamp(0, 1), images.shape[2:], mode="nearest")

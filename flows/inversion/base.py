@@ -3,8 +3,8 @@
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
@@ -168,15 +168,3 @@ def replaced(model: LatentModel, activations: Mapping[str, Tensor]) -> AbstractC
         return lambda _: value
 
     return hooked(model, {name: answer(value) for name, value in activations.items()})
-
-
-@contextmanager
-def still(model: LatentModel) -> Iterator[None]:
-    """A block in which the model's parameters take no gradients; afterwards those that did do again."""
-    flags = [parameter.requires_grad for parameter in model.parameters()]
-    model.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter, flag in zip(model.parameters(), flags, strict=True):
-            parameter.requires_grad_(flag)

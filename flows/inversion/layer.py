@@ -13,10 +13,10 @@ from flows.inversion.base import (
     nothing_to_add,
     now,
     replaced,
-    still,
 )
 from flows.inversion.distance import Distance
 from flows.models.base import LatentModel
+from flows.numerics import frozen
 
 
 class Layer(Inverter):
@@ -80,7 +80,7 @@ class Layer(Inverter):
         target = pixels.to_unit(images, model.bins, model.dtype).to(model.device)
         start = activations_at(model, layer, code, found.space, found.noise)
         begun = now(model)
-        with still(model):
+        with frozen(model):
             best, trace = self._search(model, layer, start, code, found, target)
         put, seconds = {layer: best}, found.seconds + now(model) - begun
         fine = best.flatten(1).isfinite().all(1)

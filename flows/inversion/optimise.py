@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from flows import images as pixels
-from flows.inversion.base import CLASS_UNKNOWN, Inversion, Inverter, bring_back, now, still
+from flows.inversion.base import CLASS_UNKNOWN, Inversion, Inverter, bring_back, now
 from flows.inversion.distance import Distance
 from flows.models.base import LatentModel
-from flows.numerics import combine_seeds, draw_seed, normal_rows
+from flows.numerics import combine_seeds, draw_seed, frozen, normal_rows
 
 Algorithm = Literal["adam", "lbfgs"]
 Random = torch.Generator | None
@@ -95,7 +95,7 @@ class Optimise(Inverter):
         self.check(model, images)
         target = pixels.to_unit(images, model.bins, model.dtype).to(model.device)
         space = self.space_of(model)
-        with still(model):
+        with frozen(model):
             middle, spread = extent(model, space)
             begun = now(model)
             # All starts are drawn before the first search: they do not depend on its length.

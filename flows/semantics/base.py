@@ -120,6 +120,23 @@ class Segmenter(Protocol):
         ...
 
 
+@torch.no_grad()
+def segment_bytes(
+    segmenter: Segmenter, images: Tensor, bins: int, device: torch.device, batch: int = 200
+) -> Tensor:
+    """What a segmenter sees in uint8 images (n, C, H, W): bool (n, classes, H, W) on the host.
+
+    Args:
+        segmenter: on `device`.
+        images: of a model or data set.
+        bins: their grey levels.
+        device: where they are seen.
+        batch: images at a time.
+    """
+    parts = [pixels.to_unit(part, bins).to(device) for part in images.split(batch)]
+    return torch.cat([segmenter.segment(part).cpu() for part in parts])
+
+
 class Measurement(NamedTuple):
     """How good a judge is on images whose truth is known.
 

@@ -53,17 +53,33 @@ class Rescoring:
         own = self.own(direction)
         return abs(other / own) if own else float("inf")
 
-    def worst(self, direction: str) -> Score:
-        """The score of another attribute that changes most."""
+    def worst(self, direction: str) -> Score | None:
+        """The score of another attribute that changes most; None where all are of one."""
         own = self.scores[self.column(own_score(direction))]
         row = self.signed[self.directions.index(direction)].abs()
         others = [i for i, score in enumerate(self.scores) if score.attribute != own.attribute]
-        return self.scores[max(others, key=lambda i: float(row[i]))] if others else own
+        return self.scores[max(others, key=lambda i: float(row[i]))] if others else None
+
+    def worst_leakage(self, direction: str) -> float:
+        """Its `leakage`; not a number where there is none."""
+        worst = self.worst(direction)
+        return float("nan") if worst is None else self.leakage(direction, worst.name)
 
 
 def own_score(direction: str) -> str:
     """The score that a direction is named after: `daylight` of `daylight without lamp_on`."""
     return direction.split(" without ")[0]
+
+
+def check_own_scores(directions: Sequence[Direction], predictor: Predictor) -> None:
+    """Raise ValueError where a direction is not named after one of the predictor's scores."""
+    known = [score.name for score in predictor.scores]
+    for each in directions:
+        if own_score(each.name) not in known:
+            raise ValueError(
+                f"direction {each.name!r} is named after no score, so that none is its own; choose others by "
+                f"--names; the predictor tells {', '.join(known)}"
+            )
 
 
 @torch.no_grad()

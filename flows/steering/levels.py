@@ -20,17 +20,23 @@ def to_levels(model: LatentModel, direction: Direction, space: str) -> Direction
     """The direction in a space with more levels: a direction of w moves every layer of w+ by it.
 
     Raises:
-        ValueError: there is no such map.
+        ValueError: there is no such map, or it is not linear: then a direction has no counterpart.
     """
     if direction.space == space:
         return direction
     vector = direction.vector[None].to(model.device, model.dtype)
-    nothing = torch.zeros_like(vector)
-    # The map of codes is affine here; the difference of two of its values is what it does to directions.
-    wide = (model.convert(vector, direction.space, space) - model.convert(nothing, direction.space, space))[0]
+    codes = torch.cat([torch.zeros_like(vector), vector, 3 * vector])
+    still, once, thrice = model.convert(codes, direction.space, space)
+    wide = once - still
+    if not torch.allclose(thrice - still, 3 * wide, rtol=1e-3, atol=1e-5):
+        raise ValueError(
+            f"{direction.name} is a direction of {direction.space}, whose map to {space} is not linear; find "
+            "it in another space, --space of `flows steer find`"
+        )
     length = float(wide.norm())
+    # A code's layers are all alike: code · vector is `length` times what it was, and so is the bias.
     return Direction(
-        direction.name, (wide / length).cpu(), direction.bias / length, space, direction.sigma * length,
+        direction.name, (wide / length).cpu(), direction.bias * length, space, direction.sigma * length,
         direction.method, fingerprint=direction.fingerprint, evidence=direction.evidence,
     )  # fmt: skip
 

@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,7 +21,10 @@ class Operator(ABC):
         name: on the command line.
         low, high: strengths while a walk is learned.
         still: the strength that changes nothing.
+        whole: whether its result is known at every pixel.
     """
+
+    whole: ClassVar[bool] = False
 
     name: str
     low: float
@@ -44,9 +48,13 @@ class Operator(ABC):
         """What multiplies the walk for this strength, (batch,); 0 for `still`, about 1 at the ends."""
         return (strength - self.still) / max(self.high - self.still, self.still - self.low)
 
+    def at(self, share: Tensor) -> Tensor:
+        """The strength that a share in [0, 1] of all random ones lies below."""
+        return self.low + (self.high - self.low) * share
+
     def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n random strengths."""
-        return self.low + (self.high - self.low) * torch.rand(n, generator=generator)
+        return self.at(torch.rand(n, generator=generator))
 
 
 class _Geometric(Operator):
@@ -85,8 +93,7 @@ class Zoom(_Geometric):
     def amount(self, strength: Tensor) -> Tensor:
         return strength.log() / math.log(self.high)
 
-    def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        share = torch.rand(n, generator=generator)
+    def at(self, share: Tensor) -> Tensor:
         return (math.log(self.low) + share * (math.log(self.high) - math.log(self.low))).exp()
 
 
@@ -130,6 +137,8 @@ class Rotate3D(_Geometric):
 class Brightness(Operator):
     """Added to all channels."""
 
+    whole = True
+
     def __call__(self, images: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
         moved = (images + strength.to(images)[:, None, None, None]).clamp(0, 1)
         return moved, torch.ones_like(images[:, :1])
@@ -143,6 +152,7 @@ class Colour(Operator):
         channel: 0, 1 or 2.
     """
 
+    whole: ClassVar[bool] = True
     channel: int = 0
 
     def __call__(self, images: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,8 +16,10 @@ from flows.once import prepared
 from flows.semantics.base import Predictor, Score
 from flows.steering.base import Direction, shift
 from flows.steering.evaluate import own_score
-from flows.steering.survey import BATCH
+from flows.steering.survey import BATCH, score_codes
 
+FEWEST = 10
+"""Images from which a share of the true edit is told."""
 NOTICED = 0.05
 """Change of a score, as a share of its range, below which an image says nothing of whether it is faithful."""
 
@@ -29,8 +31,8 @@ class Quality:
     Attributes:
         kept: share of the other attributes' yes-or-no scores that are on the same side of ½ after the move,
             at −α and +α, the worse of both.
-        reach: how far the mean of its own score moves between the ends of the response, relative to the
-            spread of that score in real images, from their 5 % to their 95 % quantile.
+        reach: range of the mean of its own score over the response, relative to the spread of that score in
+            real images, from their 5 % to their 95 % quantile; not a number where it hardly varies in them.
         distances: KID of moved images to real ones, for each number of sigmas; empty where not asked for.
         faithful: R² of the pixels' change by that of the true re-render, where the data can be drawn again:
             1 is the very edit, 0 as far off as no edit. None where that cannot be told.
@@ -75,7 +77,7 @@ def kept_share(before: Tensor, after: Tensor, scores: Sequence[Score], own: str)
 def reach_of(response: Tensor, real: Tensor) -> float:
     """Range of a mean response (number of alphas,) relative to the inner 90 % of real scores (n,)."""
     low, high = torch.nanquantile(real.double(), torch.tensor([0.05, 0.95], dtype=torch.double))
-    return float((response.max() - response.min()) / (high - low).clamp(min=1e-6))
+    return float((response.max() - response.min()) / (high - low)) if high - low > 1e-3 else float("nan")
 
 
 def distances_by_alpha(
@@ -94,14 +96,14 @@ def distances_by_alpha(
         direction: along which.
         codes: (n, D).
         alphas: in sigmas.
-        real: features (m, F) of real images, m ≥ n.
+        real: features (n, F) of as many real images, none of them those that the codes are of.
         features: of uint8 images.
         labels: (n,), of a class-conditional model.
     """
     found = []
     for alpha in alphas:
         images = pixels.to_bytes(moved_images(model, direction, codes, alpha, labels), model.bins)
-        found.append(kernel_distance(real[: len(images)], features(images)))
+        found.append(kernel_distance(real, features(images)))
     return found
 
 
@@ -133,9 +135,10 @@ def faithfulness(
 ) -> float | None:
     """How much a move is like drawing the test image again with the direction's own factor changed.
 
-    The predictor reads from the moved image what the factor has become; the scene is drawn again with that
-    value, and R² = 1 − Σ|(x(α) − x(0)) − (x* − x)|² / Σ|x* − x|² over pixels of the images in which the score
-    has changed noticeably. x(0) is the image as the model brings it back: what it loses counts for nothing.
+    The predictor reads the factor from the image as it comes back and from the moved one; the scene is drawn
+    with either value, and R² = 1 − Σ|(x(α) − x(0)) − (x*(α) − x*(0))|² / Σ|x*(α) − x*(0)|² over the pixels of
+    images in which the two drawings differ and the score has changed noticeably. What the model loses and
+    what the predictor misreads stand on both sides.
 
     Args:
         model: whose codes they are.
@@ -149,27 +152,23 @@ def faithfulness(
     Returns:
         R², or None where the data cannot be drawn again, or in fewer than ten images anything changes.
     """
-    own = own_score(direction.name)
-    index = next((i for i, score in enumerate(predictor.scores) if score.name == own), None)
-    attribute = next(
-        (
-            each
-            for each in data.told()
-            if index is not None and each.name == predictor.scores[index].attribute
-        ),
-        None,
-    )
-    if index is None or attribute is None or not data.draws_again:
+    index = [score.name for score in predictor.scores].index(own_score(direction.name))
+    told = {each.name: each for each in data.told()}
+    attribute = told.get(predictor.scores[index].attribute)
+    if attribute is None or not data.draws_again:
         return None
-    real = data.split("test").first(len(codes)).images
-    start, moved = (moved_images(model, direction, codes, a, labels) for a in (0.0, alpha))
-    read = [torch.cat([predictor.predict(p).cpu() for p in each.split(BATCH)]) for each in (start, moved)]
-    again = data.redraw("test", attribute.name, told_value(attribute, predictor.scores, read[1]))
-    score = predictor.scores[index]
+    space = model.check_space(direction.space)
+    images, read, again = [], [], []
+    for amount in (0.0, alpha):
+        images.append(moved_images(model, direction, codes, amount, labels))
+        moved = shift(codes, direction, amount, space)
+        read.append(score_codes(model, predictor, moved, space.name, labels))
+        value = told_value(attribute, predictor.scores, read[-1])
+        again.append(data.redraw("test", attribute.name, value).float() / 255)
+    score, wanted = predictor.scores[index], again[1] - again[0]
     change = (read[1][:, index] - read[0][:, index]).abs() / (score.high - score.low)
-    seen = (change > NOTICED) & (again != real).flatten(1).any(1)
-    if int(seen.sum()) < 10:
+    seen = (change > NOTICED) & (wanted != 0).flatten(1).any(1)
+    if int(seen.sum()) < FEWEST:
         return None
-    wanted = (again.float() - real.float())[seen] / 255
-    missed = (moved - start)[seen] - wanted
-    return float(1 - missed.square().sum() / wanted.square().sum())
+    missed = (images[1] - images[0])[seen] - wanted[seen]
+    return float(1 - missed.square().sum() / wanted[seen].square().sum())

@@ -1,6 +1,8 @@
 """Methods, spaces and models side by side, for each factor: from what `flows steer score` measured."""
 
+import html
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +15,29 @@ from flows.page import as_text, cells, numbers, table, write_page
 from flows.steering.evaluate import own_score
 
 HEAD = (
-    "factor", "model", "space", "method", "effect", "monotone", "changes most besides",
+    "direction", "model", "of", "space", "method", "effect", "monotone", "changes most besides",
     "relative to the effect", "others kept", "reach", "KID at +α", "R² of re-render",
 )  # fmt: skip
+SAME = ("direction", "model", "of", "method")
+"""What two entries have in common that are of two spaces of one model."""
+CLEARLY = 0.05
+"""By how much leakage has to differ to be said to."""
 WEAK = 0.5
 """Effect in spreads below which a direction does not steer, and stands after all that do."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One direction of one model, as it was scored; attributes as in `steering.report.Scored.as_dict`."""
+    """One direction of one model, as it was scored; attributes as in `steering.report.Scored.as_dict`.
+
+    `model` is the checkpoint as it was given, `of` what was moved and by whom it was judged, `direction` its
+    whole name: what differs in one of these is compared with nothing.
+    """
 
     factor: str
+    direction: str
     model: str
+    of: str
     space: str
     method: str
     effect: float
@@ -37,6 +49,12 @@ class Entry:
     distance: float
     faithful: float
 
+    @property
+    def told(self) -> str:
+        """Model, space and method in short."""
+        rest = self.direction.removeprefix(self.factor)
+        return f"{Path(self.model).name}, {self.of}, {self.space}, {self.method}{rest}"
+
     def order(self) -> tuple[str, bool, float]:
         """By factor; what steers at all first, and of these what leaks least."""
         return self.factor, self.effect < WEAK, self.leakage
@@ -44,7 +62,8 @@ class Entry:
     def row(self) -> list[str]:
         """Columns of `HEAD`."""
         return [
-            self.factor, self.model, self.space, self.method, as_text(self.effect), as_text(self.monotone),
+            self.direction, Path(self.model).name, self.of, self.space, self.method, as_text(self.effect),
+            as_text(self.monotone),
             self.worst, as_text(self.leakage), as_text(self.kept), as_text(self.reach),
             as_text(self.distance), as_text(self.faithful),
         ]  # fmt: skip
@@ -62,9 +81,9 @@ def read_scores(path: Path) -> list[Entry]:
         told: dict[str, Any] = json.loads(path.read_text())
         return [
             Entry(
-                own_score(name), Path(told["checkpoint"]).name, told["space"],
-                each["method"] + (" without …" if " without " in name else ""),
-                number(each["effect"]), each["monotone"], each["worst"], number(each["leakage"]),
+                own_score(name), name, told["checkpoint"], told["of"], told["space"], each["method"],
+                number(each["effect"]), each["monotone"], each["worst"],
+                math.inf if each["leakage"] is None else float(each["leakage"]),
                 number(each["kept"]), number(each["reach"]), number((each["distances"] or [None])[-1]),
                 number(each["faithful"]),
             )
@@ -82,14 +101,16 @@ def number(value: float | None) -> float:
 
 
 def worse_in_z(entries: Sequence[Entry]) -> list[str]:
-    """A sentence for every factor and method of a model whose direction in z leaks more than that in w."""
+    """A sentence for every direction of a model that is weak in z and not in w, or leaks clearly more."""
     found = []
     for z in entries:
         for w in entries:
-            same = (z.factor, z.model, z.method) == (w.factor, w.model, w.method)
-            if same and z.space == "z" and w.space == "w" and z.order() > w.order():
+            same = all(getattr(z, name) == getattr(w, name) for name in SAME)
+            weak = z.effect < WEAK <= w.effect
+            leaks = min(z.effect, w.effect) >= WEAK and z.leakage > w.leakage + CLEARLY
+            if same and z.space == "z" and w.space == "w" and (weak or leaks):
                 found.append(
-                    f"{z.factor} of {z.model} by {z.method} is worse in z than in w: effect "
+                    f"{z.direction} of {Path(z.model).name} by {z.method} is worse in z than in w: effect "
                     f"{as_text(z.effect)} and {as_text(w.effect)}, leakage {as_text(z.leakage)} and "
                     f"{as_text(w.leakage)}"
                 )
@@ -99,10 +120,10 @@ def worse_in_z(entries: Sequence[Entry]) -> list[str]:
 def write_ranking(out: Path, entries: Sequence[Entry]) -> list[str]:
     """index.html with leakage.png, and all entries as a table; returns the names of the files."""
     lines = [
-        cells(row[:4]) + numbers(row[4:6]) + cells(row[6:7]) + numbers(row[7:])
+        cells(row[:5]) + numbers(row[5:7]) + cells(row[7:8]) + numbers(row[8:])
         for row in (each.row() for each in entries)
     ]
-    notes = "".join(f"<p>{text}</p>" for text in worse_in_z(entries))
+    notes = "".join(f"<p>{html.escape(text)}</p>" for text in worse_in_z(entries))
     return write_page(
         out, "Directions, ranked", {"leakage": leakage_map(entries)}, after=notes + table(HEAD, lines)
     )
@@ -110,13 +131,13 @@ def write_ranking(out: Path, entries: Sequence[Entry]) -> list[str]:
 
 def leakage_map(entries: Sequence[Entry]) -> Figure:
     """Model, space and method × factor: what else changes, relative to the effect; grey where none steers."""
-    rows = list(dict.fromkeys(f"{each.model}, {each.space}, {each.method}" for each in entries))
+    keys = [(each.model, each.told) for each in entries]
+    rows = list(dict.fromkeys(keys))
     factors = list(dict.fromkeys(each.factor for each in entries))
     values = np.full((len(rows), len(factors)), np.nan)
-    for each in entries:
+    for key, each in zip(keys, entries, strict=True):
         if each.effect >= WEAK:
-            place = rows.index(f"{each.model}, {each.space}, {each.method}"), factors.index(each.factor)
-            values[place] = np.nanmin([values[place], each.leakage])
+            values[rows.index(key), factors.index(each.factor)] = each.leakage
     figure = Figure(figsize=(4 + 0.6 * len(factors), 1.8 + 0.3 * len(rows)), layout="constrained")
     axes = figure.subplots()
     axes.set_facecolor("0.9")
@@ -126,7 +147,7 @@ def leakage_map(entries: Sequence[Entry]) -> Figure:
             tone = "w" if values[i, j] > 0.5 else "k"
             axes.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=7, color=tone)
     axes.set_xticks(range(len(factors)), factors, rotation=60, ha="right", fontsize=8)
-    axes.set_yticks(range(len(rows)), rows, fontsize=8)
+    axes.set_yticks(range(len(rows)), [told for _, told in rows], fontsize=8)
     axes.set_title("largest change of another attribute, relative to the effect", fontsize=9)
     figure.colorbar(image, ax=axes, shrink=0.8)
     return figure

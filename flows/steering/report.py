@@ -48,13 +48,14 @@ class Scored:
         found = []
         for i, name in enumerate(self.matrix.directions):
             own, worst = self.matrix.column(own_score(name)), self.matrix.worst(name)
+            leakage = self.matrix.worst_leakage(name)
             low, high = float(self.matrix.low[i, own]), float(self.matrix.high[i, own])
             cost = self.qualities[name]
             distance = cost.distances[-1] if cost.distances else float("nan")
             faithful = float("nan") if cost.faithful is None else cost.faithful
             found.append([
                 name, as_text(self.matrix.own(name)), f"{low:.2f} … {high:.2f}", as_text(self.monotone(name)),
-                worst.name, as_text(self.matrix.leakage(name, worst.name)), as_text(cost.kept),
+                worst.name if worst else "–", as_text(leakage), as_text(cost.kept),
                 as_text(cost.reach), as_text(distance), as_text(faithful),
             ])  # fmt: skip
         return found
@@ -69,8 +70,8 @@ class Scored:
                     "signed": matrix.signed[i].tolist(), "clipped": matrix.clipped[i].tolist(),
                     "low": matrix.low[i].tolist(), "high": matrix.high[i].tolist(),
                     "monotone": self.monotone(name), "method": self.methods[name],
-                    "effect": matrix.own(name), "worst": matrix.worst(name).name,
-                    "leakage": matrix.leakage(name, matrix.worst(name).name),
+                    "effect": matrix.own(name), "leakage": matrix.worst_leakage(name),
+                    "worst": worst.name if (worst := matrix.worst(name)) else "–",
                     **self.qualities[name].as_dict(),
                 }
                 for i, name in enumerate(matrix.directions)

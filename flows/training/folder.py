@@ -15,6 +15,7 @@ from flows.training.checkpoint import PREFIX, states
 from flows.training.log import METRICS_FILE
 
 RUN_CONFIG, REPORT_FILE = "config.yaml", "report.json"
+DIRECTIONS_FILE = "directions.safetensors"
 PICTURES = ("samples.png", "curves.png", "roundtrip.png", "reconstructions.png", "interpolations.png")
 
 MAY_CHANGE = {
@@ -77,7 +78,7 @@ def clear(folder: Path) -> None:
         shutil.rmtree(state)
     for name in ("logs", "samples"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    exported = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, REPORT_FILE)
+    exported = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, REPORT_FILE, DIRECTIONS_FILE)
     for name in (METRICS_FILE, RUN_CONFIG, *exported, *PICTURES):
         (folder / name).unlink(missing_ok=True)
 

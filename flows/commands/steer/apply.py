@@ -105,12 +105,12 @@ def cut_short(model: LatentModel, code: Tensor, moved: Tensor, space: str, budge
     return code + share[:, None].to(code) * (moved - code)
 
 
-def chosen(directions: list[Direction], names: list[str] | None) -> list[Direction]:
+def chosen(directions: list[Direction], names: list[str] | None, option: str = "--names") -> list[Direction]:
     """Those of that name, all of one space. Raises ValueError where there is none."""
     known = [each.name for each in directions]
     for name in names or []:
         if name not in known:
-            raise ValueError(f"--names: there is no direction {name!r}; the file has {', '.join(known)}")
+            raise ValueError(f"{option}: there is no direction {name!r}; the file has {', '.join(known)}")
     found = [each for each in directions if names is None or each.name in names]
     if len({each.space for each in found}) != 1:
         raise ValueError("the directions are of several spaces; choose those of one by --names")

@@ -9,6 +9,7 @@ from flows.commands.common import load, load_predictor, print_table, write_json
 from flows.commands.steer.apply import chosen, encoded_test
 from flows.page import as_text
 from flows.steering.base import load_directions
+from flows.steering.evaluate import check_own_scores
 from flows.steering.levels import levels_map, rank_levels, to_levels, with_levels
 
 
@@ -49,6 +50,7 @@ def levels(
     judge = load_predictor(predictor, model)
     given = chosen(load_directions(directions, model), names)
     wide = space or with_levels(model, given[0].space)
+    check_own_scores(given, judge)
     found = [to_levels(model, each, wide) for each in given]
     if test:
         codes, labels = encoded_test(model, test, wide)

@@ -7,15 +7,23 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from flows.commands.common import data_of, load, load_predictor, print_table, write_json
-from flows.commands.steer.apply import chosen, draw, encoded_test
-from flows.images import reduce, to_unit
+from flows.commands.steer.apply import chosen, encoded_test
+from flows.data.base import ImageData
+from flows.images import reduce, to_bytes, to_unit
 from flows.metrics.perceptual import PooledFeatures
 from flows.models.base import LatentModel
 from flows.semantics.predictor import AttributePredictor
 from flows.steering.base import Direction, load_directions, shift
 from flows.steering.boundary import condition
-from flows.steering.evaluate import own_score, rescore, response
-from flows.steering.quality import Quality, distances_by_alpha, faithfulness, kept_share, reach_of
+from flows.steering.evaluate import check_own_scores, own_score, rescore, response
+from flows.steering.quality import (
+    Quality,
+    distances_by_alpha,
+    faithfulness,
+    kept_share,
+    moved_images,
+    reach_of,
+)
 from flows.steering.report import HEAD, Scored, write_score_report
 from flows.steering.survey import score_codes, survey_samples
 
@@ -67,9 +75,12 @@ def score(
     judge = load_predictor(predictor, model)
     everything = load_directions(directions, model)
     found = chosen(everything, names)
+    check_own_scores(found, judge)
     space = found[0].space
+    # Before the long work: what is missing should be missed at once.
+    costs = Costs(model, judge, alpha, test, kid)
     if without:
-        others = chosen(everything, without)
+        others = chosen(everything, without, "--without")
         survey = survey_samples(model, judge, CONDITION_CODES, space, seed + 1)
         found = [condition(each, others, survey) for each in found if each.name not in without]
         if not found:
@@ -83,19 +94,19 @@ def score(
     responses = {each.name: response(model, judge, each, codes, alphas, labels) for each in found}
     before = score_codes(model, judge, codes, space, labels)
     matrix = rescore(model, judge, found, codes, alpha, labels, before=before)
-    costs = Costs(model, judge, codes, labels, before, alpha, bool(test), kid)
     scored = Scored(
         f"Steering {Path(checkpoint).name} in {space}",
         matrix,
         alphas,
         responses,
-        {each.name: costs.of(each, alphas, responses[each.name]) for each in found},
+        {each.name: costs.of(each, codes, labels, before, alphas, responses[each.name]) for each in found},
         {each.name: each.method for each in found},
-        [strip for each in found for strip in strips_of(model, each, codes[:STRIPS], alphas)],
+        [strip for each in found for strip in strips_of(model, each, codes, labels, alphas)],
     )
     written = write_score_report(out, scored)
     told = {"checkpoint": checkpoint, "predictor": predictor, "space": space, "codes": len(codes)}
-    result = {**told, "of": "test images" if test else "samples", **scored.as_dict()}
+    of = "test images" if test else "samples"
+    result = {**told, "of": of, "kid_images": costs.images(codes), **scored.as_dict()}
     for path in (out / "scores.json", json):
         write_json(path, result)
     print_table(HEAD, scored.rows())
@@ -107,65 +118,89 @@ class Costs:
 
     Args:
         model, judge: whose, and by whom they are seen.
-        codes: (n, D), with `labels` and scores `before`.
         alpha: sigmas.
-        encoded: whether the codes are those of the first test images.
+        test: test images, from the first, that are moved; 0 where samples are.
         kid: codes taken for distances.
+
+    Raises:
+        ValueError, OSError: what `kid` or `test` need is missing; without them the data are not needed.
     """
 
-    @torch.no_grad()
-    def __init__(
-        self, model: LatentModel, judge: AttributePredictor, codes: Tensor, labels: Tensor | None,
-        before: Tensor, alpha: float, encoded: bool, kid: int,
-    ):  # fmt: skip
-        self.model, self.judge, self.codes, self.labels = model, judge, codes, labels
-        self.before, self.alpha = before, alpha
-        self.data = data_of(model, None)
-        real = reduce(self.data.split("test").first(max(REAL, kid)).images, model.bins)
-        parts = [to_unit(part, model.bins).to(model.device) for part in real.split(200)]
-        self.real = torch.cat([judge.predict(part).cpu() for part in parts])
-        self.redraws = encoded and self.data.draws_again
-        self.distances = min(kid, len(codes), len(real))
-        if self.distances:
-            self.features = PooledFeatures()
-            self.real_features = self.features(real[: self.distances])
+    def __init__(self, model: LatentModel, judge: AttributePredictor, alpha: float, test: int, kid: int):
+        self.model, self.judge, self.alpha, self.kid = model, judge, alpha, kid
+        self.features = PooledFeatures() if kid else None
+        self.data: ImageData | None = None
+        self.real, self.compared = torch.empty(0, len(judge.scores)), torch.empty(0)
+        self.redraws = False
+        try:
+            self.data = data_of(model, None)
+            # None of the images that are moved: a distance to themselves would be too small.
+            images = self.data.split("test").first(test + max(REAL, kid)).images[test:]
+        except (ValueError, OSError):
+            if kid or test:
+                raise
+            return
+        real = reduce(images, model.bins)
+        with torch.no_grad():
+            parts = [judge.predict(to_unit(part, model.bins).to(model.device)) for part in real.split(200)]
+        self.real = torch.cat(parts).cpu()
+        self.redraws = bool(test) and self.data.draws_again
+        self.compared = real[:kid]
 
-    def of(self, direction: Direction, alphas: list[float], response: Tensor) -> Quality:
-        """Of one direction, whose response (number of alphas, number of scores) is known."""
-        own = own_score(direction.name)
-        column = [score.name for score in self.judge.scores].index(own)
-        labels, n = self.labels, self.distances
-        distances: list[float] = []
-        if n:
-            which = None if labels is None else labels[:n]
-            distances = distances_by_alpha(
-                self.model, direction, self.codes[:n], alphas, self.real_features, self.features, which
-            )
+    def images(self, codes: Tensor) -> int:
+        """How many codes a distance is taken of: as many as there are real images."""
+        return min(len(self.compared), len(codes), self.kid)
+
+    def of(
+        self, direction: Direction, codes: Tensor, labels: Tensor | None, before: Tensor,
+        alphas: list[float], response: Tensor,
+    ) -> Quality:  # fmt: skip
+        """Of one direction.
+
+        Args:
+            direction: which.
+            codes: (n, D).
+            labels: (n,), of a class-conditional model.
+            before: scores of the codes as they are.
+            alphas: sigmas of the response.
+            response: (number of alphas, number of scores).
+        """
+        column = [score.name for score in self.judge.scores].index(own_score(direction.name))
         faithful = None
-        if self.redraws:
-            faithful = faithfulness(
-                self.model, self.judge, direction, self.codes, self.alpha, self.data, labels
-            )
+        if self.data is not None and self.redraws:
+            faithful = faithfulness(self.model, self.judge, direction, codes, self.alpha, self.data, labels)
         return Quality(
-            min(self.kept(direction, sign * self.alpha, own) for sign in (-1, 1)),
-            reach_of(response[:, column], self.real[:, column]), distances, faithful,
+            min(self.kept(direction, codes, labels, before, sign * self.alpha) for sign in (-1, 1)),
+            reach_of(response[:, column], self.real[:, column]) if len(self.real) else float("nan"),
+            self.distances(direction, codes, labels, alphas), faithful,
         )  # fmt: skip
 
-    def kept(self, direction: Direction, alpha: float, own: str) -> float:
+    def kept(
+        self, direction: Direction, codes: Tensor, labels: Tensor | None, before: Tensor, alpha: float
+    ) -> float:
         """See `Quality.kept`."""
         space = self.model.check_space(direction.space)
-        moved = shift(self.codes, direction, alpha, space)
-        after = score_codes(self.model, self.judge, moved, space.name, self.labels)
-        return kept_share(self.before, after, self.judge.scores, own)
+        after = score_codes(self.model, self.judge, shift(codes, direction, alpha, space), space.name, labels)
+        return kept_share(before, after, self.judge.scores, own_score(direction.name))
+
+    def distances(
+        self, direction: Direction, codes: Tensor, labels: Tensor | None, alphas: list[float]
+    ) -> list[float]:
+        """See `Quality.distances`."""
+        n = self.images(codes)
+        if self.features is None or n < 2:
+            return []
+        real = self.features.held_out(self.compared[:n])
+        few = None if labels is None else labels[:n]
+        return distances_by_alpha(self.model, direction, codes[:n], alphas, real, self.features, few)
 
 
 def strips_of(
-    model: LatentModel, direction: Direction, codes: Tensor, alphas: list[float]
+    model: LatentModel, direction: Direction, codes: Tensor, labels: Tensor | None, alphas: list[float]
 ) -> list[tuple[str, Tensor]]:
-    """For each code a strip uint8 (number of alphas, C, H, W); the first has the direction's name."""
-    space = model.check_space(direction.space)
-    drawn = [draw(model, shift(codes, direction, alpha, space), space.name) for alpha in alphas]
+    """For the first codes a strip uint8 (number of alphas, C, H, W) each, one with the direction's name."""
+    few, which = codes[:STRIPS], None if labels is None else labels[:STRIPS]
+    drawn = [to_bytes(moved_images(model, direction, few, alpha, which), model.bins) for alpha in alphas]
     return [
-        (direction.name if i == 0 else "", torch.stack([part[i] for part in drawn]))
-        for i in range(len(codes))
+        (direction.name if i == 0 else "", torch.stack([part[i] for part in drawn])) for i in range(len(few))
     ]

@@ -1,8 +1,7 @@
 """Adversarial training: critic and generator in turns."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -16,7 +15,7 @@ from flows.metrics.perceptual import PooledFeatures, kernel_distance
 from flows.models.base import LatentModel
 from flows.models.gan import GAN, to_signed
 from flows.models.styles import StyleGenerator
-from flows.numerics import Keys, combine_seeds, normal_rows, uniform_rows
+from flows.numerics import Keys, combine_seeds, frozen, normal_rows, uniform_rows
 from flows.stored import StoredModule
 from flows.training.diffaugment import Change, diffaugment
 from flows.training.gan_report import write_gan_report
@@ -145,7 +144,7 @@ class Adversarial(Objective):
             seed = combine_seeds(number_from(generator), 0)
             with torch.no_grad():
                 drawn = draw(batch, seed) if draw else self.generate(gan, gan.generator, batch, seed)
-            real = gan.shrunk(to_signed(batch.images))
+            real = self.real_images(gan, batch, seed)
             lazily = self.r1 > 0 and step % self.r1_every == 0
             real.requires_grad_(lazily)
             seen = (
@@ -204,6 +203,10 @@ class Adversarial(Objective):
         between = (real + share * (drawn - real)).detach().requires_grad_()
         squared = squared_gradient(gan.critic(between, *labels), between)
         return ((share_of_pixels(gan, between) * squared).sqrt() - 1).square().mean()
+
+    def real_images(self, gan: GAN, batch: Batch, seed: int) -> Tensor:
+        """What the critic sees as real, in [−1, 1]."""
+        return gan.shrunk(to_signed(batch.images))
 
     def generate(self, gan: GAN, generator: nn.Module, batch: Batch, seed: int) -> Tensor:
         """One image for each of the batch; its code depends on the seed and the image's key."""
@@ -264,18 +267,6 @@ def squared_gradient(scores: Tensor, images: Tensor) -> Tensor:
     """|∇ scores|² by the images, (batch,), with a graph of its own."""
     (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
     return gradient.square().flatten(1).sum(1)
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """A block in which a module's parameters get no gradients; what goes through it does."""
-    changed = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    module.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in changed:
-            parameter.requires_grad_(True)
 
 
 def number_from(generator: torch.Generator) -> int:

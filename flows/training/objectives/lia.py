@@ -15,7 +15,7 @@ from flows.metrics.reconstruction import psnr
 from flows.models.gan import to_signed
 from flows.models.lia import LIA, InverseMapping
 from flows.models.priors import Normal
-from flows.numerics import combine_seeds
+from flows.numerics import combine_seeds, frozen
 from flows.stored import StoredModule
 from flows.training.gan_report import write_gan_report
 from flows.training.objectives.adversarial import (
@@ -23,7 +23,6 @@ from flows.training.objectives.adversarial import (
     CriticOnBoth,
     LossName,
     ScoreName,
-    frozen,
     number_from,
 )
 from flows.training.objectives.lia_report import in_pairs, lia_section, phi_figures, reconstruct

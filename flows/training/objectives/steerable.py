@@ -1,35 +1,38 @@
 """A GAN that learns to be steered: generator and walks together (Jahanian et al. 2020, arXiv 1907.07171)."""
 
+import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from flows.data.base import Batch, ImageData
+from flows.data.base import Batch, ImageData, Split
 from flows.models.base import LatentModel
 from flows.models.gan import GAN
-from flows.numerics import combine_seeds, uniform_rows
+from flows.numerics import combine_seeds, frozen, full_precision, uniform_rows
 from flows.page import as_text
-from flows.steering.base import Direction, save_directions
+from flows.steering.base import Direction, load_directions, save_directions
 from flows.steering.method import Task
 from flows.steering.operators import Operator, operators
 from flows.steering.walk import Walk
 from flows.stored import StoredModule
 from flows.training.diffaugment import Change, diffaugment
+from flows.training.folder import DIRECTIONS_FILE
 from flows.training.gan_report import Section, write_gan_report
 from flows.training.objectives.adversarial import (
     Adversarial,
     LossName,
     ScoreName,
-    frozen,
     labels_of,
     number_from,
 )
-from flows.training.phase import Phase
+from flows.training.phase import Look, Phase
 
-FILE = "directions.safetensors"
+AVERAGED = 0.999
+"""Decay of the walks' running average, over a thousand steps or so."""
 MEASURED = 8
 """Batches on which the walks of a finished run are measured."""
 
@@ -39,12 +42,22 @@ class SteerableGenerator(nn.Module):
 
     Attributes:
         walks: (edits, D), what a code moves by for an amount of 1.
+        averaged: their running average.
+        best, score: that average when a look was the best so far, and how good it was.
     """
+
+    averaged: Tensor
+    best: Tensor
+    score: Tensor
 
     def __init__(self, gan: GAN, space: str, edits: int):
         super().__init__()
         self.generator, self.space = gan.generator, space
-        self.walks = nn.Parameter(torch.zeros(edits, gan.check_space(space).shape[0], device=gan.device))
+        nothing = torch.zeros(edits, gan.check_space(space).shape[0], device=gan.device)
+        self.walks = nn.Parameter(nothing)
+        self.register_buffer("averaged", nothing.clone())
+        self.register_buffer("best", nothing.clone())
+        self.register_buffer("score", torch.tensor(math.inf, device=gan.device))
         self.convert, self.render = gan.convert, gan.render
 
     def forward(self, z: Tensor, which: Tensor, amount: Tensor, *labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,14 +78,18 @@ class SteerableGenerator(nn.Module):
 class Steerable(Adversarial):
     """`Adversarial`, and beside it the generator learns that a step in its space is an edit of its picture.
 
-    Generator and walks minimise, beside what the critic says, weight · E|m·(G(c + a(α)w) − edit(G(c), α))|²
-    over edits and strengths α (section 3.4 of the paper), m masking what the edit knows nothing of. The
-    walks are written to the run's folder as directions, with the share of each edit that they explain.
+    Generator and walks minimise L(G(c)) + L(G(c + a(α)w)) + weight · E|m·(G(c + a(α)w) − edit(G(c), α))|²
+    over edits and strengths α (section 3.4 of the paper), L what the critic says, m masking what the edit
+    knows nothing of. The critic sees moved pictures, too, for half of what is drawn; half of the real ones
+    are edited likewise, but only by edits that know every pixel: others would teach it their borders. (In the
+    paper all are.) The average of the walks is written to the run's folder as directions of the exported
+    model, with the share of each edit that they explain.
 
     Args:
         edits: names; see `flows.steering.operators`.
         weight: of the edits' squared error, pixels in [−1, 1].
-        space: of the codes that are moved; null takes the model's search space.
+        space: of the codes that are moved; null takes the model's search space, or z where z has no map to
+            it.
         loss, r1, r1_every, critic_lr, critic_steps, augment, score: as in `Adversarial`.
     """
 
@@ -101,26 +118,36 @@ class Steerable(Adversarial):
 
     def check(self, model: StoredModule, images: int) -> None:
         super().check(model, images)
-        gan = cast(GAN, model)
-        gan.check_space(self.space or gan.search_space)
-        if gan.sizes > 1:
-            raise ValueError(
-                f"objective Steerable: {type(model).__name__} grows, and edits of small images are not those "
-                "of large ones; take a model that does not"
-            )
+        self.space_of(cast(GAN, model))
+
+    @torch.no_grad()
+    def space_of(self, gan: LatentModel) -> str:
+        """The space of the walks. Raises ValueError where z has no map to it."""
+        wanted = self.space or gan.search_space
+        try:
+            gan.convert(gan.sample_codes(1, "z", torch.Generator().manual_seed(0)), "z", wanted)
+        except ValueError:
+            if self.space is not None:
+                raise
+            return "z"
+        return wanted
 
     def parts(self, model: StoredModule) -> list[nn.Module]:
         gan = cast(GAN, model)
-        self.steerable = SteerableGenerator(gan, self.space or gan.search_space, len(self.edits))
+        self.steerable = SteerableGenerator(gan, self.space_of(gan), len(self.edits))
         return [self.steerable, *super().parts(model)[1:]]
 
     def phases(self, model: StoredModule, parts: Sequence[nn.Module]) -> list[Phase]:
         critic, generator = super().phases(model, parts)
         generator.params = list(parts[0].parameters())
+        gan = cast(GAN, model)
+        critic.loss = self.critic_loss(gan, parts[1], partial(self.half_moved, gan))
         return [critic, generator]
 
+    # Losses ---------------------------------------------------------------------------------------
+
     def generator_loss(self, gan: GAN, part: nn.Module) -> Any:
-        """The critic's opinion of what is drawn, and how far moved pictures are from edited ones."""
+        """The critic's opinion of both, and how far what is moved is from what is edited."""
 
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
             seed = combine_seeds(number_from(generator), 2)
@@ -128,22 +155,59 @@ class Steerable(Adversarial):
             which, strength, amount = self.draw_edits(batch, combine_seeds(seed, 8), z)
             drawn, moved = part(z, which, amount, *labels_of(gan, batch))
             with frozen(gan.critic):
-                seen = diffaugment(drawn, self.augment, combine_seeds(seed, 1), batch.keys)
-                opinion = self.fool(gan.critic(seen, *labels_of(gan, batch)))
-            target, known = self.edited(drawn.detach(), which, strength)
-            error = (known * (moved - target)).square().sum() / (known.sum() * drawn.shape[1]).clamp(min=1)
+                opinion = torch.stack([self.opinion(gan, each, batch, seed) for each in (drawn, moved)]).sum()
+            error = self.error(drawn.detach(), moved, which, strength)
+            assert self.steerable is not None
+            with torch.no_grad():
+                self.steerable.averaged.lerp_(self.steerable.walks, 1 - AVERAGED)
             return opinion + self.weight * error, {"opinion": opinion, "edit": error}
 
         return loss
+
+    def opinion(self, gan: GAN, images: Tensor, batch: Batch, seed: int) -> Tensor:
+        """What the generator minimises of what the critic says."""
+        seen = diffaugment(images, self.augment, combine_seeds(seed, 1), batch.keys)
+        return self.fool(gan.critic(seen, *labels_of(gan, batch)))
+
+    def error(self, drawn: Tensor, moved: Tensor, which: Tensor, strength: Tensor) -> Tensor:
+        """Masked squared error, a mean over known pixels of each image, then over images."""
+        with full_precision(moved):
+            target, known = self.edited(drawn.float(), which, strength.float())
+            parts = known.flatten(1).sum(1).clamp(min=1) * drawn.shape[1]
+            return ((known * (moved.float() - target)).square().flatten(1).sum(1) / parts).mean()
+
+    @torch.no_grad()
+    def half_moved(self, gan: GAN, batch: Batch, seed: int) -> Tensor:
+        """What the critic sees as drawn: half of it moved."""
+        assert self.steerable is not None
+        z = self.draw_codes(gan, batch, seed)
+        which, _, amount = self.draw_edits(batch, combine_seeds(seed, 8), z)
+        amount = amount * self.every_other(batch, seed, z)
+        part, labels = self.steerable, labels_of(gan, batch)
+        code = part.convert(z, "z", part.space) + amount[:, None] * part.walks[which]
+        return part.render(code, part.space, labels[0] if labels else None)
+
+    def real_images(self, gan: GAN, batch: Batch, seed: int) -> Tensor:
+        """What it sees as real: half of it edited, by edits that know every pixel."""
+        real = super().real_images(gan, batch, seed)
+        which, strength, _ = self.draw_edits(batch, combine_seeds(seed, 8), real)
+        with full_precision(real):
+            edited, _ = self.edited(real, which, strength)
+        whole = torch.tensor([each.whole for each in self.edits], device=real.device)[which]
+        changed = whole & (self.every_other(batch, combine_seeds(seed, 9), real) > 0)
+        return torch.where(changed[:, None, None, None], edited, real)
+
+    def every_other(self, batch: Batch, seed: int, like: Tensor) -> Tensor:
+        """0 or 1 for each image, (batch,)."""
+        return (uniform_rows(combine_seeds(seed, 10), batch.keys, (1,), like)[:, 0] < 0.5).to(like)
 
     def draw_edits(self, batch: Batch, seed: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """For each image the number of an edit, its strength and the walk's amount, each (batch,)."""
         choice, share = uniform_rows(seed, batch.keys, (2,), like).unbind(1)
         which = (choice * len(self.edits)).long().clamp(max=len(self.edits) - 1)
-        low, high = (like.new_tensor([getattr(each, end) for each in self.edits]) for end in ("low", "high"))
-        strength = low[which] + (high - low)[which] * share
-        amounts = torch.stack([each.amount(strength) for each in self.edits])
-        return which, strength, amounts.gather(0, which[None])[0]
+        strengths = torch.stack([each.at(share) for each in self.edits])
+        amounts = torch.stack([edit.amount(each) for edit, each in zip(self.edits, strengths, strict=True)])
+        return which, strengths.gather(0, which[None])[0], amounts.gather(0, which[None])[0]
 
     def edited(self, drawn: Tensor, which: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
         """Images in [−1, 1], each by its edit, and where these are known, (batch, 1, H, W)."""
@@ -155,7 +219,14 @@ class Steerable(Adversarial):
                 target[chosen], known[chosen] = 2 * moved - 1, mask
         return target, known
 
-    # Report ---------------------------------------------------------------------------------------
+    # Looking --------------------------------------------------------------------------------------
+
+    def look(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Look:
+        seen = super().look(model, held_out, images, shown)
+        if self.steerable is not None and seen.score < float(self.steerable.score):
+            self.steerable.best.copy_(self.steerable.averaged)
+            self.steerable.score.fill_(seen.score)
+        return seen
 
     def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
         return write_gan_report(folder, data, device, lambda model, _: self.walks_section(model, folder))
@@ -163,20 +234,28 @@ class Steerable(Adversarial):
     def walks_section(self, model: LatentModel, folder: Path) -> Section:
         """The walks as directions of the exported model, and how much of each edit they explain.
 
-        Where the walks are not those of this run, as when a model is exported, they are found anew.
+        Those of this run, or else those of the folder, as where a run is exported; or else found anew.
         """
-        space = self.space or model.search_space
-        names = [edit.name for edit in self.edits]
-        if self.steerable is None:
-            found = Walk().find(Task(model, space, names))
+        space, names = self.space_of(model), [edit.name for edit in self.edits]
+        if self.steerable is not None:
+            walks = list(self.steerable.best)
+        elif (folder / DIRECTIONS_FILE).is_file():
+            walks = [each.sigma * each.vector for each in load_directions(folder / DIRECTIONS_FILE, model)]
         else:
-            walks = self.steerable.walks.detach()
+            walks = []
+        if walks:
             pairs = zip(self.edits, walks, strict=True)
             found = [walk_direction(model, space, edit, walk) for edit, walk in pairs]
-        save_directions(folder / FILE, found)
+        else:
+            found = Walk().find(Task(model, space, names))
+        save_directions(folder / DIRECTIONS_FILE, found)
         explained = {each.name: each.evidence["explained"] for each in found}
         told = ", ".join(f"{name} {as_text(value)}" for name, value in explained.items())
-        lines = ["", f"Share of each edit that its walk in {space} explains ({FILE}): {told}."]
+        learned = "walk, learned with the generator," if walks else "walk, found afterwards,"
+        lines = [
+            f"Share of each edit that its {learned} in {space} explains ({DIRECTIONS_FILE}): {told}.",
+            "",
+        ]
         return Section({"walks": explained}, lines, {})
 
 
