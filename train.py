@@ -12,6 +12,7 @@ import torch
 import yaml
 from jsonargparse import Namespace
 
+from flows.commands.common import load_any
 from flows.config import USER_ERRORS, Parser, fail, parse_experiment
 from flows.training.checkpoint import find_state
 from flows.training.folder import prepare_folder
@@ -44,7 +45,11 @@ def run(parser: Parser, settings: Namespace) -> None:
     if accelerator.is_main_process:
         prepare_folder(folder, resolved, experiment.resume, state, experiment.overwrite)
     accelerator.wait_for_everyone()
-    outcome = fit(model, data, experiment.training, folder, objective, accelerator, state)
+    if experiment.init is not None and state is None:
+        model.start_from(load_any(experiment.init, "cpu"))
+    outcome = fit(
+        model, data, experiment.training, folder, objective, accelerator, state, experiment.init is None
+    )
     if accelerator.is_main_process and outcome.interrupted:
         print(f"stopped by {outcome.interrupted}, saved {outcome.state}; --resume latest continues")
     elif accelerator.is_main_process:

@@ -136,6 +136,10 @@ def experiment_parser() -> Parser:
         "--resume", type=str, default=None, help="`latest`, or the path of a training state of this run"
     )
     parser.add_argument(
+        "--init", type=str, default=None,
+        help="folder or hub repository of a checkpoint whose weights training starts from",
+    )  # fmt: skip
+    parser.add_argument(
         "--overwrite", type=bool, default=False, help="start anew in a folder that holds a run already"
     )
     parser.add_argument(

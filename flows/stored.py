@@ -53,6 +53,28 @@ class StoredModule(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
         """Floating type of the parameters."""
         return next(self.parameters()).dtype
 
+    def start_from(self, other: "StoredModule") -> None:
+        """Take the weights of another of the same kind and sizes, to train on from there.
+
+        Raises:
+            ValueError: it is of another class, or some of its weights have other names or shapes.
+        """
+        if type(other) is not type(self):
+            raise ValueError(
+                f"--init: expected a {type(self).__name__}, the checkpoint holds a {type(other).__name__}"
+            )
+        own, given = self.state_dict(), other.state_dict()
+        wrong = sorted(
+            name for name in own.keys() | given.keys()
+            if name not in own or name not in given or own[name].shape != given[name].shape
+        )  # fmt: skip
+        if wrong:
+            raise ValueError(
+                f"--init: {len(wrong)} weights have other sizes in the checkpoint, as {wrong[0]}; the options "
+                "of the model have to be those that it was trained with"
+            )
+        self.load_state_dict(given)
+
     def fingerprint(self) -> str:
         """Sixteen hex digits that identify the function: class, arguments and weights.
 

@@ -25,6 +25,7 @@ from flows.networks.equalised import LEAKY_GAIN, EqualisedConv2d, EqualisedLinea
 from flows.networks.refiner import Refined, Refiner, refine
 from flows.networks.stylegan import Blocks, Critic, Start, Synthesis, activate, map_channels
 from flows.numerics import evaluating
+from flows.stored import StoredModule
 
 Flavour = Literal["official", "default"]
 CouplingName = Literal["additive", "affine"]
@@ -191,6 +192,32 @@ class LIA(StyleModel):
             place = start_side if start == "map" else 1
             self.refiner = Refiner(size // place**2, place)
 
+    def start_from(self, other: StoredModule) -> None:
+        """As for every model; or with the weights of a LIA of half the side, whose code is the same map.
+
+        It then draws what that one draws, at twice the side, and encodes the means of 2×2 pixels as it did.
+        """
+        half = tuple(2 * side for side in other.image_shape[1:]) == self.image_shape[1:]
+        if not isinstance(other, LIA) or not half:
+            return super().start_from(other)
+        if not isinstance(self.encoder, MapEncoder) or not isinstance(other.encoder, MapEncoder):
+            raise ValueError("--init: a LIA of half the side gives its weights only where codes are maps")
+        pairs: dict[str, tuple[nn.Module | None, nn.Module | None]] = {
+            "mapping": (self.generator.mapping, other.generator.mapping),
+            "refiner": (self.refiner, other.refiner),
+        }
+        for name, (own, given) in pairs.items():
+            if shapes(own) != shapes(given):
+                raise ValueError(f"--init: the {name} of the smaller LIA has other sizes")
+            if own is not None and given is not None:
+                own.load_state_dict(given.state_dict())
+        try:
+            self.generator.synthesis.begin_as(other.generator.synthesis)
+            self.critic.begin_as(other.critic)
+            self.encoder.begin_as(other.encoder)
+        except ValueError as error:
+            raise ValueError(f"--init: {error}") from error
+
     @property
     def phi(self) -> Bijection:
         """φ, w to z with the log-determinant; its inverse is the generator's mapping."""
@@ -222,6 +249,11 @@ class LIA(StyleModel):
             return super().log_prob_code(code, space)
         z, log_det = self.phi(code)  # exact, in one pass
         return super().log_prob_code(z, "z") + log_det
+
+
+def shapes(module: nn.Module | None) -> dict[str, torch.Size]:
+    """Shapes of all weights by name; none of nothing."""
+    return {} if module is None else {name: value.shape for name, value in module.state_dict().items()}
 
 
 def make_encoder(

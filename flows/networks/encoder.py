@@ -8,7 +8,7 @@ from torch.nn.functional import avg_pool2d, leaky_relu
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from flows.networks.equalised import LEAKY_GAIN, EqualisedConv2d, EqualisedLinear
-from flows.networks.stylegan import PlainBlock, activate
+from flows.networks.stylegan import PlainBlock, activate, begin_halved
 
 
 class OffsetBatchNorm(BatchNorm):
@@ -117,6 +117,12 @@ class MapEncoder(nn.Module):
         self.blocks = nn.ModuleList(PlainBlock(before, after) for before, after in pairs)
         self.hidden = EqualisedConv2d(channels[-1], channels[-1], 3, LEAKY_GAIN)
         self.head = EqualisedConv2d(channels[-1], depth, 1)
+
+    def begin_as(self, small: "MapEncoder") -> None:
+        """Encode the means of 2×2 pixels as one of half the side encodes its images; see `begin_halved`."""
+        begin_halved(self.stem, self.blocks, small.stem, small.blocks)
+        for name in ("hidden", "head"):
+            getattr(self, name).load_state_dict(getattr(small, name).state_dict())
 
     def forward(self, images: Tensor) -> Tensor:
         x = activate(self.stem(images))

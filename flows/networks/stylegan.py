@@ -205,6 +205,24 @@ class Synthesis(Growing):
         image = image + self.colour_bias
         return torch.tanh(image) if self.tanh else image
 
+    @torch.no_grad()
+    def begin_as(self, small: "Synthesis") -> None:
+        """Draw what one of half the side draws, at twice the side: its weights, and new colours of zero.
+
+        Raises:
+            ValueError: it is not this one without its last size.
+        """
+        wanted = {name: value.shape for name, value in self.state_dict().items()}
+        given = small.state_dict()
+        if len(self.to_colours) != len(small.to_colours) + 1 or any(
+            wanted.get(name) != value.shape for name, value in given.items()
+        ):
+            raise ValueError("the smaller generator is not this one without its last size")
+        self.load_state_dict(given, strict=False)
+        colours = self.to_colours[-1]
+        assert isinstance(colours, ModulatedConv2d)
+        colours.weight.zero_()
+
     @property
     def layers_in_use(self) -> int:
         """Of the size that it has grown to."""
@@ -271,6 +289,12 @@ class Critic(Growing):
         """(batch,), larger for images that look real."""
         return self.judge(self.features(images)[-1])
 
+    def begin_as(self, small: "Critic") -> None:
+        """Judge the means of 2×2 pixels as one of half the side judges its images; see `begin_halved`."""
+        begin_halved(self.from_colours[0], self.blocks, small.from_colours[0], small.blocks)
+        for name in ("last", "hidden", "output"):
+            getattr(self, name).load_state_dict(getattr(small, name).state_dict())
+
     def judge(self, coarsest: Tensor) -> Tensor:
         """The same from the last of `features`."""
         x = activate(self.last(with_deviation(coarsest)))
@@ -301,6 +325,41 @@ class PlainBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return activate(self.convolution(x))
+
+
+@torch.no_grad()
+def begin_halved(entry: nn.Module, blocks: nn.ModuleList, old_entry: nn.Module, old: nn.ModuleList) -> None:
+    """Let a network see what one of half the side saw: the means of 2×2 pixels.
+
+    Six channels of the entry carry ±x, of which leaky ReLUs lose nothing: l(x) − l(−x) = 1.2·x. The first
+    block takes their means where the old entry had single pixels; the other blocks are the old ones.
+
+    Raises:
+        ValueError: the blocks are not plain ones, their channels are others, or there are not enough.
+    """
+    first = blocks[0]
+    if not isinstance(first, PlainBlock) or not all(isinstance(block, PlainBlock) for block in old):
+        raise ValueError("only networks of plain blocks can begin as one of half the side")
+    assert isinstance(entry, EqualisedConv2d) and isinstance(old_entry, EqualisedConv2d)
+    convolution = first.convolution
+    colours, kept = entry.weight.shape[1], [each.convolution.weight.shape for each in old]
+    fits = kept == [each.convolution.weight.shape for each in blocks[1:]]
+    if not fits or len(entry.weight) < 2 * colours or len(convolution.weight) != len(old_entry.weight):
+        raise ValueError(
+            "the smaller network's channels are not those of this one after its first block, which needs "
+            f"at least {2 * colours} of its own"
+        )
+    signs = torch.cat([torch.eye(colours), -torch.eye(colours)])[:, :, None, None].to(entry.weight)
+    entry.weight[: 2 * colours] = signs / entry.scale
+    reads = old_entry.weight[:, :, 0, 0] * old_entry.scale / (4 * 1.2)
+    convolution.weight.zero_()
+    both = torch.cat([reads, -reads], 1)[:, :, None, None] / convolution.scale
+    convolution.weight[:, : 2 * colours, 1:3, 1:3] = both
+    assert entry.bias is not None and convolution.bias is not None and old_entry.bias is not None
+    entry.bias.zero_()
+    convolution.bias.copy_(old_entry.bias)
+    for block, before in zip(blocks[1:], old, strict=True):
+        block.load_state_dict(before.state_dict())
 
 
 class PooledBlock(nn.Module):

@@ -68,12 +68,14 @@ def fit(
     objective: Objective,
     accelerator: Accelerator,
     resume: Path | None = None,
+    initialise: bool = True,
 ) -> Outcome:
     """Train `model` in `folder` until `training.images` were shown or a signal comes.
 
     The best model by the objective's score on the validation split is exported to `folder` (average
     weights where there are any); the test split is not touched. The same call with the state of an
-    interrupted run continues it, with the same losses to the last bit.
+    interrupted run continues it, with the same losses to the last bit. Without `initialise` data-dependent
+    layers stay as they are: the weights are somebody's.
 
     Raises:
         NonFinite: a loss or gradient is not finite. Nothing is skipped and nothing is saved.
@@ -86,7 +88,7 @@ def fit(
     # Data-dependent layers are set on the bare model, before it is wrapped, from all ranks' images.
     model.to(accelerator.device).train()
     count = objective.initialisation_images(model)
-    if resume is None and count:
+    if resume is None and count and initialise:
         first = first_images(data, count, training.seed, rank, world).to(accelerator.device)
         objective.initialise(model, first, training.seed)
 
