@@ -70,8 +70,8 @@ class StoredModule(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
         )  # fmt: skip
         if wrong:
             raise ValueError(
-                f"--init: {len(wrong)} weights have other sizes in the checkpoint, as {wrong[0]}; the options "
-                "of the model have to be those that it was trained with"
+                f"--init: {len(wrong)} weights have other sizes in the checkpoint, as {wrong[0]}; the "
+                "options of the model have to be those that it was trained with"
             )
         self.load_state_dict(given)
 
