@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -200,7 +200,8 @@ class LIA(StyleModel):
         half = tuple(2 * side for side in other.image_shape[1:]) == self.image_shape[1:]
         if not isinstance(other, LIA) or not half:
             return super().start_from(other)
-        if not isinstance(self.encoder, MapEncoder) or not isinstance(other.encoder, MapEncoder):
+        encoder, smaller = self.encoder, other.encoder
+        if not isinstance(encoder, MapEncoder) or not isinstance(smaller, MapEncoder):
             raise ValueError("--init: a LIA of half the side gives its weights only where codes are maps")
         pairs: dict[str, tuple[nn.Module | None, nn.Module | None]] = {
             "mapping": (self.generator.mapping, other.generator.mapping),
@@ -213,8 +214,8 @@ class LIA(StyleModel):
                 own.load_state_dict(given.state_dict())
         try:
             self.generator.synthesis.begin_as(other.generator.synthesis)
-            self.critic.begin_as(other.critic)
-            self.encoder.begin_as(other.encoder)
+            cast(Critic, self.critic).begin_as(cast(Critic, other.critic))
+            encoder.begin_as(smaller)
         except ValueError as error:
             raise ValueError(f"--init: {error}") from error
 

@@ -342,8 +342,10 @@ def begin_halved(entry: nn.Module, blocks: nn.ModuleList, old_entry: nn.Module, 
         raise ValueError("only networks of plain blocks can begin as one of half the side")
     assert isinstance(entry, EqualisedConv2d) and isinstance(old_entry, EqualisedConv2d)
     convolution = first.convolution
-    colours, kept = entry.weight.shape[1], [each.convolution.weight.shape for each in old]
-    fits = kept == [each.convolution.weight.shape for each in blocks[1:]]
+    colours = entry.weight.shape[1]
+    kept, own = ([each.weight.shape for each in part.modules() if isinstance(each, EqualisedConv2d)]
+                 for part in (old, blocks[1:]))  # fmt: skip
+    fits = kept == own
     if not fits or len(entry.weight) < 2 * colours or len(convolution.weight) != len(old_entry.weight):
         raise ValueError(
             "the smaller network's channels are not those of this one after its first block, which needs "
