@@ -43,7 +43,7 @@ def test_what_is_shipped():
         "fashion-glow", "fashion-nice", "fashion-realnvp",
         "scenes-biggan", "scenes-dcgan", "scenes-glow", "scenes-lia", "scenes-nice", "scenes-pggan",
         "scenes-realnvp", "scenes-stylegan",
-        "scenes64-glow",
+        "scenes64-glow", "scenes64-lia",
     }  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def test_shipped_lia_brings_back_held_out_images(folder):
     found = Encoder("w").invert(model, images)
     quality = psnr(images, found.reconstruction).median()
     assert float(quality) == pytest.approx(report["reconstruction"]["psnr_median"], abs=0.5)
-    assert isinstance(model, LIA) and quality > 26
+    assert isinstance(model, LIA) and quality > (26 if model.image_shape[-1] == 32 else 25)
     phi = phi_figures(model, found.code)
     assert phi["round_trip_fp32"] <= 1e-5 and phi["round_trip_fp64"] <= 1e-12
     assert phi["largest_log_det"] == 0  # additive couplings

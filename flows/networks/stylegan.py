@@ -222,6 +222,11 @@ class Synthesis(Growing):
         colours = self.to_colours[-1]
         assert isinstance(colours, ModulatedConv2d)
         colours.weight.zero_()
+        # The new size begins bilinear: four independent kernels for the four places of a pixel are a
+        # pattern of dots, which a generator that draws already does not lose again.
+        doubling = cast(StyledLayer, self.layers[-self.depth]).convolution
+        tent = torch.tensor([1.0, 3.0, 3.0, 1.0]).to(doubling.weight)
+        doubling.weight.copy_(torch.randn_like(doubling.weight[:, :, :1, :1]) * torch.outer(tent, tent) / 5)
 
     @property
     def layers_in_use(self) -> int:
