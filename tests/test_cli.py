@@ -64,7 +64,7 @@ def refused(capsys, *arguments) -> str:
 def test_every_verb_is_a_file():
     assert set(commands()) == {
         "evaluate", "roundtrip", "sample", "encode", "decode", "interpolate", "compare", "render", "export",
-        "steer find", "steer apply", "steer score", "dissect", "omissions", "paint", "atlas",
+        "steer find", "steer apply", "steer score", "steer levels", "steer rank", "dissect", "omissions", "paint", "atlas",
     }  # fmt: skip
 
 
@@ -74,7 +74,8 @@ def test_help_describes_every_option(verb, capsys):
         run(*verb.split(), "--help")
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    for option in ("--json", "--device", "checkpoint"):
+    loads = ("--device", "checkpoint") if verb != "steer rank" else ("scores",)
+    for option in ("--json", "--config", *loads):
         assert option in text
 
 
