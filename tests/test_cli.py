@@ -64,7 +64,8 @@ def refused(capsys, *arguments) -> str:
 def test_every_verb_is_a_file():
     assert set(commands()) == {
         "evaluate", "roundtrip", "sample", "encode", "decode", "interpolate", "compare", "render", "export",
-        "steer find", "steer apply", "steer score", "steer levels", "steer rank", "dissect", "omissions", "paint", "atlas",
+        "steer find", "steer apply", "steer score", "steer levels", "steer rank",
+        "dissect", "omissions", "paint", "atlas",
     }  # fmt: skip
 
 
