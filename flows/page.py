@@ -91,6 +91,45 @@ def write_page(
     return ["index.html", *(f"{name}.png" for name in written)]
 
 
+def heat_map(
+    values: Tensor,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    digits: int = 2,
+    certain: Tensor | None = None,
+    share: bool = False,
+) -> Figure:
+    """A matrix as coloured and numbered cells; grey where it has no number.
+
+    Args:
+        values: (rows, columns).
+        rows: their names.
+        columns: theirs.
+        title: above it.
+        digits: after the point.
+        certain: bool of the same shape, numbers that are none of it are pale; None takes all for certain.
+        share: of 0 to 1, 0 the best; otherwise signed, 0 in the middle.
+    """
+    figure = Figure(figsize=(3 + 0.55 * len(columns), 1.9 + 0.3 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    axes.set_facecolor("0.9")
+    limit = 1.0 if share else max(1e-6, float(values.nan_to_num().abs().max()))
+    colours, low = ("viridis_r", 0.0) if share else ("RdBu_r", -limit)
+    image = axes.imshow(values.numpy(), cmap=colours, vmin=low, vmax=limit, aspect="auto")
+    for i, row in enumerate(values.tolist()):
+        for j, value in enumerate(row):
+            if math.isfinite(value):
+                pale = certain is not None and not certain[i, j]
+                tone = "0.75" if pale else "w" if abs(value) > 0.6 * limit else "k"
+                axes.text(j, i, f"{value:.{digits}f}", ha="center", va="center", fontsize=6.5, color=tone)
+    axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=7.5)
+    axes.set_yticks(range(len(rows)), rows, fontsize=7.5)
+    axes.set_title(title, fontsize=9)
+    figure.colorbar(image, ax=axes, shrink=0.8)
+    return figure
+
+
 def draw_rows(
     rows: Sequence[tuple[str, Tensor]], columns: int = 24, side: int = 64, head: Sequence[str] = ()
 ) -> Image.Image:

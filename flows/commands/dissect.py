@@ -19,6 +19,8 @@ from flows.dissection.report import (
     CLEANING_HEAD,
     Dissected,
     cleaning_rows,
+    contexts_head,
+    contexts_rows,
     top_images,
     write_dissection_report,
 )
@@ -108,7 +110,6 @@ def dissect(
     few = samples(model, ABLATED, space, seed + 1)
     ordered = Chosen(model, judge, few, samples(model, LEARNED, space, seed + 3), found, order)
     ablations = switch_off(ordered, classes, units)
-    drawn = samples(model, n, space, seed + 2)
     result = Dissected(
         f"Units of {Path(checkpoint).name}, {len(codes.codes)} {source}",
         {
@@ -117,7 +118,9 @@ def dissect(
         },
         rows, ablations, top_images(model, codes, best[:16]),
         [each for label in insert or [] if (each := put_in(ordered, label, units))],
-        take_out(ordered, drawn, artefact, units, *wanted) if artefact and wanted else None,
+        take_out(ordered, samples(model, n, space, seed + 2), artefact, units, *wanted)
+        if artefact and wanted
+        else None,
     )  # fmt: skip
     written = write_dissection_report(out, result)
     for path in (out / "units.json", json):
@@ -141,10 +144,7 @@ def dissect(
             ],
         )
     for each in result.insertions:
-        print_table(
-            [f"{each.label} put onto", "pixels that become it, %", "places"],
-            [[name, as_text(100 * gain), str(n)] for name, (gain, n) in each.contexts.items()],
-        )
+        print_table(contexts_head(each), contexts_rows(each))
     if result.cleaning is not None:
         print_table(CLEANING_HEAD, cleaning_rows(result.cleaning))
     print(f"written to {out}: {', '.join(written)}, units.json")

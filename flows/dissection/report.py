@@ -83,7 +83,10 @@ def write_dissection_report(out: Path, found: Dissected) -> list[str]:
     ]
     head = ("layer", "unit", "class", "IoU", "information quality", "active at")
     units = table(head, lines)
-    after = "".join(contexts_table(each) for each in found.insertions)
+    after = "".join(
+        table(contexts_head(each), [cells(row[:1]) + numbers(row[1:]) for row in contexts_rows(each)])
+        for each in found.insertions
+    )
     if found.cleaning:
         after += table(CLEANING_HEAD, [numbers(row) for row in cleaning_rows(found.cleaning)])
     after += f"<details><summary>{len(lines)} interpretable units</summary>{units}</details>"
@@ -175,13 +178,14 @@ def insertion_sheet(found: Insertion, shown: int = 10) -> Image.Image:
     return draw_rows([("as drawn", images), (f"{found.label}, where it can be put", over.byte())])
 
 
-def contexts_table(found: Insertion) -> str:
+def contexts_head(found: Insertion) -> list[str]:
+    """Columns of `contexts_rows`."""
+    return [f"{found.label} put onto", "pixels that become it, %", "places"]
+
+
+def contexts_rows(found: Insertion) -> list[list[str]]:
     """What stood where a class was put in, and how much of the place it took."""
-    lines = [
-        cells([name]) + numbers([as_text(100 * gain), str(count)])
-        for name, (gain, count) in found.contexts.items()
-    ]
-    return table([f"{found.label} put onto", "pixels that become it, %", "places"], lines)
+    return [[name, as_text(100 * gain), str(count)] for name, (gain, count) in found.contexts.items()]
 
 
 # Galleries ----------------------------------------------------------------------------------------

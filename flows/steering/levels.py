@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from flows.models.base import LatentModel
-from flows.page import write_page
+from flows.page import heat_map, write_page
 from flows.semantics.base import Predictor
 from flows.steering.base import Direction
 from flows.steering.evaluate import own_score, rescore
@@ -95,15 +93,5 @@ def levels_map(out: Path, title: str, ranked: dict[str, dict[str, float]]) -> li
     """index.html with levels.png, a heat map of directions × levels; returns the names of the files."""
     names, levels = list(ranked), list(next(iter(ranked.values())))
     values = torch.tensor([[ranked[name][level] for level in levels] for name in names])
-    figure = Figure(figsize=(2.8 + 0.7 * len(levels), 1.6 + 0.32 * len(names)), layout="constrained")
-    axes = figure.subplots()
-    limit = max(1e-6, float(values.abs().max()))
-    image = axes.imshow(values.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
-    for i, j in np.ndindex(*values.shape):
-        tone = "w" if abs(float(values[i, j])) > 0.6 * limit else "k"
-        axes.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=7, color=tone)
-    axes.set_xticks(range(len(levels)), levels, fontsize=8)
-    axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.set_title("change of its own score when one level moves alone, in its spread", fontsize=9)
-    figure.colorbar(image, ax=axes, shrink=0.8)
-    return write_page(out, title, {"levels": figure})
+    told = "change of its own score when one level moves alone, in its spread"
+    return write_page(out, title, {"levels": heat_map(values, names, levels, told)})

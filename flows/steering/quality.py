@@ -11,12 +11,10 @@ from flows import images as pixels
 from flows.data.base import Attribute, ImageData
 from flows.metrics.perceptual import kernel_distance
 from flows.models.base import LatentModel
-from flows.numerics import exact_arithmetic
-from flows.once import prepared
 from flows.semantics.base import Predictor, Score
 from flows.steering.base import Direction, shift
 from flows.steering.evaluate import own_score
-from flows.steering.survey import BATCH, score_codes
+from flows.steering.survey import score_codes, seen_in
 
 FEWEST = 10
 """Images from which a share of the true edit is told."""
@@ -48,19 +46,13 @@ class Quality:
         return dict(vars(self))
 
 
-@torch.no_grad()
 def moved_images(
     model: LatentModel, direction: Direction, codes: Tensor, alpha: float, labels: Tensor | None = None
 ) -> Tensor:
     """Codes (n, D) moved by `alpha` sigmas: images (n, C, H, W) in [0, 1], on the host."""
     space = model.check_space(direction.space)
-    moved, parts = shift(codes, direction, alpha, space), []
-    with prepared(), exact_arithmetic(model.device):
-        for i in range(0, len(moved), BATCH):
-            which = None if labels is None else labels[i : i + BATCH].to(model.device)
-            code = moved[i : i + BATCH].to(model.device, model.dtype)
-            parts.append(model.decode(code, space.name, which).clamp(0, 1).float().cpu())
-    return torch.cat(parts)
+    moved = shift(codes, direction, alpha, space)
+    return seen_in(model, moved, space.name, labels, lambda images: images.float())
 
 
 def kept_share(before: Tensor, after: Tensor, scores: Sequence[Score], own: str) -> float:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 from matplotlib.figure import Figure
 
-from flows.page import as_text, cells, numbers, table, write_page
+from flows.page import as_text, cells, heat_map, numbers, table, write_page
 from flows.steering.evaluate import own_score
 
 HEAD = (
@@ -134,20 +134,9 @@ def leakage_map(entries: Sequence[Entry]) -> Figure:
     keys = [(each.model, each.told) for each in entries]
     rows = list(dict.fromkeys(keys))
     factors = list(dict.fromkeys(each.factor for each in entries))
-    values = np.full((len(rows), len(factors)), np.nan)
+    values = torch.full((len(rows), len(factors)), float("nan"))
     for key, each in zip(keys, entries, strict=True):
         if each.effect >= WEAK:
             values[rows.index(key), factors.index(each.factor)] = each.leakage
-    figure = Figure(figsize=(4 + 0.6 * len(factors), 1.8 + 0.3 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    axes.set_facecolor("0.9")
-    image = axes.imshow(values, cmap="viridis_r", vmin=0, vmax=1, aspect="auto")
-    for i, j in np.ndindex(*values.shape):
-        if np.isfinite(values[i, j]):
-            tone = "w" if values[i, j] > 0.5 else "k"
-            axes.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=7, color=tone)
-    axes.set_xticks(range(len(factors)), factors, rotation=60, ha="right", fontsize=8)
-    axes.set_yticks(range(len(rows)), [told for _, told in rows], fontsize=8)
-    axes.set_title("largest change of another attribute, relative to the effect", fontsize=9)
-    figure.colorbar(image, ax=axes, shrink=0.8)
-    return figure
+    told = "largest change of another attribute, relative to the effect"
+    return heat_map(values, [name for _, name in rows], factors, told, share=True)

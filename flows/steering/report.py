@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from flows.page import as_text, cells, draw_rows, numbers, table, write_page
+from flows.page import as_text, cells, draw_rows, heat_map, numbers, table, write_page
 from flows.steering.evaluate import Rescoring, monotonicity, own_score
 from flows.steering.quality import Quality
 
@@ -89,7 +89,7 @@ def write_score_report(out: Path, scored: Scored) -> list[str]:
     """index.html, and matrix.png, responses.png and strips.png beside it; returns their names."""
     head = [f"{alpha:+.2g}" for alpha in scored.alphas]
     sheets: dict[str, Image.Image | Figure] = {
-        "matrix": heat_map(scored.matrix),
+        "matrix": matrix_map(scored.matrix),
         "responses": response_curves(scored),
         "strips": draw_rows(scored.strips, len(head), head=head),
     }
@@ -99,26 +99,15 @@ def write_score_report(out: Path, scored: Scored) -> list[str]:
     return write_page(out, scored.title, sheets, table(HEAD, lines))
 
 
-def heat_map(found: Rescoring) -> Figure:
-    """Signed changes, in spreads; grey where the interval has 0 in it."""
+def matrix_map(found: Rescoring) -> Figure:
+    """Signed changes, in spreads; pale where the interval has 0 in it."""
     wanted = [found.column(own_score(name)) for name in found.directions] + list(range(len(found.scores)))
     columns = list(dict.fromkeys(wanted))[:COLUMNS]
-    values, names = found.signed[:, columns], [found.scores[i].name for i in columns]
-    certain = (found.low[:, columns] > 0) | (found.high[:, columns] < 0)
-    size = 2.6 + 0.34 * len(names), 1.8 + 0.3 * len(found.directions)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots()
-    limit = max(1e-6, float(values.abs().max()))
-    image = axes.imshow(values.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
-    for i, j in np.ndindex(*values.shape):
-        dark = abs(float(values[i, j])) > 0.6 * limit
-        tone = "0.75" if not certain[i, j] else "w" if dark else "k"
-        axes.text(j, i, f"{values[i, j]:.1f}", ha="center", va="center", fontsize=6.5, color=tone)
-    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7.5)
-    axes.set_yticks(range(len(found.directions)), found.directions, fontsize=7.5)
-    axes.set_title(f"change of scores by {found.alpha:+g} σ, in their spread", fontsize=9)
-    figure.colorbar(image, ax=axes, shrink=0.8)
-    return figure
+    return heat_map(
+        found.signed[:, columns], found.directions, [found.scores[i].name for i in columns],
+        f"change of scores by {found.alpha:+g} σ, in their spread", digits=1,
+        certain=(found.low[:, columns] > 0) | (found.high[:, columns] < 0),
+    )  # fmt: skip
 
 
 def response_curves(scored: Scored) -> Figure:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,11 +125,18 @@ def score_codes(
     model: LatentModel, predictor: Predictor, codes: Tensor, space: str, labels: Tensor | None = None
 ) -> Tensor:
     """Scores (n, number of scores) of what codes (n, D) draw, on the host; see `Predictor.predict`."""
+    return seen_in(model, codes, space, labels, lambda images: predictor.predict(images.float()).float())
+
+
+@torch.no_grad()
+def seen_in(
+    model: LatentModel, codes: Tensor, space: str, labels: Tensor | None, see: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """What `see` says of the images (batch, C, H, W) in [0, 1] that codes (n, D) draw, on the host."""
     found = []
     with prepared(), exact_arithmetic(model.device):
         for i in range(0, len(codes), BATCH):
             code = codes[i : i + BATCH].to(model.device, model.dtype)
             which = None if labels is None else labels[i : i + BATCH].to(model.device)
-            images = model.decode(code, space, which).clamp(0, 1)
-            found.append(predictor.predict(images.float()).float().cpu())
+            found.append(see(model.decode(code, space, which).clamp(0, 1)).cpu())
     return torch.cat(found)

@@ -13,10 +13,9 @@ from flows.inversion.exact import invert
 from flows.metrics.reconstruction import psnr
 from flows.metrics.typicality import largest_typical_share
 from flows.models.base import LatentModel
-from flows.numerics import exact_arithmetic
-from flows.once import prepared
 from flows.page import draw_rows, save_picture
 from flows.steering.base import Direction, load_directions, place, shift
+from flows.steering.survey import seen_in
 
 ALPHAS = [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]
 
@@ -130,12 +129,7 @@ def encoded_test(model: LatentModel, n: int, space: str) -> tuple[Tensor, Tensor
     return encoded(model, images, space).to(model.dtype), model.first_class(len(images))
 
 
-@torch.no_grad()
 def draw(model: LatentModel, code: Tensor, space: str) -> Tensor:
     """uint8 images (n, C, H, W) of codes, on the host."""
-    parts = []
-    with prepared(), exact_arithmetic(model.device):
-        for part in code.split(100):
-            images = model.decode(part.to(model.dtype), space, model.first_class(len(part)))
-            parts.append(pixels.to_bytes(images, model.bins).cpu())
-    return torch.cat(parts)
+    labels = model.first_class(len(code))
+    return seen_in(model, code, space, labels, lambda images: pixels.to_bytes(images, model.bins))

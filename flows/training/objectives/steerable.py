@@ -69,10 +69,14 @@ class SteerableGenerator(nn.Module):
             amount: (batch,), what multiplies the walk.
             labels: of a class-conditional model.
         """
-        code = self.convert(z, "z", self.space)
         label = labels[0] if labels else None
-        moved = code + amount[:, None] * self.walks[which]
-        return self.render(code, self.space, label), self.render(moved, self.space, label)
+        still, moved = (self.render(code, self.space, label) for code in self.codes(z, which, amount))
+        return still, moved
+
+    def codes(self, z: Tensor, which: Tensor, amount: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes of `space`, and these moved; see `forward`."""
+        code = self.convert(z, "z", self.space)
+        return code, code + amount[:, None] * self.walks[which]
 
 
 class Steerable(Adversarial):
@@ -184,8 +188,8 @@ class Steerable(Adversarial):
         which, _, amount = self.draw_edits(batch, combine_seeds(seed, 8), z)
         amount = amount * self.every_other(batch, seed, z)
         part, labels = self.steerable, labels_of(gan, batch)
-        code = part.convert(z, "z", part.space) + amount[:, None] * part.walks[which]
-        return part.render(code, part.space, labels[0] if labels else None)
+        _, moved = part.codes(z, which, amount)
+        return part.render(moved, part.space, labels[0] if labels else None)
 
     def real_images(self, gan: GAN, batch: Batch, seed: int) -> Tensor:
         """What it sees as real: half of it edited, by edits that know every pixel."""
