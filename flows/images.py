@@ -7,11 +7,13 @@ reconstruction wrong by less than half a bin gives the same byte.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from einops import rearrange
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 
 def check_bytes(images: Tensor, image_shape: tuple[int, int, int] | None = None) -> None:
@@ -70,6 +72,26 @@ def to_bytes(images: Tensor, bins: int = 256) -> Tensor:
     """Floats to uint8 by floor; values outside [0, 1] are clamped, infinities too, and NaN becomes 0."""
     index = torch.nan_to_num(images * bins, nan=0.0).floor().clamp(0, bins - 1)
     return bin_byte(index.to(torch.uint8), bins)
+
+
+# For networks of others ---------------------------------------------------------------------------
+
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's colours, in [0, 1]."""
+
+
+def to_square_rgb(images: Tensor, side: int) -> Tensor:
+    """Floats (batch, 1 or 3, H, W) as (batch, 3, side, side), bilinear, averaged where it becomes smaller."""
+    colour = images.expand(-1, 3, -1, -1)
+    return interpolate(colour, (side, side), mode="bilinear", align_corners=False, antialias=True)
+
+
+def normalise(
+    images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, deviation: Sequence[float] = IMAGENET_DEVIATION
+) -> Tensor:
+    """Colours (batch, 3, H, W) less their mean, over their deviation."""
+    of_mean, of_deviation = (images.new_tensor(each)[:, None, None] for each in (mean, deviation))
+    return (images - of_mean) / of_deviation
 
 
 # Files and pictures -------------------------------------------------------------------------------

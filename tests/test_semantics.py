@@ -13,8 +13,9 @@ from flows import images as pixels
 from flows.data.base import ArraySplit, Attribute, Batch
 from flows.data.scenes import FACTORS, Scenes
 from flows.data.scenes.factors import COLUMN, matters
+from flows.images import IMAGENET_DEVIATION, IMAGENET_MEAN
 from flows.models.load import load_model
-from flows.semantics.adapters import IMAGENET_DEVIATION, IMAGENET_MEAN, ClassPredictor, ClassSegmenter
+from flows.semantics.adapters import ClassPredictor, ClassSegmenter
 from flows.semantics.base import (
     Predictor,
     Segmenter,

@@ -12,13 +12,10 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from flows import images as pixels
 
 SIDE, BATCH = 64, 100
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's colours, in [0, 1]."""
 
 
 class FeatureNetwork(nn.Module, ABC):
@@ -67,7 +64,7 @@ class EfficientNetLite0(FeatureNetwork):
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """Activations before every halving of the side, and the last, fine to coarse."""
-        x = self.activation(self.norm(self.stem(_prepared(images))))
+        x = self.activation(self.norm(self.stem(pixels.normalise(pixels.to_square_rgb(images, SIDE)))))
         found: list[Tensor] = []
         for block in self.blocks:
             y = block(x)
@@ -122,7 +119,7 @@ class LPIPS(FeatureNetwork):
         _freeze(self)
 
     def distance(self, first: Tensor, second: Tensor) -> Tensor:
-        found: Tensor = self.network(*(2 * _resized(each) - 1 for each in (first, second)))
+        found: Tensor = self.network(*(2 * pixels.to_square_rgb(each, SIDE) - 1 for each in (first, second)))
         return found.flatten()
 
 
@@ -194,17 +191,6 @@ def kernel_distance(first: Tensor, second: Tensor) -> float:
             f'KID needs torchmetrics ({error}); `pip install -e ".[metrics]"` brings it'
         ) from error
     return float(poly_mmd(first, second))
-
-
-def _prepared(images: Tensor) -> Tensor:
-    """As the network was trained: 64 pixels, RGB, normalised colours."""
-    mean, deviation = (images.new_tensor(each)[:, None, None] for each in (MEAN, DEVIATION))
-    return (_resized(images) - mean) / deviation
-
-
-def _resized(images: Tensor) -> Tensor:
-    colour = images.expand(-1, 3, -1, -1)
-    return interpolate(colour, (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from flows import images as pixels
+from flows.images import IMAGENET_DEVIATION, IMAGENET_MEAN
 from flows.semantics.base import Score
 from flows.semantics.segmenter import one_hot
-
-IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Prepared:
@@ -34,11 +34,8 @@ class Prepared:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits of images (batch, C, H, W) in [0, 1]; grey ones become RGB."""
-        x = images.expand(-1, 3, -1, -1)
-        if self.side is not None and x.shape[-1] != self.side:
-            x = interpolate(x, (self.side, self.side), mode="bilinear", align_corners=False, antialias=True)
-        mean, deviation = (x.new_tensor(each)[:, None, None] for each in (self.mean, self.deviation))
-        answer = self.network((x - mean) / deviation)
+        x = images.expand(-1, 3, -1, -1) if self.side is None else pixels.to_square_rgb(images, self.side)
+        answer = self.network(pixels.normalise(x, self.mean, self.deviation))
         if isinstance(answer, Tensor):
             return answer
         logits = answer["out"] if isinstance(answer, dict) and "out" in answer else answer.logits
