@@ -121,6 +121,12 @@ class Segmenter(Protocol):
 
 
 @torch.no_grad()
+def predict_images(predictor: Predictor, images: Tensor, device: torch.device, batch: int = 200) -> Tensor:
+    """Scores (n, number of scores), on the host, of images (n, C, H, W) in [0, 1], seen on `device`."""
+    return torch.cat([predictor.predict(part.to(device)).float().cpu() for part in images.split(batch)])
+
+
+@torch.no_grad()
 def segment_bytes(
     segmenter: Segmenter, images: Tensor, bins: int, device: torch.device, batch: int = 200
 ) -> Tensor:

@@ -11,10 +11,10 @@ from flows import images as pixels
 from flows.data.base import Attribute, ImageData
 from flows.metrics.perceptual import kernel_distance
 from flows.models.base import LatentModel
-from flows.semantics.base import Predictor, Score
+from flows.semantics.base import Predictor, Score, predict_images
 from flows.steering.base import Direction, shift
 from flows.steering.evaluate import own_score
-from flows.steering.survey import score_codes, seen_in
+from flows.steering.survey import seen_in
 
 FEWEST = 10
 """Images from which a share of the true edit is told."""
@@ -149,12 +149,10 @@ def faithfulness(
     attribute = told.get(predictor.scores[index].attribute)
     if attribute is None or not data.draws_again:
         return None
-    space = model.check_space(direction.space)
     images, read, again = [], [], []
     for amount in (0.0, alpha):
         images.append(moved_images(model, direction, codes, amount, labels))
-        moved = shift(codes, direction, amount, space)
-        read.append(score_codes(model, predictor, moved, space.name, labels))
+        read.append(predict_images(predictor, images[-1], model.device))
         value = told_value(attribute, predictor.scores, read[-1])
         again.append(data.redraw("test", attribute.name, value).float() / 255)
     score, wanted = predictor.scores[index], again[1] - again[0]

@@ -12,6 +12,7 @@ from flows.data.base import ImageData
 from flows.images import reduce, to_bytes, to_unit
 from flows.metrics.perceptual import PooledFeatures
 from flows.models.base import LatentModel
+from flows.semantics.base import predict_images
 from flows.semantics.predictor import AttributePredictor
 from flows.steering.base import Direction, load_directions, shift
 from flows.steering.boundary import condition
@@ -141,9 +142,7 @@ class Costs:
                 raise
             return
         real = reduce(images, model.bins)
-        with torch.no_grad():
-            parts = [judge.predict(to_unit(part, model.bins).to(model.device)) for part in real.split(200)]
-        self.real = torch.cat(parts).cpu()
+        self.real = predict_images(judge, to_unit(real, model.bins), model.device)
         self.redraws = bool(test) and self.data.draws_again
         self.compared = real[:kid]
 
