@@ -9,11 +9,10 @@ torchrun --standalone --nproc_per_node 2 train.py --config configs/fashion/glow.
 from dataclasses import asdict
 
 import torch
-import yaml
 from jsonargparse import Namespace
 
 from flows.commands.common import load_any
-from flows.config import USER_ERRORS, Parser, fail, parse_experiment
+from flows.config import USER_ERRORS, Parser, fail, parse_experiment, resolve
 from flows.training.checkpoint import find_state
 from flows.training.folder import prepare_folder
 from flows.training.loop import fit, make_accelerator
@@ -37,7 +36,7 @@ def run(parser: Parser, settings: Namespace) -> None:
         experiment.folder, experiment.data, experiment.model, experiment.objective,
     )  # fmt: skip
     objective.check(model, experiment.training.images)
-    resolved = yaml.safe_load(parser.dump(settings))
+    resolved = resolve(parser, settings)
     # Opened now, so that a test split that is missing is missed before hours of training; not looked at.
     data.split("test")
     model.description = {**asdict(data.description()), "source": resolved["data"]}

@@ -2,6 +2,7 @@
 
 python benchmarks/table.py checkpoints/fashion-nice checkpoints/fashion-realnvp checkpoints/fashion-glow
 python benchmarks/table.py --samples checkpoints/scenes-*
+python benchmarks/table.py --units runs/*-dissection      # folders of flows dissect
 """
 
 import argparse
@@ -78,15 +79,41 @@ def sample_line(folder: Path) -> list[str]:
     ]
 
 
+UNIT_CLASSES = ("window", "door", "lamp", "plant", "tree", "banner")
+UNIT_COLUMNS = ("checkpoint", "interpretable units", *UNIT_CLASSES)
+
+
+def units_line(folder: Path) -> list[str]:
+    """One row of the table of units: best IoU of every class, and what the class's units remove when off."""
+    found: dict[str, Any] = json.loads((folder / "units.json").read_text())
+    layers = found["layers"].values()
+    interpretable, units = (sum(layer[key] for layer in layers) for key in ("interpretable", "units"))
+    removed = {each["label"]: each for each in found["ablations"]}
+    row = [Path(found["checkpoint"]).name, f"{interpretable} of {units}"]
+    for label in UNIT_CLASSES:
+        best = max((each["iou"] for each in found["units"] if each["label"] == label), default=None)
+        told = "–" if best is None else f"{best:.2f}"
+        if label in removed:
+            off = removed[label]
+            told += f"; −{100 * off['removed'][-1]:.0f} % ({100 * off['random'][-1]:.0f})"
+        row.append(told)
+    return row
+
+
 def main() -> None:
     """Print a table in markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--samples", action="store_true", help="distances of samples, for flows and GANs")
+    parser.add_argument("--units", action="store_true", help="units, from folders of flows dissect")
     given = parser.parse_args()
-    columns = SAMPLE_COLUMNS if given.samples else COLUMNS
+    columns, line_of = COLUMNS, line
+    if given.samples:
+        columns, line_of = SAMPLE_COLUMNS, sample_line
+    elif given.units:
+        columns, line_of = UNIT_COLUMNS, units_line
     lines = [list(columns), ["---", *["--:"] * (len(columns) - 1)]]
-    lines += [(sample_line if given.samples else line)(folder) for folder in given.folders]
+    lines += [line_of(folder) for folder in given.folders]
     print("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
 
 

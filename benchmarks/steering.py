@@ -1,0 +1,163 @@
+"""Boundaries of the shipped scenes models by space: accuracies, leakage before and after conditioning.
+
+    python benchmarks/steering.py --output benchmarks/results      # ten minutes on two cores
+
+A boundary (InterFaceGAN) is found for every factor in every space: in those that have an encoder from real
+training images and their truth, elsewhere from samples as the predictor sees them. Each is moved along on
+codes that it was not found on, real test images where there is an encoder, and is then made to leave alone
+the one of the others that it changes most. Writes steering.json and prints the tables of docs/steering.md.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flows.commands.common import data_of, load, load_predictor, print_table, write_json
+from flows.commands.steer.apply import encoded_test
+from flows.models.base import LatentModel
+from flows.semantics.predictor import AttributePredictor
+from flows.steering.base import Direction
+from flows.steering.boundary import Boundary, condition
+from flows.steering.evaluate import Rescoring, rescore
+from flows.steering.method import Task
+
+FACTORS = (
+    "daylight", "lamp_on", "wood", "window", "category: bedroom", "category: living room",
+    "category: kitchen", "category: church",
+)  # fmt: skip
+PLACES = (
+    ("scenes-lia", "w"), ("scenes-stylegan", "w"), ("scenes-glow", "z"), ("scenes-lia", "z"),
+    ("scenes-stylegan", "z"), ("scenes-realnvp", "z"), ("scenes-nice", "z"),
+)  # fmt: skip
+ALPHA = 2.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """A model's space with boundaries and what moving along them does.
+
+    Attributes:
+        model: name of the checkpoint.
+        space: of its codes.
+        source: of what was learned from, `images` or `samples`.
+        directions: one for each factor.
+        matrix: of changes.
+        conditioned: for each factor: what it changed most of the others, its leakage before and after.
+    """
+
+    model: str
+    space: str
+    source: str
+    directions: list[Direction]
+    matrix: Rescoring
+    conditioned: dict[str, tuple[str, float, float]]
+
+    @property
+    def told(self) -> str:
+        return f"{self.model}, {self.space}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "model": self.model, "space": self.space, "source": self.source,
+            "accuracies": {each.name: each.evidence for each in self.directions},
+            "effects": {each.name: self.matrix.own(each.name) for each in self.directions},
+            "conditioned": {
+                name: {"on": on, "leakage": before, "after": after}
+                for name, (on, before, after) in self.conditioned.items()
+            },
+        }  # fmt: skip
+
+
+def measure(checkpoint: Path, space: str, judge: AttributePredictor, n: int, moved: int) -> Place:
+    """Boundaries of one space, found on `n` codes and moved along on `moved` others."""
+    model = load(str(checkpoint), None)
+    encodes = model.guarantee[space] != "none"
+    task = Task(
+        model, space, list(FACTORS), None if encodes else judge, data_of(model, None) if encodes else None, n
+    )
+    directions = Boundary().find(task)
+    codes, labels = held_out(model, space, moved)
+    matrix = rescore(model, judge, directions, codes, ALPHA, labels)
+    conditioned = {}
+    for each in directions:
+        other = most_changed(matrix, each, directions)
+        alone = condition(each, [other], task.survey)
+        after = rescore(model, judge, [alone], codes, ALPHA, labels)
+        conditioned[each.name] = (
+            other.name, matrix.leakage(each.name, other.name), after.leakage(alone.name, other.name)
+        )  # fmt: skip
+    return Place(checkpoint.name, space, "images" if encodes else "samples", directions, matrix, conditioned)
+
+
+def held_out(model: LatentModel, space: str, n: int) -> tuple[Tensor, Tensor | None]:
+    """Codes of test images, or samples of a seed of their own."""
+    if model.guarantee[space] != "none":
+        return encoded_test(model, n, space)
+    random = torch.Generator().manual_seed(1)
+    return model.sample_codes(n, space, random), model.classes_in_turn(n)
+
+
+def most_changed(matrix: Rescoring, direction: Direction, directions: list[Direction]) -> Direction:
+    """The direction of another attribute whose score this one changes most."""
+    attribute = matrix.scores[matrix.column(direction.name)].attribute
+    others = [each for each in directions if matrix.scores[matrix.column(each.name)].attribute != attribute]
+    return max(others, key=lambda each: matrix.leakage(direction.name, each.name))
+
+
+def main() -> None:
+    """Print the tables and write steering.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
+    parser.add_argument("--n", type=int, default=4000, help="codes that boundaries are found on")
+    parser.add_argument("--moved", type=int, default=500, help="codes moved along them")
+    parser.add_argument("--output", type=Path, required=True)
+    given = parser.parse_args()
+    places = []
+    for name, space in PLACES:
+        checkpoint = given.checkpoints / name
+        judge = load_predictor(str(given.checkpoints / "scenes-predictor"), load(str(checkpoint), None))
+        places.append(measure(checkpoint, space, judge, given.n, given.moved))
+        print(f"{name}, {space}: done", flush=True)
+    head = ["factor", *(each.told for each in places)]
+    evidence = {place.told: {each.name: each.evidence for each in place.directions} for place in places}
+    print("\nConfident / all, in percent (all: mean of the accuracies on what is so and on what is not):\n")
+    print_table(
+        head,
+        [
+            [
+                factor,
+                *(
+                    f"{100 * told[factor]['validation_accuracy']:.0f} / "
+                    f"{100 * told[factor]['all_accuracy']:.0f} "
+                    f"({100 * told[factor]['all_balanced_accuracy']:.0f})"
+                    for told in evidence.values()
+                ),
+            ]
+            for factor in FACTORS
+        ],
+    )
+    print(f"\nChange by +{ALPHA:g} σ, in spreads; what else changes most, before and after conditioning:\n")
+    print_table(
+        head,
+        [
+            [
+                factor,
+                *(
+                    f"{each.matrix.own(factor):.2f}; {each.conditioned[factor][0]} "
+                    f"{each.conditioned[factor][1]:.2f} → {each.conditioned[factor][2]:.2f}"
+                    for each in places
+                ),
+            ]
+            for factor in FACTORS
+        ],
+    )
+    write_json(given.output / "steering.json", {"places": [each.as_dict() for each in places]})
+
+
+if __name__ == "__main__":
+    main()
