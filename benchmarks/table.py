@@ -91,8 +91,7 @@ def units_line(folder: Path) -> list[str]:
     removed = {each["label"]: each for each in found["ablations"]}
     row = [Path(found["checkpoint"]).name, f"{interpretable} of {units}"]
     for label in UNIT_CLASSES:
-        best = max((each["iou"] for each in found["units"] if each["label"] == label), default=None)
-        told = "–" if best is None else f"{best:.2f}"
+        told = f"{found['best'][label]['iou']:.2f}" if label in found["best"] else "–"
         if label in removed:
             off = removed[label]
             told += f"; −{100 * off['removed'][-1]:.0f} % ({100 * off['random'][-1]:.0f})"
@@ -107,13 +106,14 @@ def main() -> None:
     parser.add_argument("--samples", action="store_true", help="distances of samples, for flows and GANs")
     parser.add_argument("--units", action="store_true", help="units, from folders of flows dissect")
     given = parser.parse_args()
-    columns, line_of = COLUMNS, line
+    columns, line_of, folders = COLUMNS, line, given.folders
     if given.samples:
         columns, line_of = SAMPLE_COLUMNS, sample_line
+        folders = [each for each in folders if "kid" in json.loads((each / "report.json").read_text())]
     elif given.units:
         columns, line_of = UNIT_COLUMNS, units_line
     lines = [list(columns), ["---", *["--:"] * (len(columns) - 1)]]
-    lines += [line_of(folder) for folder in given.folders]
+    lines += [line_of(folder) for folder in folders]
     print("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
 
 

@@ -173,7 +173,7 @@ def test_steering(model, data):
 def test_dissection(model, data):
     source = samples(model, 200, "z")
     found = dissect(model, Bright(), source, ["layer", "code/upper"])
-    best = best_by_class([row for each in found.values() for row in each.rows()])["bright"]
+    best = best_by_class(found)["bright"]
     assert (best.layer, best.unit) == ("layer", 0) and best.iou > 0.8 and best.interpretable
     gone = ablate(model, Bright(), source, "layer", "bright", [0], sizes=[1])
     assert gone.removed == [1]

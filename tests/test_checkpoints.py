@@ -42,7 +42,7 @@ def test_what_is_shipped():
     assert {folder.name for folder in SHIPPED} == {
         "fashion-glow", "fashion-nice", "fashion-realnvp",
         "scenes-biggan", "scenes-dcgan", "scenes-glow", "scenes-lia", "scenes-nice", "scenes-pggan",
-        "scenes-realnvp", "scenes-stylegan",
+        "scenes-predictor", "scenes-realnvp", "scenes-segmenter", "scenes-stylegan",
         "scenes64-glow", "scenes64-lia",
     }  # fmt: skip
 

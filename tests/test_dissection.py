@@ -206,8 +206,8 @@ def test_quantiles_of_a_stream_are_those_of_the_whole():
 @pytest.mark.parametrize("scheme", ["information", "quantile"])
 def test_the_planted_unit_has_iou_one(model, source, scheme):
     share = 1.2 * 36 / SIDE**2  # a little more, so that the threshold lies below the plateau
-    rows = dissect(model, Bright(), source, ["maps"], scheme, level=share)["maps"].rows()
-    best = best_by_class(rows)["square"]
+    found = dissect(model, Bright(), source, ["maps"], scheme, level=share)
+    rows, best = found["maps"].rows(), best_by_class(found)["square"]
     assert best.unit == DRAWS and best.interpretable
     assert best.iou == pytest.approx(1, abs=1e-6)
     others = [row.iou for row in rows if row.unit != DRAWS and row.label == "square"]

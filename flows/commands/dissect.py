@@ -106,7 +106,7 @@ def dissect(
     wanted = clean_images(model, judge, artefact) if artefact else None
     found = run(model, judge, codes, chosen, scheme, level)
     rows = [row for each in found.values() for row in each.rows()]
-    best = [row for row in best_by_class(rows).values() if row.interpretable]
+    best = list(best_by_class(found).values())
     few = samples(model, ABLATED, space, seed + 1)
     ordered = Chosen(model, judge, few, samples(model, LEARNED, space, seed + 3), found, order)
     ablations = switch_off(ordered, classes, units)
@@ -116,7 +116,7 @@ def dissect(
             "checkpoint": checkpoint, "segmenter": segmenter, "source": source, "n": n, "space": space,
             "scheme": scheme, "level": level, "order": order, "seed": seed,
         },
-        rows, ablations, top_images(model, codes, best[:16]),
+        rows, best, ablations, top_images(model, codes, [row for row in best if row.interpretable]),
         [each for label in insert or [] if (each := put_in(ordered, label, units))],
         take_out(ordered, samples(model, n, space, seed + 2), artefact, units, *wanted)
         if artefact and wanted
@@ -201,7 +201,8 @@ class Chosen:
             return self.found[layer].order(label)
         if (layer, label) not in self.known:
             values = class_means(self.model, self.judge, self.learned_on, layer, label)
-            alpha = learn_units(self.model, self.judge, self.learned_on, layer, label, values)
+            agreement = self.found[layer].iou[:, list(self.judge.classes).index(label)]
+            alpha = learn_units(self.model, self.judge, self.learned_on, layer, label, values, agreement)
             self.known[layer, label] = alpha.argsort(descending=True).tolist()
         return self.known[layer, label]
 
@@ -221,7 +222,7 @@ def switch_off(chosen: Chosen, classes: list[str] | None, units: int) -> list[Ab
     for i, label in enumerate(judge.classes):
         if share[i] < FEWEST or (classes is not None and label not in classes):
             continue
-        layer = best_layer(chosen.found, label)
+        layer = best_layer(chosen.found, label, units)
         if layer is None:
             continue
         order = chosen.units(layer, label)
@@ -234,7 +235,7 @@ def switch_off(chosen: Chosen, classes: list[str] | None, units: int) -> list[Ab
 
 def put_in(chosen: Chosen, label: str, units: int) -> Insertion | None:
     """The units of a class set at every place; None, and a line that says so, where none agrees with it."""
-    layer = best_layer(chosen.found, label)
+    layer = best_layer(chosen.found, label, units)
     if layer is None:
         print(f"--insert {label}: no unit agrees with it")
         return None
@@ -259,7 +260,7 @@ def take_out(
     chosen: Chosen, source: Source, label: str, units: int, real: Tensor, features: PooledFeatures
 ) -> Cleaning | None:
     """The units of an artefact off; None, and a line that says so, where no unit agrees with it."""
-    layer = best_layer(chosen.found, label)
+    layer = best_layer(chosen.found, label, units)
     if layer is None:
         print(f"--artefact {label}: no unit agrees with it")
         return None

@@ -23,7 +23,7 @@ CUT_IOU, CUT_INFORMATION, CUT_AGREEMENT, CUT_SHARE = 0.05, 0.01, 0.8, 1e-3
 
 @dataclass(frozen=True)
 class UnitRow:
-    """The class that a unit agrees with best.
+    """A unit and a class that it agrees with: its best, or the class whose best it is.
 
     Attributes:
         layer: name.
@@ -70,15 +70,16 @@ class Agreement:
 
     def rows(self) -> list[UnitRow]:
         """The best class of every unit."""
-        found = []
-        for unit, label in enumerate(self.iou.argmax(1).tolist()):
-            value, quality = float(self.iou[unit, label]), float(self.information[unit, label])
-            found.append(UnitRow(
-                self.layer, unit, self.classes[label], value, quality,
-                float(self.thresholds[unit, label]), float(self.levels[unit, label]),
-                value > CUT_IOU and quality > CUT_INFORMATION,
-            ))  # fmt: skip
-        return found
+        return [self.row(unit, label) for unit, label in enumerate(self.iou.argmax(1).tolist())]
+
+    def row(self, unit: int, label: int) -> UnitRow:
+        """One unit with one class, by their numbers."""
+        value, quality = float(self.iou[unit, label]), float(self.information[unit, label])
+        return UnitRow(
+            self.layer, unit, self.classes[label], value, quality,
+            float(self.thresholds[unit, label]), float(self.levels[unit, label]),
+            value > CUT_IOU and quality > CUT_INFORMATION,
+        )  # fmt: skip
 
     def order(self, label: str) -> list[int]:
         """Units by their IoU with a class, the best first."""
@@ -86,14 +87,22 @@ class Agreement:
         return order
 
 
-def best_layer(found: Mapping[str, Agreement], label: str) -> str | None:
-    """The layer in which a unit agrees best with a class; None where none agrees at all."""
+def best_layer(found: Mapping[str, Agreement], label: str, units: int = 1) -> str | None:
+    """The layer in which a unit agrees best with a class; None where none agrees at all.
 
-    def highest(each: Agreement) -> float:
-        return float(each.iou[:, each.classes.index(label)].max())
+    Args:
+        found: agreement by layer.
+        label: name of the class.
+        units: how many will be changed; layers of less than twice as many come after all others, for
+            almost any units of them are the class's.
+    """
 
-    best = max(found.values(), key=highest)
-    return best.layer if highest(best) > 0 else None
+    def key(each: Agreement) -> tuple[bool, float]:
+        highest = float(each.iou[:, each.classes.index(label)].max())
+        return highest > 0 and len(each.iou) >= 2 * units, highest
+
+    best = max(found.values(), key=key)
+    return best.layer if key(best)[1] > 0 else None
 
 
 @dataclass(frozen=True)
@@ -231,12 +240,18 @@ def masks_of(segmenter: Segmenter, images: Tensor, source: Source) -> Tensor:
     return segmenter.segment(images.clamp(0, 1).float())
 
 
-def best_by_class(rows: Sequence[UnitRow]) -> dict[str, UnitRow]:
-    """The unit that agrees best with each class that any does."""
-    found: dict[str, UnitRow] = {}
+def best_by_class(found: Mapping[str, Agreement]) -> dict[str, UnitRow]:
+    """The unit that agrees best with each class that any does, whatever it agrees with better; best first."""
+    rows = [
+        each.row(int(each.iou[:, label].argmax()), label)
+        for each in found.values()
+        for label in range(len(each.classes))
+    ]
+    best: dict[str, UnitRow] = {}
     for row in sorted(rows, key=lambda row: -row.iou):
-        found.setdefault(row.label, row)
-    return found
+        if row.iou > 0:
+            best.setdefault(row.label, row)
+    return best
 
 
 def counts(rows: Sequence[UnitRow]) -> dict[str, tuple[int, int, int]]:

@@ -26,6 +26,7 @@ def learn_units(
     layer: str,
     label: str,
     values: Tensor,
+    agreement: Tensor | None = None,
     steps: int = 60,
     batch: int = 16,
     lr: float = 0.3,
@@ -34,10 +35,10 @@ def learn_units(
 ) -> Tensor:
     """How much of every unit a class needs: α* = argmin −δ(α) + λ·mean(α²)  (equations 5 and 6).
 
-    δ(α) is the class's probability where units are set to α·values + (1 − α)·h, less that where they are
-    (1 − α)·h, both at a random patch of the layer. In the paper the penalty is a sum, and α is held in [0, 1]
-    by clamping; here it is a mean, lest it depend on the layer's width, and α a sigmoid, whose gradient does
-    not end at 0.
+    δ(α) is the class's probability at a random patch of the layer at which units are set to
+    α·values + (1 − α)·h, less that where the class was once they are (1 − α)·h everywhere, as `ablate` counts
+    it. In the paper the penalty is a sum, and α is held in [0, 1] by clamping; here it is a mean, lest it
+    depend on the layer's width, and α a sigmoid, whose gradient does not end at 0.
 
     Args:
         model: in eval mode.
@@ -46,6 +47,7 @@ def learn_units(
         layer: of the units.
         label: name of the class.
         values: (C,), put in; see `causal.class_means`.
+        agreement: (C,), IoU with the class: α begins between 0.05 and 0.5 in proportion; None begins alike.
         steps: of Adam.
         batch: codes for a step.
         lr: its learning rate.
@@ -54,42 +56,58 @@ def learn_units(
 
     Returns:
         α, (C,), in (0, 1).
+
+    Raises:
+        ValueError: no image has the class.
     """
     column = list(segmenter.classes).index(label)
     random = torch.Generator().manual_seed(seed)
     unit = layers_of(model, source.space)[layer]
-    weight = torch.full((unit.channels,), -1.0, device=model.device, requires_grad=True)
+    there = seen_through(model, source, [], lambda images: segmenter.segment(images)[:, [column]]).float()
+    has = torch.nonzero(there.flatten(1).any(1))[:, 0]
+    if not len(has):
+        raise ValueError(f"no image of {len(source.codes)} has a {label}")
+    weight = begin_at(agreement, unit.channels).to(model.device).requires_grad_()
     optimiser = torch.optim.Adam([weight], lr)
     with frozen(model), instrument(model, source.space) as probe, prepared():
         for _ in tqdm(range(steps), desc=f"units of {label}", leave=False):
-            chosen = torch.randint(len(source.codes), (batch,), generator=random)
-            codes = source.codes[chosen].to(model.device, model.dtype)
-            labels = None if source.labels is None else source.labels[chosen].to(model.device)
-            patch = random_patches(batch, unit.size, random).to(codes)
             alpha = weight.sigmoid()
-            effect = [
-                _seen_there(probe, segmenter, codes, labels, layer, alpha, value, patch, column)
-                for value in (values, torch.zeros_like(values))
-            ]
-            loss = effect[1] - effect[0] + penalty * alpha.square().mean()
+            anywhere = torch.randint(len(source.codes), (batch,), generator=random)
+            patch = random_patches(batch, unit.size, random)
+            put_in = Change(alpha[:, None, None] * patch.to(alpha), values.to(alpha)[:, None, None])
+            where = interpolate(patch, there.shape[2:], mode="nearest")
+            gained = _probability(probe, segmenter, source, anywhere, (layer, put_in), where, column)
+            some = has[torch.randint(len(has), (batch,), generator=random)]
+            off = Change(alpha[:, None, None], torch.zeros_like(alpha)[:, None, None])
+            left = _probability(probe, segmenter, source, some, (layer, off), there[some], column)
+            loss = left - gained + penalty * alpha.square().mean()
             (weight.grad,) = torch.autograd.grad(loss, [weight])
             optimiser.step()
     return weight.detach().sigmoid().cpu()
 
 
-def _seen_there(
-    probe: Probe, segmenter: Segmenter, codes: Tensor, labels: Tensor | None, layer: str, alpha: Tensor,
-    value: Tensor, patch: Tensor, column: int,
+def begin_at(agreement: Tensor | None, channels: int) -> Tensor:
+    """Logits (channels,) of where α begins."""
+    if agreement is None or float(agreement.max()) <= 0:
+        return torch.full((channels,), -1.0)
+    return torch.logit(0.05 + 0.45 * agreement.float() / agreement.float().max())
+
+
+def _probability(
+    probe: Probe, segmenter: Segmenter, source: Source, chosen: Tensor, change: tuple[str, Change],
+    where: Tensor, column: int,
 ) -> Tensor:  # fmt: skip
-    """Mean probability of a class at patches (batch, 1, h, w) in which units were set."""
+    """Mean probability of a class where `where` (batch, 1, H, W) is 1, drawn through a change."""
+    model = probe.model
     probe.undo()
-    probe.change(layer, Change(alpha[:, None, None] * patch, value.to(alpha)[:, None, None]))
-    drawn = probe.decode(codes, labels).float()
+    probe.change(*change)
+    labels = None if source.labels is None else source.labels[chosen].to(model.device)
+    drawn = probe.decode(source.codes[chosen].to(model.device, model.dtype), labels).float()
     # Clamped, as a judge is promised, but with a gradient: what is too bright is no dead end.
     images = drawn + (drawn.clamp(0, 1) - drawn).detach()
     found = segmenter.probabilities(images)[:, column : column + 1]
-    where = interpolate(patch, found.shape[2:], mode="nearest")
-    return (found * where).sum() / where.sum()
+    weight = where.to(found)
+    return (found * weight).sum() / weight.sum()
 
 
 def random_patches(n: int, size: tuple[int, int], random: torch.Generator) -> Tensor:

@@ -33,6 +33,7 @@ class Dissected:
         title: of the page.
         settings: by which it was found, for the record.
         rows: every unit's best class.
+        best: every class's best unit.
         ablations: of the classes that are there.
         gallery: a unit, and its top images with the outline of its activation, RGB pictures.
         insertions: of classes that were put in.
@@ -42,6 +43,7 @@ class Dissected:
     title: str
     settings: dict[str, Any]
     rows: list[UnitRow]
+    best: list[UnitRow]
     ablations: list[Ablation]
     gallery: list[tuple[UnitRow, list[Image.Image]]]
     insertions: list[Insertion] = field(default_factory=list)
@@ -56,6 +58,7 @@ class Dissected:
                 for layer, (units, told, labels) in counts(self.rows).items()
             },
             "units": [row.as_dict() for row in self.rows],
+            "best": {row.label: row.as_dict() for row in self.best},
             "ablations": [vars(each) for each in self.ablations],
             "insertions": [each.as_dict() for each in self.insertions],
             "artefact": self.cleaning.as_dict() if self.cleaning else None,
@@ -72,25 +75,26 @@ def write_dissection_report(out: Path, found: Dissected) -> list[str]:
     sheets |= {f"insertion-{each.label}": insertion_sheet(each) for each in found.insertions}
     if found.cleaning:
         sheets["artefact"] = cleaning_sheet(found.cleaning)
-    best = sorted(found.rows, key=lambda row: -row.iou)
-    lines = [
-        cells([row.layer])
-        + numbers([str(row.unit)])
-        + cells([row.label])
-        + numbers([as_text(row.iou), as_text(row.information), as_text(row.level)])
-        for row in best
-        if row.interpretable
-    ]
-    head = ("layer", "unit", "class", "IoU", "information quality", "active at")
-    units = table(head, lines)
-    after = "".join(
+    told = [row for row in sorted(found.rows, key=lambda row: -row.iou) if row.interpretable]
+    after = unit_table(found.best)
+    after += "".join(
         table(contexts_head(each), [cells(row[:1]) + numbers(row[1:]) for row in contexts_rows(each)])
         for each in found.insertions
     )
     if found.cleaning:
         after += table(CLEANING_HEAD, [numbers(row) for row in cleaning_rows(found.cleaning)])
-    after += f"<details><summary>{len(lines)} interpretable units</summary>{units}</details>"
+    after += f"<details><summary>{len(told)} interpretable units</summary>{unit_table(told)}</details>"
     return write_page(out, found.title, sheets, after=after)
+
+
+def unit_table(rows: Sequence[UnitRow]) -> str:
+    """Units with their classes, as HTML."""
+    lines = [
+        cells([row.label, row.layer])
+        + numbers([str(row.unit), as_text(row.iou), as_text(row.information), as_text(row.level)])
+        for row in rows
+    ]
+    return table(("class", "layer", "unit", "IoU", "information quality", "active at"), lines)
 
 
 def layer_bars(rows: Sequence[UnitRow]) -> Figure:
