@@ -14,7 +14,7 @@ from flows.dissection.causal import ablate, average_causal_effect, class_means, 
 from flows.dissection.dissect import Source, best_by_class, best_layer, counts, dissect, samples
 from flows.dissection.instrument import CODE, Change, instrument, layers_of
 from flows.dissection.intervention import insertion, learn_units
-from flows.dissection.omissions import energy_maps, omissions
+from flows.dissection.omissions import energy_by_class, energy_maps, omissions
 from flows.dissection.paint import Brush, paint, soft
 from flows.dissection.tally import AgreementTally, Quantiles
 from flows.metrics.frechet import frechet, half_split_floor
@@ -322,6 +322,23 @@ def test_energy_maps_sum_to_the_energy_of_the_code():
     torch.testing.assert_close(maps.sum((1, 2)), code.square().sum(1) / 2, rtol=1e-4, atol=1e-3)
     with pytest.raises(ValueError, match="no exact code that lies over the image"):
         energy_maps(Planted(), torch.rand(1, 1, 16, 16))
+
+
+def test_energy_by_class_is_the_mean_over_its_pixels():
+    random = torch.Generator().manual_seed(0)
+    labels = torch.randint(4, (60, 8, 8), generator=random)
+    labels[labels == 3] = torch.where(torch.rand(60, generator=random) < 0.2, 3, 0)[:, None, None].expand_as(
+        labels
+    )[labels == 3]
+    masks = torch.stack([labels == i for i in range(5)], 1)  # of the last class there is nothing
+    maps = torch.rand(60, 8, 8, generator=random) + 2 * (labels == 3)
+    rows = energy_by_class(maps, masks, ["a", "b", "c", "rare", "none"])
+    assert rows[0].label == "rare" and {row.label for row in rows} == {"a", "b", "c", "rare"}
+    for row in rows:
+        there = labels == ["a", "b", "c", "rare"].index(row.label)
+        assert row.energy == pytest.approx(float(maps[there].double().mean()))
+        assert row.low < row.energy < row.high
+        assert row.images == pytest.approx(float(there.flatten(1).any(1).double().mean()))
 
 
 # Painting -----------------------------------------------------------------------------------------

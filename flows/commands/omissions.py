@@ -8,9 +8,15 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.commands.common import data_of, load, load_segmenter, print_table, write_json
-from flows.dissection.omissions import energy_maps, shares_of
+from flows.dissection.omissions import energy_by_class, energy_maps, shares_of
 from flows.dissection.omissions import omissions as compare_classes
-from flows.dissection.omissions_report import Instances, as_result, lost_classes, write_omissions_report
+from flows.dissection.omissions_report import (
+    Energies,
+    Instances,
+    as_result,
+    lost_classes,
+    write_omissions_report,
+)
 from flows.inversion.base import nothing_to_add
 from flows.inversion.encoder import Encoder
 from flows.inversion.layer import Layer
@@ -22,6 +28,8 @@ from flows.training.validation import draw
 
 SHOWN = 12
 """Images of energy maps and of inversions."""
+ENERGIES = 500
+"""Test images over which a class's energy is taken."""
 
 
 def omissions(
@@ -40,7 +48,8 @@ def omissions(
 
     Samples and test images are seen by the same segmenter. A model without an exact inverse has images
     brought back by its last layers, whatever code might give them (layer inversion): what is lost then, these
-    layers cannot draw. A flow loses nothing; of it, maps show where its code has most energy.
+    layers cannot draw. A flow loses nothing; what it does not expect has most energy in its code, which is
+    told by class, and shown in maps.
 
     Args:
         checkpoint: folder or hub repository of the model.
@@ -50,7 +59,8 @@ def omissions(
         images: test images that are brought back, or mapped; 0 for none.
         steps: of layer inversion.
         seed: of samples.
-        out: folder for index.html, classes.png, instances.png or energy.png, and omissions.json.
+        out: folder for index.html, classes.png, instances.png, or energy.png and energies.png, and
+            omissions.json.
         json: file for the result, beside the one in `out`.
         device: torch device.
     """
@@ -63,10 +73,11 @@ def omissions(
     exact = bool(nothing_to_add(model))
     instances = bring_back(model, judge, few, steps) if images and not exact else None
     mapped = exact and images and any(space.maps for space in model.spaces.values())
-    energy = (few, energy_maps(model, pixels.to_unit(few, model.bins))) if mapped else None
+    energies = implausible(model, judge, test[: max(ENERGIES, images)], images) if mapped else None
     title = f"What {Path(checkpoint).name} does not draw, of {n:,} samples"
-    written = write_omissions_report(out, title, found, instances, energy)
-    result = {"checkpoint": checkpoint, "segmenter": segmenter, "n": n, **as_result(found, instances)}
+    written = write_omissions_report(out, title, found, instances, energies)
+    told = {"checkpoint": checkpoint, "segmenter": segmenter, "n": n}
+    result = {**told, **as_result(found, instances, energies)}
     for path in (out / "omissions.json", json):
         write_json(path, result)
     print_table(
@@ -79,7 +90,19 @@ def omissions(
     )  # fmt: skip
     floor = f"halves of the data {found.floor.total:.3g}"
     print(f"Fréchet segmentation distance {found.distance.total:.3g}; {floor}")
+    if energies is not None:
+        print_table(
+            ["class", "energy of its pixels, nats", "95 %"],
+            [[row.label, as_text(row.energy), f"{row.low:.3g} … {row.high:.3g}"] for row in energies.rows],
+        )
     print(f"written to {out}: {', '.join(written)}, omissions.json")
+
+
+def implausible(model: LatentModel, judge: Segmenter, images: Tensor, shown: int) -> Energies:
+    """Energy maps of a flow's code of uint8 images, by the class that a segmenter sees."""
+    maps = energy_maps(model, pixels.to_unit(images, model.bins))
+    masks = segment_bytes(judge, images, model.bins, model.device)
+    return Energies(images[:shown], maps[:shown], energy_by_class(maps, masks, judge.classes))
 
 
 def shares(judge: Segmenter, images: Tensor, model: LatentModel) -> Tensor:

@@ -1,7 +1,7 @@
 """What `flows omissions` leaves: shares of classes, what images lose, where a flow finds them implausible."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from flows.dissection.omissions import Omissions
+from flows.dissection.omissions import EnergyRow, Omissions
 from flows.page import as_text, cells, draw_rows, numbers, table, write_page
 
 
@@ -32,6 +32,21 @@ class Instances:
     lost: list[list[str]]
 
 
+@dataclass(frozen=True)
+class Energies:
+    """Where a flow finds real images implausible.
+
+    Attributes:
+        images: uint8 (n, C, H, W), a few to be shown.
+        maps: their energy (n, H, W).
+        rows: of every class, over many images.
+    """
+
+    images: Tensor
+    maps: Tensor
+    rows: list[EnergyRow]
+
+
 def lost_classes(
     before: Tensor, after: Tensor, classes: Sequence[str], least: float = 0.5
 ) -> list[list[str]]:
@@ -46,7 +61,7 @@ def write_omissions_report(
     title: str,
     found: Omissions,
     instances: Instances | None = None,
-    energy: tuple[Tensor, Tensor] | None = None,
+    energies: Energies | None = None,
 ) -> list[str]:
     """index.html with its pictures beside it; returns their names.
 
@@ -55,16 +70,16 @@ def write_omissions_report(
         title: of the page.
         found: class statistics.
         instances: images through an inverter.
-        energy: uint8 images (n, C, H, W) and their energy maps (n, H, W).
+        energies: of a flow.
     """
     sheets: dict[str, Image.Image | Figure] = {"classes": class_bars(found)}
     if instances is not None:
         rows = [("image", instances.images), (instances.how, instances.back)]
         sheets["instances"] = draw_rows(rows, len(instances.lost), side=96)
-    if energy is not None:
-        sheets["energy"] = draw_rows(
-            [("image", energy[0]), ("energy of the code", heat(energy[1]))], 16, side=96
-        )
+    if energies is not None:
+        rows = [("image", energies.images), ("energy of the code", heat(energies.maps))]
+        sheets["energy"] = draw_rows(rows, 16, side=96)
+        sheets["energies"] = energy_bars(energies.rows)
     lines = [
         cells([row.label])
         + numbers([
@@ -115,6 +130,19 @@ def class_bars(found: Omissions) -> Figure:
     return figure
 
 
+def energy_bars(rows: Sequence[EnergyRow]) -> Figure:
+    """Energy of the code at every class's pixels, with its interval."""
+    figure = Figure(figsize=(1.6 + 0.42 * len(rows), 3), layout="constrained")
+    axes = figure.subplots()
+    values = np.array([row.energy for row in rows])
+    errors = np.abs(np.array([[row.low, row.high] for row in rows]).T - values)
+    axes.bar(range(len(rows)), values, 0.7, color="0.6", yerr=errors, error_kw={"elinewidth": 0.8})
+    axes.set_ylabel("z²/2, nats per pixel")
+    axes.set_xticks(range(len(rows)), [row.label for row in rows], rotation=60, ha="right", fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 def heat(maps: Tensor) -> Tensor:
     """Maps (n, H, W) as colours uint8 (n, 3, H, W), from the 2nd to the 98th percentile of all."""
     low, high = torch.quantile(maps.flatten()[:: max(1, maps.numel() // 100_000)], torch.tensor([0.02, 0.98]))
@@ -123,6 +151,10 @@ def heat(maps: Tensor) -> Tensor:
     return (255 * colours).byte().permute(0, 3, 1, 2)
 
 
-def as_result(found: Omissions, instances: Instances | None) -> dict[str, Any]:
+def as_result(found: Omissions, instances: Instances | None, energies: Energies | None) -> dict[str, Any]:
     """Plain values."""
-    return {**found.as_dict(), "instances": None if instances is None else instances.lost}
+    return {
+        **found.as_dict(),
+        "instances": None if instances is None else instances.lost,
+        "energy": None if energies is None else [asdict(row) for row in energies.rows],
+    }

@@ -22,8 +22,9 @@ class Rescoring:
     Attributes:
         directions: names.
         scores: of the predictor.
-        signed: (directions, scores), mean change of every score, in its spread, over the images in which it
-            says something before and after.
+        signed: (directions, scores), mean change of every score, in its spread, over the images in which the
+            direction's own says something before and after. What another score says nothing of has not
+            changed: a tower's hue, in a room.
         clipped: mean of the positive changes alone, max(0, ·): HiGAN's Δ.
         low, high: 95 % bootstrap interval of `signed`.
         spread: (scores,), standard deviation over the untouched images.
@@ -117,17 +118,27 @@ def rescore(
         / spread
         for each in directions
     ]
-    change = torch.stack(changes)
-    low, high = bootstrap(change, resamples)
+    columns = {score.name: i for i, score in enumerate(predictor.scores)}
+    told = [
+        told_by(change, columns[own_score(each.name)])
+        for change, each in zip(changes, directions, strict=True)
+    ]
+    low, high = zip(*(bootstrap(change, resamples) for change in told), strict=True)
     return Rescoring(
-        [each.name for each in directions], predictor.scores, mean_of(change), mean_of(change.clamp(min=0)),
-        low, high, spread, alpha,
+        [each.name for each in directions], predictor.scores,
+        torch.stack([change.mean(0) for change in told]),
+        torch.stack([change.clamp(min=0).mean(0) for change in told]),
+        torch.stack(low), torch.stack(high), spread, alpha,
     )  # fmt: skip
 
 
-def mean_of(change: Tensor) -> Tensor:
-    """Mean over the images (axis 1) in which a score says something before and after; 0 where it never."""
-    return change.nanmean(1).nan_to_num()
+def told_by(change: Tensor, own: int) -> Tensor:
+    """Changes (images, scores) of the images that column `own` says something of, 0 for what is not known.
+
+    One image without any change where there is none.
+    """
+    told = change[~change[:, own].isnan()].nan_to_num()
+    return told if len(told) else torch.zeros(1, change.shape[1])
 
 
 def deviation(values: Tensor) -> Tensor:
@@ -136,15 +147,12 @@ def deviation(values: Tensor) -> Tensor:
 
 
 def bootstrap(change: Tensor, resamples: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """95 % interval of the mean over images of (directions, images, scores): (directions, scores) each."""
-    images = change.shape[1]
+    """95 % interval of the mean over images of changes (images, scores): (scores,) each."""
+    images = len(change)
     random = torch.Generator().manual_seed(seed)
     drawn = torch.randint(images, (resamples, images), generator=random)
     counts = torch.zeros(resamples, images).scatter_add_(1, drawn, torch.ones(resamples, images))
-    known = ~change.isnan()
-    sums = torch.einsum("rn,dns->rds", counts, change.nan_to_num())
-    means = sums / torch.einsum("rn,dns->rds", counts, known.float()).clamp(min=1)
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975]), dim=0)
+    low, high = torch.quantile(counts @ change / images, torch.tensor([0.025, 0.975]), dim=0)
     return low, high
 
 

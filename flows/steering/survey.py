@@ -46,10 +46,15 @@ class Survey:
 
     def column(self, name: str) -> Tensor:
         """The values (n,) of one score. Raises ValueError naming those that there are."""
-        names = [score.name for score in self.scores]
-        if name not in names:
-            raise ValueError(f"there is no score {name!r}; expected one of {', '.join(names)}")
-        return self.values[:, names.index(name)]
+        return self.values[:, self.scores.index(self.score(name))]
+
+    def score(self, name: str) -> Score:
+        """The score of that name. Raises ValueError naming those that there are."""
+        for each in self.scores:
+            if each.name == name:
+                return each
+        names = ", ".join(each.name for each in self.scores)
+        raise ValueError(f"there is no score {name!r}; expected one of {names}")
 
 
 @torch.no_grad()
