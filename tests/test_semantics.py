@@ -147,11 +147,11 @@ def test_calibration_finds_a_planted_temperature(monkeypatch):
 
 def test_errors_say_what_they_are(monkeypatch):
     """R² by scikit-learn, and the predicted deviation holds 68 % after calibration."""
-    judge = predictor((Attribute("size", "real", low=-2.0, high=2.0),))
+    judge = predictor((Attribute("size", "real", low=-4.0, high=4.0),))
     generator = torch.Generator().manual_seed(0)
     target = 4 * torch.rand(4000, generator=generator) - 2
     error = 0.3 * torch.randn(4000, generator=generator)
-    share = (target + error + 2) / 4
+    share = (target + error + 4) / 8
     outputs = torch.stack([share, torch.zeros(4000), torch.ones(4000)], 1)
     split = ArraySplit(random_images(4000, 4), attributes=target[:, None])
     monkeypatch.setattr("flows.semantics.predictor.outputs_on", lambda *_: (outputs, split.first(None)))
@@ -160,6 +160,10 @@ def test_errors_say_what_they_are(monkeypatch):
     assert values["r2"] == pytest.approx(r2_score(target, target + error), abs=1e-4)
     assert values["error"] == pytest.approx(0.3, rel=0.05)
     assert values["within"] == pytest.approx(0.683, abs=0.02)
+    assert judge.to_scores(torch.tensor([[-0.5, 0, 1], [1.5, 0, 1]])).flatten().tolist() == [-4, 4]
+    assert judge.scores[0].quality == 1  # nobody has looked at it
+    judge.note(judge.measure(split, None))
+    assert judge.scores[0].quality == values["r2"]
 
 
 def test_calibration_error_of_a_closed_form():

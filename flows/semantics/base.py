@@ -23,6 +23,8 @@ class Score:
         group: of the attribute.
         probability: whether it is one, in [0, 1]; otherwise a number from `low` to `high`.
         low, high: its range.
+        quality: how well the predictor tells it on images that it was not trained on: accuracy or R²; 1
+            where nobody measured that.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Score:
     probability: bool
     low: float = 0.0
     high: float = 1.0
+    quality: float = 1.0
 
 
 def scores_of(attributes: Sequence[Attribute]) -> tuple[Score, ...]:
@@ -75,13 +78,12 @@ def true_scores(attributes: Sequence[Attribute], values: Tensor) -> Tensor:
 
 @runtime_checkable
 class Predictor(Protocol):
-    """Whatever gives images named scores.
+    """Whatever gives images named scores."""
 
-    Attributes:
-        scores: what it tells, in the order of its columns.
-    """
-
-    scores: tuple[Score, ...]
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """What it tells, in the order of its columns."""
+        ...
 
     @property
     def name(self) -> str:

@@ -1,6 +1,7 @@
 """An attribute predictor: what is there, how large, how bright; with calibrated probabilities and errors."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from flows.networks.residual import Tower
 from flows.semantics.base import (
     Judge,
     Measurement,
+    Score,
     outputs_on,
     read_attributes,
     scores_of,
@@ -56,7 +58,6 @@ class AttributePredictor(Judge):
                 "attributes: the data set says nothing of its images, or is not there: nothing to learn"
             )
         self.attributes = read_attributes(attributes)
-        self.scores = scores_of(self.attributes)
         colours, side, _ = image_shape
         self.widths = [_width(each) for each in self.attributes]
         outputs = sum(self.widths) + len(self.attributes)
@@ -64,6 +65,15 @@ class AttributePredictor(Judge):
         self.assemble(image_shape, bins, network)
         # Of a real or circular attribute, half the log of what its variance has to be multiplied by.
         self.register_buffer("log_temperature", torch.zeros(len(self.attributes)))
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """What it tells, with its own quality on validation images, where it has been looked at."""
+        known = self.description.get("validation", {})
+        quality = {name: figures[quality_name(figures)] for name, figures in known.items()}
+        return tuple(
+            replace(each, quality=quality.get(each.attribute, 1.0)) for each in scores_of(self.attributes)
+        )
 
     @property
     def name(self) -> str:
@@ -96,7 +106,7 @@ class AttributePredictor(Judge):
             elif each.kind == "circular":
                 columns.append(head[:, :2])
             else:
-                columns.append(each.low + (each.high - each.low) * head[:, :1])
+                columns.append(each.low + (each.high - each.low) * head[:, :1].clamp(0, 1))
         return torch.cat(columns, 1)
 
     # Learning -------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from flows.steering.survey import score_codes
 
 RESPONSE_CODES = 100
 """Codes of which a response is the mean."""
+TOLD = 0.5
+"""Quality of a score below which its change does not count as leakage: the predictor hardly tells it."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,17 @@ class Rescoring:
         return abs(other / own) if own else float("inf")
 
     def worst(self, direction: str) -> Score | None:
-        """The score of another attribute that changes most; None where all are of one."""
+        """The score of another attribute that changes most, of those that the predictor tells well enough.
+
+        None where there is none.
+        """
         own = self.scores[self.column(own_score(direction))]
         row = self.signed[self.directions.index(direction)].abs()
-        others = [i for i, score in enumerate(self.scores) if score.attribute != own.attribute]
+        others = [
+            i
+            for i, score in enumerate(self.scores)
+            if score.attribute != own.attribute and score.quality >= TOLD
+        ]
         return self.scores[max(others, key=lambda i: float(row[i]))] if others else None
 
     def worst_leakage(self, direction: str) -> float:
