@@ -73,10 +73,13 @@ class Place:
         }  # fmt: skip
 
 
-def measure(checkpoint: Path, space: str, judge: AttributePredictor, n: int, moved: int) -> Place:
-    """Boundaries of one space, found on `n` codes and moved along on `moved` others."""
+def measure(
+    checkpoint: Path, space: str, judge: AttributePredictor, images: int, samples: int, moved: int
+) -> Place:
+    """Boundaries of one space, found on so many images or samples and moved along on `moved` other codes."""
     model = load(str(checkpoint), None)
     encodes = model.guarantee[space] != "none"
+    n = images if encodes else samples
     task = Task(
         model, space, list(FACTORS), None if encodes else judge, data_of(model, None) if encodes else None, n
     )
@@ -86,7 +89,7 @@ def measure(checkpoint: Path, space: str, judge: AttributePredictor, n: int, mov
     conditioned = {}
     for each in directions:
         other = most_changed(matrix, each, directions)
-        alone = condition(each, [other], task.survey)
+        alone = condition(each, [other], codes)
         after = rescore(model, judge, [alone], codes, ALPHA, labels)
         conditioned[each.name] = (
             other.name, matrix.leakage(each.name, other.name), after.leakage(alone.name, other.name)
@@ -113,7 +116,8 @@ def main() -> None:
     """Print the tables and write steering.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
-    parser.add_argument("--n", type=int, default=4000, help="codes that boundaries are found on")
+    parser.add_argument("--images", type=int, default=8000, help="that boundaries are found on")
+    parser.add_argument("--samples", type=int, default=20_000, help="likewise, where there is no encoder")
     parser.add_argument("--moved", type=int, default=500, help="codes moved along them")
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args()
@@ -121,7 +125,7 @@ def main() -> None:
     for name, space in PLACES:
         checkpoint = given.checkpoints / name
         judge = load_predictor(str(given.checkpoints / "scenes-predictor"), load(str(checkpoint), None))
-        places.append(measure(checkpoint, space, judge, given.n, given.moved))
+        places.append(measure(checkpoint, space, judge, given.images, given.samples, given.moved))
         print(f"{name}, {space}: done", flush=True)
     head = ["factor", *(each.told for each in places)]
     evidence = {place.told: {each.name: each.evidence for each in place.directions} for place in places}

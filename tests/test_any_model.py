@@ -149,7 +149,8 @@ def test_steering(model, data):
         assert float(found[name][0].vector @ truth(model)) > least, name
     upper, lower = found["boundary"]
     codes = model.encode(pixels.to_unit(data.images[:60], 256)).detach()
-    matrix = rescore(model, Mean(), [upper, condition(upper, [lower], tasks["boundary"][1].survey)], codes)
+    alone = condition(upper, [lower], tasks["boundary"][1].survey.codes)
+    matrix = rescore(model, Mean(), [upper, alone], codes)
     assert matrix.own("upper") > 1.5 and matrix.leakage("upper", "lower") < 0.2
     assert response(model, Mean(), upper, codes, [-1.0, 0.0, 1.0])[:, 0].diff().min() > 0
     ranked = rank_levels(model, Mean(), [upper], codes)["upper"]

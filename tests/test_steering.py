@@ -169,7 +169,7 @@ def test_conditioning_leaves_the_others_alone(survey, count):
     random = torch.Generator().manual_seed(count)
     vectors = torch.nn.functional.normalize(torch.randn(count + 1, D, generator=random), dim=1)
     first, *others = [Direction(str(i), v, 0.1, "z", 1.0, "by hand") for i, v in enumerate(vectors)]
-    found = condition(first, others, survey)
+    found = condition(first, others, survey.codes)
     assert found.vector.norm() == pytest.approx(1, abs=1e-6)
     for each in others:
         assert abs(float(found.vector @ each.vector)) < 1e-6
@@ -179,7 +179,7 @@ def test_conditioning_leaves_the_others_alone(survey, count):
     residual = target - matrix @ np.linalg.lstsq(matrix, target, rcond=None)[0]
     np.testing.assert_allclose(found.vector, residual / np.linalg.norm(residual), atol=1e-6)
     with pytest.raises(ValueError, match="nothing of it is left"):
-        condition(first, [first], survey)
+        condition(first, [first], survey.codes)
 
 
 # Moving -------------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ def test_entangled_directions_leak_until_they_are_conditioned(toy, survey):
     second = Direction("quarter 1", toy.basis[:, 1].detach(), 0.0, "z", 1.0, "by hand")
     codes = toy.sample_codes(200, generator=torch.Generator().manual_seed(9))
     before = rescore(toy, Rows(), [first], codes)
-    after = rescore(toy, Rows(), [condition(first, [second], survey)], codes)
+    after = rescore(toy, Rows(), [condition(first, [second], survey.codes)], codes)
     assert before.leakage("quarter 0", "quarter 1") == pytest.approx(0.8, abs=0.15)
     assert after.leakage("quarter 0 without quarter 1", "quarter 1") < 1e-3
 
@@ -280,7 +280,7 @@ def test_the_interval_is_that_of_the_mean(toy):
     step = Direction("quarter 0", toy.basis[:, 0].detach(), 0.0, "z", 1.0, "by hand")
     found = rescore(toy, Noisy(), [step], codes, alpha=0.5, resamples=2000)
     half = (found.high - found.low)[0] / 2
-    expected = 1.96 * math.sqrt(2) / math.sqrt(400)
+    expected = 1.96 * math.sqrt(2) / 2 / math.sqrt(400)
     torch.testing.assert_close(half, torch.full((PLACES,), expected), rtol=0.15, atol=0)
 
 

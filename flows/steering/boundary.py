@@ -110,15 +110,16 @@ def balanced(true: Tensor, found: Tensor) -> float:
     return float(torch.stack(parts).mean())
 
 
-def condition(direction: Direction, others: Sequence[Direction], survey: Survey) -> Direction:
+def condition(direction: Direction, others: Sequence[Direction], codes: Tensor) -> Direction:
     """The part of a direction that leaves others alone: n' = n − Cᵀ(CCᵀ)⁻¹C n, of length 1.
 
-    Its plane is put where it agrees best with the sides of the first one's over the survey.
+    Its plane is put where it agrees best with the sides of the first one's over the codes.
 
     Args:
         direction: to be changed; all its levels move.
         others: one or more, whose distances shall not change.
-        survey: codes of the same space.
+        codes: (n, D) of the same space, as those that will be moved: their deviation along the new direction
+            is its sigma. Codes of samples spread otherwise than those of real images.
 
     Raises:
         ValueError: another space, or nothing is left of it.
@@ -138,7 +139,7 @@ def condition(direction: Direction, others: Sequence[Direction], survey: Survey)
         names = ", ".join(each.name for each in others)
         raise ValueError(f"{direction.name}: nothing of it is left without {names}")
     vector = vector / left
-    codes = survey.codes.double()
+    codes = codes.double().cpu()
     along = codes @ vector
     side = codes @ direction.vector.double() + direction.bias > 0
     given = " and ".join(each.name for each in others)

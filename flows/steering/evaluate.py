@@ -19,7 +19,9 @@ TOLD = 0.5
 
 @dataclass(frozen=True)
 class Rescoring:
-    """Changes of scores, one row for each direction, one column for each score.
+    """Changes of scores by moves of α, one row for each direction, one column for each score.
+
+    A change is half of that from −α to +α: a lamp that is on already cannot be switched on, and can be off.
 
     Attributes:
         directions: names.
@@ -103,7 +105,7 @@ def rescore(
     resamples: int = 1000,
     before: Tensor | None = None,
 ) -> Rescoring:
-    """Move codes by `alpha` sigmas along every direction and let the predictor see what changed.
+    """Move codes by ± `alpha` sigmas along every direction and let the predictor see what changed.
 
     Args:
         model: whose codes they are.
@@ -122,22 +124,24 @@ def rescore(
     if before is None:
         before = score_codes(model, predictor, codes, space.name, labels)
     spread = deviation(before).clamp(min=1e-3)
-    changes = [
-        (score_codes(model, predictor, shift(codes, each, alpha, space), space.name, labels) - before)
-        / spread
-        for each in directions
-    ]
+    changes = []
+    for each in directions:
+        low, high = (
+            score_codes(model, predictor, shift(codes, each, amount, space), space.name, labels)
+            for amount in (-alpha, alpha)
+        )
+        changes.append((high - low) / 2 / spread)
     columns = {score.name: i for i, score in enumerate(predictor.scores)}
     told = [
         told_by(change, columns[own_score(each.name)])
         for change, each in zip(changes, directions, strict=True)
     ]
-    low, high = zip(*(bootstrap(change, resamples) for change in told), strict=True)
+    lows, highs = zip(*(bootstrap(change, resamples) for change in told), strict=True)
     return Rescoring(
         [each.name for each in directions], predictor.scores,
         torch.stack([change.mean(0) for change in told]),
         torch.stack([change.clamp(min=0).mean(0) for change in told]),
-        torch.stack(low), torch.stack(high), spread, alpha,
+        torch.stack(lows), torch.stack(highs), spread, alpha,
     )  # fmt: skip
 
 

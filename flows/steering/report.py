@@ -105,7 +105,7 @@ def matrix_map(found: Rescoring) -> Figure:
     columns = list(dict.fromkeys(wanted))[:COLUMNS]
     return heat_map(
         found.signed[:, columns], found.directions, [found.scores[i].name for i in columns],
-        f"change of scores by {found.alpha:+g} σ, in their spread", digits=1,
+        f"change of scores by {found.alpha:g} σ, in their spread", digits=1,
         certain=(found.low[:, columns] > 0) | (found.high[:, columns] < 0),
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from flows.data.base import ImageData
 from flows.images import reduce, to_bytes, to_unit
 from flows.metrics.perceptual import PooledFeatures
 from flows.models.base import LatentModel
-from flows.semantics.base import predict_images
+from flows.semantics.base import Predictor, predict_images
 from flows.semantics.predictor import AttributePredictor
 from flows.steering.base import Direction, load_directions, shift
 from flows.steering.boundary import condition
@@ -26,14 +26,12 @@ from flows.steering.quality import (
     reach_of,
 )
 from flows.steering.report import HEAD, Scored, write_score_report
-from flows.steering.survey import score_codes, survey_samples
+from flows.steering.survey import score_codes
 
 STRIPS = 4
 """Pictures of each direction that the page shows."""
 REAL = 500
 """Test images that say how much a score varies in the data."""
-CONDITION_CODES = 1000
-"""Codes by which the plane of a conditioned direction is placed."""
 
 
 def score(
@@ -60,7 +58,7 @@ def score(
         names: of the directions to take; None takes all.
         without: directions of the file that the others are made to leave alone (conditional projection).
         predictor: checkpoint of an attribute predictor.
-        alpha: sigmas moved, for the matrix; curves and strips go from −alpha to alpha.
+        alpha: sigmas moved to either side.
         steps: to either side, of curves and strips.
         n: samples, of another seed than the directions were found on.
         test: so many images of the model's test set instead, encoded; where the data can be drawn again,
@@ -75,22 +73,21 @@ def score(
     model = load(checkpoint, device)
     judge = load_predictor(predictor, model)
     everything = load_directions(directions, model)
-    found = chosen(everything, names)
+    others = chosen(everything, without, "--without") if without else []
+    found = [each for each in chosen(everything, names) if each.name not in (without or [])]
+    if not found:
+        raise ValueError("--without: no direction is left to be scored")
     check_own_scores(found, judge)
     space = found[0].space
     # Before the long work: what is missing should be missed at once.
     costs = Costs(model, judge, alpha, test, kid)
-    if without:
-        others = chosen(everything, without, "--without")
-        survey = survey_samples(model, judge, CONDITION_CODES, space, seed + 1)
-        found = [condition(each, others, survey) for each in found if each.name not in without]
-        if not found:
-            raise ValueError("--without: no direction is left to be scored")
     if test:
         codes, labels = encoded_test(model, test, space)
     else:
         codes = model.sample_codes(n, space, torch.Generator().manual_seed(seed))
         labels = model.classes_in_turn(n)
+    if others:
+        found = [condition(each, others, codes) for each in found]
     alphas = [alpha * i / steps for i in range(-steps, steps + 1)]
     responses = {each.name: response(model, judge, each, codes, alphas, labels) for each in found}
     before = score_codes(model, judge, codes, space, labels)
@@ -102,7 +99,7 @@ def score(
         responses,
         {each.name: costs.of(each, codes, labels, before, alphas, responses[each.name]) for each in found},
         {each.name: each.method for each in found},
-        [strip for each in found for strip in strips_of(model, each, codes, labels, alphas)],
+        [strip for each in found for strip in strips_of(model, judge, each, codes, labels, before, alphas)],
     )
     written = write_score_report(out, scored)
     told = {"checkpoint": checkpoint, "predictor": predictor, "space": space, "codes": len(codes)}
@@ -195,10 +192,16 @@ class Costs:
 
 
 def strips_of(
-    model: LatentModel, direction: Direction, codes: Tensor, labels: Tensor | None, alphas: list[float]
-) -> list[tuple[str, Tensor]]:
-    """For the first codes a strip uint8 (number of alphas, C, H, W) each, one with the direction's name."""
-    few, which = codes[:STRIPS], None if labels is None else labels[:STRIPS]
+    model: LatentModel, judge: Predictor, direction: Direction, codes: Tensor, labels: Tensor | None,
+    before: Tensor, alphas: list[float],
+) -> list[tuple[str, Tensor]]:  # fmt: skip
+    """Strips uint8 (number of alphas, C, H, W), the first with the direction's name.
+
+    Of the first codes that show what it is named after: no floor of a church.
+    """
+    own = before[:, [score.name for score in judge.scores].index(own_score(direction.name))]
+    shown = torch.nonzero(~own.isnan() if (~own.isnan()).any() else torch.ones_like(own))[:STRIPS, 0]
+    few, which = codes[shown.to(codes.device)], None if labels is None else labels[shown.to(labels.device)]
     drawn = [to_bytes(moved_images(model, direction, few, alpha, which), model.bins) for alpha in alphas]
     return [
         (direction.name if i == 0 else "", torch.stack([part[i] for part in drawn])) for i in range(len(few))
