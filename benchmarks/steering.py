@@ -31,7 +31,7 @@ FACTORS = (
 )  # fmt: skip
 PLACES = (
     ("scenes-lia", "w"), ("scenes-stylegan", "w"), ("scenes-glow", "z"), ("scenes-lia", "z"),
-    ("scenes-stylegan", "z"), ("scenes-realnvp", "z"), ("scenes-nice", "z"),
+    ("scenes-stylegan", "z"),
 )  # fmt: skip
 ALPHA = 2.0
 

@@ -386,6 +386,16 @@ class Soft(Bright):
         return torch.stack([1 - bright, bright], 1)
 
 
+class Never(Bright):
+    """Knows a class that is in no image."""
+
+    classes = ("dark", "square", "text")
+
+    def probabilities(self, images):
+        two = super().probabilities(images)
+        return torch.cat([two, torch.zeros_like(two[:, :1])], 1)
+
+
 def test_switching_an_artefact_off_brings_samples_to_clean_images(model, source):
     """Clean images have no square; what is left of one when its unit is off is nothing."""
     found = dissect(model, Bright(), source, ["maps"])
@@ -408,13 +418,6 @@ def test_switching_an_artefact_off_brings_samples_to_clean_images(model, source)
 def test_a_class_that_no_unit_agrees_with_has_no_layer(model):
     """Where a class covers next to nothing every IoU is 0, and the first unit of a tie would be any."""
 
-    class Never(Bright):
-        classes = ("dark", "square", "text")
-
-        def probabilities(self, images):
-            two = super().probabilities(images)
-            return torch.cat([two, torch.zeros_like(two[:, :1])], 1)
-
     found = dissect(model, Never(), samples(model, 60, "z"), ["maps"])
     assert best_layer(found, "text") is None and best_layer(found, "square") == "maps"
     with pytest.raises(ValueError, match="no unit of maps agrees with 'text'"):
@@ -427,6 +430,19 @@ def test_learning_finds_the_unit_that_draws(model, source):
     others = torch.cat([alpha[:DRAWS], alpha[DRAWS + 1 :]])
     assert float(others.max()) < 0.2
     assert all(each.requires_grad and each.grad is None for each in model.parameters())
+    with pytest.raises(ValueError, match="no image of 50 has a text"):
+        learn_units(model, Never(), samples(model, 50, "z"), "maps", "text", torch.ones(UNITS))
+    brush = find_brush(model, Soft(), "z", "square", ["maps"], units=1, order="learned", n=100)
+    assert brush.units == (DRAWS,)
+
+
+def test_learning_sees_what_agreement_does_not(model, source):
+    """It begins with the wrong unit, and ends with the one whose loss removes the class."""
+    wrong = torch.zeros(UNITS)
+    wrong[(DRAWS + 1) % UNITS] = 1
+    values = torch.ones(UNITS)
+    alpha = learn_units(model, Soft(), source, "maps", "square", values, wrong, steps=60, penalty=0.5)
+    assert int(alpha.argmax()) == DRAWS
 
 
 def test_an_insertion_fills_what_it_is_set_at(model):

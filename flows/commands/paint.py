@@ -28,6 +28,7 @@ def paint(
     strength: NonNegativeFloat = 1.0,
     layers: list[str] | None = None,
     units: PositiveInt = UNITS,
+    order: Literal["agreement", "learned"] = "agreement",
     segmenter: str = "checkpoints/scenes-segmenter",
     resize: bool = False,
     output: Path = Path("painted.png"),
@@ -50,6 +51,8 @@ def paint(
         strength: 1 sets the units, 0 leaves them, above 1 exceeds what is usual.
         layers: among which the units are looked for; None takes those that `flows dissect` does.
         units: how many.
+        order: of the units: by agreement with the class, or by how much it needs them, which is learned
+            (a minute or so).
         segmenter: checkpoint of a segmenter, by which units are found.
         resize: crop a picture of another size to a square in the middle and resize it.
         output: file for the picture before and after, side by side.
@@ -64,7 +67,7 @@ def paint(
     given = pixels.reduce(given, model.bins)
     space = model.search_space
     code = encoded(model, given, space)
-    brush = find_brush(model, judge, space, label, layers or default_layers(model, space), units)
+    brush = find_brush(model, judge, space, label, layers or default_layers(model, space), units, order)
     with instrument(model, space) as probe:
         painted = brush_on(probe, code, given[0], [(brush, where, stroke)], strength)
     save_picture(pixels.grid(torch.stack([given[0], painted.image]), 2, zoom=max(1, 256 // height)), output)

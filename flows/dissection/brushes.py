@@ -1,9 +1,11 @@
 """Find the units that draw a class."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from flows.dissection.causal import class_means
 from flows.dissection.dissect import best_layer, dissect, samples
+from flows.dissection.intervention import learn_units
 from flows.dissection.paint import Brush
 from flows.models.base import LatentModel
 from flows.semantics.base import Segmenter
@@ -18,6 +20,7 @@ def find_brush(
     label: str,
     layers: Sequence[str],
     units: int = UNITS,
+    order: Literal["agreement", "learned"] = "agreement",
     n: int = CODES,
     seed: int = 0,
 ) -> Brush:
@@ -30,6 +33,7 @@ def find_brush(
         label: name of the class.
         layers: among which.
         units: how many; about twenty (GANPaint).
+        order: by agreement, or by how much the class needs them, see `learn_units`.
         n: samples.
         seed: of samples.
 
@@ -40,10 +44,15 @@ def find_brush(
         raise ValueError(f"there is no class {label!r}; expected one of {', '.join(segmenter.classes)}")
     source = samples(model, n, space, seed)
     found = dissect(model, segmenter, source, layers)
-    layer = best_layer(found, label)
+    layer = best_layer(found, label, units)
     if layer is None:
         raise ValueError(
             f"no unit of {', '.join(found)} agrees with {label!r}: there is nothing to paint it with"
         )
     values = class_means(model, segmenter, source, layer, label)
-    return Brush(label, layer, tuple(found[layer].order(label)[:units]), values)
+    ordered = found[layer].order(label)
+    if order == "learned":
+        agreement = found[layer].iou[:, list(segmenter.classes).index(label)]
+        alpha = learn_units(model, segmenter, source, layer, label, values, agreement)
+        ordered = alpha.argsort(descending=True).tolist()
+    return Brush(label, layer, tuple(ordered[:units]), values)

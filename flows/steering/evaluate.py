@@ -13,6 +13,8 @@ from flows.steering.survey import score_codes
 
 RESPONSE_CODES = 100
 """Codes of which a response is the mean."""
+NOTHING = 0.01
+"""Change in spreads below which a score has not changed."""
 TOLD = 0.5
 """Quality of a score below which its change does not count as leakage: the predictor hardly tells it."""
 
@@ -53,10 +55,10 @@ class Rescoring:
         return float(self.signed[self.directions.index(direction), self.column(own_score(direction))])
 
     def leakage(self, direction: str, score: str) -> float:
-        """|change of another score| relative to that of the direction's own."""
+        """|change of another score| relative to that of its own; infinite where that is nothing."""
         other = float(self.signed[self.directions.index(direction), self.column(score)])
         own = self.own(direction)
-        return abs(other / own) if own else float("inf")
+        return abs(other / own) if abs(own) >= NOTHING else float("inf")
 
     def worst(self, direction: str) -> Score | None:
         """The score of another attribute that changes most, of those that the predictor tells well enough.
