@@ -139,7 +139,7 @@ def condition(direction: Direction, others: Sequence[Direction], codes: Tensor) 
         names = ", ".join(each.name for each in others)
         raise ValueError(f"{direction.name}: nothing of it is left without {names}")
     vector = vector / left
-    codes = codes.double().cpu()
+    codes = codes.detach().double().cpu()
     along = codes @ vector
     side = codes @ direction.vector.double() + direction.bias > 0
     given = " and ".join(each.name for each in others)
