@@ -19,7 +19,6 @@ from torch import Tensor
 from flows.commands.common import data_of, load, load_predictor, print_table, write_json
 from flows.commands.steer.apply import encoded_test
 from flows.models.base import LatentModel
-from flows.semantics.predictor import AttributePredictor
 from flows.steering.base import Direction
 from flows.steering.boundary import Boundary, condition
 from flows.steering.evaluate import Rescoring, rescore
@@ -73,11 +72,10 @@ class Place:
         }  # fmt: skip
 
 
-def measure(
-    checkpoint: Path, space: str, judge: AttributePredictor, images: int, samples: int, moved: int
-) -> Place:
+def measure(checkpoint: Path, space: str, images: int, samples: int, moved: int) -> Place:
     """Boundaries of one space, found on so many images or samples and moved along on `moved` other codes."""
     model = load(str(checkpoint), None)
+    judge = load_predictor(str(checkpoint.parent / "scenes-predictor"), model)
     encodes = model.guarantee[space] != "none"
     n = images if encodes else samples
     task = Task(
@@ -123,9 +121,7 @@ def main() -> None:
     given = parser.parse_args()
     places = []
     for name, space in PLACES:
-        checkpoint = given.checkpoints / name
-        judge = load_predictor(str(given.checkpoints / "scenes-predictor"), load(str(checkpoint), None))
-        places.append(measure(checkpoint, space, judge, given.images, given.samples, given.moved))
+        places.append(measure(given.checkpoints / name, space, given.images, given.samples, given.moved))
         print(f"{name}, {space}: done", flush=True)
     head = ["factor", *(each.told for each in places)]
     evidence = {place.told: {each.name: each.evidence for each in place.directions} for place in places}
@@ -145,7 +141,7 @@ def main() -> None:
             for factor in FACTORS
         ],
     )
-    print(f"\nChange by +{ALPHA:g} σ, in spreads; what else changes most, before and after conditioning:\n")
+    print(f"\nChange by {ALPHA:g} σ, in spreads; what else changes most, before and after conditioning:\n")
     print_table(
         head,
         [

@@ -122,15 +122,8 @@ def heat_map(
             if math.isfinite(value):
                 pale = certain is not None and not certain[i, j]
                 tone = "0.75" if pale else "w" if abs(value) > 0.6 * limit else "k"
-                axes.text(
-                    j,
-                    i,
-                    f"{round(value, digits) + 0.0:.{digits}f}",
-                    ha="center",
-                    va="center",
-                    fontsize=6.5,
-                    color=tone,
-                )
+                told = f"{round(value, digits) + 0.0:.{digits}f}"  # no −0.0
+                axes.text(j, i, told, ha="center", va="center", fontsize=6.5, color=tone)
     axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=7.5)
     axes.set_yticks(range(len(rows)), rows, fontsize=7.5)
     axes.set_title(title, fontsize=9)

@@ -20,14 +20,14 @@ from flows.semantics.base import Score
 from flows.steering.base import Direction, load_directions, place, save_directions, shift
 from flows.steering.boundary import Boundary, best_cut, condition
 from flows.steering.displacement import Displacement, linearity
-from flows.steering.evaluate import rescore, response
+from flows.steering.evaluate import kept_share, rescore, response
 from flows.steering.factorise import Factorise, JacobianDirections
 from flows.steering.levels import rank_levels, to_levels
 from flows.steering.mean_difference import MeanDifference, RunningMoments
 from flows.steering.method import Task
 from flows.steering.operators import OPERATORS
 from flows.steering.pca import PrincipalComponents
-from flows.steering.quality import distances_by_alpha, faithfulness, kept_share, reach_of
+from flows.steering.quality import distances_by_alpha, faithfulness, reach_of
 from flows.steering.ranking import read_scores, worse_in_z
 from flows.steering.survey import Survey, score_codes, survey_images, survey_samples
 from flows.steering.walk import Walk

@@ -14,7 +14,7 @@ from flows.dissection.causal import Ablation, ablate, by_random_units, class_mea
 from flows.dissection.dissect import Agreement, Scheme, Source, best_by_class, best_layer, counts, samples
 from flows.dissection.dissect import dissect as run
 from flows.dissection.instrument import layers_of
-from flows.dissection.intervention import Insertion, insertion, learn_units
+from flows.dissection.intervention import Insertion, insertion, learned_order
 from flows.dissection.report import (
     CLEANING_HEAD,
     Dissected,
@@ -184,7 +184,7 @@ class Chosen:
         learned_on: codes on which their order is learned.
         found: agreement by layer.
         order: see `dissect`.
-        known: orders that were asked for already, by layer and class.
+        orders, means: that were asked for already, by layer and class.
     """
 
     model: LatentModel
@@ -193,18 +193,24 @@ class Chosen:
     learned_on: Source
     found: dict[str, Agreement]
     order: Literal["agreement", "learned"]
-    known: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    orders: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    means: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
     def units(self, layer: str, label: str) -> list[int]:
         """All units of the layer, those that matter most to the class first."""
         if self.order == "agreement":
             return self.found[layer].order(label)
-        if (layer, label) not in self.known:
-            values = class_means(self.model, self.judge, self.learned_on, layer, label)
-            agreement = self.found[layer].iou[:, list(self.judge.classes).index(label)]
-            alpha = learn_units(self.model, self.judge, self.learned_on, layer, label, values, agreement)
-            self.known[layer, label] = alpha.argsort(descending=True).tolist()
-        return self.known[layer, label]
+        if (layer, label) not in self.orders:
+            self.orders[layer, label] = learned_order(
+                self.model, self.judge, self.learned_on, self.found[layer], label, self.values(layer, label)
+            )
+        return self.orders[layer, label]
+
+    def values(self, layer: str, label: str) -> Tensor:
+        """What is put in to draw the class; see `class_means`."""
+        if (layer, label) not in self.means:
+            self.means[layer, label] = class_means(self.model, self.judge, self.learned_on, layer, label)
+        return self.means[layer, label]
 
 
 def check_class(option: str, label: str, judge: Segmenter) -> None:
@@ -239,10 +245,9 @@ def put_in(chosen: Chosen, label: str, units: int) -> Insertion | None:
     if layer is None:
         print(f"--insert {label}: no unit agrees with it")
         return None
-    values = class_means(chosen.model, chosen.judge, chosen.learned_on, layer, label)
     few = chosen.source.part(slice(0, INSERTED))
     which = chosen.units(layer, label)[:units]
-    return insertion(chosen.model, chosen.judge, few, layer, label, which, values)
+    return insertion(chosen.model, chosen.judge, few, layer, label, which, chosen.values(layer, label))
 
 
 def clean_images(model: LatentModel, judge: Segmenter, label: str) -> tuple[Tensor, PooledFeatures]:

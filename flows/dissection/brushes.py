@@ -5,7 +5,7 @@ from typing import Literal
 
 from flows.dissection.causal import class_means
 from flows.dissection.dissect import best_layer, dissect, samples
-from flows.dissection.intervention import learn_units
+from flows.dissection.intervention import learned_order
 from flows.dissection.paint import Brush
 from flows.models.base import LatentModel
 from flows.semantics.base import Segmenter
@@ -33,7 +33,7 @@ def find_brush(
         label: name of the class.
         layers: among which.
         units: how many; about twenty (GANPaint).
-        order: by agreement, or by how much the class needs them, see `learn_units`.
+        order: by agreement, or by how much the class needs them, see `learned_order`.
         n: samples.
         seed: of samples.
 
@@ -50,9 +50,8 @@ def find_brush(
             f"no unit of {', '.join(found)} agrees with {label!r}: there is nothing to paint it with"
         )
     values = class_means(model, segmenter, source, layer, label)
-    ordered = found[layer].order(label)
     if order == "learned":
-        agreement = found[layer].iou[:, list(segmenter.classes).index(label)]
-        alpha = learn_units(model, segmenter, source, layer, label, values, agreement)
-        ordered = alpha.argsort(descending=True).tolist()
+        ordered = learned_order(model, segmenter, source, found[layer], label, values)
+    else:
+        ordered = found[layer].order(label)
     return Brush(label, layer, tuple(ordered[:units]), values)

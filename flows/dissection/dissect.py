@@ -81,9 +81,13 @@ class Agreement:
             value > CUT_IOU and quality > CUT_INFORMATION,
         )  # fmt: skip
 
+    def of(self, label: str) -> Tensor:
+        """Every unit's IoU with a class, (units,)."""
+        return self.iou[:, self.classes.index(label)]
+
     def order(self, label: str) -> list[int]:
         """Units by their IoU with a class, the best first."""
-        order: list[int] = self.iou[:, self.classes.index(label)].argsort(descending=True).tolist()
+        order: list[int] = self.of(label).argsort(descending=True).tolist()
         return order
 
 
@@ -98,7 +102,7 @@ def best_layer(found: Mapping[str, Agreement], label: str, units: int = 1) -> st
     """
 
     def key(each: Agreement) -> tuple[bool, float]:
-        highest = float(each.iou[:, each.classes.index(label)].max())
+        highest = float(each.of(label).max())
         return highest > 0 and len(each.iou) >= 2 * units, highest
 
     best = max(found.values(), key=key)

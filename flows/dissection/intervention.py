@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from flows import images as pixels
 from flows.dissection.causal import seen_through
-from flows.dissection.dissect import Source
+from flows.dissection.dissect import Agreement, Source
 from flows.dissection.instrument import Change, Probe, instrument, layers_of
 from flows.models.base import LatentModel
 from flows.numerics import frozen
@@ -84,6 +84,15 @@ def learn_units(
             (weight.grad,) = torch.autograd.grad(loss, [weight])
             optimiser.step()
     return weight.detach().sigmoid().cpu()
+
+
+def learned_order(
+    model: LatentModel, segmenter: Segmenter, source: Source, found: Agreement, label: str, values: Tensor
+) -> list[int]:
+    """All units of a layer, those first that a class needs most; see `learn_units`."""
+    alpha = learn_units(model, segmenter, source, found.layer, label, values, found.of(label))
+    order: list[int] = alpha.argsort(descending=True).tolist()
+    return order
 
 
 def begin_at(agreement: Tensor | None, channels: int) -> Tensor:

@@ -53,6 +53,14 @@ def scores_of(attributes: Sequence[Attribute]) -> tuple[Score, ...]:
     return tuple(found)
 
 
+def column_of(scores: Sequence[Score], name: str) -> int:
+    """The column of the score of that name. Raises ValueError naming those that there are."""
+    known = [score.name for score in scores]
+    if name not in known:
+        raise ValueError(f"there is no score {name!r}; expected one of {', '.join(known)}")
+    return known.index(name)
+
+
 def true_scores(attributes: Sequence[Attribute], values: Tensor) -> Tensor:
     """The scores of attributes that are known.
 

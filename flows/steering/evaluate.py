@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flows.models.base import LatentModel
-from flows.semantics.base import Predictor, Score
+from flows.semantics.base import Predictor, Score, column_of
 from flows.steering.base import Direction, place, shift
 from flows.steering.survey import score_codes
 
@@ -35,6 +35,8 @@ class Rescoring:
         low, high: 95 % bootstrap interval of `signed`.
         spread: (scores,), standard deviation over the untouched images.
         alpha: sigmas moved.
+        kept: for each direction, the share of the other attributes' yes-or-no scores that are on the same
+            side of ½ after the move, at −α and +α, the worse of both.
     """
 
     directions: list[str]
@@ -45,10 +47,11 @@ class Rescoring:
     high: Tensor
     spread: Tensor
     alpha: float
+    kept: list[float]
 
     def column(self, name: str) -> int:
         """The column of the score of that name."""
-        return [score.name for score in self.scores].index(name)
+        return column_of(self.scores, name)
 
     def own(self, direction: str) -> float:
         """Change of the score that a direction is named after."""
@@ -126,24 +129,21 @@ def rescore(
     if before is None:
         before = score_codes(model, predictor, codes, space.name, labels)
     spread = deviation(before).clamp(min=1e-3)
-    changes = []
+    scores, told, kept = predictor.scores, [], []
     for each in directions:
+        own = own_score(each.name)
         low, high = (
             score_codes(model, predictor, shift(codes, each, amount, space), space.name, labels)
             for amount in (-alpha, alpha)
         )
-        changes.append((high - low) / 2 / spread)
-    columns = {score.name: i for i, score in enumerate(predictor.scores)}
-    told = [
-        told_by(change, columns[own_score(each.name)])
-        for change, each in zip(changes, directions, strict=True)
-    ]
+        told.append(told_by((high - low) / 2 / spread, column_of(scores, own)))
+        kept.append(min(kept_share(before, after, scores, own) for after in (low, high)))
     lows, highs = zip(*(bootstrap(change, resamples) for change in told), strict=True)
     return Rescoring(
-        [each.name for each in directions], predictor.scores,
+        [each.name for each in directions], scores,
         torch.stack([change.mean(0) for change in told]),
         torch.stack([change.clamp(min=0).mean(0) for change in told]),
-        torch.stack(lows), torch.stack(highs), spread, alpha,
+        torch.stack(lows), torch.stack(highs), spread, alpha, kept,
     )  # fmt: skip
 
 
@@ -154,6 +154,17 @@ def told_by(change: Tensor, own: int) -> Tensor:
     """
     told = change[~change[:, own].isnan()].nan_to_num()
     return told if len(told) else torch.zeros(1, change.shape[1])
+
+
+def kept_share(before: Tensor, after: Tensor, scores: Sequence[Score], own: str) -> float:
+    """Share of other attributes' probabilities that stay on their side of ½, over (n, scores) twice."""
+    attribute = next(score.attribute for score in scores if score.name == own)
+    columns = [i for i, each in enumerate(scores) if each.probability and each.attribute != attribute]
+    if not columns:
+        return float("nan")
+    first, second = before[:, columns], after[:, columns]
+    seen = ~(first.isnan() | second.isnan())
+    return float(((first > 0.5) == (second > 0.5))[seen].double().mean())
 
 
 def deviation(values: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class MeanDifference(Labelled):
 
     def one(self, survey: Survey, name: str) -> Direction:
         codes, value = known(survey, name)
-        score = next(each for each in survey.scores if each.name == name)
+        score = survey.score(name)
         above = value > (score.low + score.high) / 2
         sides = {side: RunningMoments(codes.shape[1]) for side in (False, True)}
         for part, high in zip(codes.split(self.batch), above.split(self.batch), strict=True):

@@ -11,7 +11,7 @@ from flows import images as pixels
 from flows.data.base import Attribute, ImageData
 from flows.metrics.perceptual import kernel_distance
 from flows.models.base import LatentModel
-from flows.semantics.base import Predictor, Score, predict_images
+from flows.semantics.base import Predictor, Score, column_of, predict_images
 from flows.steering.base import Direction, shift
 from flows.steering.evaluate import own_score
 from flows.steering.survey import seen_in
@@ -27,8 +27,6 @@ class Quality:
     """Of one direction.
 
     Attributes:
-        kept: share of the other attributes' yes-or-no scores that are on the same side of ½ after the move,
-            at −α and +α, the worse of both.
         reach: range of the mean of its own score over the response, relative to the spread of that score in
             real images, from their 5 % to their 95 % quantile; not a number where it hardly varies in them.
         distances: KID of moved images to real ones, for each number of sigmas; empty where not asked for.
@@ -36,7 +34,6 @@ class Quality:
             1 is the very edit, 0 as far off as no edit. None where that cannot be told.
     """
 
-    kept: float
     reach: float
     distances: list[float]
     faithful: float | None
@@ -53,17 +50,6 @@ def moved_images(
     space = model.check_space(direction.space)
     moved = shift(codes, direction, alpha, space)
     return seen_in(model, moved, space.name, labels, lambda images: images.float())
-
-
-def kept_share(before: Tensor, after: Tensor, scores: Sequence[Score], own: str) -> float:
-    """Share of other attributes' probabilities that stay on their side of ½, over (n, scores) twice."""
-    attribute = next(score.attribute for score in scores if score.name == own)
-    columns = [i for i, each in enumerate(scores) if each.probability and each.attribute != attribute]
-    if not columns:
-        return float("nan")
-    first, second = before[:, columns], after[:, columns]
-    seen = ~(first.isnan() | second.isnan())
-    return float(((first > 0.5) == (second > 0.5))[seen].double().mean())
 
 
 def reach_of(response: Tensor, real: Tensor) -> float:
@@ -144,7 +130,7 @@ def faithfulness(
     Returns:
         R², or None where the data cannot be drawn again, or in fewer than ten images anything changes.
     """
-    index = [score.name for score in predictor.scores].index(own_score(direction.name))
+    index = column_of(predictor.scores, own_score(direction.name))
     told = {each.name: each for each in data.told()}
     attribute = told.get(predictor.scores[index].attribute)
     if attribute is None or not data.draws_again:

@@ -55,7 +55,7 @@ class Scored:
             faithful = float("nan") if cost.faithful is None else cost.faithful
             found.append([
                 name, as_text(self.matrix.own(name)), f"{low:.2f} … {high:.2f}", as_text(self.monotone(name)),
-                worst.name if worst else "–", as_text(leakage), as_text(cost.kept),
+                worst.name if worst else "–", as_text(leakage), as_text(self.matrix.kept[i]),
                 as_text(cost.reach), as_text(distance), as_text(faithful),
             ])  # fmt: skip
         return found
@@ -72,7 +72,7 @@ class Scored:
                     "monotone": self.monotone(name), "method": self.methods[name],
                     "effect": matrix.own(name), "leakage": matrix.worst_leakage(name),
                     "worst": worst.name if (worst := matrix.worst(name)) else "–",
-                    **self.qualities[name].as_dict(),
+                    "kept": matrix.kept[i], **self.qualities[name].as_dict(),
                 }
                 for i, name in enumerate(matrix.directions)
             },

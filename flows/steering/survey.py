@@ -15,7 +15,7 @@ from flows.images import to_unit
 from flows.models.base import LatentModel
 from flows.numerics import exact_arithmetic
 from flows.once import prepared
-from flows.semantics.base import Predictor, Score
+from flows.semantics.base import Predictor, Score, column_of
 
 BATCH = 100
 """Images decoded and judged at a time; results do not depend on it."""
@@ -46,15 +46,11 @@ class Survey:
 
     def column(self, name: str) -> Tensor:
         """The values (n,) of one score. Raises ValueError naming those that there are."""
-        return self.values[:, self.scores.index(self.score(name))]
+        return self.values[:, column_of(self.scores, name)]
 
     def score(self, name: str) -> Score:
-        """The score of that name. Raises ValueError naming those that there are."""
-        for each in self.scores:
-            if each.name == name:
-                return each
-        names = ", ".join(each.name for each in self.scores)
-        raise ValueError(f"there is no score {name!r}; expected one of {names}")
+        """The score of that name; as `column`."""
+        return self.scores[column_of(self.scores, name)]
 
 
 @torch.no_grad()

@@ -38,6 +38,7 @@ def draw_curves(metrics: Lines, bins: int, path: Path) -> None:
     trip.set_ylabel("largest |x − decode(encode(x))|")
     for axes in (likelihood, trip):
         _finish(axes)
+        axes.legend(frameon=False)
     write_atomically(path, lambda target: figure.savefig(target, dpi=110))
 
 
@@ -54,7 +55,7 @@ def draw_lines(metrics: Lines, panels: dict[str, str], path: Path) -> None:
     for axes, (name, label) in zip(
         figure.subplots(1, max(1, len(logged)), squeeze=False).flat, logged.items(), strict=False
     ):
-        _plot(axes, metrics, {name: "held-out images"})
+        _plot(axes, metrics, {name: label})
         _finish(axes)
         axes.set_ylabel(label)
     write_atomically(path, lambda target: figure.savefig(target, dpi=110))
@@ -87,7 +88,6 @@ def _finish(axes: Axes) -> None:
     axes.set_xlabel("images shown")
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
 
 

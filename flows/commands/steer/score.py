@@ -12,16 +12,15 @@ from flows.data.base import ImageData
 from flows.images import reduce, to_bytes, to_unit
 from flows.metrics.perceptual import PooledFeatures
 from flows.models.base import LatentModel
-from flows.semantics.base import Predictor, predict_images
+from flows.semantics.base import Predictor, column_of, predict_images
 from flows.semantics.predictor import AttributePredictor
-from flows.steering.base import Direction, load_directions, shift
+from flows.steering.base import Direction, load_directions
 from flows.steering.boundary import condition
 from flows.steering.evaluate import check_own_scores, own_score, rescore, response
 from flows.steering.quality import (
     Quality,
     distances_by_alpha,
     faithfulness,
-    kept_share,
     moved_images,
     reach_of,
 )
@@ -97,7 +96,7 @@ def score(
         matrix,
         alphas,
         responses,
-        {each.name: costs.of(each, codes, labels, before, alphas, responses[each.name]) for each in found},
+        {each.name: costs.of(each, codes, labels, alphas, responses[each.name]) for each in found},
         {each.name: each.method for each in found},
         [strip for each in found for strip in strips_of(model, judge, each, codes, labels, before, alphas)],
     )
@@ -148,36 +147,30 @@ class Costs:
         return min(len(self.compared), len(codes), self.kid)
 
     def of(
-        self, direction: Direction, codes: Tensor, labels: Tensor | None, before: Tensor,
-        alphas: list[float], response: Tensor,
-    ) -> Quality:  # fmt: skip
+        self,
+        direction: Direction,
+        codes: Tensor,
+        labels: Tensor | None,
+        alphas: list[float],
+        response: Tensor,
+    ) -> Quality:
         """Of one direction.
 
         Args:
             direction: which.
             codes: (n, D).
             labels: (n,), of a class-conditional model.
-            before: scores of the codes as they are.
             alphas: sigmas of the response.
             response: (number of alphas, number of scores).
         """
-        column = [score.name for score in self.judge.scores].index(own_score(direction.name))
+        column = column_of(self.judge.scores, own_score(direction.name))
         faithful = None
         if self.data is not None and self.redraws:
             faithful = faithfulness(self.model, self.judge, direction, codes, self.alpha, self.data, labels)
         return Quality(
-            min(self.kept(direction, codes, labels, before, sign * self.alpha) for sign in (-1, 1)),
             reach_of(response[:, column], self.real[:, column]) if len(self.real) else float("nan"),
             self.distances(direction, codes, labels, alphas), faithful,
         )  # fmt: skip
-
-    def kept(
-        self, direction: Direction, codes: Tensor, labels: Tensor | None, before: Tensor, alpha: float
-    ) -> float:
-        """See `Quality.kept`."""
-        space = self.model.check_space(direction.space)
-        after = score_codes(self.model, self.judge, shift(codes, direction, alpha, space), space.name, labels)
-        return kept_share(before, after, self.judge.scores, own_score(direction.name))
 
     def distances(
         self, direction: Direction, codes: Tensor, labels: Tensor | None, alphas: list[float]
@@ -199,8 +192,8 @@ def strips_of(
 
     Of the first codes that show what it is named after: no floor of a church.
     """
-    own = before[:, [score.name for score in judge.scores].index(own_score(direction.name))]
-    shown = torch.nonzero(~own.isnan() if (~own.isnan()).any() else torch.ones_like(own))[:STRIPS, 0]
+    seen = ~before[:, column_of(judge.scores, own_score(direction.name))].isnan()
+    shown = torch.nonzero(seen if seen.any() else ~seen)[:STRIPS, 0]
     few, which = codes[shown.to(codes.device)], None if labels is None else labels[shown.to(labels.device)]
     drawn = [to_bytes(moved_images(model, direction, few, alpha, which), model.bins) for alpha in alphas]
     return [
