@@ -10,13 +10,14 @@ import torch
 from flows import images as pixels
 from flows.data.base import ArraySplit, Attribute, ImageData
 from flows.dissection.artefacts import clean, without
-from flows.dissection.brushes import find_brush
 from flows.dissection.causal import ablate, average_causal_effect, class_means
 from flows.dissection.dissect import best_by_class, dissect, samples
+from flows.dissection.exemplars import look_at
 from flows.dissection.instrument import instrument
 from flows.dissection.intervention import insertion, learn_units
 from flows.dissection.omissions import energy_maps, omissions, shares_of
 from flows.dissection.paint import paint
+from flows.dissection.unit_brush import find_units
 from flows.inversion.compare import Group, compare
 from flows.inversion.encoder import Encoder
 from flows.inversion.exact import Exact
@@ -203,7 +204,7 @@ def test_dissection(model, data):
     codes = model.encode(pixels.to_unit(data.images[:5], 256)).detach()
     torch.testing.assert_close(maps.sum((1, 2)), codes.square().sum(1) / 2)
 
-    brush = find_brush(model, Bright(), "z", "bright", ["layer"], units=1, n=100)
+    brush = find_units(model, Bright(), "z", "bright", ["layer"], units=1, n=100)
     mask = torch.zeros(SIDE, SIDE, dtype=torch.bool)
     mask[2:4, 2:4] = True
     with instrument(model, "z") as probe:
@@ -212,6 +213,13 @@ def test_dissection(model, data):
     assert torch.equal(painted.image[:, ~mask], data.images[0][:, ~mask]) and painted.outside < 1e-6
     assert Bright().segment(pixels.to_unit(painted.image[None], 256))[0, 1][mask].all()
     assert torch.equal(again.image, data.images[0])
+
+    pictures = look_at(model, Bright(), samples(model, 200, "z"))
+    with instrument(model, "z") as probe:
+        brush = pictures.brush(model, "bright", ["layer"])
+        painted = paint(probe, codes[:1], data.images[0], [(brush, mask, "draw")], margin=0)
+    assert torch.equal(painted.image[:, ~mask], data.images[0][:, ~mask]) and painted.layers == {"layer": 2}
+    assert Bright().segment(pixels.to_unit(painted.image[None], 256))[0, 1][mask].float().mean() > 0.5
 
 
 def test_inversion(model, data):

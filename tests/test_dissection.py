@@ -9,14 +9,15 @@ from sklearn.metrics import jaccard_score, mutual_info_score
 from flows import images as pixels
 from flows import once
 from flows.dissection.artefacts import clean, without
-from flows.dissection.brushes import find_brush
 from flows.dissection.causal import ablate, average_causal_effect, class_means, class_pixels
 from flows.dissection.dissect import Source, best_by_class, best_layer, counts, dissect, samples
+from flows.dissection.exemplars import look_at, ways_to_draw
 from flows.dissection.instrument import CODE, Change, instrument, layers_of
 from flows.dissection.intervention import insertion, learn_units
 from flows.dissection.omissions import energy_by_class, energy_maps, omissions
-from flows.dissection.paint import Brush, paint, soft
+from flows.dissection.paint import Canvas, grown, paint, soft
 from flows.dissection.tally import AgreementTally, Quantiles
+from flows.dissection.unit_brush import UnitBrush, find_units
 from flows.metrics.frechet import frechet, half_split_floor
 from flows.models.base import LatentModel, Space, Unit
 from flows.models.glow import Glow
@@ -350,7 +351,7 @@ def test_painting_changes_what_is_under_the_brush_and_undo_is_exact(model):
         original = pixels.to_bytes(model.decode(code))[0]
     values = torch.zeros(UNITS)
     values[DRAWS] = 1
-    brush = Brush("square", "maps", (DRAWS,), values)
+    brush = UnitBrush("square", "maps", (DRAWS,), values)
     mask = torch.zeros(SIDE, SIDE, dtype=torch.bool)
     mask[1:4, 1:4] = True
     with instrument(model) as probe:
@@ -363,10 +364,73 @@ def test_painting_changes_what_is_under_the_brush_and_undo_is_exact(model):
         assert ((again.image[0][mask].int() - 51).abs() <= 1).all()
         undone = paint(probe, code, original, [])
         assert torch.equal(undone.image, original) and not undone.changed.any()
+        assert painted.layers == {"maps": 1} and undone.layers == {}
     faint = brush.change(mask, (SIDE, SIDE), "draw", strength=0.5)
     assert float(faint.amount.max()) == 0.5
     small = brush.change(mask, (4, 4), "draw")
     assert small.amount[DRAWS].sum() == 1 and small.amount[DRAWS, 0, 0] == 1
+
+
+def test_a_brush_of_exemplars_draws_the_class_under_it_and_erases_it_where_it_is(model):
+    pictures = look_at(model, Bright(), samples(model, 300, "z"))
+    brush = pictures.brush(model, "square")
+    assert brush.ways == (("maps",),)
+    code = torch.zeros(1, UNITS + 2)
+    code[0, :2] = -4  # a square in the upper left corner
+    with torch.no_grad():
+        original = pixels.to_bytes(model.decode(code))[0]
+    own = original[0] > 127
+    assert own[:6, :6].all() and own.sum() == 36
+    mask = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    mask[9:14, 8:14] = True
+    with instrument(model) as probe:
+        painted = paint(probe, code, original, [(brush, mask, "draw")], margin=0)
+        assert (painted.image[0] > 127)[mask].all() and painted.layers == {"maps": UNITS}
+        assert torch.equal(painted.image[0][~mask], original[0][~mask])
+        everywhere = torch.ones_like(mask)
+        erased = paint(probe, code, original, [(brush, everywhere, "erase")])
+        assert not (erased.image[0] > 127).any()
+        assert not erased.changed[~grown(own, 3)].any()
+        nothing = paint(probe, code, original, [(brush, mask, "erase")])
+        assert torch.equal(nothing.image, original) and nothing.layers == {}
+        both = paint(probe, code, original, [(brush, mask, "draw"), (brush, everywhere, "erase")], margin=0)
+        assert not (both.image[0] > 127).any()
+    with pytest.raises(ValueError, match="there is no class 'dragon'"):
+        pictures.brush(model, "dragon")
+    with pytest.raises(ValueError, match="none of 50 pictures has a text"):
+        look_at(model, Never(), samples(model, 50, "z")).brush(model, "text")
+
+
+def test_a_picture_painted_after_itself_keeps_its_bytes_for_a_flow():
+    """The exemplar's code is the picture's own; a flow is painted with all parts of its code."""
+    torch.manual_seed(0)
+    flow = Glow((3, 16, 16), levels=2, depth=1, width=8).eval()
+    image = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8)
+    with torch.no_grad():
+        code = flow.encode(pixels.to_unit(image))
+    pictures = look_at(flow, Bright(), Source(code, "z"))
+    assert ways_to_draw(flow, "z") == [("code/level2", "code/level1")]
+    mask = torch.zeros(16, 16, dtype=torch.bool)
+    mask[3:9, 4:12] = True
+    with instrument(flow, "z") as probe:
+        painted = paint(probe, code, image[0], [(pictures.brush(flow, "square"), mask, "draw")])
+    assert torch.equal(painted.image, image[0]) and painted.outside == 0
+    assert painted.layers == {"code/level2": 24, "code/level1": 6}
+
+
+def test_what_the_model_lost_stays_where_the_picture_stays_and_is_no_ghost_where_it_changes(model):
+    original = torch.full((1, SIDE, SIDE), 51, dtype=torch.uint8)
+    original[0, 4:8, 4:8] = 77  # a detail that the model does not draw
+    mask = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    mask[2:10, 2:10] = True
+    before = torch.full((1, 1, SIDE, SIDE), 51.5 / 256)
+    with instrument(model) as probe:
+        canvas = Canvas(probe, torch.zeros(1, UNITS + 2), original, margin=0)
+        same = canvas.composed(before, before, mask)
+        changed = canvas.composed(before, before + 0.5, mask)
+    assert torch.equal(pixels.to_bytes(same)[0], original)
+    assert torch.allclose(changed[0, 0][mask], torch.tensor(51.5 / 256 + 0.5))
+    assert torch.equal(pixels.to_bytes(changed)[0][:, ~mask], original[:, ~mask])
 
 
 def test_the_margin_falls_to_nothing():
@@ -421,7 +485,7 @@ def test_a_class_that_no_unit_agrees_with_has_no_layer(model):
     found = dissect(model, Never(), samples(model, 60, "z"), ["maps"])
     assert best_layer(found, "text") is None and best_layer(found, "square") == "maps"
     with pytest.raises(ValueError, match="no unit of maps agrees with 'text'"):
-        find_brush(model, Never(), "z", "text", ["maps"], n=60)
+        find_units(model, Never(), "z", "text", ["maps"], n=60)
 
 
 def test_learning_finds_the_unit_that_draws(model, source):
@@ -432,7 +496,7 @@ def test_learning_finds_the_unit_that_draws(model, source):
     assert all(each.requires_grad and each.grad is None for each in model.parameters())
     with pytest.raises(ValueError, match="no image of 50 has a text"):
         learn_units(model, Never(), samples(model, 50, "z"), "maps", "text", torch.ones(UNITS))
-    brush = find_brush(model, Soft(), "z", "square", ["maps"], units=1, order="learned", n=100)
+    brush = find_units(model, Soft(), "z", "square", ["maps"], units=1, order="learned", n=100)
     assert brush.units == (DRAWS,)
 
 

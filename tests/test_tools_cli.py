@@ -9,6 +9,7 @@ from PIL import Image
 
 from flows.cli import main
 from flows.data.scenes import Scenes
+from flows.models.dcgan import DCGAN
 from flows.models.glow import Glow
 from flows.models.lia import LIA
 from flows.semantics.base import json_attributes
@@ -25,7 +26,7 @@ SOURCE = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A Glow, a LIA, a predictor that sees everything, and a segmenter; none of them trained."""
+    """A Glow, a LIA, a DCGAN, a predictor that sees everything, and a segmenter; none of them trained."""
     root = tmp_path_factory.mktemp("tools")
     torch.manual_seed(0)
     data = Scenes(**SOURCE["init_args"])
@@ -35,6 +36,7 @@ def folder(tmp_path_factory):
             (3, 32, 32), size=128, channels=[8, 8, 8, 8], critic_channels=[8, 8, 8, 8],
             encoder_channels=[8, 8, 8, 8], hidden=8, start="map", depth=1,
         ),
+        "dcgan": DCGAN((3, 32, 32), size=8, channels=[8, 8, 8]),
         "predictor": AttributePredictor(
             (3, 32, 32), json_attributes(data.told()), channels=[8, 8, 8], hidden=8
         ),
@@ -208,11 +210,17 @@ def test_paint(folder, tmp_path):
     )
     found = json.loads((tmp_path / "d" / "units.json").read_text())["units"]
     label = max(found, key=lambda unit: unit["iou"])["label"]
-    run("paint", folder / "glow", label, "--box", 8, 8, 16, 16, "--segmenter", segmenter, "--units", 3,
-        "--output", tmp_path / "p.png", "--json", tmp_path / "p.json")  # fmt: skip
-    told = json.loads((tmp_path / "p.json").read_text())
-    assert told["label"] == label and len(told["units"]) == 3
-    assert told["changed"] <= (8 + 4) ** 2 / 32**2
+    common = [label, "--box", 8, 8, 16, 16, "--segmenter", segmenter, "--json", tmp_path / "p.json"]
+    for model, more, changed in (
+        ("glow", ["--brush", "units", "--units", 3], [3]),
+        ("glow", ["--exemplars", 20], None),
+        ("dcgan", ["--exemplars", 20, "--sample", 1], None),
+    ):
+        run("paint", folder / model, *common, *more, "--output", tmp_path / f"{model}{len(more)}.png")
+        told = json.loads((tmp_path / "p.json").read_text())
+        assert told["label"] == label and told["changed"] <= (8 + 4) ** 2 / 32**2
+        assert changed is None or list(told["layers"].values()) == changed
+    assert len(list(tmp_path.glob("*.png"))) == 3
 
 
 @pytest.mark.slow
@@ -254,6 +262,8 @@ def test_mistakes_are_one_line(directions, capsys, tmp_path):
          "expected left top right bottom within 32×32"),
         (["paint", folder / "glow", "dragon", "--segmenter", folder / "segmenter", "--box", 0, 0, 4, 4],
          "there is no class 'dragon'"),
+        (["paint", folder / "dcgan", "window", "--segmenter", folder / "segmenter", "--box", 0, 0, 4, 4],
+         "paint a --sample 0 of it"),
     ):  # fmt: skip
         assert message in refused(capsys, *arguments), arguments
     assert not list(tmp_path.iterdir())

@@ -94,11 +94,8 @@ def dissect(
     judge = load_segmenter(segmenter, model)
     space = space or model.search_space
     codes = samples(model, n, space, seed) if source == "samples" else real(model, n, space)
+    check_layers(model, space, layers)
     chosen = layers or default_layers(model, space)
-    known = layers_of(model, space)
-    for name in chosen:
-        if name not in known:
-            raise ValueError(f"--layers: there is no layer {name!r}; expected some of {', '.join(known)}")
     for option, labels in (("--classes", classes), ("--insert", insert), ("--artefact", artefact)):
         for label in [labels] if isinstance(labels, str) else labels or []:
             check_class(option, label, judge)
@@ -159,6 +156,14 @@ def real(model: LatentModel, n: int, space: str) -> Source:
     return Source(
         encoded(model, images, space).to(model.dtype), space, model.first_class(len(images)), batch.masks
     )
+
+
+def check_layers(model: LatentModel, space: str, layers: list[str] | None) -> None:
+    """Raise ValueError naming those that there are."""
+    known = layers_of(model, space)
+    for name in layers or []:
+        if name not in known:
+            raise ValueError(f"--layers: there is no layer {name!r}; expected some of {', '.join(known)}")
 
 
 def default_layers(model: LatentModel, space: str) -> list[str]:

@@ -1,50 +1,97 @@
-"""Painting with units: a brush, a class, and the units that draw it (GANPaint; Bau et al. 2019)."""
+"""Painting: a brush draws or erases a class in a picture (GANPaint; Bau et al. 2019, arXiv 1811.10597)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_max_pool2d
+from torch.nn.functional import adaptive_max_pool2d, avg_pool2d, max_pool2d
 
 from flows import images as pixels
 from flows.dissection.instrument import Change, Probe
 from flows.models.base import LatentModel
 
 Stroke = Literal["draw", "erase"]
+Changes = list[tuple[str, Change]]
+"""Of layers, one after the other."""
+FORGOTTEN = 0.12
+"""Change of a pixel's colours, in [0, 1], at which nothing is left of what the model had not brought back."""
 
 
 @dataclass(frozen=True)
-class Brush:
-    """Units of a layer that draw a class.
+class Canvas:
+    """A picture that is painted on.
+
+    Attributes:
+        probe: of `instrument`, on the model; its own changes are forgotten.
+        code: (1, D), of the picture.
+        original: uint8 (C, H, W).
+        margin: pixels around the brush within which an edit fades.
+    """
+
+    probe: Probe
+    code: Tensor
+    original: Tensor
+    margin: int = 2
+
+    @property
+    def model(self) -> LatentModel:
+        """Whose units are changed."""
+        return self.probe.model
+
+    def drawn(self, changes: Changes, n: int = 1) -> Tensor:
+        """Images (n, C, H, W) in [0, 1], on the host, of the picture's code through n changes in parallel."""
+        self.probe.undo()
+        for layer, change in changes:
+            self.probe.change(layer, change)
+        code = self.code.expand(n, -1).to(self.model.device, self.model.dtype)
+        images = self.probe.decode(code, self.model.first_class(n))
+        self.probe.undo()
+        return images.clamp(0, 1).float().cpu()
+
+    def composed(self, before: Tensor, after: Tensor, touched: Tensor) -> Tensor:
+        """What is drawn, within the brush and its margin, on the original.
+
+        What the model did not bring back of the original stays where the picture stays, and goes where it
+        changes: else a ghost of what was there would lie on what is painted.
+
+        Args:
+            before: (1, C, H, W) in [0, 1], drawn without the strokes.
+            after: (n, C, H, W), drawn with them.
+            touched: bool (H, W), where the brush was.
+
+        Returns:
+            (n, C, H, W), the original elsewhere.
+        """
+        original = pixels.to_unit(self.original[None], self.model.bins)
+        change = avg_pool2d((after - before).abs().amax(1, keepdim=True), 3, 1, 1)
+        painted = after + (original - before) * (1 - change / FORGOTTEN).clamp(min=0)
+        return original + (painted - original) * soft(touched, self.margin)
+
+
+class Brush(Protocol):
+    """Whatever draws or erases a class.
 
     Attributes:
         label: name of the class.
-        layer: of the units.
-        units: about twenty.
-        values: (channels,), what they are set to, to draw; see `causal.class_means`.
     """
 
     label: str
-    layer: str
-    units: tuple[int, ...]
-    values: Tensor
 
-    def change(self, mask: Tensor, size: tuple[int, int], stroke: Stroke, strength: float = 1.0) -> Change:
-        """What a stroke does to the layer.
+    def changes(
+        self, canvas: Canvas, earlier: Changes, mask: Tensor, stroke: Stroke, strength: float
+    ) -> tuple[Changes, Tensor]:
+        """What a stroke does to layers, and where that is to be seen: bool (H, W), within the mask.
 
         Args:
+            canvas: the picture.
+            earlier: what the strokes before it did.
             mask: bool (H, W), where the brush was.
-            size: (height, width) of the layer; a place is painted where any of its pixels is.
-            stroke: set the units to their values, or to 0.
-            strength: 1 sets them, 0 leaves them, above 1 exceeds the values.
+            stroke: draw or erase.
+            strength: 1 does all, 0 nothing.
         """
-        places = adaptive_max_pool2d(mask[None, None].float(), size)[0]
-        chosen = torch.zeros(len(self.values), 1, 1)
-        chosen[list(self.units)] = 1
-        value = self.values * max(1.0, strength) if stroke == "draw" else torch.zeros_like(self.values)
-        return Change(chosen * places * min(1.0, strength), value[:, None, None])
+        ...
 
 
 @dataclass(frozen=True)
@@ -55,11 +102,13 @@ class Painted:
         image: uint8 (C, H, W), edited inside the edit's region, the very bytes it was outside.
         changed: bool (H, W), where it differs.
         outside: largest change of a pixel outside the brush before the rest was put back, in [0, 1].
+        layers: that were changed, to the number of units.
     """
 
     image: Tensor
     changed: Tensor
     outside: float
+    layers: dict[str, int]
 
 
 @torch.no_grad()
@@ -73,46 +122,56 @@ def paint(
 ) -> Painted:
     """Strokes on one picture; with no strokes it is the original, byte for byte.
 
-    The edit is the difference of what is drawn with the strokes and without, added to the original within
-    the brush and a margin: a model that does not bring the picture back exactly spoils nothing else.
-
     Args:
         probe: of `instrument`, on the model; its own changes are forgotten.
         code: (1, D), of the picture.
         original: uint8 (C, H, W).
         strokes: brush, bool (H, W) where it was, and whether it draws or erases; in their order.
-        strength: see `Brush.change`.
+        strength: see `Brush.changes`.
         margin: pixels around the brush within which the edit fades.
     """
-    model = probe.model
-    probe.undo()
     if not strokes:
-        return Painted(original.clone(), torch.zeros(original.shape[1:], dtype=torch.bool), 0.0)
-    before = _decoded(probe, model, code)
+        return Painted(original.clone(), torch.zeros(original.shape[1:], dtype=torch.bool), 0.0, {})
+    canvas = Canvas(probe, code, original, margin)
+    changes: Changes = []
+    touched = torch.zeros(original.shape[1:], dtype=torch.bool)
     for brush, mask, stroke in strokes:
-        unit = probe.layers[brush.layer]
-        probe.change(brush.layer, brush.change(mask, unit.size, stroke, strength))
-    after = _decoded(probe, model, code)
-    probe.undo()
-    touched = torch.stack([mask for _, mask, _ in strokes]).any(0)
-    share = soft(touched, margin)
-    edit = (after - before) * share
-    start = pixels.to_unit(original[None], model.bins)[0]
-    image = pixels.to_bytes((start + edit)[None], model.bins)[0]
-    image = torch.where(share > 0, image, original)
-    outside = (after - before).abs().amax(0)[~touched]
-    return Painted(image, (image != original).any(0), float(outside.max()) if len(outside) else 0.0)
+        more, where = brush.changes(canvas, changes, mask, stroke, strength)
+        changes, touched = changes + more, touched | where
+    before, after = canvas.drawn([]), canvas.drawn(changes)
+    edited = pixels.to_bytes(canvas.composed(before, after, touched), probe.model.bins)[0]
+    image = torch.where(soft(touched, margin) > 0, edited, original)
+    outside = (after - before)[0].abs().amax(0)[~touched]
+    beyond = float(outside.max()) if len(outside) else 0.0
+    return Painted(image, (image != original).any(0), beyond, touched_units(changes))
 
 
-def _decoded(probe: Probe, model: LatentModel, code: Tensor) -> Tensor:
-    drawn = probe.decode(code.to(model.device, model.dtype), model.first_class(len(code)))
-    return drawn[0].clamp(0, 1).float().cpu()
+def touched_units(changes: Changes) -> dict[str, int]:
+    """Layers to the number of their units that are changed anywhere."""
+    units: dict[str, Tensor] = {}
+    for layer, change in changes:
+        amount, _ = torch.broadcast_tensors(change.amount, change.value)
+        some = (amount != 0).flatten(-2).any(-1).reshape(-1, amount.shape[-3]).any(0)
+        units[layer] = units[layer] | some if layer in units else some
+    return {layer: int(some.sum()) for layer, some in units.items()}
+
+
+def places(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """1 where a layer of this (height, width) lies under a brush, bool (H, W), else 0: (1, height, width)."""
+    return adaptive_max_pool2d(mask[None, None].float(), size)[0]
+
+
+def grown(mask: Tensor, by: int) -> Tensor:
+    """A mask, bool (…, H, W), and what is within so many pixels of it."""
+    if not by:
+        return mask
+    wide = max_pool2d(mask.reshape(-1, 1, *mask.shape[-2:]).float(), 2 * by + 1, 1, by)
+    return (wide > 0).reshape(mask.shape)
 
 
 def soft(mask: Tensor, margin: int) -> Tensor:
     """1 within a mask, bool (H, W), falling to 0 over `margin` pixels around it: (H, W)."""
-    share, grown = mask.float(), mask.float()
+    share = mask.float()
     for i in range(margin):
-        grown = torch.nn.functional.max_pool2d(grown[None, None], 3, 1, 1)[0, 0]
-        share = torch.maximum(share, grown * (1 - (i + 1) / (margin + 1)))
+        share = torch.maximum(share, grown(mask, i + 1) * (1 - (i + 1) / (margin + 1)))
     return share

@@ -1,19 +1,55 @@
-"""Find the units that draw a class."""
+"""A brush of the units that draw a class (GANPaint; Bau et al. 2019, arXiv 1811.10597)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
+
+import torch
+from torch import Tensor
 
 from flows.dissection.causal import class_means
 from flows.dissection.dissect import best_layer, dissect, samples
+from flows.dissection.instrument import Change
 from flows.dissection.intervention import learned_order
-from flows.dissection.paint import Brush
+from flows.dissection.paint import Canvas, Changes, Stroke, places
 from flows.models.base import LatentModel
 from flows.semantics.base import Segmenter
 
 UNITS, CODES = 20, 400
 
 
-def find_brush(
+@dataclass(frozen=True)
+class UnitBrush:
+    """Units of a layer that draw a class: set to what they usually are where it is, or to 0.
+
+    Attributes:
+        label: name of the class.
+        layer: of the units.
+        units: about twenty.
+        values: (channels,), what they are set to, to draw; see `causal.class_means`.
+    """
+
+    label: str
+    layer: str
+    units: tuple[int, ...]
+    values: Tensor
+
+    def changes(
+        self, canvas: Canvas, earlier: Changes, mask: Tensor, stroke: Stroke, strength: float
+    ) -> tuple[Changes, Tensor]:
+        """See `paint.Brush`; a strength above 1 exceeds the values."""
+        size = canvas.probe.layers[self.layer].size
+        return [(self.layer, self.change(mask, size, stroke, strength))], mask
+
+    def change(self, mask: Tensor, size: tuple[int, int], stroke: Stroke, strength: float = 1.0) -> Change:
+        """The change of a layer of this (height, width); a place is painted where any of its pixels is."""
+        chosen = torch.zeros(len(self.values), 1, 1)
+        chosen[list(self.units)] = 1
+        value = self.values * max(1.0, strength) if stroke == "draw" else torch.zeros_like(self.values)
+        return Change(chosen * places(mask, size) * min(1.0, strength), value[:, None, None])
+
+
+def find_units(
     model: LatentModel,
     segmenter: Segmenter,
     space: str,
@@ -23,7 +59,7 @@ def find_brush(
     order: Literal["agreement", "learned"] = "agreement",
     n: int = CODES,
     seed: int = 0,
-) -> Brush:
+) -> UnitBrush:
     """The units that agree best with a class, of the layer in which one agrees best of all.
 
     Args:
@@ -54,4 +90,4 @@ def find_brush(
         ordered = learned_order(model, segmenter, source, found[layer], label, values)
     else:
         ordered = found[layer].order(label)
-    return Brush(label, layer, tuple(ordered[:units]), values)
+    return UnitBrush(label, layer, tuple(ordered[:units]), values)

@@ -1,0 +1,191 @@
+"""A brush of exemplars: a class is drawn as the model draws it in other pictures, at the same place.
+
+The layers' activations under the brush are replaced by those of a picture that has the class there (Suzuki et
+al. 2018, arXiv 1811.10153; Collins et al. 2020, arXiv 2004.14367). Of a flow these are parts of its code.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flows import images as pixels
+from flows.dissection.dissect import Source, drawn
+from flows.dissection.instrument import CODE, Change, Probe, instrument
+from flows.dissection.paint import Canvas, Changes, Stroke, grown, places, soft
+from flows.models.base import LatentModel
+from flows.once import prepared
+from flows.semantics.base import Segmenter
+
+CANDIDATES = 6
+"""Exemplars that are tried for a stroke, in every set of layers."""
+AROUND = 0.2
+"""Width of the surroundings by which exemplars are compared, as a share of the picture's height."""
+EDGE = 1
+"""Pixels around a thing that come and go with it."""
+ALIKE, CLEAR, SEAM = 0.5, 4.0, 2.0
+"""What unlike surroundings, a class that is to go, and change around a brush count, beside what is drawn."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures as a model draws them, with the classes that are seen in them: one set for all classes.
+
+    Attributes:
+        source: their n codes.
+        images: uint8 (n, C, H, W), drawn.
+        masks: bool (n, classes, H, W).
+        segmenter: who saw them.
+    """
+
+    source: Source
+    images: Tensor
+    masks: Tensor
+    segmenter: Segmenter
+
+    def brush(self, model: LatentModel, label: str, layers: Sequence[str] | None = None) -> "ExemplarBrush":
+        """A brush of a class.
+
+        Args:
+            model: that drew them.
+            label: name of the class.
+            layers: each a way to draw; None takes those of `ways_to_draw`.
+
+        Raises:
+            ValueError: there is no such class, or no picture has it.
+        """
+        if label not in self.segmenter.classes:
+            known = ", ".join(self.segmenter.classes)
+            raise ValueError(f"there is no class {label!r}; expected one of {known}")
+        seen = self.masks[:, self.segmenter.classes.index(label)]
+        if not seen.any():
+            raise ValueError(f"none of {len(seen)} pictures has a {label}: nothing to paint it after")
+        ways = [(layer,) for layer in layers] if layers else ways_to_draw(model, self.source.space)
+        if not ways:
+            raise ValueError(f"no layer of {type(model).__name__} lies over the image: nothing to paint with")
+        return ExemplarBrush(label, self, tuple(ways))
+
+
+@torch.no_grad()
+def look_at(model: LatentModel, segmenter: Segmenter, source: Source) -> Pictures:
+    """Draw codes and see the classes in them."""
+    images, masks = [], []
+    with instrument(model, source.space) as probe, prepared():
+        for _, batch in drawn(probe, source):
+            batch = batch.clamp(0, 1).float()
+            images.append(pixels.to_bytes(batch, model.bins))
+            masks.append(segmenter.segment(batch).cpu())
+    return Pictures(source, torch.cat(images), torch.cat(masks), segmenter)
+
+
+def ways_to_draw(model: LatentModel, space: str) -> list[tuple[str, ...]]:
+    """Sets of layers that can be taken from another picture: each draws what is under the brush.
+
+    All parts of the code that lie over the image, where together they are the code, are one set; else every
+    part and every layer with more channels than the image is one of its own. A flow's inner layers are none:
+    what they hold is not all that is drawn from there.
+    """
+    parts = [CODE + level for level in model.spaces[space].maps]
+    if parts and model.guarantee[space] == "exact":
+        return [tuple(parts)]
+    units = model.units()
+    outer = [name for name in units if name.split(".")[-1].isdigit()]
+    depth = min((name.count(".") for name in outer), default=0)
+    names = [
+        name for name in outer if name.count(".") == depth and units[name].channels > model.image_shape[0]
+    ]
+    return [(name,) for name in (*parts, *(names or list(units)))]
+
+
+@dataclass(frozen=True)
+class ExemplarBrush:
+    """Draws a class as pictures that have it do, and erases it as pictures do that lack it there.
+
+    Of the pictures whose class lies most as the brush does, and whose surroundings are most alike, a few are
+    tried, in every set of layers; the segmenter says which.
+
+    Attributes:
+        label: name of the class.
+        pictures: among which exemplars are looked for.
+        ways: sets of layers; see `ways_to_draw`.
+    """
+
+    label: str
+    pictures: Pictures
+    ways: tuple[tuple[str, ...], ...]
+
+    def changes(
+        self, canvas: Canvas, earlier: Changes, mask: Tensor, stroke: Stroke, strength: float
+    ) -> tuple[Changes, Tensor]:
+        """See `paint.Brush`; a strength above 1 is as 1. Erasing what is not there does nothing."""
+        before = canvas.drawn(earlier)
+        if stroke == "erase":
+            present = self.seen(canvas, canvas.composed(canvas.drawn([]), before, mask))[0]
+            mask = mask & grown(present, EDGE)
+            if not mask.any():
+                return [], mask
+        chosen = self.nearest(before[0], mask, stroke)
+        amount, best, found, where = min(1.0, strength), -float("inf"), Changes(), mask
+        for layers in self.ways:
+            values = self.activations(canvas.probe, chosen, layers)
+            tried = [
+                (layer, Change(amount * places(mask, canvas.probe.layers[layer].size), values[layer]))
+                for layer in layers
+            ]
+            after = canvas.drawn(earlier + tried, len(chosen))
+            merits = self.merits(canvas, before, after, mask, stroke)
+            if float(merits.max()) > best:
+                best, pick = float(merits.max()), int(merits.argmax())
+                found = [(layer, Change(each.amount, each.value[pick : pick + 1])) for layer, each in tried]
+                drawn = self.seen(canvas, canvas.composed(before, after[pick : pick + 1], mask))[0] & mask
+                where = mask & grown(drawn, EDGE) if stroke == "draw" and drawn.any() else mask
+        return found, where
+
+    def seen(self, canvas: Canvas, images: Tensor) -> Tensor:
+        """Where the class is in images, bool (n, H, W)."""
+        column = self.pictures.segmenter.classes.index(self.label)
+        return self.pictures.segmenter.segment(images.to(canvas.model.device))[:, column].cpu()
+
+    def nearest(self, image: Tensor, mask: Tensor, stroke: Stroke) -> Tensor:
+        """Numbers of the pictures that could stand for what is under the brush, the best first.
+
+        Args:
+            image: (C, H, W) in [0, 1], what is painted on.
+            mask: bool (H, W), where the brush was.
+            stroke: draw looks for pictures whose class lies there; erase for those without it there.
+        """
+        seen = self.pictures.masks[:, self.pictures.segmenter.classes.index(self.label)]
+        covered = (seen & mask).flatten(1).sum(1) / (seen | mask).flatten(1).sum(1)
+        others = pixels.to_unit(self.pictures.images)
+        unlike = ((others - image).square() * surroundings(mask)).flatten(1).sum(1)
+        unlike = unlike / unlike.median().clamp(min=1e-9)
+        merit = (covered if stroke == "draw" else -CLEAR * covered) - ALIKE * unlike
+        usable = covered > 0 if stroke == "draw" else torch.ones_like(covered, dtype=torch.bool)
+        order = merit.where(usable, -torch.inf).argsort(descending=True)
+        return order[: min(CANDIDATES, int(usable.sum()))]
+
+    def activations(self, probe: Probe, chosen: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """What these layers hold in pictures: (pictures, C, height, width) by layer."""
+        source = self.pictures.source
+        labels = None if source.labels is None else source.labels[chosen].to(probe.model.device)
+        other = Probe(probe.model, probe.space)
+        other.retain(*layers)
+        other.decode(source.codes[chosen].to(probe.model.device, probe.model.dtype), labels)
+        return other.kept
+
+    def merits(self, canvas: Canvas, before: Tensor, after: Tensor, mask: Tensor, stroke: Stroke) -> Tensor:
+        """How well strokes did, (n,): share of the class under the brush, less what changed around it."""
+        segmenter, model = self.pictures.segmenter, canvas.model
+        images = canvas.composed(before, after, mask).to(model.device)
+        column = segmenter.classes.index(self.label)
+        there = segmenter.probabilities(images)[:, column].cpu()[:, mask].mean(1)
+        ring = surroundings(mask) > 0
+        around = (after - before).abs().mean(1)[:, ring]
+        seam = around.mean(1) if ring.any() else torch.zeros(len(after))
+        return (there if stroke == "draw" else -there) - SEAM * seam
+
+
+def surroundings(mask: Tensor) -> Tensor:
+    """1 in a strip around a mask, bool (H, W), and 0 elsewhere, (H, W)."""
+    return (soft(mask, max(1, round(AROUND * mask.shape[0]))) > 0).float() - mask.float()
