@@ -134,7 +134,7 @@ def heat_map(
 def draw_rows(
     rows: Sequence[tuple[str, Tensor]], columns: int = 24, side: int = 64, head: Sequence[str] = ()
 ) -> Image.Image:
-    """Rows of pictures with their names at the left.
+    """Rows of pictures with their names at the left, where any has one.
 
     Args:
         rows: name and uint8 (n, C, H, W).
@@ -142,7 +142,7 @@ def draw_rows(
         side: of a picture, pixels.
         head: names of the columns, above the first row.
     """
-    font, label = ImageFont.load_default(13), 260
+    font, label = ImageFont.load_default(13), 260 if any(name for name, _ in rows) else 0
     columns = min(columns, max(len(pictures) for _, pictures in rows))
     top = 20 if head else 0
     sheet = Image.new("RGB", (label + columns * (side + 2), top + len(rows) * (side + 2)), "white")

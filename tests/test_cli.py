@@ -64,7 +64,7 @@ def refused(capsys, *arguments) -> str:
 def test_every_verb_is_a_file():
     assert set(commands()) == {
         "evaluate", "roundtrip", "sample", "encode", "decode", "interpolate", "compare", "render", "export",
-        "steer find", "steer apply", "steer score", "steer levels", "steer rank",
+        "steer find", "steer apply", "steer score", "steer disentangle", "steer levels", "steer rank",
         "dissect", "omissions", "paint", "atlas",
     }  # fmt: skip
 

@@ -19,6 +19,7 @@ from flows.models.stylegan import StyleGAN
 from flows.semantics.base import Score
 from flows.steering.base import Direction, load_directions, place, save_directions, shift
 from flows.steering.boundary import Boundary, best_cut, condition
+from flows.steering.disentangle import disentangle
 from flows.steering.displacement import Displacement, linearity
 from flows.steering.evaluate import kept_share, rescore, response
 from flows.steering.factorise import Factorise, JacobianDirections
@@ -29,6 +30,7 @@ from flows.steering.operators import OPERATORS
 from flows.steering.pca import PrincipalComponents
 from flows.steering.quality import distances_by_alpha, faithfulness, reach_of
 from flows.steering.ranking import read_scores, worse_in_z
+from flows.steering.score_gradient import ScoreGradient, mean_gradients
 from flows.steering.survey import Survey, score_codes, survey_images, survey_samples
 from flows.steering.walk import Walk
 from flows.stored import CheckpointError
@@ -180,6 +182,60 @@ def test_conditioning_leaves_the_others_alone(survey, count):
     np.testing.assert_allclose(found.vector, residual / np.linalg.norm(residual), atol=1e-6)
     with pytest.raises(ValueError, match="nothing of it is left"):
         condition(first, [first], survey.codes)
+
+
+def test_the_gradient_of_a_score_is_that_of_the_drawn_picture(toy):
+    """Of a linear decoder it is the same everywhere, and known: ∂(0.5 + 0.1 z·b)/∂z."""
+    task = Task(toy, "z", ["quarter 2", "quarter 0"], Rows(), None, 300)
+    for found, i in zip(ScoreGradient(codes=120).find(task), (2, 0), strict=True):
+        torch.testing.assert_close(found.vector, toy.basis[:, i].detach(), atol=1e-5, rtol=0)
+        assert found.evidence["length"] == pytest.approx(0.1, abs=1e-6) and found.evidence["codes"] == 120
+        assert found.evidence["alike"] == pytest.approx(1, abs=1e-5)
+
+    class Dark(Rows):
+        """Says nothing of bright quarters."""
+
+        def predict(self, images):
+            rows = super().predict(images)
+            return rows.masked_fill(rows > 0.5, torch.nan)
+
+    codes = toy.sample_codes(130, generator=torch.Generator().manual_seed(0))
+    found = mean_gradients(toy, Dark(), codes, None, "z", [1])
+    dark = toy.quarters(codes)[:, 1] <= 0.5
+    assert torch.equal(~found.values[:, 0].isnan(), dark)
+    torch.testing.assert_close(
+        found.sums[0], int(dark.sum()) * 0.1 * toy.basis[:, 1].detach().double(), atol=1e-5, rtol=0
+    )
+
+    class Cut(Rows):
+        def predict(self, images):
+            return super().predict(images).detach()
+
+    with pytest.raises(ValueError, match="has no gradient"):
+        mean_gradients(toy, Cut(), codes, None, "z", [1])
+
+
+def test_disentangling_finds_the_direction_that_changes_nothing_else(toy):
+    """Planted: one quarter with four fifths of the next, as a scorer sees it that is not linear."""
+
+    class Bent(Rows):
+        def predict(self, images):
+            return torch.tanh(8 * (super().predict(images) - 0.5))
+
+    mixed = torch.nn.functional.normalize(toy.basis[:, 0] + 0.8 * toy.basis[:, 1], dim=0).detach()
+    direction = Direction("quarter 0", mixed, 0.0, "z", 1.0, "by hand")
+    codes = toy.sample_codes(300, generator=torch.Generator().manual_seed(5))
+    found = disentangle(toy, Bent(), direction, codes, enough=0.01)
+    assert found.leakages[0] > 0.7 and min(found.leakages) <= 0.01 and found.left_alone == ["quarter 1"]
+    basis = toy.basis.detach()
+    assert float(found.direction.vector @ basis[:, 0]) > 0.999 and found.direction.name == "quarter 0"
+    fresh = toy.sample_codes(300, generator=torch.Generator().manual_seed(6))
+    matrix = rescore(toy, Bent(), [found.direction], fresh)
+    assert matrix.leakage("quarter 0", "quarter 1") < 0.05
+    pure = Direction("quarter 0", toy.basis[:, 0].detach(), 0.0, "z", 1.0, "by hand")
+    same = disentangle(toy, Bent(), pure, codes)
+    assert same.best == 0 and torch.equal(same.direction.vector, pure.vector)
+    assert same.direction.method == "by hand" and not same.left_alone
 
 
 # Moving -------------------------------------------------------------------------------------------

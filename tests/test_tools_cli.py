@@ -111,6 +111,14 @@ def test_find_apply_score(directions, name, tmp_path, capsys):
     entries = json.loads((tmp_path / "rank" / "ranking.json").read_text())["entries"]
     assert sorted(each["factor"] for each in entries) == ["daylight", "daylight", "wood"]
 
+    bent = tmp_path / "bent.safetensors"
+    run("steer", "disentangle", folder / name, file, "--names", "wood", "--predictor", folder / "predictor",
+        "--n", 20, "--rounds", 1, "--output", bent)  # fmt: skip
+    run("steer", "disentangle", folder / name, bent, "--without", "daylight", "--others", file, "--n", 20,
+        "--output", tmp_path / "both.safetensors", "--json", tmp_path / "both.json")  # fmt: skip
+    (told,) = json.loads((tmp_path / "both.json").read_text())["directions"]
+    assert told["name"] == "wood without daylight" and 0 < told["evidence"]["kept"] <= 1
+
     run("steer", "levels", folder / name, file, "--predictor", folder / "predictor", "--n", 20,
         "--out", tmp_path / "levels")  # fmt: skip
     told = json.loads((tmp_path / "levels" / "levels.json").read_text())
@@ -146,6 +154,7 @@ SMALL = {
     "mean_difference": ["--n", 60, "--scores", "daylight"],
     "displacement": ["--method.images", 8, "--scores", "zoom"],
     "walk": ["--method.steps", 2, "--scores", "zoom"],
+    "score_gradient": ["--n", 20, "--scores", "daylight"],
     "pca": ["--method.components", 2, "--method.n", 250],
     "factorise": ["--method.components", 2],
     "jacobian": ["--method.components", 2, "--method.codes", 1, "--method.iterations", 1],
@@ -210,17 +219,20 @@ def test_paint(folder, tmp_path):
     )
     found = json.loads((tmp_path / "d" / "units.json").read_text())["units"]
     label = max(found, key=lambda unit: unit["iou"])["label"]
-    common = [label, "--box", 8, 8, 16, 16, "--segmenter", segmenter, "--json", tmp_path / "p.json"]
-    for model, more, changed in (
-        ("glow", ["--brush", "units", "--units", 3], [3]),
-        ("glow", ["--exemplars", 20], None),
-        ("dcgan", ["--exemplars", 20, "--sample", 1], None),
+    Image.new("L", (32, 32)).save(tmp_path / "nowhere.png")
+    common = ["--segmenter", segmenter, "--json", tmp_path / "p.json", "--strokes", f"draw {label} 8 8 16 16"]
+    for name, model, more, changed in (
+        ("units", "glow", ["--test", 2, "--brush", "units", "--units", 3], [3]),
+        ("code", "glow", [f"erase {label} {tmp_path / 'nowhere.png'}", "--test", 2, "--exemplars", 20], None),
+        ("samples", "dcgan", ["--exemplars", 20, "--n", 2], None),
     ):
-        run("paint", folder / model, *common, *more, "--output", tmp_path / f"{model}{len(more)}.png")
-        told = json.loads((tmp_path / "p.json").read_text())
-        assert told["label"] == label and told["changed"] <= (8 + 4) ** 2 / 32**2
-        assert changed is None or list(told["layers"].values()) == changed
-    assert len(list(tmp_path.glob("*.png"))) == 3
+        run("paint", folder / model, *common, *more, "--output", tmp_path / f"{name}.png")
+        pictures = json.loads((tmp_path / "p.json").read_text())["pictures"]
+        assert len(pictures) == 2 and all(each["changed"] <= (8 + 4) ** 2 / 32**2 for each in pictures)
+        assert changed is None or list(pictures[0]["layers"].values()) == changed
+        columns = 3 if name == "code" else 2
+        with Image.open(tmp_path / f"{name}.png") as opened:
+            assert opened.size == (columns * 98, 20 + 2 * 98)
 
 
 @pytest.mark.slow
@@ -243,6 +255,7 @@ def test_atlas_does_each_part_once(folder, tmp_path):
 def test_mistakes_are_one_line(directions, capsys, tmp_path):
     folder, file = directions, directions / "glow.safetensors"
     predictor = ["--predictor", folder / "predictor"]
+    paint = ["paint", folder / "glow", "--segmenter", folder / "segmenter", "--strokes"]
     for arguments, message in (
         (["steer", "find", folder / "glow", *predictor], "--scores: name those"),
         (["steer", "find", folder / "glow", *predictor, "--scores", "daylght", "--n", 20],
@@ -257,13 +270,11 @@ def test_mistakes_are_one_line(directions, capsys, tmp_path):
         (["steer", "apply", folder / "glow", file, "--levels", "level7"], "no level 'level7'"),
         (["dissect", folder / "glow", "--segmenter", folder / "segmenter", "--layers", "top"],
          "no layer 'top'"),
-        (["paint", folder / "glow", "window", "--segmenter", folder / "segmenter"], "say where the brush is"),
-        (["paint", folder / "glow", "window", "--segmenter", folder / "segmenter", "--box", 0, 0, 40, 4],
-         "expected left top right bottom within 32×32"),
-        (["paint", folder / "glow", "dragon", "--segmenter", folder / "segmenter", "--box", 0, 0, 4, 4],
-         "there is no class 'dragon'"),
-        (["paint", folder / "dcgan", "window", "--segmenter", folder / "segmenter", "--box", 0, 0, 4, 4],
-         "paint a --sample 0 of it"),
+        ([*paint, "colour window"], "expected draw|erase CLASS"),
+        ([*paint, "draw window 0 0 40 4"], "expected left top right bottom within 32×32"),
+        ([*paint, "draw window no.png"], "there is no file no.png"),
+        ([*paint, "draw dragon 0 0 4 4"], "there is no class in 'draw dragon 0 0 4 4'"),
+        (["paint", folder / "dcgan", *paint[2:], "erase banner", "--test", 1], "paint samples of it"),
     ):  # fmt: skip
         assert message in refused(capsys, *arguments), arguments
     assert not list(tmp_path.iterdir())

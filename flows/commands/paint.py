@@ -1,45 +1,38 @@
-"""flows paint: draw or erase a class in a picture."""
+"""flows paint: draw and erase classes in pictures."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast, get_args
 
 import torch
-from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from PIL import Image
 from torch import Tensor
 
 from flows import images as pixels
-from flows.commands.common import (
-    data_of,
-    first_test,
-    load,
-    load_segmenter,
-    read_pictures,
-    save_picture,
-    write_json,
-)
+from flows.commands.common import data_of, first_test, load, load_segmenter, read_pictures, write_json
 from flows.commands.dissect import check_layers, default_layers
-from flows.commands.steer.apply import encoded
+from flows.commands.steer.apply import draw, encoded
 from flows.dissection.dissect import Source, samples
 from flows.dissection.exemplars import look_at
 from flows.dissection.instrument import instrument
-from flows.dissection.paint import Brush, Stroke
-from flows.dissection.paint import paint as brush_on
+from flows.dissection.paint import Brush, Painted, Stroke
+from flows.dissection.paint import paint as paint_on
 from flows.dissection.unit_brush import UNITS, find_units
 from flows.models.base import LatentModel
+from flows.page import draw_rows, save_picture
+from flows.semantics.base import Segmenter
 
 EXEMPLARS = 2000
+GRAMMAR = "draw|erase CLASS [LEFT TOP RIGHT BOTTOM | MASK-FILE]"
 
 
 def paint(
     checkpoint: str,
-    label: str,
-    box: list[int] | None = None,
-    mask: Path | None = None,
-    image: Path | None = None,
+    strokes: list[str],
+    images: list[Path] | None = None,
     test: NonNegativeInt = 0,
-    sample: NonNegativeInt | None = None,
-    stroke: Stroke = "draw",
+    n: PositiveInt = 8,
     brush: Literal["exemplars", "units"] = "exemplars",
     strength: NonNegativeFloat = 1.0,
     layers: list[str] | None = None,
@@ -47,15 +40,17 @@ def paint(
     units: PositiveInt = UNITS,
     order: Literal["agreement", "learned"] = "agreement",
     segmenter: str = "checkpoints/scenes-segmenter",
+    temperature: PositiveFloat = 1.0,
+    seed: NonNegativeInt = 0,
     resize: bool = False,
     output: Path = Path("painted.png"),
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Paint a class into a picture of yours, or erase it.
+    """Paint classes into pictures of yours, test images or samples, and erase them.
 
-    The picture is encoded; layers are changed where the brush is, and what the model draws then is laid on
-    the picture under the brush. Elsewhere its bytes stay as they are.
+    Pictures are encoded; layers are changed where the brush is, and what the model draws then is laid on the
+    picture under the brush. Elsewhere its bytes stay as they are.
 
     A brush of exemplars takes what the layers hold in another picture that has the class at that place, or
     lacks it; of a flow, parts of its code. A brush of units sets those that agree best with the class to what
@@ -63,13 +58,12 @@ def paint(
 
     Args:
         checkpoint: folder or hub repository of the model.
-        label: name of the class, as window, plant, lamp.
-        box: where the brush is: left, top, right, bottom in the model's pixels, the last two exclusive.
-        mask: a picture file instead, bright where the brush is, of the model's size.
-        image: picture file; None takes a test image.
-        test: number of the test image.
-        sample: number of a sample of the model instead, for a model without an encoder.
-        stroke: draw or erase.
+        strokes: one after the other, as "draw window 10 6 20 14" or "erase banner": what, a class, and where:
+            left, top, right, bottom in the model's pixels, the last two exclusive, or a picture file of its
+            size that is bright where the brush was; everywhere without.
+        images: picture files.
+        test: so many images of the model's test set instead.
+        n: samples where neither images nor test are given.
         brush: of exemplars or of units.
         strength: 1 changes all, 0 nothing, above 1 exceeds what is usual of units.
         layers: that are changed, one of them; None takes all parts of a flow's code, or any layer.
@@ -78,54 +72,114 @@ def paint(
         order: of the units: by agreement with the class, or by how much it needs them, which is learned
             (a minute or so).
         segmenter: checkpoint of a segmenter, by which exemplars or units are found.
-        resize: crop a picture of another size to a square in the middle and resize it.
-        output: file for the picture before and after, side by side.
+        temperature: of samples.
+        seed: of samples.
+        resize: crop pictures of another size to a square in the middle and resize them.
+        output: file for the pictures, in rows: as they were, and after each stroke.
         json: file for the result.
         device: torch device.
     """
     model = load(checkpoint, device)
     judge = load_segmenter(segmenter, model)
-    _, height, width = model.image_shape
-    where = brushed(box, mask, height, width)
     space = model.search_space
-    code, given = canvas(model, space, image, test, sample, resize)
-    if brush == "exemplars":
-        check_layers(model, space, layers)
-        found: Brush = look_at(model, judge, bank(model, exemplars, space)).brush(model, label, layers)
+    asked = [parse_stroke(stroke, judge, *model.image_shape[1:]) for stroke in strokes]
+    check_layers(model, space, layers)
+    if images or test:
+        if model.guarantee[space] == "none":
+            raise ValueError(
+                f"{type(model).__name__} has no encoder for pictures: paint samples of it, --n 8"
+            )
+        given = read_pictures(images, model.image_shape, resize) if images else first_test(model, test)
+        given = pixels.reduce(given, model.bins)
+        codes = encoded(model, given, space)
     else:
-        found = find_units(model, judge, space, label, layers or default_layers(model, space), units, order)
+        codes = model.sample_codes(n, space, torch.Generator().manual_seed(seed), temperature)
+        given = draw(model, codes, space)
+    labels = dict.fromkeys(each.label for each in asked)
+    brushes: dict[str, Brush]
+    if brush == "exemplars":
+        pictures = look_at(model, judge, bank(model, exemplars, space))
+        brushes = {label: pictures.brush(model, label, layers) for label in labels}
+    else:
+        chosen = layers or default_layers(model, space)
+        brushes = {label: find_units(model, judge, space, label, chosen, units, order) for label in labels}
+    done = [(brushes[each.label], each.where, each.stroke) for each in asked]
+    rows, painted = [], []
     with instrument(model, space) as probe:
-        painted = brush_on(probe, code, given, [(found, where, stroke)], strength)
-    save_picture(pixels.grid(torch.stack([given, painted.image]), 2, zoom=max(1, 256 // height)), output)
-    share = float(painted.changed.double().mean())
-    changed = " and ".join(f"{n} units of {layer}" for layer, n in painted.layers.items())
+        for code, picture in zip(codes, given, strict=True):
+            stages = [paint_on(probe, code[None], picture, done[: i + 1], strength) for i in range(len(done))]
+            rows.append(("", torch.stack([picture, *(stage.image for stage in stages)])))
+            painted.append(stages[-1])
+    head = ["input", *(f"{each.stroke} {each.label}" for each in asked)]
+    save_picture(draw_rows(rows, len(head), 96, head), output)
+    told = [as_result(each) for each in painted]
+    changed = sum(each["changed"] for each in told) / len(told)
     print(
-        f"{stroke} {label}: {changed}; {100 * share:.1f} % of the pixels changed, none beyond the brush's "
-        f"margin: {output}"
+        f"{len(done)} strokes on {len(given)} pictures: {100 * changed:.1f} % of the pixels changed, none "
+        f"beyond a brush's margin: {output}"
     )
-    result = {
-        "checkpoint": checkpoint, "label": label, "stroke": stroke, "brush": brush, "layers": painted.layers,
-        "changed": share, "outside_before_putting_back": painted.outside,
-    }  # fmt: skip
-    write_json(json, result)
+    write_json(json, {"checkpoint": checkpoint, "strokes": strokes, "brush": brush, "pictures": told})
 
 
-def canvas(
-    model: LatentModel, space: str, image: Path | None, test: int, sample: int | None, resize: bool
-) -> tuple[Tensor, Tensor]:
-    """Code (1, D) and bytes (C, H, W) of what is painted on: a picture, a test image or a sample."""
-    if sample is not None:
-        if image is not None:
-            raise ValueError("--image and --sample: say one of them")
-        code = model.sample_codes(sample + 1, space, torch.Generator().manual_seed(0))[-1:]
-        with torch.no_grad():
-            drawn = model.decode(code, space, model.first_class(1))
-        return code, pixels.to_bytes(drawn.float().cpu(), model.bins)[0]
-    if model.guarantee[space] == "none":
-        raise ValueError(f"{type(model).__name__} has no encoder for a picture: paint a --sample 0 of it")
-    given = read_pictures([image], model.image_shape, resize) if image else first_test(model, test + 1)[-1:]
-    given = pixels.reduce(given, model.bins)
-    return encoded(model, given, space), given[0]
+def as_result(painted: Painted) -> dict[str, Any]:
+    """Plain values of a painted picture."""
+    return {
+        "layers": painted.layers,
+        "changed": float(painted.changed.double().mean()),
+        "outside_before_putting_back": painted.outside,
+    }
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A stroke: draw or erase, a class, and bool (H, W) where the brush was."""
+
+    stroke: Stroke
+    label: str
+    where: Tensor
+
+
+def parse_stroke(text: str, judge: Segmenter, height: int, width: int) -> Asked:
+    """`draw window 10 6 20 14`, `erase banner`, `draw plant mask.png`; names of classes may have spaces.
+
+    Raises:
+        ValueError: it is none, or there is no such class, or the place is not in the picture.
+    """
+    stroke, _, rest = text.strip().partition(" ")
+    if stroke not in get_args(Stroke) or not rest.strip():
+        raise ValueError(f"--strokes: expected {GRAMMAR}, got {text!r}")
+    label = max((name for name in judge.classes if f"{rest} ".startswith(f"{name} ")), key=len, default="")
+    if not label:
+        known = ", ".join(judge.classes)
+        raise ValueError(f"--strokes: there is no class in {text!r}; the segmenter has {known}")
+    place = rest[len(label) :].strip()
+    return Asked(cast(Stroke, stroke), label, brushed(place, height, width))
+
+
+def brushed(place: str, height: int, width: int) -> Tensor:
+    """bool (height, width), where the brush is: four numbers, a picture file, or everywhere."""
+    if not place:
+        return torch.ones(height, width, dtype=torch.bool)
+    words = place.split()
+    if all(word.lstrip("-").isdigit() for word in words):
+        box = [int(word) for word in words]
+        inside = len(box) == 4 and 0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height
+        if not inside:
+            raise ValueError(
+                f"--strokes: expected left top right bottom within {width}×{height}, got {place}"
+            )
+        found = torch.zeros(height, width, dtype=torch.bool)
+        found[box[1] : box[3], box[0] : box[2]] = True
+        return found
+    if not Path(place).is_file():
+        raise ValueError(f"--strokes: expected {GRAMMAR}; there is no file {place}")
+    with Image.open(place) as opened:
+        grey = pixels.from_pillow(opened, 1)[0]
+    if grey.shape != (height, width):
+        raise ValueError(
+            f"--strokes: expected {width}×{height} pixels, {place} has {grey.shape[1]}×{grey.shape[0]}"
+        )
+    return grey > 127
 
 
 def bank(model: LatentModel, n: int, space: str) -> Source:
@@ -134,26 +188,3 @@ def bank(model: LatentModel, n: int, space: str) -> Source:
         return samples(model, n, space)
     images = pixels.reduce(data_of(model, None).split("train").first(n).images, model.bins)
     return Source(encoded(model, images, space).to(model.dtype), space, model.first_class(len(images)))
-
-
-def brushed(box: list[int] | None, mask: Path | None, height: int, width: int) -> Tensor:
-    """bool (height, width) where the brush is. Raises ValueError unless exactly one of both says so."""
-    if (box is None) == (mask is None):
-        raise ValueError("say where the brush is: --box left top right bottom, or --mask FILE")
-    found = torch.zeros(height, width, dtype=torch.bool)
-    if box is not None:
-        inside = len(box) == 4 and 0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height
-        if not inside:
-            raise ValueError(f"--box: expected left top right bottom within {width}×{height}, got {box}")
-        found[box[1] : box[3], box[0] : box[2]] = True
-        return found
-    assert mask is not None
-    if not mask.is_file():
-        raise ValueError(f"--mask: {mask} does not exist")
-    with Image.open(mask) as opened:
-        grey = pixels.from_pillow(opened, 1)[0]
-    if grey.shape != (height, width):
-        raise ValueError(
-            f"--mask: expected {width}×{height} pixels, {mask} has {grey.shape[1]}×{grey.shape[0]}"
-        )
-    return grey > 127

@@ -121,7 +121,7 @@ class ExemplarBrush:
         """See `paint.Brush`; a strength above 1 is as 1. Erasing what is not there does nothing."""
         before = canvas.drawn(earlier)
         if stroke == "erase":
-            present = self.seen(canvas, canvas.composed(canvas.drawn([]), before, mask))[0]
+            present = self.seen(canvas, pixels.to_unit(canvas.picture[None], canvas.model.bins))[0]
             mask = mask & grown(present, EDGE)
             if not mask.any():
                 return [], mask

@@ -1,7 +1,7 @@
 """Painting: a brush draws or erases a class in a picture (GANPaint; Bau et al. 2019, arXiv 1811.10597)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn.functional import adaptive_max_pool2d, avg_pool2d, max_pool2d
 from flows import images as pixels
 from flows.dissection.instrument import Change, Probe
 from flows.models.base import LatentModel
+from flows.numerics import exact_arithmetic
 
 Stroke = Literal["draw", "erase"]
 Changes = list[tuple[str, Change]]
@@ -26,13 +27,13 @@ class Canvas:
     Attributes:
         probe: of `instrument`, on the model; its own changes are forgotten.
         code: (1, D), of the picture.
-        original: uint8 (C, H, W).
+        picture: uint8 (C, H, W), as it is before a stroke.
         margin: pixels around the brush within which an edit fades.
     """
 
     probe: Probe
     code: Tensor
-    original: Tensor
+    picture: Tensor
     margin: int = 2
 
     @property
@@ -51,33 +52,32 @@ class Canvas:
         return images.clamp(0, 1).float().cpu()
 
     def composed(self, before: Tensor, after: Tensor, touched: Tensor) -> Tensor:
-        """What is drawn, within the brush and its margin, on the original.
+        """What is drawn, within the brush and its margin, on the picture.
 
-        What the model did not bring back of the original stays where the picture stays, and goes where it
+        What the model did not bring back of the picture stays where the picture stays, and goes where it
         changes: else a ghost of what was there would lie on what is painted.
 
         Args:
-            before: (1, C, H, W) in [0, 1], drawn without the strokes.
-            after: (n, C, H, W), drawn with them.
+            before: (1, C, H, W) in [0, 1], drawn without the stroke.
+            after: (n, C, H, W), drawn with it.
             touched: bool (H, W), where the brush was.
 
         Returns:
-            (n, C, H, W), the original elsewhere.
+            (n, C, H, W), the picture elsewhere.
         """
-        original = pixels.to_unit(self.original[None], self.model.bins)
+        picture = pixels.to_unit(self.picture[None], self.model.bins)
         change = avg_pool2d((after - before).abs().amax(1, keepdim=True), 3, 1, 1)
-        painted = after + (original - before) * (1 - change / FORGOTTEN).clamp(min=0)
-        return original + (painted - original) * soft(touched, self.margin)
+        painted = after + (picture - before) * (1 - change / FORGOTTEN).clamp(min=0)
+        return picture + (painted - picture) * soft(touched, self.margin)
 
 
 class Brush(Protocol):
-    """Whatever draws or erases a class.
+    """Whatever draws or erases a class."""
 
-    Attributes:
-        label: name of the class.
-    """
-
-    label: str
+    @property
+    def label(self) -> str:
+        """Name of the class."""
+        ...
 
     def changes(
         self, canvas: Canvas, earlier: Changes, mask: Tensor, stroke: Stroke, strength: float
@@ -86,7 +86,7 @@ class Brush(Protocol):
 
         Args:
             canvas: the picture.
-            earlier: what the strokes before it did.
+            earlier: what strokes before it changed that is not in its code.
             mask: bool (H, W), where the brush was.
             stroke: draw or erase.
             strength: 1 does all, 0 nothing.
@@ -122,6 +122,9 @@ def paint(
 ) -> Painted:
     """Strokes on one picture; with no strokes it is the original, byte for byte.
 
+    A stroke goes on from the picture that those before it left: where the inverse is exact from its
+    own code, else from the first code through the changes so far.
+
     Args:
         probe: of `instrument`, on the model; its own changes are forgotten.
         code: (1, D), of the picture.
@@ -130,20 +133,34 @@ def paint(
         strength: see `Brush.changes`.
         margin: pixels around the brush within which the edit fades.
     """
-    if not strokes:
-        return Painted(original.clone(), torch.zeros(original.shape[1:], dtype=torch.bool), 0.0, {})
-    canvas = Canvas(probe, code, original, margin)
-    changes: Changes = []
-    touched = torch.zeros(original.shape[1:], dtype=torch.bool)
+    canvas, earlier = Canvas(probe, code, original, margin), Changes()
+    used, outside = Changes(), 0.0
     for brush, mask, stroke in strokes:
-        more, where = brush.changes(canvas, changes, mask, stroke, strength)
-        changes, touched = changes + more, touched | where
-    before, after = canvas.drawn([]), canvas.drawn(changes)
-    edited = pixels.to_bytes(canvas.composed(before, after, touched), probe.model.bins)[0]
-    image = torch.where(soft(touched, margin) > 0, edited, original)
-    outside = (after - before)[0].abs().amax(0)[~touched]
-    beyond = float(outside.max()) if len(outside) else 0.0
-    return Painted(image, (image != original).any(0), beyond, touched_units(changes))
+        more, where = brush.changes(canvas, earlier, mask, stroke, strength)
+        before, after = canvas.drawn(earlier), canvas.drawn(earlier + more)
+        edited = pixels.to_bytes(canvas.composed(before, after, where), probe.model.bins)[0]
+        picture = torch.where(soft(where, margin) > 0, edited, canvas.picture)
+        beyond = (after - before)[0].abs().amax(0)[~where]
+        outside = max(outside, float(beyond.max()) if len(beyond) else 0.0)
+        used += more
+        if exact(probe):
+            canvas = Canvas(probe, encode(probe, picture), picture, margin)
+        else:
+            canvas, earlier = replace(canvas, picture=picture), earlier + more
+    return Painted(canvas.picture, (canvas.picture != original).any(0), outside, touched_units(used))
+
+
+def exact(probe: Probe) -> bool:
+    """Whether what was painted has a code of its own, on which the next stroke goes on."""
+    return probe.model.guarantee[probe.space] == "exact"
+
+
+def encode(probe: Probe, picture: Tensor) -> Tensor:
+    """The code (1, D) of uint8 (C, H, W)."""
+    model = probe.model
+    x = pixels.to_unit(picture[None], model.bins, model.dtype).to(model.device)
+    with exact_arithmetic(model.device):
+        return model.encode(x, probe.space, model.first_class(1))
 
 
 def touched_units(changes: Changes) -> dict[str, int]:

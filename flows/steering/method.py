@@ -12,7 +12,7 @@ from flows.data.base import ImageData
 from flows.models.base import LatentModel
 from flows.semantics.base import Predictor, scores_of, true_scores
 from flows.steering.base import Direction
-from flows.steering.survey import Survey, survey_images, survey_samples
+from flows.steering.survey import Survey, encode_images, survey_images, survey_samples
 
 FEWEST = 10
 """Codes on each side, below which no direction is sought."""
@@ -65,6 +65,13 @@ class Task:
         return survey_samples(
             self.model, self.predictor, self.n, self.space, self.seed, self.temperature, self.cache
         )
+
+    def codes(self, n: int) -> tuple[Tensor, Tensor | None]:
+        """n codes (n, D) and their classes if any: real images encoded, or samples of the seed."""
+        if self.data is not None:
+            images = self.data.split("train").first(n).images
+            return encode_images(self.model, images, self.space), self.model.first_class(n)
+        return self.draw(n), self.model.classes_in_turn(n)
 
     @torch.no_grad()
     def draw(self, n: int) -> Tensor:

@@ -113,12 +113,19 @@ def survey_images(
         space: of the codes; None takes the model's search space.
     """
     space = space or model.search_space
+    codes = encode_images(model, images, space)
+    return Survey(space, codes, values.float(), tuple(scores), None, model.fingerprint())
+
+
+@torch.no_grad()
+def encode_images(model: LatentModel, images: Tensor, space: str) -> Tensor:
+    """Codes float32 (n, D), on the host, of uint8 images, as `survey_images` has them."""
     parts = []
     with prepared(), exact_arithmetic(model.device):
         for part in images.split(BATCH):
             unit = to_unit(part.to(model.device), model.bins).to(model.dtype)
             parts.append(model.encode(unit, space, model.first_class(len(part))).float().cpu())
-    return Survey(space, torch.cat(parts), values.float(), tuple(scores), None, model.fingerprint())
+    return torch.cat(parts)
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from flows.page import as_text
 from flows.steering.base import as_row, save_directions
 from flows.steering.boundary import Boundary
 from flows.steering.method import Labelled, Method, Task
+from flows.steering.score_gradient import ScoreGradient
 
 for module in pkgutil.iter_modules(flows.steering.__path__, "flows.steering."):
     importlib.import_module(module.name)  # so that --method knows every class by its short name
@@ -46,7 +47,7 @@ def find(
         scores: what the directions should change: scores, as `daylight`, `wood`, `category: bedroom`;
             edits, as `zoom`, `brightness`, for Walk and Displacement; none for methods that need none.
         method: a way to find them, with its options; see docs/steering.md.
-        predictor: checkpoint of an attribute predictor, for scores of samples.
+        predictor: checkpoint of an attribute predictor, for scores of samples, and their gradients.
         source: samples of the model, or real images of its training set.
         n: codes surveyed.
         space: of the directions; None takes the model's search space, w of LIA and StyleGAN.
@@ -60,7 +61,8 @@ def find(
     model = load(checkpoint, device)
     space = space or model.search_space
     model.check_space(space)
-    judge = load_predictor(predictor, model) if source == "samples" and isinstance(method, Labelled) else None
+    surveyed = source == "samples" and isinstance(method, Labelled)
+    judge = load_predictor(predictor, model) if surveyed or isinstance(method, ScoreGradient) else None
     data = data_of(model, None) if source == "images" else None
     kept = None if cache is None else cache.expanduser()
     task = Task(model, space, scores or [], judge, data, n, seed, temperature, kept)

@@ -1,0 +1,136 @@
+"""How often a class is there after it was painted, and gone after it was erased, as a predictor sees it.
+
+    python benchmarks/painting.py --output benchmarks/results      # a quarter of an hour on two cores
+
+For every class: test images without it, of places where it can be, the brush over the bounding box that the
+thing has in another test image; and test images with it, the brush over its own. By exemplars, which the
+segmenter helps to choose, and by twenty units. The attribute predictor, which judges, has no part in either.
+Writes painting.json and prints the table of docs/dissection.md.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flows import images as pixels
+from flows.commands.common import data_of, load, load_predictor, load_segmenter, print_table, write_json
+from flows.commands.dissect import default_layers
+from flows.commands.paint import EXEMPLARS, bank
+from flows.commands.steer.apply import encoded
+from flows.dissection.exemplars import look_at
+from flows.dissection.instrument import instrument
+from flows.dissection.paint import Brush, Stroke, paint
+from flows.dissection.unit_brush import find_units
+from flows.models.base import LatentModel
+from flows.semantics.base import Predictor, column_of, predict_images, true_scores
+
+CLASSES = ("window", "door", "bed", "lamp", "plant", "picture", "tree", "person", "vehicle", "banner")
+MODELS = ("scenes-glow", "scenes-lia")
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Pictures with a brush each: uint8 (n, C, H, W), and bool (n, H, W)."""
+
+    images: Tensor
+    masks: Tensor
+
+
+def box_of(mask: Tensor) -> Tensor:
+    """The bounding box of a mask, bool (H, W), as one."""
+    rows, columns = torch.nonzero(mask.any(1))[:, 0], torch.nonzero(mask.any(0))[:, 0]
+    box = torch.zeros_like(mask)
+    box[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
+    return box
+
+
+def strips(batch: Any, truth: Tensor, column: int, label: int, n: int, fewest: int) -> dict[Stroke, Strip]:
+    """Images to draw a class in and to erase it from, with their brushes; tiny things are passed over."""
+    area = (batch.masks == label).flatten(1).sum(1)
+    has = torch.nonzero((truth[:, column] == 1) & (area >= fewest))[:, 0]
+    possible = torch.isin(batch.labels, batch.labels[has])
+    lacks = torch.nonzero((truth[:, column] == 0) & possible)[:n, 0]
+    boxes = torch.stack([box_of(batch.masks[i] == label) for i in has.tolist()])
+    images = pixels.reduce(batch.images, 256)
+    return {
+        "draw": Strip(images[lacks], boxes[torch.arange(len(lacks)) % len(boxes)]),
+        "erase": Strip(images[has[:n]], boxes[:n]),
+    }
+
+
+def share(
+    model: LatentModel, judge: Predictor, column: int, strip: Strip, brush: Brush, stroke: Stroke
+) -> float:
+    """Of how many pictures the predictor says afterwards what was asked for."""
+    space = model.search_space
+    codes = encoded(model, strip.images, space)
+    with instrument(model, space) as probe:
+        painted = torch.stack([
+            paint(probe, code[None], image, [(brush, mask, stroke)]).image
+            for code, image, mask in zip(codes, strip.images, strip.masks, strict=True)
+        ])  # fmt: skip
+    said = predict_images(judge, pixels.to_unit(painted, model.bins), model.device)[:, column]
+    return float(((said > 0.5) == (stroke == "draw")).double().mean())
+
+
+def measure(checkpoint: Path, n: int) -> list[dict[str, Any]]:
+    """Rows of one model."""
+    model = load(str(checkpoint), None)
+    judge = load_predictor(str(checkpoint.parent / "scenes-predictor"), model)
+    segmenter = load_segmenter(str(checkpoint.parent / "scenes-segmenter"), model)
+    space = model.search_space
+    data = data_of(model, None)
+    batch = data.split("test").first(4000)
+    truth = true_scores(data.told(), batch.attributes)
+    pictures = look_at(model, segmenter, bank(model, EXEMPLARS, space))
+    rows = []
+    for label in CLASSES:
+        column = column_of(judge.scores, label)
+        strip = strips(batch, truth, column, segmenter.classes.index(label), n, 12)
+        brushes: dict[str, Callable[[], Brush]] = {
+            "exemplars": lambda label=label: pictures.brush(model, label),  # type: ignore[misc]
+            "units": lambda label=label: find_units(  # type: ignore[misc]
+                model, segmenter, space, label, default_layers(model, space)
+            ),
+        }
+        row: dict[str, Any] = {"model": checkpoint.name, "class": label}
+        for name, find in brushes.items():
+            try:
+                brush = find()
+            except ValueError as error:
+                row[name] = str(error)
+                continue
+            row[name] = {
+                stroke: share(model, judge, column, each, brush, stroke) for stroke, each in strip.items()
+            }
+        print(row, flush=True)
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    """Print the table and write painting.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
+    parser.add_argument("--n", type=int, default=50, help="pictures for each class and stroke")
+    parser.add_argument("--output", type=Path, required=True)
+    given = parser.parse_args()
+    rows = [row for name in MODELS for row in measure(given.checkpoints / name, given.n)]
+    told = []
+    for row in rows:
+        cells = [row["model"], row["class"]]
+        for found in (row["exemplars"], row["units"]):
+            failed = isinstance(found, str)
+            cells += ["–", "–"] if failed else [f"{100 * value:.0f}" for value in found.values()]
+        told.append(cells)
+    print_table(["model", "class", "exemplars: drawn, %", "erased, %", "units: drawn, %", "erased, %"], told)
+    write_json(given.output / "painting.json", {"n": given.n, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

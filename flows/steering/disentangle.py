@@ -1,0 +1,129 @@
+"""A direction bent until it changes, in the mean, nothing but what it should."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from flows.models.base import LatentModel
+from flows.semantics.base import Predictor, column_of
+from flows.steering.base import Direction, shift
+from flows.steering.boundary import best_cut
+from flows.steering.evaluate import TOLD, Rescoring, own_score, rescore
+from flows.steering.score_gradient import mean_gradients
+from flows.steering.survey import score_codes
+
+
+@dataclass(frozen=True)
+class Disentangled:
+    """A direction, and how it was found.
+
+    Attributes:
+        direction: that leaks least, of the same name.
+        leakages: largest leakage at the start and after each round, on the codes it was found on; infinite
+            where too little is left of its own effect.
+        effects: of the direction's own score, likewise, in its spread.
+        left_alone: names of the scores that were asked to stay.
+    """
+
+    direction: Direction
+    leakages: list[float]
+    effects: list[float]
+    left_alone: list[str]
+
+    @property
+    def best(self) -> int:
+        """The round that the direction is of; 0 where it is the given one."""
+        return self.leakages.index(min(self.leakages))
+
+
+def disentangle(
+    model: LatentModel,
+    predictor: Predictor,
+    direction: Direction,
+    codes: Tensor,
+    labels: Tensor | None = None,
+    alpha: float = 2.0,
+    enough: float = 0.1,
+    rounds: int = 6,
+    fewest: float = 0.6,
+) -> Disentangled:
+    """Take from a direction what changes other scores when codes move by ± α along it.
+
+    `condition` projects once, at the codes where they are. Here each round moves the codes, scores them, and
+    solves L + Jδ = 0 for the shortest δ (Gauss and Newton's step), where L are the mean changes of all scores
+    that leak and J their gradients by the direction, at both ends of the move. The change of the direction's
+    own score is asked to stay.
+
+    Args:
+        model: whose codes they are.
+        predictor: differentiable.
+        direction: named after one of its scores; all its levels move.
+        codes: (n, D), none that it will be judged on.
+        labels: (n,), of a class-conditional model.
+        alpha: sigmas moved, as it will be.
+        enough: leakage, relative to the own effect, that need not be taken away.
+        rounds: at most.
+        fewest: share of its own effect at the start that a direction must keep.
+
+    Returns:
+        the best of all rounds, the given direction among them.
+    """
+    space = model.check_space(direction.space)
+    own = column_of(predictor.scores, own_score(direction.name))
+    # A score's change is told of the images that show the direction's own: the lamp's, of those with a lamp.
+    told = ~score_codes(model, predictor, codes, direction.space, labels)[:, own].isnan()
+    codes, labels = codes[told], None if labels is None else labels[told]
+    current, asked = direction, [own]
+    best, leakages, effects = direction, list[float](), list[float]()
+    for turn in tqdm(range(rounds + 1), desc=direction.name, leave=False):
+        matrix = rescore(model, predictor, [current], codes, alpha, labels, resamples=2)
+        effect, leaks = matrix.own(current.name), leaking(matrix, current.name)
+        keeps = not effects or effect >= fewest * effects[0]
+        worst = max(leaks.values(), default=0.0)
+        if keeps and (not leakages or worst < min(leakages)):
+            best = current
+        leakages.append(worst if keeps else float("inf"))
+        effects.append(effect)
+        if worst <= enough or turn == rounds:
+            break
+        asked += [i for i, leak in leaks.items() if leak > enough and i not in asked]
+        moved = torch.cat([shift(codes, current, sign * alpha, space) for sign in (-1, 1)])
+        both = None if labels is None else torch.cat([labels, labels])
+        found = mean_gradients(model, predictor, moved, both, direction.space, asked)
+        spread = matrix.spread[asked].double()
+        # By the unit of length: half the change from −α to +α is α·σ·(J₋ + J₊)/2 for each unit of the vector.
+        slopes = alpha * current.sigma * found.sums / len(moved) / spread[:, None]
+        change = matrix.signed[0, asked].double()
+        change[0] = 0  # its own stays
+        current = bent(current, slopes, change, codes)
+    names = [predictor.scores[i].name for i in asked[1:]]
+    evidence = {**direction.evidence, "leakage": min(leakages)}
+    method = direction.method if best is direction else f"{direction.method}, disentangled"
+    return Disentangled(replace(best, method=method, evidence=evidence), leakages, effects, names)
+
+
+def leaking(matrix: Rescoring, name: str) -> dict[int, float]:
+    """Columns of other attributes that the predictor tells well enough, to their leakage."""
+    own = matrix.scores[matrix.column(own_score(name))]
+    return {
+        i: matrix.leakage(name, score.name)
+        for i, score in enumerate(matrix.scores)
+        if score.attribute != own.attribute and score.quality >= TOLD
+    }
+
+
+def bent(direction: Direction, slopes: Tensor, change: Tensor, codes: Tensor) -> Direction:
+    """The direction with the shortest addition that takes changes (scores,) back, by slopes (scores, D).
+
+    Its plane is put where it agrees best with the sides of the first one's over the codes.
+    """
+    gram = slopes @ slopes.T
+    ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    addition = -slopes.T @ torch.linalg.solve(gram + ridge, change)
+    vector = direction.vector.double() + addition
+    vector = vector / vector.norm()
+    codes = codes.detach().double().cpu()
+    along, side = codes @ vector, codes @ direction.vector.double() + direction.bias > 0
+    return replace(direction, vector=vector.float(), sigma=float(along.std()), bias=-best_cut(along, side))
