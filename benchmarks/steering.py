@@ -5,11 +5,12 @@
 A boundary (InterFaceGAN) is found for every factor in every space: in those that have an encoder from real
 training images and their truth, elsewhere from samples as the predictor sees them. Each is moved along on
 codes that it was not found on, real test images where there is an encoder, and is then made to leave alone
-the one of the others that it changes most. Writes steering.json and prints the tables of docs/steering.md.
+the one of the others that it changes most: that one's boundary, and the mean gradient of its score. Writes
+steering.json and prints the tables of docs/steering.md.
 """
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from flows.steering.base import Direction
 from flows.steering.boundary import Boundary, condition
 from flows.steering.evaluate import Rescoring, rescore
 from flows.steering.method import Task
+from flows.steering.score_gradient import ScoreGradient
 
 FACTORS = (
     "daylight", "lamp_on", "wood", "window", "category: bedroom", "category: living room",
@@ -45,7 +47,8 @@ class Place:
         source: of what was learned from, `images` or `samples`.
         directions: one for each factor.
         matrix: of changes.
-        conditioned: for each factor: what it changed most of the others, its leakage before and after.
+        conditioned: for each factor: what it changed most of the others, its leakage before, and after
+            conditioning on its boundary and on the gradient of its score.
     """
 
     model: str
@@ -53,7 +56,7 @@ class Place:
     source: str
     directions: list[Direction]
     matrix: Rescoring
-    conditioned: dict[str, tuple[str, float, float]]
+    conditioned: dict[str, tuple[str, float, float, float]]
 
     @property
     def told(self) -> str:
@@ -66,8 +69,8 @@ class Place:
             "accuracies": {each.name: each.evidence for each in self.directions},
             "effects": {each.name: self.matrix.own(each.name) for each in self.directions},
             "conditioned": {
-                name: {"on": on, "leakage": before, "after": after}
-                for name, (on, before, after) in self.conditioned.items()
+                name: {"on": on, "leakage": before, "by_boundary": boundary, "by_gradient": gradient}
+                for name, (on, before, boundary, gradient) in self.conditioned.items()
             },
         }  # fmt: skip
 
@@ -82,16 +85,17 @@ def measure(checkpoint: Path, space: str, images: int, samples: int, moved: int)
         model, space, list(FACTORS), None if encodes else judge, data_of(model, None) if encodes else None, n
     )
     directions = Boundary().find(task)
+    gradients = {each.name: each for each in ScoreGradient().find(replace(task, predictor=judge))}
     codes, labels = held_out(model, space, moved)
     matrix = rescore(model, judge, directions, codes, ALPHA, labels)
     conditioned = {}
     for each in directions:
         other = most_changed(matrix, each, directions)
-        alone = condition(each, [other], codes)
-        after = rescore(model, judge, [alone], codes, ALPHA, labels)
-        conditioned[each.name] = (
-            other.name, matrix.leakage(each.name, other.name), after.leakage(alone.name, other.name)
-        )  # fmt: skip
+        alone = [condition(each, [taken], codes) for taken in (other, gradients[other.name])]
+        after = [
+            rescore(model, judge, [one], codes, ALPHA, labels).leakage(one.name, other.name) for one in alone
+        ]
+        conditioned[each.name] = (other.name, matrix.leakage(each.name, other.name), after[0], after[1])
     return Place(checkpoint.name, space, "images" if encodes else "samples", directions, matrix, conditioned)
 
 
@@ -141,7 +145,10 @@ def main() -> None:
             for factor in FACTORS
         ],
     )
-    print(f"\nChange by {ALPHA:g} σ, in spreads; what else changes most, before and after conditioning:\n")
+    print(
+        f"\nChange by {ALPHA:g} σ, in spreads; what else changes most: before, and after conditioning on its "
+        "boundary, on its gradient:\n"
+    )
     print_table(
         head,
         [
@@ -149,7 +156,7 @@ def main() -> None:
                 factor,
                 *(
                     f"{each.matrix.own(factor):.2f}; {each.conditioned[factor][0]} "
-                    f"{each.conditioned[factor][1]:.2f} → {each.conditioned[factor][2]:.2f}"
+                    + " → ".join(f"{leakage:.2f}" for leakage in each.conditioned[factor][1:])
                     for each in places
                 ),
             ]

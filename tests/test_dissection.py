@@ -15,7 +15,7 @@ from flows.dissection.exemplars import look_at, ways_to_draw
 from flows.dissection.instrument import CODE, Change, instrument, layers_of
 from flows.dissection.intervention import insertion, learn_units
 from flows.dissection.omissions import energy_by_class, energy_maps, omissions
-from flows.dissection.paint import Canvas, grown, paint, soft
+from flows.dissection.paint import Canvas, grown, paint, repaint, soft
 from flows.dissection.tally import AgreementTally, Quantiles
 from flows.dissection.unit_brush import UnitBrush, find_units
 from flows.metrics.frechet import frechet, half_split_floor
@@ -362,6 +362,7 @@ def test_painting_changes_what_is_under_the_brush_and_undo_is_exact(model):
         assert ((erased.image.int() - 51).abs() <= 1).all()
         again = paint(probe, code, original, [(brush, mask, "draw"), (brush, mask, "erase")], margin=0)
         assert ((again.image[0][mask].int() - 51).abs() <= 1).all()
+        assert torch.equal(repaint(probe, code, original, again.dabs, margin=0), again.image)
         undone = paint(probe, code, original, [])
         assert torch.equal(undone.image, original) and not undone.changed.any()
         assert painted.layers == {"maps": 1} and undone.layers == {}
@@ -414,6 +415,13 @@ def test_a_picture_painted_after_itself_keeps_its_bytes_for_a_flow():
     mask[3:9, 4:12] = True
     with instrument(flow, "z") as probe:
         painted = paint(probe, code, image[0], [(pictures.brush(flow, "square"), mask, "draw")])
+        other = look_at(flow, Bright(), samples(flow, 20, "z")).brush(flow, "square")
+        strokes = [(other, mask, "draw"), (other, mask.roll(4, 0), "draw")]
+        twice = paint(probe, code, image[0], strokes)
+        assert torch.equal(repaint(probe, code, image[0], twice.dabs), twice.image)
+        once = paint(probe, code, image[0], strokes[:1]).image
+        late = soft(twice.dabs[1].where, 2) == 0
+        assert twice.changed.any() and torch.equal(twice.image[:, late], once[:, late])
     assert torch.equal(painted.image, image[0]) and painted.outside == 0
     assert painted.layers == {"code/level2": 24, "code/level1": 6}
 

@@ -116,10 +116,10 @@ class ExemplarBrush:
     ways: tuple[tuple[str, ...], ...]
 
     def changes(
-        self, canvas: Canvas, earlier: Changes, mask: Tensor, stroke: Stroke, strength: float
+        self, canvas: Canvas, mask: Tensor, stroke: Stroke, strength: float
     ) -> tuple[Changes, Tensor]:
         """See `paint.Brush`; a strength above 1 is as 1. Erasing what is not there does nothing."""
-        before = canvas.drawn(earlier)
+        before = canvas.drawn([])
         if stroke == "erase":
             present = self.seen(canvas, pixels.to_unit(canvas.picture[None], canvas.model.bins))[0]
             mask = mask & grown(present, EDGE)
@@ -133,7 +133,7 @@ class ExemplarBrush:
                 (layer, Change(amount * places(mask, canvas.probe.layers[layer].size), values[layer]))
                 for layer in layers
             ]
-            after = canvas.drawn(earlier + tried, len(chosen))
+            after = canvas.drawn(tried, len(chosen))
             merits = self.merits(canvas, before, after, mask, stroke)
             if float(merits.max()) > best:
                 best, pick = float(merits.max()), int(merits.argmax())

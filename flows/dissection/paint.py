@@ -1,7 +1,7 @@
 """Painting: a brush draws or erases a class in a picture (GANPaint; Bau et al. 2019, arXiv 1811.10597)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import torch
@@ -29,12 +29,14 @@ class Canvas:
         code: (1, D), of the picture.
         picture: uint8 (C, H, W), as it is before a stroke.
         margin: pixels around the brush within which an edit fades.
+        earlier: what strokes before changed that is not in the code.
     """
 
     probe: Probe
     code: Tensor
     picture: Tensor
     margin: int = 2
+    earlier: Changes = field(default_factory=list)
 
     @property
     def model(self) -> LatentModel:
@@ -42,9 +44,9 @@ class Canvas:
         return self.probe.model
 
     def drawn(self, changes: Changes, n: int = 1) -> Tensor:
-        """Images (n, C, H, W) in [0, 1], on the host, of the picture's code through n changes in parallel."""
+        """Images (n, C, H, W) in [0, 1], on the host, through earlier changes and n ways to go on."""
         self.probe.undo()
-        for layer, change in changes:
+        for layer, change in self.earlier + changes:
             self.probe.change(layer, change)
         code = self.code.expand(n, -1).to(self.model.device, self.model.dtype)
         images = self.probe.decode(code, self.model.first_class(n))
@@ -70,6 +72,30 @@ class Canvas:
         painted = after + (picture - before) * (1 - change / FORGOTTEN).clamp(min=0)
         return picture + (painted - picture) * soft(touched, self.margin)
 
+    def painted(self, dab: "Dab") -> tuple["Canvas", float]:
+        """The canvas after a stroke, and the largest change of a pixel elsewhere before that was put back."""
+        before, after = self.drawn([]), self.drawn(dab.changes)
+        edited = pixels.to_bytes(self.composed(before, after, dab.where), self.model.bins)[0]
+        picture = torch.where(soft(dab.where, self.margin) > 0, edited, self.picture)
+        beyond = (after - before)[0].abs().amax(0)[~dab.where]
+        outside = float(beyond.max()) if len(beyond) else 0.0
+        if exact(self.probe):
+            return replace(self, code=encode(self.probe, picture), picture=picture), outside
+        return replace(self, picture=picture, earlier=self.earlier + dab.changes), outside
+
+
+@dataclass(frozen=True)
+class Dab:
+    """What a stroke does to layers, and where that is to be seen.
+
+    Attributes:
+        changes: of layers.
+        where: bool (H, W).
+    """
+
+    changes: Changes
+    where: Tensor
+
 
 class Brush(Protocol):
     """Whatever draws or erases a class."""
@@ -80,13 +106,12 @@ class Brush(Protocol):
         ...
 
     def changes(
-        self, canvas: Canvas, earlier: Changes, mask: Tensor, stroke: Stroke, strength: float
+        self, canvas: Canvas, mask: Tensor, stroke: Stroke, strength: float
     ) -> tuple[Changes, Tensor]:
         """What a stroke does to layers, and where that is to be seen: bool (H, W), within the mask.
 
         Args:
             canvas: the picture.
-            earlier: what strokes before it changed that is not in its code.
             mask: bool (H, W), where the brush was.
             stroke: draw or erase.
             strength: 1 does all, 0 nothing.
@@ -102,13 +127,18 @@ class Painted:
         image: uint8 (C, H, W), edited inside the edit's region, the very bytes it was outside.
         changed: bool (H, W), where it differs.
         outside: largest change of a pixel outside the brush before the rest was put back, in [0, 1].
-        layers: that were changed, to the number of units.
+        dabs: one for each stroke, by which `repaint` paints it again.
     """
 
     image: Tensor
     changed: Tensor
     outside: float
-    layers: dict[str, int]
+    dabs: list[Dab]
+
+    @property
+    def layers(self) -> dict[str, int]:
+        """Those that were changed, to the number of their units that were."""
+        return touched_units([change for dab in self.dabs for change in dab.changes])
 
 
 @torch.no_grad()
@@ -133,21 +163,22 @@ def paint(
         strength: see `Brush.changes`.
         margin: pixels around the brush within which the edit fades.
     """
-    canvas, earlier = Canvas(probe, code, original, margin), Changes()
-    used, outside = Changes(), 0.0
+    canvas, dabs = Canvas(probe, code, original, margin), list[Dab]()
+    outside = 0.0
     for brush, mask, stroke in strokes:
-        more, where = brush.changes(canvas, earlier, mask, stroke, strength)
-        before, after = canvas.drawn(earlier), canvas.drawn(earlier + more)
-        edited = pixels.to_bytes(canvas.composed(before, after, where), probe.model.bins)[0]
-        picture = torch.where(soft(where, margin) > 0, edited, canvas.picture)
-        beyond = (after - before)[0].abs().amax(0)[~where]
-        outside = max(outside, float(beyond.max()) if len(beyond) else 0.0)
-        used += more
-        if exact(probe):
-            canvas = Canvas(probe, encode(probe, picture), picture, margin)
-        else:
-            canvas, earlier = replace(canvas, picture=picture), earlier + more
-    return Painted(canvas.picture, (canvas.picture != original).any(0), outside, touched_units(used))
+        dabs.append(Dab(*brush.changes(canvas, mask, stroke, strength)))
+        canvas, beyond = canvas.painted(dabs[-1])
+        outside = max(outside, beyond)
+    return Painted(canvas.picture, (canvas.picture != original).any(0), outside, dabs)
+
+
+@torch.no_grad()
+def repaint(probe: Probe, code: Tensor, original: Tensor, dabs: Sequence[Dab], margin: int = 2) -> Tensor:
+    """The picture again, uint8 (C, H, W), that `paint` left by these dabs; arguments as there."""
+    canvas = Canvas(probe, code, original, margin)
+    for dab in dabs:
+        canvas, _ = canvas.painted(dab)
+    return canvas.picture
 
 
 def exact(probe: Probe) -> bool:

@@ -35,7 +35,7 @@ class UnitBrush:
     values: Tensor
 
     def changes(
-        self, canvas: Canvas, earlier: Changes, mask: Tensor, stroke: Stroke, strength: float
+        self, canvas: Canvas, mask: Tensor, stroke: Stroke, strength: float
     ) -> tuple[Changes, Tensor]:
         """See `paint.Brush`; a strength above 1 exceeds the values."""
         size = canvas.probe.layers[self.layer].size

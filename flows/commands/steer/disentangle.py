@@ -80,7 +80,7 @@ def disentangle(
         head = ["direction", "leakage", "after", "effect", "after", "scores left alone"]
         rows = [
             [each.direction.name, as_text(each.leakages[0]), as_text(min(each.leakages)),
-             as_text(each.effects[0]), as_text(each.effects[each.best]), ", ".join(each.left_alone) or "–"]
+             as_text(each.effects[0]), as_text(each.effects[each.best]), str(len(each.left_alone))]
             for each in bent
         ]  # fmt: skip
     save_directions(output, changed)
