@@ -36,11 +36,11 @@ def folder(tmp_path_factory):
             (3, 32, 32), size=128, channels=[8, 8, 8, 8], critic_channels=[8, 8, 8, 8],
             encoder_channels=[8, 8, 8, 8], hidden=8, start="map", depth=1,
         ),
-        "dcgan": DCGAN((3, 32, 32), size=8, channels=[8, 8, 8]),
         "predictor": AttributePredictor(
             (3, 32, 32), json_attributes(data.told()), channels=[8, 8, 8], hidden=8
         ),
         "segmenter": UNetSegmenter((3, 32, 32), list(data.mask_classes), channels=[8, 8]),
+        "dcgan": DCGAN((3, 32, 32), size=8, channels=[8, 8, 8]),
     }  # fmt: skip
     models["glow"].initialise(data.split("train").first(16).images)
     with torch.no_grad():
