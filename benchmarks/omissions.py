@@ -2,8 +2,8 @@ r"""What `flows omissions` ranks first for models that were trained without a cl
 
     for class in person vehicle; do for seed in 0 1 2; do
         python train.py --config configs/scenes/dcgan.yaml --variant without-$class --training.seed $seed \
-            --folder runs/dcgan-$class-$seed        # likewise glow.yaml: six minutes a run on one core
-    done; done
+            --folder runs/dcgan-$class-$seed        # likewise glow.yaml: six to sixteen minutes a run
+    done; done                                      # for a control, --data.withhold null
     python benchmarks/omissions.py runs/*-*-* --output benchmarks/results
 
 A row for each run: the class withheld, its place among all classes by the share of pixels in samples, and

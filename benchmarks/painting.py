@@ -11,6 +11,7 @@ Writes painting.json and prints the table of docs/dissection.md.
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,11 @@ def strips(batch: Any, truth: Tensor, column: int, label: int, n: int, fewest: i
     has = torch.nonzero((truth[:, column] == 1) & (area >= fewest))[:, 0]
     possible = torch.isin(batch.labels, batch.labels[has])
     lacks = torch.nonzero((truth[:, column] == 0) & possible)[:n, 0]
+    has = has[:n]
     boxes = torch.stack([box_of(batch.masks[i] == label) for i in has.tolist()])
-    images = pixels.reduce(batch.images, 256)
     return {
-        "draw": Strip(images[lacks], boxes[torch.arange(len(lacks)) % len(boxes)]),
-        "erase": Strip(images[has[:n]], boxes[:n]),
+        "draw": Strip(batch.images[lacks], boxes[torch.arange(len(lacks)) % len(boxes)]),
+        "erase": Strip(batch.images[has], boxes),
     }
 
 
@@ -93,10 +94,8 @@ def measure(checkpoint: Path, n: int) -> list[dict[str, Any]]:
         column = column_of(judge.scores, label)
         strip = strips(batch, truth, column, segmenter.classes.index(label), n, 12)
         brushes: dict[str, Callable[[], Brush]] = {
-            "exemplars": lambda label=label: pictures.brush(model, label),  # type: ignore[misc]
-            "units": lambda label=label: find_units(  # type: ignore[misc]
-                model, segmenter, space, label, default_layers(model, space)
-            ),
+            "exemplars": partial(pictures.brush, model, label),
+            "units": partial(find_units, model, segmenter, space, label, default_layers(model, space)),
         }
         row: dict[str, Any] = {"model": checkpoint.name, "class": label}
         for name, find in brushes.items():

@@ -74,6 +74,11 @@ def to_bytes(images: Tensor, bins: int = 256) -> Tensor:
     return bin_byte(index.to(torch.uint8), bins)
 
 
+def clamp_through(images: Tensor) -> Tensor:
+    """Clamped to [0, 1], with the gradient of what was not: for a search, too bright is no dead end."""
+    return images + (images.clamp(0, 1) - images).detach()
+
+
 # For networks of others ---------------------------------------------------------------------------
 
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

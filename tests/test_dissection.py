@@ -396,6 +396,12 @@ def test_a_brush_of_exemplars_draws_the_class_under_it_and_erases_it_where_it_is
         assert torch.equal(nothing.image, original) and nothing.layers == {}
         both = paint(probe, code, original, [(brush, mask, "draw"), (brush, everywhere, "erase")], margin=0)
         assert not (both.image[0] > 127).any()
+        assert len(both.stages) == 2 and torch.equal(both.stages[1], both.image)
+        assert torch.equal(both.stages[0], painted.image)
+        corner = torch.zeros_like(mask)
+        corner[-1, -1] = True  # no square reaches it
+        with pytest.raises(ValueError, match="none of 300 pictures has a square under the brush"):
+            paint(probe, code, original, [(brush, corner, "draw")])
     with pytest.raises(ValueError, match="there is no class 'dragon'"):
         pictures.brush(model, "dragon")
     with pytest.raises(ValueError, match="none of 50 pictures has a text"):

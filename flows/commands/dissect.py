@@ -8,12 +8,12 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from flows.commands.common import data_of, load, load_segmenter, print_table, write_json
-from flows.commands.steer.apply import encoded
+from flows.commands.steer.apply import coded
 from flows.dissection.artefacts import Cleaning, clean, without
 from flows.dissection.causal import Ablation, ablate, by_random_units, class_means, class_pixels
 from flows.dissection.dissect import Agreement, Scheme, Source, best_by_class, best_layer, counts, samples
 from flows.dissection.dissect import dissect as run
-from flows.dissection.instrument import layers_of
+from flows.dissection.instrument import layers_of, outer_layers
 from flows.dissection.intervention import Insertion, insertion, learned_order
 from flows.dissection.report import (
     CLEANING_HEAD,
@@ -152,10 +152,8 @@ def real(model: LatentModel, n: int, space: str) -> Source:
     batch = data_of(model, None).split("test").first(n)
     if batch.masks is None:
         raise ValueError("--source images: the model's data set has no class masks; take samples")
-    images = reduce(batch.images, model.bins)
-    return Source(
-        encoded(model, images, space).to(model.dtype), space, model.first_class(len(images)), batch.masks
-    )
+    codes, labels = coded(model, batch.images, space)
+    return Source(codes, space, labels, batch.masks)
 
 
 def check_layers(model: LatentModel, space: str, layers: list[str] | None) -> None:
@@ -168,13 +166,8 @@ def check_layers(model: LatentModel, space: str, layers: list[str] | None) -> No
 
 def default_layers(model: LatentModel, space: str) -> list[str]:
     """Parts of the code, and some of the outermost numbered layers that are no colours, evenly chosen."""
-    colours, units = model.image_shape[0], model.units()
+    units, outer = model.units(), outer_layers(model)
     parts = [name for name in layers_of(model, space) if name not in units]
-    numbered = [
-        name for name, unit in units.items() if name.split(".")[-1].isdigit() and unit.channels > colours
-    ]
-    depth = min((name.count(".") for name in numbered), default=0)
-    outer = [name for name in numbered if name.count(".") == depth]
     step = -(-len(outer) // LAYERS) if outer else 1
     return parts + outer[::step]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from flows import images as pixels
 from flows.commands.common import data_of, first_test, load, load_segmenter, read_pictures, write_json
 from flows.commands.dissect import check_layers, default_layers
-from flows.commands.steer.apply import draw, encoded
+from flows.commands.steer.apply import coded, draw, encoded
 from flows.dissection.dissect import Source, samples
 from flows.dissection.exemplars import look_at
 from flows.dissection.instrument import instrument
@@ -104,12 +104,11 @@ def paint(
         chosen = layers or default_layers(model, space)
         brushes = {label: find_units(model, judge, space, label, chosen, units, order) for label in labels}
     done = [(brushes[each.label], each.where, each.stroke) for each in asked]
-    rows, painted = [], []
+    rows, painted = [], list[Painted]()
     with instrument(model, space) as probe:
         for code, picture in zip(codes, given, strict=True):
-            stages = [paint_on(probe, code[None], picture, done[: i + 1], strength) for i in range(len(done))]
-            rows.append(("", torch.stack([picture, *(stage.image for stage in stages)])))
-            painted.append(stages[-1])
+            painted.append(paint_on(probe, code[None], picture, done, strength))
+            rows.append(("", torch.stack([picture, *painted[-1].stages])))
     head = ["input", *(f"{each.stroke} {each.label}" for each in asked)]
     save_picture(draw_rows(rows, len(head), 96, head), output)
     told = [as_result(each) for each in painted]
@@ -186,5 +185,5 @@ def bank(model: LatentModel, n: int, space: str) -> Source:
     """Codes of n training images, or of samples where the model has no encoder or no data."""
     if model.guarantee[space] == "none" or model.description.get("source") is None:
         return samples(model, n, space)
-    images = pixels.reduce(data_of(model, None).split("train").first(n).images, model.bins)
-    return Source(encoded(model, images, space).to(model.dtype), space, model.first_class(len(images)))
+    codes, labels = coded(model, data_of(model, None).split("train").first(n).images, space)
+    return Source(codes, space, labels)

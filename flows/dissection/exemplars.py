@@ -12,11 +12,11 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.dissection.dissect import Source, drawn
-from flows.dissection.instrument import CODE, Change, Probe, instrument
-from flows.dissection.paint import Canvas, Changes, Stroke, grown, places, soft
+from flows.dissection.instrument import CODE, Change, Probe, instrument, outer_layers
+from flows.dissection.paint import Canvas, Changes, Dab, Stroke, grown, places, soft
 from flows.models.base import LatentModel
 from flows.once import prepared
-from flows.semantics.base import Segmenter
+from flows.semantics.base import Segmenter, column_of_class
 
 CANDIDATES = 6
 """Exemplars that are tried for a stroke, in every set of layers."""
@@ -55,16 +55,13 @@ class Pictures:
         Raises:
             ValueError: there is no such class, or no picture has it.
         """
-        if label not in self.segmenter.classes:
-            known = ", ".join(self.segmenter.classes)
-            raise ValueError(f"there is no class {label!r}; expected one of {known}")
-        seen = self.masks[:, self.segmenter.classes.index(label)]
-        if not seen.any():
-            raise ValueError(f"none of {len(seen)} pictures has a {label}: nothing to paint it after")
+        column = column_of_class(self.segmenter, label)
+        if not self.masks[:, column].any():
+            raise ValueError(f"none of {len(self.masks)} pictures has a {label}: nothing to paint it after")
         ways = [(layer,) for layer in layers] if layers else ways_to_draw(model, self.source.space)
         if not ways:
             raise ValueError(f"no layer of {type(model).__name__} lies over the image: nothing to paint with")
-        return ExemplarBrush(label, self, tuple(ways))
+        return ExemplarBrush(label, column, self, tuple(ways))
 
 
 @torch.no_grad()
@@ -83,19 +80,13 @@ def ways_to_draw(model: LatentModel, space: str) -> list[tuple[str, ...]]:
     """Sets of layers that can be taken from another picture: each draws what is under the brush.
 
     All parts of the code that lie over the image, where together they are the code, are one set; else every
-    part and every layer with more channels than the image is one of its own. A flow's inner layers are none:
+    part and every one of the outermost layers is one of its own. A flow's inner layers are none:
     what they hold is not all that is drawn from there.
     """
     parts = [CODE + level for level in model.spaces[space].maps]
     if parts and model.guarantee[space] == "exact":
         return [tuple(parts)]
-    units = model.units()
-    outer = [name for name in units if name.split(".")[-1].isdigit()]
-    depth = min((name.count(".") for name in outer), default=0)
-    names = [
-        name for name in outer if name.count(".") == depth and units[name].channels > model.image_shape[0]
-    ]
-    return [(name,) for name in (*parts, *(names or list(units)))]
+    return [(name,) for name in (*parts, *(outer_layers(model) or model.units()))]
 
 
 @dataclass(frozen=True)
@@ -107,26 +98,31 @@ class ExemplarBrush:
 
     Attributes:
         label: name of the class.
+        column: of the class, of the segmenter's.
         pictures: among which exemplars are looked for.
         ways: sets of layers; see `ways_to_draw`.
     """
 
     label: str
+    column: int
     pictures: Pictures
     ways: tuple[tuple[str, ...], ...]
 
-    def changes(
-        self, canvas: Canvas, mask: Tensor, stroke: Stroke, strength: float
-    ) -> tuple[Changes, Tensor]:
-        """See `paint.Brush`; a strength above 1 is as 1. Erasing what is not there does nothing."""
-        before = canvas.drawn([])
+    def dab(self, canvas: Canvas, mask: Tensor, stroke: Stroke, strength: float) -> Dab:
+        """See `paint.Brush`; a strength above 1 is as 1. Erasing what is not there does nothing.
+
+        Raises:
+            ValueError: no picture has the class under the brush.
+        """
         if stroke == "erase":
-            present = self.seen(canvas, pixels.to_unit(canvas.picture[None], canvas.model.bins))[0]
+            present = self.seen(canvas, pixels.to_unit(canvas.picture[None], canvas.model.bins))
             mask = mask & grown(present, EDGE)
             if not mask.any():
-                return [], mask
-        chosen = self.nearest(before[0], mask, stroke)
-        amount, best, found, where = min(1.0, strength), -float("inf"), Changes(), mask
+                return Dab([], mask)
+        before = canvas.drawn([])
+        chosen = self.nearest(before[0], mask, stroke, canvas.model.bins)
+        amount, best = min(1.0, strength), -float("inf")
+        found, drawn = Changes(), before
         for layers in self.ways:
             values = self.activations(canvas.probe, chosen, layers)
             tried = [
@@ -134,34 +130,42 @@ class ExemplarBrush:
                 for layer in layers
             ]
             after = canvas.drawn(tried, len(chosen))
-            merits = self.merits(canvas, before, after, mask, stroke)
+            images = canvas.composed(before, after, mask)
+            merits = self.merits(canvas, images, (after - before).abs().mean(1), mask, stroke)
             if float(merits.max()) > best:
-                best, pick = float(merits.max()), int(merits.argmax())
-                found = [(layer, Change(each.amount, each.value[pick : pick + 1])) for layer, each in tried]
-                drawn = self.seen(canvas, canvas.composed(before, after[pick : pick + 1], mask))[0] & mask
-                where = mask & grown(drawn, EDGE) if stroke == "draw" and drawn.any() else mask
-        return found, where
+                best, pick = float(merits.max()), slice(int(merits.argmax()), int(merits.argmax()) + 1)
+                found = [(layer, Change(each.amount, each.value[pick])) for layer, each in tried]
+                drawn = images[pick]
+        if stroke == "erase":
+            return Dab(found, mask)
+        thing = self.seen(canvas, drawn) & mask
+        return Dab(found, mask & grown(thing, EDGE) if thing.any() else mask)
 
-    def seen(self, canvas: Canvas, images: Tensor) -> Tensor:
-        """Where the class is in images, bool (n, H, W)."""
-        column = self.pictures.segmenter.classes.index(self.label)
-        return self.pictures.segmenter.segment(images.to(canvas.model.device))[:, column].cpu()
+    def seen(self, canvas: Canvas, image: Tensor) -> Tensor:
+        """Where the class is in an image (1, C, H, W), bool (H, W)."""
+        return self.pictures.segmenter.segment(image.to(canvas.model.device))[0, self.column].cpu()
 
-    def nearest(self, image: Tensor, mask: Tensor, stroke: Stroke) -> Tensor:
+    def nearest(self, image: Tensor, mask: Tensor, stroke: Stroke, bins: int) -> Tensor:
         """Numbers of the pictures that could stand for what is under the brush, the best first.
 
         Args:
             image: (C, H, W) in [0, 1], what is painted on.
             mask: bool (H, W), where the brush was.
             stroke: draw looks for pictures whose class lies there; erase for those without it there.
+            bins: grey levels of the pictures.
         """
-        seen = self.pictures.masks[:, self.pictures.segmenter.classes.index(self.label)]
+        seen = self.pictures.masks[:, self.column]
         covered = (seen & mask).flatten(1).sum(1) / (seen | mask).flatten(1).sum(1)
-        others = pixels.to_unit(self.pictures.images)
+        others = pixels.to_unit(self.pictures.images, bins)
         unlike = ((others - image).square() * surroundings(mask)).flatten(1).sum(1)
         unlike = unlike / unlike.median().clamp(min=1e-9)
         merit = (covered if stroke == "draw" else -CLEAR * covered) - ALIKE * unlike
         usable = covered > 0 if stroke == "draw" else torch.ones_like(covered, dtype=torch.bool)
+        if not usable.any():
+            raise ValueError(
+                f"none of {len(seen)} pictures has a {self.label} under the brush: draw it elsewhere, or "
+                "take more pictures"
+            )
         order = merit.where(usable, -torch.inf).argsort(descending=True)
         return order[: min(CANDIDATES, int(usable.sum()))]
 
@@ -174,15 +178,20 @@ class ExemplarBrush:
         other.decode(source.codes[chosen].to(probe.model.device, probe.model.dtype), labels)
         return other.kept
 
-    def merits(self, canvas: Canvas, before: Tensor, after: Tensor, mask: Tensor, stroke: Stroke) -> Tensor:
-        """How well strokes did, (n,): share of the class under the brush, less what changed around it."""
-        segmenter, model = self.pictures.segmenter, canvas.model
-        images = canvas.composed(before, after, mask).to(model.device)
-        column = segmenter.classes.index(self.label)
-        there = segmenter.probabilities(images)[:, column].cpu()[:, mask].mean(1)
+    def merits(self, canvas: Canvas, images: Tensor, change: Tensor, mask: Tensor, stroke: Stroke) -> Tensor:
+        """How well strokes did, (n,): share of the class under the brush, less what changed around it.
+
+        Args:
+            canvas: the picture.
+            images: (n, C, H, W), with the strokes.
+            change: (n, H, W), of what is drawn, before the rest is put back.
+            mask: bool (H, W), where the brush was.
+            stroke: draw or erase.
+        """
+        found = self.pictures.segmenter.probabilities(images.to(canvas.model.device))
+        there = found[:, self.column].cpu()[:, mask].mean(1)
         ring = surroundings(mask) > 0
-        around = (after - before).abs().mean(1)[:, ring]
-        seam = around.mean(1) if ring.any() else torch.zeros(len(after))
+        seam = change[:, ring].mean(1) if ring.any() else torch.zeros(len(change))
         return (there if stroke == "draw" else -there) - SEAM * seam
 
 

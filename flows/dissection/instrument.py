@@ -114,6 +114,17 @@ def layers_of(model: LatentModel, space: str) -> dict[str, Unit]:
     return {**parts, **model.units()}
 
 
+def outer_layers(model: LatentModel) -> list[str]:
+    """The outermost numbered layers of a model that are no colours, in its order."""
+    numbered = [
+        name
+        for name, unit in model.units().items()
+        if name.split(".")[-1].isdigit() and unit.channels > model.image_shape[0]
+    ]
+    depth = min((name.count(".") for name in numbered), default=0)
+    return [name for name in numbered if name.count(".") == depth]
+
+
 @contextmanager
 def instrument(model: LatentModel, space: str | None = None) -> Iterator[Probe]:
     """A block with a probe on a model, which is afterwards what it was, after an exception, too.

@@ -112,8 +112,7 @@ def _probability(
     probe.change(*change)
     labels = None if source.labels is None else source.labels[chosen].to(model.device)
     drawn = probe.decode(source.codes[chosen].to(model.device, model.dtype), labels).float()
-    # Clamped, as a judge is promised, but with a gradient: what is too bright is no dead end.
-    images = drawn + (drawn.clamp(0, 1) - drawn).detach()
+    images = pixels.clamp_through(drawn)
     found = segmenter.probabilities(images)[:, column : column + 1]
     weight = where.to(found)
     return (found * weight).sum() / weight.sum()

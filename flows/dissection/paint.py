@@ -21,6 +21,19 @@ FORGOTTEN = 0.12
 
 
 @dataclass(frozen=True)
+class Dab:
+    """What a stroke does to layers, and where that is to be seen.
+
+    Attributes:
+        changes: of layers.
+        where: bool (H, W).
+    """
+
+    changes: Changes
+    where: Tensor
+
+
+@dataclass(frozen=True)
 class Canvas:
     """A picture that is painted on.
 
@@ -72,7 +85,7 @@ class Canvas:
         painted = after + (picture - before) * (1 - change / FORGOTTEN).clamp(min=0)
         return picture + (painted - picture) * soft(touched, self.margin)
 
-    def painted(self, dab: "Dab") -> tuple["Canvas", float]:
+    def painted(self, dab: Dab) -> tuple["Canvas", float]:
         """The canvas after a stroke, and the largest change of a pixel elsewhere before that was put back."""
         before, after = self.drawn([]), self.drawn(dab.changes)
         edited = pixels.to_bytes(self.composed(before, after, dab.where), self.model.bins)[0]
@@ -84,19 +97,6 @@ class Canvas:
         return replace(self, picture=picture, earlier=self.earlier + dab.changes), outside
 
 
-@dataclass(frozen=True)
-class Dab:
-    """What a stroke does to layers, and where that is to be seen.
-
-    Attributes:
-        changes: of layers.
-        where: bool (H, W).
-    """
-
-    changes: Changes
-    where: Tensor
-
-
 class Brush(Protocol):
     """Whatever draws or erases a class."""
 
@@ -105,10 +105,8 @@ class Brush(Protocol):
         """Name of the class."""
         ...
 
-    def changes(
-        self, canvas: Canvas, mask: Tensor, stroke: Stroke, strength: float
-    ) -> tuple[Changes, Tensor]:
-        """What a stroke does to layers, and where that is to be seen: bool (H, W), within the mask.
+    def dab(self, canvas: Canvas, mask: Tensor, stroke: Stroke, strength: float) -> Dab:
+        """What a stroke does, to be seen within the mask at most.
 
         Args:
             canvas: the picture.
@@ -125,12 +123,14 @@ class Painted:
 
     Attributes:
         image: uint8 (C, H, W), edited inside the edit's region, the very bytes it was outside.
+        stages: likewise, after each stroke; the last is `image`.
         changed: bool (H, W), where it differs.
         outside: largest change of a pixel outside the brush before the rest was put back, in [0, 1].
         dabs: one for each stroke, by which `repaint` paints it again.
     """
 
     image: Tensor
+    stages: list[Tensor]
     changed: Tensor
     outside: float
     dabs: list[Dab]
@@ -160,16 +160,17 @@ def paint(
         code: (1, D), of the picture.
         original: uint8 (C, H, W).
         strokes: brush, bool (H, W) where it was, and whether it draws or erases; in their order.
-        strength: see `Brush.changes`.
+        strength: see `Brush.dab`.
         margin: pixels around the brush within which the edit fades.
     """
-    canvas, dabs = Canvas(probe, code, original, margin), list[Dab]()
+    canvas, dabs, stages = Canvas(probe, code, original, margin), list[Dab](), list[Tensor]()
     outside = 0.0
     for brush, mask, stroke in strokes:
-        dabs.append(Dab(*brush.changes(canvas, mask, stroke, strength)))
+        dabs.append(brush.dab(canvas, mask, stroke, strength))
         canvas, beyond = canvas.painted(dabs[-1])
+        stages.append(canvas.picture)
         outside = max(outside, beyond)
-    return Painted(canvas.picture, (canvas.picture != original).any(0), outside, dabs)
+    return Painted(canvas.picture, stages, (canvas.picture != original).any(0), outside, dabs)
 
 
 @torch.no_grad()

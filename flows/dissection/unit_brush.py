@@ -11,9 +11,9 @@ from flows.dissection.causal import class_means
 from flows.dissection.dissect import best_layer, dissect, samples
 from flows.dissection.instrument import Change
 from flows.dissection.intervention import learned_order
-from flows.dissection.paint import Canvas, Changes, Stroke, places
+from flows.dissection.paint import Canvas, Dab, Stroke, places
 from flows.models.base import LatentModel
-from flows.semantics.base import Segmenter
+from flows.semantics.base import Segmenter, column_of_class
 
 UNITS, CODES = 20, 400
 
@@ -34,12 +34,10 @@ class UnitBrush:
     units: tuple[int, ...]
     values: Tensor
 
-    def changes(
-        self, canvas: Canvas, mask: Tensor, stroke: Stroke, strength: float
-    ) -> tuple[Changes, Tensor]:
+    def dab(self, canvas: Canvas, mask: Tensor, stroke: Stroke, strength: float) -> Dab:
         """See `paint.Brush`; a strength above 1 exceeds the values."""
         size = canvas.probe.layers[self.layer].size
-        return [(self.layer, self.change(mask, size, stroke, strength))], mask
+        return Dab([(self.layer, self.change(mask, size, stroke, strength))], mask)
 
     def change(self, mask: Tensor, size: tuple[int, int], stroke: Stroke, strength: float = 1.0) -> Change:
         """The change of a layer of this (height, width); a place is painted where any of its pixels is."""
@@ -76,8 +74,7 @@ def find_units(
     Raises:
         ValueError: there is no such class, or no sample has it, or no unit agrees with it.
     """
-    if label not in segmenter.classes:
-        raise ValueError(f"there is no class {label!r}; expected one of {', '.join(segmenter.classes)}")
+    column_of_class(segmenter, label)
     source = samples(model, n, space, seed)
     found = dissect(model, segmenter, source, layers)
     layer = best_layer(found, label, units)

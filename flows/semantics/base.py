@@ -130,6 +130,13 @@ class Segmenter(Protocol):
         ...
 
 
+def column_of_class(segmenter: Segmenter, label: str) -> int:
+    """The column of the class of that name. Raises ValueError naming those that there are."""
+    if label not in segmenter.classes:
+        raise ValueError(f"there is no class {label!r}; expected one of {', '.join(segmenter.classes)}")
+    return list(segmenter.classes).index(label)
+
+
 @torch.no_grad()
 def predict_images(predictor: Predictor, images: Tensor, device: torch.device, batch: int = 200) -> Tensor:
     """Scores (n, number of scores), on the host, of images (n, C, H, W) in [0, 1], seen on `device`."""

@@ -138,16 +138,21 @@ def condition(direction: Direction, others: Sequence[Direction], codes: Tensor) 
     if left < 1e-6:
         names = ", ".join(each.name for each in others)
         raise ValueError(f"{direction.name}: nothing of it is left without {names}")
-    vector = vector / left
-    codes = codes.detach().double().cpu()
-    along = codes @ vector
-    side = codes @ direction.vector.double() + direction.bias > 0
     given = " and ".join(each.name for each in others)
     return replace(
-        direction, vector=vector.float(), bias=-best_cut(along, side), sigma=float(along.std()),
-        name=f"{direction.name} without {given}",
+        turned(direction, vector / left, codes), name=f"{direction.name} without {given}",
         evidence={**direction.evidence, "kept": left},
     )  # fmt: skip
+
+
+def turned(direction: Direction, vector: Tensor, codes: Tensor) -> Direction:
+    """A direction along another unit vector, float64 (D,), with what depends on it anew, over codes (n, D).
+
+    Its plane is put where it agrees best with the sides of the first one's.
+    """
+    codes = codes.detach().double().cpu()
+    along, side = codes @ vector, codes @ direction.vector.double() + direction.bias > 0
+    return replace(direction, vector=vector.float(), bias=-best_cut(along, side), sigma=float(along.std()))
 
 
 def best_cut(along: Tensor, above: Tensor) -> float:

@@ -9,8 +9,8 @@ from tqdm import tqdm
 from flows.models.base import LatentModel
 from flows.semantics.base import Predictor, column_of
 from flows.steering.base import Direction, shift
-from flows.steering.boundary import best_cut
-from flows.steering.evaluate import TOLD, Rescoring, own_score, rescore
+from flows.steering.boundary import turned
+from flows.steering.evaluate import Rescoring, own_score, rescore
 from flows.steering.score_gradient import mean_gradients
 from flows.steering.survey import score_codes
 
@@ -106,24 +106,13 @@ def disentangle(
 
 def leaking(matrix: Rescoring, name: str) -> dict[int, float]:
     """Columns of other attributes that the predictor tells well enough, to their leakage."""
-    own = matrix.scores[matrix.column(own_score(name))]
-    return {
-        i: matrix.leakage(name, score.name)
-        for i, score in enumerate(matrix.scores)
-        if score.attribute != own.attribute and score.quality >= TOLD
-    }
+    return {i: matrix.leakage(name, matrix.scores[i].name) for i in matrix.others(name)}
 
 
 def bent(direction: Direction, slopes: Tensor, change: Tensor, codes: Tensor) -> Direction:
-    """The direction with the shortest addition that takes changes (scores,) back, by slopes (scores, D).
-
-    Its plane is put where it agrees best with the sides of the first one's over the codes.
-    """
+    """The direction with the shortest addition that takes changes (scores,) back, by slopes (scores, D)."""
     gram = slopes @ slopes.T
     ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
     addition = -slopes.T @ torch.linalg.solve(gram + ridge, change)
     vector = direction.vector.double() + addition
-    vector = vector / vector.norm()
-    codes = codes.detach().double().cpu()
-    along, side = codes @ vector, codes @ direction.vector.double() + direction.bias > 0
-    return replace(direction, vector=vector.float(), sigma=float(along.std()), bias=-best_cut(along, side))
+    return turned(direction, vector / vector.norm(), codes)

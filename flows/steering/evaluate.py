@@ -63,18 +63,22 @@ class Rescoring:
         own = self.own(direction)
         return abs(other / own) if abs(own) >= NOTHING else float("inf")
 
+    def others(self, direction: str) -> list[int]:
+        """Columns of other attributes than its own that the predictor tells well enough."""
+        own = self.scores[self.column(own_score(direction))]
+        return [
+            i
+            for i, score in enumerate(self.scores)
+            if score.attribute != own.attribute and score.quality >= TOLD
+        ]
+
     def worst(self, direction: str) -> Score | None:
         """The score of another attribute that changes most, of those that the predictor tells well enough.
 
         None where there is none.
         """
-        own = self.scores[self.column(own_score(direction))]
         row = self.signed[self.directions.index(direction)].abs()
-        others = [
-            i
-            for i, score in enumerate(self.scores)
-            if score.attribute != own.attribute and score.quality >= TOLD
-        ]
+        others = self.others(direction)
         return self.scores[max(others, key=lambda i: float(row[i]))] if others else None
 
     def worst_leakage(self, direction: str) -> float:

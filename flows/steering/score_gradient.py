@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flows.images import clamp_through
 from flows.models.base import LatentModel
 from flows.numerics import exact_arithmetic, frozen
 from flows.once import prepared
@@ -109,8 +110,7 @@ def mean_gradients(
             code = codes[start : start + BATCH].to(model.device, model.dtype).requires_grad_()
             of = None if labels is None else labels[start : start + BATCH].to(model.device)
             drawn = model.decode(code, space, of).float()
-            # Clamped, as a judge is promised, but with a gradient: what is too bright is no dead end.
-            scores = predictor.predict(drawn + (drawn.clamp(0, 1) - drawn).detach())[:, list(columns)]
+            scores = predictor.predict(clamp_through(drawn))[:, list(columns)]
             if not scores.requires_grad:
                 raise ValueError("what the predictor says has no gradient by its images")
             for i, column in enumerate(scores.unbind(1)):

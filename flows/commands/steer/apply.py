@@ -116,6 +116,22 @@ def chosen(directions: list[Direction], names: list[str] | None, option: str = "
     return found
 
 
+def parted(
+    known: list[Direction], names: list[str] | None, without: list[str] | None,
+    rest: list[Direction] | None = None,
+) -> tuple[list[Direction], list[Direction]]:  # fmt: skip
+    """Directions of some names, and those that they are to leave alone, of another file or of the same.
+
+    Raises:
+        ValueError: there is none of such a name, or of the first none is left.
+    """
+    alone = chosen(known if rest is None else rest, without, "--without") if without else []
+    found = [each for each in chosen(known, names) if rest is not None or each.name not in (without or [])]
+    if not found:
+        raise ValueError("--without: no direction is left")
+    return found, alone
+
+
 def encoded(model: LatentModel, images: Tensor, space: str) -> Tensor:
     """Codes of uint8 images, of a double precision where only that brings every byte back."""
     if model.guarantee[space] == "exact":
@@ -125,8 +141,13 @@ def encoded(model: LatentModel, images: Tensor, space: str) -> Tensor:
 
 def encoded_test(model: LatentModel, n: int, space: str) -> tuple[Tensor, Tensor | None]:
     """Codes of the first n test images, in the model's precision, and their classes if any."""
-    images = pixels.reduce(first_test(model, n), model.bins)
-    return encoded(model, images, space).to(model.dtype), model.first_class(len(images))
+    return coded(model, first_test(model, n), space)
+
+
+def coded(model: LatentModel, images: Tensor, space: str) -> tuple[Tensor, Tensor | None]:
+    """Codes of uint8 images of any grey levels, in the model's precision, and their classes if any."""
+    codes = encoded(model, pixels.reduce(images, model.bins), space)
+    return codes.to(model.dtype), model.first_class(len(images))
 
 
 def draw(model: LatentModel, code: Tensor, space: str) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Literal
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 from flows.commands.common import data_of, load, load_predictor, print_table, write_json
-from flows.commands.steer.apply import chosen
+from flows.commands.steer.apply import parted
 from flows.page import as_text
 from flows.steering.base import as_row, load_directions, save_directions
 from flows.steering.boundary import condition
@@ -58,11 +58,8 @@ def disentangle(
     """
     model = load(checkpoint, device)
     known = load_directions(directions, model)
-    rest = load_directions(others, model) if others else known
-    alone = chosen(rest, without, "--without") if without else []
-    found = [each for each in chosen(known, names) if others or each.name not in (without or [])]
-    if not found:
-        raise ValueError("--without: no direction is left to be changed")
+    rest = load_directions(others, model) if others else None
+    found, alone = parted(known, names, without, rest)
     space = found[0].space
     encodes = model.guarantee[space] != "none" and model.description.get("source") is not None
     images = encodes if source is None else source == "images"

@@ -7,7 +7,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from flows.commands.common import data_of, load, load_predictor, print_table, write_json
-from flows.commands.steer.apply import chosen, encoded_test
+from flows.commands.steer.apply import encoded_test, parted
 from flows.data.base import ImageData
 from flows.images import reduce, to_bytes, to_unit
 from flows.metrics.perceptual import PooledFeatures
@@ -72,10 +72,7 @@ def score(
     model = load(checkpoint, device)
     judge = load_predictor(predictor, model)
     everything = load_directions(directions, model)
-    others = chosen(everything, without, "--without") if without else []
-    found = [each for each in chosen(everything, names) if each.name not in (without or [])]
-    if not found:
-        raise ValueError("--without: no direction is left to be scored")
+    found, others = parted(everything, names, without)
     check_own_scores(found, judge)
     space = found[0].space
     # Before the long work: what is missing should be missed at once.
