@@ -67,15 +67,19 @@ def strips(batch: Any, truth: Tensor, column: int, label: int, n: int, fewest: i
 def share(
     model: LatentModel, judge: Predictor, column: int, strip: Strip, brush: Brush, stroke: Stroke
 ) -> float:
-    """Of how many pictures the predictor says afterwards what was asked for."""
-    space = model.search_space
+    """Of how many pictures the predictor says afterwards what was asked for.
+
+    Where there is nothing to paint the class after under the brush, the picture stays as it is, and counts.
+    """
+    space, painted = model.search_space, []
     codes = encoded(model, strip.images, space)
     with instrument(model, space) as probe:
-        painted = torch.stack([
-            paint(probe, code[None], image, [(brush, mask, stroke)]).image
-            for code, image, mask in zip(codes, strip.images, strip.masks, strict=True)
-        ])  # fmt: skip
-    said = predict_images(judge, pixels.to_unit(painted, model.bins), model.device)[:, column]
+        for code, image, mask in zip(codes, strip.images, strip.masks, strict=True):
+            try:
+                painted.append(paint(probe, code[None], image, [(brush, mask, stroke)]).image)
+            except ValueError:
+                painted.append(image)
+    said = predict_images(judge, pixels.to_unit(torch.stack(painted), model.bins), model.device)[:, column]
     return float(((said > 0.5) == (stroke == "draw")).double().mean())
 
 
