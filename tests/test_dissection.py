@@ -12,7 +12,7 @@ from flows.dissection.artefacts import clean, without
 from flows.dissection.causal import ablate, average_causal_effect, class_means, class_pixels
 from flows.dissection.dissect import Source, best_by_class, best_layer, counts, dissect, samples
 from flows.dissection.exemplars import look_at, ways_to_draw
-from flows.dissection.instrument import CODE, Change, instrument, layers_of
+from flows.dissection.instrument import CODE, Change, instrument, layers_of, networks_inside
 from flows.dissection.intervention import insertion, learn_units
 from flows.dissection.omissions import energy_by_class, energy_maps, omissions
 from flows.dissection.paint import Canvas, grown, paint, repaint, soft
@@ -20,6 +20,7 @@ from flows.dissection.tally import AgreementTally, Quantiles
 from flows.dissection.unit_brush import UnitBrush, find_units
 from flows.metrics.frechet import frechet, half_split_floor
 from flows.models.base import LatentModel, Space, Unit
+from flows.models.dcgan import DCGAN
 from flows.models.glow import Glow
 from flows.models.priors import make_prior
 
@@ -144,6 +145,15 @@ def test_parts_of_a_flows_code_are_layers_too_and_come_back_bit_for_bit():
         assert torch.equal(probe.kept[CODE + "level1"].flatten(1), code[:, where])
         probe.undo()
         assert torch.equal(probe.decode(code), before)
+
+
+def test_a_flows_coupling_networks_are_found_inside_its_layers():
+    """Ours say so: in each of 2 levels × 2 steps a network of two hidden layers of 32."""
+    flow = Glow((3, 8, 8), levels=2, depth=2, width=32)
+    inside = networks_inside(flow)
+    assert len(inside) == 8 and all(".network." in name for name in inside)
+    assert {flow.units()[name].channels for name in inside} == {32}
+    assert networks_inside(DCGAN((3, 32, 32), size=8, channels=[8, 8, 8])) == []
 
 
 def test_unknown_layers_are_named(model):

@@ -504,6 +504,26 @@ def test_displacements_of_a_linear_decoder_are_straight(toy):
     assert evidence["share coarse"] + evidence["share fine"] == pytest.approx(1)
 
 
+def test_displacements_of_redrawn_factors_are_their_directions(toy):
+    """The toy's quarter i is 0.5 + 0.1 z·bᵢ: drawn 1 brighter, the code moves along bᵢ by 10."""
+    data = Quarters(toy)
+    found = Displacement(images=60, strengths=3).find(task(toy, ["quarter 2"], data=data))[0]
+    assert float(found.vector @ toy.basis[:, 2].detach()) > 0.999
+    along = data.codes @ toy.basis[:, 2].detach()
+    assert found.sigma == pytest.approx(float(along.std()), rel=0.01)
+    assert found.bias == pytest.approx(-float(along.median()), abs=0.05)
+    assert found.evidence["step of 1, sigmas"] * found.sigma == pytest.approx(10, rel=0.01)
+    # All but those that came out the same byte by chance.
+    assert 175 < found.evidence["images"] <= 180 and found.evidence["r2"] > 0.99
+    # What cannot be seen teaches nothing: half of the images, whatever they would show.
+    half = Quarters(toy, unseen=30)
+    assert 85 < Displacement(60, 3).find(task(toy, ["quarter 2"], data=half))[0].evidence["images"] <= 90
+    with pytest.raises(ValueError, match="it changes 5 of 60 images, expected at least 10"):
+        Displacement(60).find(task(toy, ["quarter 2"], data=Quarters(toy, unseen=55)))
+    with pytest.raises(ValueError, match=r"no edit 'hue'; expected some of zoom, .*quarter 0"):
+        Displacement(60).find(task(toy, ["hue"], data=data))
+
+
 def test_linearity_is_one_for_lines_and_zero_for_noise():
     random = torch.Generator().manual_seed(0)
     amounts = torch.rand(2000, generator=random).double() * 2 - 1
@@ -607,19 +627,25 @@ class Quarters(ImageData):
 
     name, draws_again = "quarters", True
 
-    def __init__(self, toy):
-        self.toy, self.image_shape = toy, toy.image_shape
+    def __init__(self, toy, unseen=0):
+        self.toy, self.image_shape, self.unseen = toy, toy.image_shape, unseen
         self.attributes = tuple(Attribute(f"quarter {i}", "real") for i in range(PLACES))
         self.codes = toy.sample_codes(60, generator=torch.Generator().manual_seed(4))
 
     @torch.no_grad()
     def split(self, name):
-        return ArraySplit(pixels.to_bytes(self.toy.decode(self.codes)))
+        images = pixels.to_bytes(self.toy.decode(self.codes))
+        values = self.toy.quarters(self.codes)
+        values[: self.unseen] = torch.nan
+        return ArraySplit(images, attributes=values)
 
     def redraw(self, name, attribute, values):
         images = self.split(name).images[: len(values)].clone()
         row = 2 * int(attribute[-1])
-        images[:, 0, row : row + 2] = (255 * values).round().byte()[:, None, None]
+        drawn = (255 * values).round().nan_to_num().byte()[:, None, None]
+        images[:, 0, row : row + 2] = torch.where(
+            values.isnan()[:, None, None], images[:, 0, row : row + 2], drawn
+        )
         return images
 
 

@@ -12,6 +12,7 @@ from flows.data.scenes import Scenes
 from flows.models.dcgan import DCGAN
 from flows.models.glow import Glow
 from flows.models.lia import LIA
+from flows.models.nice import NICE
 from flows.semantics.base import json_attributes
 from flows.semantics.predictor import AttributePredictor
 from flows.semantics.segmenter import UNetSegmenter
@@ -41,6 +42,7 @@ def folder(tmp_path_factory):
         ),
         "segmenter": UNetSegmenter((3, 32, 32), list(data.mask_classes), channels=[8, 8]),
         "dcgan": DCGAN((3, 32, 32), size=8, channels=[8, 8, 8]),
+        "nice": NICE((3, 32, 32), couplings=2, hidden_layers=1, width=8),
     }  # fmt: skip
     models["glow"].initialise(data.split("train").first(16).images)
     with torch.no_grad():
@@ -252,6 +254,16 @@ def test_atlas_does_each_part_once(folder, tmp_path):
     assert json.loads((tmp_path / "a.json").read_text())["done"] == dict.fromkeys(PARTS, True)
 
 
+@pytest.mark.slow
+def test_atlas_leaves_out_what_a_model_has_not(folder, tmp_path, capsys):
+    """NICE is fully connected: none of its layers lies over the image."""
+    judges = ["--predictor", folder / "predictor", "--segmenter", folder / "segmenter"]
+    run("atlas", folder / "nice", *judges, "--scores", "daylight", "--n", 120, "--out", tmp_path / "a",
+        "--json", tmp_path / "a.json")  # fmt: skip
+    assert json.loads((tmp_path / "a.json").read_text())["done"] == {"steering": True, "omissions": True}
+    assert "no layer of NICE lies over the image" in capsys.readouterr().out
+
+
 def test_mistakes_are_one_line(directions, capsys, tmp_path):
     folder, file = directions, directions / "glow.safetensors"
     predictor = ["--predictor", folder / "predictor"]
@@ -270,6 +282,8 @@ def test_mistakes_are_one_line(directions, capsys, tmp_path):
         (["steer", "apply", folder / "glow", file, "--levels", "level7"], "no level 'level7'"),
         (["dissect", folder / "glow", "--segmenter", folder / "segmenter", "--layers", "top"],
          "no layer 'top'"),
+        (["dissect", folder / "nice", "--segmenter", folder / "segmenter", "--n", 8],
+         "no layer of NICE lies over the image"),
         ([*paint, "colour window"], "expected draw|erase CLASS"),
         ([*paint, "draw window 0 0 40 4"], "expected left top right bottom within 32×32"),
         ([*paint, "draw window no.png"], "there is no file no.png"),

@@ -10,7 +10,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from flows import __version__
 from flows.commands.common import load, load_predictor, load_segmenter, write_json
-from flows.commands.dissect import clean_images, dissect
+from flows.commands.dissect import clean_images, default_layers, dissect
 from flows.commands.omissions import omissions
 from flows.commands.steer.find import find
 from flows.commands.steer.score import score
@@ -93,6 +93,9 @@ def atlas(
         "dissection": ({**seeing_inputs, "artefact": taken}, look_inside),
         "omissions": (seeing_inputs, look_for_omissions),
     }
+    if not default_layers(model, model.search_space):
+        print(f"nothing to dissect: no layer of {type(model).__name__} lies over the image")
+        del parts["dissection"]
     done = {name: once(out / name, inputs, job) for name, (inputs, job) in parts.items()}
     page = front_page(f"Atlas of {Path(checkpoint).name}", out, list(parts))
     write_atomically(out / "index.html", lambda path: path.write_text(page))

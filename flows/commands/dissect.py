@@ -13,7 +13,7 @@ from flows.dissection.artefacts import Cleaning, clean, without
 from flows.dissection.causal import Ablation, ablate, by_random_units, class_means, class_pixels
 from flows.dissection.dissect import Agreement, Scheme, Source, best_by_class, best_layer, counts, samples
 from flows.dissection.dissect import dissect as run
-from flows.dissection.instrument import layers_of, outer_layers
+from flows.dissection.instrument import layers_of, networks_inside, outer_layers
 from flows.dissection.intervention import Insertion, insertion, learned_order
 from flows.dissection.report import (
     CLEANING_HEAD,
@@ -71,7 +71,7 @@ def dissect(
 
     Args:
         checkpoint: folder or hub repository of the model.
-        layers: names of layers; None takes some of the outermost, and the code's.
+        layers: names of layers; None takes some of the outermost, of the networks inside, and the code's.
         segmenter: checkpoint of a segmenter.
         source: samples, seen by the segmenter, or real test images, encoded, with their true masks.
         n: codes; half of them choose thresholds, the other half is counted.
@@ -96,6 +96,10 @@ def dissect(
     codes = samples(model, n, space, seed) if source == "samples" else real(model, n, space)
     check_layers(model, space, layers)
     chosen = layers or default_layers(model, space)
+    if not chosen:
+        raise ValueError(
+            f"no layer of {type(model).__name__} lies over the image: there is nothing to dissect"
+        )
     for option, labels in (("--classes", classes), ("--insert", insert), ("--artefact", artefact)):
         for label in [labels] if isinstance(labels, str) else labels or []:
             check_class(option, label, judge)
@@ -165,11 +169,15 @@ def check_layers(model: LatentModel, space: str, layers: list[str] | None) -> No
 
 
 def default_layers(model: LatentModel, space: str) -> list[str]:
-    """Parts of the code, and some of the outermost numbered layers that are no colours, evenly chosen."""
-    units, outer = model.units(), outer_layers(model)
+    """Parts of the code, some of the outermost layers, and of the networks inside, evenly chosen."""
+    units = model.units()
     parts = [name for name in layers_of(model, space) if name not in units]
-    step = -(-len(outer) // LAYERS) if outer else 1
-    return parts + outer[::step]
+    return parts + some_of(outer_layers(model)) + some_of(networks_inside(model))
+
+
+def some_of(layers: list[str]) -> list[str]:
+    """At most `LAYERS` of them, at equal steps."""
+    return layers[:: -(-len(layers) // LAYERS) or 1]
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,19 @@ def outer_layers(model: LatentModel) -> list[str]:
     return [name for name in numbered if name.count(".") == depth]
 
 
+def networks_inside(model: LatentModel) -> list[str]:
+    """Hidden layers of a flow's coupling networks, in its order: those wider than any outermost layer.
+
+    A flow's own states are as many numbers as the image everywhere; what it knows is in these networks. Of
+    other models the outermost layers have it all.
+    """
+    if model.guarantee[next(iter(model.spaces))] != "exact":
+        return []
+    units, outer = model.units(), outer_layers(model)
+    widest = max((units[name].channels for name in outer), default=0)
+    return [name for name, unit in units.items() if outer and unit.channels > widest]
+
+
 @contextmanager
 def instrument(model: LatentModel, space: str | None = None) -> Iterator[Probe]:
     """A block with a probe on a model, which is afterwards what it was, after an exception, too.

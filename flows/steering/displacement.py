@@ -1,21 +1,18 @@
 """Displacements f(edit(x)) − f(x): where the code of an edited picture lies, seen by the inverse."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from flows.images import to_unit
+from flows.data.base import Attribute, ImageData
+from flows.images import to_bytes, to_unit
 from flows.models.base import LatentModel, Space
-from flows.numerics import exact_arithmetic
-from flows.once import prepared
+from flows.semantics.base import column_of, scores_of, true_scores
 from flows.steering.base import Direction
-from flows.steering.method import Method, Task
-from flows.steering.operators import Operator, operators
-
-Edit = Callable[[Tensor, Tensor], Tensor]
-"""uint8 images (batch, C, H, W) and strengths (batch,) to floats in [0, 1] of the same shape."""
+from flows.steering.method import FEWEST, Method, Task
+from flows.steering.operators import OPERATORS, Operator
+from flows.steering.survey import encode_images
 
 
 @dataclass
@@ -26,6 +23,9 @@ class Displacement(Method):
     How straight the edit is in the space is told by R² = 1 − Σ|d − αv|² / Σ|d|², for each level too. Needs
     a model that encodes; with an exact inverse, d is the truth and not an encoder's opinion of it.
 
+    An edit is one of `OPERATORS`, or a score of a data set that can be drawn again: then it is the same scene
+    with that factor changed and all else as it was, and α is by how much the true score has changed.
+
     Args:
         images: real training images.
         strengths: tried on each.
@@ -35,10 +35,11 @@ class Displacement(Method):
     strengths: int = 2
 
     def find(self, task: Task) -> list[Direction]:
-        """One direction for each edit named by `--scores`: zoom, shift x, brightness, …; see `OPERATORS`.
+        """One direction for each name of `--scores`: zoom, shift x, brightness, …, or daylight, lamp_on, ….
 
         Raises:
-            ValueError: the model does not encode into this space, or there is no such edit.
+            ValueError: the model does not encode into this space, there is no such edit, or too few images
+                show the factor.
         """
         if task.model.guarantee[task.space] == "none":
             raise ValueError(
@@ -46,42 +47,87 @@ class Displacement(Method):
             )
         if task.data is None:
             raise ValueError("displacements are those of real images: --source images")
+        if not task.names:
+            raise ValueError("--scores: name edits, or scores of factors that can be drawn again")
+        attributes = [redrawn(task.data, name) for name in task.names]
         given = task.data.split("train").first(self.images).images
-        return [self.of_operator(task, given, each) for each in operators(task.names)]
+        return [
+            self.of_operator(task, given, OPERATORS[name])
+            if attribute is None
+            else self.of_factor(task, task.data, attribute, name)
+            for name, attribute in zip(task.names, attributes, strict=True)
+        ]
 
     def of_operator(self, task: Task, images: Tensor, operator: Operator) -> Direction:
-        """See `find`."""
+        """The walk of an edit of pixels; an amount of 1 is its full strength."""
         random = torch.Generator().manual_seed(task.seed)
         strengths = operator.draw(len(images) * self.strengths, random)
         repeated = images.repeat_interleave(self.strengths, 0)
+        pictures = to_unit(repeated, task.model.bins)
+        moved, known = operator(pictures, strengths)
+        edited = to_bytes(moved * known + pictures * (1 - known), task.model.bins)
+        found = displacements(task.model, repeated, edited, task.space)
+        return fit(found, operator.amount(strengths), operator.name, task)
 
-        def edit(pictures: Tensor, strength: Tensor) -> Tensor:
-            moved, known = operator(to_unit(pictures, task.model.bins), strength)
-            return moved * known + to_unit(pictures, task.model.bins) * (1 - known)
+    def of_factor(self, task: Task, data: ImageData, attribute: Attribute, name: str) -> Direction:
+        """The walk of a factor; as with labelled methods its sigma and plane are those of real codes.
 
-        moved = displacements(task.model, repeated, edit, strengths, task.space)
-        return fit(moved, operator.amount(strengths), operator.name, task)
+        Where the factor cannot be seen, or an image stays the same, nothing is learned from it.
+        """
+        known = data.split("train").first(self.images)
+        if known.attributes is None:
+            raise ValueError(f"--data {data.name}: nothing is known of its images")
+        index, score = data.attributes.index(attribute), column_of(scores_of([attribute]), name)
+        before, random = known.attributes[:, index], torch.Generator().manual_seed(task.seed)
+        codes = encode_images(task.model, known.images, task.space).double()
+        moved, amounts = [], []
+        for _ in range(1 if attribute.kind == "binary" else self.strengths):
+            after = other_values(attribute, before, random)
+            edited = data.redraw("train", attribute.name, after)
+            scores = [true_scores([attribute], each[:, None])[:, score] for each in (before, after)]
+            amount = scores[1] - scores[0]
+            seen = (amount != 0) & ~amount.isnan() & (edited != known.images).flatten(1).any(1)
+            if int(seen.sum()) < FEWEST:
+                raise ValueError(
+                    f"{name}: it changes {int(seen.sum())} of {len(seen)} images, expected at least "
+                    f"{FEWEST}; take more images"
+                )
+            moved.append(encode_images(task.model, edited[seen], task.space).double() - codes[seen])
+            amounts.append(amount[seen])
+        found = fit(torch.cat(moved), torch.cat(amounts), name, task)
+        along = codes @ found.vector.double()
+        evidence = {**found.evidence, "step of 1, sigmas": found.sigma / float(along.std())}
+        return replace(found, sigma=float(along.std()), bias=-float(along.median()), evidence=evidence)
 
 
-@torch.no_grad()
-def displacements(
-    model: LatentModel, images: Tensor, edit: Edit, strengths: Tensor, space: str, batch: int = 100
-) -> Tensor:
-    """f(edit(x, α)) − f(x) of uint8 images (n, C, H, W) and strengths (n,): float64 (n, D), on the host.
+def redrawn(data: ImageData, name: str) -> Attribute | None:
+    """The attribute of the data that a score of this name is of; None where it is an edit of pixels.
 
-    What an edit makes is rounded to the model's grey levels, as every picture is.
+    Raises:
+        ValueError: it is neither, or the data cannot be drawn again.
     """
-    found = []
-    with prepared(), exact_arithmetic(model.device):
-        for part, strength in zip(images.split(batch), strengths.split(batch), strict=True):
-            labels = model.first_class(len(part))
-            edited = ((edit(part, strength) * model.bins).floor().clamp(0, model.bins - 1) + 0.5) / model.bins
-            codes = [
-                model.encode(each.to(model.device, model.dtype), space, labels).double().cpu()
-                for each in (edited, to_unit(part, model.bins))
-            ]
-            found.append(codes[0] - codes[1])
-    return torch.cat(found)
+    if name in OPERATORS:
+        return None
+    told = {score.name: each for each in data.attributes for score in scores_of([each])}
+    if not data.draws_again or name not in told or told[name].kind == "category":
+        # Of another category everything is another: there is no "all else as it was".
+        factors = [key for key, each in told.items() if each.kind != "category"] if data.draws_again else []
+        raise ValueError(f"there is no edit {name!r}; expected some of {', '.join([*OPERATORS, *factors])}")
+    return told[name]
+
+
+def other_values(attribute: Attribute, values: Tensor, random: torch.Generator) -> Tensor:
+    """Values (n,) to change an attribute to: the other one of two, else any of its range; NaN stays."""
+    if attribute.kind == "binary":
+        return 1 - values
+    low, high = (0.0, 1.0) if attribute.kind == "circular" else (attribute.low, attribute.high)
+    drawn = low + (high - low) * torch.rand(len(values), generator=random)
+    return torch.where(values.isnan(), torch.nan, drawn)
+
+
+def displacements(model: LatentModel, images: Tensor, edited: Tensor, space: str) -> Tensor:
+    """f(edited) − f(images) of uint8 images (n, C, H, W): float64 (n, D), on the host."""
+    return encode_images(model, edited, space).double() - encode_images(model, images, space).double()
 
 
 def fit(moved: Tensor, amounts: Tensor, name: str, task: Task) -> Direction:
