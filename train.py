@@ -11,8 +11,8 @@ from dataclasses import asdict
 import torch
 from jsonargparse import Namespace
 
-from flows.commands.common import load_any
 from flows.config import USER_ERRORS, Parser, fail, parse_experiment, resolve
+from flows.opening import load_any
 from flows.training.checkpoint import find_state
 from flows.training.folder import prepare_folder
 from flows.training.loop import fit, make_accelerator

@@ -18,10 +18,11 @@ from typing import Any
 import yaml
 
 from flows import images as pixels
-from flows.commands.common import data_of, load, load_segmenter, print_table, write_json
+from flows.commands.common import print_table, write_json
 from flows.commands.omissions import ENERGIES, implausible, shares
 from flows.dissection.omissions import omissions
 from flows.inversion.base import nothing_to_add
+from flows.opening import data_of, load, load_segmenter
 from flows.training.validation import draw
 
 

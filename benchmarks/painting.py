@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.commands.common import data_of, load, load_predictor, load_segmenter, print_table, write_json
-from flows.commands.dissect import default_layers
+from flows.commands.common import print_table, write_json
 from flows.commands.paint import EXEMPLARS, bank
-from flows.commands.steer.apply import encoded
 from flows.dissection.exemplars import look_at
-from flows.dissection.instrument import instrument
+from flows.dissection.instrument import default_layers, instrument
 from flows.dissection.paint import Brush, Stroke, paint
 from flows.dissection.unit_brush import find_units
+from flows.editing.codes import encoded
 from flows.models.base import LatentModel
+from flows.opening import data_of, load, load_predictor, load_segmenter
 from flows.semantics.base import Predictor, column_of, predict_images, true_scores
 
 CLASSES = ("window", "door", "bed", "lamp", "plant", "picture", "tree", "person", "vehicle", "banner")

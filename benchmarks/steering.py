@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flows.commands.common import data_of, load, load_predictor, print_table, write_json
-from flows.commands.steer.apply import encoded_test
+from flows.commands.common import print_table, write_json
+from flows.editing.codes import encoded_test
 from flows.models.base import LatentModel
+from flows.opening import data_of, load, load_predictor
 from flows.steering.base import Direction
 from flows.steering.boundary import Boundary, condition
 from flows.steering.evaluate import Rescoring, rescore

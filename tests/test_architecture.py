@@ -22,6 +22,7 @@ GROUND = {
 }
 """Small shared ground: everything may use it."""
 
+TOOLS = {"models", "metrics", "data", "semantics", "inversion", "dissection", "steering"}
 MAY_IMPORT = {
     **{name: GROUND for name in GROUND},
     "bijections": GROUND,
@@ -36,8 +37,10 @@ MAY_IMPORT = {
     "training": GROUND | {"models", "metrics", "data", "semantics", "steering"},
     "testing": GROUND | {"bijections"},
     "config": GROUND | {"models", "data", "semantics", "training"},
-    "commands": GROUND
-    | {"models", "metrics", "data", "semantics", "training", "inversion", "dissection", "steering", "config"},
+    "opening": GROUND | {"models", "data", "semantics", "training", "inversion"},
+    "editing": GROUND | TOOLS | {"opening"},
+    "studio": GROUND | TOOLS | {"opening", "editing", "training"},
+    "commands": GROUND | TOOLS | {"opening", "editing", "studio", "training", "config"},
     "cli": GROUND | {"commands", "config", "data", "models"},
     "__main__": {"cli"},
     "__init__": {"models", "once"},

@@ -9,14 +9,16 @@ from typing import Literal
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from flows import __version__
-from flows.commands.common import load, load_predictor, load_segmenter, write_json
-from flows.commands.dissect import clean_images, default_layers, dissect
+from flows.commands.common import write_json
+from flows.commands.dissect import clean_images, dissect
 from flows.commands.omissions import omissions
 from flows.commands.steer.find import find
 from flows.commands.steer.score import score
+from flows.dissection.instrument import default_layers
 from flows.files import write_atomically
 from flows.jobs import once
 from flows.models.base import LatentModel
+from flows.opening import load, load_predictor, load_segmenter
 from flows.page import document, picture
 from flows.semantics.base import Segmenter
 

@@ -1,162 +1,17 @@
-"""What the verbs share: loading, data, pictures from the user's disk, results as JSON."""
+"""What the verbs share: classes from the command line, tables, results as JSON."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from PIL import Image, ImageOps
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-import flows
-import flows.models
-import flows.semantics
 from flows import images as pixels
-from flows.data.base import ImageData
-from flows.data.decode import BROKEN, check_depth, reason
 from flows.files import to_json, write_atomically
-from flows.inversion.records import Source
-from flows.models.base import LatentModel, LikelihoodModel
-from flows.semantics.base import Judge
-from flows.semantics.load import load_judge
-from flows.semantics.predictor import AttributePredictor
-from flows.semantics.segmenter import UNetSegmenter
-from flows.stored import CheckpointError, StoredModule, load_stored, types_in
-from flows.training.folder import instantiate_data
-
-
-def load(checkpoint: str, device: str | None) -> LatentModel:
-    """The model of a checkpoint on `device`; on an accelerator where there is one and none was named."""
-    return flows.load(checkpoint, map_location=usable(device))
-
-
-def load_any(checkpoint: str, device: str | None) -> StoredModule:
-    """The same of whatever a checkpoint holds, a judge, too."""
-    types = {**types_in(flows.models, StoredModule), **types_in(flows.semantics, StoredModule)}
-    return load_stored(checkpoint, types, usable(device))
-
-
-def usable(device: str | None) -> str:
-    """The device that was named, else an accelerator, else the host. Raises ValueError where it is none."""
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"--device {chosen}: torch cannot use it here ({reason})") from error
-    return chosen
-
-
-def load_likelihood(checkpoint: str, device: str | None) -> LikelihoodModel:
-    """The same for a model that has a likelihood."""
-    model = load(checkpoint, device)
-    if not isinstance(model, LikelihoodModel):
-        raise ValueError(f"{checkpoint} holds a {type(model).__name__}, which has no likelihood")
-    return model
-
-
-def data_of(model: LatentModel, given: ImageData | None) -> ImageData:
-    """The data set the user named, otherwise the one that the model was trained on.
-
-    Raises:
-        ValueError: its images do not fit the model, or the checkpoint does not say what it was trained on.
-    """
-    if given is None:
-        source = model.description.get("source")
-        if source is None:
-            raise CheckpointError("this checkpoint does not record its data set: name one with --data")
-        given = instantiate_data(source)
-    if tuple(given.image_shape) != tuple(model.image_shape) or given.bins != model.bins:
-        raise ValueError(
-            f"--data {type(given).__name__} has images {tuple(given.image_shape)} with {given.bins} grey "
-            f"levels, the model expects {tuple(model.image_shape)} with {model.bins}"
-        )
-    return given
-
-
-def first_test(model: LatentModel, n: int) -> Tensor:
-    """The first n images of the model's test set, uint8."""
-    return data_of(model, None).split("test").first(n).images
-
-
-def read_pictures(paths: list[Path], image_shape: tuple[int, int, int], resize: bool) -> Tensor:
-    """Picture files as uint8 (n, C, H, W).
-
-    Raises:
-        ValueError: a file is no picture, or has another size and `resize` was not given.
-    """
-    return torch.stack([read_picture(path, image_shape, resize) for path in paths])
-
-
-def read_picture(path: Path, image_shape: tuple[int, int, int], resize: bool) -> Tensor:
-    """One picture file, upright and laid over white, as uint8 (C, H, W); see `read_pictures`."""
-    channels, height, width = image_shape
-    picture = open_picture(path, channels)
-    if picture.size != (width, height):
-        if not resize:
-            raise ValueError(
-                f"{path} has {picture.width}×{picture.height} pixels, the model expects {width}×{height}; "
-                "--resize true crops it in the middle and resizes it"
-            )
-        picture = pixels.fit(picture, height, width)
-    return pixels.from_pillow(picture, channels)
-
-
-def read_source(path: Path, image_shape: tuple[int, int, int]) -> tuple[Tensor, Source]:
-    """A picture file cropped in the middle and resized, uint8 (C, H, W), and what was cropped."""
-    channels, height, width = image_shape
-    picture = open_picture(path, channels)
-    box = pixels.centre_box(picture, height, width)
-    image = pixels.from_pillow(pixels.fit(picture, height, width), channels)
-    return image, Source(str(path), picture.size, box)
-
-
-def open_picture(path: Path, channels: int) -> Image.Image:
-    """A picture file, upright and laid over white, grey for one channel, else RGB.
-
-    Raises:
-        ValueError: there is none, or it cannot be read.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: expected picture files")
-    try:
-        with Image.open(path) as opened:
-            check_depth(opened)
-            return pixels.flatten(ImageOps.exif_transpose(opened), channels)
-    except BROKEN as error:
-        raise ValueError(f"{path} cannot be read as a picture ({reason(error)})") from error
-
-
-J = TypeVar("J", bound=Judge)
-CACHE = Path("~/.cache/flows/surveys")
-
-
-def load_predictor(checkpoint: str, model: LatentModel) -> AttributePredictor:
-    """The attribute predictor of a checkpoint, on the model's device.
-
-    Raises:
-        ValueError: it holds something else, or is for images of another shape.
-    """
-    return _judge(checkpoint, model, AttributePredictor)
-
-
-def load_segmenter(checkpoint: str, model: LatentModel) -> UNetSegmenter:
-    """The same for a segmenter."""
-    return _judge(checkpoint, model, UNetSegmenter)
-
-
-def _judge(checkpoint: str, model: LatentModel, kind: type[J]) -> J:
-    judge = load_judge(checkpoint, str(model.device))
-    if not isinstance(judge, kind):
-        raise ValueError(f"{checkpoint} holds a {type(judge).__name__}, expected one of {kind.__name__}")
-    if tuple(judge.image_shape) != tuple(model.image_shape):
-        raise ValueError(
-            f"{checkpoint} judges images {tuple(judge.image_shape)}, the model draws "
-            f"{tuple(model.image_shape)}"
-        )
-    return judge
+from flows.models.base import LatentModel
 
 
 def print_table(head: list[str], rows: list[list[str]]) -> None:

@@ -8,7 +8,7 @@ from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from flows import images as pixels
-from flows.commands.common import data_of, load, print_table, read_source, write_json
+from flows.commands.common import print_table, write_json
 from flows.data.foreign import foreign_images
 from flows.inversion.base import Inverter
 from flows.inversion.compare import Group, Row, likelihood_of
@@ -24,6 +24,7 @@ from flows.inversion.report import write_report
 from flows.inversion.tune import Tune
 from flows.metrics.perceptual import FeatureNetwork, make_network
 from flows.models.base import LatentModel
+from flows.opening import data_of, load, read_source
 from flows.page import as_text
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}

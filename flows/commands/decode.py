@@ -4,9 +4,10 @@ from pathlib import Path
 
 import torch
 
-from flows.commands.common import load, save_picture, write_json
+from flows.commands.common import save_picture, write_json
 from flows.inversion.codes import load_codes
 from flows.inversion.exact import restore
+from flows.opening import load
 
 
 def decode(

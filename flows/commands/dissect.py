@@ -7,13 +7,12 @@ from typing import Literal
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from flows.commands.common import data_of, load, load_segmenter, print_table, write_json
-from flows.commands.steer.apply import coded
+from flows.commands.common import print_table, write_json
 from flows.dissection.artefacts import Cleaning, clean, without
 from flows.dissection.causal import Ablation, ablate, by_random_units, class_means, class_pixels
 from flows.dissection.dissect import Agreement, Scheme, Source, best_by_class, best_layer, counts, samples
 from flows.dissection.dissect import dissect as run
-from flows.dissection.instrument import layers_of, networks_inside, outer_layers
+from flows.dissection.instrument import default_layers, layers_of
 from flows.dissection.intervention import Insertion, insertion, learned_order
 from flows.dissection.report import (
     CLEANING_HEAD,
@@ -24,9 +23,11 @@ from flows.dissection.report import (
     top_images,
     write_dissection_report,
 )
+from flows.editing.codes import coded
 from flows.images import reduce
 from flows.metrics.perceptual import PooledFeatures
 from flows.models.base import LatentModel
+from flows.opening import data_of, load, load_segmenter
 from flows.page import as_text
 from flows.semantics.base import Segmenter
 
@@ -39,8 +40,6 @@ REAL = 4000
 """Test images among which those without an artefact are looked for."""
 INSERTED = 24
 """Codes into which units are put at every place."""
-LAYERS = 8
-"""Dissected unless they are named, besides the code's."""
 FEWEST = 0.02
 """Share of images that must have a class for its units to be switched off."""
 
@@ -166,18 +165,6 @@ def check_layers(model: LatentModel, space: str, layers: list[str] | None) -> No
     for name in layers or []:
         if name not in known:
             raise ValueError(f"--layers: there is no layer {name!r}; expected some of {', '.join(known)}")
-
-
-def default_layers(model: LatentModel, space: str) -> list[str]:
-    """Parts of the code, some of the outermost layers, and of the networks inside, evenly chosen."""
-    units = model.units()
-    parts = [name for name in layers_of(model, space) if name not in units]
-    return parts + some_of(outer_layers(model)) + some_of(networks_inside(model))
-
-
-def some_of(layers: list[str]) -> list[str]:
-    """At most `LAYERS` of them, at equal steps."""
-    return layers[:: -(-len(layers) // LAYERS) or 1]
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from flows.commands.common import labels_or_none, load, read_pictures, write_json
+from flows.commands.common import labels_or_none, write_json
 from flows.inversion.codes import CodeFile, save_codes
 from flows.inversion.exact import invert
+from flows.opening import load, read_pictures
 
 
 def encode(

@@ -9,11 +9,12 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from rich.console import Console
 
 from flows import images as pixels
-from flows.commands.common import data_of, load_likelihood, save_picture, write_json
+from flows.commands.common import save_picture, write_json
 from flows.data.base import ImageData, StreamedData
 from flows.metrics.likelihood import batches, evaluate_likelihood
 from flows.metrics.neighbours import nearest
 from flows.models.base import LikelihoodModel
+from flows.opening import data_of, load_likelihood
 from flows.training.validation import draw, sample_sheet
 
 

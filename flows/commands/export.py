@@ -6,9 +6,10 @@ from pathlib import Path
 
 import yaml
 
-from flows.commands.common import load_any, write_json
+from flows.commands.common import write_json
 from flows.config import parse_experiment
 from flows.models.base import LatentModel
+from flows.opening import load_any
 from flows.steering.base import Direction, load_directions, save_directions
 from flows.stored import CONFIG_FILE, StoredModule
 from flows.training.folder import DIRECTIONS_FILE, RUN_CONFIG, holds_run, write_receipt

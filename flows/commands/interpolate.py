@@ -8,11 +8,12 @@ from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from flows import images as pixels
-from flows.commands.common import labels_or_none, load, read_pictures, save_picture, write_json
+from flows.commands.common import labels_or_none, save_picture, write_json
 from flows.inversion.encoder import Encoder
 from flows.inversion.exact import invert
 from flows.metrics.reconstruction import psnr
 from flows.numerics import exact_arithmetic
+from flows.opening import load, read_pictures
 
 
 def interpolate(

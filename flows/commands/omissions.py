@@ -7,7 +7,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from flows import images as pixels
-from flows.commands.common import data_of, load, load_segmenter, print_table, write_json
+from flows.commands.common import print_table, write_json
 from flows.dissection.omissions import energy_by_class, energy_maps, shares_of
 from flows.dissection.omissions import omissions as compare_classes
 from flows.dissection.omissions_report import (
@@ -22,6 +22,7 @@ from flows.inversion.encoder import Encoder
 from flows.inversion.layer import Layer
 from flows.inversion.optimise import Optimise
 from flows.models.base import LatentModel
+from flows.opening import data_of, load, load_segmenter
 from flows.page import as_text
 from flows.semantics.base import Segmenter, segment_bytes
 from flows.training.validation import draw

@@ -10,16 +10,17 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images as pixels
-from flows.commands.common import data_of, first_test, load, load_segmenter, read_pictures, write_json
-from flows.commands.dissect import check_layers, default_layers
-from flows.commands.steer.apply import coded, draw, encoded
+from flows.commands.common import write_json
+from flows.commands.dissect import check_layers
 from flows.dissection.dissect import Source, samples
 from flows.dissection.exemplars import look_at
-from flows.dissection.instrument import instrument
+from flows.dissection.instrument import default_layers, instrument
 from flows.dissection.paint import Brush, Painted, Stroke
 from flows.dissection.paint import paint as paint_on
 from flows.dissection.unit_brush import UNITS, find_units
+from flows.editing.codes import coded, draw, encoded
 from flows.models.base import LatentModel
+from flows.opening import data_of, first_test, load, load_segmenter, read_pictures
 from flows.page import draw_rows, save_picture
 from flows.semantics.base import Segmenter
 

@@ -6,10 +6,11 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images as pixels
-from flows.commands.common import load, open_picture, write_json
+from flows.commands.common import write_json
 from flows.files import write_atomically
 from flows.inversion.records import Source, digest_of, load_record
 from flows.inversion.records import render as draw
+from flows.opening import load, open_picture
 
 
 def render(

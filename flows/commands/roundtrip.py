@@ -6,11 +6,12 @@ from pathlib import Path
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from rich.console import Console
 
-from flows.commands.common import data_of, load_likelihood, write_json
+from flows.commands.common import write_json
 from flows.data.base import ImageData
 from flows.inversion.exact import invert, margin
 from flows.metrics.roundtrip import RoundTripRow, round_trip_table
 from flows.models.base import LikelihoodModel
+from flows.opening import data_of, load_likelihood
 from flows.training.figures import draw_round_trip
 from flows.training.report import (
     DOUBLE_PRECISION_IMAGES,

@@ -6,10 +6,11 @@ import torch
 from jsonargparse.typing import PositiveInt
 
 from flows import images as pixels
-from flows.commands.common import labels_or_none, load, save_picture, write_json
+from flows.commands.common import labels_or_none, save_picture, write_json
 from flows.models.base import LikelihoodModel
 from flows.numerics import exact_arithmetic
 from flows.once import prepared
+from flows.opening import load
 
 
 def sample(

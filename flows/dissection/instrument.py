@@ -11,6 +11,8 @@ from flows.hooks import Hook, hooked
 from flows.models.base import LatentModel, Unit
 from flows.numerics import exact_arithmetic
 
+LAYERS = 8
+"""Of one kind that are looked at unless they are named."""
 CODE = "code/"
 """Before the name of a level: its part of the code itself, where that lies over the image."""
 
@@ -136,6 +138,18 @@ def networks_inside(model: LatentModel) -> list[str]:
     units, outer = model.units(), outer_layers(model)
     widest = max((units[name].channels for name in outer), default=0)
     return [name for name, unit in units.items() if outer and unit.channels > widest]
+
+
+def default_layers(model: LatentModel, space: str) -> list[str]:
+    """Parts of the code, some of the outermost layers, and of the networks inside, evenly chosen."""
+    units = model.units()
+    parts = [name for name in layers_of(model, space) if name not in units]
+    return parts + some_of(outer_layers(model)) + some_of(networks_inside(model))
+
+
+def some_of(layers: list[str]) -> list[str]:
+    """At most `LAYERS` of them, at equal steps."""
+    return layers[:: -(-len(layers) // LAYERS) or 1]
 
 
 @contextmanager

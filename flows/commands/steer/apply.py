@@ -7,15 +7,12 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from flows import images as pixels
-from flows.commands.common import first_test, load, read_pictures, write_json
-from flows.inversion.encoder import Encoder
-from flows.inversion.exact import invert
+from flows.commands.common import write_json
+from flows.editing.codes import cut_short, draw, encoded
 from flows.metrics.reconstruction import psnr
-from flows.metrics.typicality import largest_typical_share
-from flows.models.base import LatentModel
+from flows.opening import first_test, load, read_pictures
 from flows.page import draw_rows, save_picture
 from flows.steering.base import Direction, load_directions, place, shift
-from flows.steering.survey import seen_in
 
 ALPHAS = [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]
 
@@ -97,13 +94,6 @@ def apply(
     write_json(json, {**result, "mean_change": moved})
 
 
-def cut_short(model: LatentModel, code: Tensor, moved: Tensor, space: str, budget: float) -> Tensor:
-    """The codes on the way from `code` to `moved` that are farthest and still within the budget."""
-    given, step = code.to(model.dtype), (moved - code).to(model.dtype)
-    share = largest_typical_share(model, given, step, space, budget)
-    return code + share[:, None].to(code) * (moved - code)
-
-
 def chosen(directions: list[Direction], names: list[str] | None, option: str = "--names") -> list[Direction]:
     """Those of that name, all of one space. Raises ValueError where there is none."""
     known = [each.name for each in directions]
@@ -130,27 +120,3 @@ def parted(
     if not found:
         raise ValueError("--without: no direction is left")
     return found, alone
-
-
-def encoded(model: LatentModel, images: Tensor, space: str) -> Tensor:
-    """Codes of uint8 images, of a double precision where only that brings every byte back."""
-    if model.guarantee[space] == "exact":
-        return invert(model, images, model.first_class(len(images))).code.to(model.device)
-    return Encoder(space).invert(model, images).code.to(model.device)
-
-
-def encoded_test(model: LatentModel, n: int, space: str) -> tuple[Tensor, Tensor | None]:
-    """Codes of the first n test images, in the model's precision, and their classes if any."""
-    return coded(model, first_test(model, n), space)
-
-
-def coded(model: LatentModel, images: Tensor, space: str) -> tuple[Tensor, Tensor | None]:
-    """Codes of uint8 images of any grey levels, in the model's precision, and their classes if any."""
-    codes = encoded(model, pixels.reduce(images, model.bins), space)
-    return codes.to(model.dtype), model.first_class(len(images))
-
-
-def draw(model: LatentModel, code: Tensor, space: str) -> Tensor:
-    """uint8 images (n, C, H, W) of codes, on the host."""
-    labels = model.first_class(len(code))
-    return seen_in(model, code, space, labels, lambda images: pixels.to_bytes(images, model.bins))

@@ -5,8 +5,9 @@ from typing import Literal
 
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from flows.commands.common import data_of, load, load_predictor, print_table, write_json
+from flows.commands.common import print_table, write_json
 from flows.commands.steer.apply import parted
+from flows.opening import data_of, load, load_predictor
 from flows.page import as_text
 from flows.steering.base import as_row, load_directions, save_directions
 from flows.steering.boundary import condition

@@ -9,7 +9,8 @@ from jsonargparse import lazy_instance
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 import flows.steering
-from flows.commands.common import CACHE, data_of, load, load_predictor, print_table, write_json
+from flows.commands.common import print_table, write_json
+from flows.opening import CACHE, data_of, load, load_predictor
 from flows.page import as_text
 from flows.steering.base import as_row, save_directions
 from flows.steering.boundary import Boundary

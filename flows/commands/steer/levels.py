@@ -5,8 +5,10 @@ from pathlib import Path
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from flows.commands.common import load, load_predictor, print_table, write_json
-from flows.commands.steer.apply import chosen, encoded_test
+from flows.commands.common import print_table, write_json
+from flows.commands.steer.apply import chosen
+from flows.editing.codes import encoded_test
+from flows.opening import load, load_predictor
 from flows.page import as_text
 from flows.steering.base import load_directions
 from flows.steering.evaluate import check_own_scores

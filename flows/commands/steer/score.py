@@ -6,12 +6,14 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from flows.commands.common import data_of, load, load_predictor, print_table, write_json
-from flows.commands.steer.apply import encoded_test, parted
+from flows.commands.common import print_table, write_json
+from flows.commands.steer.apply import parted
 from flows.data.base import ImageData
+from flows.editing.codes import encoded_test
 from flows.images import reduce, to_bytes, to_unit
 from flows.metrics.perceptual import PooledFeatures
 from flows.models.base import LatentModel
+from flows.opening import data_of, load, load_predictor
 from flows.semantics.base import Predictor, column_of, predict_images
 from flows.semantics.predictor import AttributePredictor
 from flows.steering.base import Direction, load_directions
