@@ -74,7 +74,7 @@ def data_of(model: LatentModel, given: ImageData | None) -> ImageData:
 
 def first_test(model: LatentModel, n: int) -> Tensor:
     """The first n images of the model's test set, uint8."""
-    return data_of(model, None).split("test").first(n).images
+    return data_of(model, None).first("test", n).images
 
 
 def read_pictures(paths: list[Path], image_shape: tuple[int, int, int], resize: bool) -> Tensor:

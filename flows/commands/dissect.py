@@ -152,7 +152,7 @@ def dissect(
 
 def real(model: LatentModel, n: int, space: str) -> Source:
     """Codes of the first n test images with their true masks. Raises ValueError where there are none."""
-    batch = data_of(model, None).split("test").first(n)
+    batch = data_of(model, None).first("test", n)
     if batch.masks is None:
         raise ValueError("--source images: the model's data set has no class masks; take samples")
     codes, labels = coded(model, batch.images, space)

@@ -67,7 +67,7 @@ def omissions(
     """
     model = load(checkpoint, device)
     judge = load_segmenter(segmenter, model)
-    test = pixels.reduce(data_of(model, None).split("test").first(n).images, model.bins)
+    test = pixels.reduce(data_of(model, None).first("test", n).images, model.bins)
     drawn = draw(model, n, temperature, seed)
     found = compare_classes(shares(judge, test, model), shares(judge, drawn, model), judge.classes)
     few = test[:images]

@@ -186,5 +186,5 @@ def bank(model: LatentModel, n: int, space: str) -> Source:
     """Codes of n training images, or of samples where the model has no encoder or no data."""
     if model.guarantee[space] == "none" or model.description.get("source") is None:
         return samples(model, n, space)
-    codes, labels = coded(model, data_of(model, None).split("train").first(n).images, space)
+    codes, labels = coded(model, data_of(model, None).first("train", n).images, space)
     return Source(codes, space, labels)

@@ -85,6 +85,14 @@ class Canvas:
         painted = after + (picture - before) * (1 - change / FORGOTTEN).clamp(min=0)
         return picture + (painted - picture) * soft(touched, self.margin)
 
+    def moved(self, step: Tensor) -> "Canvas":
+        """The canvas after a step (1, D) of its code; what the model had lost stays where nothing changes."""
+        onward = replace(self, code=self.code + step.to(self.code))
+        before, after = self.drawn([]), onward.drawn([])
+        everywhere = torch.ones(self.picture.shape[1:], dtype=torch.bool)
+        picture = pixels.to_bytes(self.composed(before, after, everywhere), self.model.bins)[0]
+        return replace(onward, picture=picture)
+
     def painted(self, dab: Dab) -> tuple["Canvas", float]:
         """The canvas after a stroke, and the largest change of a pixel elsewhere before that was put back."""
         before, after = self.drawn([]), self.drawn(dab.changes)

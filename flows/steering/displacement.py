@@ -50,7 +50,7 @@ class Displacement(Method):
         if not task.names:
             raise ValueError("--scores: name edits, or scores of factors that can be drawn again")
         attributes = [redrawn(task.data, name) for name in task.names]
-        given = task.data.split("train").first(self.images).images
+        given = task.data.first("train", self.images).images
         return [
             self.of_operator(task, given, OPERATORS[name])
             if attribute is None
@@ -74,7 +74,7 @@ class Displacement(Method):
 
         Where the factor cannot be seen, or an image stays the same, nothing is learned from it.
         """
-        known = data.split("train").first(self.images)
+        known = data.first("train", self.images)
         if known.attributes is None:
             raise ValueError(f"--data {data.name}: nothing is known of its images")
         index, score = data.attributes.index(attribute), column_of(scores_of([attribute]), name)

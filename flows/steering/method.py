@@ -53,7 +53,7 @@ class Task:
         """
         if self.data is not None:
             told = self.data.told()
-            known = self.data.split("train").first(self.n)
+            known = self.data.first("train", self.n)
             values = known.labels[:, None].float() if known.attributes is None else known.attributes
             if not told:
                 raise ValueError(f"--data {self.data.name}: nothing is known of its images")
@@ -69,7 +69,7 @@ class Task:
     def codes(self, n: int) -> tuple[Tensor, Tensor | None]:
         """n codes (n, D) and their classes if any: real images encoded, or samples of the seed."""
         if self.data is not None:
-            images = self.data.split("train").first(n).images
+            images = self.data.first("train", n).images
             return encode_images(self.model, images, self.space), self.model.first_class(n)
         return self.draw(n), self.model.classes_in_turn(n)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flows.checks import check_positive
-from flows.data.base import ArraySplit, ImageData, SplitName
+from flows.data.base import ArraySplit, Batch, ImageData, SplitName
 from flows.data.scenes.canvas import CLASSES
 from flows.data.scenes.factors import (
     CATEGORIES,
@@ -119,11 +119,17 @@ class Scenes(ImageData):
         count = self.counts[name]
         if self.cache is None:
             return ScenesSplit(self.draw(name, count))
-        path = self.cache / f"{name}-{self._digest(name, count)}.npz"
+        path = self.cache / self._file(name)
         if not path.is_file():
             save(self.draw(name, count), path)
         with np.load(path) as stored:
             return ScenesSplit(Rendered(stored["images"], stored["masks"], stored["factors"]))
+
+    def first(self, name: SplitName, n: int) -> Batch:
+        n = min(n, self.counts[name])
+        if self.cache is not None and (self.cache / self._file(name)).is_file():
+            return super().first(name, n)
+        return ScenesSplit(self.draw(name, n)).first(n)
 
     def draw(self, name: SplitName, count: int) -> Rendered:
         """The first `count` scenes of a split."""
@@ -154,6 +160,9 @@ class Scenes(ImageData):
             again = [indices[i] for i in np.flatnonzero(wrong)]
             factors[wrong] = draw(self.seed, again, self.categories, self.correlated, attempt)
         raise ValueError("withhold: nothing is left to draw; every scene has what is withheld")
+
+    def _file(self, name: SplitName) -> str:
+        return f"{name}-{self._digest(name, self.counts[name])}.npz"
 
     def _digest(self, name: SplitName, count: int) -> str:
         """Of all that the pictures of a split depend on."""

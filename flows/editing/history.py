@@ -1,0 +1,143 @@
+"""What was done to one picture, one edit after the other: each can be undone, all can be done again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from flows import images as pixels
+from flows.dissection.instrument import instrument
+from flows.dissection.paint import Canvas, Changes, Dab
+from flows.models.base import LatentModel
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a history begins.
+
+    Attributes:
+        picture: uint8 (C, H, W), as the model sees it.
+        code: (1, D), in the model's precision.
+        space: of the code.
+        name: of the file, or "sample".
+        seed: of a sample.
+        upload: uint8 (C, height, width), the upright picture it was cropped from; None of a sample.
+        box: the part of it that was kept.
+    """
+
+    picture: Tensor
+    code: Tensor
+    space: str
+    name: str
+    seed: int = 0
+    upload: Tensor | None = None
+    box: pixels.Box | None = None
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A step of the code, or a dab on layers.
+
+    Attributes:
+        told: what it is, for a list.
+        step: (1, D), added to the code; None of a dab.
+        dab: what changes under a brush; None of a step.
+        settings: plain values by which a page shows it again, as the sigmas of its sliders.
+    """
+
+    told: str
+    step: Tensor | None = None
+    dab: Dab | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the next edit goes on from; see `paint.Canvas`.
+
+    Attributes:
+        picture: uint8 (C, H, W).
+        code: (1, D).
+        earlier: changes of layers that are not in the code.
+    """
+
+    picture: Tensor
+    code: Tensor
+    earlier: Changes = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class History:
+    """A picture and its edits; it is never changed, every edit gives another one.
+
+    Attributes:
+        start: where it begins.
+        edits: one after the other.
+        stages: the first is the start's, then one after each edit.
+    """
+
+    start: Start
+    edits: tuple[Edit, ...] = ()
+    stages: tuple[Stage, ...] = ()
+
+    @staticmethod
+    def of(start: Start) -> "History":
+        """Without edits: its picture is the start's, byte for byte."""
+        return History(start, (), (Stage(start.picture, start.code),))
+
+    @property
+    def picture(self) -> Tensor:
+        """After all edits, uint8 (C, H, W)."""
+        return self.stages[-1].picture
+
+    @property
+    def code(self) -> Tensor:
+        """After all edits, (1, D); what painting changed in a model without an exact inverse is beside it."""
+        return self.stages[-1].code
+
+    @torch.no_grad()
+    def then(self, model: LatentModel, edit: Edit) -> "History":
+        """With one edit more."""
+        with instrument(model, self.start.space) as probe:
+            stage = self.stages[-1]
+            canvas = Canvas(probe, stage.code, stage.picture, earlier=stage.earlier)
+            if edit.step is not None:
+                canvas = canvas.moved(edit.step)
+            if edit.dab is not None and edit.dab.changes:
+                canvas, _ = canvas.painted(edit.dab)
+        after = Stage(canvas.picture, canvas.code, canvas.earlier)
+        return replace(self, edits=(*self.edits, edit), stages=(*self.stages, after))
+
+    def undone(self) -> "History":
+        """Without the last edit: the very bytes that were there before it."""
+        if not self.edits:
+            return self
+        return replace(self, edits=self.edits[:-1], stages=self.stages[:-1])
+
+    def again(self, model: LatentModel) -> "History":
+        """Every edit done anew from the start."""
+        found = History.of(self.start)
+        for edit in self.edits:
+            found = found.then(model, edit)
+        return found
+
+
+def laid_back(history: History) -> Image.Image:
+    """The edited picture in the upload it was cropped from, at the upload's size; elsewhere its pixels.
+
+    Where nothing was edited the upload's own pixels stay, too: enlarged, what is cropped would be blurred.
+    """
+    start, edited = history.start, pixels.to_pillow(history.picture)
+    if start.upload is None or start.box is None:
+        return edited
+    upload = pixels.to_pillow(start.upload)
+    left, top, right, bottom = start.box
+    size = right - left, bottom - top
+    changed = (history.picture != start.picture).any(0)
+    mask = Image.fromarray((255 * changed).byte().numpy()).resize(size, Image.Resampling.BILINEAR)
+    whole = upload.copy()
+    whole.paste(edited.resize(size, Image.Resampling.BICUBIC), (left, top), mask)
+    return whole

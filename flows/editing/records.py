@@ -1,0 +1,139 @@
+"""Records of histories: input, crop, code and every edit in one file, which gives the same bytes again."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from flows import images as pixels
+from flows.dissection.instrument import Change
+from flows.dissection.paint import Dab
+from flows.editing.history import Edit, History, Start
+from flows.files import write_atomically
+from flows.inversion.records import digest_of
+from flows.models.base import LatentModel
+from flows.stored import CheckpointError
+from flows.versioned import read_versioned
+
+HISTORY_VERSION = 1
+LONGEST = 1000
+"""Edits that a file may hold."""
+
+
+def save_history(path: Path, history: History, model: LatentModel, checkpoint: str = "") -> None:
+    """Write a safetensors file that only `model` will accept.
+
+    Args:
+        path: of the file.
+        history: of a picture.
+        model: that drew it.
+        checkpoint: where the model was loaded from, a hint for people.
+    """
+    start = history.start
+    tensors = {"picture": start.picture, "code": start.code}
+    if start.upload is not None:
+        tensors["upload"] = start.upload
+    edits = []
+    for i, edit in enumerate(history.edits):
+        layers: list[str] = []
+        if edit.step is not None:
+            tensors[f"{i}.step"] = edit.step
+        if edit.dab is not None:
+            tensors[f"{i}.where"] = edit.dab.where
+            for j, (layer, change) in enumerate(edit.dab.changes):
+                layers.append(layer)
+                tensors[f"{i}.{j}.amount"], tensors[f"{i}.{j}.value"] = change.amount, change.value
+        edits.append({"told": edit.told, "layers": layers, "settings": dict(edit.settings)})
+    told = {
+        "model_type": type(model).__name__, "fingerprint": model.fingerprint(), "checkpoint": checkpoint,
+        "space": start.space, "name": start.name, "seed": start.seed, "box": start.box, "edits": edits,
+        "digest": digest_of(history.picture),
+    }  # fmt: skip
+    metadata = {"history_version": str(HISTORY_VERSION), "history": json.dumps(told)}
+    whole = {name: each.detach().cpu().contiguous().clone() for name, each in tensors.items()}
+    write_atomically(path, lambda target: save_file(whole, target, metadata=metadata))
+
+
+def told_of(path: Path) -> dict[str, Any]:
+    """What a history file says of itself: `checkpoint`, `model_type`, `fingerprint`, `digest` and more."""
+    return _told(*_read(path), path)
+
+
+def load_history(path: Path, model: LatentModel) -> tuple[History, bool]:
+    """Read a history and do its edits again.
+
+    Returns:
+        the history, and whether its picture has the very bytes that were saved.
+
+    Raises:
+        CheckpointError: missing, no history, altered, or of another model; the message has both fingerprints.
+    """
+    metadata, tensors = _read(path)
+    told = _told(metadata, tensors, path)
+    made_by = told["model_type"], told["fingerprint"]
+    given = type(model).__name__, model.fingerprint()
+    if made_by != given:
+        raise CheckpointError(
+            f"{path.name} is of {made_by[0]} {made_by[1]}; it means nothing to {given[0]} {given[1]}"
+        )
+    try:
+        start = _start(told, tensors)
+        pixels.check_bytes(start.picture[None], model.image_shape)
+        model.check_code(start.code, start.space)
+        edits = [_edit(i, each, tensors) for i, each in enumerate(told["edits"][:LONGEST])]
+        history = replace(History.of(start), edits=tuple(edits)).again(model)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path.name} was altered: its contents do not fit together ({error})"
+        ) from error
+    return history, digest_of(history.picture) == told["digest"]
+
+
+def is_history(path: Path) -> bool:
+    """Whether a file says that it is one."""
+    try:
+        _read(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    return read_versioned(path, "record of edits", "history", HISTORY_VERSION, "flows studio")
+
+
+def _told(metadata: dict[str, str], tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
+    try:
+        told = json.loads(metadata["history"])
+        for key in ("model_type", "fingerprint", "space", "edits", "digest"):
+            told[key]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path.name} was altered: it does not say what it is ({error})") from error
+    return dict(told)
+
+
+def _start(told: dict[str, Any], tensors: dict[str, Tensor]) -> Start:
+    upload, box = tensors.get("upload"), told.get("box")
+    if upload is not None:
+        pixels.check_bytes(upload[None])
+        left, top, right, bottom = (int(edge) for edge in box or ())
+        if not (0 <= left < right <= upload.shape[2] and 0 <= top < bottom <= upload.shape[1]):
+            raise ValueError(f"box {box}")
+        box = (left, top, right, bottom)
+    name, seed = str(told["name"]), int(told["seed"])
+    return Start(tensors["picture"], tensors["code"], told["space"], name, seed, upload, box)
+
+
+def _edit(i: int, told: dict[str, Any], tensors: dict[str, Tensor]) -> Edit:
+    dab = None
+    if f"{i}.where" in tensors:
+        changes = [
+            (layer, Change(tensors[f"{i}.{j}.amount"], tensors[f"{i}.{j}.value"]))
+            for j, layer in enumerate(told["layers"])
+        ]
+        dab = Dab(changes, tensors[f"{i}.where"].to(torch.bool))
+    return Edit(str(told["told"]), tensors.get(f"{i}.step"), dab, dict(told["settings"]))
