@@ -20,12 +20,12 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.commands.common import print_table, write_json
-from flows.commands.paint import EXEMPLARS, bank
 from flows.dissection.exemplars import look_at
 from flows.dissection.instrument import default_layers, instrument
 from flows.dissection.paint import Brush, Stroke, paint
 from flows.dissection.unit_brush import find_units
 from flows.editing.codes import encoded
+from flows.editing.workbench import EXEMPLARS, bank
 from flows.models.base import LatentModel
 from flows.opening import data_of, load, load_predictor, load_segmenter
 from flows.semantics.base import Predictor, column_of, predict_images, true_scores

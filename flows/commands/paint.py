@@ -12,19 +12,17 @@ from torch import Tensor
 from flows import images as pixels
 from flows.commands.common import write_json
 from flows.commands.dissect import check_layers
-from flows.dissection.dissect import Source, samples
 from flows.dissection.exemplars import look_at
 from flows.dissection.instrument import default_layers, instrument
 from flows.dissection.paint import Brush, Painted, Stroke
 from flows.dissection.paint import paint as paint_on
 from flows.dissection.unit_brush import UNITS, find_units
-from flows.editing.codes import coded, draw, encoded
-from flows.models.base import LatentModel
-from flows.opening import data_of, first_test, load, load_segmenter, read_pictures
+from flows.editing.codes import draw, encoded
+from flows.editing.workbench import EXEMPLARS, bank
+from flows.opening import first_test, load, load_segmenter, read_pictures
 from flows.page import draw_rows, save_picture
 from flows.semantics.base import Segmenter
 
-EXEMPLARS = 2000
 GRAMMAR = "draw|erase CLASS [LEFT TOP RIGHT BOTTOM | MASK-FILE]"
 
 
@@ -180,11 +178,3 @@ def brushed(place: str, height: int, width: int) -> Tensor:
             f"--strokes: expected {width}×{height} pixels, {place} has {grey.shape[1]}×{grey.shape[0]}"
         )
     return grey > 127
-
-
-def bank(model: LatentModel, n: int, space: str) -> Source:
-    """Codes of n training images, or of samples where the model has no encoder or no data."""
-    if model.guarantee[space] == "none" or model.description.get("source") is None:
-        return samples(model, n, space)
-    codes, labels = coded(model, data_of(model, None).first("train", n).images, space)
-    return Source(codes, space, labels)

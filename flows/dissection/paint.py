@@ -18,6 +18,8 @@ Changes = list[tuple[str, Change]]
 """Of layers, one after the other."""
 FORGOTTEN = 0.12
 """Change of a pixel's colours, in [0, 1], at which nothing is left of what the model had not brought back."""
+FORGOTTEN_BY_A_MOVE = 0.5
+"""The same of a step of the code, which changes light and colours everywhere and leaves things where they are."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,9 @@ class Canvas:
         self.probe.undo()
         return images.clamp(0, 1).float().cpu()
 
-    def composed(self, before: Tensor, after: Tensor, touched: Tensor) -> Tensor:
+    def composed(
+        self, before: Tensor, after: Tensor, touched: Tensor, forgotten: float = FORGOTTEN
+    ) -> Tensor:
         """What is drawn, within the brush and its margin, on the picture.
 
         What the model did not bring back of the picture stays where the picture stays, and goes where it
@@ -76,13 +80,14 @@ class Canvas:
             before: (1, C, H, W) in [0, 1], drawn without the stroke.
             after: (n, C, H, W), drawn with it.
             touched: bool (H, W), where the brush was.
+            forgotten: see `FORGOTTEN`.
 
         Returns:
             (n, C, H, W), the picture elsewhere.
         """
         picture = pixels.to_unit(self.picture[None], self.model.bins)
         change = avg_pool2d((after - before).abs().amax(1, keepdim=True), 3, 1, 1)
-        painted = after + (picture - before) * (1 - change / FORGOTTEN).clamp(min=0)
+        painted = after + (picture - before) * (1 - change / forgotten).clamp(min=0)
         return picture + (painted - picture) * soft(touched, self.margin)
 
     def moved(self, step: Tensor) -> "Canvas":
@@ -90,7 +95,8 @@ class Canvas:
         onward = replace(self, code=self.code + step.to(self.code))
         before, after = self.drawn([]), onward.drawn([])
         everywhere = torch.ones(self.picture.shape[1:], dtype=torch.bool)
-        picture = pixels.to_bytes(self.composed(before, after, everywhere), self.model.bins)[0]
+        moved = self.composed(before, after, everywhere, FORGOTTEN_BY_A_MOVE)
+        picture = pixels.to_bytes(moved, self.model.bins)[0]
         return replace(onward, picture=picture)
 
     def painted(self, dab: Dab) -> tuple["Canvas", float]:

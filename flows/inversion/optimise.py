@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ from flows.models.base import LatentModel
 from flows.numerics import combine_seeds, draw_seed, frozen, normal_rows
 
 Algorithm = Literal["adam", "lbfgs"]
+Watch = Callable[[float, Tensor], bool]
+"""Told the share of a start's budget that is used and the codes (batch, D) so far; False ends the search."""
 Random = torch.Generator | None
 LBFGS_EVALUATIONS = 5
 """Of the loss in one step of L-BFGS, at most."""
@@ -46,6 +49,7 @@ class Optimise(Inverter):
         exploration: size of the noise on the code, in spreads; it leads out of poor minima. The paper's 0.05
             times the space's width is 1.1 for its w of 512, which hides the picture where every coordinate
             draws a part of it.
+        watch: looks on, after every step of `adam`; once it says no, the best so far is the result.
     """
 
     name = "optimise"
@@ -62,6 +66,7 @@ class Optimise(Inverter):
         noise_weight: float = 1e5,
         exploration: float = 0.5,
         seconds: float | None = None,
+        watch: Watch | None = None,
     ):
         if seconds is not None and (seconds <= 0 or algorithm == "lbfgs"):
             raise ValueError(
@@ -71,6 +76,7 @@ class Optimise(Inverter):
         self.space, self.steps, self.lr, self.algorithm = space, steps, lr, algorithm
         self.starts, self.distance = starts, distance or Distance()
         self.noise, self.noise_weight, self.exploration = noise, noise_weight, exploration
+        self.watch = watch
 
     def space_of(self, model: LatentModel) -> str:
         """Where this model's codes are searched."""
@@ -185,6 +191,8 @@ class Optimise(Inverter):
             with torch.no_grad():
                 for each in noise:
                     each.copy_(standard(each))
+            if self.watch is not None and not self.watch(share, (start + spread * moved).detach()):
+                break
         return self._end(model, target, (start + spread * moved).detach(), noise, trace, best)
 
     def _lbfgs(

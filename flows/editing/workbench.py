@@ -1,0 +1,329 @@
+"""A model with all that it takes to edit pictures with it: judges, directions, exemplars."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from threading import RLock
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from flows import images as pixels
+from flows.data.base import ImageData
+from flows.dissection.dissect import Source, samples
+from flows.dissection.exemplars import ExemplarBrush, Pictures, look_at
+from flows.dissection.instrument import Change, instrument
+from flows.dissection.paint import Canvas, Dab, Stroke
+from flows.editing.codes import coded, cut_short, draw
+from flows.editing.history import Edit, History, Start
+from flows.models.base import LatentModel
+from flows.opening import data_of, load
+from flows.semantics.base import Judge, Predictor, Score, Segmenter, predict_images
+from flows.steering.base import Direction, load_directions, shift
+from flows.steering.boundary import condition
+
+EXEMPLARS = 2000
+"""Pictures after which things are painted, unless told otherwise."""
+DIRECTIONS = "directions.safetensors"
+"""In a checkpoint's folder, what `flows steer find` found for it."""
+SCALE = 512
+"""Samples by whose codes the scale of a conditioned direction is measured."""
+GROUPS = ("layout", "objects", "attributes", "colour", "other")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a predictor says of a picture.
+
+    Attributes:
+        name: of the score.
+        value: not a number where it cannot be seen.
+        text: the value for people: a percentage of a probability, else the number.
+    """
+
+    name: str
+    value: float
+    text: str
+
+
+class Workbench:
+    """See above; one picture at a time, for whoever holds the lock.
+
+    Attributes:
+        checkpoint: of the model.
+        model: in eval mode.
+        predictor, segmenter: judges of its images; None where there are none of that shape.
+        directions: of the model, the first space's only.
+        lock: to be held while the model works: what listens to its layers must not hear another's picture.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str,
+        model: LatentModel,
+        predictor: Predictor | None = None,
+        segmenter: Segmenter | None = None,
+        directions: Sequence[Direction] = (),
+        exemplars: int = EXEMPLARS,
+    ):
+        self.checkpoint, self.model = checkpoint, model
+        self.predictor, self.segmenter = predictor, segmenter
+        self.space = directions[0].space if directions else model.search_space
+        self.directions = {each.name: each for each in directions if each.space == self.space}
+        self.exemplars, self.lock = exemplars, RLock()
+        self._brushes: dict[str, ExemplarBrush] = {}
+
+    @property
+    def name(self) -> str:
+        """Of the checkpoint, without its folder."""
+        return Path(self.checkpoint).name
+
+    @property
+    def encodes(self) -> bool:
+        """Whether pictures can be brought here: by an exact inverse or by an encoder."""
+        return self.model.guarantee[self.space] != "none" and not self.model.num_classes
+
+    @cached_property
+    def data(self) -> ImageData | None:
+        """What the model was trained on; None where that is not here."""
+        try:
+            return data_of(self.model, None)
+        except (ValueError, OSError):
+            return None
+
+    # Pictures -------------------------------------------------------------------------------------
+
+    def open(self, upload: Image.Image, name: str, box: pixels.Box | None = None) -> History:
+        """A picture of anybody's, upright and flat, cropped, resized and encoded.
+
+        Args:
+            upload: of any size.
+            name: of the file.
+            box: the part to keep, in the upload's pixels; None takes the largest in the middle.
+
+        Raises:
+            ValueError: the model has no encoder, or the box is not in the picture.
+        """
+        if not self.encodes:
+            raise ValueError(f"{self.name} has no encoder for pictures; take a sample of it")
+        channels, height, width = self.model.image_shape
+        flat = pixels.flatten(upload, channels)
+        box = box or pixels.centre_box(flat, height, width)
+        if not (0 <= box[0] < box[2] <= flat.width and 0 <= box[1] < box[3] <= flat.height):
+            raise ValueError(f"expected a box within {flat.width}×{flat.height} pixels, got {box}")
+        small = flat.resize((width, height), Image.Resampling.LANCZOS, box=box)
+        picture = pixels.reduce(pixels.from_pillow(small, channels), self.model.bins)
+        with self.lock:
+            code, _ = coded(self.model, picture[None], self.space)
+        whole = pixels.from_pillow(flat, channels)
+        return History.of(Start(picture, code.cpu(), self.space, name, upload=whole, box=box))
+
+    def sample(self, seed: int, temperature: float = 1.0) -> History:
+        """A picture that the model draws."""
+        with self.lock, torch.no_grad():
+            code = self.model.sample_codes(1, self.space, torch.Generator().manual_seed(seed), temperature)
+            picture = draw(self.model, code, self.space)[0]
+        return History.of(Start(picture, code.cpu(), self.space, "sample", seed))
+
+    # Edits ----------------------------------------------------------------------------------------
+
+    def move(
+        self,
+        history: History,
+        sigmas: Mapping[str, float],
+        without: Sequence[str] = (),
+        levels: Sequence[str] = (),
+        budget: float | None = None,
+    ) -> Edit:
+        """A step along directions, for `History.then`.
+
+        Args:
+            history: of the picture that will be moved.
+            sigmas: by name of the direction.
+            without: names of directions that the others shall leave alone.
+            levels: of the space, to move only these; none moves all.
+            budget: largest | |z|/√D − 1 | that the step may lead to, else it is cut short.
+
+        Raises:
+            ValueError: there is no direction or level of that name, or nothing is left of one.
+        """
+        told = self.model.check_space(self.space)
+        code = history.code
+        moved = code
+        for name, amount in sigmas.items():
+            if amount:
+                moved = shift(moved, self.direction(name, without, levels), amount, told)
+        with self.lock:
+            if budget is not None:
+                moved = cut_short(self.model, code, moved, self.space, budget)
+        parts = [f"{name} {amount:+.3g} σ" for name, amount in sigmas.items() if amount]
+        settings = {
+            "sigmas": dict(sigmas), "without": list(without), "levels": list(levels), "budget": budget,
+        }  # fmt: skip
+        return Edit(", ".join(parts) or "not moved", step=(moved - code).cpu(), settings=settings)
+
+    def direction(self, name: str, without: Sequence[str] = (), levels: Sequence[str] = ()) -> Direction:
+        """The direction of that name, leaving others alone, on some levels; see `move`."""
+        for each in (name, *without):
+            if each not in self.directions:
+                known = ", ".join(self.directions) or "none; `flows steer find` finds some"
+                raise ValueError(f"{self.name} has no direction {each!r}; it has {known}")
+        found = self.directions[name]
+        others = [self.directions[each] for each in without if each != name]
+        if others:
+            found = condition(found, others, self._scale)
+        return found.on_levels(levels, self.model.check_space(self.space)) if levels else found
+
+    @cached_property
+    def _scale(self) -> Tensor:
+        with self.lock, torch.no_grad():
+            random = torch.Generator().manual_seed(0)
+            return self.model.sample_codes(SCALE, self.space, random).float().cpu()
+
+    def towards(self, history: History, other: Tensor, share: float, levels: Sequence[str] = ()) -> Edit:
+        """A step towards another picture's code (1, D), a share of the way, on some levels or on all."""
+        step = share * (other - history.code)
+        if levels:
+            kept, told = torch.zeros_like(step), self.model.check_space(self.space)
+            for level in levels:
+                kept[:, told.levels[level]] = step[:, told.levels[level]]
+            step = kept
+        where = f"{', '.join(levels)} " if levels else ""
+        return Edit(f"{where}{share:.0%} of the way to another picture", step=step)
+
+    @torch.no_grad()
+    def stroke(
+        self, history: History, label: str, mask: Tensor, stroke: Stroke, strength: float = 1.0
+    ) -> Edit:
+        """A class drawn or erased under a brush, for `History.then`.
+
+        Args:
+            history: of the picture that will be painted on.
+            label: name of the class.
+            mask: bool (H, W), where the brush was.
+            stroke: draw or erase.
+            strength: 1 does all, 0 nothing.
+
+        Raises:
+            ValueError: the brush was nowhere, there is no such class, or no exemplar of it.
+        """
+        if not mask.any():
+            raise ValueError("nothing is painted yet: paint on the picture where the thing should be")
+        with self.lock, instrument(self.model, self.space) as probe:
+            brush, stage = self.brush(label), history.stages[-1]
+            canvas = Canvas(probe, stage.code, stage.picture, earlier=stage.earlier)
+            dab = brush.dab(canvas, mask, stroke, strength)
+        if not dab.changes:
+            return Edit(f"no {label} to erase there")
+        return Edit(f"{stroke} {label}", dab=dab)
+
+    def switch(self, layer: str, units: Sequence[int]) -> Edit:
+        """Units of a layer switched off everywhere, for `History.then`.
+
+        Raises:
+            ValueError: the layer has no such unit, or there is no such layer.
+        """
+        with instrument(self.model, self.space) as probe:
+            probe.check(layer)
+            channels = probe.layers[layer].channels
+        for unit in units:
+            if not 0 <= unit < channels:
+                raise ValueError(f"{layer} has units 0 … {channels - 1}, there is no {unit}")
+        amount = torch.zeros(channels, 1, 1)
+        amount[list(units)] = 1
+        everywhere = torch.ones(self.model.image_shape[1:], dtype=torch.bool)
+        change = Change(amount, torch.zeros(channels, 1, 1))
+        told = f"off: {layer} {', '.join(map(str, units))}"
+        return Edit(told, dab=Dab([(layer, change)], everywhere))
+
+    def then(self, history: History, edit: Edit) -> History:
+        """With one edit more; one picture at a time."""
+        with self.lock:
+            return history.then(self.model, edit)
+
+    # Judges ---------------------------------------------------------------------------------------
+
+    def brush(self, label: str) -> ExemplarBrush:
+        """Of a class; see `exemplars.Pictures.brush`."""
+        if label not in self._brushes:
+            self._brushes[label] = self.pictures.brush(self.model, label)
+        return self._brushes[label]
+
+    @property
+    def pictures(self) -> Pictures:
+        """Exemplars, drawn and seen once. Raises ValueError where there is no segmenter."""
+        if self.segmenter is None:
+            raise ValueError(f"{self.name} has no segmenter of its images: it cannot be painted with")
+        with self.lock:
+            return self._pictures
+
+    @cached_property
+    def _pictures(self) -> Pictures:
+        assert self.segmenter is not None
+        return look_at(self.model, self.segmenter, bank(self.model, self.exemplars, self.space))
+
+    def readings(self, picture: Tensor) -> list[Reading]:
+        """What the predictor says of uint8 (C, H, W), in its order; nothing without one."""
+        if self.predictor is None:
+            return []
+        with self.lock:
+            seen = predict_images(
+                self.predictor, pixels.to_unit(picture[None], self.model.bins), self.model.device
+            )
+        pairs = zip(self.predictor.scores, seen[0].tolist(), strict=True)
+        return [Reading(score.name, value, _as_words(score, value)) for score, value in pairs]
+
+    def group(self, name: str) -> str:
+        """Of a direction, one of `GROUPS`: by the attribute that its score is of."""
+        scores = {score.name: score for score in self.predictor.scores} if self.predictor else {}
+        if "hue" in name or name in ("red", "green", "blue"):
+            return "colour"
+        if name not in scores:
+            return "other"
+        return {"layout": "layout", "category": "layout", "object": "objects"}.get(
+            scores[name].group, "attributes"
+        )
+
+
+def _as_words(score: Score, value: float) -> str:
+    if value != value:
+        return "not there"
+    return f"{value:.0%}" if score.probability else f"{value:.2f}"
+
+
+def open_workbench(
+    checkpoint: str,
+    judges: Sequence[Judge] = (),
+    directions: Path | None = None,
+    exemplars: int = EXEMPLARS,
+    device: str | None = None,
+) -> Workbench:
+    """A workbench of a checkpoint, with the first predictor and segmenter for images of its shape.
+
+    Args:
+        checkpoint: folder or hub repository of the model.
+        judges: any number, of any shapes.
+        directions: file of `flows steer find`; None takes the one in the checkpoint's folder, if any.
+        exemplars: pictures after which things are painted.
+        device: torch device.
+
+    Raises:
+        CheckpointError: the model or the directions cannot be read, or do not belong together.
+    """
+    model = load(checkpoint, device)
+    fitting = [each for each in judges if tuple(each.image_shape) == tuple(model.image_shape)]
+    predictor = next((each for each in fitting if isinstance(each, Predictor)), None)
+    segmenter = next((each for each in fitting if isinstance(each, Segmenter)), None)
+    kept = directions or Path(checkpoint) / DIRECTIONS
+    found = load_directions(kept, model) if directions or kept.is_file() else []
+    return Workbench(checkpoint, model, predictor, segmenter, found, exemplars)
+
+
+def bank(model: LatentModel, n: int, space: str) -> Source:
+    """Codes of n training images, or of samples where the model has no encoder or no data."""
+    if model.guarantee[space] == "none" or model.description.get("source") is None:
+        return samples(model, n, space)
+    codes, labels = coded(model, data_of(model, None).first("train", n).images, space)
+    return Source(codes, space, labels)

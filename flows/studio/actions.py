@@ -1,0 +1,362 @@
+"""What the page's buttons do: plain functions of a workbench and a history that know of no page."""
+
+import copy
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from flows import images as pixels
+from flows.dissection.dissect import UnitRow, dissect, samples
+from flows.dissection.omissions import omissions, shares_of
+from flows.dissection.paint import Stroke, touched_units
+from flows.dissection.report import top_images
+from flows.editing.codes import draw
+from flows.editing.history import History
+from flows.editing.workbench import Reading, Workbench
+from flows.inversion.base import Inversion
+from flows.inversion.encoder import Encoder
+from flows.inversion.exact import invert
+from flows.inversion.optimise import Optimise
+from flows.metrics.neighbours import nearest
+from flows.metrics.reconstruction import psnr
+from flows.metrics.typicality import typicality
+from flows.semantics.base import segment_bytes
+
+USUAL = 256
+"""Samples that say how typical codes are."""
+SEEN = 400
+"""Samples by which units are named."""
+COUNTED = 500
+"""Samples and test images whose classes are counted."""
+REAL = 2000
+"""Training images among which a sample's nearest is looked for."""
+
+
+# Invert -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """How a picture comes back.
+
+    Attributes:
+        back: uint8 (C, H, W).
+        certificate: in a sentence.
+        typicality: of its code; not a number where the model has no map to its prior.
+        usual: likewise of samples, (n,).
+        seconds: to find the code.
+    """
+
+    back: Tensor
+    certificate: str
+    typicality: float
+    usual: Tensor
+    seconds: float
+
+
+def inverted(bench: Workbench, history: History) -> Inverted:
+    """Encode the picture a history begins with, and draw it again.
+
+    Raises:
+        ValueError: the model has no encoder.
+    """
+    model, picture = bench.model, history.start.picture[None]
+    if not bench.encodes:
+        raise ValueError(f"{bench.name} has no encoder: look for a code by optimisation")
+    with bench.lock:
+        start = time.perf_counter()
+        if model.guarantee[bench.space] == "exact":
+            found = invert(model, picture)
+            seconds, given = time.perf_counter() - start, found.certificates[0]
+            back = found.reconstruction[0]
+            said = "Bit-exact: every byte comes back." if given.bit_exact else "Not exact."
+            told = f"{said} Largest error {given.error:.1e} of 1, {given.precision}."
+        else:
+            learned = Encoder(bench.space).invert(model, picture)
+            seconds, back = learned.seconds, learned.reconstruction[0]
+            apart = int((back.int() - picture[0].int()).abs().max())
+            told = (
+                f"A learned encoder, not exact: {float(psnr(picture, back[None])[0]):.1f} dB, "
+                f"largest error {apart} of 255."
+            )
+        value, usual = typical(bench, history.start.code), usual_typicality(bench)
+    return Inverted(back, told, value, usual, seconds)
+
+
+def typical(bench: Workbench, code: Tensor) -> float:
+    """Typicality of one code (1, D); not a number where the model has no map to its prior."""
+    try:
+        with bench.lock, torch.no_grad():
+            there = code.to(bench.model.device, bench.model.dtype)
+            return float(typicality(bench.model, there, bench.space)[0])
+    except ValueError:
+        return float("nan")
+
+
+def usual_typicality(bench: Workbench) -> Tensor:
+    """The same of samples, (n,); measured once."""
+    found = bench.__dict__.get("usual")
+    if found is None:
+        with bench.lock, torch.no_grad():
+            codes = bench.model.sample_codes(USUAL, bench.space, torch.Generator().manual_seed(1))
+            try:
+                found = typicality(bench.model, codes, bench.space).cpu()
+            except ValueError:
+                found = torch.zeros(0)
+        bench.__dict__["usual"] = found
+    return found
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A search on its way.
+
+    Attributes:
+        back: uint8 (C, H, W), what its code draws now.
+        share: of its budget that is used.
+        psnr: dB.
+        seconds: so far.
+        done: whether it has ended; then `code` is its result, (1, D).
+    """
+
+    back: Tensor
+    share: float
+    psnr: float
+    seconds: float
+    done: bool = False
+    code: Tensor | None = None
+
+
+def search(bench: Workbench, picture: Tensor, seconds: float, every: float = 0.3) -> Iterator[Searched]:
+    """Look for a code by optimisation; closing the iterator ends the search.
+
+    Args:
+        bench: of any model; a copy of it is searched, so that others may go on with it.
+        picture: uint8 (C, H, W).
+        seconds: at most.
+        every: so many seconds it tells how far it is.
+
+    Raises:
+        ValueError: the model cannot be searched.
+    """
+    with bench.lock:
+        model = copy.deepcopy(bench.model)
+    target = pixels.reduce(picture[None], model.bins)
+    news: Queue[Tensor | Inversion | Exception] = Queue()
+    stopped, share, begun, last = threading.Event(), [0.0], time.perf_counter(), [0.0]
+
+    def watch(used: float, codes: Tensor) -> bool:
+        share[0] = used
+        if time.perf_counter() - last[0] > every:
+            last[0] = time.perf_counter()
+            news.put(codes.clone())
+        return not stopped.is_set()
+
+    inverter = Optimise(bench.space, steps=100_000, seconds=seconds, watch=watch)
+    inverter.check(model, target)
+
+    def work() -> None:
+        try:
+            news.put(inverter.invert(model, target, torch.Generator().manual_seed(0)))
+        except Exception as error:  # told where it is waited for
+            news.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        while True:
+            found = news.get()
+            passed = time.perf_counter() - begun
+            if isinstance(found, Exception):
+                raise found
+            done = isinstance(found, Inversion)
+            back = found.reconstruction if isinstance(found, Inversion) else draw(model, found, bench.space)
+            code = found.code.cpu() if isinstance(found, Inversion) else None
+            yield Searched(
+                back[0], 1.0 if done else share[0], float(psnr(target, back)[0]), passed, done, code
+            )
+            if done:
+                return
+    finally:
+        stopped.set()
+
+
+# Steer --------------------------------------------------------------------------------------------
+
+
+def steered(
+    bench: Workbench,
+    history: History,
+    sigmas: dict[str, float],
+    without: Sequence[str] = (),
+    levels: Sequence[str] = (),
+    budget: float | None = None,
+) -> History:
+    """The picture with its sliders there: the last move is replaced, what was painted before it stays."""
+    base = history.undone() if is_move(history) else history
+    if not any(sigmas.values()):
+        return base
+    return bench.then(base, bench.move(base, sigmas, without, levels, budget))
+
+
+def is_move(history: History) -> bool:
+    """Whether the last edit is one of sliders."""
+    return bool(history.edits) and "sigmas" in history.edits[-1].settings
+
+
+def sliders_of(history: History) -> dict[str, float]:
+    """Where the sliders stand."""
+    return dict(history.edits[-1].settings["sigmas"]) if is_move(history) else {}
+
+
+def strip_along(
+    bench: Workbench, history: History, name: str, alphas: Sequence[float], without: Sequence[str] = ()
+) -> list[Tensor]:
+    """The picture moved along one direction by so many sigmas each: uint8 (C, H, W)."""
+    base = history.undone() if is_move(history) else history
+    return [
+        bench.then(base, bench.move(base, {name: alpha}, without)).picture if alpha else base.picture
+        for alpha in alphas
+    ]
+
+
+def read(bench: Workbench, before: Tensor, after: Tensor, most: int = 12) -> list[tuple[Reading, Reading]]:
+    """What the predictor says of two pictures, what changed most first."""
+    pairs = list(zip(bench.readings(before), bench.readings(after), strict=True))
+
+    def change(pair: tuple[Reading, Reading]) -> float:
+        apart = abs(pair[0].value - pair[1].value)
+        # What comes or goes counts as a whole change.
+        return apart if apart == apart else float(pair[0].text != pair[1].text)
+
+    return sorted(pairs, key=change, reverse=True)[:most]
+
+
+# Paint --------------------------------------------------------------------------------------------
+
+
+def painted(
+    bench: Workbench, history: History, label: str, mask: Tensor, stroke: Stroke, strength: float
+) -> History:
+    """With one stroke more; see `Workbench.stroke`."""
+    return bench.then(history, bench.stroke(history, label, mask, stroke, strength))
+
+
+def units_touched(history: History) -> str:
+    """Layers and how many of their units the last edit changed, in words."""
+    dab = history.edits[-1].dab if history.edits else None
+    found = touched_units(dab.changes) if dab else {}
+    return ", ".join(f"{layer}: {count} units" for layer, count in found.items()) or "no units were touched"
+
+
+def mask_of(alpha: Tensor, height: int, width: int) -> Tensor:
+    """Where a brush was on an enlarged picture: bool (height, width), a pixel of which a quarter is covered.
+
+    Args:
+        alpha: uint8 (h, w) of the brush's layer, of any size.
+        height: of the model's pictures.
+        width: likewise.
+    """
+    grey = Image.fromarray(alpha.numpy()).resize((width, height), Image.Resampling.BOX)
+    return pixels.from_pillow(grey, 1)[0] > 63
+
+
+# Look inside --------------------------------------------------------------------------------------
+
+
+def look_inside(bench: Workbench, layer: str, units: int = 6) -> list[tuple[UnitRow, list[Image.Image]]]:
+    """The units of a layer that agree best with classes, each with the samples that move it most.
+
+    Raises:
+        ValueError: there is no segmenter, or no such layer.
+    """
+    if bench.segmenter is None:
+        raise ValueError(f"{bench.name} has no segmenter of its images: units cannot be named")
+    with bench.lock:
+        source = samples(bench.model, SEEN, bench.space, 0)
+        found = dissect(bench.model, bench.segmenter, source, [layer])[layer]
+        best = sorted(found.rows(), key=lambda row: -row.iou)[:units]
+        return top_images(bench.model, source, best)
+
+
+def missing(bench: Workbench) -> list[tuple[str, float, float]]:
+    """Classes with their mean shares in test images and in samples, percent; what is missing most first.
+
+    Raises:
+        ValueError: there is no segmenter, or the data set is not here.
+    """
+    model, segmenter = bench.model, bench.segmenter
+    if segmenter is None or bench.data is None:
+        raise ValueError(
+            f"{bench.name} has no segmenter of its images, or no data set here: nothing to count"
+        )
+    with bench.lock:
+        real = pixels.reduce(bench.data.first("test", COUNTED).images, model.bins)
+        drawn = draw(model, samples(model, COUNTED, bench.space, 0).codes, bench.space)
+        shares = [
+            shares_of(segment_bytes(segmenter, each, model.bins, model.device)) for each in (real, drawn)
+        ]
+    found = omissions(shares[0], shares[1], segmenter.classes)
+    return [(row.label, row.data, row.samples) for row in found.rows]
+
+
+# Mix and sample -----------------------------------------------------------------------------------
+
+
+def between(
+    bench: Workbench, history: History, other: History, steps: int = 7, sphere: bool = False
+) -> list[Tensor]:
+    """Pictures on the way from one to the other, uint8 (C, H, W), both ends as they are.
+
+    Args:
+        bench: of both.
+        history: at share 0.
+        other: at share 1.
+        steps: with both ends.
+        sphere: along the great circle of the two codes, their lengths mixed; else along the line.
+    """
+    a, b = history.code.double(), other.code.double()
+    angle = torch.nn.functional.cosine_similarity(a, b).clamp(-1, 1).acos()[:, None]
+    codes = []
+    for i in range(1, steps - 1):
+        t = i / (steps - 1)
+        if sphere and float(angle.sin()) > 1e-6:
+            length = (1 - t) * a.norm() + t * b.norm()
+            way = (((1 - t) * angle).sin() * a / a.norm() + (t * angle).sin() * b / b.norm()) / angle.sin()
+            codes.append(length * way)
+        else:
+            codes.append((1 - t) * a + t * b)
+    with bench.lock:
+        middle = draw(bench.model, torch.cat(codes).to(bench.model.dtype), bench.space)
+    return [history.picture, *middle, other.picture]
+
+
+def nearest_training_image(bench: Workbench, picture: Tensor) -> tuple[Tensor, float]:
+    """Of the first two thousand, uint8 (C, H, W), and its distance in root-mean-square on the [0, 1] scale.
+
+    Raises:
+        ValueError: the data set is not here.
+    """
+    if bench.data is None:
+        raise ValueError(f"the training images of {bench.name} are not here")
+    images = pixels.reduce(bench.data.first("train", REAL).images, bench.model.bins)
+    distance, index = nearest(picture[None], [images])
+    return images[int(index[0])], float(distance[0])
+
+
+def examples(bench: Workbench, n: int, folder: Path) -> list[Path]:
+    """Test images as files in a folder, so that they can be opened like anybody's."""
+    if bench.data is None:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for i, image in enumerate(bench.data.first("test", n).images):
+        paths.append(folder / f"test-image-{i}.png")
+        pixels.to_pillow(image).save(paths[-1])
+    return paths
