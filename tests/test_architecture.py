@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "config": GROUND | {"models", "data", "semantics", "training"},
     "opening": GROUND | {"models", "data", "semantics", "training", "inversion"},
     "editing": GROUND | TOOLS | {"opening"},
-    "studio": GROUND | TOOLS | {"opening", "editing", "training"},
+    "studio": GROUND | TOOLS | {"opening", "editing", "training", "config"},
     "commands": GROUND | TOOLS | {"opening", "editing", "studio", "training", "config"},
     "cli": GROUND | {"commands", "config", "data", "models"},
     "__main__": {"cli"},

@@ -19,7 +19,7 @@ Changes = list[tuple[str, Change]]
 FORGOTTEN = 0.12
 """Change of a pixel's colours, in [0, 1], at which nothing is left of what the model had not brought back."""
 FORGOTTEN_BY_A_MOVE = 0.5
-"""The same of a step of the code, which changes light and colours everywhere and leaves things where they are."""
+"""The same of a step of the code, which changes light and colours and leaves most things where they are."""
 
 
 @dataclass(frozen=True)

@@ -187,6 +187,55 @@ def search(bench: Workbench, picture: Tensor, seconds: float, every: float = 0.3
         stopped.set()
 
 
+# Compare ------------------------------------------------------------------------------------------
+
+COMPARED_HEAD = ("| model | by | dB | bit-exact | seconds |", "| --- | --- | --: | --- | --: |")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One model on one picture.
+
+    Attributes:
+        back: uint8 (C, H, W), what comes back, or has come so far.
+        by: exact inverse, encoder or search.
+        psnr: dB, infinite where every byte is the same.
+        seconds: to find the code.
+    """
+
+    back: Tensor
+    by: str
+    psnr: float
+    seconds: float
+
+    def row(self, name: str) -> str:
+        """A line of a table under `COMPARED_HEAD`."""
+        exact = self.psnr == float("inf")
+        told = "∞" if exact else f"{self.psnr:.1f}"
+        return f"| {name} | {self.by} | {told} | {'yes' if exact else 'no'} | {self.seconds:.3g} |"
+
+
+def bring_back(bench: Workbench, picture: Tensor, seconds: float) -> Iterator[Compared]:
+    """A picture, uint8 (C, H, W), through a model: by its inverse or encoder, else by a search as it goes on.
+
+    Raises:
+        ValueError: the picture is not of the model's shape.
+    """
+    if tuple(picture.shape) != tuple(bench.model.image_shape):
+        width = bench.model.image_shape[2]
+        raise ValueError(f"{bench.name} draws pictures of {width} pixels, this one has {picture.shape[2]}")
+    if not bench.encodes:
+        for step in search(bench, picture, seconds):
+            yield Compared(
+                step.back, "search" if step.done else f"search, {step.share:.0%}", step.psnr, step.seconds
+            )
+        return
+    found = inverted(bench, bench.open(pixels.to_pillow(picture), ""))
+    exact = bench.model.guarantee[bench.space] == "exact"
+    apart = float(psnr(pixels.reduce(picture[None], bench.model.bins), found.back[None])[0])
+    yield Compared(found.back, "exact inverse" if exact else "encoder", apart, found.seconds)
+
+
 # Steer --------------------------------------------------------------------------------------------
 
 

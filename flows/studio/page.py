@@ -1,32 +1,485 @@
-"""The page: layout, and callbacks that call `actions`."""
+"""The page: layout, and callbacks that call a `Desk`."""
 
 import functools
-import tempfile
+import inspect
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
-import torch
+from gradio.data_classes import ImageData as ImagePayload
 from PIL import Image
 
-from flows import images as pixels
 from flows.config import USER_ERRORS
-from flows.dissection.instrument import default_layers
-from flows.editing.history import History, laid_back
-from flows.editing.records import load_history, save_history
-from flows.editing.workbench import GROUPS, Workbench
-from flows.files import slug
+from flows.editing.workbench import GROUPS
 from flows.studio import actions, views
-from flows.studio.uploads import open_upload
+from flows.studio.sitting import ALPHAS, POOL, Desk, Sitting, has
 
-POOL = 8
-"""Sliders of a group."""
-PAINTABLE = (
-    "window", "door", "bed", "lamp", "plant", "picture", "tree", "person", "vehicle", "banner",
-)  # fmt: skip
-"""Classes that come first in the list, where the segmenter has them."""
-ALPHAS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
-SHOWN = 8
-"""Example pictures, and samples."""
+BRUSH = "#ff3b30"
+KEPT = 3600
+"""Seconds after which what a visitor has left is forgotten."""
+CSS = ".pixels img {image-rendering: pixelated} footer {display: none !important}"
+GUARANTEES = {
+    "exact": "Exact inverse: what is not edited comes back byte for byte.",
+    "exact-given-w": "Exact from w on: the way from picture to w is learned.",
+    "learned": "Learned encoder: close, not exact; what it loses is laid back where nothing changes.",
+    "none": "No encoder: it draws pictures of its own; yours can be looked for by optimisation.",
+}
+
+
+def upload(label: str, name: str) -> gr.Image:
+    """An image that comes as the path of its file: what is wrong with it is told by us, in a sentence."""
+
+    def path_of(payload: ImagePayload | None) -> str | None:
+        return None if payload is None else payload.path
+
+    image = gr.Image(
+        label=label, sources=["upload", "clipboard"], height=190, elem_id=name, format="png", type="filepath"
+    )
+    image.preprocess = path_of  # a subclass would have gradio write a file beside this one
+    return image
+
+
+def sentence(act: Callable[..., Any]) -> Callable[..., Any]:
+    """What the user got wrong becomes a sentence on the page, without a traceback."""
+
+    @functools.wraps(act)
+    def told(*given: Any) -> Any:
+        try:
+            return act(*given)
+        except USER_ERRORS as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    @functools.wraps(act)
+    def told_on_the_way(*given: Any) -> Iterator[Any]:
+        try:
+            yield from act(*given)
+        except USER_ERRORS as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return told_on_the_way if inspect.isgeneratorfunction(act) else told
+
+
+class Page:
+    """The components of the page, and what happens when they are touched.
+
+    Args:
+        desk: the models.
+    """
+
+    def __init__(self, desk: Desk):
+        self.desk = desk
+        with gr.Blocks(
+            title="flows studio", analytics_enabled=False, delete_cache=(KEPT, KEPT)
+        ) as self.blocks:
+            self.sitting = gr.State(None, time_to_live=KEPT)
+            gr.Markdown(
+                "# flows studio\nYour picture, its code, and the code's picture again. Upload one, move it, "
+                "paint on it, take the result with you. Everything stays on this machine."
+            )
+            with gr.Row(equal_height=False):
+                with gr.Column(scale=2, min_width=400):
+                    self.left()
+                with gr.Column(scale=3, min_width=480), gr.Tabs():
+                    with gr.Tab("Invert"):
+                        self.invert_tab()
+                    with gr.Tab("Steer"):
+                        self.steer_tab()
+                    with gr.Tab("Paint") as self.paint_tab_item:
+                        self.paint_tab()
+                    with gr.Tab("Look inside"):
+                        self.inside_tab()
+                    with gr.Tab("Mix"):
+                        self.mix_tab()
+                    with gr.Tab("Sample"):
+                        self.sample_tab()
+                    with gr.Tab("Compare"):
+                        self.compare_tab()
+            self.wire()
+
+    # Layout ---------------------------------------------------------------------------------------
+
+    def left(self) -> None:
+        """The picture, what was done to it, and the way out."""
+        names = list(self.desk.paths)
+        self.model = gr.Dropdown(names, value=self.desk.first, label="Model", elem_id="model")
+        self.promise = gr.Markdown()
+        self.upload = upload("Your picture: upload or paste", "upload")
+        self.examples = gr.Gallery(
+            label="or pick an example", columns=8, height=90, allow_preview=False, object_fit="contain",
+            elem_id="examples", elem_classes="pixels", format="png",
+        )  # fmt: skip
+        with gr.Accordion("Crop", open=False):
+            self.cropped = gr.Image(label="What is kept", interactive=False, height=200, format="png")
+            self.crop = [
+                gr.Slider(0.1, 1, 1, step=0.01, label="size"),
+                gr.Slider(0, 1, 0.5, step=0.01, label="from left to right"),
+                gr.Slider(0, 1, 0.5, step=0.01, label="from top to bottom"),
+            ]
+            self.recrop = gr.Button("Crop anew")
+        self.now = gr.ImageSlider(
+            label="Before and after", type="pil", format="png", interactive=False, elem_id="now",
+            elem_classes="pixels", slider_position=50, height=400, max_height=400,
+        )  # fmt: skip
+        self.told = gr.Markdown(elem_id="told")
+        with gr.Row():
+            self.undo = gr.Button("Undo", elem_id="undo")
+            self.reset = gr.Button("Reset", elem_id="reset")
+        with gr.Row():
+            self.take = gr.DownloadButton("Download picture", elem_id="take")
+            self.keep = gr.DownloadButton("Download record", elem_id="keep")
+        self.record = gr.File(label="Load a record", file_types=[".safetensors"], height=80, elem_id="record")
+
+    def invert_tab(self) -> None:
+        """What comes back, and beside it a search on another model."""
+        gr.Markdown(
+            "The picture's code, and what is drawn from it. A flow's inverse is exact, its error map black. "
+            "LIA's encoder comes close. A GAN has to be searched."
+        )
+        with gr.Row():
+            self.given = picture("Input")
+            self.back = picture("What comes back", "back")
+            self.error = picture("Error")
+        self.certificate = gr.Markdown(elem_id="certificate")
+        self.gauge = gr.Image(
+            label="How typical the code is: the band is where samples are", interactive=False, height=90,
+            format="png",
+        )  # fmt: skip
+        gr.Markdown(
+            "**By optimisation on another model**, which gives a code that is near, and takes its time:"
+        )
+        with gr.Row():
+            self.other_model = gr.Dropdown(
+                list(self.desk.paths), value=list(self.desk.paths)[-1], label="Model", elem_id="other_model"
+            )
+            self.seconds = gr.Slider(1, 60, 10, step=1, label="seconds")
+        with gr.Row():
+            self.look = gr.Button("Search", elem_id="search")
+            self.stop = gr.Button("Stop", elem_id="stop", variant="stop")
+        self.found = picture("Found so far", "found")
+        self.progress = gr.Markdown(elem_id="progress")
+
+    def steer_tab(self) -> None:
+        """A slider for each direction."""
+        gr.Markdown(
+            "Each slider moves the code along a direction, in standard deviations. Painting fixes what "
+            "sliders did; they begin again at 0."
+        )
+        self.nothing = gr.Markdown()
+        self.groups, self.sliders = [], []
+        for group in GROUPS:
+            with gr.Accordion(group.capitalize(), open=True, visible=False) as box, gr.Row():
+                for _ in range(POOL):
+                    self.sliders.append(gr.Slider(-3, 3, 0, step=0.1, visible=False, min_width=200))
+            self.groups.append(box)
+        with gr.Accordion("How to move", open=False):
+            self.without = gr.Dropdown([], multiselect=True, label="Leave alone (conditional projection)")
+            self.levels = gr.Dropdown([], multiselect=True, label="Levels to move; none moves all")
+            self.budget = gr.Slider(
+                0, 0.5, 0, step=0.01, label="Typicality budget; 0 lets the code go anywhere"
+            )
+        with gr.Row():
+            self.along = gr.Dropdown([], label="Strip along")
+            self.make_strip = gr.Button("Show strip")
+        self.strip = gr.Image(label="From −3 to +3 σ", interactive=False, format="png")
+        self.readings = gr.Markdown(elem_id="readings")
+
+    def paint_tab(self) -> None:
+        """A brush."""
+        gr.Markdown(
+            "Choose a thing, paint where it should be (or where it should go), and press *Apply*. Beyond the "
+            "brush's margin every byte stays. The first stroke on a model takes ten seconds: it looks at "
+            "other pictures."
+        )
+        with gr.Row():
+            self.label = gr.Dropdown([], label="Thing", elem_id="label")
+            self.stroke = gr.Radio(["draw", "erase"], value="draw", label="Stroke", elem_id="stroke")
+            self.strength = gr.Slider(0, 1, 1, step=0.05, label="strength")
+        self.editor = gr.ImageEditor(
+            label="Paint here", type="pil", format="png", sources=(), transforms=(), image_mode="RGBA",
+            brush=gr.Brush(default_size=40, colors=[BRUSH], default_color=BRUSH, color_mode="fixed"),
+            layers=gr.LayerOptions(allow_additional_layers=False), canvas_size=(views.SIDE, views.SIDE),
+            fixed_canvas=True, height=520, elem_id="editor",
+        )  # fmt: skip
+        self.apply = gr.Button("Apply", variant="primary", elem_id="apply")
+        self.touched = gr.Markdown(elem_id="touched")
+
+    def inside_tab(self) -> None:
+        """Units, and what is missing."""
+        gr.Markdown(
+            "What the units of a layer respond to: the four samples that move each most, the active region "
+            "outlined. Switch some off in your picture."
+        )
+        with gr.Row():
+            self.layer = gr.Dropdown([], label="Layer", elem_id="layer")
+            self.look_inside = gr.Button("Look", elem_id="look_inside")
+        self.unit_gallery = gr.Gallery(
+            label="Units", columns=4, height=560, format="png", object_fit="contain"
+        )
+        self.off = gr.CheckboxGroup([], label="Units to switch off")
+        self.switch = gr.Button("Switch off")
+        gr.Markdown(
+            "**What the model does not draw**: shares of classes in samples beside those in test images."
+        )
+        self.count = gr.Button("Count", elem_id="count")
+        self.missing = gr.Markdown(elem_id="missing")
+
+    def mix_tab(self) -> None:
+        """The way to a second picture."""
+        gr.Markdown("The way from your picture to a second one, and parts of the second in yours.")
+        with gr.Row():
+            self.second = upload("Second picture; none takes a sample", "second")
+            with gr.Column():
+                self.second_seed = gr.Number(1, label="seed of the sample", precision=0)
+                self.sphere = gr.Radio(["line", "sphere"], value="line", label="Way")
+                self.mix = gr.Button("Show the way", elem_id="mix")
+        self.way = gr.Image(label="The way", interactive=False, format="png")
+        with gr.Row():
+            self.share = gr.Slider(0, 1, 1, step=0.01, label="share of the way")
+            self.swapped = gr.Dropdown([], multiselect=True, label="Levels; none takes all")
+        self.go = gr.Button("Apply to the picture", elem_id="go")
+
+    def sample_tab(self) -> None:
+        """Pictures of the model's own."""
+        gr.Markdown("Pictures that the model draws. Pick one to edit it.")
+        with gr.Row():
+            self.seed = gr.Number(0, label="first seed", precision=0)
+            self.temperature = gr.Slider(0.1, 1.2, 0.8, step=0.05, label="temperature or truncation")
+            self.draw = gr.Button("Draw", elem_id="draw")
+        self.samples = gr.Gallery(
+            label="Samples", columns=6, height=340, allow_preview=False, format="png", elem_id="samples",
+            elem_classes="pixels",
+        )  # fmt: skip
+        self.find_nearest = gr.Button("Nearest training image")
+        with gr.Row():
+            self.nearest = picture("Nearest training image")
+            self.apart = gr.Markdown()
+
+    def compare_tab(self) -> None:
+        """All models on this picture."""
+        gr.Markdown(
+            "This picture through several models: an exact inverse or an encoder where there is one, else a "
+            "search of so many seconds."
+        )
+        self.models = gr.CheckboxGroup(list(self.desk.paths), value=list(self.desk.paths)[:3], label="Models")
+        with gr.Row():
+            self.each = gr.Slider(1, 30, 4, step=1, label="seconds of a search")
+            self.compare = gr.Button("Compare", elem_id="compare")
+            self.stop_comparing = gr.Button("Stop", variant="stop")
+        self.table = gr.Markdown(elem_id="table")
+        self.grid = gr.Image(label="Input, and what comes back", interactive=False, format="png")
+
+    # Wiring ---------------------------------------------------------------------------------------
+
+    def wire(self) -> None:
+        """Every event to its callback."""
+        desk, sitting = self.desk, self.sitting
+        picture_changed = [sitting, self.now, self.told, self.readings]
+        everything = [
+            *picture_changed, self.given, self.back, self.error, self.certificate, self.gauge, self.cropped,
+            self.editor, *self.sliders,
+        ]  # fmt: skip
+        of_model = [
+            self.promise, self.examples, self.nothing, *self.groups, *self.sliders, self.without, self.levels,
+            self.along, self.label, self.layer, self.swapped, self.off,
+        ]  # fmt: skip
+        editor_too = [*picture_changed, self.editor, self.touched, *self.sliders]
+
+        def on(
+            event: Any, act: Callable[..., Any], inputs: Any, outputs: Any, name: str, **options: Any
+        ) -> Any:
+            return event(sentence(act), inputs, outputs, api_name=name, **options)
+
+        on(self.blocks.load, self.for_model, [self.model], of_model, "model_told")
+        change = on(self.model.change, self.for_model, [self.model], of_model, "model_changed")
+        change.then(
+            sentence(lambda name, now: self.begun(desk.change_model(name, now))), [self.model, sitting],
+            everything, api_name="reopen",
+        )  # fmt: skip
+        on(self.upload.input, lambda name, path: self.begun(desk.open(name, path)),
+           [self.model, self.upload], everything, "open")  # fmt: skip
+        on(self.examples.select, self.pick, [self.model], everything, "pick", api_visibility="private")
+        on(self.recrop.click, self.crop_again, [self.model, sitting, *self.crop], everything, "crop")
+        on(self.undo.click, lambda now: self.edited(desk.undo(now)), [sitting], editor_too, "undo")
+        on(self.reset.click, lambda now: self.edited(desk.reset(now)), [sitting], editor_too, "reset")
+        for button, save, name in ((self.take, desk.picture_file, "take"), (self.keep, desk.save, "keep")):
+            on(button.click, save, [sitting], [button], name)
+        on(self.record.upload, self.load, [self.model, self.record], everything, "load")
+
+        steering = [sitting, self.without, self.levels, self.budget, *self.sliders]
+        for i, slider in enumerate(self.sliders):
+            on(slider.input, self.steer, steering, picture_changed, "steer" if i == 0 else f"steer_{i}",
+               trigger_mode="always_last", show_progress="hidden")  # fmt: skip
+        for other in (self.without, self.levels, self.budget):
+            on(other.input, self.steer, steering, picture_changed, f"steer_{other.label}".split(" ")[0],
+               trigger_mode="always_last")  # fmt: skip
+        on(self.make_strip.click, self.show_strip, [sitting, self.along, self.without], [self.strip], "strip")
+
+        on(self.paint_tab_item.select, lambda now: self.canvas(now), [sitting], [self.editor], "canvas")
+        on(self.apply.click, self.paint, [sitting, self.editor, self.label, self.stroke, self.strength],
+           editor_too, "paint")  # fmt: skip
+
+        on(
+            self.look_inside.click,
+            self.inside,
+            [self.model, self.layer],
+            [self.unit_gallery, self.off],
+            "units",
+        )
+        on(self.switch.click, lambda now, layer, units: self.edited(desk.switch(now, layer, units)),
+           [sitting, self.layer, self.off], editor_too, "switch")  # fmt: skip
+        on(self.count.click, self.omitted, [self.model], [self.missing], "omissions")
+
+        on(self.mix.click, lambda now, path, seed, way: desk.mix(now, path, seed, way == "sphere"),
+           [sitting, self.second, self.second_seed, self.sphere], [sitting, self.way], "mix")  # fmt: skip
+        on(self.go.click, lambda now, share, levels: self.edited(desk.take_share(now, share, levels)),
+           [sitting, self.share, self.swapped], editor_too, "towards")  # fmt: skip
+
+        on(self.draw.click, desk.samples, [self.model, self.seed, self.temperature], [self.samples], "sample")
+        on(self.samples.select, self.pick_sample, [self.model, self.seed, self.temperature], everything,
+           "pick_sample", api_visibility="private")  # fmt: skip
+        on(self.find_nearest.click, desk.nearest, [sitting], [self.nearest, self.apart], "nearest")
+
+        searching = on(self.look.click, desk.search, [self.other_model, sitting, self.seconds],
+                       [self.found, self.progress], "search", concurrency_id="search")  # fmt: skip
+        self.stop.click(None, cancels=[searching], api_name="stop")
+        comparing = on(self.compare.click, desk.compare, [self.models, sitting, self.each],
+                       [self.table, self.grid], "compare", concurrency_id="search")  # fmt: skip
+        self.stop_comparing.click(None, cancels=[comparing], api_name="stop_comparing")
+
+    # Callbacks ------------------------------------------------------------------------------------
+
+    def for_model(self, name: str) -> list[Any]:
+        """What the page shows of a model: `of_model` in `wire`."""
+        desk, bench = self.desk, self.desk.bench(name)
+        slots, directions = desk.slots(name), list(bench.directions)
+        levels = list(bench.model.check_space(bench.space).levels)
+        classes, layers = desk.classes(name), desk.layers(name)
+        groups = [any(slots[i * POOL : (i + 1) * POOL]) for i in range(len(GROUPS))]
+        none = "" if directions else f"No directions are stored with {name}: `flows steer find` finds some."
+        return [
+            f"**{type(bench.model).__name__}**, {bench.model.image_shape[1]}×{bench.model.image_shape[2]} "
+            f"pixels. {GUARANTEES[bench.model.guarantee[bench.space]]}",
+            desk.examples(name) if bench.encodes else [], none,
+            *(gr.update(visible=each) for each in groups),
+            *(gr.update(label=each.replace("_", " "), visible=bool(each), value=0) for each in slots),
+            gr.update(choices=directions, value=[]), gr.update(choices=levels, value=[]),
+            gr.update(choices=directions, value=directions[0] if directions else None),
+            gr.update(choices=classes, value=classes[0] if classes else None),
+            gr.update(choices=layers, value=layers[0] if layers else None),
+            gr.update(choices=levels, value=[]), gr.update(choices=[], value=[]),
+        ]  # fmt: skip
+
+    def shown(self, sitting: Sitting) -> list[Any]:
+        """The picture and what was done to it: `picture_changed` in `wire`."""
+        history, bench = sitting.history, self.desk.bench(sitting.name)
+        before, after = history.start.picture, history.picture
+        steps = "; ".join(edit.told for edit in history.edits) or "not edited"
+        told = f"{history.start.name} · {steps} · {views.changed(before, after)}"
+        pairs = actions.read(bench, before, after)
+        rows = [f"| {a.name} | {a.text} | {b.text} |" for a, b in pairs]
+        readings = "\n".join(["| the predictor sees | before | after |", "| --- | --: | --: |", *rows])
+        slides = (views.enlarged(before), views.enlarged(after))
+        return [sitting, slides, told, readings if rows else ""]
+
+    def begun(self, sitting: Sitting) -> list[Any]:
+        """A new picture: `everything` in `wire`."""
+        bench, start = self.desk.bench(sitting.name), sitting.history.start
+        given = views.enlarged(start.picture)
+        if bench.encodes:
+            found = actions.inverted(bench, sitting.history)
+            error, most = views.error_map(start.picture, found.back)
+            told = f"{found.certificate} {1000 * found.seconds:.0f} ms."
+            error_told = gr.update(
+                value=error, label=f"Error: white is {most} of 255" if most else "Error: none"
+            )
+            gauge = views.gauge(found.typicality, found.usual) if len(found.usual) else None
+            parts = [given, views.enlarged(found.back), error_told, told, gauge]
+        else:
+            value, usual = actions.typical(bench, start.code), actions.usual_typicality(bench)
+            told = f"{sitting.name} has no encoder; this is a sample of it, seed {start.seed}."
+            parts = [given, given, gr.update(value=None, label="Error"), told,
+                     views.gauge(value, usual) if len(usual) else None]  # fmt: skip
+        crop = views.cropped_from(start.upload, start.box) if start.upload is not None and start.box else None
+        return [*self.shown(sitting), *parts, crop, self.canvas(sitting), *self.standing(sitting)]
+
+    def edited(self, sitting: Sitting, touched: str = "") -> list[Any]:
+        """After an edit that is none of sliders: `editor_too` in `wire`."""
+        return [*self.shown(sitting), self.canvas(sitting), touched, *self.standing(sitting)]
+
+    def canvas(self, sitting: Sitting | None) -> dict[str, Any] | None:
+        """The enlarged picture to paint on."""
+        if sitting is None:
+            return None
+        return {"background": views.enlarged(sitting.history.picture), "layers": [], "composite": None}
+
+    def standing(self, sitting: Sitting) -> list[float]:
+        """Where the sliders stand."""
+        found = actions.sliders_of(sitting.history)
+        return [float(found.get(name, 0.0)) for name in self.desk.slots(sitting.name)]
+
+    def steer(
+        self, sitting: Sitting | None, without: list[str], levels: list[str], budget: float, *values: float
+    ) -> list[Any]:
+        """See `Desk.steer`."""
+        return self.shown(self.desk.steer(sitting, values, without or [], levels or [], budget))
+
+    def show_strip(self, sitting: Sitting | None, name: str | None, without: list[str]) -> Image.Image:
+        """See `actions.strip_along`."""
+        sitting = has(sitting)
+        bench = self.desk.bench(sitting.name)
+        if name is None:
+            raise ValueError(f"{sitting.name} has no directions to show")
+        found = actions.strip_along(bench, sitting.history, name, ALPHAS, without or [])
+        return views.strip(found, [f"{alpha:+g} σ" for alpha in ALPHAS])
+
+    def paint(
+        self, sitting: Sitting | None, drawing: dict[str, Any] | None, label: str | None, stroke: Any,
+        strength: float,
+    ) -> list[Any]:  # fmt: skip
+        """See `Desk.paint`."""
+        if label is None:
+            raise ValueError("there is nothing to paint with: this model's images have no segmenter")
+        after = self.desk.paint(sitting, drawing, label, stroke, strength)
+        return self.edited(after, f"Touched: {actions.units_touched(after.history)}")
+
+    def pick(self, name: str, event: gr.SelectData) -> list[Any]:
+        """An example."""
+        return self.begun(self.desk.open(name, self.desk.examples(name)[event.index]))
+
+    def pick_sample(self, name: str, seed: float, temperature: float, event: gr.SelectData) -> list[Any]:
+        """A sample."""
+        return self.begun(self.desk.sample(name, seed + event.index, temperature))
+
+    def crop_again(self, name: str, sitting: Sitting | None, size: float, x: float, y: float) -> list[Any]:
+        """The upload with another box."""
+        return self.begun(self.desk.crop_again(name, has(sitting), size, x, y))
+
+    def load(self, name: str, path: str | None) -> list[Any]:
+        """A record."""
+        sitting, same = self.desk.load(name, path)
+        if not same:
+            gr.Warning("Not the very bytes that were saved: another machine or torch made the record.")
+        return self.begun(sitting)
+
+    def inside(self, name: str, layer: str | None) -> list[Any]:
+        """See `Desk.units`."""
+        if layer is None:
+            raise ValueError(f"no layer of {name} lies over the image: there is nothing to look at")
+        shown, names = self.desk.units(name, layer)
+        return [shown, gr.update(choices=names, value=[])]
+
+    def omitted(self, name: str) -> str:
+        """See `actions.missing`."""
+        rows = actions.missing(self.desk.bench(name))
+        lines = [f"| {label} | {real:.1f} % | {drawn:.1f} % |" for label, real, drawn in rows]
+        return "\n".join(
+            ["| class, missing most first | test images | samples |", "| --- | --: | --: |", *lines]
+        )
+
+
+def picture(label: str, name: str | None = None) -> gr.Image:
+    """An enlarged picture that is looked at only."""
+    return gr.Image(
+        label=label, interactive=False, type="pil", format="png", height=240, min_width=140,
+        elem_id=name, elem_classes="pixels",
+    )  # fmt: skip

@@ -1,0 +1,64 @@
+"""The studio as a server: opened, bound, answering."""
+
+import os
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.semantics.base import Judge
+
+LARGEST_FILE = "64mb"
+"""Of an upload."""
+
+
+def serve(
+    checkpoints: Sequence[str],
+    judges: Sequence[Judge],
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    directions: Path | None = None,
+    exemplars: int = 1000,
+    device: str | None = None,
+    browser: bool = False,
+    wait: bool = True,
+) -> tuple[str, Any]:
+    """Serve the page.
+
+    Args:
+        checkpoints: of the models, the first one is opened at once.
+        judges: of any shapes.
+        host: to bind to.
+        port: None takes the first free one from 7860 on.
+        directions: of the first model, instead of those beside it.
+        exemplars: pictures after which things are painted.
+        device: torch device.
+        browser: open one.
+        wait: until it is stopped; otherwise its address and the page are returned, `close()` ends it.
+
+    Raises:
+        ModuleNotFoundError: gradio is not installed.
+        OSError: the port is taken.
+    """
+    # Before gradio is imported: it asks the network otherwise, and the page shall not leave the machine.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from flows.studio.page import CSS, Page
+    from flows.studio.sitting import Desk
+
+    with tempfile.TemporaryDirectory(prefix="flows-studio-") as folder:
+        desk = Desk(checkpoints, judges, Path(folder), directions, exemplars, device)
+        desk.bench(desk.first)
+        blocks = Page(desk).blocks
+        blocks.queue(default_concurrency_limit=2, max_size=400)
+        _, address, _ = blocks.launch(
+            server_name=host, server_port=port, inbrowser=browser, share=False, quiet=True, css=CSS,
+            show_error=True, max_file_size=LARGEST_FILE, allowed_paths=[folder], prevent_thread_lock=True,
+            footer_links=[], ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False,
+            state_session_capacity=200,
+        )  # fmt: skip
+        print(f"studio: {address} ({', '.join(desk.paths)}); ctrl-c ends it", flush=True)
+        if wait:
+            threading.Event().wait()
+        return address, blocks
