@@ -15,6 +15,8 @@ from flows.studio import actions, views
 from flows.studio.sitting import ALPHAS, POOL, Desk, Sitting, has
 
 BRUSH = "#ff3b30"
+BUTTONS = ["download", "fullscreen"]
+"""Of pictures; none that sends them anywhere."""
 KEPT = 3600
 """Seconds after which what a visitor has left is forgotten."""
 CSS = ".pixels img {image-rendering: pixelated} footer {display: none !important}"
@@ -33,7 +35,13 @@ def upload(label: str, name: str) -> gr.Image:
         return None if payload is None else payload.path
 
     image = gr.Image(
-        label=label, sources=["upload", "clipboard"], height=190, elem_id=name, format="png", type="filepath"
+        label=label,
+        sources=["upload", "clipboard"],
+        height=150,
+        elem_id=name,
+        format="png",
+        type="filepath",
+        buttons=["fullscreen"],
     )
     image.preprocess = path_of  # a subclass would have gradio write a file beside this one
     return image
@@ -106,10 +114,12 @@ class Page:
         self.upload = upload("Your picture: upload or paste", "upload")
         self.examples = gr.Gallery(
             label="or pick an example", columns=8, height=90, allow_preview=False, object_fit="contain",
-            elem_id="examples", elem_classes="pixels", format="png",
+            elem_id="examples", elem_classes="pixels", format="png", buttons=[],
         )  # fmt: skip
         with gr.Accordion("Crop", open=False):
-            self.cropped = gr.Image(label="What is kept", interactive=False, height=200, format="png")
+            self.cropped = gr.Image(
+                label="What is kept", interactive=False, height=200, format="png", buttons=[]
+            )
             self.crop = [
                 gr.Slider(0.1, 1, 1, step=0.01, label="size"),
                 gr.Slider(0, 1, 0.5, step=0.01, label="from left to right"),
@@ -118,15 +128,19 @@ class Page:
             self.recrop = gr.Button("Crop anew")
         self.now = gr.ImageSlider(
             label="Before and after", type="pil", format="png", interactive=False, elem_id="now",
-            elem_classes="pixels", slider_position=50, height=400, max_height=400,
+            elem_classes="pixels", slider_position=50, height=340, max_height=340, buttons=["fullscreen"],
         )  # fmt: skip
         self.told = gr.Markdown(elem_id="told")
         with gr.Row():
             self.undo = gr.Button("Undo", elem_id="undo")
             self.reset = gr.Button("Reset", elem_id="reset")
         with gr.Row():
-            self.take = gr.DownloadButton("Download picture", elem_id="take")
-            self.keep = gr.DownloadButton("Download record", elem_id="keep")
+            self.take = gr.Button("Download picture", elem_id="take")
+            self.keep = gr.Button("Download record", elem_id="keep")
+        self.files = {
+            name: gr.DownloadButton(name, elem_id=f"{name}_file", visible="hidden")
+            for name in ("take", "keep")
+        }
         self.record = gr.File(label="Load a record", file_types=[".safetensors"], height=80, elem_id="record")
 
     def invert_tab(self) -> None:
@@ -142,7 +156,7 @@ class Page:
         self.certificate = gr.Markdown(elem_id="certificate")
         self.gauge = gr.Image(
             label="How typical the code is: the band is where samples are", interactive=False, height=90,
-            format="png",
+            format="png", buttons=[],
         )  # fmt: skip
         gr.Markdown(
             "**By optimisation on another model**, which gives a code that is near, and takes its time:"
@@ -180,7 +194,7 @@ class Page:
         with gr.Row():
             self.along = gr.Dropdown([], label="Strip along")
             self.make_strip = gr.Button("Show strip")
-        self.strip = gr.Image(label="From −3 to +3 σ", interactive=False, format="png")
+        self.strip = gr.Image(label="From −3 to +3 σ", interactive=False, format="png", buttons=BUTTONS)
         self.readings = gr.Markdown(elem_id="readings")
 
     def paint_tab(self) -> None:
@@ -198,7 +212,7 @@ class Page:
             label="Paint here", type="pil", format="png", sources=(), transforms=(), image_mode="RGBA",
             brush=gr.Brush(default_size=40, colors=[BRUSH], default_color=BRUSH, color_mode="fixed"),
             layers=gr.LayerOptions(allow_additional_layers=False), canvas_size=(views.SIDE, views.SIDE),
-            fixed_canvas=True, height=520, elem_id="editor",
+            fixed_canvas=True, height=520, elem_id="editor", buttons=[],
         )  # fmt: skip
         self.apply = gr.Button("Apply", variant="primary", elem_id="apply")
         self.touched = gr.Markdown(elem_id="touched")
@@ -232,7 +246,7 @@ class Page:
                 self.second_seed = gr.Number(1, label="seed of the sample", precision=0)
                 self.sphere = gr.Radio(["line", "sphere"], value="line", label="Way")
                 self.mix = gr.Button("Show the way", elem_id="mix")
-        self.way = gr.Image(label="The way", interactive=False, format="png")
+        self.way = gr.Image(label="The way", interactive=False, format="png", buttons=BUTTONS)
         with gr.Row():
             self.share = gr.Slider(0, 1, 1, step=0.01, label="share of the way")
             self.swapped = gr.Dropdown([], multiselect=True, label="Levels; none takes all")
@@ -247,7 +261,7 @@ class Page:
             self.draw = gr.Button("Draw", elem_id="draw")
         self.samples = gr.Gallery(
             label="Samples", columns=6, height=340, allow_preview=False, format="png", elem_id="samples",
-            elem_classes="pixels",
+            elem_classes="pixels", buttons=[],
         )  # fmt: skip
         self.find_nearest = gr.Button("Nearest training image")
         with gr.Row():
@@ -266,7 +280,9 @@ class Page:
             self.compare = gr.Button("Compare", elem_id="compare")
             self.stop_comparing = gr.Button("Stop", variant="stop")
         self.table = gr.Markdown(elem_id="table")
-        self.grid = gr.Image(label="Input, and what comes back", interactive=False, format="png")
+        self.grid = gr.Image(
+            label="Input, and what comes back", interactive=False, format="png", buttons=BUTTONS
+        )
 
     # Wiring ---------------------------------------------------------------------------------------
 
@@ -302,7 +318,9 @@ class Page:
         on(self.undo.click, lambda now: self.edited(desk.undo(now)), [sitting], editor_too, "undo")
         on(self.reset.click, lambda now: self.edited(desk.reset(now)), [sitting], editor_too, "reset")
         for button, save, name in ((self.take, desk.picture_file, "take"), (self.keep, desk.save, "keep")):
-            on(button.click, save, [sitting], [button], name)
+            # A download button gives out the file that it had before the click: ours is made first.
+            made = on(button.click, save, [sitting], [self.files[name]], name)
+            made.success(None, js=f"() => document.querySelector('#{name}_file').click()")
         on(self.record.upload, self.load, [self.model, self.record], everything, "load")
 
         steering = [sitting, self.without, self.levels, self.budget, *self.sliders]
@@ -481,5 +499,5 @@ def picture(label: str, name: str | None = None) -> gr.Image:
     """An enlarged picture that is looked at only."""
     return gr.Image(
         label=label, interactive=False, type="pil", format="png", height=240, min_width=140,
-        elem_id=name, elem_classes="pixels",
+        buttons=BUTTONS, elem_id=name, elem_classes="pixels",
     )  # fmt: skip
