@@ -440,14 +440,14 @@ def test_compare_writes_table_grid_page_and_records(checkpoints, capsys):
     # A record is drawn again, in the picture that it was cropped from.
     record = str(out / "records/flow-exact-user.safetensors")
     flow = str(checkpoints / "flow")
-    main(["render", record, flow, "--output", str(out / "again"), "--undo", "true"])
+    main(["render", record, "--checkpoint", flow, "--output", str(out / "again"), "--undo", "true"])
     assert "the very bytes" in capsys.readouterr().out
     with Image.open(out / "again/0000-a.png") as whole:
         assert whole.size == (30, 40)
         kept = pixels.from_pillow(whole, 3)
         assert torch.equal(kept[:, :5], picture[:, :5]) and torch.equal(kept[:, 35:], picture[:, 35:])
     with pytest.raises(SystemExit) as ended:
-        main(["render", record, str(checkpoints / "style"), "--output", str(out / "no")])
+        main(["render", record, "--checkpoint", str(checkpoints / "style"), "--output", str(out / "no")])
     assert ended.value.code == 2 and "mean nothing to StyleGAN" in capsys.readouterr().err
     assert not (out / "no").exists()
 

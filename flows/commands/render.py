@@ -1,4 +1,4 @@
-"""flows render: the images of a record, byte for byte, and back in the pictures they were cropped from."""
+"""flows render: the pictures of a record, byte for byte, and back in those they were cropped from."""
 
 from pathlib import Path
 
@@ -7,30 +7,42 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.commands.common import write_json
+from flows.editing.history import laid_back as in_upload
+from flows.editing.records import is_history, load_history, told_of
 from flows.files import write_atomically
 from flows.inversion.records import Source, digest_of, load_record
 from flows.inversion.records import render as draw
 from flows.opening import load, open_picture
 
+SAME = {
+    True: "the very bytes that came back",
+    False: "NOT the bytes that came back: another machine or torch",
+}
+
 
 def render(
     record: Path,
-    checkpoint: str,
+    checkpoint: str | None = None,
     output: Path = Path("rendered"),
     undo: bool = False,
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Draw the images of a record again; it must belong to the model.
+    """Draw the pictures of a record again; it must belong to the model.
 
     Args:
-        record: a file that `flows compare` wrote.
-        checkpoint: folder or hub repository of the model.
+        record: a file that `flows compare` wrote, or one of edits, of `flows studio`.
+        checkpoint: folder or hub repository of the model; none takes the one that a record of edits names.
         output: folder for the pictures.
         undo: lay what was cropped back into the picture it came from, at its size.
         json: file for the result.
         device: torch device.
     """
+    if is_history(record):
+        render_edits(record, checkpoint, output, undo, json, device)
+        return
+    if checkpoint is None:
+        raise ValueError(f"--checkpoint: {record.name} does not say which model it is of; name one")
     model = load(checkpoint, device)
     contents = load_record(record, model)
     images = draw(model, contents)
@@ -45,11 +57,22 @@ def render(
         path = output / f"{i:04d}-{Path(source.name).stem.replace(' ', '-')}.png"
         write_atomically(path, picture.save)
         written.append(str(path))
-    told = (
-        "the very bytes that came back" if same else "NOT the bytes that came back: another machine or torch"
-    )
-    print(f"{len(written)} pictures: {output}; {contents.method}; {told}")
+    print(f"{len(written)} pictures: {output}; {contents.method}; {SAME[same]}")
     write_json(json, {"pictures": written, "method": contents.method, "same_bytes": same})
+
+
+def render_edits(
+    record: Path, checkpoint: str | None, output: Path, undo: bool, json: Path | None, device: str | None
+) -> None:
+    """The picture of a record of edits, all of which are done again; see `render`."""
+    model = load(checkpoint or told_of(record)["checkpoint"], device)
+    history, same = load_history(record, model)
+    picture = in_upload(history) if undo else pixels.to_pillow(history.picture)
+    path = output / f"{record.stem}.png"
+    write_atomically(path, picture.save)
+    edits = [edit.told for edit in history.edits]
+    print(f"{path}; {'; '.join(edits) or 'not edited'}; {SAME[same]}")
+    write_json(json, {"pictures": [str(path)], "edits": edits, "same_bytes": same})
 
 
 def laid_back(image: Tensor, source: Source, channels: int) -> Image.Image:

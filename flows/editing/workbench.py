@@ -1,5 +1,6 @@
 """A model with all that it takes to edit pictures with it: judges, directions, exemplars."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,7 +73,8 @@ class Workbench:
         self.predictor, self.segmenter = predictor, segmenter
         self.space = directions[0].space if directions else model.search_space
         self.directions = {each.name: each for each in directions if each.space == self.space}
-        self.exemplars, self.lock = exemplars, RLock()
+        self.exemplars, self.lock, self._looking = exemplars, RLock(), RLock()
+        self._seen: Pictures | None = None
         self._brushes: dict[str, ExemplarBrush] = {}
 
     @property
@@ -211,8 +213,8 @@ class Workbench:
         """
         if not mask.any():
             raise ValueError("nothing is painted yet: paint on the picture where the thing should be")
+        brush, stage = self.brush(label), history.stages[-1]
         with self.lock, instrument(self.model, self.space) as probe:
-            brush, stage = self.brush(label), history.stages[-1]
             canvas = Canvas(probe, stage.code, stage.picture, earlier=stage.earlier)
             dab = brush.dab(canvas, mask, stroke, strength)
         if not dab.changes:
@@ -253,16 +255,19 @@ class Workbench:
 
     @property
     def pictures(self) -> Pictures:
-        """Exemplars, drawn and seen once. Raises ValueError where there is no segmenter."""
+        """Exemplars, drawn and seen once; others may go on meanwhile, for a copy of the model draws them.
+
+        Raises:
+            ValueError: there is no segmenter.
+        """
         if self.segmenter is None:
             raise ValueError(f"{self.name} has no segmenter of its images: it cannot be painted with")
-        with self.lock:
-            return self._pictures
-
-    @cached_property
-    def _pictures(self) -> Pictures:
-        assert self.segmenter is not None
-        return look_at(self.model, self.segmenter, bank(self.model, self.exemplars, self.space))
+        with self._looking:
+            if self._seen is None:
+                with self.lock:
+                    model = copy.deepcopy(self.model)
+                self._seen = look_at(model, self.segmenter, bank(model, self.exemplars, self.space))
+            return self._seen
 
     def readings(self, picture: Tensor) -> list[Reading]:
         """What the predictor says of uint8 (C, H, W), in its order; nothing without one."""

@@ -15,7 +15,7 @@ from flows.studio import actions, views
 from flows.studio.sitting import ALPHAS, POOL, Desk, Sitting, has
 
 BRUSH = "#ff3b30"
-BUTTONS = ["download", "fullscreen"]
+BUTTONS: list[Any] = ["download", "fullscreen"]
 """Of pictures; none that sends them anywhere."""
 KEPT = 3600
 """Seconds after which what a visitor has left is forgotten."""
@@ -43,7 +43,8 @@ def upload(label: str, name: str) -> gr.Image:
         type="filepath",
         buttons=["fullscreen"],
     )
-    image.preprocess = path_of  # a subclass would have gradio write a file beside this one
+    # A subclass would have gradio write a file beside this one.
+    image.preprocess = path_of  # type: ignore[method-assign]
     return image
 
 
@@ -369,6 +370,7 @@ class Page:
     def for_model(self, name: str) -> list[Any]:
         """What the page shows of a model: `of_model` in `wire`."""
         desk, bench = self.desk, self.desk.bench(name)
+        desk.warm(name)
         slots, directions = desk.slots(name), list(bench.directions)
         levels = list(bench.model.check_space(bench.space).levels)
         classes, layers = desk.classes(name), desk.layers(name)

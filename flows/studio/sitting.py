@@ -77,6 +77,7 @@ class Desk:
         self.exemplars, self.device = exemplars, device
         self._benches: dict[str, Workbench] = {}
         self._opening = threading.Lock()
+        self._warmed: set[str] = set()
         self._inside: dict[tuple[str, str], Any] = {}
 
     @property
@@ -95,6 +96,13 @@ class Desk:
                     self.paths[name], self.judges, given, self.exemplars, self.device
                 )
         return self._benches[name]
+
+    def warm(self, name: str) -> None:
+        """Look at a model's exemplars meanwhile, so that the first stroke need not wait for it."""
+        bench = self.bench(name)
+        if bench.segmenter is not None and name not in self._warmed:
+            self._warmed.add(name)
+            threading.Thread(target=lambda: bench.pictures, daemon=True).start()
 
     # Beginning ------------------------------------------------------------------------------------
 
