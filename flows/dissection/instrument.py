@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -46,10 +47,14 @@ class Probe:
 
     def __init__(self, model: LatentModel, space: str):
         self.model, self.space = model, space
-        self.layers = layers_of(model, space)
         self.kept: dict[str, Tensor] = {}
         self._retained: set[str] = set()
         self._changes: dict[str, list[Change]] = {}
+
+    @cached_property
+    def layers(self) -> dict[str, Unit]:
+        """See `layers_of`; found when they are first asked for, which takes as long as a decoding."""
+        return layers_of(self.model, self.space)
 
     def retain(self, *layers: str) -> None:
         """Keep what these answer. Raises ValueError where there is no such layer."""

@@ -280,16 +280,20 @@ class Workbench:
         pairs = zip(self.predictor.scores, seen[0].tolist(), strict=True)
         return [Reading(score.name, value, _as_words(score, value)) for score, value in pairs]
 
-    def group(self, name: str) -> str:
-        """Of a direction, one of `GROUPS`: by the attribute that its score is of."""
-        scores = {score.name: score for score in self.predictor.scores} if self.predictor else {}
-        if "hue" in name or name in ("red", "green", "blue"):
-            return "colour"
-        if name not in scores:
-            return "other"
-        return {"layout": "layout", "category": "layout", "object": "objects"}.get(
-            scores[name].group, "attributes"
-        )
+    @cached_property
+    def groups(self) -> dict[str, list[str]]:
+        """Names of the directions by `GROUPS`: by the attribute that the score of each is of."""
+        scores = {score.name: score.group for score in self.predictor.scores} if self.predictor else {}
+        found: dict[str, list[str]] = {group: [] for group in GROUPS}
+        kinds = {"layout": "layout", "category": "layout", "object": "objects"}
+        for name in self.directions:
+            if "hue" in name or name in ("red", "green", "blue"):
+                found["colour"].append(name)
+            elif name in scores:
+                found[kinds.get(scores[name], "attributes")].append(name)
+            else:
+                found["other"].append(name)
+        return found
 
 
 def _as_words(score: Score, value: float) -> str:

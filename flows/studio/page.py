@@ -77,6 +77,12 @@ class Page:
 
     def __init__(self, desk: Desk):
         self.desk = desk
+        # Choices that a visitor's page is told when it loads; a client that is no page has these.
+        bench = desk.bench(desk.first)
+        self.directions, self.all_levels = (
+            list(bench.directions),
+            list(bench.model.check_space(bench.space).levels),
+        )
         with gr.Blocks(
             title="flows studio", analytics_enabled=False, delete_cache=(KEPT, KEPT)
         ) as self.blocks:
@@ -187,13 +193,17 @@ class Page:
                     self.sliders.append(gr.Slider(-3, 3, 0, step=0.1, visible=False, min_width=200))
             self.groups.append(box)
         with gr.Accordion("How to move", open=False):
-            self.without = gr.Dropdown([], multiselect=True, label="Leave alone (conditional projection)")
-            self.levels = gr.Dropdown([], multiselect=True, label="Levels to move; none moves all")
+            self.without = gr.Dropdown(
+                self.directions, multiselect=True, label="Leave alone (conditional projection)"
+            )
+            self.levels = gr.Dropdown(
+                self.all_levels, multiselect=True, label="Levels to move; none moves all"
+            )
             self.budget = gr.Slider(
                 0, 0.5, 0, step=0.01, label="Typicality budget; 0 lets the code go anywhere"
             )
         with gr.Row():
-            self.along = gr.Dropdown([], label="Strip along")
+            self.along = gr.Dropdown(self.directions, label="Strip along")
             self.make_strip = gr.Button("Show strip")
         self.strip = gr.Image(label="From −3 to +3 σ", interactive=False, format="png", buttons=BUTTONS)
         self.readings = gr.Markdown(elem_id="readings")
@@ -202,11 +212,11 @@ class Page:
         """A brush."""
         gr.Markdown(
             "Choose a thing, paint where it should be (or where it should go), and press *Apply*. Beyond the "
-            "brush's margin every byte stays. The first stroke on a model takes ten seconds: it looks at "
-            "other pictures."
+            "brush's margin every byte stays. The first stroke may have to wait some seconds for exemplars: "
+            "the thing is painted as other pictures have it."
         )
         with gr.Row():
-            self.label = gr.Dropdown([], label="Thing", elem_id="label")
+            self.label = gr.Dropdown(self.desk.classes(self.desk.first), label="Thing", elem_id="label")
             self.stroke = gr.Radio(["draw", "erase"], value="draw", label="Stroke", elem_id="stroke")
             self.strength = gr.Slider(0, 1, 1, step=0.05, label="strength")
         self.editor = gr.ImageEditor(
@@ -225,7 +235,7 @@ class Page:
             "outlined. Switch some off in your picture."
         )
         with gr.Row():
-            self.layer = gr.Dropdown([], label="Layer", elem_id="layer")
+            self.layer = gr.Dropdown(self.desk.layers(self.desk.first), label="Layer", elem_id="layer")
             self.look_inside = gr.Button("Look", elem_id="look_inside")
         self.unit_gallery = gr.Gallery(
             label="Units", columns=4, height=560, format="png", object_fit="contain"
@@ -250,7 +260,7 @@ class Page:
         self.way = gr.Image(label="The way", interactive=False, format="png", buttons=BUTTONS)
         with gr.Row():
             self.share = gr.Slider(0, 1, 1, step=0.01, label="share of the way")
-            self.swapped = gr.Dropdown([], multiselect=True, label="Levels; none takes all")
+            self.swapped = gr.Dropdown(self.all_levels, multiselect=True, label="Levels; none takes all")
         self.go = gr.Button("Apply to the picture", elem_id="go")
 
     def sample_tab(self) -> None:

@@ -16,7 +16,7 @@ from flows.dissection.instrument import default_layers
 from flows.dissection.paint import Stroke
 from flows.editing.history import History, laid_back
 from flows.editing.records import load_history, save_history
-from flows.editing.workbench import GROUPS, Workbench, open_workbench
+from flows.editing.workbench import Workbench, open_workbench
 from flows.semantics.base import Judge
 from flows.studio import actions, views
 from flows.studio.uploads import open_upload
@@ -157,11 +157,8 @@ class Desk:
 
     def slots(self, name: str) -> list[str]:
         """Names of the directions, `POOL` to each of `GROUPS`; "" where a slider is hidden."""
-        bench, found = self.bench(name), []
-        for group in GROUPS:
-            names = [each for each in bench.directions if bench.group(each) == group][:POOL]
-            found += names + [""] * (POOL - len(names))
-        return found
+        named = [names[:POOL] for names in self.bench(name).groups.values()]
+        return [each for names in named for each in (*names, *[""] * (POOL - len(names)))]
 
     def paint(
         self, sitting: Sitting | None, drawing: dict[str, Any] | None, label: str, stroke: Stroke,
