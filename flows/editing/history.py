@@ -12,6 +12,7 @@ from flows import images as pixels
 from flows.dissection.instrument import instrument
 from flows.dissection.paint import Canvas, Changes, Dab
 from flows.models.base import LatentModel
+from flows.once import prepared
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class History:
     @torch.no_grad()
     def then(self, model: LatentModel, edit: Edit) -> "History":
         """With one edit more."""
-        with instrument(model, self.start.space) as probe:
+        with prepared(), instrument(model, self.start.space) as probe:
             stage = self.stages[-1]
             canvas = Canvas(probe, stage.code, stage.picture, earlier=stage.earlier)
             if edit.step is not None:

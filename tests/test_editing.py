@@ -1,0 +1,282 @@
+"""Editing one picture: every edit undone to the byte, all done again from a file; the rest stays."""
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from flows import images as pixels
+from flows.cli import main
+from flows.data.scenes import Scenes
+from flows.dissection.paint import soft
+from flows.editing.history import Edit, laid_back
+from flows.editing.records import is_history, load_history, save_history
+from flows.editing.workbench import Workbench, open_workbench
+from flows.inversion.optimise import Optimise
+from flows.metrics.typicality import typicality
+from flows.semantics.load import load_judge
+from flows.stored import CheckpointError
+
+SHIPPED = Path(__file__).parents[1] / "checkpoints"
+
+
+@pytest.fixture(scope="module")
+def judges():
+    return [load_judge(str(SHIPPED / name), "cpu") for name in ("scenes-predictor", "scenes-segmenter")]
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    """Test images, and a photograph-like upload that they lie in."""
+    return Scenes(test=40, cache=None).split("test")
+
+
+@pytest.fixture(scope="module", params=["scenes-glow", "scenes-lia"])
+def bench(request, judges):
+    return open_workbench(str(SHIPPED / request.param), judges, exemplars=150)
+
+
+@pytest.fixture
+def history(bench, scenes):
+    return bench.open(pixels.to_pillow(scenes.images[1]), "room.png")
+
+
+def brush(bench):
+    mask = torch.zeros(bench.model.image_shape[1:], dtype=torch.bool)
+    mask[12:26, 20:31] = True
+    return mask
+
+
+def edited(bench, history):
+    """A move, a stroke, and another move."""
+    history = bench.then(history, bench.move(history, {"daylight": -1.5, "wood": 0.5}))
+    history = bench.then(history, bench.stroke(history, "plant", brush(bench), "draw"))
+    return bench.then(history, bench.move(history, {"warmth": 1.0}))
+
+
+def test_undo_gives_the_very_same_bytes(bench, history, scenes):
+    assert torch.equal(history.picture, scenes.images[1])
+    stages = [history.picture]
+    far = edited(bench, history)
+    assert [edit.told for edit in far.edits] == ["daylight -1.5 σ, wood +0.5 σ", "draw plant", "warmth +1 σ"]
+    for stage in far.stages[1:]:
+        assert not torch.equal(stage.picture, stages[-1])
+        stages.append(stage.picture)
+    for stage in reversed(stages):
+        assert torch.equal(far.picture, stage)
+        far = far.undone()
+    assert far.edits == () and torch.equal(far.undone().picture, scenes.images[1])
+
+
+def test_a_move_that_moves_nothing_changes_no_byte(bench, history):
+    """Through LIA, too, whose encoder loses a lot: what was lost stays."""
+    still = bench.then(history, bench.move(history, {"daylight": 0.0}))
+    assert torch.equal(still.picture, history.picture)
+    little = bench.then(history, bench.move(history, {"daylight": 0.01})).picture
+    assert int((little.int() - history.picture.int()).abs().max()) <= 8
+
+
+def test_darker_is_darker(bench, history):
+    """By the pixels' mean, which no judge of ours has a part in."""
+    dark, light = (
+        bench.then(history, bench.move(history, {"daylight": alpha})).picture.float().mean()
+        for alpha in (-1.5, 1.5)
+    )
+    assert dark < 0.8 * history.picture.float().mean() < 0.8 * light
+
+
+def test_beyond_the_brush_every_byte_stays(bench, history):
+    painted = bench.then(history, bench.stroke(history, "plant", brush(bench), "draw"))
+    changed = (painted.picture != history.picture).any(0)
+    assert changed.any() and not changed[soft(brush(bench), 2) == 0].any()
+    green = [picture.float()[1] - picture.float()[0] for picture in (history.picture, painted.picture)]
+    assert painted.edits[0].dab is not None and green[0].shape == green[1].shape
+    nothing = bench.stroke(history, "church", brush(bench), "erase")
+    assert nothing.dab is None and torch.equal(bench.then(history, nothing).picture, history.picture)
+
+
+def test_a_conditioned_move_is_orthogonal_and_levels_stay(bench, history):
+    step = bench.move(history, {"daylight": 2.0}, without=["lamp_on", "wood"]).step
+    for name in ("lamp_on", "wood"):
+        assert abs(float(step @ bench.directions[name].vector)) < 1e-4 * float(step.norm())
+    assert float(step @ bench.directions["daylight"].vector) > 0
+    levels = bench.model.spaces[bench.space].levels
+    first = next(iter(levels))
+    alone = bench.move(history, {"daylight": 2.0}, levels=[first]).step
+    whole = bench.move(history, {"daylight": 2.0}).step
+    torch.testing.assert_close(alone[:, levels[first]], whole[:, levels[first]])
+    assert float(alone.norm() ** 2) == pytest.approx(float(alone[:, levels[first]].norm() ** 2), rel=1e-5)
+
+    @torch.no_grad()
+    def apart(step):
+        return abs(float(typicality(bench.model, history.code + step, bench.space)))
+
+    budget = max(0.05, apart(0 * whole))
+    kept = bench.move(history, {"daylight": 30.0}, budget=budget).step
+    assert apart(kept) <= budget + 1e-3 < apart(bench.move(history, {"daylight": 30.0}).step)
+
+
+def test_mistakes_are_sentences(bench, history):
+    for act, message in (
+        (lambda: bench.move(history, {"dark": 1.0}), "no direction 'dark'; it has daylight"),
+        (lambda: bench.move(history, {"wood": 1.0}, levels=["top"]), "has no level 'top'"),
+        (lambda: bench.stroke(history, "plant", brush(bench) & False, "draw"), "nothing is painted yet"),
+        (lambda: bench.stroke(history, "dragon", brush(bench), "draw"), "no class 'dragon'"),
+        (lambda: bench.switch("nowhere", [0]), "has no layer 'nowhere'"),
+        (lambda: bench.open(Image.new("RGB", (40, 30)), "x", (0, 0, 50, 30)), "expected a box within 40×30"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            act()
+
+
+def test_units_off_are_an_edit(bench, history):
+    layer = next(name for name in bench.model.units() if bench.model.units()[name].channels >= 12)
+    off = bench.switch(layer, [0, 3])
+    after = bench.then(history, off)
+    assert after.edits[0].told == f"off: {layer} 0, 3"
+    assert torch.equal(after.undone().picture, history.picture)
+    with pytest.raises(ValueError, match="there is no 9999"):
+        bench.switch(layer, [9999])
+
+
+def test_the_whole_way_to_another_picture_is_its_code(bench, history, scenes):
+    other = bench.open(pixels.to_pillow(scenes.images[5]), "other")
+    arrived = bench.then(history, bench.towards(history, other.code, 1.0))
+    torch.testing.assert_close(arrived.code, other.code)
+    level = next(iter(bench.model.spaces[bench.space].levels))
+    where = bench.model.spaces[bench.space].levels[level]
+    part = bench.then(history, bench.towards(history, other.code, 1.0, [level]))
+    torch.testing.assert_close(part.code[:, where], other.code[:, where])
+    rest = torch.ones(part.code.shape[1], dtype=torch.bool)
+    rest[where] = False
+    assert torch.equal(part.code[:, rest], history.code[:, rest])
+
+
+def test_what_is_cropped_goes_back_where_it_was(bench, scenes):
+    """In an upload of another shape; unedited it is the upload, edited only the box differs."""
+    upload = pixels.to_pillow(scenes.images[2]).resize((96, 64), Image.Resampling.BICUBIC)
+    box = (10, 4, 60, 54)
+    history = bench.open(upload, "wide.png", box)
+    assert pixels.from_pillow(laid_back(history), 3).equal(pixels.from_pillow(upload, 3))
+    moved = bench.then(history, bench.move(history, {"daylight": -2.0}))
+    before, after = pixels.from_pillow(upload, 3), pixels.from_pillow(laid_back(moved), 3)
+    assert laid_back(moved).size == (96, 64)
+    outside = torch.ones(64, 96, dtype=torch.bool)
+    outside[box[1] : box[3], box[0] : box[2]] = False
+    assert torch.equal(before[:, outside], after[:, outside])
+    assert float((before != after)[:, ~outside].any(0).double().mean()) > 0.9
+
+
+# Records ------------------------------------------------------------------------------------------
+
+
+def test_a_record_gives_the_same_bytes(bench, history, tmp_path, capsys):
+    far = edited(bench, history)
+    save_history(tmp_path / "r.safetensors", far, bench.model, bench.checkpoint)
+    again, same = load_history(tmp_path / "r.safetensors", bench.model)
+    assert same and torch.equal(again.picture, far.picture) and is_history(tmp_path / "r.safetensors")
+    assert [edit.told for edit in again.edits] == [edit.told for edit in far.edits]
+    assert again.edits[0].settings["sigmas"] == {"daylight": -1.5, "wood": 0.5}
+    for mine, theirs in zip(again.stages, far.stages, strict=True):
+        assert torch.equal(mine.picture, theirs.picture)
+    main(["render", str(tmp_path / "r.safetensors"), "--output", str(tmp_path / "out"),
+          "--json", str(tmp_path / "r.json")])  # fmt: skip
+    assert json.loads((tmp_path / "r.json").read_text())["same_bytes"] is True
+    with Image.open(tmp_path / "out" / "r.png") as opened:
+        assert torch.equal(pixels.from_pillow(opened, 3), far.picture)
+    assert "draw plant; warmth +1 σ; the very bytes" in capsys.readouterr().out
+
+
+def test_a_record_of_another_model_or_altered_is_refused(judges, scenes, tmp_path):
+    glow, lia = (open_workbench(str(SHIPPED / name), judges) for name in ("scenes-glow", "scenes-lia"))
+    history = glow.open(pixels.to_pillow(scenes.images[0]), "a")
+    history = glow.then(history, glow.move(history, {"wood": 1.0}))
+    path = tmp_path / "glow.safetensors"
+    save_history(path, history, glow.model)
+    prints = glow.model.fingerprint(), lia.model.fingerprint()
+    with pytest.raises(CheckpointError, match=rf"is of Glow {prints[0]}; .* LIA {prints[1]}"):
+        load_history(path, lia.model)
+    content = path.read_bytes()
+    (tmp_path / "cut").write_bytes(content[: len(content) // 2])
+    (tmp_path / "text").write_text("no record")
+    size = struct.unpack("<Q", content[:8])[0]
+    head = json.loads(content[8 : 8 + size])["__metadata__"]
+    tensors = load_file(path)
+    save_file({**tensors, "0.step": torch.zeros(1, 7)}, tmp_path / "step", metadata=head)
+    save_file(
+        {**tensors, "picture": tensors["picture"][:, :9].contiguous()}, tmp_path / "picture", metadata=head
+    )
+    save_file({**tensors, "code": tensors["code"][:, :9].contiguous()}, tmp_path / "code", metadata=head)
+    save_file(tensors, tmp_path / "mute", metadata={"history_version": "1", "history": "{}"})
+    told = json.loads(head["history"])
+    for name, key, value in (
+        ("box", "box", [0, 0, 999, 999]),
+        ("space", "space", "q"),
+        ("edits", "edits", 3),
+    ):
+        whole = {**head, "history": json.dumps({**told, key: value})}
+        save_file(tensors, tmp_path / name, metadata=whole)
+    for name in ("cut", "text", "step", "picture", "code", "mute", "box", "space", "edits", "nowhere"):
+        with pytest.raises(CheckpointError):
+            load_history(tmp_path / name, glow.model)
+    assert not is_history(tmp_path / "cut")
+    # Another digest is told, not refused: another machine may differ in a bit.
+    whole = {**head, "history": json.dumps({**told, "digest": "0" * 64})}
+    save_file(tensors, tmp_path / "digest", metadata=whole)
+    assert load_history(tmp_path / "digest", glow.model)[1] is False
+
+
+# What it stands on --------------------------------------------------------------------------------
+
+
+def test_the_first_images_of_a_data_set_are_those_of_the_whole(tmp_path):
+    data = Scenes(test=12, cache=tmp_path)
+    few = data.first("test", 5)
+    assert not list(tmp_path.iterdir()), "five images, and all were drawn"
+    whole = data.split("test").first(5)
+    again = data.first("test", 5)
+    for one in (few, again):
+        assert torch.equal(one.images, whole.images) and torch.equal(one.masks, whole.masks)
+        assert torch.equal(one.attributes.nan_to_num(-9), whole.attributes.nan_to_num(-9))
+    assert len(data.first("test", 99).images) == 12
+
+
+def test_a_search_that_is_watched_stops_when_told(judges, scenes):
+    model = open_workbench(str(SHIPPED / "scenes-dcgan"), judges).model
+    seen = []
+
+    def watch(share, codes):
+        seen.append((share, codes.shape))
+        return len(seen) < 7
+
+    image = scenes.images[:1]
+    found = Optimise("z", steps=50, watch=watch).invert(model, image, torch.Generator().manual_seed(0))
+    assert len(seen) == 7 and found.steps == 7 and found.drawn.all()
+    assert seen[3] == (3 / 50, (1, 100))
+    free = Optimise("z", steps=50).invert(model, image, torch.Generator().manual_seed(0))
+    assert free.steps == 50
+
+
+def test_a_model_without_an_encoder_is_painted_on_its_samples(judges):
+    bench = open_workbench(str(SHIPPED / "scenes-dcgan"), judges, exemplars=150)
+    with pytest.raises(ValueError, match="has no encoder for pictures; take a sample"):
+        bench.open(Image.new("RGB", (32, 32)), "x")
+    history = bench.sample(3)
+    assert torch.equal(bench.sample(3).picture, history.picture)
+    painted = bench.then(history, bench.stroke(history, "banner", brush(bench) | True, "draw"))
+    assert len(painted.edits) == 1 and torch.equal(painted.undone().picture, history.picture)
+
+
+def test_without_judges_there_is_still_the_inverse(scenes):
+    bench = Workbench("x", open_workbench(str(SHIPPED / "scenes-glow")).model)
+    history = bench.open(pixels.to_pillow(scenes.images[0]), "a")
+    assert bench.readings(history.picture) == [] and sum(map(len, bench.groups.values())) == 0
+    with pytest.raises(ValueError, match="has no segmenter"):
+        bench.stroke(history, "plant", torch.ones(32, 32, dtype=torch.bool), "draw")
+    with pytest.raises(ValueError, match="no direction 'wood'; it has none"):
+        bench.move(history, {"wood": 1.0})
+    assert torch.equal(bench.then(history, Edit("nothing")).picture, history.picture)

@@ -1,0 +1,493 @@
+"""The studio: what people bring, what its buttons do, many clients at once, no file that is not theirs."""
+
+import concurrent.futures
+import contextlib
+import io
+import os
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flows import images as pixels
+from flows.data.scenes import Scenes
+from flows.semantics.load import load_judge
+from flows.studio import actions, views
+from flows.studio.sitting import POOL, Desk, brushed, crop
+from flows.studio.uploads import KEPT, open_upload
+
+SHIPPED = Path(__file__).parents[1] / "checkpoints"
+MODELS = ("scenes-glow", "scenes-lia", "scenes-dcgan")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytest.importorskip("gradio", reason="needs the extra `studio`")
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    """A picture file: a test image of scenes, enlarged, in a wider picture."""
+    image = Scenes(test=2, cache=None).split("test").images[1]
+    whole = Image.new("RGB", (400, 300), "#445566")
+    whole.paste(pixels.to_pillow(image).resize((300, 300), Image.Resampling.NEAREST), (50, 0))
+    path = tmp_path_factory.mktemp("room") / "room.png"
+    whole.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    judges = [load_judge(str(SHIPPED / name), "cpu") for name in ("scenes-predictor", "scenes-segmenter")]
+    paths = [str(SHIPPED / name) for name in MODELS]
+    return Desk(paths, judges, tmp_path_factory.mktemp("desk"), exemplars=150)
+
+
+# Uploads ------------------------------------------------------------------------------------------
+
+
+def saved(path, image, **options):
+    image.save(path, **options)
+    return path
+
+
+def png_of(width, height):
+    """The head of a PNG that says it is so large, and hardly anything behind it."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+
+
+def test_pictures_of_every_kind_are_opened(tmp_path):
+    """An orange corner tells which way is up."""
+    plain = Image.new("RGB", (60, 40), "#204060")
+    plain.paste("#ff8800", (0, 0, 20, 20))
+    turned = plain.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[274] = 6  # turn by 270 degrees counter-clockwise to see it upright
+    shorter = plain.resize((30, 20))
+    files = [
+        saved(tmp_path / "plain.png", plain),
+        saved(tmp_path / "turned.jpg", turned, exif=exif, quality=95),
+        saved(tmp_path / "ink.jpg", plain.convert("CMYK"), quality=95),
+        saved(tmp_path / "film.gif", plain, save_all=True, append_images=[shorter.resize((60, 40))]),
+        saved(tmp_path / "palette.png", plain.quantize(8)),
+        saved(tmp_path / "see-through.webp", plain.convert("RGBA"), lossless=True),
+    ]
+    for path in files:
+        picture = open_upload(path)
+        assert picture.mode == "RGB" and picture.size == (60, 40), path.name
+        corner, far = (np.asarray(picture)[y, x].astype(int) for y, x in ((8, 8), (30, 50)))
+        assert abs(corner - (255, 136, 0)).max() < 60 and abs(far - (32, 64, 96)).max() < 60, path.name
+    glass = saved(tmp_path / "glass.png", Image.new("RGBA", (9, 9), (0, 0, 0, 0)))
+    assert np.asarray(open_upload(glass)).min() == 255
+    wide = open_upload(saved(tmp_path / "wide.jpg", Image.new("RGB", (5000, 3000))))
+    assert max(wide.size) == KEPT
+
+
+def test_what_is_no_picture_is_told_in_a_sentence(tmp_path):
+    content = io.BytesIO()
+    Image.new("RGB", (300, 300)).save(content, "JPEG")
+    for name, data, told in (
+        ("words.png", b"hello", "not a picture"),
+        ("empty.png", b"", "not a picture"),
+        ("cut.jpg", content.getvalue()[:200], "cannot be opened"),
+        ("large.png", png_of(10_000, 10_000), "10000×10000 pixels, expected at most 40 million"),
+        ("bomb.png", png_of(60_000, 60_000), "cannot be opened"),
+        ("page.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
+    ):
+        path = tmp_path / name
+        path.write_bytes(data)
+        start = time.monotonic()
+        with pytest.raises(ValueError, match=re.escape(name)) as error:
+            open_upload(path)
+        assert told in str(error.value) and "\n" not in str(error.value) and time.monotonic() - start < 2
+    deep = Image.fromarray(np.full((8, 8), 40_000, np.uint16))
+    with pytest.raises(ValueError, match="expected 8-bit pixels"):
+        open_upload(saved(tmp_path / "deep.png", deep))
+
+
+def test_a_crop_stays_in_the_picture():
+    wide = Image.new("RGB", (400, 300))
+    assert crop(wide, (32, 32), 1.0, 0.5, 0.5) == (50, 0, 350, 300)
+    assert crop(wide, (32, 32), 0.5, 0.0, 1.0) == (0, 150, 150, 300)
+    assert crop(wide, (32, 32), 0.1, 1.0, 0.0) == (370, 0, 400, 30)
+
+
+def test_a_brush_on_the_enlarged_picture_is_one_on_the_small():
+    layer = np.zeros((384, 384, 4), np.uint8)
+    layer[24:60, 120:156, 3] = 255
+    mask = brushed({"layers": [layer]}, (32, 32))
+    wanted = torch.zeros(32, 32, dtype=torch.bool)
+    wanted[2:5, 10:13] = True
+    assert torch.equal(mask, wanted)
+    assert not brushed(None, (32, 32)).any() and not brushed({"layers": []}, (32, 32)).any()
+
+
+# Views --------------------------------------------------------------------------------------------
+
+
+def test_views_show_what_they_say():
+    picture = torch.arange(3 * 4 * 4, dtype=torch.uint8).reshape(3, 4, 4)
+    large = pixels.from_pillow(views.enlarged(picture), 3)
+    assert large.shape == (3, 384, 384) and torch.equal(large[:, ::96, ::96], picture)
+    other = picture.clone()
+    other[1, 2, 3] += 50
+    shown, most = views.error_map(picture, other)
+    assert most == 50 and np.asarray(shown).max() == 255 and np.asarray(shown)[200, 300] == 255
+    assert np.asarray(shown)[:150].max() == 0 and views.error_map(picture, picture)[1] == 0
+    assert views.changed(picture, picture) == "the very same bytes"
+    assert views.changed(picture, other) == "6.2 % of the pixels differ"
+    upload = torch.full((3, 60, 90), 200, dtype=torch.uint8)
+    framed = np.asarray(views.cropped_from(upload, (30, 0, 90, 60)))
+    assert framed[100, 50].max() < 120 and framed[100, 250].min() == 200
+
+    def mark(value):
+        red = np.asarray(views.gauge(value, torch.linspace(-0.02, 0.02, 99))).astype(int)
+        return float(np.nonzero((red[..., 0] > 200) & (red[..., 1] < 60))[1].mean())
+
+    assert mark(-0.08) < mark(0.0) < mark(0.08)
+    assert mark(0.0) == pytest.approx(views.SIDE / 2, abs=2)
+
+
+# Desk ---------------------------------------------------------------------------------------------
+
+
+def values(desk, name, **sigmas):
+    return [sigmas.get(slot, 0.0) for slot in desk.slots(name)]
+
+
+def test_every_direction_has_a_slider_in_its_group(desk):
+    slots = desk.slots("scenes-glow")
+    groups = desk.bench("scenes-glow").groups
+    assert [each for each in slots if each] == [each for names in groups.values() for each in names[:POOL]]
+    assert "daylight" in groups["attributes"] and "wall_hue cos" in groups["colour"]
+    assert "yaw" in groups["layout"]
+
+
+@pytest.mark.parametrize("name", ["scenes-glow", "scenes-lia"])
+def test_a_strangers_path(desk, room, name):
+    sitting = desk.open(name, str(room))
+    found = actions.inverted(desk.bench(name), sitting.history)
+    assert ("Bit-exact" in found.certificate) == (name == "scenes-glow")
+    assert abs(found.typicality) < 1 and len(found.usual) == actions.USUAL
+    first = sitting.history.picture
+    darker = desk.steer(sitting, values(desk, name, daylight=-1.5), [], [], 0)
+    darkest = desk.steer(darker, values(desk, name, daylight=-2.5), [], [], 0)
+    assert len(darkest.history.edits) == 1, "a slider that is moved on is one edit"
+    assert darkest.history.picture.float().mean() < darker.history.picture.float().mean()
+    seen = actions.read(desk.bench(name), first, darker.history.picture)
+    assert any(before.name == "daylight" and after.value < before.value for before, after in seen)
+    layer = np.zeros((384, 384, 4), np.uint8)
+    layer[150:300, 250:370, 3] = 255
+    painted = desk.paint(darker, {"layers": [layer]}, "plant", "draw", 1.0)
+    assert "units" in actions.units_touched(painted.history) and actions.sliders_of(painted.history) == {}
+    again = desk.steer(painted, values(desk, name, wood=1.0), [], [], 0)
+    assert [edit.told for edit in again.history.edits] == ["daylight -1.5 σ", "draw plant", "wood +1 σ"]
+    assert torch.equal(desk.undo(desk.undo(again)).history.picture, darker.history.picture)
+    assert torch.equal(desk.reset(again).history.picture, first)
+    loaded, same = desk.load(name, desk.save(again))
+    assert same and torch.equal(loaded.history.picture, again.history.picture)
+    assert actions.sliders_of(loaded.history)["wood"] == 1.0
+    with Image.open(desk.picture_file(again)) as opened:
+        assert opened.size == (400, 300) and opened.getpixel((10, 10)) == (0x44, 0x55, 0x66)
+    other = "scenes-lia" if name == "scenes-glow" else "scenes-glow"
+    with pytest.raises(ValueError, match="it means nothing to"):
+        desk.load(other, desk.save(again))
+    elsewhere = desk.change_model(other, again)
+    assert elsewhere.name == other and torch.equal(elsewhere.history.picture, first)
+
+
+def test_mixing_and_sampling(desk, room):
+    bench = desk.bench("scenes-lia")
+    sitting = desk.open("scenes-lia", str(room))
+    sitting, sheet = desk.mix(sitting, None, 4, True)
+    assert sheet.width >= 7 * 96
+    way = actions.between(bench, sitting.history, sitting.other, steps=5)
+    assert torch.equal(way[0], sitting.history.picture) and torch.equal(way[-1], bench.sample(4).picture)
+    arrived = desk.take_share(sitting, 1.0, [])
+    torch.testing.assert_close(arrived.history.code, sitting.other.code)
+    samples = desk.samples("scenes-lia", 3, 1.0)
+    assert samples[1][1] == "seed 4"
+    shown = pixels.from_pillow(samples[1][0], 3)[:, ::4, ::4]
+    assert torch.equal(shown, bench.sample(4).picture)
+    train = Scenes(images=3, cache=None).split("train").images[2]
+    found, apart = actions.nearest_training_image(bench, train)
+    assert torch.equal(found, train) and apart == 0
+
+
+def test_a_search_goes_on_and_ends_when_it_is_left(desk, room):
+    """Better with time, from the mean of the space; closed, it leaves no thread behind."""
+    picture = desk.open("scenes-glow", str(room)).history.picture
+    bench = desk.bench("scenes-dcgan")
+    steps = list(actions.search(bench, picture, 1.5, every=0.2))
+    assert steps[-1].done and len(steps) > 3 and steps[-1].psnr > steps[0].psnr + 2
+    assert not any(step.done for step in steps[:-1])
+    going = actions.search(bench, picture, 60, every=0.1)
+    next(going)
+    import threading
+
+    before = threading.active_count()
+    going.close()
+    end = time.monotonic() + 10
+    while threading.active_count() >= before and time.monotonic() < end:
+        time.sleep(0.05)
+    assert threading.active_count() < before
+    rows = list(actions.bring_back(desk.bench("scenes-glow"), picture, 1))
+    assert rows[-1].psnr == float("inf") and "| yes |" in rows[-1].row("scenes-glow")
+
+
+def test_looking_inside(desk, monkeypatch):
+    monkeypatch.setattr(actions, "SEEN", 100)
+    monkeypatch.setattr(actions, "COUNTED", 100)
+    layer = desk.layers("scenes-dcgan")[1]
+    shown, names = desk.units("scenes-dcgan", layer)
+    assert len(names) == 6 and len(shown) == 24 and re.fullmatch(r"\d+ \(.+\)", names[0])
+    sitting = desk.sample("scenes-dcgan", 0, 1.0)
+    off = desk.switch(sitting, layer, names[:2])
+    assert off.history.edits[0].told.startswith(f"off: {layer} {names[0].split()[0]}, ")
+    rows = actions.missing(desk.bench("scenes-dcgan"))
+    assert {"wall", "window", "banner"} <= {label for label, _, _ in rows}
+    assert 10 < {label: real for label, real, _ in rows}["wall"] < 60
+    for act, message in (
+        (lambda: desk.switch(sitting, layer, []), "no unit is chosen"),
+        (lambda: desk.undo(None), "there is no picture yet"),
+        (lambda: desk.open("scenes-glow", None), "there is no picture yet"),
+        (lambda: desk.bench("scenes-none"), "no model 'scenes-none' here; there are scenes-glow"),
+        (lambda: desk.samples("scenes-dcgan", -1, 1.0), "expected a whole number"),
+        (lambda: desk.samples("scenes-dcgan", None, 1.0), "expected a whole number"),
+        (lambda: desk.take_share(sitting, 1.0, []), "no second picture yet"),
+        (lambda: desk.crop_again("scenes-dcgan", sitting, 1, 0, 0), "a sample is not cropped"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            act()
+
+
+# Served -------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def serving(*arguments):
+    """`flows studio` on a free port; gives its address, and ends it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "flows", "studio", "--browser", "false", "--port", str(port), *arguments]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )  # fmt: skip
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait(lambda: status(address) == 200, process)
+        yield address
+        assert process.poll() is None, "the server died"
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def wait(condition, process, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+
+
+def status(address):
+    """HTTP status; 0 where nobody answers."""
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+@pytest.fixture(scope="module")
+def address():
+    names = [option for name in MODELS for option in (str(SHIPPED / name),)]
+    with serving("--checkpoint", *names, "--exemplars", "150") as found:
+        yield found
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_twenty_clients_at_once(address, room, desk):
+    """Every move of everybody's slider is answered with a picture of their own."""
+    from gradio_client import Client, handle_file
+
+    index = desk.slots("scenes-glow").index("daylight")
+    count = len(desk.slots("scenes-glow"))
+
+    def visit(number):
+        client = Client(address, verbose=False)
+        client.predict("scenes-glow", handle_file(room), api_name="/open")
+        told = []
+        for move in range(20):
+            sigmas = [0.0] * count
+            sigmas[index] = round(-2 + 0.1 * move + 0.005 * number, 3)
+            answer = client.predict([], [], 0, *sigmas, api_name="/steer")
+            told.append((f"{sigmas[index]:+.3g} σ", answer[1], Path(answer[0][1]).stat().st_size))
+        client.close()
+        return told
+
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        found = list(pool.map(visit, range(20)))
+    answers = [answer for told in found for answer in told]
+    assert len(answers) == 400
+    for wanted, told, size in answers:
+        assert f"daylight {wanted}" in told or wanted == "+0 σ", (wanted, told)
+        assert size > 300
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_mistakes_are_sentences_and_the_server_lives(address, tmp_path):
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+
+    client = Client(address, verbose=False)
+    (tmp_path / "words.png").write_text("hello")
+    (tmp_path / "large.png").write_bytes(png_of(10_000, 10_000))
+    (tmp_path / "r.safetensors").write_text("hello")
+    for name, inputs, told in (
+        ("/undo", (), "there is no picture yet"),
+        ("/open", ("scenes-glow", handle_file(tmp_path / "words.png")), "not a picture"),
+        ("/open", ("scenes-glow", handle_file(tmp_path / "large.png")), "at most 40 million"),
+        ("/open", ("scenes-glow", None), "there is no picture yet"),
+        ("/load", ("scenes-glow", handle_file(tmp_path / "r.safetensors")), "was cut off"),
+    ):
+        with pytest.raises(AppError, match=told) as error:
+            client.predict(*inputs, api_name=name)
+        assert "Traceback" not in str(error.value) and "\n" not in str(error.value)
+    for path in ("/etc/passwd", str(SHIPPED / "scenes-glow" / "model.safetensors"), str(Path(__file__))):
+        assert status(f"{address}/gradio_api/file={path}") in (403, 404)
+    assert status(address) == 200
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["scenes-glow", "scenes-lia"])
+def test_the_walk_in_a_browser(address, room, tmp_path, name):
+    """Upload, certificate, slider, brush, undo, download, and the record again; in headless Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra `dev`")
+    if CHROMIUM is None:
+        assert not os.environ.get("FLOWS_REQUIRE_ALL"), "chromium is missing: apt install chromium"
+        pytest.skip("needs chromium")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 1200})
+        page.set_default_timeout(60_000)
+        hosts, broken = set(), []
+        page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
+        page.on("pageerror", lambda error: broken.append(str(error)))
+        walk(page, address, room, tmp_path, name)
+        assert hosts == {address.removeprefix("http://")}, "a request left the machine"
+        assert broken == []
+        browser.close()
+
+
+def says(page, where, text, yes=True):
+    """Wait until an element has a text, or has it no more."""
+    page.wait_for_function(
+        "([where, text, yes]) => (document.querySelector(where)?.innerText ?? '').includes(text) === yes",
+        arg=[where, text, yes],
+    )
+
+
+def after(page):
+    """The edited picture on the page, as small as the model draws it."""
+    source = page.locator("#now img").nth(1).get_attribute("src")
+    with urllib.request.urlopen(source) as answer:
+        image = Image.open(io.BytesIO(answer.read())).convert("RGB")
+    return pixels.from_pillow(image, 3)[:, 6::12, 6::12]
+
+
+def choose(page, field, option):
+    page.click(f"{field} input")
+    page.get_by_role("option", name=option, exact=True).click()
+
+
+def arrive(page, address, name):
+    page.goto(address)
+    page.wait_for_selector("#examples img")
+    if name != "scenes-glow":
+        choose(page, "#model", name)
+        says(page, "#told", "sample")
+
+
+def walk(page, address, room, folder, name):
+    arrive(page, address, name)
+    page.set_input_files("#upload input[type=file]", str(room))
+    says(page, "#told", "room.png")
+    says(page, "#certificate", "Bit-exact" if name == "scenes-glow" else "not exact")
+    first = after(page)
+
+    page.get_by_role("tab", name="Steer").click()
+    slider = page.get_by_label("number input for daylight")
+    slider.fill("-1.5")
+    slider.press("Enter")
+    says(page, "#told", "daylight -1.5 σ")
+    page.wait_for_timeout(500)
+    dark = after(page)
+    assert dark.float().mean() < 0.85 * first.float().mean()
+
+    page.get_by_role("tab", name="Paint").click()
+    page.wait_for_timeout(500)
+    says(page, "#editor", "processing", False)
+    page.wait_for_timeout(1500)
+    choose(page, "#label", "plant")
+    canvas = page.locator("#editor canvas").last.bounding_box()
+    x, y = canvas["x"] + canvas["width"] / 2 + 100, canvas["y"] + canvas["height"] / 2 + 20
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 20, y + 40)
+    page.mouse.move(x, y + 90)
+    page.mouse.up()
+    page.wait_for_timeout(1500)
+    page.click("#apply")
+    says(page, "#told", "draw plant")
+    says(page, "#touched", "units")
+    page.wait_for_timeout(500)
+    planted = after(page)
+    changed = (planted != dark).any(0)
+    assert changed[:, 16:].any() and not changed[:, :12].any(), "only under the brush, at the right"
+
+    with page.expect_download() as record:
+        page.click("#keep")
+    record.value.save_as(folder / "record.safetensors")
+    with page.expect_download() as picture:
+        page.click("#take")
+    picture.value.save_as(folder / "picture.png")
+    with Image.open(folder / "picture.png") as opened:
+        assert opened.size == (400, 300)
+
+    page.click("#undo")
+    says(page, "#told", "plant", False)
+    page.wait_for_timeout(500)
+    assert torch.equal(after(page), dark), "undo returns the very bytes"
+    page.click("#undo")
+    says(page, "#told", "the very same bytes")
+    page.wait_for_timeout(500)
+    assert torch.equal(after(page), first)
+
+    arrive(page, address, name)
+    page.set_input_files("#record input[type=file]", str(folder / "record.safetensors"))
+    says(page, "#told", "draw plant")
+    page.wait_for_timeout(500)
+    assert torch.equal(after(page), planted), "a record gives the same bytes again"
