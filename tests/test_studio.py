@@ -431,6 +431,32 @@ def arrive(page, address, name):
         says(page, "#told", "sample")
 
 
+def brush(page):
+    """A stroke at the right, applied; again where it came before the canvas was there.
+
+    Without a graphics card the editor takes seconds to lay out its canvas, and forgets what it had.
+    """
+    for attempt in range(4):
+        page.wait_for_timeout(1500)
+        says(page, "#editor", "processing", False)
+        canvas = page.locator("#editor canvas").last.bounding_box()
+        x, y = canvas["x"] + canvas["width"] / 2 + 100, canvas["y"] + canvas["height"] / 2 + 20
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + 20, y + 40)
+        page.mouse.move(x, y + 90)
+        page.mouse.up()
+        page.wait_for_timeout(1500)
+        page.click("#apply")
+        page.wait_for_function(
+            "() => document.querySelector('#told').innerText.includes('draw plant')"
+            " || document.body.innerText.includes('nothing is painted yet')"
+        )
+        if "draw plant" in page.inner_text("#told"):
+            return
+    raise AssertionError(f"no stroke arrived in {attempt + 1} attempts")
+
+
 def walk(page, address, room, folder, name):
     arrive(page, address, name)
     page.set_input_files("#upload input[type=file]", str(room))
@@ -448,20 +474,8 @@ def walk(page, address, room, folder, name):
     assert dark.float().mean() < 0.85 * first.float().mean()
 
     page.get_by_role("tab", name="Paint").click()
-    page.wait_for_timeout(500)
-    says(page, "#editor", "processing", False)
-    page.wait_for_timeout(1500)
     choose(page, "#label", "plant")
-    canvas = page.locator("#editor canvas").last.bounding_box()
-    x, y = canvas["x"] + canvas["width"] / 2 + 100, canvas["y"] + canvas["height"] / 2 + 20
-    page.mouse.move(x, y)
-    page.mouse.down()
-    page.mouse.move(x + 20, y + 40)
-    page.mouse.move(x, y + 90)
-    page.mouse.up()
-    page.wait_for_timeout(1500)
-    page.click("#apply")
-    says(page, "#told", "draw plant")
+    brush(page)
     says(page, "#touched", "units")
     page.wait_for_timeout(500)
     planted = after(page)

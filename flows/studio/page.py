@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 from gradio.data_classes import ImageData as ImagePayload
 from PIL import Image
+from torch import Tensor
 
 from flows.config import USER_ERRORS
 from flows.editing.workbench import GROUPS
@@ -408,29 +409,41 @@ class Page:
         pairs = actions.read(bench, before, after)
         rows = [f"| {a.name} | {a.text} | {b.text} |" for a, b in pairs]
         readings = "\n".join(["| the predictor sees | before | after |", "| --- | --: | --: |", *rows])
-        slides = (views.enlarged(before), views.enlarged(after))
+        slides = (self.enlarged(before), self.enlarged(after))
         return [sitting, slides, told, readings if rows else ""]
 
     def begun(self, sitting: Sitting) -> list[Any]:
         """A new picture: `everything` in `wire`."""
-        bench, start = self.desk.bench(sitting.name), sitting.history.start
-        given = views.enlarged(start.picture)
-        if bench.encodes:
-            found = actions.inverted(bench, sitting.history)
-            error, most = views.error_map(start.picture, found.back)
-            told = f"{found.certificate} {1000 * found.seconds:.0f} ms."
-            error_told = gr.update(
-                value=error, label=f"Error: white is {most} of 255" if most else "Error: none"
-            )
-            gauge = views.gauge(found.typicality, found.usual) if len(found.usual) else None
-            parts = [given, views.enlarged(found.back), error_told, told, gauge]
-        else:
-            value, usual = actions.typical(bench, start.code), actions.usual_typicality(bench)
-            told = f"{sitting.name} has no encoder; this is a sample of it, seed {start.seed}."
-            parts = [given, given, gr.update(value=None, label="Error"), told,
-                     views.gauge(value, usual) if len(usual) else None]  # fmt: skip
-        crop = views.cropped_from(start.upload, start.box) if start.upload is not None and start.box else None
-        return [*self.shown(sitting), *parts, crop, self.canvas(sitting), *self.standing(sitting)]
+        start = sitting.history.start
+        crop = None
+        if start.upload is not None and start.box is not None:
+            crop = self.desk.file(views.cropped_from(start.upload, start.box))
+        told = self.came_back(sitting) if self.desk.bench(sitting.name).encodes else self.drawn(sitting)
+        return [*self.shown(sitting), *told, crop, self.canvas(sitting), *self.standing(sitting)]
+
+    def came_back(self, sitting: Sitting) -> list[Any]:
+        """Input, what comes back, error, certificate and gauge of a model that encodes."""
+        picture = sitting.history.start.picture
+        found = actions.inverted(self.desk.bench(sitting.name), sitting.history)
+        error, most = views.error_map(picture, found.back)
+        label = f"Error: white is {most} of 255" if most else "Error: none"
+        shown, told = gr.update(value=self.desk.file(error), label=label), f"{1000 * found.seconds:.0f} ms."
+        return [
+            self.enlarged(picture), self.enlarged(found.back), shown, f"{found.certificate} {told}",
+            self.gauge_of(found.typicality, found.usual),
+        ]  # fmt: skip
+
+    def drawn(self, sitting: Sitting) -> list[Any]:
+        """The same of a sample of a model that does not."""
+        start, bench = sitting.history.start, self.desk.bench(sitting.name)
+        told = f"{sitting.name} has no encoder; this is a sample of it, seed {start.seed}."
+        gauge = self.gauge_of(actions.typical(bench, start.code), actions.usual_typicality(bench))
+        shown = self.enlarged(start.picture)
+        return [shown, shown, gr.update(value=None, label="Error"), told, gauge]
+
+    def gauge_of(self, value: float, usual: Tensor) -> str | None:
+        """See `views.gauge`; nothing where the model has no map to its prior."""
+        return self.desk.file(views.gauge(value, usual)) if len(usual) else None
 
     def edited(self, sitting: Sitting, touched: str = "") -> list[Any]:
         """After an edit that is none of sliders: `editor_too` in `wire`."""
@@ -440,7 +453,11 @@ class Page:
         """The enlarged picture to paint on."""
         if sitting is None:
             return None
-        return {"background": views.enlarged(sitting.history.picture), "layers": [], "composite": None}
+        return {"background": self.enlarged(sitting.history.picture), "layers": [], "composite": None}
+
+    def enlarged(self, picture: Tensor) -> str:
+        """See `views.enlarged`; as a file."""
+        return self.desk.file(views.enlarged(picture))
 
     def standing(self, sitting: Sitting) -> list[float]:
         """Where the sliders stand."""

@@ -1,7 +1,9 @@
 """What a page's components ask for and are given, with the history that stands behind them."""
 
+import hashlib
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +19,7 @@ from flows.dissection.paint import Stroke
 from flows.editing.history import History, laid_back
 from flows.editing.records import load_history, save_history
 from flows.editing.workbench import Workbench, open_workbench
+from flows.files import write_atomically
 from flows.semantics.base import Judge
 from flows.studio import actions, views
 from flows.studio.uploads import open_upload
@@ -27,6 +30,8 @@ FIRST = ("window", "door", "bed", "lamp", "plant", "picture", "tree", "person", 
 """Classes that come first in the list, where the segmenter has them."""
 ALPHAS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 EXAMPLES = 8
+MOST_FILES = 4000
+"""Pictures that are kept as files, a few thousand bytes each."""
 SAMPLES = 12
 
 
@@ -78,6 +83,7 @@ class Desk:
         self._benches: dict[str, Workbench] = {}
         self._opening = threading.Lock()
         self._warmed: set[str] = set()
+        self._filing, self._files = threading.Lock(), deque[Path]()
         self._inside: dict[tuple[str, str], Any] = {}
 
     @property
@@ -209,6 +215,23 @@ class Desk:
         history = has(sitting).history
         path = self.new_file(f"{Path(history.start.name).stem}-edited.png")
         laid_back(history).save(path)
+        return str(path)
+
+    def file(self, image: Image.Image) -> str:
+        """A picture as a file, the same one for the same pixels, written once and whole.
+
+        Gradio writes a picture anew for everyone it shows it to, at one place: who reads it meanwhile gets
+        half of it.
+        """
+        digest = hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).hexdigest()[:32]
+        path = self.folder / "pictures" / f"{digest}.png"
+        with self._filing:
+            if not path.is_file():
+                path.parent.mkdir(exist_ok=True)
+                write_atomically(path, lambda target: image.save(target, "PNG", compress_level=1))
+                self._files.append(path)
+            if len(self._files) > MOST_FILES:
+                self._files.popleft().unlink(missing_ok=True)
         return str(path)
 
     def new_file(self, name: str) -> Path:
