@@ -436,7 +436,7 @@ def brush(page):
 
     Without a graphics card the editor takes seconds to lay out its canvas, and forgets what it had.
     """
-    for attempt in range(4):
+    for _ in range(4):
         page.wait_for_timeout(1500)
         says(page, "#editor", "processing", False)
         canvas = page.locator("#editor canvas").last.bounding_box()
@@ -454,7 +454,7 @@ def brush(page):
         )
         if "draw plant" in page.inner_text("#told"):
             return
-    raise AssertionError(f"no stroke arrived in {attempt + 1} attempts")
+    raise AssertionError("no stroke arrived in four attempts")
 
 
 def walk(page, address, room, folder, name):

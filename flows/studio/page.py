@@ -100,7 +100,7 @@ class Page:
                         self.invert_tab()
                     with gr.Tab("Steer"):
                         self.steer_tab()
-                    with gr.Tab("Paint") as self.paint_tab_item:
+                    with gr.Tab("Paint"):
                         self.paint_tab()
                     with gr.Tab("Look inside"):
                         self.inside_tab()
@@ -336,15 +336,16 @@ class Page:
         on(self.record.upload, self.load, [self.model, self.record], everything, "load")
 
         steering = [sitting, self.without, self.levels, self.budget, *self.sliders]
-        for i, slider in enumerate(self.sliders):
-            on(slider.input, self.steer, steering, picture_changed, "steer" if i == 0 else f"steer_{i}",
-               trigger_mode="always_last", show_progress="hidden")  # fmt: skip
-        for other in (self.without, self.levels, self.budget):
-            on(other.input, self.steer, steering, picture_changed, f"steer_{other.label}".split(" ")[0],
-               trigger_mode="always_last")  # fmt: skip
+        movers: list[Any] = [*self.sliders, self.without, self.levels, self.budget]
+        moved = gr.on(
+            [each.input for each in movers],
+            sentence(self.steer), steering, picture_changed, api_name="steer", trigger_mode="always_last",
+            show_progress="hidden",
+        )  # fmt: skip
+        # Apart from the move: an editor takes much longer than a picture to show another one.
+        moved.then(self.canvas, [sitting], [self.editor], api_name="canvas", show_progress="hidden")
         on(self.make_strip.click, self.show_strip, [sitting, self.along, self.without], [self.strip], "strip")
 
-        on(self.paint_tab_item.select, lambda now: self.canvas(now), [sitting], [self.editor], "canvas")
         on(self.apply.click, self.paint, [sitting, self.editor, self.label, self.stroke, self.strength],
            editor_too, "paint")  # fmt: skip
 
