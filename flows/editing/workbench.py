@@ -21,7 +21,7 @@ from flows.editing.codes import coded, cut_short, draw
 from flows.editing.history import Edit, History, Start
 from flows.models.base import LatentModel
 from flows.opening import data_of, load
-from flows.semantics.base import Judge, Predictor, Score, Segmenter, predict_images
+from flows.semantics.base import Judge, Predictor, Score, Segmenter, predict_images, scores_of
 from flows.steering.base import Direction, load_directions, shift
 from flows.steering.boundary import condition
 
@@ -283,7 +283,8 @@ class Workbench:
     @cached_property
     def groups(self) -> dict[str, list[str]]:
         """Names of the directions by `GROUPS`: by the attribute that the score of each is of."""
-        scores = {score.name: score.group for score in self.predictor.scores} if self.predictor else {}
+        told = self.predictor.scores if self.predictor else scores_of(self.data.told() if self.data else [])
+        scores = {score.name: score.group for score in told}
         found: dict[str, list[str]] = {group: [] for group in GROUPS}
         kinds = {"layout": "layout", "category": "layout", "object": "objects"}
         for name in self.directions:

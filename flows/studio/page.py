@@ -313,9 +313,11 @@ class Page:
         editor_too = [*picture_changed, self.editor, self.touched, *self.sliders]
 
         def on(
-            event: Any, act: Callable[..., Any], inputs: Any, outputs: Any, name: str, **options: Any
+            event: Any, act: Callable[..., Any], inputs: Any, outputs: list[Any], name: str, **options: Any
         ) -> Any:
-            return event(sentence(act), inputs, outputs, api_name=name, **options)
+            # The editor's own sign that it waits does not always go away again.
+            shown = {"show_progress_on": [self.now]} if self.editor in outputs else {}
+            return event(sentence(act), inputs, outputs, api_name=name, **shown, **options)
 
         on(self.blocks.load, self.for_model, [self.model], of_model, "model_told")
         change = on(self.model.change, self.for_model, [self.model], of_model, "model_changed")

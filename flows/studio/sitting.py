@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images as pixels
-from flows.dissection.instrument import default_layers
+from flows.dissection.instrument import default_layers, networks_inside
 from flows.dissection.paint import Stroke
 from flows.editing.history import History, laid_back
 from flows.editing.records import load_history, save_history
@@ -261,9 +261,10 @@ class Desk:
         return sitting._replace(history=bench.then(sitting.history, edit))
 
     def layers(self, name: str) -> list[str]:
-        """That can be looked into."""
+        """That can be looked into, those that know most of objects first."""
         bench = self.bench(name)
-        return default_layers(bench.model, bench.space)
+        inside = networks_inside(bench.model)
+        return sorted(default_layers(bench.model, bench.space), key=lambda layer: layer not in inside)
 
     def mix(
         self, sitting: Sitting | None, path: str | None, seed: float, sphere: bool
