@@ -1,0 +1,141 @@
+"""How quick the studio is: from start to usable, from slider to picture, from brush to picture.
+
+    python benchmarks/studio.py                        # the extras `studio` and `dev`, and Chromium
+
+Start is from the command to a page with its examples in headless Chromium. A slider's time is from the
+key to the changed picture in that page. A stroke's is of the callback without the browser, whose editor has
+no graphics card here.
+"""
+
+import argparse
+import json
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from playwright.sync_api import Page, sync_playwright
+
+from flows.commands.common import print_table
+from flows.files import write_atomically
+from flows.semantics.load import load_judge
+from flows.studio.page import Page as Studio
+from flows.studio.sitting import Desk
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = ROOT / "checkpoints"
+MODELS = ("scenes-glow", "scenes-lia", "scenes64-glow", "scenes64-lia")
+TIMES = 20
+
+
+def start(names: tuple[str, ...]) -> tuple[subprocess.Popen[bytes], str]:
+    """The studio on a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    paths = [str(SHIPPED / name) for name in names]
+    command = [sys.executable, "-m", "flows", "studio", "--browser", "false", "--port", str(port)]
+    return subprocess.Popen([*command, "--checkpoint", *paths]), f"http://127.0.0.1:{port}/"
+
+
+def arrive(page: Page, address: str) -> None:
+    """Wait for the page, from before its server listens."""
+    while True:
+        try:
+            page.goto(address)
+            break
+        except Exception:  # nobody listens yet
+            time.sleep(0.05)
+    page.wait_for_selector("#examples img")
+
+
+def slider_times(page: Page) -> list[float]:
+    """Milliseconds from a key on the slider of daylight to another picture."""
+    page.locator("#examples button").first.click()
+    page.wait_for_function("document.querySelector('#told').innerText.includes('test-image-0')")
+    page.get_by_role("tab", name="Steer").click()
+    page.wait_for_timeout(15_000)  # the exemplars are looked at meanwhile
+    handle = page.get_by_label("range slider for daylight")
+    handle.focus()
+    found = []
+    for _ in range(TIMES + 2):
+        page.wait_for_timeout(300)
+        before = page.locator("#now img").nth(1).get_attribute("src")
+        begun = time.perf_counter()
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_function(
+            "before => { const image = document.querySelectorAll('#now img')[1];"
+            " return image.src !== before && image.complete }",
+            arg=before, polling="raf",
+        )  # fmt: skip
+        found.append(1000 * (time.perf_counter() - begun))
+    return found[2:]
+
+
+def stroke_times(name: str) -> list[float]:
+    """Milliseconds of the callback of a stroke, once the exemplars are there."""
+    judges = [load_judge(str(SHIPPED / each), "cpu") for each in ("scenes-predictor", "scenes-segmenter")]
+    with tempfile.TemporaryDirectory() as folder:
+        desk = Desk([str(SHIPPED / name)], judges, Path(folder))
+        studio = Studio(desk)
+        bench = desk.bench(name)
+        if bench.segmenter is None:
+            return []
+        sitting = desk.open(name, desk.examples(name)[1])
+        layer = np.zeros((384, 384, 4), np.uint8)
+        layer[192:324, 96:264, 3] = 255
+        assert bench.pictures
+        found = []
+        for _ in range(TIMES + 2):
+            begun = time.perf_counter()
+            studio.paint(sitting, {"layers": [layer]}, "bed", "draw", 1.0)
+            found.append(1000 * (time.perf_counter() - begun))
+        return found[2:]
+
+
+def main() -> None:
+    """Measure, and write JSON and a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "studio.json")
+    given = parser.parse_args()
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    result: dict[str, dict[str, float | None]] = {}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for name in MODELS:
+            page = browser.new_page(viewport={"width": 1280, "height": 1100})
+            begun = time.perf_counter()
+            server, address = start((name,))
+            try:
+                arrive(page, address)
+                usable = time.perf_counter() - begun
+                sliders = slider_times(page)
+            finally:
+                server.terminate()
+                server.wait()
+            page.close()
+            strokes = stroke_times(name)
+            result[name] = {
+                "start_seconds": usable, "slider_ms": statistics.median(sliders),
+                "slider_worst_ms": max(sliders),
+                "stroke_ms": statistics.median(strokes) if strokes else None,
+            }  # fmt: skip
+    write_atomically(given.json, lambda path: path.write_text(json.dumps(result, indent=1)))
+    rows = [
+        [
+            name, f"{each['start_seconds']:.1f}", f"{each['slider_ms']:.0f}",
+            f"{each['slider_worst_ms']:.0f}",
+            f"{each['stroke_ms']:.0f}" if each["stroke_ms"] else "–",
+        ]
+        for name, each in result.items()
+    ]  # fmt: skip
+    print_table(["model", "start, s", "slider, ms", "worst", "stroke, ms"], rows)
+
+
+if __name__ == "__main__":
+    main()
