@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -228,23 +229,23 @@ def test_mixing_and_sampling(desk, room):
     assert torch.equal(found, train) and apart == 0
 
 
-def test_a_search_goes_on_and_ends_when_it_is_left(desk, room):
+def test_a_search_goes_on_and_ends_when_it_is_left(desk, room, monkeypatch):
     """Better with time, from the mean of the space; closed, it leaves no thread behind."""
     picture = desk.open("scenes-glow", str(room)).history.picture
     bench = desk.bench("scenes-dcgan")
     steps = list(actions.search(bench, picture, 1.5, every=0.2))
     assert steps[-1].done and len(steps) > 3 and steps[-1].psnr > steps[0].psnr + 2
     assert not any(step.done for step in steps[:-1])
-    going = actions.search(bench, picture, 60, every=0.1)
-    next(going)
-    import threading
-
-    before = threading.active_count()
-    going.close()
-    end = time.monotonic() + 10
-    while threading.active_count() >= before and time.monotonic() < end:
-        time.sleep(0.05)
-    assert threading.active_count() < before
+    monkeypatch.setattr(actions, "LEFT", 1.0)
+    for leave in (lambda search: search.close(), lambda search: None):
+        going = actions.search(bench, picture, 60, every=0.1)
+        next(going)
+        before = threading.active_count()
+        leave(going)
+        end = time.monotonic() + 10
+        while threading.active_count() >= before and time.monotonic() < end:
+            time.sleep(0.05)
+        assert threading.active_count() < before, "the search goes on, and nobody looks"
     rows = list(actions.bring_back(desk.bench("scenes-glow"), picture, 1))
     assert rows[-1].psnr == float("inf") and "| yes |" in rows[-1].row("scenes-glow")
 
@@ -292,7 +293,7 @@ def serving(*arguments):
     try:
         address = f"http://127.0.0.1:{port}"
         wait(lambda: status(address) == 200, process)
-        yield address
+        yield address, process
         assert process.poll() is None, "the server died"
     finally:
         process.terminate()
@@ -321,8 +322,18 @@ def status(address):
 @pytest.fixture(scope="module")
 def address():
     names = [option for name in MODELS for option in (str(SHIPPED / name),)]
-    with serving("--checkpoint", *names, "--exemplars", "150") as found:
+    with serving("--checkpoint", *names, "--exemplars", "150") as (found, process):
         yield found
+        # Tests before this are some 25 visitors, each with pictures, codes and edits of their own.
+        assert memory(process.pid) < 2500, "megabytes"
+
+
+def memory(pid):
+    """Megabytes that a process holds."""
+    told = Path(f"/proc/{pid}/status")
+    if not told.is_file():
+        pytest.skip("tells memory on Linux only")
+    return int(re.search(r"VmRSS:\s+(\d+)", told.read_text())[1]) / 1024
 
 
 @pytest.mark.slow
@@ -463,6 +474,14 @@ def walk(page, address, room, folder, name):
     says(page, "#told", "room.png")
     says(page, "#certificate", "Bit-exact" if name == "scenes-glow" else "not exact")
     first = after(page)
+
+    page.click("#search")
+    says(page, "#progress", "dB after")
+    page.click("#stop")
+    page.wait_for_timeout(1500)
+    stood = page.inner_text("#progress")
+    page.wait_for_timeout(1500)
+    assert page.inner_text("#progress") == stood and "done" not in stood
 
     page.get_by_role("tab", name="Steer").click()
     slider = page.get_by_label("number input for daylight")

@@ -29,6 +29,8 @@ from flows.metrics.reconstruction import psnr
 from flows.metrics.typicality import typicality
 from flows.semantics.base import segment_bytes
 
+LEFT = 5.0
+"""Seconds after which a search that nobody looks at any more ends."""
 USUAL = 256
 """Samples that say how typical codes are."""
 SEEN = 400
@@ -141,7 +143,7 @@ def search(bench: Workbench, picture: Tensor, seconds: float, every: float = 0.3
         bench: of any model; a copy of it is searched, so that others may go on with it.
         picture: uint8 (C, H, W).
         seconds: at most.
-        every: so many seconds it tells how far it is.
+        every: so many seconds it tells how far it is; not asked for `LEFT` seconds, it ends.
 
     Raises:
         ValueError: the model cannot be searched.
@@ -154,10 +156,12 @@ def search(bench: Workbench, picture: Tensor, seconds: float, every: float = 0.3
 
     def watch(used: float, codes: Tensor) -> bool:
         share[0] = used
-        if time.perf_counter() - last[0] > every:
+        # Whoever waits takes the news at once: where they lie, nobody does any more.
+        if news.empty() and time.perf_counter() - last[0] > every:
             last[0] = time.perf_counter()
             news.put(codes.clone())
-        return not stopped.is_set()
+        left = not news.empty() and time.perf_counter() - last[0] > LEFT
+        return not stopped.is_set() and not left
 
     inverter = Optimise(bench.space, steps=100_000, seconds=seconds, watch=watch)
     inverter.check(model, target)

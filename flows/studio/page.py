@@ -372,11 +372,13 @@ class Page:
            "pick_sample", api_visibility="private")  # fmt: skip
         on(self.find_nearest.click, desk.nearest, [sitting], [self.nearest, self.apart], "nearest")
 
+        # Searches take all that a machine has: one after the other.
+        alone: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": 1}
         searching = on(self.look.click, desk.search, [self.other_model, sitting, self.seconds],
-                       [self.found, self.progress], "search", concurrency_id="search")  # fmt: skip
+                       [self.found, self.progress], "search", **alone)  # fmt: skip
         self.stop.click(None, cancels=[searching], api_name="stop")
         comparing = on(self.compare.click, desk.compare, [self.models, sitting, self.each],
-                       [self.table, self.grid], "compare", concurrency_id="search")  # fmt: skip
+                       [self.table, self.grid], "compare", **alone)  # fmt: skip
         self.stop_comparing.click(None, cancels=[comparing], api_name="stop_comparing")
 
     # Callbacks ------------------------------------------------------------------------------------
