@@ -65,7 +65,7 @@ def test_every_verb_is_a_file():
     assert set(commands()) == {
         "evaluate", "roundtrip", "sample", "encode", "decode", "interpolate", "compare", "render", "export",
         "steer find", "steer apply", "steer score", "steer disentangle", "steer levels", "steer rank",
-        "dissect", "omissions", "paint", "atlas",
+        "dissect", "omissions", "paint", "atlas", "studio",
     }  # fmt: skip
 
 
@@ -76,8 +76,14 @@ def test_help_describes_every_option(verb, capsys):
     assert stopped.value.code == 0
     text = capsys.readouterr().out
     loads = ("--device", "checkpoint") if verb != "steer rank" else ("scores",)
-    for option in ("--json", "--config", *loads):
+    result = () if verb == "studio" else ("--json",)  # a page has none
+    for option in (*result, "--config", *loads):
         assert option in text
+
+
+def test_the_studio_says_what_is_missing(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert refused(capsys, "studio") == 'error: gradio is missing: pip install -e ".[studio]"'
 
 
 def test_evaluate(checkpoint, tmp_path, capsys):

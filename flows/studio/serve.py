@@ -5,7 +5,6 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from flows.semantics.base import Judge
 
@@ -22,9 +21,8 @@ def serve(
     exemplars: int = 1000,
     device: str | None = None,
     browser: bool = False,
-    wait: bool = True,
-) -> tuple[str, Any]:
-    """Serve the page.
+) -> None:
+    """Serve the page until it is interrupted.
 
     Args:
         checkpoints: of the models, the first one is opened at once.
@@ -35,7 +33,6 @@ def serve(
         exemplars: pictures after which things are painted.
         device: torch device.
         browser: open one.
-        wait: until it is stopped; otherwise its address and the page are returned, `close()` ends it.
 
     Raises:
         ModuleNotFoundError: gradio is not installed.
@@ -52,13 +49,17 @@ def serve(
         desk.bench(desk.first)
         blocks = Page(desk).blocks
         blocks.queue(default_concurrency_limit=2, max_size=400)
-        _, address, _ = blocks.launch(
-            server_name=host, server_port=port, inbrowser=browser, share=False, quiet=True, css=CSS,
-            show_error=True, max_file_size=LARGEST_FILE, allowed_paths=[folder], prevent_thread_lock=True,
-            footer_links=[], ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False,
-            state_session_capacity=200,
-        )  # fmt: skip
+        try:
+            _, address, _ = blocks.launch(
+                server_name=host, server_port=port, inbrowser=browser, share=False, quiet=True, css=CSS,
+                show_error=True, max_file_size=LARGEST_FILE, allowed_paths=[folder], prevent_thread_lock=True,
+                footer_links=[], ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False,
+                state_session_capacity=200,
+            )  # fmt: skip
+        except OSError as error:
+            raise OSError(f"port {port} of {host} is taken, or not ours; --port names another") from error
         print(f"studio: {address} ({', '.join(desk.paths)}); ctrl-c ends it", flush=True)
-        if wait:
+        try:
             threading.Event().wait()
-        return address, blocks
+        except KeyboardInterrupt:
+            blocks.close(verbose=False)
