@@ -299,92 +299,101 @@ class Page:
     # Wiring ---------------------------------------------------------------------------------------
 
     def wire(self) -> None:
-        """Every event to its callback."""
-        desk, sitting = self.desk, self.sitting
-        picture_changed = [sitting, self.now, self.told, self.readings]
-        everything = [
-            *picture_changed, self.given, self.back, self.error, self.certificate, self.gauge, self.cropped,
-            self.editor, *self.sliders,
+        """Every event to its callback; what callbacks give goes to these components, in this order."""
+        self.picture_changed: list[Any] = [self.sitting, self.now, self.told, self.readings]
+        self.everything: list[Any] = [
+            *self.picture_changed, self.given, self.back, self.error, self.certificate, self.gauge,
+            self.cropped, self.editor, *self.sliders,
         ]  # fmt: skip
-        of_model = [
+        self.of_model: list[Any] = [
             self.promise, self.examples, self.nothing, *self.groups, *self.sliders, self.without, self.levels,
             self.along, self.label, self.layer, self.swapped, self.off,
         ]  # fmt: skip
-        editor_too = [*picture_changed, self.editor, self.touched, *self.sliders]
+        self.editor_too: list[Any] = [*self.picture_changed, self.editor, self.touched, *self.sliders]
+        self.wire_beginnings()
+        self.wire_edits()
+        self.wire_files()
+        self.wire_views()
+        self.wire_searches()
 
-        def on(
-            event: Any, act: Callable[..., Any], inputs: Any, outputs: list[Any], name: str, **options: Any
-        ) -> Any:
-            # The editor's own sign that it waits does not always go away again.
-            shown = {"show_progress_on": [self.now]} if self.editor in outputs else {}
-            return event(sentence(act), inputs, outputs, api_name=name, **shown, **options)
+    def on(
+        self, event: Any, act: Callable[..., Any], inputs: Any, outputs: list[Any], name: str, **options: Any
+    ) -> Any:
+        """An event of a component to a callback, which others may call by its name."""
+        # The editor's own sign that it waits does not always go away again.
+        shown = {"show_progress_on": [self.now]} if self.editor in outputs else {}
+        return event(sentence(act), inputs, outputs, api_name=name, **shown, **options)
 
-        on(self.blocks.load, self.for_model, [self.model], of_model, "model_told")
-        change = on(self.model.change, self.for_model, [self.model], of_model, "model_changed")
-        change.then(
-            sentence(lambda name, now: self.begun(desk.change_model(name, now))), [self.model, sitting],
-            everything, api_name="reopen",
-        )  # fmt: skip
-        on(self.upload.input, lambda name, path: self.begun(desk.open(name, path)),
-           [self.model, self.upload], everything, "open")  # fmt: skip
-        on(self.examples.select, self.pick, [self.model], everything, "pick", api_visibility="private")
-        on(self.recrop.click, self.crop_again, [self.model, sitting, *self.crop], everything, "crop")
-        on(self.undo.click, lambda now: self.edited(desk.undo(now)), [sitting], editor_too, "undo")
-        on(self.reset.click, lambda now: self.edited(desk.reset(now)), [sitting], editor_too, "reset")
-        for button, save, name in ((self.take, desk.picture_file, "take"), (self.keep, desk.save, "keep")):
-            # A download button gives out the file that it had before the click: ours is made first.
-            made = on(button.click, save, [sitting], [self.files[name]], name)
-            made.success(None, js=f"() => document.querySelector('#{name}_file').click()")
-        on(self.record.upload, self.load, [self.model, self.record], everything, "load")
+    def wire_beginnings(self) -> None:
+        """A model, a picture, an example, a sample."""
+        desk, sitting, on, begun = self.desk, self.sitting, self.on, self.begun
+        on(self.blocks.load, self.for_model, [self.model], self.of_model, "model_told")
+        change = on(self.model.change, self.for_model, [self.model], self.of_model, "model_changed")
+        on(change.then, lambda name, now: begun(desk.change_model(name, now)), [self.model, sitting],
+           self.everything, "reopen")  # fmt: skip
+        on(self.upload.input, lambda name, path: begun(desk.open(name, path)), [self.model, self.upload],
+           self.everything, "open")  # fmt: skip
+        on(self.examples.select, self.pick, [self.model], self.everything, "pick", api_visibility="private")
+        on(self.recrop.click, self.crop_again, [self.model, sitting, *self.crop], self.everything, "crop")
+        drawing = [self.model, self.seed, self.temperature]
+        on(self.draw.click, desk.samples, drawing, [self.samples], "sample")
+        on(self.samples.select, self.pick_sample, drawing, self.everything, "pick_sample",
+           api_visibility="private")  # fmt: skip
 
-        steering = [sitting, self.without, self.levels, self.budget, *self.sliders]
-        movers: list[Any] = [*self.sliders, self.without, self.levels, self.budget]
+    def wire_edits(self) -> None:
+        """Sliders, the brush, units, another picture's code; and back."""
+        desk, sitting, on, edited = self.desk, self.sitting, self.on, self.edited
+        on(self.undo.click, lambda now: edited(desk.undo(now)), [sitting], self.editor_too, "undo")
+        on(self.reset.click, lambda now: edited(desk.reset(now)), [sitting], self.editor_too, "reset")
+        movers: list[Any] = [self.without, self.levels, self.budget, *self.sliders]
         moved = gr.on(
-            [each.input for each in movers],
-            sentence(self.steer), steering, picture_changed, api_name="steer", trigger_mode="always_last",
-            show_progress="hidden",
+            [each.input for each in movers], sentence(self.steer), [sitting, *movers], self.picture_changed,
+            api_name="steer", trigger_mode="always_last", show_progress="hidden",
         )  # fmt: skip
         # Apart from the move: an editor takes much longer than a picture to show another one.
         moved.then(self.canvas, [sitting], [self.editor], api_name="canvas", show_progress="hidden")
-        on(self.make_strip.click, self.show_strip, [sitting, self.along, self.without], [self.strip], "strip")
-
         on(self.apply.click, self.paint, [sitting, self.editor, self.label, self.stroke, self.strength],
-           editor_too, "paint")  # fmt: skip
+           self.editor_too, "paint")  # fmt: skip
+        on(self.switch.click, lambda now, layer, units: edited(desk.switch(now, layer, units)),
+           [sitting, self.layer, self.off], self.editor_too, "switch")  # fmt: skip
+        on(self.go.click, lambda now, share, levels: edited(desk.take_share(now, share, levels)),
+           [sitting, self.share, self.swapped], self.editor_too, "towards")  # fmt: skip
 
-        on(
-            self.look_inside.click,
-            self.inside,
-            [self.model, self.layer],
-            [self.unit_gallery, self.off],
-            "units",
-        )
-        on(self.switch.click, lambda now, layer, units: self.edited(desk.switch(now, layer, units)),
-           [sitting, self.layer, self.off], editor_too, "switch")  # fmt: skip
+    def wire_files(self) -> None:
+        """Downloads, and a record that comes back."""
+        for button, save, name in (
+            (self.take, self.desk.picture_file, "take"), (self.keep, self.desk.save, "keep"),
+        ):  # fmt: skip
+            # A download button gives out the file that it had before the click: ours is made first.
+            made = self.on(button.click, save, [self.sitting], [self.files[name]], name)
+            made.success(None, js=f"() => document.querySelector('#{name}_file').click()")
+        self.on(self.record.upload, self.load, [self.model, self.record], self.everything, "load")
+
+    def wire_views(self) -> None:
+        """What is shown and changes nothing."""
+        desk, sitting, on = self.desk, self.sitting, self.on
+        on(self.make_strip.click, self.show_strip, [sitting, self.along, self.without], [self.strip], "strip")
+        on(self.look_inside.click, self.inside, [self.model, self.layer], [self.unit_gallery, self.off],
+           "units")  # fmt: skip
         on(self.count.click, self.omitted, [self.model], [self.missing], "omissions")
-
         on(self.mix.click, lambda now, path, seed, way: desk.mix(now, path, seed, way == "sphere"),
            [sitting, self.second, self.second_seed, self.sphere], [sitting, self.way], "mix")  # fmt: skip
-        on(self.go.click, lambda now, share, levels: self.edited(desk.take_share(now, share, levels)),
-           [sitting, self.share, self.swapped], editor_too, "towards")  # fmt: skip
-
-        on(self.draw.click, desk.samples, [self.model, self.seed, self.temperature], [self.samples], "sample")
-        on(self.samples.select, self.pick_sample, [self.model, self.seed, self.temperature], everything,
-           "pick_sample", api_visibility="private")  # fmt: skip
         on(self.find_nearest.click, desk.nearest, [sitting], [self.nearest, self.apart], "nearest")
 
-        # Searches take all that a machine has: one after the other.
+    def wire_searches(self) -> None:
+        """What takes its time, one after the other, and can be stopped."""
         alone: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": 1}
-        searching = on(self.look.click, desk.search, [self.other_model, sitting, self.seconds],
-                       [self.found, self.progress], "search", **alone)  # fmt: skip
+        searching = self.on(self.look.click, self.desk.search, [self.other_model, self.sitting, self.seconds],
+                            [self.found, self.progress], "search", **alone)  # fmt: skip
         self.stop.click(None, cancels=[searching], api_name="stop")
-        comparing = on(self.compare.click, desk.compare, [self.models, sitting, self.each],
-                       [self.table, self.grid], "compare", **alone)  # fmt: skip
+        comparing = self.on(self.compare.click, self.desk.compare, [self.models, self.sitting, self.each],
+                            [self.table, self.grid], "compare", **alone)  # fmt: skip
         self.stop_comparing.click(None, cancels=[comparing], api_name="stop_comparing")
 
     # Callbacks ------------------------------------------------------------------------------------
 
     def for_model(self, name: str) -> list[Any]:
-        """What the page shows of a model: `of_model` in `wire`."""
+        """What the page shows of a model: `of_model`."""
         desk, bench = self.desk, self.desk.bench(name)
         desk.warm(name)
         slots, directions = desk.slots(name), list(bench.directions)
@@ -406,7 +415,7 @@ class Page:
         ]  # fmt: skip
 
     def shown(self, sitting: Sitting) -> list[Any]:
-        """The picture and what was done to it: `picture_changed` in `wire`."""
+        """The picture and what was done to it: `picture_changed`."""
         history, bench = sitting.history, self.desk.bench(sitting.name)
         before, after = history.start.picture, history.picture
         steps = "; ".join(edit.told for edit in history.edits) or "not edited"
@@ -418,7 +427,7 @@ class Page:
         return [sitting, slides, told, readings if rows else ""]
 
     def begun(self, sitting: Sitting) -> list[Any]:
-        """A new picture: `everything` in `wire`."""
+        """A new picture: `everything`."""
         start = sitting.history.start
         crop = None
         if start.upload is not None and start.box is not None:
@@ -451,7 +460,7 @@ class Page:
         return self.desk.file(views.gauge(value, usual)) if len(usual) else None
 
     def edited(self, sitting: Sitting, touched: str = "") -> list[Any]:
-        """After an edit that is none of sliders: `editor_too` in `wire`."""
+        """After an edit that is none of sliders: `editor_too`."""
         return [*self.shown(sitting), self.canvas(sitting), touched, *self.standing(sitting)]
 
     def canvas(self, sitting: Sitting | None) -> dict[str, Any] | None:

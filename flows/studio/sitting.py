@@ -84,6 +84,7 @@ class Desk:
         self._opening = threading.Lock()
         self._warmed: set[str] = set()
         self._filing, self._files = threading.Lock(), deque[Path]()
+        self._examples: dict[str, list[str]] = {}
         self._inside: dict[tuple[str, str], Any] = {}
 
     @property
@@ -113,8 +114,13 @@ class Desk:
     # Beginning ------------------------------------------------------------------------------------
 
     def examples(self, name: str) -> list[str]:
-        """Files of test images."""
-        return [str(path) for path in actions.examples(self.bench(name), EXAMPLES, self.folder / name)]
+        """Files of test images, made once."""
+        bench = self.bench(name)
+        with self._filing:
+            if name not in self._examples:
+                found = actions.examples(bench, EXAMPLES, self.folder / name)
+                self._examples[name] = [str(path) for path in found]
+        return self._examples[name]
 
     def open(self, name: str, path: str | None, size: float = 1.0, x: float = 0.5, y: float = 0.5) -> Sitting:
         """A picture file on a model, cropped: the box is `size` of the largest, its middle at x, y."""
