@@ -33,8 +33,11 @@ def commands(package: ModuleType = flows.commands) -> dict[str, Command]:
     return found
 
 
-def make_parser() -> Parser:
-    """The parser of all verbs."""
+def make_parser(asked: str | None = None) -> Parser:
+    """The parser of all verbs; where one is asked for, the others have their names and no options.
+
+    A verb's options take a tenth of a second to work out, and one is needed.
+    """
     discover()
     parser = Parser(prog="flows", description="Use a trained invertible model.")
     verbs = {"": parser.add_subcommands(dest="verb")}
@@ -46,7 +49,9 @@ def make_parser() -> Parser:
             verbs[""].add_subcommand(group, outer, help=told.split("\n", 1)[0])
             verbs[group] = outer.add_subcommands(dest="verb")
         help_line = (inspect.getdoc(function) or "").split("\n", 1)[0]
-        verbs[group].add_subcommand(last, parser_of(name, function), help=help_line)
+        needed = asked is None or asked == name.split(" ")[0]
+        own = parser_of(name, function) if needed else Parser(prog=f"flows {name}")
+        verbs[group].add_subcommand(last, own, help=help_line)
     return parser
 
 
@@ -92,8 +97,9 @@ def word_list(annotation: Any) -> Any:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one verb. Exit codes: 0 done, 2 the user's mistake, 1 a bug."""
-    parser = make_parser()
-    given = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    parser = make_parser(words[0] if words else "")
+    given = parser.parse_args(words)
     name = given.verb
     if name is None:
         parser.print_help()

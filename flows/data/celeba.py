@@ -6,11 +6,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision import datasets
 
 from flows.data.base import Attribute, ImageData, SplitName
 from flows.data.decode import LazySplit, square
-from flows.data.torchvision_sets import ROOT, find
+from flows.data.torchvision_sets import ROOT, find, official_set
 
 # Rows 40 to 187 and columns 15 to 162, as in the code of RealNVP: (left, top, right, bottom).
 BOX = (15, 40, 163, 188)
@@ -60,7 +59,7 @@ class CelebA(ImageData):
 
     def split(self, name: SplitName) -> LazySplit:
         part = "valid" if name == "validation" else name
-        found = find(partial(datasets.CelebA, self.root, part), self.root, self.download, LAYOUT)
+        found = find(partial(official_set("CelebA"), self.root, part), self.root, self.download, LAYOUT)
         folder = self.root / "celeba" / "img_align_celeba"
         decode = partial(self._decode, folder, found.filename)
         return LazySplit(decode, torch.full((len(found.filename),), -1), found.attr.byte())

@@ -3,7 +3,6 @@
 from functools import cached_property
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 from flows import images
@@ -25,6 +24,8 @@ class Digits(ImageData):
 
     @cached_property
     def _arrays(self) -> tuple[Tensor, Tensor]:
+        from sklearn.datasets import load_digits  # takes a second
+
         digits = load_digits()
         levels = torch.from_numpy(digits.images).to(torch.uint8)[:, None]
         return images.bin_byte(levels, self.bins), torch.from_numpy(digits.target)

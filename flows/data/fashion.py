@@ -4,7 +4,6 @@ import gzip
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -49,7 +48,9 @@ class Fashion(ImageData):
             labels = read_idx(DEBIAN / f"{stem}-labels-idx1-ubyte.gz", header=8)
             return pixels.view(-1, 1, 28, 28), labels.long()
         try:
-            found = torchvision.datasets.FashionMNIST(self.root, train, download=self.download)
+            from torchvision import datasets  # takes a second
+
+            found = datasets.FashionMNIST(self.root, train, download=self.download)
         except (RuntimeError, OSError) as error:
             raise DataMissing(
                 f"Fashion-MNIST is neither at {DEBIAN} nor under {self.root}, and the download did "

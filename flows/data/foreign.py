@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
-from sklearn.datasets import load_digits, load_sample_image
 from torch import Tensor
 
 from flows import images
@@ -61,6 +60,8 @@ def foreign_images(image_shape: Shape, bins: int = 256, samples: Tensor | None =
 
 def photographs(image_shape: Shape) -> dict[str, Tensor]:
     """Seven photographs by name, each whole and in four quarters: uint8 (5, C, H, W)."""
+    from sklearn.datasets import load_sample_image  # takes a second
+
     opened = {name: read_asset(name) for name in PHOTOGRAPHS}
     for name, file in SCIKIT_LEARN.items():
         opened[name] = Image.fromarray(load_sample_image(file))
@@ -108,6 +109,8 @@ def write(sentence: str, image_shape: Shape) -> Tensor:
 
 def digits(image_shape: Shape) -> Tensor:
     """One handwritten digit of each kind from scikit-learn, enlarged: uint8 (10, C, H, W)."""
+    from sklearn.datasets import load_digits  # takes a second
+
     levels = torch.from_numpy(load_digits().images[:10]).to(torch.uint8)
     return torch.stack([fit(images.to_pillow(level[None] * 15), image_shape) for level in levels])
 

@@ -4,7 +4,6 @@ from functools import cached_property
 
 import torch
 from PIL import Image
-from sklearn.datasets import load_sample_image
 from torch import Tensor
 
 from flows import images
@@ -65,6 +64,8 @@ class Photos(ImageData):
 def read(name: str) -> Image.Image:
     """A photograph of scikit-learn or scikit-image by name."""
     if name in ("china", "flower"):
+        from sklearn.datasets import load_sample_image  # takes a second
+
         return Image.fromarray(load_sample_image(f"{name}.jpg"))
     try:
         import skimage.data

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from torchvision import datasets
 
 from flows import images
 from flows.data.base import ArraySplit, DataMissing, ImageData, SplitName, hold_out
@@ -46,6 +45,13 @@ def find(make: Callable[..., T], root: Path, download: bool, layout: str) -> T:
     raise DataMissing(
         f"no {layout} under {root} ({failure}); {way_out}, or put the files there and set data.root"
     ) from failure
+
+
+def official_set(name: str) -> Any:
+    """torchvision's class of that name; imported when it is asked for, which takes a second."""
+    from torchvision import datasets
+
+    return getattr(datasets, name)
 
 
 class TorchvisionData(ImageData):
@@ -100,7 +106,7 @@ class MNIST(TorchvisionData):
     name = "mnist"
     layout = "MNIST/raw/train-images-idx3-ubyte and its three companions"
     class_names: tuple[str, ...] = tuple("0123456789")
-    source: Any = datasets.MNIST
+    source = "MNIST"
 
     def __init__(self, root: Path = ROOT, download: bool = False, size: Literal[28, 32] = 32):
         super().__init__(root, download)
@@ -108,7 +114,7 @@ class MNIST(TorchvisionData):
         self.transform = "28×28 zero-padded to 32×32" if size == 32 else "none"
 
     def official(self, train: bool) -> tuple[Tensor, Tensor]:
-        found = self.find(partial(self.source, self.root, train))
+        found = self.find(partial(official_set(self.source), self.root, train))
         return self.padded(found.data), found.targets.long()
 
     def padded(self, pixels: Tensor) -> Tensor:
@@ -123,7 +129,7 @@ class KMNIST(MNIST):
     name = "kmnist"
     layout = "KMNIST/raw/train-images-idx3-ubyte and its three companions"
     class_names = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
-    source = datasets.KMNIST
+    source = "KMNIST"
 
 
 class EMNIST(MNIST):
@@ -148,12 +154,12 @@ class EMNIST(MNIST):
     ):
         super().__init__(root, download, size)
         self.part = part
-        self.class_names = tuple(datasets.EMNIST.classes_split_dict[part])
+        self.class_names = tuple(official_set("EMNIST").classes_split_dict[part])
         padded = "" if size == 28 else ", 28×28 zero-padded to 32×32"
         self.transform = f"part {part}, transposed{padded}"
 
     def official(self, train: bool) -> tuple[Tensor, Tensor]:
-        found = self.find(partial(datasets.EMNIST, self.root, self.part, train=train))
+        found = self.find(partial(official_set("EMNIST"), self.root, self.part, train=train))
         return self.padded(found.data.mT), found.targets.long()
 
 
@@ -166,7 +172,7 @@ class USPS(TorchvisionData):
     class_names = tuple("0123456789")
 
     def official(self, train: bool) -> tuple[Tensor, Tensor]:
-        found = self.find(partial(datasets.USPS, self.root, train))
+        found = self.find(partial(official_set("USPS"), self.root, train))
         return torch.from_numpy(found.data)[:, None], torch.as_tensor(found.targets)
 
 
@@ -182,10 +188,10 @@ class CIFAR10(TorchvisionData):
     class_names: tuple[str, ...] = (
         "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
     )  # fmt: skip
-    source: Any = datasets.CIFAR10
+    source = "CIFAR10"
 
     def official(self, train: bool) -> tuple[Tensor, Tensor]:
-        found = self.find(partial(self.source, self.root, train))
+        found = self.find(partial(official_set(self.source), self.root, train))
         pixels = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
         return pixels, torch.as_tensor(found.targets)
 
@@ -207,7 +213,7 @@ class CIFAR100(CIFAR10):
         television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
         """.split()
     )
-    source = datasets.CIFAR100
+    source = "CIFAR100"
 
 
 class SVHN(TorchvisionData):
@@ -220,7 +226,7 @@ class SVHN(TorchvisionData):
 
     def official(self, train: bool) -> tuple[Tensor, Tensor]:
         part = "train" if train else "test"
-        found = self.find(partial(datasets.SVHN, self.root, part))
+        found = self.find(partial(official_set("SVHN"), self.root, part))
         return torch.from_numpy(found.data).contiguous(), torch.from_numpy(found.labels).long()
 
 
@@ -248,7 +254,7 @@ class STL10(TorchvisionData):
 
     def official(self, train: bool) -> tuple[Tensor, Tensor]:
         part = self.part if train else "test"
-        found = self.find(partial(datasets.STL10, self.root, part))
+        found = self.find(partial(official_set("STL10"), self.root, part))
         labels = torch.from_numpy(np.asarray(found.labels)).long()
         return self._resized(torch.from_numpy(found.data)), labels
 
@@ -281,7 +287,7 @@ class Flowers102(ImageData):
 
     def split(self, name: SplitName) -> ArraySplit:
         part = "val" if name == "validation" else name
-        make = partial(datasets.Flowers102, self.root, part)
+        make = partial(official_set("Flowers102"), self.root, part)
         found = find(make, self.root, self.download, self.layout)
         pairs = [(square(picture, self.image_shape[2], 3), label) for picture, label in found]
         pixels, labels = zip(*pairs, strict=True)

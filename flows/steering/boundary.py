@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from sklearn.svm import SVC
 from torch import Tensor
 
 from flows.steering.base import Direction
@@ -52,6 +51,8 @@ class Boundary(Labelled):
             cut = math.ceil(0.7 * len(side))
             train.append(side[:cut])
             check.append(side[cut:])
+        from sklearn.svm import SVC  # takes a second
+
         best: tuple[float, Tensor, float] | None = None
         for penalty in PENALTIES:
             machine = SVC(kernel="linear", C=penalty)

@@ -1,9 +1,9 @@
 """GANSpace: the principal components of w, or of a layer's activations (Härkönen et al. 2020)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from sklearn.decomposition import IncrementalPCA
 from torch import Tensor
 
 from flows.hooks import hooked
@@ -54,6 +54,8 @@ class PrincipalComponents(Method):
         codes = task.draw(self.n)
         parts = list(codes.split(self.batch))
         parts = parts if len(parts[-1]) >= self.components else parts[:-1]
+        from sklearn.decomposition import IncrementalPCA  # takes a second
+
         machine = IncrementalPCA(self.components)
         for part in parts:
             machine.partial_fit(self.seen(model, part, task.space).numpy())
@@ -80,7 +82,7 @@ class PrincipalComponents(Method):
             model.decode(codes, space, model.first_class(len(codes)))
         return kept[-1].flatten(1).float().cpu()
 
-    def regressed(self, machine: IncrementalPCA, parts: list[Tensor], task: Task) -> Tensor:
+    def regressed(self, machine: Any, parts: list[Tensor], task: Task) -> Tensor:
         """Directions of the codes, (components, D), that go with a step along each component."""
         left = right = None
         for part in parts:

@@ -30,6 +30,8 @@ FIRST = ("window", "door", "bed", "lamp", "plant", "picture", "tree", "person", 
 """Classes that come first in the list, where the segmenter has them."""
 ALPHAS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 EXAMPLES = 8
+WARM_AFTER = 2.0
+"""Seconds after a model was chosen that its exemplars are looked at."""
 MOST_FILES = 4000
 """Pictures that are kept as files, a few thousand bytes each."""
 SAMPLES = 12
@@ -109,7 +111,10 @@ class Desk:
         bench = self.bench(name)
         if bench.segmenter is not None and name not in self._warmed:
             self._warmed.add(name)
-            threading.Thread(target=lambda: bench.pictures, daemon=True).start()
+            # Not at once: a page that opens has better use for the machine.
+            later = threading.Timer(WARM_AFTER, lambda: bench.pictures)
+            later.daemon = True
+            later.start()
 
     # Beginning ------------------------------------------------------------------------------------
 
