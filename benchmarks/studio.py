@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Error, Page, sync_playwright
 
 from flows.commands.common import print_table
 from flows.files import write_atomically
@@ -49,7 +49,7 @@ def arrive(page: Page, address: str) -> None:
         try:
             page.goto(address)
             break
-        except Exception:  # nobody listens yet
+        except Error:  # nobody listens yet
             time.sleep(0.05)
     page.wait_for_selector("#examples img")
 

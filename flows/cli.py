@@ -33,11 +33,8 @@ def commands(package: ModuleType = flows.commands) -> dict[str, Command]:
     return found
 
 
-def make_parser(asked: str | None = None) -> Parser:
-    """The parser of all verbs; where one is asked for, the others have their names and no options.
-
-    A verb's options take a tenth of a second to work out, and one is needed.
-    """
+def make_parser() -> Parser:
+    """The parser of all verbs."""
     discover()
     parser = Parser(prog="flows", description="Use a trained invertible model.")
     verbs = {"": parser.add_subcommands(dest="verb")}
@@ -49,9 +46,7 @@ def make_parser(asked: str | None = None) -> Parser:
             verbs[""].add_subcommand(group, outer, help=told.split("\n", 1)[0])
             verbs[group] = outer.add_subcommands(dest="verb")
         help_line = (inspect.getdoc(function) or "").split("\n", 1)[0]
-        needed = asked is None or asked == name.split(" ")[0]
-        own = parser_of(name, function) if needed else Parser(prog=f"flows {name}")
-        verbs[group].add_subcommand(last, own, help=help_line)
+        verbs[group].add_subcommand(last, parser_of(name, function), help=help_line)
     return parser
 
 
@@ -97,9 +92,8 @@ def word_list(annotation: Any) -> Any:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one verb. Exit codes: 0 done, 2 the user's mistake, 1 a bug."""
-    words = sys.argv[1:] if arguments is None else arguments
-    parser = make_parser(words[0] if words else "")
-    given = parser.parse_args(words)
+    parser = make_parser()
+    given = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     name = given.verb
     if name is None:
         parser.print_help()

@@ -140,17 +140,26 @@ def centre_box(image: Image.Image, height: int, width: int) -> Box:
     return left, top, left + crop_width, top + crop_height
 
 
-def fit(image: Image.Image, height: int, width: int) -> Image.Image:
-    """Centre-crop to the shape of height × width and resize to it with antialiasing (Lanczos)."""
-    box = centre_box(image, height, width)
+def fit(image: Image.Image, height: int, width: int, box: Box | None = None) -> Image.Image:
+    """Crop to a box, else to the centre's, and resize to height × width with antialiasing (Lanczos)."""
+    box = box or centre_box(image, height, width)
     return image.resize((width, height), Image.Resampling.LANCZOS, box=box)
 
 
-def unfit(image: Image.Image, box: Box, onto: Image.Image) -> Image.Image:
-    """What `fit` made of a box, laid back onto the picture it came from."""
+def unfit(image: Image.Image, box: Box, onto: Image.Image, where: Tensor | None = None) -> Image.Image:
+    """What `fit` made of a box, laid back onto the picture it came from.
+
+    Args:
+        image: of any size.
+        box: of the picture.
+        onto: the picture.
+        where: bool (H, W) of the image, what of it is laid back; None lays all of it.
+    """
     left, top, right, bottom = box
-    whole = onto.convert(image.mode)
-    whole.paste(image.resize((right - left, bottom - top), Image.Resampling.BICUBIC), (left, top))
+    size, mask, whole = (right - left, bottom - top), None, onto.convert(image.mode)
+    if where is not None:
+        mask = to_pillow(255 * where[None].byte()).resize(size, Image.Resampling.BILINEAR)
+    whole.paste(image.resize(size, Image.Resampling.BICUBIC), (left, top), mask)
     return whole
 
 

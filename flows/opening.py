@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 import flows
@@ -12,7 +12,7 @@ import flows.models
 import flows.semantics
 from flows import images as pixels
 from flows.data.base import ImageData
-from flows.data.decode import BROKEN, check_depth, reason
+from flows.data.decode import BROKEN, reason, upright
 from flows.inversion.records import Source
 from flows.models.base import LatentModel, LikelihoodModel
 from flows.semantics.base import Judge
@@ -119,8 +119,7 @@ def open_picture(path: Path, channels: int) -> Image.Image:
         raise ValueError(f"{path} does not exist: expected picture files")
     try:
         with Image.open(path) as opened:
-            check_depth(opened)
-            return pixels.flatten(ImageOps.exif_transpose(opened), channels)
+            return upright(opened, channels)
     except BROKEN as error:
         raise ValueError(f"{path} cannot be read as a picture ({reason(error)})") from error
 

@@ -8,6 +8,15 @@ from torch import Tensor
 from flows.stored import CheckpointError
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself, without its tensors; nothing where it is none."""
+    try:
+        with safe_open(path, framework="pt") as opened:
+            return opened.metadata() or {}
+    except (SafetensorError, OSError):
+        return {}
+
+
 def read_versioned(
     path: Path, kind: str, name: str, version: int, written_by: str
 ) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -243,7 +243,7 @@ def test_an_exported_run_is_half_the_size_and_reports_on_itself(tmp_path, capsys
 
 
 def test_sphere_keeps_the_length_and_the_ends():
-    from flows.commands.interpolate import sphere
+    from flows.editing.codes import sphere
 
     a, b = torch.randn(2, 1, 300, dtype=torch.float64)
     b = b * a.norm() / b.norm()

@@ -24,6 +24,7 @@ from PIL import Image
 
 from flows import images as pixels
 from flows.data.scenes import Scenes
+from flows.editing.workbench import USUAL
 from flows.semantics.load import load_judge
 from flows.studio import actions, views
 from flows.studio.sitting import POOL, Desk, brushed, crop
@@ -183,7 +184,7 @@ def test_a_strangers_path(desk, room, name):
     sitting = desk.open(name, str(room))
     found = actions.inverted(desk.bench(name), sitting.history)
     assert ("Bit-exact" in found.certificate) == (name == "scenes-glow")
-    assert abs(found.typicality) < 1 and len(found.usual) == actions.USUAL
+    assert abs(found.typicality) < 1 and len(found.usual) == USUAL
     first = sitting.history.picture
     darker = desk.steer(sitting, values(desk, name, daylight=-1.5), [], [], 0)
     darkest = desk.steer(darker, values(desk, name, daylight=-2.5), [], [], 0)
@@ -321,7 +322,7 @@ def status(address):
 
 @pytest.fixture(scope="module")
 def address():
-    names = [option for name in MODELS for option in (str(SHIPPED / name),)]
+    names = [str(SHIPPED / name) for name in MODELS]
     with serving("--checkpoint", *names, "--exemplars", "150") as (found, process):
         yield found
         # Tests before this are some 25 visitors, each with pictures, codes and edits of their own.

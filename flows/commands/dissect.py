@@ -27,7 +27,7 @@ from flows.editing.codes import coded
 from flows.images import reduce
 from flows.metrics.perceptual import PooledFeatures
 from flows.models.base import LatentModel
-from flows.opening import data_of, load, load_segmenter
+from flows.opening import data_of, first_test, load, load_segmenter
 from flows.page import as_text
 from flows.semantics.base import Segmenter
 
@@ -250,7 +250,7 @@ def clean_images(model: LatentModel, judge: Segmenter, label: str) -> tuple[Tens
         ValueError: hardly a test image is without it, or the extra `metrics` is missing.
     """
     features = PooledFeatures()
-    test = reduce(data_of(model, None).split("test").first(REAL).images, model.bins)
+    test = reduce(first_test(model, REAL), model.bins)
     return without(test, judge, label, model), features
 
 

@@ -5,10 +5,10 @@ from typing import Literal
 
 import torch
 from jsonargparse.typing import PositiveInt
-from torch import Tensor
 
 from flows import images as pixels
 from flows.commands.common import labels_or_none, save_picture, write_json
+from flows.editing.codes import line, sphere
 from flows.inversion.encoder import Encoder
 from flows.inversion.exact import invert
 from flows.metrics.reconstruction import psnr
@@ -80,21 +80,3 @@ def interpolate(
     print(f"{steps} pictures along the {path} in {chosen}: {output}; ends {verdict}")
     result = {"checkpoint": checkpoint, "steps": steps, "path": path, "space": chosen, "ends_bit_exact": kept}
     write_json(json, {**result, "ends_psnr": quality})
-
-
-def line(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
-    """(1 − share)·a + share·b: (steps, D) from (1, D), (1, D) and (steps, 1)."""
-    return torch.lerp(a, b, share)
-
-
-def sphere(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
-    """Along the great circle from a's direction to b's, with linearly interpolated length.
-
-    Codes of a standard normal prior lie near a sphere of radius √D, which the straight line leaves.
-    """
-    length_a, length_b = a.norm(), b.norm()
-    angle = torch.arccos(((a / length_a) * (b / length_b)).sum().clamp(-1, 1))
-    if angle < 1e-6:
-        return line(a, b, share)
-    direction = torch.sin((1 - share) * angle) * a / length_a + torch.sin(share * angle) * b / length_b
-    return direction / torch.sin(angle) * torch.lerp(length_a, length_b, share)

@@ -22,7 +22,7 @@ from flows.inversion.encoder import Encoder
 from flows.inversion.layer import Layer
 from flows.inversion.optimise import Optimise
 from flows.models.base import LatentModel
-from flows.opening import data_of, load, load_segmenter
+from flows.opening import first_test, load, load_segmenter
 from flows.page import as_text
 from flows.semantics.base import Segmenter, segment_bytes
 from flows.training.validation import draw
@@ -67,7 +67,7 @@ def omissions(
     """
     model = load(checkpoint, device)
     judge = load_segmenter(segmenter, model)
-    test = pixels.reduce(data_of(model, None).first("test", n).images, model.bins)
+    test = pixels.reduce(first_test(model, n), model.bins)
     drawn = draw(model, n, temperature, seed)
     found = compare_classes(shares(judge, test, model), shares(judge, drawn, model), judge.classes)
     few = test[:images]

@@ -8,7 +8,7 @@ from torch import Tensor
 from flows import images as pixels
 from flows.commands.common import write_json
 from flows.editing.history import laid_back as in_upload
-from flows.editing.records import is_history, load_history, told_of
+from flows.editing.records import load_history, told_of
 from flows.files import write_atomically
 from flows.inversion.records import Source, digest_of, load_record
 from flows.inversion.records import render as draw
@@ -38,8 +38,8 @@ def render(
         json: file for the result.
         device: torch device.
     """
-    if is_history(record):
-        render_edits(record, checkpoint, output, undo, json, device)
+    if (told := told_of(record)) is not None:
+        render_edits(record, checkpoint or told["checkpoint"], output, undo, json, device)
         return
     if checkpoint is None:
         raise ValueError(f"--checkpoint: {record.name} does not say which model it is of; name one")
@@ -62,10 +62,10 @@ def render(
 
 
 def render_edits(
-    record: Path, checkpoint: str | None, output: Path, undo: bool, json: Path | None, device: str | None
+    record: Path, checkpoint: str, output: Path, undo: bool, json: Path | None, device: str | None
 ) -> None:
     """The picture of a record of edits, all of which are done again; see `render`."""
-    model = load(checkpoint or told_of(record)["checkpoint"], device)
+    model = load(checkpoint, device)
     history, same = load_history(record, model)
     picture = in_upload(history) if undo else pixels.to_pillow(history.picture)
     path = output / f"{record.stem}.png"

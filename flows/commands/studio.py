@@ -1,11 +1,13 @@
 """flows studio: a page on which a picture is inverted, steered, painted on and compared."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from jsonargparse.typing import PositiveInt
 
 from flows.opening import usable
 from flows.semantics.load import load_judge
+from flows.studio.serve import serve
 
 SHIPPED = Path(__file__).parents[2] / "checkpoints"
 FIRST = ("scenes-glow", "scenes-lia", "scenes-stylegan", "scenes-dcgan")
@@ -40,12 +42,8 @@ def studio(
         browser: open one.
         device: torch device.
     """
-    try:
-        import gradio  # noqa: F401
-
-        from flows.studio.serve import serve
-    except ModuleNotFoundError as error:
-        raise ValueError(f'{error.name} is missing: pip install -e ".[studio]"') from error
+    if find_spec("gradio") is None:
+        raise ValueError('gradio is missing: pip install -e ".[studio]"')
     paths = checkpoint or [str(SHIPPED / name) for name in FIRST if (SHIPPED / name).is_dir()]
     if not paths:
         raise ValueError("--checkpoint: none is shipped with this installation; name a folder")

@@ -25,10 +25,18 @@ BROKEN = (
 
 def square(picture: Image.Image, size: int, channels: int) -> Tensor:
     """A picture upright, over white, centre-cropped and resized: uint8 (channels, size, size)."""
+    # Resizing needs colours, not palette entries, hence flat before fit_square.
+    return images.from_pillow(images.fit_square(upright(picture, channels), size), channels)
+
+
+def upright(picture: Image.Image, channels: int) -> Image.Image:
+    """A picture as its EXIF says it stands, over white, grey for one channel, else RGB.
+
+    Raises:
+        ValueError: its pixels have more than 8 bits.
+    """
     check_depth(picture)
-    # Resizing needs colours, not palette entries, hence flatten before fit_square.
-    flat = images.flatten(ImageOps.exif_transpose(picture), channels)
-    return images.from_pillow(images.fit_square(flat, size), channels)
+    return images.flatten(ImageOps.exif_transpose(picture), channels)
 
 
 def check_depth(picture: Image.Image) -> None:

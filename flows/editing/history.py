@@ -134,11 +134,5 @@ def laid_back(history: History) -> Image.Image:
     start, edited = history.start, pixels.to_pillow(history.picture)
     if start.upload is None or start.box is None:
         return edited
-    upload = pixels.to_pillow(start.upload)
-    left, top, right, bottom = start.box
-    size = right - left, bottom - top
     changed = (history.picture != start.picture).any(0)
-    mask = Image.fromarray((255 * changed).byte().numpy()).resize(size, Image.Resampling.BILINEAR)
-    whole = upload.copy()
-    whole.paste(edited.resize(size, Image.Resampling.BICUBIC), (left, top), mask)
-    return whole
+    return pixels.unfit(edited, start.box, pixels.to_pillow(start.upload), changed)

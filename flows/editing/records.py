@@ -17,7 +17,7 @@ from flows.files import write_atomically
 from flows.inversion.records import digest_of
 from flows.models.base import LatentModel
 from flows.stored import CheckpointError
-from flows.versioned import read_versioned
+from flows.versioned import read_metadata, read_versioned
 
 HISTORY_VERSION = 1
 LONGEST = 1000
@@ -58,9 +58,16 @@ def save_history(path: Path, history: History, model: LatentModel, checkpoint: s
     write_atomically(path, lambda target: save_file(whole, target, metadata=metadata))
 
 
-def told_of(path: Path) -> dict[str, Any]:
-    """What a history file says of itself: `checkpoint`, `model_type`, `fingerprint`, `digest` and more."""
-    return _told(*_read(path), path)
+def told_of(path: Path) -> dict[str, Any] | None:
+    """What a history file says of itself: `checkpoint`, `model_type`, `fingerprint`, `digest` and more.
+
+    None where it is no such file; its tensors are not read.
+
+    Raises:
+        CheckpointError: it is one, and altered.
+    """
+    metadata = read_metadata(path)
+    return _told(metadata, path) if "history_version" in metadata else None
 
 
 def load_history(path: Path, model: LatentModel) -> tuple[History, bool]:
@@ -72,8 +79,8 @@ def load_history(path: Path, model: LatentModel) -> tuple[History, bool]:
     Raises:
         CheckpointError: missing, no history, altered, or of another model; the message has both fingerprints.
     """
-    metadata, tensors = _read(path)
-    told = _told(metadata, tensors, path)
+    metadata, tensors = read_versioned(path, "record of edits", "history", HISTORY_VERSION, "flows studio")
+    told = _told(metadata, path)
     made_by = told["model_type"], told["fingerprint"]
     given = type(model).__name__, model.fingerprint()
     if made_by != given:
@@ -93,20 +100,7 @@ def load_history(path: Path, model: LatentModel) -> tuple[History, bool]:
     return history, digest_of(history.picture) == told["digest"]
 
 
-def is_history(path: Path) -> bool:
-    """Whether a file says that it is one."""
-    try:
-        _read(path)
-    except CheckpointError:
-        return False
-    return True
-
-
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    return read_versioned(path, "record of edits", "history", HISTORY_VERSION, "flows studio")
-
-
-def _told(metadata: dict[str, str], tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
+def _told(metadata: dict[str, str], path: Path) -> dict[str, Any]:
     try:
         told = json.loads(metadata["history"])
         for key in ("model_type", "fingerprint", "space", "edits", "digest"):

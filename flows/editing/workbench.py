@@ -19,6 +19,7 @@ from flows.dissection.instrument import Change, instrument
 from flows.dissection.paint import Canvas, Dab, Stroke
 from flows.editing.codes import coded, cut_short, draw
 from flows.editing.history import Edit, History, Start
+from flows.metrics.typicality import typicality
 from flows.models.base import LatentModel
 from flows.opening import data_of, load
 from flows.semantics.base import Judge, Predictor, Score, Segmenter, predict_images, scores_of
@@ -31,6 +32,8 @@ DIRECTIONS = "directions.safetensors"
 """In a checkpoint's folder, what `flows steer find` found for it."""
 SCALE = 512
 """Samples by whose codes the scale of a conditioned direction is measured."""
+USUAL = 256
+"""Samples that say how typical codes are."""
 GROUPS = ("layout", "objects", "attributes", "colour", "other")
 
 
@@ -115,7 +118,7 @@ class Workbench:
         box = box or pixels.centre_box(flat, height, width)
         if not (0 <= box[0] < box[2] <= flat.width and 0 <= box[1] < box[3] <= flat.height):
             raise ValueError(f"expected a box within {flat.width}×{flat.height} pixels, got {box}")
-        small = flat.resize((width, height), Image.Resampling.LANCZOS, box=box)
+        small = pixels.fit(flat, height, width, box)
         picture = pixels.reduce(pixels.from_pillow(small, channels), self.model.bins)
         with self.lock:
             code, _ = coded(self.model, picture[None], self.space)
@@ -244,6 +247,29 @@ class Workbench:
         """With one edit more; one picture at a time."""
         with self.lock:
             return history.then(self.model, edit)
+
+    # Codes ----------------------------------------------------------------------------------------
+
+    def typicality(self, code: Tensor) -> float:
+        """Of one code (1, D), see `metrics.typicality`; not a number without a map to the prior."""
+        found = self._typicality(code)
+        return float(found[0]) if len(found) else float("nan")
+
+    @cached_property
+    def usual_typicality(self) -> Tensor:
+        """The same of samples, (n,); empty without a map to the prior."""
+        with self.lock, torch.no_grad():
+            codes = self.model.sample_codes(USUAL, self.space, torch.Generator().manual_seed(1))
+        return self._typicality(codes)
+
+    @torch.no_grad()
+    def _typicality(self, code: Tensor) -> Tensor:
+        with self.lock:
+            try:
+                there = code.to(self.model.device, self.model.dtype)
+                return typicality(self.model, there, self.space).cpu()
+            except ValueError:
+                return torch.empty(0)
 
     # Judges ---------------------------------------------------------------------------------------
 

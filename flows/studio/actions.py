@@ -15,9 +15,10 @@ from torch import Tensor
 from flows import images as pixels
 from flows.dissection.dissect import UnitRow, dissect, samples
 from flows.dissection.omissions import omissions, shares_of
-from flows.dissection.paint import Stroke, touched_units
+from flows.dissection.paint import touched_units
 from flows.dissection.report import top_images
-from flows.editing.codes import draw
+from flows.editing.codes import draw, line
+from flows.editing.codes import sphere as sphere_between
 from flows.editing.history import History
 from flows.editing.workbench import Reading, Workbench
 from flows.inversion.base import Inversion
@@ -26,13 +27,10 @@ from flows.inversion.exact import invert
 from flows.inversion.optimise import Optimise
 from flows.metrics.neighbours import nearest
 from flows.metrics.reconstruction import psnr
-from flows.metrics.typicality import typicality
 from flows.semantics.base import segment_bytes
 
 LEFT = 5.0
 """Seconds after which a search that nobody looks at any more ends."""
-USUAL = 256
-"""Samples that say how typical codes are."""
 SEEN = 400
 """Samples by which units are named."""
 COUNTED = 500
@@ -88,32 +86,15 @@ def inverted(bench: Workbench, history: History) -> Inverted:
                 f"A learned encoder, not exact: {float(psnr(picture, back[None])[0]):.1f} dB, "
                 f"largest error {apart} of 255."
             )
-        value, usual = typical(bench, history.start.code), usual_typicality(bench)
+        value, usual = bench.typicality(history.start.code), bench.usual_typicality
     return Inverted(back, told, value, usual, seconds)
 
 
-def typical(bench: Workbench, code: Tensor) -> float:
-    """Typicality of one code (1, D); not a number where the model has no map to its prior."""
-    try:
-        with bench.lock, torch.no_grad():
-            there = code.to(bench.model.device, bench.model.dtype)
-            return float(typicality(bench.model, there, bench.space)[0])
-    except ValueError:
-        return float("nan")
-
-
-def usual_typicality(bench: Workbench) -> Tensor:
-    """The same of samples, (n,); measured once."""
-    found = bench.__dict__.get("usual")
-    if found is None:
-        with bench.lock, torch.no_grad():
-            codes = bench.model.sample_codes(USUAL, bench.space, torch.Generator().manual_seed(1))
-            try:
-                found = typicality(bench.model, codes, bench.space).cpu()
-            except ValueError:
-                found = torch.zeros(0)
-        bench.__dict__["usual"] = found
-    return found
+def check_size(bench: Workbench, picture: Tensor) -> None:
+    """Raise ValueError where uint8 (C, H, W) is not of the model's shape."""
+    if tuple(picture.shape) != tuple(bench.model.image_shape):
+        width = bench.model.image_shape[2]
+        raise ValueError(f"{bench.name} draws pictures of {width} pixels, this one has {picture.shape[2]}")
 
 
 @dataclass(frozen=True)
@@ -125,7 +106,7 @@ class Searched:
         share: of its budget that is used.
         psnr: dB.
         seconds: so far.
-        done: whether it has ended; then `code` is its result, (1, D).
+        done: whether it has ended.
     """
 
     back: Tensor
@@ -133,7 +114,6 @@ class Searched:
     psnr: float
     seconds: float
     done: bool = False
-    code: Tensor | None = None
 
 
 def search(bench: Workbench, picture: Tensor, seconds: float, every: float = 0.3) -> Iterator[Searched]:
@@ -146,8 +126,9 @@ def search(bench: Workbench, picture: Tensor, seconds: float, every: float = 0.3
         every: so many seconds it tells how far it is; not asked for `LEFT` seconds, it ends.
 
     Raises:
-        ValueError: the model cannot be searched.
+        ValueError: the model cannot be searched, or the picture is not of its shape.
     """
+    check_size(bench, picture)
     with bench.lock:
         model = copy.deepcopy(bench.model)
     target = pixels.reduce(picture[None], model.bins)
@@ -181,10 +162,7 @@ def search(bench: Workbench, picture: Tensor, seconds: float, every: float = 0.3
                 raise found
             done = isinstance(found, Inversion)
             back = found.reconstruction if isinstance(found, Inversion) else draw(model, found, bench.space)
-            code = found.code.cpu() if isinstance(found, Inversion) else None
-            yield Searched(
-                back[0], 1.0 if done else share[0], float(psnr(target, back)[0]), passed, done, code
-            )
+            yield Searched(back[0], 1.0 if done else share[0], float(psnr(target, back)[0]), passed, done)
             if done:
                 return
     finally:
@@ -225,9 +203,7 @@ def bring_back(bench: Workbench, picture: Tensor, seconds: float) -> Iterator[Co
     Raises:
         ValueError: the picture is not of the model's shape.
     """
-    if tuple(picture.shape) != tuple(bench.model.image_shape):
-        width = bench.model.image_shape[2]
-        raise ValueError(f"{bench.name} draws pictures of {width} pixels, this one has {picture.shape[2]}")
+    check_size(bench, picture)
     if not bench.encodes:
         for step in search(bench, picture, seconds):
             yield Compared(
@@ -252,7 +228,7 @@ def steered(
     budget: float | None = None,
 ) -> History:
     """The picture with its sliders there: the last move is replaced, what was painted before it stays."""
-    base = history.undone() if is_move(history) else history
+    base = unmoved(history)
     if not any(sigmas.values()):
         return base
     return bench.then(base, bench.move(base, sigmas, without, levels, budget))
@@ -261,6 +237,11 @@ def steered(
 def is_move(history: History) -> bool:
     """Whether the last edit is one of sliders."""
     return bool(history.edits) and "sigmas" in history.edits[-1].settings
+
+
+def unmoved(history: History) -> History:
+    """With the sliders at 0."""
+    return history.undone() if is_move(history) else history
 
 
 def sliders_of(history: History) -> dict[str, float]:
@@ -272,7 +253,7 @@ def strip_along(
     bench: Workbench, history: History, name: str, alphas: Sequence[float], without: Sequence[str] = ()
 ) -> list[Tensor]:
     """The picture moved along one direction by so many sigmas each: uint8 (C, H, W)."""
-    base = history.undone() if is_move(history) else history
+    base = unmoved(history)
     return [
         bench.then(base, bench.move(base, {name: alpha}, without)).picture if alpha else base.picture
         for alpha in alphas
@@ -292,13 +273,6 @@ def read(bench: Workbench, before: Tensor, after: Tensor, most: int = 12) -> lis
 
 
 # Paint --------------------------------------------------------------------------------------------
-
-
-def painted(
-    bench: Workbench, history: History, label: str, mask: Tensor, stroke: Stroke, strength: float
-) -> History:
-    """With one stroke more; see `Workbench.stroke`."""
-    return bench.then(history, bench.stroke(history, label, mask, stroke, strength))
 
 
 def units_touched(history: History) -> str:
@@ -374,19 +348,10 @@ def between(
         steps: with both ends.
         sphere: along the great circle of the two codes, their lengths mixed; else along the line.
     """
-    a, b = history.code.double(), other.code.double()
-    angle = torch.nn.functional.cosine_similarity(a, b).clamp(-1, 1).acos()[:, None]
-    codes = []
-    for i in range(1, steps - 1):
-        t = i / (steps - 1)
-        if sphere and float(angle.sin()) > 1e-6:
-            length = (1 - t) * a.norm() + t * b.norm()
-            way = (((1 - t) * angle).sin() * a / a.norm() + (t * angle).sin() * b / b.norm()) / angle.sin()
-            codes.append(length * way)
-        else:
-            codes.append((1 - t) * a + t * b)
+    share = torch.linspace(0, 1, steps, dtype=torch.float64)[1:-1, None]
+    codes = (sphere_between if sphere else line)(history.code.double(), other.code.double(), share)
     with bench.lock:
-        middle = draw(bench.model, torch.cat(codes).to(bench.model.dtype), bench.space)
+        middle = draw(bench.model, codes.to(bench.model.dtype), bench.space)
     return [history.picture, *middle, other.picture]
 
 

@@ -80,10 +80,8 @@ class Page:
         self.desk = desk
         # Choices that a visitor's page is told when it loads; a client that is no page has these.
         bench = desk.bench(desk.first)
-        self.directions, self.all_levels = (
-            list(bench.directions),
-            list(bench.model.check_space(bench.space).levels),
-        )
+        self.directions = list(bench.directions)
+        self.all_levels = list(bench.model.check_space(bench.space).levels)
         with gr.Blocks(
             title="flows studio", analytics_enabled=False, delete_cache=(KEPT, KEPT)
         ) as self.blocks:
@@ -96,20 +94,13 @@ class Page:
                 with gr.Column(scale=2, min_width=400):
                     self.left()
                 with gr.Column(scale=3, min_width=480), gr.Tabs():
-                    with gr.Tab("Invert"):
-                        self.invert_tab()
-                    with gr.Tab("Steer"):
-                        self.steer_tab()
-                    with gr.Tab("Paint"):
-                        self.paint_tab()
-                    with gr.Tab("Look inside"):
-                        self.inside_tab()
-                    with gr.Tab("Mix"):
-                        self.mix_tab()
-                    with gr.Tab("Sample"):
-                        self.sample_tab()
-                    with gr.Tab("Compare"):
-                        self.compare_tab()
+                    for name, fill in (
+                        ("Invert", self.invert_tab), ("Steer", self.steer_tab), ("Paint", self.paint_tab),
+                        ("Look inside", self.inside_tab), ("Mix", self.mix_tab), ("Sample", self.sample_tab),
+                        ("Compare", self.compare_tab),
+                    ):  # fmt: skip
+                        with gr.Tab(name):
+                            fill()
             self.wire()
 
     # Layout ---------------------------------------------------------------------------------------
@@ -451,7 +442,7 @@ class Page:
         """The same of a sample of a model that does not."""
         start, bench = sitting.history.start, self.desk.bench(sitting.name)
         told = f"{sitting.name} has no encoder; this is a sample of it, seed {start.seed}."
-        gauge = self.gauge_of(actions.typical(bench, start.code), actions.usual_typicality(bench))
+        gauge = self.gauge_of(bench.typicality(start.code), bench.usual_typicality)
         shown = self.enlarged(start.picture)
         return [shown, shown, gr.update(value=None, label="Error"), told, gauge]
 

@@ -185,7 +185,7 @@ class Desk:
         sitting = has(sitting)
         bench = self.bench(sitting.name)
         mask = brushed(drawing, bench.model.image_shape[1:])
-        history = actions.painted(bench, sitting.history, label, mask, stroke, strength)
+        history = bench.then(sitting.history, bench.stroke(sitting.history, label, mask, stroke, strength))
         return sitting._replace(history=history)
 
     def classes(self, name: str) -> list[str]:
@@ -325,14 +325,7 @@ class Desk:
 
     def search(self, name: str, sitting: Sitting | None, seconds: float) -> Iterator[tuple[Image.Image, str]]:
         """The picture looked for by optimisation on another model, as it goes."""
-        sitting = has(sitting)
-        bench = self.bench(name)
-        picture = sitting.history.start.picture
-        if tuple(picture.shape) != tuple(bench.model.image_shape):
-            raise ValueError(
-                f"{name} draws {bench.model.image_shape[1]} pixels a side, the picture has {picture.shape[1]}"
-            )
-        for step in actions.search(bench, picture, seconds):
+        for step in actions.search(self.bench(name), has(sitting).history.start.picture, seconds):
             told = "done" if step.done else f"{step.share:.0%}"
             yield views.enlarged(step.back), f"{name}: {step.psnr:.1f} dB after {step.seconds:.1f} s, {told}"
 

@@ -3,10 +3,9 @@
 import warnings
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from flows.data.decode import BROKEN, check_depth, reason
-from flows.images import flatten
+from flows.data.decode import BROKEN, reason, upright
 
 LARGEST = 40_000_000
 """Pixels of an upload, at most; told by its head, before anything is decoded."""
@@ -29,9 +28,8 @@ def open_upload(path: str | Path) -> Image.Image:
                 if opened.width * opened.height > LARGEST:
                     size = f"{opened.width}×{opened.height}"
                     raise ValueError(f"{size} pixels, expected at most {LARGEST // 1_000_000} million")
-                check_depth(opened)
                 opened.draft("RGB", (KEPT, KEPT))
-                picture = flatten(ImageOps.exif_transpose(opened), 3)
+                picture = upright(opened, 3)
     except BROKEN as error:
         raise ValueError(f"{name} cannot be opened: {reason(error)}") from error
     picture.thumbnail((KEPT, KEPT), Image.Resampling.LANCZOS)
