@@ -107,9 +107,8 @@ Keys = Sequence[int] | Tensor
 """Identities of the rows of a batch: integers, or int64 (batch,)."""
 
 
-@torch.library.custom_op("flows::noise_rows", mutates_args=())
 def _noise_rows(seed: Tensor, keys: Tensor, shape: list[int], normal: bool) -> Tensor:
-    """Noise on the host, fp32; an operation of its own, which torch.compile need not look into."""
+    """Noise on the host, fp32."""
     rows, number = np.empty((len(keys), *shape), dtype=np.float32), int(seed)
     for row, key in zip(rows, keys.tolist(), strict=True):
         philox = _row(number, key)
@@ -120,7 +119,11 @@ def _noise_rows(seed: Tensor, keys: Tensor, shape: list[int], normal: bool) -> T
     return torch.from_numpy(rows)
 
 
-@_noise_rows.register_fake
+# An operation of its own, which torch.compile need not look into. Called, it imports the compiler.
+_noise_rows_apart = torch.library.custom_op("flows::noise_rows", _noise_rows, mutates_args=())
+
+
+@_noise_rows_apart.register_fake
 def _(seed: Tensor, keys: Tensor, shape: list[int], normal: bool) -> Tensor:
     return torch.empty((len(keys), *shape), dtype=torch.float32)
 
@@ -128,7 +131,8 @@ def _(seed: Tensor, keys: Tensor, shape: list[int], normal: bool) -> Tensor:
 def _rows(seed: int | Tensor, keys: Keys, shape: Sequence[int], like: Tensor, normal: bool) -> Tensor:
     seed = torch.as_tensor(seed, dtype=torch.int64, device="cpu")
     keys = torch.as_tensor(keys, dtype=torch.int64, device="cpu")
-    return _noise_rows(seed, keys, list(shape), normal).to(like)
+    draw = _noise_rows_apart if torch.compiler.is_compiling() else _noise_rows
+    return draw(seed, keys, list(shape), normal).to(like)
 
 
 def uniform_rows(seed: int | Tensor, keys: Keys, shape: Sequence[int], like: Tensor) -> Tensor:

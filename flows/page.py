@@ -6,13 +6,16 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from flows import images as pixels
 from flows.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # imported by what draws one: many commands do not
 
 STYLE = (
     "body{font:14px system-ui;margin:2em;max-width:110em}table{border-collapse:collapse}"
@@ -56,13 +59,13 @@ def as_text(value: float | int) -> str:
 # Pictures -----------------------------------------------------------------------------------------
 
 
-def save_picture(sheet: Image.Image | Figure, path: Path) -> str:
+def save_picture(sheet: "Image.Image | Figure", path: Path) -> str:
     """Write a PNG, and return it in base64, for `picture`."""
     content = io.BytesIO()
-    if isinstance(sheet, Figure):
-        sheet.savefig(content, dpi=110, format="png")
-    else:
+    if isinstance(sheet, Image.Image):
         sheet.save(content, "png")
+    else:
+        sheet.savefig(content, dpi=110, format="png")
     write_atomically(path, lambda place: place.write_bytes(content.getvalue()))
     return base64.b64encode(content.getvalue()).decode()
 
@@ -74,7 +77,7 @@ def picture(name: str, data: str) -> str:
 
 
 def write_page(
-    out: Path, title: str, sheets: Mapping[str, Image.Image | Figure], before: str = "", after: str = ""
+    out: Path, title: str, sheets: "Mapping[str, Image.Image | Figure]", before: str = "", after: str = ""
 ) -> list[str]:
     """index.html with these sheets, and each as a PNG beside it; returns the names of the files.
 
@@ -99,7 +102,7 @@ def heat_map(
     digits: int = 2,
     certain: Tensor | None = None,
     share: bool = False,
-) -> Figure:
+) -> "Figure":
     """A matrix as coloured and numbered cells; grey where it has no number.
 
     Args:
@@ -111,6 +114,8 @@ def heat_map(
         certain: bool of the same shape, numbers that are none of it are pale; None takes all for certain.
         share: of 0 to 1, 0 the best; otherwise signed, 0 in the middle.
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(3 + 0.55 * len(columns), 1.9 + 0.3 * len(rows)), layout="constrained")
     axes = figure.subplots()
     axes.set_facecolor("0.9")

@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import io
+import json
 import os
 import re
 import shutil
@@ -23,8 +24,10 @@ import torch
 from PIL import Image
 
 from flows import images as pixels
+from flows.cli import main
 from flows.data.scenes import Scenes
 from flows.editing.workbench import USUAL
+from flows.page import as_text
 from flows.semantics.load import load_judge
 from flows.studio import actions, views
 from flows.studio.sitting import POOL, Desk, brushed, crop
@@ -235,8 +238,8 @@ def test_a_search_goes_on_and_ends_when_it_is_left(desk, room, monkeypatch):
     picture = desk.open("scenes-glow", str(room)).history.picture
     bench = desk.bench("scenes-dcgan")
     steps = list(actions.search(bench, picture, 1.5, every=0.2))
-    assert steps[-1].done and len(steps) > 3 and steps[-1].psnr > steps[0].psnr + 2
-    assert not any(step.done for step in steps[:-1])
+    assert steps[-1].found and len(steps) > 3 and steps[-1].psnr > steps[0].psnr + 2
+    assert not any(step.found for step in steps[:-1])
     monkeypatch.setattr(actions, "LEFT", 1.0)
     for leave in (lambda search: search.close(), lambda search: None):
         going = actions.search(bench, picture, 60, every=0.1)
@@ -247,8 +250,27 @@ def test_a_search_goes_on_and_ends_when_it_is_left(desk, room, monkeypatch):
         while threading.active_count() >= before and time.monotonic() < end:
             time.sleep(0.05)
         assert threading.active_count() < before, "the search goes on, and nobody looks"
-    rows = list(actions.bring_back(desk.bench("scenes-glow"), picture, 1))
-    assert rows[-1].psnr == float("inf") and "| yes |" in rows[-1].row("scenes-glow")
+
+
+def test_a_picture_is_compared_by_all_models(desk, room, tmp_path):
+    """The figures of `flows compare` on the same picture; a model that cannot is a line that says why."""
+    sitting = desk.open("scenes-glow", str(room))
+    *_, (table, grid) = desk.compare(["scenes-glow", "scenes-lia", "scenes-dcgan"], sitting, 0.5)
+    glow, lia, dcgan = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.split("\n")[2:])
+    assert glow[:4] == ["scenes-glow", "exact inverse", "∞", "1"] and glow[5] == "yes"
+    assert lia[1] == "encoder" and lia[5] == "no" and dcgan[1] == "search" and dcgan[6] == "–"
+    assert grid.height == 20 + 2 * 130 and grid.width == 4 * 130
+    folder = tmp_path / "one"
+    folder.mkdir()
+    pixels.to_pillow(sitting.history.start.picture).save(folder / "room.png")
+    command = ["compare", "--models", str(SHIPPED / "scenes-lia"), "--inverters", "encoder", "--images"]
+    main([*command, f"user:{folder}", "--out", str(tmp_path / "out")])
+    row = json.loads((tmp_path / "out" / "table.json").read_text())["rows"][0]
+    names = [*actions.COMPARED][:-1]  # seconds are another run's
+    assert lia[2:-1] == ["no" if name == "bit_exact" else as_text(row[name]) for name in names]
+    small = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    (refused,) = actions.bring_back(desk.bench("scenes-glow"), small, 1)
+    assert "draws pictures of 32 pixels, this one has 8 |" in actions.compared_table([refused])
 
 
 def test_looking_inside(desk, monkeypatch):

@@ -8,7 +8,7 @@ output). Parameters are inputs of that function, so that DistributedDataParallel
 nobody's storage is freed, what the caller does not keep goes by itself.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from typing import Any, cast
@@ -98,8 +98,19 @@ def _first_and_again() -> tuple[AbstractContextManager[None], AbstractContextMan
 # Inversion ----------------------------------------------------------------------------------------
 
 
-@torch.compiler.disable
 def _run_reversibly(steps: Sequence[Step], memory: Memory, x: Tensor, context: Tensor | None) -> Mapped:
+    global _left_alone
+    # Not a decorator: this imports the compiler, which would make every start a second longer.
+    if _left_alone is None:
+        _left_alone = torch.compiler.disable(_as_one_node)
+    return _left_alone(steps, memory, x, context)
+
+
+_left_alone: Callable[[Sequence[Step], Memory, Tensor, Tensor | None], Mapped] | None = None
+"""`_as_one_node`, once it has been called; a compiler does not look into it."""
+
+
+def _as_one_node(steps: Sequence[Step], memory: Memory, x: Tensor, context: Tensor | None) -> Mapped:
     tensors = {id(tensor): tensor for step in steps for tensor in step.tensors()}
     return _Reversible.apply(steps, memory, x, context, *tensors.values())
 

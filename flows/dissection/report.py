@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -20,6 +19,9 @@ from flows.dissection.intervention import Insertion
 from flows.models.base import LatentModel
 from flows.once import prepared
 from flows.page import as_text, cells, draw_rows, numbers, table, write_page
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SIDE = 72
 """Of a picture of a gallery, in pixels."""
@@ -97,10 +99,12 @@ def unit_table(rows: Sequence[UnitRow]) -> str:
     return table(("class", "layer", "unit", "IoU", "information quality", "active at"), lines)
 
 
-def layer_bars(rows: Sequence[UnitRow]) -> Figure:
+def layer_bars(rows: Sequence[UnitRow]) -> "Figure":
     """Units of every layer, and how many of them are interpretable, by class."""
     found = counts(rows)
     labels = sorted({row.label for row in rows if row.interpretable})
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8.5, 1.2 + 0.34 * len(found)), layout="constrained")
     axes = figure.subplots()
     places = {layer: i for i, layer in enumerate(found)}
@@ -125,10 +129,12 @@ def layer_bars(rows: Sequence[UnitRow]) -> Figure:
     return figure
 
 
-def ablation_curves(found: Sequence[Ablation]) -> Figure:
+def ablation_curves(found: Sequence[Ablation]) -> "Figure":
     """Share of a class's pixels removed against the number of units, beside random ones."""
     columns = min(4, len(found))
     rows = -(-len(found) // columns)
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(2.6 * columns, 2.2 * rows), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, each in zip(panels, found, strict=False):

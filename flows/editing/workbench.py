@@ -90,6 +90,11 @@ class Workbench:
         """Whether pictures can be brought here: by an exact inverse or by an encoder."""
         return self.model.guarantee[self.space] != "none" and not self.model.num_classes
 
+    @property
+    def tempers(self) -> bool:
+        """Whether a temperature changes its samples: not where every z is brought to one length."""
+        return not (self.space == "z" and self.model.normalises_z)
+
     @cached_property
     def data(self) -> ImageData | None:
         """What the model was trained on; None where that is not here."""

@@ -174,14 +174,38 @@ def one(
     edits: bool,
 ) -> Result:
     """One inverter on one model and group; `row` has their names."""
-    images = pixels.reduce(group.images, model.bins)
-    found = inverter.invert(model, images, torch.Generator().manual_seed(seed))
+    group = replace(group, images=pixels.reduce(group.images, model.bins))
+    found = inverter.invert(model, group.images, torch.Generator().manual_seed(seed))
+    return judged(row, model, inverter if edits else None, found, group, seed, network)
+
+
+def judged(
+    row: Row,
+    model: LatentModel,
+    inverter: Inverter | None,
+    found: Inversion,
+    group: Group,
+    seed: int = 0,
+    network: FeatureNetwork | None = None,
+) -> Result:
+    """`row` with all figures of an inversion.
+
+    Args:
+        row: with the names.
+        model: that was inverted.
+        inverter: to measure the consistency of edits with, which inverts four more images; None does not.
+        found: the inversion.
+        group: of images as reduced to the model's grey levels.
+        seed: of everything random.
+        network: for the perceptual distance.
+    """
+    images = group.images
     quality = psnr(images, found.reconstruction).where(found.drawn, 0.0)
-    row = measure(row, in_own_precision(model, found), found, replace(group, images=images), quality)
+    row = measure(row, in_own_precision(model, found), found, group, quality)
     if network is not None and found.drawn.any():
         pair = images[found.drawn], found.reconstruction[found.drawn]
         row = replace(row, perceptual=float(perceptual_distance(network, *pair).mean()))
-    if edits:
+    if inverter is not None:
         row = replace(row, undone=edit_consistency(model, inverter, found, seed))
     return Result(row, found.reconstruction, quality.tolist(), record_of(found, group.sources, seed))
 

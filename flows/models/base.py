@@ -58,6 +58,7 @@ class LatentModel(StoredModule, library_name="flows"):
 
     Attributes:
         num_classes: of a class-conditional model, which needs labels; otherwise 0.
+        normalises_z: every z is brought to one length first, so that a temperature of z changes nothing.
         sampling_space: where a temperature makes samples more typical; w of a StyleGAN, whose z has none.
         search_space: where codes of images are best looked for.
         spaces: name to space, prior space first.
@@ -66,6 +67,7 @@ class LatentModel(StoredModule, library_name="flows"):
     """
 
     num_classes: int = 0
+    normalises_z: bool = False
     sampling_space: str = "z"
     search_space: str = "z"
     spaces: dict[str, Space]

@@ -23,12 +23,10 @@ class GAN(LatentModel):
     Attributes:
         generator: codes of the prior space to images in [−1, 1]; see `decode`.
         critic: images in [−1, 1] to one number each, larger for what looks real, and `features`.
-        normalises_z: the generator brings every z to one length first, so that a temperature changes nothing.
     """
 
     generator: nn.Module
     critic: nn.Module
-    normalises_z = False
 
     def assemble(
         self, image_shape: Sequence[int], bins: int, generator: nn.Module, critic: nn.Module, size: int

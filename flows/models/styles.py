@@ -10,6 +10,7 @@ from flows.models.base import Guarantee, Space
 from flows.models.gan import GAN
 from flows.networks.stylegan import StyledLayer, Synthesis
 from flows.numerics import normal_rows
+from flows.once import once
 
 MEAN_CODES, MEAN_SEED = 10_000, 123
 """From which the middle of w is found (StyleGAN2's projector)."""
@@ -117,6 +118,8 @@ class StyleModel(GAN):
         return (self.enlarged(self._draw(code.to(self.dtype), space, noise)) + 1) / 2
 
     def truncated(self, code: Tensor, space: str, temperature: float) -> Tensor:
+        if temperature == 1:
+            return code
         mean = self.w_mean if space == "w" else self.w_mean.repeat(self.layers)
         return mean + temperature * (code - mean)
 
@@ -125,8 +128,12 @@ class StyleModel(GAN):
     def w_mean(self) -> Tensor:
         """The mean of w over 10,000 codes, (width,)."""
         like = torch.empty(0, dtype=self.dtype, device=self.device)
-        z = normal_rows(MEAN_SEED, torch.arange(MEAN_CODES), self.spaces["z"].shape, like)
-        return cast(Tensor, self.generator.mapping(z)).mean(0)
+
+        def mean() -> Tensor:
+            z = normal_rows(MEAN_SEED, torch.arange(MEAN_CODES), self.spaces["z"].shape, like)
+            return cast(Tensor, self.generator.mapping(z)).mean(0)
+
+        return once(self, like, "mean of w", mean)
 
 
 def check_sizes(image_shape: Sequence[int], *channels: Sequence[int], start: int = 4) -> None:

@@ -4,7 +4,7 @@ import copy
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Queue
 
@@ -21,12 +21,16 @@ from flows.editing.codes import draw, line
 from flows.editing.codes import sphere as sphere_between
 from flows.editing.history import History
 from flows.editing.workbench import Reading, Workbench
-from flows.inversion.base import Inversion
+from flows.inversion.base import Inversion, Inverter
+from flows.inversion.compare import Group, Row, judged
 from flows.inversion.encoder import Encoder
-from flows.inversion.exact import invert
+from flows.inversion.exact import Exact, invert
 from flows.inversion.optimise import Optimise
+from flows.inversion.records import Source
 from flows.metrics.neighbours import nearest
+from flows.metrics.perceptual import FeatureNetwork
 from flows.metrics.reconstruction import psnr
+from flows.page import as_text
 from flows.semantics.base import segment_bytes
 
 LEFT = 5.0
@@ -106,14 +110,14 @@ class Searched:
         share: of its budget that is used.
         psnr: dB.
         seconds: so far.
-        done: whether it has ended.
+        found: the inversion, once it has ended.
     """
 
     back: Tensor
     share: float
     psnr: float
     seconds: float
-    done: bool = False
+    found: Inversion | None = None
 
 
 def search(bench: Workbench, picture: Tensor, seconds: float, every: float = 0.3) -> Iterator[Searched]:
@@ -160,18 +164,23 @@ def search(bench: Workbench, picture: Tensor, seconds: float, every: float = 0.3
             passed = time.perf_counter() - begun
             if isinstance(found, Exception):
                 raise found
-            done = isinstance(found, Inversion)
-            back = found.reconstruction if isinstance(found, Inversion) else draw(model, found, bench.space)
-            yield Searched(back[0], 1.0 if done else share[0], float(psnr(target, back)[0]), passed, done)
-            if done:
+            if isinstance(found, Inversion):
+                back = found.reconstruction
+                yield Searched(back[0], 1.0, float(psnr(target, back)[0]), passed, found)
                 return
+            back = draw(model, found, bench.space)
+            yield Searched(back[0], share[0], float(psnr(target, back)[0]), passed)
     finally:
         stopped.set()
 
 
 # Compare ------------------------------------------------------------------------------------------
 
-COMPARED_HEAD = ("| model | by | dB | bit-exact | seconds |", "| --- | --- | --: | --- | --: |")
+COMPARED = {
+    "psnr": "dB", "ssim": "SSIM", "perceptual": "perceptual", "bit_exact": "bit-exact",
+    "undone": "dB left after an edit and its undoing", "typicality": "typicality", "seconds": "seconds",
+}  # fmt: skip
+"""Figures of `inversion.compare.Row`, and what they are called in the page's table."""
 
 
 @dataclass(frozen=True)
@@ -179,41 +188,67 @@ class Compared:
     """One model on one picture.
 
     Attributes:
-        back: uint8 (C, H, W), what comes back, or has come so far.
-        by: exact inverse, encoder or search.
-        psnr: dB, infinite where every byte is the same.
-        seconds: to find the code.
+        row: its figures; of a search on its way only decibels and seconds.
+        back: uint8 (C, H, W), what comes back, or has come so far; None where the pair is impossible.
     """
 
-    back: Tensor
-    by: str
-    psnr: float
-    seconds: float
-
-    def row(self, name: str) -> str:
-        """A line of a table under `COMPARED_HEAD`."""
-        exact = self.psnr == float("inf")
-        told = "∞" if exact else f"{self.psnr:.1f}"
-        return f"| {name} | {self.by} | {told} | {'yes' if exact else 'no'} | {self.seconds:.3g} |"
+    row: Row
+    back: Tensor | None = None
 
 
-def bring_back(bench: Workbench, picture: Tensor, seconds: float) -> Iterator[Compared]:
+def bring_back(
+    bench: Workbench, picture: Tensor, seconds: float, network: FeatureNetwork | None = None
+) -> Iterator[Compared]:
     """A picture, uint8 (C, H, W), through a model: by its inverse or encoder, else by a search as it goes on.
 
-    Raises:
-        ValueError: the picture is not of the model's shape.
+    Args:
+        bench: of the model.
+        picture: of its shape; of another, the row says so.
+        seconds: of a search.
+        network: for the perceptual distance.
     """
-    check_size(bench, picture)
-    if not bench.encodes:
+    row = Row(bench.name, "search", "this picture", 1)
+    try:
+        check_size(bench, picture)
+        if bench.encodes:
+            exact = bench.model.guarantee[bench.space] == "exact"
+            inverter: Inverter = Exact() if exact else Encoder(bench.space)
+            with bench.lock:
+                found = inverter.invert(bench.model, pixels.reduce(picture[None], bench.model.bins))
+            row = replace(row, inverter="exact inverse" if exact else "encoder")
+            yield _judged(bench, row, inverter, found, picture, network)
+            return
         for step in search(bench, picture, seconds):
-            yield Compared(
-                step.back, "search" if step.done else f"search, {step.share:.0%}", step.psnr, step.seconds
-            )
-        return
-    found = inverted(bench, bench.open(pixels.to_pillow(picture), ""))
-    exact = bench.model.guarantee[bench.space] == "exact"
-    apart = float(psnr(pixels.reduce(picture[None], bench.model.bins), found.back[None])[0])
-    yield Compared(found.back, "exact inverse" if exact else "encoder", apart, found.seconds)
+            if step.found is None:
+                by = f"search, {step.share:.0%}"
+                yield Compared(replace(row, inverter=by, psnr=step.psnr, seconds=step.seconds), step.back)
+            else:
+                yield _judged(bench, row, None, step.found, picture, network)
+    except ValueError as error:
+        yield Compared(replace(row, note=str(error)))
+
+
+def _judged(
+    bench: Workbench, row: Row, inverter: Inverter | None, found: Inversion, picture: Tensor,
+    network: FeatureNetwork | None,
+) -> Compared:  # fmt: skip
+    group = Group(pixels.reduce(picture[None], bench.model.bins), [Source(row.group)])
+    with bench.lock:
+        result = judged(row, bench.model, inverter, found, group, network=network)
+    return Compared(result.row, result.reconstruction[0])
+
+
+def compared_table(steps: Sequence[Compared]) -> str:
+    """Markdown: a line for each model, its figures or why there are none."""
+    lines = [
+        f"| model | by | {' | '.join(COMPARED.values())} |", f"| --- | --- |{' --: |' * len(COMPARED)}"
+    ]  # fmt: skip
+    for row in (step.row for step in steps):
+        figures = [as_text(getattr(row, name)) for name in COMPARED]
+        figures[list(COMPARED).index("bit_exact")] = {1.0: "yes", 0.0: "no"}.get(row.bit_exact, "–")
+        told = " | ".join(figures) if not row.note else f"{row.note} |{' |' * (len(COMPARED) - 2)}"
+        lines.append(f"| {row.model} | {row.inverter if not row.note else '–'} | {told} |")
+    return "\n".join(lines)
 
 
 # Steer --------------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from flows.studio import actions, views
 from flows.studio.sitting import ALPHAS, POOL, Desk, Sitting, has
 
 BRUSH = "#ff3b30"
+TEMPERATURE = 0.8
+"""Of samples, until it is moved."""
 BUTTONS: list[Any] = ["download", "fullscreen"]
 """Of pictures; none that sends them anywhere."""
 KEPT = 3600
@@ -260,7 +262,7 @@ class Page:
         gr.Markdown("Pictures that the model draws. Pick one to edit it.")
         with gr.Row():
             self.seed = gr.Number(0, label="first seed", precision=0)
-            self.temperature = gr.Slider(0.1, 1.2, 0.8, step=0.05, label="temperature or truncation")
+            self.temperature = gr.Slider(0.1, 1.2, TEMPERATURE, step=0.05, label="temperature or truncation")
             self.draw = gr.Button("Draw", elem_id="draw")
         self.samples = gr.Gallery(
             label="Samples", columns=6, height=340, allow_preview=False, format="png", elem_id="samples",
@@ -275,7 +277,7 @@ class Page:
         """All models on this picture."""
         gr.Markdown(
             "This picture through several models: an exact inverse or an encoder where there is one, else a "
-            "search of so many seconds."
+            "search of so many seconds. The figures are those of `flows compare`."
         )
         self.models = gr.CheckboxGroup(list(self.desk.paths), value=list(self.desk.paths)[:3], label="Models")
         with gr.Row():
@@ -284,7 +286,10 @@ class Page:
             self.stop_comparing = gr.Button("Stop", variant="stop")
         self.table = gr.Markdown(elem_id="table")
         self.grid = gr.Image(
-            label="Input, and what comes back", interactive=False, format="png", buttons=BUTTONS
+            label="Input and what comes back; below, the errors, four times as bright",
+            interactive=False,
+            format="png",
+            buttons=BUTTONS,
         )
 
     # Wiring ---------------------------------------------------------------------------------------
@@ -298,7 +303,7 @@ class Page:
         ]  # fmt: skip
         self.of_model: list[Any] = [
             self.promise, self.examples, self.nothing, *self.groups, *self.sliders, self.without, self.levels,
-            self.along, self.label, self.layer, self.swapped, self.off,
+            self.along, self.label, self.layer, self.swapped, self.off, self.temperature,
         ]  # fmt: skip
         self.editor_too: list[Any] = [*self.picture_changed, self.editor, self.touched, *self.sliders]
         self.wire_beginnings()
@@ -403,6 +408,7 @@ class Page:
             gr.update(choices=classes, value=classes[0] if classes else None),
             gr.update(choices=layers, value=layers[0] if layers else None),
             gr.update(choices=levels, value=[]), gr.update(choices=[], value=[]),
+            gr.update(interactive=bench.tempers, value=TEMPERATURE if bench.tempers else 1.0),
         ]  # fmt: skip
 
     def shown(self, sitting: Sitting) -> list[Any]:

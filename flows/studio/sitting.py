@@ -5,6 +5,7 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ from flows.editing.history import History, laid_back
 from flows.editing.records import load_history, save_history
 from flows.editing.workbench import Workbench, open_workbench
 from flows.files import write_atomically
+from flows.metrics.perceptual import FeatureNetwork, make_network
+from flows.once import prepared
 from flows.semantics.base import Judge
 from flows.studio import actions, views
 from flows.studio.uploads import open_upload
@@ -115,6 +118,14 @@ class Desk:
             later = threading.Timer(WARM_AFTER, lambda: bench.pictures)
             later.daemon = True
             later.start()
+
+    @cached_property
+    def network(self) -> FeatureNetwork | None:
+        """For the perceptual distance; None without the extra `metrics`."""
+        try:
+            return make_network("efficientnet-lite0")
+        except ValueError:
+            return None
 
     # Beginning ------------------------------------------------------------------------------------
 
@@ -300,8 +311,9 @@ class Desk:
     def samples(self, name: str, seed: float, temperature: float) -> list[tuple[Image.Image, str]]:
         """So many samples, each with its seed."""
         bench, first = self.bench(name), whole(seed, "seed")
-        seeds = range(first, first + SAMPLES)
-        return [(views.enlarged(bench.sample(i, temperature).picture, 128), f"seed {i}") for i in seeds]
+        with prepared():
+            drawn = {i: bench.sample(i, temperature).picture for i in range(first, first + SAMPLES)}
+        return [(views.enlarged(picture, 128), f"seed {i}") for i, picture in drawn.items()]
 
     def nearest(self, sitting: Sitting | None) -> tuple[Image.Image, str]:
         """The training image most like the picture."""
@@ -314,19 +326,17 @@ class Desk:
     ) -> Iterator[tuple[str, Image.Image]]:
         """A table and a row of pictures that grow: this picture through one model after the other."""
         picture = has(sitting).history.start.picture
-        rows: list[str] = [*actions.COMPARED_HEAD]
-        shown = [picture]
-        for i, name in enumerate(names):
-            for step in actions.bring_back(self.bench(name), picture, seconds):
-                heads = ["input", *names[: i + 1]]
-                yield "\n".join([*rows, step.row(name)]), views.strip([*shown, step.back], heads, 128)
-            rows.append(step.row(name))
-            shown.append(step.back)
+        steps: dict[str, actions.Compared] = {}
+        for name in names:
+            for latest in actions.bring_back(self.bench(name), picture, seconds, self.network):
+                steps[name] = latest
+                came = {told: step.back for told, step in steps.items() if step.back is not None}
+                yield actions.compared_table(list(steps.values())), views.compared(picture, came)
 
     def search(self, name: str, sitting: Sitting | None, seconds: float) -> Iterator[tuple[Image.Image, str]]:
         """The picture looked for by optimisation on another model, as it goes."""
         for step in actions.search(self.bench(name), has(sitting).history.start.picture, seconds):
-            told = "done" if step.done else f"{step.share:.0%}"
+            told = "done" if step.found else f"{step.share:.0%}"
             yield views.enlarged(step.back), f"{name}: {step.psnr:.1f} dB after {step.seconds:.1f} s, {told}"
 
 

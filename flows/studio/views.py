@@ -1,12 +1,13 @@
 """What the studio shows: small pictures enlarged, error maps, crops, gauges, strips."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from flows import images as pixels
+from flows.inversion.report import error_map as error_maps
 from flows.page import draw_rows
 
 SIDE = 384
@@ -76,6 +77,19 @@ def gauge(value: float, usual: Tensor) -> Image.Image:
 def strip(pictures: Sequence[Tensor], heads: Sequence[str], side: int = 96) -> Image.Image:
     """Pictures uint8 (C, H, W) side by side, each under its word."""
     return draw_rows([("", torch.stack(list(pictures)))], len(heads), side, list(heads))
+
+
+def compared(picture: Tensor, came: Mapping[str, Tensor], side: int = 128) -> Image.Image:
+    """A picture beside what came back of it, by name, each over its error map, four times as bright.
+
+    Args:
+        picture: uint8 (C, H, W).
+        came: likewise, of the same shape.
+        side: of a picture, pixels.
+    """
+    shown = torch.stack([picture, *came.values()])
+    errors = error_maps(picture.expand_as(shown), shown).expand_as(shown)
+    return draw_rows([("", shown), ("", errors)], len(shown), side, ["input", *came])
 
 
 def changed(before: Tensor, after: Tensor) -> str:
