@@ -1,5 +1,6 @@
 """flows studio: a page on which a picture is inverted, steered, painted on and compared."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,9 +11,12 @@ from flows.semantics.load import load_judge
 from flows.studio.serve import serve
 
 SHIPPED = Path(__file__).parents[2] / "checkpoints"
-FIRST = ("scenes-glow", "scenes-lia", "scenes-stylegan", "scenes-dcgan")
+FIRST = (
+    "scenes-glow", "scenes-lia", "scenes-stylegan", "scenes-dcgan", "scenes64-glow", "scenes64-lia",
+)  # fmt: skip
 """Of the shipped checkpoints, in this order."""
-JUDGES = ("scenes-predictor", "scenes-segmenter")
+JUDGES = ("scenes-predictor", "scenes-segmenter", "scenes64-predictor", "scenes64-segmenter")
+"""Of the shipped ones likewise; those that the user names come before them."""
 
 
 def studio(
@@ -32,7 +36,7 @@ def studio(
 
     Args:
         checkpoint: folders or hub repositories of models; none takes those that are shipped.
-        predictor: checkpoint of an attribute predictor; none takes the one that is shipped.
+        predictor: checkpoint of an attribute predictor; for images of other sizes those that are shipped.
         segmenter: checkpoint of a segmenter; likewise.
         directions: file of `flows steer find` for the first model; none takes directions.safetensors in its
             folder.
@@ -44,15 +48,14 @@ def studio(
     """
     if find_spec("gradio") is None:
         raise ValueError('gradio is missing: pip install -e ".[studio]"')
-    paths = checkpoint or [str(SHIPPED / name) for name in FIRST if (SHIPPED / name).is_dir()]
+    paths = checkpoint or shipped(FIRST)
     if not paths:
         raise ValueError("--checkpoint: none is shipped with this installation; name a folder")
-    given = [predictor, segmenter]
-    wanted = [path or str(SHIPPED / name) for path, name in zip(given, JUDGES, strict=True)]
-    on = usable(device)
-    judges = [
-        load_judge(path, on)
-        for path, asked in zip(wanted, given, strict=True)
-        if asked or Path(path).is_dir()
-    ]
+    given, on = [path for path in (predictor, segmenter) if path], usable(device)
+    judges = [load_judge(path, on) for path in (*given, *shipped(JUDGES))]
     serve(paths, judges, host, port, directions, exemplars, device, browser)
+
+
+def shipped(names: Sequence[str]) -> list[str]:
+    """Folders of checkpoints that come with the code, where they are there."""
+    return [str(SHIPPED / name) for name in names if (SHIPPED / name).is_dir()]

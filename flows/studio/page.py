@@ -164,7 +164,7 @@ class Page:
         )
         with gr.Row():
             self.other_model = gr.Dropdown(
-                list(self.desk.paths), value=list(self.desk.paths)[-1], label="Model", elem_id="other_model"
+                self.desk.alike(self.desk.first), label="Model", elem_id="other_model"
             )
             self.seconds = gr.Slider(1, 60, 10, step=1, label="seconds")
         with gr.Row():
@@ -279,7 +279,8 @@ class Page:
             "This picture through several models: an exact inverse or an encoder where there is one, else a "
             "search of so many seconds. The figures are those of `flows compare`."
         )
-        self.models = gr.CheckboxGroup(list(self.desk.paths), value=list(self.desk.paths)[:3], label="Models")
+        alike = self.desk.alike(self.desk.first)
+        self.models = gr.CheckboxGroup(alike, value=alike[:3], label="Models of this size", elem_id="models")
         with gr.Row():
             self.each = gr.Slider(1, 30, 4, step=1, label="seconds of a search")
             self.compare = gr.Button("Compare", elem_id="compare")
@@ -304,6 +305,7 @@ class Page:
         self.of_model: list[Any] = [
             self.promise, self.examples, self.nothing, *self.groups, *self.sliders, self.without, self.levels,
             self.along, self.label, self.layer, self.swapped, self.off, self.temperature,
+            self.models, self.other_model,
         ]  # fmt: skip
         self.editor_too: list[Any] = [*self.picture_changed, self.editor, self.touched, *self.sliders]
         self.wire_beginnings()
@@ -392,7 +394,7 @@ class Page:
         """What the page shows of a model: `of_model`."""
         desk, bench = self.desk, self.desk.bench(name)
         desk.warm(name)
-        slots, directions = desk.slots(name), list(bench.directions)
+        slots, directions, alike = desk.slots(name), list(bench.directions), desk.alike(name)
         levels = list(bench.model.check_space(bench.space).levels)
         classes, layers = desk.classes(name), desk.layers(name)
         groups = [any(slots[i * POOL : (i + 1) * POOL]) for i in range(len(GROUPS))]
@@ -409,6 +411,7 @@ class Page:
             gr.update(choices=layers, value=layers[0] if layers else None),
             gr.update(choices=levels, value=[]), gr.update(choices=[], value=[]),
             gr.update(interactive=bench.tempers, value=TEMPERATURE if bench.tempers else 1.0),
+            gr.update(choices=alike, value=alike[:3]), gr.update(choices=alike, value=alike[-1]),
         ]  # fmt: skip
 
     def shown(self, sitting: Sitting) -> list[Any]:
