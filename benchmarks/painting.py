@@ -9,6 +9,7 @@ Writes painting.json and prints the table of docs/dissection.md.
 """
 
 import argparse
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,18 +21,19 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.commands.common import print_table, write_json
-from flows.dissection.exemplars import look_at
 from flows.dissection.instrument import default_layers, instrument
 from flows.dissection.paint import Brush, Stroke, paint
 from flows.dissection.unit_brush import find_units
 from flows.editing.codes import encoded
-from flows.editing.workbench import EXEMPLARS, bank
+from flows.editing.workbench import EXEMPLARS, exemplars_of
 from flows.models.base import LatentModel
-from flows.opening import data_of, load, load_predictor, load_segmenter
+from flows.opening import data_of, load, load_predictor, load_segmenter, shipped_judge
 from flows.semantics.base import Predictor, column_of, predict_images, true_scores
 
 CLASSES = ("window", "door", "bed", "lamp", "plant", "picture", "tree", "person", "vehicle", "banner")
-MODELS = ("scenes-glow", "scenes-lia")
+MODELS = ("scenes-glow", "scenes-lia", "scenes64-glow", "scenes64-lia")
+FEWEST = 12 / 32**2
+"""Share of a picture that a thing covers at least."""
 
 
 @dataclass(frozen=True)
@@ -83,24 +85,27 @@ def share(
     return float(((said > 0.5) == (stroke == "draw")).double().mean())
 
 
-def measure(checkpoint: Path, n: int) -> list[dict[str, Any]]:
+def measure(checkpoint: Path, n: int, units: bool) -> list[dict[str, Any]]:
     """Rows of one model."""
     model = load(str(checkpoint), None)
-    judge = load_predictor(str(checkpoint.parent / "scenes-predictor"), model)
-    segmenter = load_segmenter(str(checkpoint.parent / "scenes-segmenter"), model)
+    judge = load_predictor(shipped_judge("predictor", model), model)
+    segmenter = load_segmenter(shipped_judge("segmenter", model), model)
     space = model.search_space
     data = data_of(model, None)
     batch = data.split("test").first(4000)
     truth = true_scores(data.told(), batch.attributes)
-    pictures = look_at(model, segmenter, bank(model, EXEMPLARS, space))
+    pictures = exemplars_of(model, segmenter, EXEMPLARS, space)
     rows = []
+    fewest = round(FEWEST * batch.images[0, 0].numel())
     for label in CLASSES:
         column = column_of(judge.scores, label)
-        strip = strips(batch, truth, column, segmenter.classes.index(label), n, 12)
+        strip = strips(batch, truth, column, segmenter.classes.index(label), n, fewest)
         brushes: dict[str, Callable[[], Brush]] = {
             "exemplars": partial(pictures.brush, model, label),
-            "units": partial(find_units, model, segmenter, space, label, default_layers(model, space)),
         }
+        if units:
+            layers = default_layers(model, space)
+            brushes["units"] = partial(find_units, model, segmenter, space, label, layers)
         row: dict[str, Any] = {"model": checkpoint.name, "class": label}
         for name, find in brushes.items():
             try:
@@ -121,18 +126,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
     parser.add_argument("--n", type=int, default=50, help="pictures for each class and stroke")
+    parser.add_argument("--models", nargs="+", default=MODELS, help="rows of others stay as they are")
+    parser.add_argument("--units", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args()
-    rows = [row for name in MODELS for row in measure(given.checkpoints / name, given.n)]
+    file = given.output / "painting.json"
+    old = json.loads(file.read_text())["rows"] if file.is_file() else []
+    rows = [row for row in old if row["model"] not in given.models]
+    for name in given.models:
+        found = measure(given.checkpoints / name, given.n, given.units)
+        rows += [{"n": given.n, **row} for row in found]
     told = []
     for row in rows:
         cells = [row["model"], row["class"]]
-        for found in (row["exemplars"], row["units"]):
-            failed = isinstance(found, str)
-            cells += ["–", "–"] if failed else [f"{100 * value:.0f}" for value in found.values()]
+        for found in (row["exemplars"], row.get("units")):
+            measured = isinstance(found, dict)
+            cells += [f"{100 * value:.0f}" for value in found.values()] if measured else ["–", "–"]
         told.append(cells)
     print_table(["model", "class", "exemplars: drawn, %", "erased, %", "units: drawn, %", "erased, %"], told)
-    write_json(given.output / "painting.json", {"n": given.n, "rows": rows})
+    write_json(file, {"rows": rows})
 
 
 if __name__ == "__main__":

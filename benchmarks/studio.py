@@ -22,7 +22,9 @@ import numpy as np
 from playwright.sync_api import Error, Page, sync_playwright
 
 from flows.commands.common import print_table
+from flows.commands.studio import JUDGES
 from flows.files import write_atomically
+from flows.opening import shipped
 from flows.semantics.load import load_judge
 from flows.studio.page import Page as Studio
 from flows.studio.sitting import Desk
@@ -79,7 +81,7 @@ def slider_times(page: Page) -> list[float]:
 
 def stroke_times(name: str) -> list[float]:
     """Milliseconds of the callback of a stroke, once the exemplars are there."""
-    judges = [load_judge(str(SHIPPED / each), "cpu") for each in ("scenes-predictor", "scenes-segmenter")]
+    judges = [load_judge(path, "cpu") for path in shipped(*JUDGES)]
     with tempfile.TemporaryDirectory() as folder:
         desk = Desk([str(SHIPPED / name)], judges, Path(folder))
         studio = Studio(desk)

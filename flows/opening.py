@@ -1,7 +1,8 @@
 """What commands and the studio begin with: models, judges, data sets and pictures by name."""
 
+import json
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from PIL import Image
@@ -19,7 +20,7 @@ from flows.semantics.base import Judge
 from flows.semantics.load import load_judge
 from flows.semantics.predictor import AttributePredictor
 from flows.semantics.segmenter import UNetSegmenter
-from flows.stored import CheckpointError, StoredModule, load_stored, types_in
+from flows.stored import CONFIG_FILE, CheckpointError, StoredModule, load_stored, types_in
 from flows.training.folder import instantiate_data
 
 
@@ -125,7 +126,35 @@ def open_picture(path: Path, channels: int) -> Image.Image:
 
 
 J = TypeVar("J", bound=Judge)
+SHIPPED = Path(__file__).parents[1] / "checkpoints"
 CACHE = Path("~/.cache/flows/surveys")
+
+
+def shipped(*names: str) -> list[str]:
+    """Folders of checkpoints that come with the code, as seen from here, where they are there."""
+    folders = [SHIPPED / name for name in names if (SHIPPED / name).is_dir()]
+    here = Path.cwd()
+    return [str(each.relative_to(here) if each.is_relative_to(here) else each) for each in folders]
+
+
+def shape_told(checkpoint: str) -> list[int] | None:
+    """(C, H, W) of a checkpoint's images, by its folder; None where there is none, or it does not say."""
+    try:
+        told = json.loads((Path(checkpoint) / CONFIG_FILE).read_text())["image_shape"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return list(told)
+
+
+def shipped_judge(kind: Literal["predictor", "segmenter"], model: LatentModel) -> str:
+    """The shipped one for images of the model's shape. Raises ValueError where there is none."""
+    for folder in shipped(f"scenes-{kind}", f"scenes64-{kind}"):
+        if shape_told(folder) == list(model.image_shape):
+            return folder
+    raise ValueError(
+        f"--{kind}: none is shipped for images {tuple(model.image_shape)}; name a checkpoint of one, as "
+        f"`train.py --config configs/scenes/{kind}.yaml` trains it"
+    )
 
 
 def load_predictor(checkpoint: str, model: LatentModel) -> AttributePredictor:

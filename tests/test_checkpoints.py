@@ -13,6 +13,7 @@ from flows.inversion.exact import invert
 from flows.metrics.perceptual import EfficientNetLite0, embed, kernel_distance
 from flows.metrics.reconstruction import psnr
 from flows.models.lia import LIA
+from flows.opening import shipped_judge
 from flows.semantics.load import load_judge
 from flows.training.folder import instantiate_data
 from flows.training.objectives.lia_report import phi_figures
@@ -43,7 +44,7 @@ def test_what_is_shipped():
         "fashion-glow", "fashion-nice", "fashion-realnvp",
         "scenes-biggan", "scenes-dcgan", "scenes-glow", "scenes-lia", "scenes-nice", "scenes-pggan",
         "scenes-predictor", "scenes-realnvp", "scenes-segmenter", "scenes-stylegan",
-        "scenes64-glow", "scenes64-lia",
+        "scenes64-glow", "scenes64-lia", "scenes64-predictor", "scenes64-segmenter",
     }  # fmt: skip
 
 
@@ -67,6 +68,13 @@ def test_a_shipped_flow_returns_every_foreign_image(folder):
     for name, images in foreign_images(model.image_shape, model.bins).items():
         assert all(given.certified for given in invert(model, images).certificates), name
     assert f"{report['likelihood']['bits_per_dim']:.3f}" in (CHECKPOINTS.parent / "README.md").read_text()
+
+
+def test_a_model_finds_the_shipped_judge_of_its_size():
+    for name, judge in (("scenes-nice", "scenes-predictor"), ("scenes64-lia", "scenes64-predictor")):
+        assert Path(shipped_judge("predictor", flows.load(CHECKPOINTS / name))).name == judge
+    with pytest.raises(ValueError, match=r"--segmenter: none is shipped for images \(1, 28, 28\)"):
+        shipped_judge("segmenter", flows.load(CHECKPOINTS / "fashion-nice"))
 
 
 @pytest.mark.parametrize("folder", JUDGES, ids=name_of)

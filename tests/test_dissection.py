@@ -11,7 +11,7 @@ from flows import once
 from flows.dissection.artefacts import clean, without
 from flows.dissection.causal import ablate, average_causal_effect, class_means, class_pixels
 from flows.dissection.dissect import Source, best_by_class, best_layer, counts, dissect, samples
-from flows.dissection.exemplars import look_at, ways_to_draw
+from flows.dissection.exemplars import look_at, look_at_images, ways_to_draw
 from flows.dissection.instrument import CODE, Change, instrument, layers_of, networks_inside
 from flows.dissection.intervention import insertion, learn_units
 from flows.dissection.omissions import energy_by_class, energy_maps, omissions
@@ -440,6 +440,27 @@ def test_a_picture_painted_after_itself_keeps_its_bytes_for_a_flow():
         assert twice.changed.any() and torch.equal(twice.image[:, late], once[:, late])
     assert torch.equal(painted.image, image[0]) and painted.outside == 0
     assert painted.layers == {"code/level2": 24, "code/level1": 6}
+
+
+def test_pictures_of_a_flow_are_encoded_when_they_are_needed():
+    """A flow draws its pictures as they are: codes found at once or for a stroke paint the same."""
+    torch.manual_seed(0)
+    flow = Glow((3, 16, 16), levels=2, depth=1, width=8).eval()
+    images = torch.randint(0, 256, (24, 3, 16, 16), dtype=torch.uint8)
+    with torch.no_grad():
+        codes = flow.encode(pixels.to_unit(images))
+    others = images[1:]
+    early = look_at(flow, Bright(), Source(codes[1:], "z"))
+    late = look_at_images(flow, Bright(), others, "z")
+    assert torch.equal(early.images, others) and torch.equal(early.masks, late.masks)
+    chosen = torch.tensor([7, 3])
+    torch.testing.assert_close(late.codes(flow, chosen)[0], codes[1 + chosen])
+    mask = torch.zeros(16, 16, dtype=torch.bool)
+    mask[3:9, 4:12] = True
+    with instrument(flow, "z") as probe:
+        strokes = [[(each.brush(flow, "square"), mask, "draw")] for each in (early, late)]
+        first, second = (paint(probe, codes[:1], images[0], stroke) for stroke in strokes)
+    assert first.changed.any() and (first.image.int() - second.image.int()).abs().max() <= 1
 
 
 def test_what_the_model_lost_stays_where_the_picture_stays_and_is_no_ghost_where_it_changes(model):

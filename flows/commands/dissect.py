@@ -27,7 +27,7 @@ from flows.editing.codes import coded
 from flows.images import reduce
 from flows.metrics.perceptual import PooledFeatures
 from flows.models.base import LatentModel
-from flows.opening import data_of, first_test, load, load_segmenter
+from flows.opening import data_of, first_test, load, load_segmenter, shipped_judge
 from flows.page import as_text
 from flows.semantics.base import Segmenter
 
@@ -47,7 +47,7 @@ FEWEST = 0.02
 def dissect(
     checkpoint: str,
     layers: list[str] | None = None,
-    segmenter: str = "checkpoints/scenes-segmenter",
+    segmenter: str | None = None,
     source: Literal["samples", "images"] = "samples",
     n: PositiveInt = 2000,
     space: str | None = None,
@@ -71,7 +71,7 @@ def dissect(
     Args:
         checkpoint: folder or hub repository of the model.
         layers: names of layers; None takes some of the outermost, of the networks inside, and the code's.
-        segmenter: checkpoint of a segmenter.
+        segmenter: checkpoint of a segmenter; None takes the shipped one for images of this size.
         source: samples, seen by the segmenter, or real test images, encoded, with their true masks.
         n: codes; half of them choose thresholds, the other half is counted.
         space: of the codes; None takes the model's search space.
@@ -90,6 +90,7 @@ def dissect(
         device: torch device.
     """
     model = load(checkpoint, device)
+    segmenter = segmenter or shipped_judge("segmenter", model)
     judge = load_segmenter(segmenter, model)
     space = space or model.search_space
     codes = samples(model, n, space, seed) if source == "samples" else real(model, n, space)

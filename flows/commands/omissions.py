@@ -22,7 +22,7 @@ from flows.inversion.encoder import Encoder
 from flows.inversion.layer import Layer
 from flows.inversion.optimise import Optimise
 from flows.models.base import LatentModel
-from flows.opening import first_test, load, load_segmenter
+from flows.opening import first_test, load, load_segmenter, shipped_judge
 from flows.page import as_text
 from flows.semantics.base import Segmenter, segment_bytes
 from flows.training.validation import draw
@@ -35,7 +35,7 @@ ENERGIES = 500
 
 def omissions(
     checkpoint: str,
-    segmenter: str = "checkpoints/scenes-segmenter",
+    segmenter: str | None = None,
     n: PositiveInt = 2000,
     temperature: PositiveFloat = 1.0,
     images: NonNegativeInt = SHOWN,
@@ -54,7 +54,7 @@ def omissions(
 
     Args:
         checkpoint: folder or hub repository of the model.
-        segmenter: checkpoint of a segmenter.
+        segmenter: checkpoint of a segmenter; None takes the shipped one for images of this size.
         n: samples, and test images at most.
         temperature: of samples.
         images: test images that are brought back, or mapped; 0 for none.
@@ -66,6 +66,7 @@ def omissions(
         device: torch device.
     """
     model = load(checkpoint, device)
+    segmenter = segmenter or shipped_judge("segmenter", model)
     judge = load_segmenter(segmenter, model)
     test = pixels.reduce(first_test(model, n), model.bins)
     drawn = draw(model, n, temperature, seed)

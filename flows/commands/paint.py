@@ -12,14 +12,13 @@ from torch import Tensor
 from flows import images as pixels
 from flows.commands.common import write_json
 from flows.commands.dissect import check_layers
-from flows.dissection.exemplars import look_at
 from flows.dissection.instrument import default_layers, instrument
 from flows.dissection.paint import Brush, Painted, Stroke
 from flows.dissection.paint import paint as paint_on
 from flows.dissection.unit_brush import UNITS, find_units
 from flows.editing.codes import draw, encoded
-from flows.editing.workbench import EXEMPLARS, bank
-from flows.opening import first_test, load, load_segmenter, read_pictures
+from flows.editing.workbench import EXEMPLARS, exemplars_of
+from flows.opening import first_test, load, load_segmenter, read_pictures, shipped_judge
 from flows.page import draw_rows, save_picture
 from flows.semantics.base import Segmenter
 
@@ -38,7 +37,7 @@ def paint(
     exemplars: PositiveInt = EXEMPLARS,
     units: PositiveInt = UNITS,
     order: Literal["agreement", "learned"] = "agreement",
-    segmenter: str = "checkpoints/scenes-segmenter",
+    segmenter: str | None = None,
     temperature: PositiveFloat = 1.0,
     seed: NonNegativeInt = 0,
     resize: bool = False,
@@ -70,7 +69,8 @@ def paint(
         units: how many.
         order: of the units: by agreement with the class, or by how much it needs them, which is learned
             (a minute or so).
-        segmenter: checkpoint of a segmenter, by which exemplars or units are found.
+        segmenter: checkpoint of a segmenter, by which exemplars or units are found; None takes the shipped
+            one for images of this size.
         temperature: of samples.
         seed: of samples.
         resize: crop pictures of another size to a square in the middle and resize them.
@@ -79,7 +79,7 @@ def paint(
         device: torch device.
     """
     model = load(checkpoint, device)
-    judge = load_segmenter(segmenter, model)
+    judge = load_segmenter(segmenter or shipped_judge("segmenter", model), model)
     space = model.search_space
     asked = [parse_stroke(stroke, judge, *model.image_shape[1:]) for stroke in strokes]
     check_layers(model, space, layers)
@@ -97,7 +97,7 @@ def paint(
     labels = dict.fromkeys(each.label for each in asked)
     brushes: dict[str, Brush]
     if brush == "exemplars":
-        pictures = look_at(model, judge, bank(model, exemplars, space))
+        pictures = exemplars_of(model, judge, exemplars, space)
         brushes = {label: pictures.brush(model, label, layers) for label in labels}
     else:
         chosen = layers or default_layers(model, space)

@@ -1,16 +1,14 @@
 """flows studio: a page on which a picture is inverted, steered, painted on and compared."""
 
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from jsonargparse.typing import PositiveInt
 
-from flows.opening import usable
+from flows.opening import shipped, usable
 from flows.semantics.load import load_judge
 from flows.studio.serve import serve
 
-SHIPPED = Path(__file__).parents[2] / "checkpoints"
 FIRST = (
     "scenes-glow", "scenes-lia", "scenes-stylegan", "scenes-dcgan", "scenes64-glow", "scenes64-lia",
 )  # fmt: skip
@@ -48,14 +46,9 @@ def studio(
     """
     if find_spec("gradio") is None:
         raise ValueError('gradio is missing: pip install -e ".[studio]"')
-    paths = checkpoint or shipped(FIRST)
+    paths = checkpoint or shipped(*FIRST)
     if not paths:
         raise ValueError("--checkpoint: none is shipped with this installation; name a folder")
     given, on = [path for path in (predictor, segmenter) if path], usable(device)
-    judges = [load_judge(path, on) for path in (*given, *shipped(JUDGES))]
+    judges = [load_judge(path, on) for path in (*given, *shipped(*JUDGES))]
     serve(paths, judges, host, port, directions, exemplars, device, browser)
-
-
-def shipped(names: Sequence[str]) -> list[str]:
-    """Folders of checkpoints that come with the code, where they are there."""
-    return [str(SHIPPED / name) for name in names if (SHIPPED / name).is_dir()]

@@ -22,6 +22,8 @@ CANDIDATES = 6
 """Exemplars that are tried for a stroke, in every set of layers."""
 AROUND = 0.2
 """Width of the surroundings by which exemplars are compared, as a share of the picture's height."""
+BATCH = 100
+"""Images segmented at a time."""
 EDGE = 1
 """Pixels around a thing that come and go with it."""
 ALIKE, CLEAR, SEAM = 0.5, 4.0, 2.0
@@ -33,16 +35,27 @@ class Pictures:
     """Pictures as a model draws them, with the classes that are seen in them: one set for all classes.
 
     Attributes:
-        source: their n codes.
         images: uint8 (n, C, H, W), drawn.
         masks: bool (n, classes, H, W).
         segmenter: who saw them.
+        space: of their codes.
+        source: their n codes; None of pictures that an exact inverse encodes when they are needed.
     """
 
-    source: Source
     images: Tensor
     masks: Tensor
     segmenter: Segmenter
+    space: str
+    source: Source | None = None
+
+    def codes(self, model: LatentModel, chosen: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Codes of some of them, by number, and their classes if any."""
+        if self.source is not None:
+            labels = self.source.labels
+            return self.source.codes[chosen], None if labels is None else labels[chosen]
+        images = pixels.to_unit(self.images[chosen], model.bins, model.dtype).to(model.device)
+        labels = model.first_class(len(chosen))
+        return model.encode(images, self.space, labels), labels
 
     def brush(self, model: LatentModel, label: str, layers: Sequence[str] | None = None) -> "ExemplarBrush":
         """A brush of a class.
@@ -58,7 +71,7 @@ class Pictures:
         column = column_of_class(self.segmenter, label)
         if not self.masks[:, column].any():
             raise ValueError(f"none of {len(self.masks)} pictures has a {label}: nothing to paint it after")
-        ways = [(layer,) for layer in layers] if layers else ways_to_draw(model, self.source.space)
+        ways = [(layer,) for layer in layers] if layers else ways_to_draw(model, self.space)
         if not ways:
             raise ValueError(f"no layer of {type(model).__name__} lies over the image: nothing to paint with")
         return ExemplarBrush(label, column, self, tuple(ways))
@@ -73,7 +86,17 @@ def look_at(model: LatentModel, segmenter: Segmenter, source: Source) -> Picture
             batch = batch.clamp(0, 1).float()
             images.append(pixels.to_bytes(batch, model.bins))
             masks.append(segmenter.segment(batch).cpu())
-    return Pictures(source, torch.cat(images), torch.cat(masks), segmenter)
+    return Pictures(torch.cat(images), torch.cat(masks), segmenter, source.space, source)
+
+
+@torch.no_grad()
+def look_at_images(model: LatentModel, segmenter: Segmenter, images: Tensor, space: str) -> Pictures:
+    """See the classes in uint8 images (n, C, H, W) that a model with an exact inverse draws as they are."""
+    seen = [
+        segmenter.segment(pixels.to_unit(batch, model.bins).to(model.device)).cpu()
+        for batch in images.split(BATCH)
+    ]
+    return Pictures(images, torch.cat(seen), segmenter, space)
 
 
 def ways_to_draw(model: LatentModel, space: str) -> list[tuple[str, ...]]:
@@ -171,11 +194,12 @@ class ExemplarBrush:
 
     def activations(self, probe: Probe, chosen: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """What these layers hold in pictures: (pictures, C, height, width) by layer."""
-        source = self.pictures.source
-        labels = None if source.labels is None else source.labels[chosen].to(probe.model.device)
-        other = Probe(probe.model, probe.space)
+        model = probe.model
+        codes, labels = self.pictures.codes(model, chosen)
+        other = Probe(model, probe.space)
         other.retain(*layers)
-        other.decode(source.codes[chosen].to(probe.model.device, probe.model.dtype), labels)
+        labels = None if labels is None else labels.to(model.device)
+        other.decode(codes.to(model.device, model.dtype), labels)
         return other.kept
 
     def merits(self, canvas: Canvas, images: Tensor, change: Tensor, mask: Tensor, stroke: Stroke) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from flows import images as pixels
 from flows.data.base import ImageData
 from flows.dissection.dissect import Source, samples
-from flows.dissection.exemplars import ExemplarBrush, Pictures, look_at
+from flows.dissection.exemplars import ExemplarBrush, Pictures, look_at, look_at_images
 from flows.dissection.instrument import Change, instrument
 from flows.dissection.paint import Canvas, Dab, Stroke
 from flows.editing.codes import coded, cut_short, draw
@@ -297,7 +297,7 @@ class Workbench:
             if self._seen is None:
                 with self.lock:
                     model = copy.deepcopy(self.model)
-                self._seen = look_at(model, self.segmenter, bank(model, self.exemplars, self.space))
+                self._seen = exemplars_of(model, self.segmenter, self.exemplars, self.space)
             return self._seen
 
     def readings(self, picture: Tensor) -> list[Reading]:
@@ -362,9 +362,12 @@ def open_workbench(
     return Workbench(checkpoint, model, predictor, segmenter, found, exemplars)
 
 
-def bank(model: LatentModel, n: int, space: str) -> Source:
-    """Codes of n training images, or of samples where the model has no encoder or no data."""
+def exemplars_of(model: LatentModel, segmenter: Segmenter, n: int, space: str) -> Pictures:
+    """n training images to paint after, or samples where the model has no encoder or no data."""
     if model.guarantee[space] == "none" or model.description.get("source") is None:
-        return samples(model, n, space)
-    codes, labels = coded(model, data_of(model, None).first("train", n).images, space)
-    return Source(codes, space, labels)
+        return look_at(model, segmenter, samples(model, n, space))
+    images = data_of(model, None).first("train", n).images
+    if model.guarantee[space] == "exact":
+        return look_at_images(model, segmenter, pixels.reduce(images, model.bins), space)
+    codes, labels = coded(model, images, space)
+    return look_at(model, segmenter, Source(codes, space, labels))

@@ -178,7 +178,7 @@ def search(bench: Workbench, picture: Tensor, seconds: float, every: float = 0.3
 
 COMPARED = {
     "psnr": "dB", "ssim": "SSIM", "perceptual": "perceptual", "bit_exact": "bit-exact",
-    "undone": "dB left after an edit and its undoing", "typicality": "typicality", "seconds": "seconds",
+    "undone": "edited and undone, dB", "typicality": "typicality", "seconds": "seconds",
 }  # fmt: skip
 """Figures of `inversion.compare.Row`, and what they are called in the page's table."""
 

@@ -22,7 +22,11 @@ BUTTONS: list[Any] = ["download", "fullscreen"]
 """Of pictures; none that sends them anywhere."""
 KEPT = 3600
 """Seconds after which what a visitor has left is forgotten."""
-CSS = ".pixels img {image-rendering: pixelated} footer {display: none !important}"
+CSS = """
+.pixels img {image-rendering: pixelated} footer {display: none !important}
+#table table {display: block; overflow-x: auto; font-size: small}
+#table th, #table td {white-space: nowrap; padding: 4px 8px}
+"""
 GUARANTEES = {
     "exact": "Exact inverse: what is not edited comes back byte for byte.",
     "exact-given-w": "Exact from w on: the way from picture to w is learned.",
@@ -199,7 +203,7 @@ class Page:
         with gr.Row():
             self.along = gr.Dropdown(self.directions, label="Strip along")
             self.make_strip = gr.Button("Show strip")
-        self.strip = gr.Image(label="From −3 to +3 σ", interactive=False, format="png", buttons=BUTTONS)
+        self.strip = sheet("From −3 to +3 σ", "strip")
         self.readings = gr.Markdown(elem_id="readings")
 
     def paint_tab(self) -> None:
@@ -251,7 +255,7 @@ class Page:
                 self.second_seed = gr.Number(1, label="seed of the sample", precision=0)
                 self.sphere = gr.Radio(["line", "sphere"], value="line", label="Way")
                 self.mix = gr.Button("Show the way", elem_id="mix")
-        self.way = gr.Image(label="The way", interactive=False, format="png", buttons=BUTTONS)
+        self.way = sheet("The way, by its share", "way")
         with gr.Row():
             self.share = gr.Slider(0, 1, 1, step=0.01, label="share of the way")
             self.swapped = gr.Dropdown(self.all_levels, multiselect=True, label="Levels; none takes all")
@@ -286,12 +290,7 @@ class Page:
             self.compare = gr.Button("Compare", elem_id="compare")
             self.stop_comparing = gr.Button("Stop", variant="stop")
         self.table = gr.Markdown(elem_id="table")
-        self.grid = gr.Image(
-            label="Input and what comes back; below, the errors, four times as bright",
-            interactive=False,
-            format="png",
-            buttons=BUTTONS,
-        )
+        self.grid = sheet("What comes back; below, the errors, four times as bright", "grid")
 
     # Wiring ---------------------------------------------------------------------------------------
 
@@ -544,3 +543,9 @@ def picture(label: str, name: str | None = None) -> gr.Image:
         label=label, interactive=False, type="pil", format="png", height=240, min_width=140,
         buttons=BUTTONS, elem_id=name, elem_classes="pixels",
     )  # fmt: skip
+
+
+def sheet(title: str, name: str) -> gr.Image:
+    """Pictures side by side under their words, which a label within would hide."""
+    gr.Markdown(title)
+    return gr.Image(show_label=False, interactive=False, format="png", buttons=BUTTONS, elem_id=name)

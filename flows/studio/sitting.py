@@ -1,7 +1,6 @@
 """What a page's components ask for and are given, with the history that stands behind them."""
 
 import hashlib
-import json
 import tempfile
 import threading
 from collections import deque
@@ -24,8 +23,8 @@ from flows.editing.workbench import Workbench, open_workbench
 from flows.files import write_atomically
 from flows.metrics.perceptual import FeatureNetwork, make_network
 from flows.once import prepared
+from flows.opening import shape_told
 from flows.semantics.base import Judge
-from flows.stored import CONFIG_FILE
 from flows.studio import actions, views
 from flows.studio.uploads import open_upload
 
@@ -345,15 +344,6 @@ class Desk:
         for step in actions.search(self.bench(name), has(sitting).history.start.picture, seconds):
             told = "done" if step.found else f"{step.share:.0%}"
             yield views.enlarged(step.back), f"{name}: {step.psnr:.1f} dB after {step.seconds:.1f} s, {told}"
-
-
-def shape_told(checkpoint: str) -> list[int] | None:
-    """Of a model's pictures, by its folder; None where it has none, or does not say."""
-    try:
-        told = json.loads((Path(checkpoint) / CONFIG_FILE).read_text())["image_shape"]
-    except (OSError, ValueError, KeyError):
-        return None
-    return list(told)
 
 
 def whole(number: float | None, what: str) -> int:

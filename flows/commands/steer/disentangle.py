@@ -7,7 +7,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 from flows.commands.common import print_table, write_json
 from flows.commands.steer.apply import parted
-from flows.opening import data_of, load, load_predictor
+from flows.opening import data_of, load, load_predictor, shipped_judge
 from flows.page import as_text
 from flows.steering.base import as_row, load_directions, save_directions
 from flows.steering.boundary import condition
@@ -22,7 +22,7 @@ def disentangle(
     names: list[str] | None = None,
     without: list[str] | None = None,
     others: Path | None = None,
-    predictor: str = "checkpoints/scenes-predictor",
+    predictor: str | None = None,
     source: Literal["samples", "images"] | None = None,
     n: PositiveInt = 500,
     alpha: PositiveFloat = 2.0,
@@ -45,7 +45,8 @@ def disentangle(
         names: of the directions to take; None takes all.
         without: names of directions to project onto the complement of, instead.
         others: file of those, of the same space, as of `--method ScoreGradient`; None takes `directions`.
-        predictor: checkpoint of an attribute predictor; projections need none.
+        predictor: checkpoint of an attribute predictor, which projections do not need; None takes the
+            shipped one for images of this size.
         source: of the codes that are moved: samples, or real training images; None takes images where the
             space has an encoder.
         n: codes moved.
@@ -70,7 +71,7 @@ def disentangle(
         changed = [condition(each, alone, codes) for each in found]
         head, rows = ["direction", "kept"], [[each.name, as_text(each.evidence["kept"])] for each in changed]
     else:
-        judge = load_predictor(predictor, model)
+        judge = load_predictor(predictor or shipped_judge("predictor", model), model)
         check_own_scores(found, judge)
         codes, labels = task.codes(n)
         bent = [bend(model, judge, each, codes, labels, alpha, enough, rounds) for each in found]

@@ -13,7 +13,7 @@ from flows.editing.codes import encoded_test
 from flows.images import reduce, to_bytes, to_unit
 from flows.metrics.perceptual import PooledFeatures
 from flows.models.base import LatentModel
-from flows.opening import data_of, load, load_predictor
+from flows.opening import data_of, load, load_predictor, shipped_judge
 from flows.semantics.base import Predictor, column_of, predict_images
 from flows.semantics.predictor import AttributePredictor
 from flows.steering.base import Direction, load_directions
@@ -40,7 +40,7 @@ def score(
     directions: Path,
     names: list[str] | None = None,
     without: list[str] | None = None,
-    predictor: str = "checkpoints/scenes-predictor",
+    predictor: str | None = None,
     alpha: PositiveFloat = 2.0,
     steps: PositiveInt = 3,
     n: PositiveInt = 500,
@@ -58,7 +58,7 @@ def score(
         directions: file of `flows steer find`.
         names: of the directions to take; None takes all.
         without: directions of the file that the others are made to leave alone (conditional projection).
-        predictor: checkpoint of an attribute predictor.
+        predictor: checkpoint of an attribute predictor; None takes the shipped one for images of this size.
         alpha: sigmas moved to either side.
         steps: to either side, of curves and strips.
         n: samples, of another seed than the directions were found on.
@@ -72,6 +72,7 @@ def score(
         device: torch device.
     """
     model = load(checkpoint, device)
+    predictor = predictor or shipped_judge("predictor", model)
     judge = load_predictor(predictor, model)
     everything = load_directions(directions, model)
     found, others = parted(everything, names, without)
