@@ -49,10 +49,10 @@ def numbers(texts: Sequence[str]) -> str:
     return "".join(f"<td class=n>{text}</td>" for text in texts)
 
 
-def as_text(value: float | int) -> str:
-    """Four digits; – where there is no number."""
+def as_text(value: float | int, digits: int = 4) -> str:
+    """So many digits; – where there is no number."""
     if isinstance(value, float):
-        return "–" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.4g}"
+        return "–" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.{digits}g}"
     return str(value)
 
 

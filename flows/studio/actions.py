@@ -178,7 +178,7 @@ def search(bench: Workbench, picture: Tensor, seconds: float, every: float = 0.3
 
 COMPARED = {
     "psnr": "dB", "ssim": "SSIM", "perceptual": "perceptual", "bit_exact": "bit-exact",
-    "undone": "edited and undone, dB", "typicality": "typicality", "seconds": "seconds",
+    "undone": "undone, dB", "typicality": "typicality", "seconds": "seconds",
 }  # fmt: skip
 """Figures of `inversion.compare.Row`, and what they are called in the page's table."""
 
@@ -215,7 +215,7 @@ def bring_back(
             inverter: Inverter = Exact() if exact else Encoder(bench.space)
             with bench.lock:
                 found = inverter.invert(bench.model, pixels.reduce(picture[None], bench.model.bins))
-            row = replace(row, inverter="exact inverse" if exact else "encoder")
+            row = replace(row, inverter="inverse" if exact else "encoder")
             yield _judged(bench, row, inverter, found, picture, network)
             return
         for step in search(bench, picture, seconds):
@@ -244,7 +244,7 @@ def compared_table(steps: Sequence[Compared]) -> str:
         f"| model | by | {' | '.join(COMPARED.values())} |", f"| --- | --- |{' --: |' * len(COMPARED)}"
     ]  # fmt: skip
     for row in (step.row for step in steps):
-        figures = [as_text(getattr(row, name)) for name in COMPARED]
+        figures = [as_text(getattr(row, name), 3) for name in COMPARED]
         figures[list(COMPARED).index("bit_exact")] = {1.0: "yes", 0.0: "no"}.get(row.bit_exact, "–")
         told = " | ".join(figures) if not row.note else f"{row.note} |{' |' * (len(COMPARED) - 2)}"
         lines.append(f"| {row.model} | {row.inverter if not row.note else '–'} | {told} |")
@@ -343,8 +343,18 @@ def look_inside(bench: Workbench, layer: str, units: int = 6) -> list[tuple[Unit
     with bench.lock:
         source = samples(bench.model, SEEN, bench.space, 0)
         found = dissect(bench.model, bench.segmenter, source, [layer])[layer]
-        best = sorted(found.rows(), key=lambda row: -row.iou)[:units]
+        best = diverse(found.rows())[:units]
         return top_images(bench.model, source, best)
+
+
+def diverse(rows: Sequence[UnitRow]) -> list[UnitRow]:
+    """Units by their agreement, but the best of each class before any second one."""
+    ranks: dict[str, int] = {}
+    ranked = []
+    for row in sorted(rows, key=lambda row: -row.iou):
+        ranked.append((ranks.setdefault(row.label, 0), row))
+        ranks[row.label] += 1
+    return [row for _, row in sorted(ranked, key=lambda pair: pair[0])]
 
 
 def missing(bench: Workbench) -> list[tuple[str, float, float]]:

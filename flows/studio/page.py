@@ -25,7 +25,7 @@ KEPT = 3600
 CSS = """
 .pixels img {image-rendering: pixelated} footer {display: none !important}
 #table table {display: block; overflow-x: auto; font-size: small}
-#table th, #table td {white-space: nowrap; padding: 4px 8px}
+#table th, #table td {white-space: nowrap; padding: 3px 6px}
 """
 GUARANTEES = {
     "exact": "Exact inverse: what is not edited comes back byte for byte.",
@@ -233,7 +233,8 @@ class Page:
             "outlined. Switch some off in your picture."
         )
         with gr.Row():
-            self.layer = gr.Dropdown(self.desk.layers(self.desk.first), label="Layer", elem_id="layer")
+            layers = self.desk.layers(self.desk.first)
+            self.layer = gr.Dropdown(layers, label="Layer", elem_id="layer", scale=4)
             self.look_inside = gr.Button("Look", elem_id="look_inside")
         self.unit_gallery = gr.Gallery(
             label="Units", columns=4, height=560, format="png", object_fit="contain"
@@ -281,7 +282,8 @@ class Page:
         """All models on this picture."""
         gr.Markdown(
             "This picture through several models: an exact inverse or an encoder where there is one, else a "
-            "search of so many seconds. The figures are those of `flows compare`."
+            "search of so many seconds. The figures are those of `flows compare`; *undone* is what is left "
+            "after an edit of the code was drawn, inverted and taken back."
         )
         alike = self.desk.alike(self.desk.first)
         self.models = gr.CheckboxGroup(alike, value=alike[:3], label="Models of this size", elem_id="models")
