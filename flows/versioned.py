@@ -5,7 +5,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from flows.stored import CheckpointError
+from flows.stored import CheckpointError, StoredModule
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -44,3 +44,23 @@ def read_versioned(
     if found != str(version):
         raise CheckpointError(f"{path} has {name} version {found}, this release of flows reads {version}")
     return metadata, tensors
+
+
+def check_made_by(
+    path: Path | str, what: str, model: StoredModule, fingerprint: str, model_type: str = "model"
+) -> None:
+    """Raise CheckpointError unless what a file holds is of this model; the message has both fingerprints.
+
+    Args:
+        path: of the file, for the message.
+        what: it holds, `codes`.
+        model: that shall take them.
+        fingerprint: that the file tells.
+        model_type: likewise, where it does.
+    """
+    own = model.fingerprint()
+    if fingerprint != own or model_type not in ("model", type(model).__name__):
+        raise CheckpointError(
+            f"{path} holds {what} of {model_type} {fingerprint}; they mean nothing to "
+            f"{type(model).__name__} {own}"
+        )

@@ -199,7 +199,7 @@ def test_a_record_of_another_model_or_altered_is_refused(judges, scenes, tmp_pat
     path = tmp_path / "glow.safetensors"
     save_history(path, history, glow.model)
     prints = glow.model.fingerprint(), lia.model.fingerprint()
-    with pytest.raises(CheckpointError, match=rf"is of Glow {prints[0]}; .* LIA {prints[1]}"):
+    with pytest.raises(CheckpointError, match=rf"holds edits of Glow {prints[0]}; .* LIA {prints[1]}"):
         load_history(path, lia.model)
     content = path.read_bytes()
     (tmp_path / "cut").write_bytes(content[: len(content) // 2])

@@ -17,7 +17,7 @@ from flows.files import write_atomically
 from flows.inversion.records import digest_of
 from flows.models.base import LatentModel
 from flows.stored import CheckpointError
-from flows.versioned import read_metadata, read_versioned
+from flows.versioned import check_made_by, read_metadata, read_versioned
 
 HISTORY_VERSION = 1
 LONGEST = 1000
@@ -81,12 +81,7 @@ def load_history(path: Path, model: LatentModel) -> tuple[History, bool]:
     """
     metadata, tensors = read_versioned(path, "record of edits", "history", HISTORY_VERSION, "flows studio")
     told = _told(metadata, path)
-    made_by = told["model_type"], told["fingerprint"]
-    given = type(model).__name__, model.fingerprint()
-    if made_by != given:
-        raise CheckpointError(
-            f"{path.name} is of {made_by[0]} {made_by[1]}; it means nothing to {given[0]} {given[1]}"
-        )
+    check_made_by(path.name, "edits", model, told["fingerprint"], told["model_type"])
     try:
         start = _start(told, tensors)
         pixels.check_bytes(start.picture[None], model.image_shape)

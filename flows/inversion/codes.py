@@ -12,7 +12,7 @@ from flows.files import write_atomically
 from flows.inversion.exact import Certificate
 from flows.models.base import LatentModel
 from flows.stored import CheckpointError
-from flows.versioned import read_versioned
+from flows.versioned import check_made_by, read_versioned
 
 CODES_VERSION = 1
 
@@ -58,17 +58,14 @@ def load_codes(path: Path, model: LatentModel, space: str = "z") -> CodeFile:
     metadata, tensors = read_versioned(path, "code file", "codes", CODES_VERSION, "flows encode")
     code = tensors.get("code", torch.empty(0))
     try:
-        found = (metadata["model_type"], metadata["fingerprint"], metadata["space"])
+        found, fingerprint, model_type = metadata["space"], metadata["fingerprint"], metadata["model_type"]
         names, labels = json.loads(metadata["names"]), json.loads(metadata["labels"])
         certificates = [Certificate(**given) for given in json.loads(metadata["certificates"])]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} was altered: its header lacks something ({error})") from error
-    expected = (type(model).__name__, model.fingerprint(), space)
-    if found != expected:
-        raise CheckpointError(
-            f"{path} holds codes of {found[0]} {found[1]}, space {found[2]!r}; "
-            f"they mean nothing to {expected[0]} {expected[1]}, space {expected[2]!r}"
-        )
+    check_made_by(path, "codes", model, fingerprint, model_type)
+    if found != space:
+        raise CheckpointError(f"{path} holds codes of space {found!r}; expected some of {space!r}")
     counts = {len(code), len(names), len(certificates), len(code) if labels is None else len(labels)}
     if len(counts) != 1 or tuple(code.shape[1:]) != model.spaces[space].shape:
         raise CheckpointError(f"{path} was altered: codes, names, certificates and labels do not match")

@@ -17,7 +17,7 @@ from flows.inversion.base import Inversion, bring_back
 from flows.inversion.exact import restore
 from flows.models.base import LatentModel
 from flows.stored import CheckpointError
-from flows.versioned import read_versioned
+from flows.versioned import check_made_by, read_versioned
 
 RECORD_VERSION = 1
 
@@ -124,15 +124,11 @@ def load_record(path: Path, model: LatentModel) -> Record:
     metadata, tensors = read_versioned(path, "record", "record", RECORD_VERSION, "flows compare")
     try:
         told = json.loads(metadata["record"])
-        made_by = told["model_type"], told["fingerprint"]
+        fingerprint, model_type = told["fingerprint"], told["model_type"]
         record = _read(told, tensors)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} was altered: its contents do not fit together ({error})") from error
-    given = type(model).__name__, model.fingerprint()
-    if made_by != given:
-        raise CheckpointError(
-            f"{path} holds codes of {made_by[0]} {made_by[1]}; they mean nothing to {given[0]} {given[1]}"
-        )
+    check_made_by(path, "codes", model, fingerprint, model_type)
     model.check_code(record.code, record.space)
     return record
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from flows.files import write_atomically
 from flows.models.base import LatentModel, Space
 from flows.stored import CheckpointError
-from flows.versioned import read_versioned
+from flows.versioned import check_made_by, read_versioned
 
 DIRECTIONS_VERSION = 1
 
@@ -128,13 +128,9 @@ def load_directions(path: Path, model: LatentModel) -> list[Direction]:
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} was altered: its contents do not fit together ({error})") from error
-    given = model.fingerprint()
+    for fingerprint in {each.fingerprint for each in found}:
+        check_made_by(path, "directions", model, fingerprint)
     for each in found:
-        if each.fingerprint != given:
-            raise CheckpointError(
-                f"{path} holds directions of model {each.fingerprint}; they mean nothing to "
-                f"{type(model).__name__} {given}"
-            )
         if each.vector.shape != model.check_space(each.space).shape:
             raise CheckpointError(f"{path} was altered: {each.name!r} has not the size of its space")
     return found
