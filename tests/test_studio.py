@@ -25,8 +25,10 @@ from PIL import Image
 
 from flows import images as pixels
 from flows.cli import main
+from flows.commands.studio import JUDGES
 from flows.data.scenes import Scenes
 from flows.editing.workbench import USUAL
+from flows.opening import shipped
 from flows.page import as_text
 from flows.semantics.load import load_judge
 from flows.studio import actions, views
@@ -52,8 +54,8 @@ def room(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
-    judges = [load_judge(str(SHIPPED / name), "cpu") for name in ("scenes-predictor", "scenes-segmenter")]
-    paths = [str(SHIPPED / name) for name in MODELS]
+    judges = [load_judge(path, "cpu") for path in shipped(*JUDGES)]
+    paths = [str(SHIPPED / name) for name in (*MODELS, "scenes64-glow")]
     return Desk(paths, judges, tmp_path_factory.mktemp("desk"), exemplars=150)
 
 
@@ -213,6 +215,23 @@ def test_a_strangers_path(desk, room, name):
         desk.load(other, desk.save(again))
     elsewhere = desk.change_model(other, again)
     assert elsewhere.name == other and torch.equal(elsewhere.history.picture, first)
+
+
+def test_a_picture_of_64_pixels_is_read_and_painted_on(desk, room):
+    """The judges are those of its size; models of other sizes are not offered for comparison."""
+    sitting = desk.open("scenes64-glow", str(room))
+    bench, first = desk.bench("scenes64-glow"), sitting.history.picture
+    assert first.shape == (3, 64, 64) and desk.alike("scenes64-glow") == ["scenes64-glow"]
+    assert desk.alike("scenes-glow") == [*MODELS]
+    layer = np.zeros((384, 384, 4), np.uint8)
+    layer[150:300, 250:370, 3] = 255
+    painted = desk.paint(sitting, {"layers": [layer]}, "plant", "draw", 1.0).history.picture
+    plant = bench.segmenter.classes.index("plant")
+    seen = bench.segmenter.segment(pixels.to_unit(torch.stack([first, painted])))[:, plant, 25:50, 42:62]
+    assert seen[1].sum() > seen[0].sum() + 100
+    assert torch.equal(first[:, :20], painted[:, :20])
+    seen = {one.name: (one.value, two.value) for one, two in actions.read(bench, first, painted, 99)}
+    assert seen["plant"][1] > 0.5 and abs(seen["daylight"][0] - seen["daylight"][1]) < 0.2
 
 
 def test_mixing_and_sampling(desk, room):

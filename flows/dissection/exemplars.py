@@ -53,9 +53,7 @@ class Pictures:
         if self.source is not None:
             labels = self.source.labels
             return self.source.codes[chosen], None if labels is None else labels[chosen]
-        images = pixels.to_unit(self.images[chosen], model.bins, model.dtype).to(model.device)
-        labels = model.first_class(len(chosen))
-        return model.encode(images, self.space, labels), labels
+        return model.encode_bytes(self.images[chosen], self.space), model.first_class(len(chosen))
 
     def brush(self, model: LatentModel, label: str, layers: Sequence[str] | None = None) -> "ExemplarBrush":
         """A brush of a class.

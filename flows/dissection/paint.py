@@ -11,7 +11,6 @@ from torch.nn.functional import adaptive_max_pool2d, avg_pool2d, max_pool2d
 from flows import images as pixels
 from flows.dissection.instrument import Change, Probe
 from flows.models.base import LatentModel
-from flows.numerics import exact_arithmetic
 
 Stroke = Literal["draw", "erase"]
 Changes = list[tuple[str, Change]]
@@ -107,7 +106,8 @@ class Canvas:
         beyond = (after - before)[0].abs().amax(0)[~dab.where]
         outside = float(beyond.max()) if len(beyond) else 0.0
         if exact(self.probe):
-            return replace(self, code=encode(self.probe, picture), picture=picture), outside
+            again = self.model.encode_bytes(picture[None], self.probe.space)
+            return replace(self, code=again, picture=picture), outside
         return replace(self, picture=picture, earlier=self.earlier + dab.changes), outside
 
 
@@ -199,14 +199,6 @@ def repaint(probe: Probe, code: Tensor, original: Tensor, dabs: Sequence[Dab], m
 def exact(probe: Probe) -> bool:
     """Whether what was painted has a code of its own, on which the next stroke goes on."""
     return probe.model.guarantee[probe.space] == "exact"
-
-
-def encode(probe: Probe, picture: Tensor) -> Tensor:
-    """The code (1, D) of uint8 (C, H, W)."""
-    model = probe.model
-    x = pixels.to_unit(picture[None], model.bins, model.dtype).to(model.device)
-    with exact_arithmetic(model.device):
-        return model.encode(x, probe.space, model.first_class(1))
 
 
 def touched_units(changes: Changes) -> dict[str, int]:

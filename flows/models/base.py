@@ -8,9 +8,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from flows import images as pixels
 from flows.hooks import Hook, hooked
 from flows.models.priors import Prior
-from flows.numerics import Keys, draw_seed
+from flows.numerics import Keys, draw_seed, exact_arithmetic
+from flows.once import prepared
 from flows.stored import StoredModule
 
 Guarantee = Literal["exact", "exact-given-w", "learned", "none"]
@@ -176,6 +178,19 @@ class LatentModel(StoredModule, library_name="flows"):
     def first_class(self, n: int) -> Tensor | None:
         """The label 0 n times for a class-conditional model, where any will do; None for others."""
         return torch.zeros(n, dtype=torch.long, device=self.device) if self.num_classes else None
+
+    @torch.no_grad()
+    def encode_bytes(self, images: Tensor, space: str = "z", batch: int = 100) -> Tensor:
+        """Codes (n, D) of uint8 images (n, C, H, W), with the first class where the model has some.
+
+        Without gradients, with exact arithmetic, `batch` images at a time.
+        """
+        with prepared(), exact_arithmetic(self.device):
+            codes = []
+            for part in images.split(batch):
+                x = pixels.to_unit(part, self.bins, self.dtype).to(self.device)
+                codes.append(self.encode(x, space, self.first_class(len(part))))
+        return torch.cat(codes)
 
     def classes_in_turn(self, n: int) -> Tensor | None:
         """Labels 0, 1, … over and over, n on the host, for a class-conditional model; None for others."""

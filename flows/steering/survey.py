@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from flows.files import write_atomically
-from flows.images import to_unit
 from flows.models.base import LatentModel
 from flows.numerics import exact_arithmetic
 from flows.once import prepared
@@ -117,15 +116,9 @@ def survey_images(
     return Survey(space, codes, values.float(), tuple(scores), None, model.fingerprint())
 
 
-@torch.no_grad()
 def encode_images(model: LatentModel, images: Tensor, space: str) -> Tensor:
     """Codes float32 (n, D), on the host, of uint8 images, as `survey_images` has them."""
-    parts = []
-    with prepared(), exact_arithmetic(model.device):
-        for part in images.split(BATCH):
-            unit = to_unit(part.to(model.device), model.bins).to(model.dtype)
-            parts.append(model.encode(unit, space, model.first_class(len(part))).float().cpu())
-    return torch.cat(parts)
+    return model.encode_bytes(images, space).float().cpu()
 
 
 @torch.no_grad()
