@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from playwright.sync_api import Error, Page, sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from flows.commands.common import print_table
 from flows.commands.studio import JUDGES
@@ -46,13 +46,15 @@ def start(names: tuple[str, ...]) -> tuple[subprocess.Popen[bytes], str]:
 
 
 def arrive(page: Page, address: str) -> None:
-    """Wait for the page, from before its server listens."""
+    """Wait for the page, from before its server listens; a browser that asks all the time would slow it."""
+    port = int(address.rstrip("/").rsplit(":", 1)[1])
     while True:
         try:
-            page.goto(address)
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
             break
-        except Error:  # nobody listens yet
+        except OSError:  # nobody listens yet
             time.sleep(0.05)
+    page.goto(address)
     page.wait_for_selector("#examples img")
 
 

@@ -59,11 +59,14 @@ class Canvas:
 
     def drawn(self, changes: Changes, n: int = 1) -> Tensor:
         """Images (n, C, H, W) in [0, 1], on the host, through earlier changes and n ways to go on."""
+        return self._draw(self.code.expand(n, -1), changes)
+
+    def _draw(self, codes: Tensor, changes: Changes) -> Tensor:
         self.probe.undo()
         for layer, change in self.earlier + changes:
             self.probe.change(layer, change)
-        code = self.code.expand(n, -1).to(self.model.device, self.model.dtype)
-        images = self.probe.decode(code, self.model.first_class(n))
+        codes = codes.to(self.model.device, self.model.dtype)
+        images = self.probe.decode(codes, self.model.first_class(len(codes)))
         self.probe.undo()
         return images.clamp(0, 1).float().cpu()
 
@@ -92,7 +95,7 @@ class Canvas:
     def moved(self, step: Tensor) -> "Canvas":
         """The canvas after a step (1, D) of its code; what the model had lost stays where nothing changes."""
         onward = replace(self, code=self.code + step.to(self.code))
-        before, after = self.drawn([]), onward.drawn([])
+        before, after = self._draw(torch.cat([self.code, onward.code]), []).split(1)
         everywhere = torch.ones(self.picture.shape[1:], dtype=torch.bool)
         moved = self.composed(before, after, everywhere, FORGOTTEN_BY_A_MOVE)
         picture = pixels.to_bytes(moved, self.model.bins)[0]

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import RLock
 
@@ -32,6 +32,8 @@ DIRECTIONS = "directions.safetensors"
 """In a checkpoint's folder, what `flows steer find` found for it."""
 SCALE = 512
 """Samples by whose codes the scale of a conditioned direction is measured."""
+REMEMBERED = 64
+"""Pictures whose readings are kept."""
 USUAL = 256
 """Samples that say how typical codes are."""
 GROUPS = ("layout", "objects", "attributes", "colour", "other")
@@ -79,6 +81,7 @@ class Workbench:
         self.exemplars, self.lock, self._looking = exemplars, RLock(), RLock()
         self._seen: Pictures | None = None
         self._brushes: dict[str, ExemplarBrush] = {}
+        self._read = lru_cache(REMEMBERED)(self._read_bytes)
 
     @property
     def name(self) -> str:
@@ -302,8 +305,13 @@ class Workbench:
 
     def readings(self, picture: Tensor) -> list[Reading]:
         """What the predictor says of uint8 (C, H, W), in its order; nothing without one."""
+        # Remembered: a slider is moved on and on from the same picture.
+        return self._read(picture.numpy().tobytes())
+
+    def _read_bytes(self, content: bytes) -> list[Reading]:
         if self.predictor is None:
             return []
+        picture = torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(self.model.image_shape)
         with self.lock:
             seen = predict_images(
                 self.predictor, pixels.to_unit(picture[None], self.model.bins), self.model.device
