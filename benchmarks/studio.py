@@ -85,7 +85,7 @@ def stroke_times(name: str) -> list[float]:
     """Milliseconds of the callback of a stroke, once the exemplars are there."""
     judges = [load_judge(path, "cpu") for path in shipped(*JUDGES)]
     with tempfile.TemporaryDirectory() as folder:
-        desk = Desk([str(SHIPPED / name)], judges, Path(folder))
+        desk = Desk([str(SHIPPED / name)], [], Path(folder), usual=judges)
         studio = Studio(desk)
         bench = desk.bench(name)
         if bench.segmenter is None:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from PIL import Image
@@ -137,22 +137,24 @@ def shipped(*names: str) -> list[str]:
     return [str(each.relative_to(here) if each.is_relative_to(here) else each) for each in folders]
 
 
-def shape_told(checkpoint: str) -> list[int] | None:
-    """(C, H, W) of a checkpoint's images, by its folder; None where there is none, or it does not say."""
+def told_by(checkpoint: str) -> dict[str, Any]:
+    """What a checkpoint's folder says of itself, unopened; nothing where there is none."""
     try:
-        told = json.loads((Path(checkpoint) / CONFIG_FILE).read_text())["image_shape"]
-    except (OSError, ValueError, KeyError):
-        return None
-    return list(told)
+        return dict(json.loads((Path(checkpoint) / CONFIG_FILE).read_text()))
+    except (OSError, ValueError):
+        return {}
 
 
 def shipped_judge(kind: Literal["predictor", "segmenter"], model: LatentModel) -> str:
-    """The shipped one for images of the model's shape. Raises ValueError where there is none."""
+    """The shipped one for the model's data set and shape. Raises ValueError where there is none."""
+    own = model.description.get("name")
     for folder in shipped(f"scenes-{kind}", f"scenes64-{kind}"):
-        if shape_told(folder) == list(model.image_shape):
+        told = told_by(folder)
+        if told["image_shape"] == list(model.image_shape) and told["description"]["name"] == own:
             return folder
     raise ValueError(
-        f"--{kind}: none is shipped for images {tuple(model.image_shape)}; name a checkpoint of one, as "
+        f"--{kind}: none is shipped for {own or 'an unknown data set'} with images "
+        f"{tuple(model.image_shape)}; name a checkpoint of one, as "
         f"`train.py --config configs/scenes/{kind}.yaml` trains it"
     )
 

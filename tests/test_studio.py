@@ -31,6 +31,7 @@ from flows.editing.workbench import USUAL
 from flows.opening import shipped
 from flows.page import as_text
 from flows.semantics.load import load_judge
+from flows.semantics.segmenter import UNetSegmenter
 from flows.studio import actions, views
 from flows.studio.sitting import POOL, Desk, brushed, crop
 from flows.studio.uploads import KEPT, open_upload
@@ -56,7 +57,7 @@ def room(tmp_path_factory):
 def desk(tmp_path_factory):
     judges = [load_judge(path, "cpu") for path in shipped(*JUDGES)]
     paths = [str(SHIPPED / name) for name in (*MODELS, "scenes64-glow")]
-    return Desk(paths, judges, tmp_path_factory.mktemp("desk"), exemplars=150)
+    return Desk(paths, [], tmp_path_factory.mktemp("desk"), exemplars=150, usual=judges)
 
 
 # Uploads ------------------------------------------------------------------------------------------
@@ -232,6 +233,15 @@ def test_a_picture_of_64_pixels_is_read_and_painted_on(desk, room):
     assert torch.equal(first[:, :20], painted[:, :20])
     seen = {one.name: (one.value, two.value) for one, two in actions.read(bench, first, painted, 99)}
     assert seen["plant"][1] > 0.5 and abs(seen["daylight"][0] - seen["daylight"][1]) < 0.2
+
+
+def test_judges_of_another_data_set_are_taken_where_they_are_named(tmp_path):
+    """A judge of rooms says nothing of clothes; whoever names it will know why."""
+    rooms = UNetSegmenter((1, 32, 32), ["wall"])
+    rooms.description = {"name": "scenes"}
+    paths = [str(SHIPPED / "fashion-glow")]
+    assert Desk(paths, [], tmp_path, usual=[rooms]).bench("fashion-glow").segmenter is None
+    assert Desk(paths, [rooms], tmp_path).bench("fashion-glow").segmenter is rooms
 
 
 def test_mixing_and_sampling(desk, room):

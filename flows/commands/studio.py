@@ -14,7 +14,7 @@ FIRST = (
 )  # fmt: skip
 """Of the shipped checkpoints, in this order."""
 JUDGES = ("scenes-predictor", "scenes-segmenter", "scenes64-predictor", "scenes64-segmenter")
-"""Of the shipped ones likewise; those that the user names come before them."""
+"""Of the shipped ones likewise, for models of their data set; those that the user names come before them."""
 
 
 def studio(
@@ -34,7 +34,7 @@ def studio(
 
     Args:
         checkpoint: folders or hub repositories of models; none takes those that are shipped.
-        predictor: checkpoint of an attribute predictor; for images of other sizes those that are shipped.
+        predictor: checkpoint of an attribute predictor; models of scenes have the shipped ones besides.
         segmenter: checkpoint of a segmenter; likewise.
         directions: file of `flows steer find` for the first model; none takes directions.safetensors in its
             folder.
@@ -49,6 +49,7 @@ def studio(
     paths = checkpoint or shipped(*FIRST)
     if not paths:
         raise ValueError("--checkpoint: none is shipped with this installation; name a folder")
-    given, on = [path for path in (predictor, segmenter) if path], usable(device)
-    judges = [load_judge(path, on) for path in (*given, *shipped(*JUDGES))]
-    serve(paths, judges, host, port, directions, exemplars, device, browser)
+    on = usable(device)
+    named = [load_judge(path, on) for path in (predictor, segmenter) if path]
+    usual = [load_judge(path, on) for path in shipped(*JUDGES)]
+    serve(paths, named, host, port, directions, exemplars, device, browser, usual)

@@ -348,6 +348,7 @@ def open_workbench(
     directions: Path | None = None,
     exemplars: int = EXEMPLARS,
     device: str | None = None,
+    usual: Sequence[Judge] = (),
 ) -> Workbench:
     """A workbench of a checkpoint, with the first predictor and segmenter for images of its shape.
 
@@ -357,12 +358,18 @@ def open_workbench(
         directions: file of `flows steer find`; None takes the one in the checkpoint's folder, if any.
         exemplars: pictures after which things are painted.
         device: torch device.
+        usual: judges that are taken after those, for models of the data set that they have learned from.
 
     Raises:
         CheckpointError: the model or the directions cannot be read, or do not belong together.
     """
     model = load(checkpoint, device)
-    fitting = [each for each in judges if tuple(each.image_shape) == tuple(model.image_shape)]
+    of_its_data = [
+        each for each in usual if each.description.get("name") == model.description.get("name", "")
+    ]
+    fitting = [
+        each for each in (*judges, *of_its_data) if tuple(each.image_shape) == tuple(model.image_shape)
+    ]
     predictor = next((each for each in fitting if isinstance(each, Predictor)), None)
     segmenter = next((each for each in fitting if isinstance(each, Segmenter)), None)
     kept = directions or Path(checkpoint) / DIRECTIONS

@@ -21,6 +21,7 @@ def serve(
     exemplars: int = 1000,
     device: str | None = None,
     browser: bool = False,
+    usual: Sequence[Judge] = (),
 ) -> None:
     """Serve the page until it is interrupted.
 
@@ -33,6 +34,7 @@ def serve(
         exemplars: pictures after which things are painted.
         device: torch device.
         browser: open one.
+        usual: judges for models of their own data set, after those.
 
     Raises:
         ModuleNotFoundError: gradio is not installed.
@@ -45,7 +47,7 @@ def serve(
     from flows.studio.sitting import Desk
 
     with tempfile.TemporaryDirectory(prefix="flows-studio-") as folder:
-        desk = Desk(checkpoints, judges, Path(folder), directions, exemplars, device)
+        desk = Desk(checkpoints, judges, Path(folder), directions, exemplars, device, usual)
         desk.bench(desk.first)
         blocks = Page(desk).blocks
         blocks.queue(default_concurrency_limit=2, max_size=400)

@@ -23,7 +23,7 @@ from flows.editing.workbench import Workbench, open_workbench
 from flows.files import write_atomically
 from flows.metrics.perceptual import FeatureNetwork, make_network
 from flows.once import prepared
-from flows.opening import shape_told
+from flows.opening import told_by
 from flows.semantics.base import Judge
 from flows.studio import actions, views
 from flows.studio.uploads import open_upload
@@ -72,6 +72,7 @@ class Desk:
         directions: of the first checkpoint, instead of those in its folder.
         exemplars: pictures after which things are painted.
         device: torch device.
+        usual: judges for models of their own data set, after those.
     """
 
     def __init__(
@@ -82,9 +83,10 @@ class Desk:
         directions: Path | None = None,
         exemplars: int = 1000,
         device: str | None = None,
+        usual: Sequence[Judge] = (),
     ):
         self.paths = {Path(path).name: path for path in checkpoints}
-        self.judges, self.folder, self.directions = judges, folder, directions
+        self.judges, self.usual, self.folder, self.directions = judges, usual, folder, directions
         self.exemplars, self.device = exemplars, device
         self._benches: dict[str, Workbench] = {}
         self._opening = threading.Lock()
@@ -101,7 +103,7 @@ class Desk:
     def alike(self, name: str) -> list[str]:
         """Models of pictures of the same shape, as far as their folders tell without being opened."""
         shape = list(self.bench(name).model.image_shape)
-        return [each for each, path in self.paths.items() if shape_told(path) in (None, shape)]
+        return [each for each, path in self.paths.items() if told_by(path).get("image_shape", shape) == shape]
 
     def bench(self, name: str) -> Workbench:
         """The workbench of a model. Raises ValueError where there is none of that name."""
@@ -111,7 +113,7 @@ class Desk:
             if name not in self._benches:
                 given = self.directions if name == self.first else None
                 self._benches[name] = open_workbench(
-                    self.paths[name], self.judges, given, self.exemplars, self.device
+                    self.paths[name], self.judges, given, self.exemplars, self.device, self.usual
                 )
         return self._benches[name]
 
