@@ -196,7 +196,8 @@ def test_a_strangers_path(desk, room, name):
     darkest = desk.steer(darker, values(desk, name, daylight=-2.5), [], [], 0)
     assert len(darkest.history.edits) == 1, "a slider that is moved on is one edit"
     assert darkest.history.picture.float().mean() < darker.history.picture.float().mean()
-    seen = actions.read(desk.bench(name), first, darker.history.picture)
+    seen = actions.read(desk.bench(name), first, darker.history.picture, asked=["wood"])
+    assert seen[0][0].name == "wood"
     assert any(before.name == "daylight" and after.value < before.value for before, after in seen)
     layer = np.zeros((384, 384, 4), np.uint8)
     layer[150:300, 250:370, 3] = 255

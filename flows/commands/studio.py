@@ -10,7 +10,7 @@ from flows.semantics.load import load_judge
 from flows.studio.serve import serve
 
 FIRST = (
-    "scenes-glow", "scenes-lia", "scenes-stylegan", "scenes-dcgan", "scenes64-glow", "scenes64-lia",
+    "scenes64-glow", "scenes64-lia", "scenes-glow", "scenes-lia", "scenes-stylegan", "scenes-dcgan",
 )  # fmt: skip
 """Of the shipped checkpoints, in this order."""
 JUDGES = ("scenes-predictor", "scenes-segmenter", "scenes64-predictor", "scenes64-segmenter")

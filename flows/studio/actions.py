@@ -3,7 +3,7 @@
 import copy
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Queue
@@ -295,8 +295,10 @@ def strip_along(
     ]
 
 
-def read(bench: Workbench, before: Tensor, after: Tensor, most: int = 12) -> list[tuple[Reading, Reading]]:
-    """What the predictor says of two pictures, what changed most first."""
+def read(
+    bench: Workbench, before: Tensor, after: Tensor, most: int = 12, asked: Collection[str] = ()
+) -> list[tuple[Reading, Reading]]:
+    """What the predictor says of two pictures: what was asked to change, then what changed most."""
     pairs = list(zip(bench.readings(before), bench.readings(after), strict=True))
 
     def change(pair: tuple[Reading, Reading]) -> float:
@@ -304,7 +306,7 @@ def read(bench: Workbench, before: Tensor, after: Tensor, most: int = 12) -> lis
         # What comes or goes counts as a whole change.
         return apart if apart == apart else float(pair[0].text != pair[1].text)
 
-    return sorted(pairs, key=change, reverse=True)[:most]
+    return sorted(pairs, key=lambda pair: (pair[0].name not in asked, -change(pair)))[:most]
 
 
 # Paint --------------------------------------------------------------------------------------------

@@ -24,8 +24,9 @@ KEPT = 3600
 """Seconds after which what a visitor has left is forgotten."""
 CSS = """
 .pixels img {image-rendering: pixelated} footer {display: none !important}
-#table table {display: block; overflow-x: auto; font-size: small}
-#table th, #table td {white-space: nowrap; padding: 3px 6px}
+#table table {display: block; overflow-x: auto}
+#table table, #readings table {font-size: small}
+#table th, #table td, #readings th, #readings td {white-space: nowrap; padding: 3px 6px}
 """
 GUARANTEES = {
     "exact": "Exact inverse: what is not edited comes back byte for byte.",
@@ -190,6 +191,7 @@ class Page:
                 for _ in range(POOL):
                     self.sliders.append(gr.Slider(-3, 3, 0, step=0.1, visible=False, min_width=200))
             self.groups.append(box)
+        self.readings = gr.Markdown(elem_id="readings")
         with gr.Accordion("How to move", open=False):
             self.without = gr.Dropdown(
                 self.directions, multiselect=True, label="Leave alone (conditional projection)"
@@ -204,7 +206,6 @@ class Page:
             self.along = gr.Dropdown(self.directions, label="Strip along")
             self.make_strip = gr.Button("Show strip")
         self.strip = sheet("From −3 to +3 σ", "strip")
-        self.readings = gr.Markdown(elem_id="readings")
 
     def paint_tab(self) -> None:
         """A brush."""
@@ -421,7 +422,8 @@ class Page:
         before, after = history.start.picture, history.picture
         steps = "; ".join(edit.told for edit in history.edits) or "not edited"
         told = f"{history.start.name} · {steps} · {views.changed(before, after)}"
-        pairs = actions.read(bench, before, after)
+        asked = [name for name, sigma in actions.sliders_of(history).items() if sigma]
+        pairs = actions.read(bench, before, after, asked=asked)
         rows = [f"| {a.name} | {a.text} | {b.text} |" for a, b in pairs]
         readings = "\n".join(["| the predictor sees | before | after |", "| --- | --: | --: |", *rows])
         slides = (self.enlarged(before), self.enlarged(after))
