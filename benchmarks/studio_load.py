@@ -1,6 +1,6 @@
 """What a studio holds in memory while more and more people visit it, and whether everybody is answered.
 
-    python benchmarks/studio_load.py                   # the extra `dev`; seven minutes on two cores
+    python benchmarks/studio_load.py                   # the extra `dev`; five minutes on two cores
 
 Visitors come twenty at a time, each with an upload of 1600×1600 pixels, which is kept whole; each moves a
 slider four times and takes record and picture along. They never say goodbye: what is forgotten is forgotten
@@ -61,7 +61,7 @@ def visit(address: str, upload: Path, number: int) -> int:
 def main() -> None:
     """Measure, and write JSON and a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--waves", type=int, default=20)
+    parser.add_argument("--waves", type=int, default=14)
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "studio_load.json")
     given = parser.parse_args()
     rows = []

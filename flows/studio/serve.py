@@ -10,6 +10,8 @@ from flows.semantics.base import Judge
 
 LARGEST_FILE = "64mb"
 """Of an upload."""
+VISITORS = 100
+"""That are remembered at once, with their pictures: some thirteen megabytes for each large upload."""
 
 
 def serve(
@@ -56,7 +58,7 @@ def serve(
                 server_name=host, server_port=port, inbrowser=browser, share=False, quiet=True, css=CSS,
                 show_error=True, max_file_size=LARGEST_FILE, allowed_paths=[folder], prevent_thread_lock=True,
                 footer_links=[], ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False,
-                state_session_capacity=200,
+                state_session_capacity=VISITORS,
             )  # fmt: skip
         except OSError as error:
             raise OSError(f"port {port} of {host} is taken, or not ours; --port names another") from error
