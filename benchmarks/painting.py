@@ -27,7 +27,7 @@ from flows.dissection.unit_brush import find_units
 from flows.editing.codes import encoded
 from flows.editing.workbench import EXEMPLARS, exemplars_of
 from flows.models.base import LatentModel
-from flows.opening import data_of, load, load_predictor, load_segmenter, shipped_judge
+from flows.opening import data_of, load, load_predictor, load_segmenter
 from flows.semantics.base import Predictor, column_of, predict_images, true_scores
 
 CLASSES = ("window", "door", "bed", "lamp", "plant", "picture", "tree", "person", "vehicle", "banner")
@@ -88,8 +88,8 @@ def share(
 def measure(checkpoint: Path, n: int, units: bool) -> list[dict[str, Any]]:
     """Rows of one model."""
     model = load(str(checkpoint), None)
-    judge = load_predictor(shipped_judge("predictor", model), model)
-    segmenter = load_segmenter(shipped_judge("segmenter", model), model)
+    judge = load_predictor(None, model)
+    segmenter = load_segmenter(None, model)
     space = model.search_space
     data = data_of(model, None)
     batch = data.split("test").first(4000)

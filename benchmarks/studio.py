@@ -22,10 +22,7 @@ import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
 from flows.commands.common import print_table
-from flows.commands.studio import JUDGES
 from flows.files import write_atomically
-from flows.opening import shipped
-from flows.semantics.load import load_judge
 from flows.studio.page import Page as Studio
 from flows.studio.sitting import Desk
 
@@ -45,8 +42,8 @@ def start(names: tuple[str, ...]) -> tuple[subprocess.Popen[bytes], str]:
     return subprocess.Popen([*command, "--checkpoint", *paths]), f"http://127.0.0.1:{port}/"
 
 
-def arrive(page: Page, address: str) -> None:
-    """Wait for the page, from before its server listens; a browser that asks all the time would slow it."""
+def wait_for(address: str) -> None:
+    """Until a server listens; a browser that asks all the time would slow it."""
     port = int(address.rstrip("/").rsplit(":", 1)[1])
     while True:
         try:
@@ -54,6 +51,11 @@ def arrive(page: Page, address: str) -> None:
             break
         except OSError:  # nobody listens yet
             time.sleep(0.05)
+
+
+def arrive(page: Page, address: str) -> None:
+    """Wait for the page, from before its server listens."""
+    wait_for(address)
     page.goto(address)
     page.wait_for_selector("#examples img")
 
@@ -83,9 +85,8 @@ def slider_times(page: Page) -> list[float]:
 
 def stroke_times(name: str) -> list[float]:
     """Milliseconds of the callback of a stroke, once the exemplars are there."""
-    judges = [load_judge(path, "cpu") for path in shipped(*JUDGES)]
     with tempfile.TemporaryDirectory() as folder:
-        desk = Desk([str(SHIPPED / name)], [], Path(folder), usual=judges)
+        desk = Desk([str(SHIPPED / name)], [], Path(folder))
         studio = Studio(desk)
         bench = desk.bench(name)
         if bench.segmenter is None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from subprocess import Popen
 
 from gradio_client import Client, handle_file
-from studio import ROOT, start
+from studio import ROOT, start, wait_for
 
 from flows import images as pixels
 from flows.commands.common import print_table, write_json
@@ -36,18 +36,9 @@ def megabytes(server: Popen[bytes]) -> int:
     return int(found[1]) // 1024
 
 
-def arrive(address: str) -> Client:
-    """A client, from before the server listens."""
-    while True:
-        try:
-            return Client(address, verbose=False)
-        except Exception:  # nobody listens yet; each version of httpx says it in another way
-            time.sleep(0.2)
-
-
 def visit(address: str, upload: Path, number: int) -> int:
     """One visitor; how many answers they had."""
-    client = arrive(address)
+    client = Client(address, verbose=False)
     client.predict(MODEL, handle_file(upload), api_name="/open")
     for move in range(MOVES):
         sigmas = [0.0] * (POOL * len(GROUPS))
@@ -71,7 +62,7 @@ def main() -> None:
         pixels.to_pillow(image).resize((SIDE, SIDE)).save(upload)
         server, address = start((MODEL,))
         try:
-            arrive(address).close()
+            wait_for(address)
             rows.append({"visitors": 0, "answers": 0, "megabytes": megabytes(server), "seconds": 0.0})
             for wave in range(given.waves):
                 begun = time.perf_counter()

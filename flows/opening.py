@@ -126,6 +126,7 @@ def open_picture(path: Path, channels: int) -> Image.Image:
 
 
 J = TypeVar("J", bound=Judge)
+JudgeKind = Literal["predictor", "segmenter"]
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 CACHE = Path("~/.cache/flows/surveys")
 
@@ -145,32 +146,40 @@ def told_by(checkpoint: str) -> dict[str, Any]:
         return {}
 
 
-def shipped_judge(kind: Literal["predictor", "segmenter"], model: LatentModel) -> str:
-    """The shipped one for the model's data set and shape. Raises ValueError where there is none."""
+def find_shipped(kind: JudgeKind, model: LatentModel) -> str | None:
+    """Folder of the shipped judge for the model's data set and shape; None where there is none."""
     own = model.description.get("name")
     for folder in shipped(f"scenes-{kind}", f"scenes64-{kind}"):
         told = told_by(folder)
         if told["image_shape"] == list(model.image_shape) and told["description"]["name"] == own:
             return folder
-    raise ValueError(
-        f"--{kind}: none is shipped for {own or 'an unknown data set'} with images "
-        f"{tuple(model.image_shape)}; name a checkpoint of one, as "
-        f"`train.py --config configs/scenes/{kind}.yaml` trains it"
-    )
+    return None
 
 
-def load_predictor(checkpoint: str, model: LatentModel) -> AttributePredictor:
-    """The attribute predictor of a checkpoint, on the model's device.
+def shipped_judge(kind: JudgeKind, model: LatentModel) -> str:
+    """The same. Raises ValueError where there is none."""
+    found = find_shipped(kind, model)
+    if found is None:
+        own = model.description.get("name", "an unknown data set")
+        raise ValueError(
+            f"--{kind}: none is shipped for {own} with images {tuple(model.image_shape)}; name a checkpoint "
+            f"of one, as `train.py --config configs/scenes/{kind}.yaml` trains it"
+        )
+    return found
+
+
+def load_predictor(checkpoint: str | None, model: LatentModel) -> AttributePredictor:
+    """The attribute predictor of a checkpoint, on the model's device; None takes the shipped one.
 
     Raises:
         ValueError: it holds something else, or is for images of another shape.
     """
-    return _judge(checkpoint, model, AttributePredictor)
+    return _judge(checkpoint or shipped_judge("predictor", model), model, AttributePredictor)
 
 
-def load_segmenter(checkpoint: str, model: LatentModel) -> UNetSegmenter:
+def load_segmenter(checkpoint: str | None, model: LatentModel) -> UNetSegmenter:
     """The same for a segmenter."""
-    return _judge(checkpoint, model, UNetSegmenter)
+    return _judge(checkpoint or shipped_judge("segmenter", model), model, UNetSegmenter)
 
 
 def _judge(checkpoint: str, model: LatentModel, kind: type[J]) -> J:

@@ -418,17 +418,22 @@ def test_a_brush_of_exemplars_draws_the_class_under_it_and_erases_it_where_it_is
         look_at(model, Never(), samples(model, 50, "z")).brush(model, "text")
 
 
-def test_a_picture_painted_after_itself_keeps_its_bytes_for_a_flow():
-    """The exemplar's code is the picture's own; a flow is painted with all parts of its code."""
+def flow_and_noise(n):
+    """A small Glow, n images of noise with their codes, and where a brush was."""
     torch.manual_seed(0)
     flow = Glow((3, 16, 16), levels=2, depth=1, width=8).eval()
-    image = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8)
-    with torch.no_grad():
-        code = flow.encode(pixels.to_unit(image))
-    pictures = look_at(flow, Bright(), Source(code, "z"))
-    assert ways_to_draw(flow, "z") == [("code/level2", "code/level1")]
+    images = torch.randint(0, 256, (n, 3, 16, 16), dtype=torch.uint8)
     mask = torch.zeros(16, 16, dtype=torch.bool)
     mask[3:9, 4:12] = True
+    with torch.no_grad():
+        return flow, images, flow.encode(pixels.to_unit(images)), mask
+
+
+def test_a_picture_painted_after_itself_keeps_its_bytes_for_a_flow():
+    """The exemplar's code is the picture's own; a flow is painted with all parts of its code."""
+    flow, image, code, mask = flow_and_noise(1)
+    pictures = look_at(flow, Bright(), Source(code, "z"))
+    assert ways_to_draw(flow, "z") == [("code/level2", "code/level1")]
     with instrument(flow, "z") as probe:
         painted = paint(probe, code, image[0], [(pictures.brush(flow, "square"), mask, "draw")])
         other = look_at(flow, Bright(), samples(flow, 20, "z")).brush(flow, "square")
@@ -444,19 +449,13 @@ def test_a_picture_painted_after_itself_keeps_its_bytes_for_a_flow():
 
 def test_pictures_of_a_flow_are_encoded_when_they_are_needed():
     """A flow draws its pictures as they are: codes found at once or for a stroke paint the same."""
-    torch.manual_seed(0)
-    flow = Glow((3, 16, 16), levels=2, depth=1, width=8).eval()
-    images = torch.randint(0, 256, (24, 3, 16, 16), dtype=torch.uint8)
-    with torch.no_grad():
-        codes = flow.encode(pixels.to_unit(images))
+    flow, images, codes, mask = flow_and_noise(24)
     others = images[1:]
     early = look_at(flow, Bright(), Source(codes[1:], "z"))
     late = look_at_images(flow, Bright(), others, "z")
     assert torch.equal(early.images, others) and torch.equal(early.masks, late.masks)
     chosen = torch.tensor([7, 3])
     torch.testing.assert_close(late.codes(flow, chosen)[0], codes[1 + chosen])
-    mask = torch.zeros(16, 16, dtype=torch.bool)
-    mask[3:9, 4:12] = True
     with instrument(flow, "z") as probe:
         strokes = [[(each.brush(flow, "square"), mask, "draw")] for each in (early, late)]
         first, second = (paint(probe, codes[:1], images[0], stroke) for stroke in strokes)

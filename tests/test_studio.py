@@ -25,12 +25,9 @@ from PIL import Image
 
 from flows import images as pixels
 from flows.cli import main
-from flows.commands.studio import JUDGES
 from flows.data.scenes import Scenes
 from flows.editing.workbench import USUAL
-from flows.opening import shipped
 from flows.page import as_text
-from flows.semantics.load import load_judge
 from flows.semantics.segmenter import UNetSegmenter
 from flows.studio import actions, views
 from flows.studio.sitting import POOL, Desk, brushed, crop
@@ -55,9 +52,8 @@ def room(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
-    judges = [load_judge(path, "cpu") for path in shipped(*JUDGES)]
     paths = [str(SHIPPED / name) for name in (*MODELS, "scenes64-glow")]
-    return Desk(paths, [], tmp_path_factory.mktemp("desk"), exemplars=150, usual=judges)
+    return Desk(paths, [], tmp_path_factory.mktemp("desk"), exemplars=150)
 
 
 # Uploads ------------------------------------------------------------------------------------------
@@ -241,7 +237,7 @@ def test_judges_of_another_data_set_are_taken_where_they_are_named(tmp_path):
     rooms = UNetSegmenter((1, 32, 32), ["wall"])
     rooms.description = {"name": "scenes"}
     paths = [str(SHIPPED / "fashion-glow")]
-    assert Desk(paths, [], tmp_path, usual=[rooms]).bench("fashion-glow").segmenter is None
+    assert Desk(paths, [], tmp_path).bench("fashion-glow").segmenter is None
     assert Desk(paths, [rooms], tmp_path).bench("fashion-glow").segmenter is rooms
 
 

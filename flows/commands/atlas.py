@@ -18,7 +18,7 @@ from flows.dissection.instrument import default_layers
 from flows.files import write_atomically
 from flows.jobs import once
 from flows.models.base import LatentModel
-from flows.opening import load, load_predictor, load_segmenter, shipped_judge
+from flows.opening import load, load_predictor, load_segmenter
 from flows.page import document, picture
 from flows.semantics.base import Segmenter
 
@@ -54,8 +54,8 @@ def atlas(
 
     Args:
         checkpoint: folder or hub repository of the model.
-        predictor: checkpoint of an attribute predictor; None takes the shipped one for images of this size.
-        segmenter: checkpoint of a segmenter; None takes the shipped one for images of this size.
+        predictor: checkpoint of an attribute predictor; None takes the shipped one for its images.
+        segmenter: checkpoint of a segmenter; None takes the shipped one for its images.
         scores: what directions are found for; None takes a few that the predictor tells.
         artefact: class whose units are switched off, see `dissect`; left out where the segmenter has none of
             that name, or what it takes is missing.
@@ -66,8 +66,6 @@ def atlas(
         device: torch device.
     """
     model = load(checkpoint, device)
-    predictor = predictor or shipped_judge("predictor", model)
-    segmenter = segmenter or shipped_judge("segmenter", model)
     judge, finder = load_predictor(predictor, model), load_segmenter(segmenter, model)
     told = [each.name for each in judge.scores]
     wanted = scores or [name for name in SCORES if name in told] or told[:8]

@@ -71,7 +71,7 @@ def dissect(
     Args:
         checkpoint: folder or hub repository of the model.
         layers: names of layers; None takes some of the outermost, of the networks inside, and the code's.
-        segmenter: checkpoint of a segmenter; None takes the shipped one for images of this size.
+        segmenter: checkpoint of a segmenter; None takes the shipped one for its images.
         source: samples, seen by the segmenter, or real test images, encoded, with their true masks.
         n: codes; half of them choose thresholds, the other half is counted.
         space: of the codes; None takes the model's search space.

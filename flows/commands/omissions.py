@@ -54,7 +54,7 @@ def omissions(
 
     Args:
         checkpoint: folder or hub repository of the model.
-        segmenter: checkpoint of a segmenter; None takes the shipped one for images of this size.
+        segmenter: checkpoint of a segmenter; None takes the shipped one for its images.
         n: samples, and test images at most.
         temperature: of samples.
         images: test images that are brought back, or mapped; 0 for none.

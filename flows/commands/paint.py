@@ -18,7 +18,7 @@ from flows.dissection.paint import paint as paint_on
 from flows.dissection.unit_brush import UNITS, find_units
 from flows.editing.codes import draw, encoded
 from flows.editing.workbench import EXEMPLARS, exemplars_of
-from flows.opening import first_test, load, load_segmenter, read_pictures, shipped_judge
+from flows.opening import first_test, load, load_segmenter, read_pictures
 from flows.page import draw_rows, save_picture
 from flows.semantics.base import Segmenter
 
@@ -70,7 +70,7 @@ def paint(
         order: of the units: by agreement with the class, or by how much it needs them, which is learned
             (a minute or so).
         segmenter: checkpoint of a segmenter, by which exemplars or units are found; None takes the shipped
-            one for images of this size.
+            one for its images.
         temperature: of samples.
         seed: of samples.
         resize: crop pictures of another size to a square in the middle and resize them.
@@ -79,7 +79,7 @@ def paint(
         device: torch device.
     """
     model = load(checkpoint, device)
-    judge = load_segmenter(segmenter or shipped_judge("segmenter", model), model)
+    judge = load_segmenter(segmenter, model)
     space = model.search_space
     asked = [parse_stroke(stroke, judge, *model.image_shape[1:]) for stroke in strokes]
     check_layers(model, space, layers)

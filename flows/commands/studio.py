@@ -13,8 +13,6 @@ FIRST = (
     "scenes64-glow", "scenes64-lia", "scenes-glow", "scenes-lia", "scenes-stylegan", "scenes-dcgan",
 )  # fmt: skip
 """Of the shipped checkpoints, in this order."""
-JUDGES = ("scenes-predictor", "scenes-segmenter", "scenes64-predictor", "scenes64-segmenter")
-"""Of the shipped ones likewise, for models of their data set; those that the user names come before them."""
 
 
 def studio(
@@ -50,6 +48,5 @@ def studio(
     if not paths:
         raise ValueError("--checkpoint: none is shipped with this installation; name a folder")
     on = usable(device)
-    named = [load_judge(path, on) for path in (predictor, segmenter) if path]
-    usual = [load_judge(path, on) for path in shipped(*JUDGES)]
-    serve(paths, named, host, port, directions, exemplars, device, browser, usual)
+    judges = [load_judge(path, on) for path in (predictor, segmenter) if path]
+    serve(paths, judges, host, port, directions, exemplars, device, browser)

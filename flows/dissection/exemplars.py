@@ -16,14 +16,12 @@ from flows.dissection.instrument import CODE, Change, Probe, instrument, outer_l
 from flows.dissection.paint import Canvas, Changes, Dab, Stroke, grown, places, soft
 from flows.models.base import LatentModel
 from flows.once import prepared
-from flows.semantics.base import Segmenter, column_of_class
+from flows.semantics.base import Segmenter, column_of_class, segment_bytes
 
 CANDIDATES = 6
 """Exemplars that are tried for a stroke, in every set of layers."""
 AROUND = 0.2
 """Width of the surroundings by which exemplars are compared, as a share of the picture's height."""
-BATCH = 100
-"""Images segmented at a time."""
 EDGE = 1
 """Pixels around a thing that come and go with it."""
 ALIKE, CLEAR, SEAM = 0.5, 4.0, 2.0
@@ -87,14 +85,10 @@ def look_at(model: LatentModel, segmenter: Segmenter, source: Source) -> Picture
     return Pictures(torch.cat(images), torch.cat(masks), segmenter, source.space, source)
 
 
-@torch.no_grad()
 def look_at_images(model: LatentModel, segmenter: Segmenter, images: Tensor, space: str) -> Pictures:
     """See the classes in uint8 images (n, C, H, W) that a model with an exact inverse draws as they are."""
-    seen = [
-        segmenter.segment(pixels.to_unit(batch, model.bins).to(model.device)).cpu()
-        for batch in images.split(BATCH)
-    ]
-    return Pictures(images, torch.cat(seen), segmenter, space)
+    seen = segment_bytes(segmenter, images, model.bins, model.device)
+    return Pictures(images, seen, segmenter, space)
 
 
 def ways_to_draw(model: LatentModel, space: str) -> list[tuple[str, ...]]:

@@ -101,10 +101,10 @@ def unit_table(rows: Sequence[UnitRow]) -> str:
 
 def layer_bars(rows: Sequence[UnitRow]) -> "Figure":
     """Units of every layer, and how many of them are interpretable, by class."""
-    found = counts(rows)
-    labels = sorted({row.label for row in rows if row.interpretable})
     from matplotlib.figure import Figure
 
+    found = counts(rows)
+    labels = sorted({row.label for row in rows if row.interpretable})
     figure = Figure(figsize=(8.5, 1.2 + 0.34 * len(found)), layout="constrained")
     axes = figure.subplots()
     places = {layer: i for i, layer in enumerate(found)}
@@ -131,10 +131,10 @@ def layer_bars(rows: Sequence[UnitRow]) -> "Figure":
 
 def ablation_curves(found: Sequence[Ablation]) -> "Figure":
     """Share of a class's pixels removed against the number of units, beside random ones."""
-    columns = min(4, len(found))
-    rows = -(-len(found) // columns)
     from matplotlib.figure import Figure
 
+    columns = min(4, len(found))
+    rows = -(-len(found) // columns)
     figure = Figure(figsize=(2.6 * columns, 2.2 * rows), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, each in zip(panels, found, strict=False):

@@ -21,8 +21,9 @@ from flows.editing.codes import coded, cut_short, draw
 from flows.editing.history import Edit, History, Start
 from flows.metrics.typicality import typicality
 from flows.models.base import LatentModel
-from flows.opening import data_of, load
+from flows.opening import data_of, find_shipped, load
 from flows.semantics.base import Judge, Predictor, Score, Segmenter, predict_images, scores_of
+from flows.semantics.load import load_judge
 from flows.steering.base import Direction, load_directions, shift
 from flows.steering.boundary import condition
 
@@ -348,7 +349,7 @@ def open_workbench(
     directions: Path | None = None,
     exemplars: int = EXEMPLARS,
     device: str | None = None,
-    usual: Sequence[Judge] = (),
+    usual: bool = False,
 ) -> Workbench:
     """A workbench of a checkpoint, with the first predictor and segmenter for images of its shape.
 
@@ -358,18 +359,16 @@ def open_workbench(
         directions: file of `flows steer find`; None takes the one in the checkpoint's folder, if any.
         exemplars: pictures after which things are painted.
         device: torch device.
-        usual: judges that are taken after those, for models of the data set that they have learned from.
+        usual: take the shipped judges where those do not fit, if there are some for the model's images.
 
     Raises:
         CheckpointError: the model or the directions cannot be read, or do not belong together.
     """
     model = load(checkpoint, device)
-    of_its_data = [
-        each for each in usual if each.description.get("name") == model.description.get("name", "")
-    ]
-    fitting = [
-        each for each in (*judges, *of_its_data) if tuple(each.image_shape) == tuple(model.image_shape)
-    ]
+    fitting = [each for each in judges if tuple(each.image_shape) == tuple(model.image_shape)]
+    if usual:
+        beside = (find_shipped("predictor", model), find_shipped("segmenter", model))
+        fitting += [load_judge(path, str(model.device)) for path in beside if path is not None]
     predictor = next((each for each in fitting if isinstance(each, Predictor)), None)
     segmenter = next((each for each in fitting if isinstance(each, Segmenter)), None)
     kept = directions or Path(checkpoint) / DIRECTIONS

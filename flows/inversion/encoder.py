@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from flows import images as pixels
 from flows.inversion.base import CLASS_UNKNOWN, Inversion, Inverter, draw, now
 from flows.models.base import LatentModel
 from flows.numerics import exact_arithmetic
@@ -43,9 +42,8 @@ class Encoder(Inverter):
         self.check(model, images)
         start = now(model)
         with prepared(), exact_arithmetic(model.device):
-            x = pixels.to_unit(images, model.bins, model.dtype).to(model.device)
             space = self.space_of(model)
-            code = torch.cat([model.encode(part, space) for part in x.split(BATCH)])
+            code = model.encode_bytes(images, space, BATCH)
             seconds = now(model) - start
             back, finite = draw(model, code, space)
         return Inversion(f"{self.name} ({space})", space, code, [], back, seconds, finite=finite)

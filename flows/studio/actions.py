@@ -3,6 +3,7 @@
 import copy
 import threading
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -351,11 +352,10 @@ def look_inside(bench: Workbench, layer: str, units: int = 6) -> list[tuple[Unit
 
 def diverse(rows: Sequence[UnitRow]) -> list[UnitRow]:
     """Units by their agreement, but the best of each class before any second one."""
-    ranks: dict[str, int] = {}
-    ranked = []
+    better, ranked = Counter[str](), []
     for row in sorted(rows, key=lambda row: -row.iou):
-        ranked.append((ranks.setdefault(row.label, 0), row))
-        ranks[row.label] += 1
+        ranked.append((better[row.label], row))
+        better[row.label] += 1
     return [row for _, row in sorted(ranked, key=lambda pair: pair[0])]
 
 

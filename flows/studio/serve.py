@@ -23,20 +23,18 @@ def serve(
     exemplars: int = 1000,
     device: str | None = None,
     browser: bool = False,
-    usual: Sequence[Judge] = (),
 ) -> None:
     """Serve the page until it is interrupted.
 
     Args:
         checkpoints: of the models, the first one is opened at once.
-        judges: of any shapes.
+        judges: of any shapes; after them come the shipped ones, for models of their data set.
         host: to bind to.
         port: None takes the first free one from 7860 on.
         directions: of the first model, instead of those beside it.
         exemplars: pictures after which things are painted.
         device: torch device.
         browser: open one.
-        usual: judges for models of their own data set, after those.
 
     Raises:
         ModuleNotFoundError: gradio is not installed.
@@ -49,7 +47,7 @@ def serve(
     from flows.studio.sitting import Desk
 
     with tempfile.TemporaryDirectory(prefix="flows-studio-") as folder:
-        desk = Desk(checkpoints, judges, Path(folder), directions, exemplars, device, usual)
+        desk = Desk(checkpoints, judges, Path(folder), directions, exemplars, device)
         desk.bench(desk.first)
         blocks = Page(desk).blocks
         blocks.queue(default_concurrency_limit=2, max_size=400)

@@ -67,12 +67,11 @@ class Desk:
 
     Args:
         checkpoints: folders or hub repositories.
-        judges: of any shapes.
+        judges: of any shapes; after them come the shipped ones, for models of their data set.
         folder: for the files that the page gives out.
         directions: of the first checkpoint, instead of those in its folder.
         exemplars: pictures after which things are painted.
         device: torch device.
-        usual: judges for models of their own data set, after those.
     """
 
     def __init__(
@@ -83,10 +82,9 @@ class Desk:
         directions: Path | None = None,
         exemplars: int = 1000,
         device: str | None = None,
-        usual: Sequence[Judge] = (),
     ):
         self.paths = {Path(path).name: path for path in checkpoints}
-        self.judges, self.usual, self.folder, self.directions = judges, usual, folder, directions
+        self.judges, self.folder, self.directions = judges, folder, directions
         self.exemplars, self.device = exemplars, device
         self._benches: dict[str, Workbench] = {}
         self._opening = threading.Lock()
@@ -113,7 +111,7 @@ class Desk:
             if name not in self._benches:
                 given = self.directions if name == self.first else None
                 self._benches[name] = open_workbench(
-                    self.paths[name], self.judges, given, self.exemplars, self.device, self.usual
+                    self.paths[name], self.judges, given, self.exemplars, self.device, usual=True
                 )
         return self._benches[name]
 

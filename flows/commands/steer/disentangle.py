@@ -7,7 +7,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 from flows.commands.common import print_table, write_json
 from flows.commands.steer.apply import parted
-from flows.opening import data_of, load, load_predictor, shipped_judge
+from flows.opening import data_of, load, load_predictor
 from flows.page import as_text
 from flows.steering.base import as_row, load_directions, save_directions
 from flows.steering.boundary import condition
@@ -46,7 +46,7 @@ def disentangle(
         without: names of directions to project onto the complement of, instead.
         others: file of those, of the same space, as of `--method ScoreGradient`; None takes `directions`.
         predictor: checkpoint of an attribute predictor, which projections do not need; None takes the
-            shipped one for images of this size.
+            shipped one for its images.
         source: of the codes that are moved: samples, or real training images; None takes images where the
             space has an encoder.
         n: codes moved.
@@ -71,7 +71,7 @@ def disentangle(
         changed = [condition(each, alone, codes) for each in found]
         head, rows = ["direction", "kept"], [[each.name, as_text(each.evidence["kept"])] for each in changed]
     else:
-        judge = load_predictor(predictor or shipped_judge("predictor", model), model)
+        judge = load_predictor(predictor, model)
         check_own_scores(found, judge)
         codes, labels = task.codes(n)
         bent = [bend(model, judge, each, codes, labels, alpha, enough, rounds) for each in found]

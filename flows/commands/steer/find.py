@@ -10,7 +10,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 import flows.steering
 from flows.commands.common import print_table, write_json
-from flows.opening import CACHE, data_of, load, load_predictor, shipped_judge
+from flows.opening import CACHE, data_of, load, load_predictor
 from flows.page import as_text
 from flows.steering.base import as_row, save_directions
 from flows.steering.boundary import Boundary
@@ -49,7 +49,7 @@ def find(
             edits, as `zoom`, `brightness`, for Walk and Displacement; none for methods that need none.
         method: a way to find them, with its options; see docs/steering.md.
         predictor: checkpoint of an attribute predictor, for scores of samples, and their gradients; None
-            takes the shipped one for images of this size.
+            takes the shipped one for its images.
         source: samples of the model, or real images of its training set.
         n: codes surveyed.
         space: of the directions; None takes the model's search space, w of LIA and StyleGAN.
@@ -66,7 +66,7 @@ def find(
     surveyed = source == "samples" and isinstance(method, Labelled)
     judge = None
     if surveyed or isinstance(method, ScoreGradient):
-        judge = load_predictor(predictor or shipped_judge("predictor", model), model)
+        judge = load_predictor(predictor, model)
     data = data_of(model, None) if source == "images" else None
     kept = None if cache is None else cache.expanduser()
     task = Task(model, space, scores or [], judge, data, n, seed, temperature, kept)

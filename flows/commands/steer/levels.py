@@ -8,7 +8,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from flows.commands.common import print_table, write_json
 from flows.commands.steer.apply import chosen
 from flows.editing.codes import encoded_test
-from flows.opening import load, load_predictor, shipped_judge
+from flows.opening import load, load_predictor
 from flows.page import as_text
 from flows.steering.base import load_directions
 from flows.steering.evaluate import check_own_scores
@@ -38,7 +38,7 @@ def levels(
         checkpoint: folder or hub repository of the model.
         directions: file of `flows steer find`.
         names: of the directions to take; None takes all.
-        predictor: checkpoint of an attribute predictor; None takes the shipped one for images of this size.
+        predictor: checkpoint of an attribute predictor; None takes the shipped one for its images.
         space: whose levels are moved; None takes that of the directions, or w+ where that has one level only.
         alpha: sigmas moved.
         n: samples, of another seed than the directions were found on.
@@ -49,7 +49,7 @@ def levels(
         device: torch device.
     """
     model = load(checkpoint, device)
-    judge = load_predictor(predictor or shipped_judge("predictor", model), model)
+    judge = load_predictor(predictor, model)
     given = chosen(load_directions(directions, model), names)
     wide = space or with_levels(model, given[0].space)
     check_own_scores(given, judge)

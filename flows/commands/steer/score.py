@@ -58,7 +58,7 @@ def score(
         directions: file of `flows steer find`.
         names: of the directions to take; None takes all.
         without: directions of the file that the others are made to leave alone (conditional projection).
-        predictor: checkpoint of an attribute predictor; None takes the shipped one for images of this size.
+        predictor: checkpoint of an attribute predictor; None takes the shipped one for its images.
         alpha: sigmas moved to either side.
         steps: to either side, of curves and strips.
         n: samples, of another seed than the directions were found on.
