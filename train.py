@@ -11,7 +11,8 @@ from dataclasses import asdict
 import torch
 from jsonargparse import Namespace
 
-from flows.config import USER_ERRORS, Parser, fail, parse_experiment, resolve
+from flows.config import Parser, parse_experiment, resolve
+from flows.errors import interrupted, reported
 from flows.opening import load_any
 from flows.training.checkpoint import find_state
 from flows.training.folder import prepare_folder
@@ -22,10 +23,8 @@ def main() -> None:
     """Everything between the command line and the report."""
     parser, settings = parse_experiment()
     torch.manual_seed(settings.training.seed)
-    try:
+    with reported():
         run(parser, settings)
-    except USER_ERRORS as error:
-        fail(str(error))
 
 
 def run(parser: Parser, settings: Namespace) -> None:
@@ -49,11 +48,12 @@ def run(parser: Parser, settings: Namespace) -> None:
     outcome = fit(
         model, data, experiment.training, folder, objective, accelerator, state, experiment.init is None
     )
-    if accelerator.is_main_process and outcome.interrupted:
-        print(f"stopped by {outcome.interrupted}, saved {outcome.state}; --resume latest continues")
-    elif accelerator.is_main_process:
+    if accelerator.is_main_process and not outcome.interrupted:
         objective.report(folder, data, str(accelerator.device))
     accelerator.end_training()
+    if outcome.interrupted:
+        saved = f"stopped by {outcome.interrupted}, saved {outcome.state}; --resume latest continues"
+        interrupted(saved if accelerator.is_main_process else "")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any, get_args
 
+from flows.errors import UserError
+
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` Did you mean …?` with the nearest of `known`, or nothing where none is near."""
@@ -16,11 +18,11 @@ def check_choice(name: str, value: str, choices: Any) -> None:
     known = get_args(choices)
     if value not in known:
         expected = ", ".join(map(repr, known))
-        raise ValueError(f"{name}: expected one of {expected}, got {value!r}.{did_you_mean(value, known)}")
+        raise UserError(f"{name}: expected one of {expected}, got {value!r}.{did_you_mean(value, known)}")
 
 
 def check_positive(**values: int) -> None:
     """Raise ValueError, naming the first, unless every value is at least 1."""
     for name, value in values.items():
         if value < 1:
-            raise ValueError(f"{name}: expected at least 1, got {value}")
+            raise UserError(f"{name}: expected at least 1, got {value}")

@@ -12,7 +12,8 @@ from typing import Any, get_args, get_origin
 import docstring_parser
 
 import flows.commands
-from flows.config import USER_ERRORS, Parser, discover, fail
+from flows.config import Parser, discover
+from flows.errors import EXIT_CODES, EXIT_USER, reported
 
 Command = Callable[..., None]
 CONFIG = "config"
@@ -36,7 +37,7 @@ def commands(package: ModuleType = flows.commands) -> dict[str, Command]:
 def make_parser() -> Parser:
     """The parser of all verbs."""
     discover()
-    parser = Parser(prog="flows", description="Use a trained invertible model.")
+    parser = Parser(prog="flows", description="Use a trained invertible model.", epilog=EXIT_CODES)
     verbs = {"": parser.add_subcommands(dest="verb")}
     for name, function in commands().items():
         group, _, last = name.rpartition(" ")
@@ -53,7 +54,8 @@ def make_parser() -> Parser:
 def parser_of(name: str, function: Command) -> Parser:
     """The parser of one verb, by the signature and docstring of its function."""
     docstring = inspect.getdoc(function) or ""
-    parser = Parser(prog=f"flows {name}", description=docstring.split("\n\nArgs:", 1)[0])
+    summary = docstring.split("\n\nArgs:", 1)[0]
+    parser = Parser(prog=f"flows {name}", description=summary, epilog=EXIT_CODES)
     told = {each.arg_name: each.description for each in docstring_parser.parse(docstring).params}
     taken: set[str | int] = set()
     for parameter in inspect.signature(function).parameters.values():
@@ -97,14 +99,12 @@ def main(arguments: list[str] | None = None) -> None:
     name = given.verb
     if name is None:
         parser.print_help()
-        raise SystemExit(2)
-    try:
+        raise SystemExit(EXIT_USER)
+    with reported():
         values = parser.instantiate(given)[name]
         if "verb" in values:
             name, values = f"{name} {values.verb}", values[values.verb]
         commands()[name](**{key: value for key, value in vars(values).items() if key != CONFIG})
-    except USER_ERRORS as error:
-        fail(str(error))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ import flows.data
 import flows.models
 import flows.semantics
 from flows.checks import did_you_mean
-from flows.data.base import DataMissing, ImageData
+from flows.data.base import ImageData
+from flows.errors import EXIT_CODES, DataMissing, fail
 from flows.semantics.base import json_attributes
 from flows.stored import StoredModule
 from flows.training import objectives
@@ -49,7 +50,18 @@ class Parser(ArgumentParser):
         unknown = re.search(r'key "([\w.]+)".*dot import path string: (\w+)', text)
         if unknown:
             text = f"{unknown[1]}: there is no class named '{unknown[2]}'."
-        fail(shorten(text) + self.suggestion(text))
+        fail(shorten(plain(text)) + self.suggestion(text))
+
+    def instantiate(self, *given: Any, **options: Any) -> Namespace:
+        """As jsonargparse's; an exception of a constructor leaves as it was raised.
+
+        The parser would wrap it in a list of the union's members and the namespace of all arguments.
+        """
+        options.setdefault("instantiators", [(_construct, object, True)])
+        try:
+            return super().instantiate(*given, **options)
+        except _Raised as raised:
+            raise raised.error from None
 
     def suggestion(self, message: str) -> str:
         """` Did you mean …?` for the word that `message` complains about, or nothing."""
@@ -77,19 +89,37 @@ class Parser(ArgumentParser):
         return options | {option.rsplit(".", 1)[-1] for option in options} | named | arguments
 
 
-USER_ERRORS = (ValueError, OSError, FloatingPointError)
-"""What a mistake in data, files or settings ends in; DataMissing, CheckpointError, NonFinite are such."""
+class _Raised(BaseException):
+    """An exception of a constructor, carried through jsonargparse, which catches every `Exception`."""
+
+    def __init__(self, error: Exception):
+        self.error = error
 
 
-def fail(message: str) -> NoReturn:
-    """End the program for a mistake of its user: one line, exit code 2.
+def _construct(cls: type, *given: Any, **options: Any) -> Any:
+    try:
+        return cls(*given, **options)
+    except Exception as error:
+        raise _Raised(error) from error
 
-    With FLOWS_DEBUG set, an exception that is being handled is raised instead.
-    """
-    if os.environ.get("FLOWS_DEBUG") and sys.exc_info()[1] is not None:
-        raise
-    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
-    raise SystemExit(2)
+
+PLAIN = (
+    (r'Parser key "([\w.+]+)": ', r"\1: "),
+    (r"Not of type (\w+): (.+?) does not conform to restriction (.+)", r"expected \3, got \2"),
+    (r"Not of type PositiveInt: invalid literal .*: '(.*)'", r"expected a whole number above 0, got '\1'"),
+    (r"Not of type \w+: could not convert string to float: '(.*)'", r"expected a number, got '\1'"),
+    (r"Expected a <class '(?:\w+\.)*(\w+)'>", r"expected \1"),
+    (r"Expected a typing\.Literal\[(.*?)\]", r"expected one of \1"),
+    (r"\. Got value: ", ", got "),
+)
+"""jsonargparse's phrases, as regular expressions, and what a user reads instead."""
+
+
+def plain(message: str) -> str:
+    """A message of the parser without its own terms: `training.batch: expected v>0, got 0`."""
+    for pattern, replacement in PLAIN:
+        message = re.sub(pattern, replacement, message)
+    return message
 
 
 def shorten(message: str, limit: int = 600) -> str:
@@ -127,6 +157,7 @@ def experiment_parser() -> Parser:
     parser = Parser(
         prog="train.py",
         description="Train a model. Later options and configs override earlier ones.",
+        epilog=EXIT_CODES,
         default_env=False,
     )
     parser.add_argument("--config", action=ActionConfigFile, help="a YAML file; may be given several times")

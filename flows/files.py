@@ -5,16 +5,44 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import yaml
+
+from flows.errors import UserError
+
+
+@contextmanager
+def reading(path: Path, kind: str) -> Iterator[None]:
+    """A block that parses a file of the user's: whatever a library raises for it becomes a `UserError`.
+
+    Args:
+        path: the file.
+        kind: expected contents, for the message: "gzipped IDX file".
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path} cannot be read as a {kind} ({type(error).__name__}: {error})") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """The contents of a YAML file. Raises UserError where it is missing or damaged."""
+    with reading(path, "YAML file"):
+        return yaml.safe_load(path.read_text())
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary neighbour of `path`, then rename it to `path`.
 
     A reader never sees half a file, whenever this process is killed. The file gets the permissions that
-    an ordinary `open` would give it; some libraries create theirs for the owner only.
+    an ordinary `open` would give it; some libraries create theirs for the owner only. An error of the
+    operating system names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
@@ -28,8 +56,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            raise type(error)(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -15,11 +15,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from flows.errors import UserError
+
 
 def check_bytes(images: Tensor, image_shape: tuple[int, int, int] | None = None) -> None:
     """Raise ValueError unless `images` is uint8 of shape (batch, *image_shape)."""
     if images.dtype != torch.uint8:
-        raise ValueError(
+        raise UserError(
             f"expected uint8 images in [0, 255], got {images.dtype}; "
             "flows.images.to_bytes converts floats in [0, 1]"
         )
@@ -29,7 +31,7 @@ def check_bytes(images: Tensor, image_shape: tuple[int, int, int] | None = None)
 def check_unit(images: Tensor, image_shape: tuple[int, int, int] | None = None) -> None:
     """Raise ValueError unless `images` is floating, of shape (batch, *image_shape), within [0, 1]."""
     if not images.is_floating_point():
-        raise ValueError(
+        raise UserError(
             f"expected float images in [0, 1], got {images.dtype}; flows.images.to_unit converts bytes"
         )
     check_shape(images, image_shape)
@@ -37,14 +39,14 @@ def check_unit(images: Tensor, image_shape: tuple[int, int, int] | None = None) 
         return  # a graph cannot branch on values
     if images.numel() and not (images.min() >= 0 and images.max() <= 1):
         low, high = float(images.min()), float(images.max())
-        raise ValueError(f"expected images within [0, 1], got values from {low:.4g} to {high:.4g}")
+        raise UserError(f"expected images within [0, 1], got values from {low:.4g} to {high:.4g}")
 
 
 def check_shape(images: Tensor, image_shape: tuple[int, int, int] | None) -> None:
     """Raise ValueError unless the shape of `images` is (batch, *image_shape)."""
     if images.dim() != 4 or (image_shape and tuple(images.shape[1:]) != tuple(image_shape)):
         expected = ", ".join(map(str, image_shape or ("C", "H", "W")))
-        raise ValueError(f"expected images of shape (batch, {expected}), got {tuple(images.shape)}")
+        raise UserError(f"expected images of shape (batch, {expected}), got {tuple(images.shape)}")
 
 
 def bin_index(images: Tensor, bins: int = 256) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import nn
 
 from flows.checks import check_choice, check_positive
+from flows.errors import UserError
 
 MemoryMode = Literal["plain", "checkpoint", "reversible", "anchored"]
 
@@ -59,12 +60,12 @@ def set_memory(module: nn.Module, mode: MemoryMode, every: int = 4) -> None:
         for name, part in module.named_modules():
             reason = _why_not(part, mode)
             if reason:
-                raise ValueError(
+                raise UserError(
                     f"memory {mode!r}: {name or type(part).__name__} ({type(part).__name__}) {reason}"
                 )
     chains: list[Any] = [part for part in module.modules() if hasattr(part, "memory")]
     if mode != "plain" and not chains:
-        raise ValueError(f"memory {mode!r}: {type(module).__name__} has no chain of invertible maps")
+        raise UserError(f"memory {mode!r}: {type(module).__name__} has no chain of invertible maps")
     for chain in chains:
         chain.memory = Memory(mode, every)
 

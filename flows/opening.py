@@ -14,13 +14,14 @@ import flows.semantics
 from flows import images as pixels
 from flows.data.base import ImageData
 from flows.data.decode import BROKEN, reason, upright
+from flows.errors import CheckpointError, Unsupported, UserError
 from flows.inversion.records import Source
 from flows.models.base import LatentModel, LikelihoodModel
 from flows.semantics.base import Judge
 from flows.semantics.load import load_judge
 from flows.semantics.predictor import AttributePredictor
 from flows.semantics.segmenter import UNetSegmenter
-from flows.stored import CONFIG_FILE, CheckpointError, StoredModule, load_stored, types_in
+from flows.stored import CONFIG_FILE, StoredModule, load_stored, types_in
 from flows.training.folder import instantiate_data
 
 
@@ -42,7 +43,7 @@ def usable(device: str | None) -> str:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
-        raise ValueError(f"--device {chosen}: torch cannot use it here ({reason})") from error
+        raise UserError(f"--device {chosen}: torch cannot use it here ({reason})") from error
     return chosen
 
 
@@ -50,7 +51,7 @@ def load_likelihood(checkpoint: str, device: str | None) -> LikelihoodModel:
     """The same for a model that has a likelihood."""
     model = load(checkpoint, device)
     if not isinstance(model, LikelihoodModel):
-        raise ValueError(f"{checkpoint} holds a {type(model).__name__}, which has no likelihood")
+        raise Unsupported(f"{checkpoint} holds a {type(model).__name__}, which has no likelihood")
     return model
 
 
@@ -66,7 +67,7 @@ def data_of(model: LatentModel, given: ImageData | None) -> ImageData:
             raise CheckpointError("this checkpoint does not record its data set: name one with --data")
         given = instantiate_data(source)
     if tuple(given.image_shape) != tuple(model.image_shape) or given.bins != model.bins:
-        raise ValueError(
+        raise UserError(
             f"--data {type(given).__name__} has images {tuple(given.image_shape)} with {given.bins} grey "
             f"levels, the model expects {tuple(model.image_shape)} with {model.bins}"
         )
@@ -93,7 +94,7 @@ def read_picture(path: Path, image_shape: tuple[int, int, int], resize: bool) ->
     picture = open_picture(path, channels)
     if picture.size != (width, height):
         if not resize:
-            raise ValueError(
+            raise UserError(
                 f"{path} has {picture.width}×{picture.height} pixels, the model expects {width}×{height}; "
                 "--resize true crops it in the middle and resizes it"
             )
@@ -117,12 +118,12 @@ def open_picture(path: Path, channels: int) -> Image.Image:
         ValueError: there is none, or it cannot be read.
     """
     if not path.is_file():
-        raise ValueError(f"{path} does not exist: expected picture files")
+        raise UserError(f"{path} does not exist: expected picture files")
     try:
         with Image.open(path) as opened:
             return upright(opened, channels)
     except BROKEN as error:
-        raise ValueError(f"{path} cannot be read as a picture ({reason(error)})") from error
+        raise UserError(f"{path} cannot be read as a picture ({reason(error)})") from error
 
 
 J = TypeVar("J", bound=Judge)
@@ -161,7 +162,7 @@ def shipped_judge(kind: JudgeKind, model: LatentModel) -> str:
     found = find_shipped(kind, model)
     if found is None:
         own = model.description.get("name", "an unknown data set")
-        raise ValueError(
+        raise UserError(
             f"--{kind}: none is shipped for {own} with images {tuple(model.image_shape)}; name a checkpoint "
             f"of one, as `train.py --config configs/scenes/{kind}.yaml` trains it"
         )
@@ -185,9 +186,9 @@ def load_segmenter(checkpoint: str | None, model: LatentModel) -> UNetSegmenter:
 def _judge(checkpoint: str, model: LatentModel, kind: type[J]) -> J:
     judge = load_judge(checkpoint, str(model.device))
     if not isinstance(judge, kind):
-        raise ValueError(f"{checkpoint} holds a {type(judge).__name__}, expected one of {kind.__name__}")
+        raise UserError(f"{checkpoint} holds a {type(judge).__name__}, expected one of {kind.__name__}")
     if tuple(judge.image_shape) != tuple(model.image_shape):
-        raise ValueError(
+        raise UserError(
             f"{checkpoint} judges images {tuple(judge.image_shape)}, the model draws "
             f"{tuple(model.image_shape)}"
         )

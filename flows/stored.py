@@ -18,14 +18,11 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from flows.files import file_digest, write_atomically
+from flows.errors import CheckpointError, UserError
+from flows.files import file_digest, reading, write_atomically
 
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be used; the message names the file and says what is wrong with it."""
 
 
 class StoredModule(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
@@ -60,7 +57,7 @@ class StoredModule(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
             ValueError: it is of another class, or some of its weights have other names or shapes.
         """
         if type(other) is not type(self):
-            raise ValueError(
+            raise UserError(
                 f"--init: expected a {type(self).__name__}, the checkpoint holds a {type(other).__name__}"
             )
         own, given = self.state_dict(), other.state_dict()
@@ -69,7 +66,7 @@ class StoredModule(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
             if name not in own or name not in given or own[name].shape != given[name].shape
         )  # fmt: skip
         if wrong:
-            raise ValueError(
+            raise UserError(
                 f"--init: {len(wrong)} weights have other sizes in the checkpoint, as {wrong[0]}; the "
                 "options of the model have to be those that it was trained with"
             )
@@ -81,8 +78,19 @@ class StoredModule(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
         The same for a copy in fp64, which holds the same numbers. Arguments at their defaults are left out,
         so that an argument added later does not estrange older code files from their model.
         """
-        digest = hashlib.sha256(json.dumps(self._telling_arguments(), sort_keys=True).encode())
-        for name, value in sorted(self.state_dict().items()):
+        return self._fingerprint(self.arguments(), self.state_dict())
+
+    @classmethod
+    def _fingerprint(cls, arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
+        """See `fingerprint`; of `model_type` and constructor arguments, other keys are ignored."""
+        parameters = inspect.signature(cls).parameters
+        telling = {
+            name: value
+            for name, value in arguments.items()
+            if name == "model_type" or (name in parameters and value != parameters[name].default)
+        }
+        digest = hashlib.sha256(json.dumps(telling, sort_keys=True).encode())
+        for name, value in sorted(state.items()):
             value = value.double() if value.is_floating_point() else value
             digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -90,15 +98,6 @@ class StoredModule(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
     def arguments(self) -> dict[str, Any]:
         """Class name and constructor arguments, as plain JSON values."""
         return {"model_type": type(self).__name__, **cast(dict[str, Any], self._hub_mixin_config or {})}
-
-    def _telling_arguments(self) -> dict[str, Any]:
-        defaults = {
-            name: parameter.default
-            for name, parameter in inspect.signature(type(self)).parameters.items()
-            if parameter.default is not inspect.Parameter.empty
-        }
-        given = self.arguments().items()
-        return {name: value for name, value in given if name not in defaults or value != defaults[name]}
 
     # Files: save_pretrained, from_pretrained and push_to_hub come from the mixin and call these two.
 
@@ -161,7 +160,7 @@ class StoredModule(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
             if value.is_floating_point():
                 rounded = value.half().to(value.dtype)
                 if not rounded.isfinite().all():
-                    raise ValueError(f"{name} has values out of the range of half precision, ±65504")
+                    raise UserError(f"{name} has values out of the range of half precision, ±65504")
                 value.copy_(rounded)
 
     def plain_card(self) -> str:
@@ -204,10 +203,14 @@ class StoredModule(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
             )
         weights = fetch(WEIGHTS_FILE)
         check_digest(weights, config["weights_sha256"])
+        with reading(weights, "safetensors file"):
+            state = load_file(weights)
         try:
             model = cls(**model_kwargs)
-            model.load_state_dict(load_file(weights), strict=strict)
-        except (RuntimeError, TypeError, ValueError) as error:
+            model.load_state_dict(state, strict=strict)
+        except Exception as error:
+            if cls._fingerprint(config, state) == config["fingerprint"]:
+                raise  # the files are as they were written: this is a bug
             reason = str(error).split("\n")[0]
             raise CheckpointError(f"{model_id}/{CONFIG_FILE} does not fit the weights: {reason}") from error
         model.description = config["description"]

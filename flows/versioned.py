@@ -5,7 +5,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from flows.stored import CheckpointError, StoredModule
+from flows.errors import CheckpointError
+from flows.stored import StoredModule
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -76,6 +76,7 @@ def test_help_describes_every_option(verb, capsys):
     assert stopped.value.code == 0
     text = capsys.readouterr().out
     loads = ("--device", "checkpoint") if verb != "steer rank" else ("scores",)
+    assert "130 interrupted" in " ".join(text.split())
     result = () if verb == "studio" else ("--json",)  # a page has none
     for option in (*result, "--config", *loads):
         assert option in text

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flows.bijections.base import Bijection, Mapped
+from flows.errors import UserError
 from flows.images import bin_index, to_unit
 from flows.numerics import Keys, normal_rows, sum_per_example, uniform_rows
 
@@ -26,7 +27,7 @@ class Dequantiser(nn.Module, ABC):
     def __init__(self, bins: int = 256):
         super().__init__()
         if not 2 <= bins <= 256:
-            raise ValueError(f"bins: expected 2 … 256 grey levels of a byte, got {bins}")
+            raise UserError(f"bins: expected 2 … 256 grey levels of a byte, got {bins}")
         self.bins = bins
 
     @abstractmethod

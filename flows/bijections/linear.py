@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from flows.bijections.base import Bijection, Example, Mapped
 from flows.bijections.folding import Affine, ChannelMap, invert, mix_channels
 from flows.data_dependent import DataDependent
+from flows.errors import UserError
 from flows.numerics import full_precision, sum_over_ranks
 
 
@@ -152,7 +153,7 @@ class Whitening(DataDependent, Bijection):
         eigenvalues, vectors = torch.linalg.eigh(covariance)
         eigenvalues = eigenvalues.clamp(min=0) + self.epsilon
         if eigenvalues.min() <= 1e-12 * eigenvalues.max():
-            raise ValueError(
+            raise UserError(
                 f"the covariance of {int(count)} vectors of size {x.shape[1]} is singular: give more data, "
                 "dequantise it first, or set epsilon above 0"
             )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from flows.bijections.base import Bijection, Example, Mapped, Shape
+from flows.errors import UserError
 from flows.numerics import zero_log_det
 
 
@@ -36,7 +37,7 @@ class Multiscale(Bijection):
             channels, height, width = level.output_shape(shape)
             if i + 1 < len(levels):
                 if channels % 2:
-                    raise ValueError(
+                    raise UserError(
                         f"level {i + 1} of {len(levels)} ends with {channels} channels, "
                         "which cannot be halved"
                     )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from flows.bijections.base import Bijection, Example, Mapped
 from flows.bijections.folding import Affine, ChannelMap
 from flows.data_dependent import ChannelAffine
+from flows.errors import UserError
 from flows.numerics import sum_per_example
 
 
@@ -96,7 +97,7 @@ class LearnedPrior(Bijection):
     def statistics(self, x: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """(mean, log_std), each (batch or 1, C, 1, 1)."""
         if self.num_classes and labels is None:
-            raise ValueError(f"this model is conditional: expected labels in [0, {self.num_classes})")
+            raise UserError(f"this model is conditional: expected labels in [0, {self.num_classes})")
         rows = self.table if not self.num_classes else self.table[labels]
         mean, log_std = rows[..., None, None].to(x.dtype).unbind(1)
         if self.log_bound is not None:

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from flows.bijections.base import Bijection, Example, Mapped, Shape
+from flows.errors import UserError
 from flows.numerics import zero_log_det
 
 
@@ -22,7 +23,7 @@ class Squeeze(Bijection):
     def output_shape(self, shape: Shape) -> Shape:
         channels, height, width = shape
         if height % 2 or width % 2:
-            raise ValueError(
+            raise UserError(
                 f"cannot squeeze {height}×{width} pixels: expected even sides; use fewer levels, or "
                 "images whose side is divisible by 2 to the number of levels"
             )

@@ -15,6 +15,7 @@ from flows.commands.omissions import omissions
 from flows.commands.steer.find import find
 from flows.commands.steer.score import score
 from flows.dissection.instrument import default_layers
+from flows.errors import UserError
 from flows.files import write_atomically
 from flows.jobs import once
 from flows.models.base import LatentModel
@@ -113,7 +114,7 @@ def can_take_out(model: LatentModel, finder: Segmenter, label: str) -> bool:
         return False
     try:
         clean_images(model, finder, label)
-    except ValueError as error:
+    except UserError as error:
         print(f"no artefact is taken out: {error}")
         return False
     return True

@@ -10,6 +10,7 @@ from rich.table import Table
 from torch import Tensor
 
 from flows import images as pixels
+from flows.errors import UserError
 from flows.files import to_json, write_atomically
 from flows.models.base import LatentModel
 
@@ -35,10 +36,10 @@ def labels_or_none(model: LatentModel, label: int | None, n: int) -> Tensor | No
     """
     if not model.num_classes:
         if label is not None:
-            raise ValueError("--label: this model is not class-conditional")
+            raise UserError("--label: this model is not class-conditional")
         return None
     if label is None or not 0 <= label < model.num_classes:
-        raise ValueError(f"--label: this model needs a class in 0 … {model.num_classes - 1}, got {label}")
+        raise UserError(f"--label: this model needs a class in 0 … {model.num_classes - 1}, got {label}")
     return torch.full((n,), label, device=model.device)
 
 

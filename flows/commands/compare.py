@@ -10,6 +10,7 @@ from torch import Tensor
 from flows import images as pixels
 from flows.commands.common import print_table, write_json
 from flows.data.foreign import foreign_images
+from flows.errors import DataMissing, UserError
 from flows.inversion.base import Inverter
 from flows.inversion.compare import Group, Row, likelihood_of
 from flows.inversion.compare import compare as run
@@ -88,17 +89,17 @@ def compare(
         device: torch device.
     """
     if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out}: expected a folder, there is a file of that name")
+        raise UserError(f"--out {out}: expected a folder, there is a file of that name")
     loaded = {Path(name).name: load(name, device).eval() for name in models}
     if len(loaded) != len(models):
-        raise ValueError("--models: two have the same name")
+        raise UserError("--models: two have the same name")
     for what, attribute in {"image shape": "image_shape", "number of grey levels": "bins"}.items():
         each = {name: getattr(model, attribute) for name, model in loaded.items()}
         if len(set(each.values())) > 1:
-            raise ValueError(f"--models: expected one {what}, got {each}")
+            raise UserError(f"--models: expected one {what}, got {each}")
     network = choose_network(perceptual)
     if perceptual_weight and network is None:
-        raise ValueError("--perceptual_weight: there is no network to measure by; see --perceptual")
+        raise UserError("--perceptual_weight: there is no network to measure by; see --perceptual")
     distance = Distance(perceptual=perceptual_weight, network=network if perceptual_weight else None)
     chosen = {name: make_inverter(name, steps, starts, lr, noise, seconds, distance) for name in inverters}
     first = next(iter(loaded.values()))
@@ -106,7 +107,7 @@ def compare(
     for text in images:
         for group, members in read_group(text, first, loaded).items():
             if group in groups:
-                raise ValueError(f"--images: {group!r} stands there twice")
+                raise UserError(f"--images: {group!r} stands there twice")
             groups[group] = members
     results = run(loaded, chosen, groups, seed, network, edits)
     bits = {
@@ -139,9 +140,9 @@ def choose_network(name: str) -> FeatureNetwork | None:
         return None
     try:
         return make_network("efficientnet-lite0" if name == "auto" else name)
-    except ValueError as error:
+    except DataMissing as error:
         if name != "auto":
-            raise ValueError(f"--perceptual: {error}") from error
+            raise DataMissing(f"--perceptual: {error}") from error
         print(f"no perceptual distance: {error}")
         return None
 
@@ -183,7 +184,7 @@ def make_inverter(
         return Tune(first, min(steps, 350), distance=distance)
     if name == "layer" and len(options) <= 1:
         return Layer(first, options[0] if options else None, steps, distance=distance)
-    raise ValueError(
+    raise UserError(
         f"--inverters: there is no {text!r}; expected exact, exact-z, encoder, encoder:SPACE, optimise, "
         "optimise:SPACE, optimise:SPACE:lbfgs, hybrid, in-domain, in-domain:likelihood, layer, layer:NAME "
         "or tune"
@@ -206,10 +207,10 @@ def read_group(text: str, model: LatentModel, models: dict[str, LatentModel]) ->
             # No shell does it within a word; and records are read in other folders, too.
             folder = Path(rest).expanduser().resolve()
         except RuntimeError as error:
-            raise ValueError(f"--images {text}: {error}") from error
+            raise UserError(f"--images {text}: {error}") from error
         paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
         if not paths:
-            raise ValueError(f"--images {text}: no pictures ({', '.join(sorted(SUFFIXES))}) in {rest}")
+            raise UserError(f"--images {text}: no pictures ({', '.join(sorted(SUFFIXES))}) in {rest}")
         read = [read_source(path, model.image_shape) for path in paths]
         pictures = pixels.reduce(torch.stack([image for image, _ in read]), model.bins)
         return {name: Group(pictures, [source for _, source in read])}
@@ -220,7 +221,7 @@ def read_group(text: str, model: LatentModel, models: dict[str, LatentModel]) ->
         found = first_test(told, int(rest))
         sources = [Source(f"test {i}") for i in range(len(found))]
         return {name: Group(TURNS[name](found).contiguous(), sources)}
-    raise ValueError(
+    raise UserError(
         f"--images: there is no {text!r}; expected {', '.join(f'{turn}:N' for turn in TURNS)}, generated:N, "
         "foreign or user:FOLDER"
     )

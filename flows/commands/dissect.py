@@ -24,6 +24,7 @@ from flows.dissection.report import (
     write_dissection_report,
 )
 from flows.editing.codes import coded
+from flows.errors import Unsupported, UserError
 from flows.images import reduce
 from flows.metrics.perceptual import PooledFeatures
 from flows.models.base import LatentModel
@@ -97,7 +98,7 @@ def dissect(
     check_layers(model, space, layers)
     chosen = layers or default_layers(model, space)
     if not chosen:
-        raise ValueError(
+        raise Unsupported(
             f"no layer of {type(model).__name__} lies over the image: there is nothing to dissect"
         )
     for option, labels in (("--classes", classes), ("--insert", insert), ("--artefact", artefact)):
@@ -155,7 +156,7 @@ def real(model: LatentModel, n: int, space: str) -> Source:
     """Codes of the first n test images with their true masks. Raises ValueError where there are none."""
     batch = data_of(model, None).first("test", n)
     if batch.masks is None:
-        raise ValueError("--source images: the model's data set has no class masks; take samples")
+        raise UserError("--source images: the model's data set has no class masks; take samples")
     codes, labels = coded(model, batch.images, space)
     return Source(codes, space, labels, batch.masks)
 
@@ -165,7 +166,7 @@ def check_layers(model: LatentModel, space: str, layers: list[str] | None) -> No
     known = layers_of(model, space)
     for name in layers or []:
         if name not in known:
-            raise ValueError(f"--layers: there is no layer {name!r}; expected some of {', '.join(known)}")
+            raise UserError(f"--layers: there is no layer {name!r}; expected some of {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ class Chosen:
 def check_class(option: str, label: str, judge: Segmenter) -> None:
     """Raise ValueError naming the classes that there are."""
     if label not in judge.classes:
-        raise ValueError(f"{option}: there is no {label!r}; the segmenter has {', '.join(judge.classes)}")
+        raise UserError(f"{option}: there is no {label!r}; the segmenter has {', '.join(judge.classes)}")
 
 
 def switch_off(chosen: Chosen, classes: list[str] | None, units: int) -> list[Ablation]:

@@ -4,10 +4,10 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from flows.commands.common import write_json
 from flows.config import parse_experiment
+from flows.errors import UserError
+from flows.files import read_yaml
 from flows.models.base import LatentModel
 from flows.opening import load_any
 from flows.steering.base import Direction, load_directions, save_directions
@@ -35,9 +35,9 @@ def export(
     """
     for name in (CONFIG_FILE, RUN_CONFIG, METRICS_FILE):
         if not (run / name).is_file():
-            raise ValueError(f"{run / name} does not exist: expected the folder of a run of train.py")
+            raise UserError(f"{run / name} does not exist: expected the folder of a run of train.py")
     if holds_run(output):
-        raise ValueError(f"{output} holds a model already: name a new folder")
+        raise UserError(f"{output} holds a model already: name a new folder")
     model = load_any(str(run), device)
     walks = run_directions(run, model)
     if half:
@@ -51,7 +51,7 @@ def export(
         moved = [replace(each, fingerprint=model.fingerprint()) for each in walks]
         save_directions(output / DIRECTIONS_FILE, moved)
     # The same run again belongs where its model was published, not in the folder of somebody's machine.
-    write_receipt(output, yaml.safe_load((run / RUN_CONFIG).read_text()) | {"folder": str(output)})
+    write_receipt(output, read_yaml(run / RUN_CONFIG) | {"folder": str(output)})
     write_json(json, experiment.objective.report(output, experiment.data, str(model.device)))
 
 

@@ -9,6 +9,7 @@ from jsonargparse.typing import PositiveInt
 from flows import images as pixels
 from flows.commands.common import labels_or_none, save_picture, write_json
 from flows.editing.codes import line, sphere
+from flows.errors import UserError
 from flows.inversion.encoder import Encoder
 from flows.inversion.exact import invert
 from flows.metrics.reconstruction import psnr
@@ -50,13 +51,13 @@ def interpolate(
         device: torch device.
     """
     if steps < 2:
-        raise ValueError(f"--steps: expected at least 2, got {steps}")
+        raise UserError(f"--steps: expected at least 2, got {steps}")
     model = load(checkpoint, device)
     pictures = read_pictures([first, second], model.image_shape, resize)
     labels = labels_or_none(model, label, 2)
     if model.guarantee["z"] == "exact":
         if space not in (None, "z"):
-            raise ValueError(f"--space: {type(model).__name__} has space 'z' alone, got {space!r}")
+            raise UserError(f"--space: {type(model).__name__} has space 'z' alone, got {space!r}")
         found = invert(model, pictures, labels)
         code, ends, chosen = found.code, found.reconstruction, "z"
         kept = all(given.certified for given in found.certificates)

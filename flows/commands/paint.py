@@ -18,6 +18,7 @@ from flows.dissection.paint import paint as paint_on
 from flows.dissection.unit_brush import UNITS, find_units
 from flows.editing.codes import draw, encoded
 from flows.editing.workbench import EXEMPLARS, exemplars_of
+from flows.errors import Unsupported, UserError
 from flows.opening import first_test, load, load_segmenter, read_pictures
 from flows.page import draw_rows, save_picture
 from flows.semantics.base import Segmenter
@@ -85,7 +86,7 @@ def paint(
     check_layers(model, space, layers)
     if images or test:
         if model.guarantee[space] == "none":
-            raise ValueError(
+            raise Unsupported(
                 f"{type(model).__name__} has no encoder for pictures: paint samples of it, --n 8"
             )
         given = read_pictures(images, model.image_shape, resize) if images else first_test(model, test)
@@ -145,11 +146,11 @@ def parse_stroke(text: str, judge: Segmenter, height: int, width: int) -> Asked:
     """
     stroke, _, rest = text.strip().partition(" ")
     if stroke not in get_args(Stroke) or not rest.strip():
-        raise ValueError(f"--strokes: expected {GRAMMAR}, got {text!r}")
+        raise UserError(f"--strokes: expected {GRAMMAR}, got {text!r}")
     label = max((name for name in judge.classes if f"{rest} ".startswith(f"{name} ")), key=len, default="")
     if not label:
         known = ", ".join(judge.classes)
-        raise ValueError(f"--strokes: there is no class in {text!r}; the segmenter has {known}")
+        raise UserError(f"--strokes: there is no class in {text!r}; the segmenter has {known}")
     place = rest[len(label) :].strip()
     return Asked(cast(Stroke, stroke), label, brushed(place, height, width))
 
@@ -163,18 +164,16 @@ def brushed(place: str, height: int, width: int) -> Tensor:
         box = [int(word) for word in words]
         inside = len(box) == 4 and 0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height
         if not inside:
-            raise ValueError(
-                f"--strokes: expected left top right bottom within {width}×{height}, got {place}"
-            )
+            raise UserError(f"--strokes: expected left top right bottom within {width}×{height}, got {place}")
         found = torch.zeros(height, width, dtype=torch.bool)
         found[box[1] : box[3], box[0] : box[2]] = True
         return found
     if not Path(place).is_file():
-        raise ValueError(f"--strokes: expected {GRAMMAR}; there is no file {place}")
+        raise UserError(f"--strokes: expected {GRAMMAR}; there is no file {place}")
     with Image.open(place) as opened:
         grey = pixels.from_pillow(opened, 1)[0]
     if grey.shape != (height, width):
-        raise ValueError(
+        raise UserError(
             f"--strokes: expected {width}×{height} pixels, {place} has {grey.shape[1]}×{grey.shape[0]}"
         )
     return grey > 127

@@ -9,6 +9,7 @@ from flows import images as pixels
 from flows.commands.common import write_json
 from flows.editing.history import laid_back as in_upload
 from flows.editing.records import load_history, told_of
+from flows.errors import UserError
 from flows.files import write_atomically
 from flows.inversion.records import Source, digest_of, load_record
 from flows.inversion.records import render as draw
@@ -42,7 +43,7 @@ def render(
         render_edits(record, checkpoint or told["checkpoint"], output, undo, json, device)
         return
     if checkpoint is None:
-        raise ValueError(f"--checkpoint: {record.name} does not say which model it is of; name one")
+        raise UserError(f"--checkpoint: {record.name} does not say which model it is of; name one")
     model = load(checkpoint, device)
     contents = load_record(record, model)
     images = draw(model, contents)
@@ -83,6 +84,6 @@ def laid_back(image: Tensor, source: Source, channels: int) -> Image.Image:
     """
     original = open_picture(Path(source.name), channels)
     if original.size != source.size:
-        raise ValueError(f"{source.name} has {original.size} pixels, the record was made from {source.size}")
+        raise UserError(f"{source.name} has {original.size} pixels, the record was made from {source.size}")
     assert source.box is not None
     return pixels.unfit(pixels.to_pillow(image), source.box, original)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jsonargparse.typing import PositiveInt
 
+from flows.errors import DataMissing, UserError
 from flows.opening import shipped, usable
 from flows.semantics.load import load_judge
 from flows.studio.serve import serve
@@ -43,10 +44,10 @@ def studio(
         device: torch device.
     """
     if find_spec("gradio") is None:
-        raise ValueError('gradio is missing: pip install -e ".[studio]"')
+        raise DataMissing('gradio is missing: pip install -e ".[studio]"')
     paths = checkpoint or shipped(*FIRST)
     if not paths:
-        raise ValueError("--checkpoint: none is shipped with this installation; name a folder")
+        raise UserError("--checkpoint: none is shipped with this installation; name a folder")
     on = usable(device)
     judges = [load_judge(path, on) for path in (predictor, segmenter) if path]
     serve(paths, judges, host, port, directions, exemplars, device, browser)

@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from flows.errors import Unsupported
+
 SplitName = Literal["train", "validation", "test"]
-
-
-class DataMissing(FileNotFoundError):
-    """The files of a data set are not on this machine; the message says what brings them."""
 
 
 class Batch(NamedTuple):
@@ -181,7 +179,7 @@ class ImageData(ABC):
         Raises:
             ValueError: the images are no drawings, or there is no such attribute.
         """
-        raise ValueError(f"{self.name}: its images were not drawn here, none can be drawn again")
+        raise Unsupported(f"{self.name}: its images were not drawn here, none can be drawn again")
 
     def told(self) -> tuple[Attribute, ...]:
         """What a predictor can learn of the images: their attributes, or else their labels."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from flows.data.base import Attribute, ImageData, SplitName
 from flows.data.decode import LazySplit, square
 from flows.data.torchvision_sets import ROOT, find, official_set
+from flows.files import reading
 
 # Rows 40 to 187 and columns 15 to 162, as in the code of RealNVP: (left, top, right, bottom).
 BOX = (15, 40, 163, 188)
@@ -65,5 +66,6 @@ class CelebA(ImageData):
         return LazySplit(decode, torch.full((len(found.filename),), -1), found.attr.byte())
 
     def _decode(self, folder: Path, names: list[str], index: int) -> Tensor:
-        with Image.open(folder / names[index]) as picture:
+        path = folder / names[index]
+        with reading(path, "picture"), Image.open(path) as picture:
             return square(picture.crop(BOX), self.size, 3)

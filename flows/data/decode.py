@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flows import images
 from flows.data.base import Batch, Split
+from flows.errors import UserError
 
 EXTENSIONS = (
     ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
@@ -42,7 +43,7 @@ def upright(picture: Image.Image, channels: int) -> Image.Image:
 def check_depth(picture: Image.Image) -> None:
     """Raise ValueError for pixels of more than 8 bits, which Pillow would clip and not scale."""
     if picture.mode.startswith(("I", "F")):
-        raise ValueError(f"expected 8-bit pixels, got Pillow's mode {picture.mode}")
+        raise UserError(f"expected 8-bit pixels, got Pillow's mode {picture.mode}")
 
 
 def square_transform(size: int, channels: int) -> str:

@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw, ImageFont, features
 from torch import Tensor
 
 from flows import images
-from flows.data.base import ArraySplit, Attribute, DataMissing, ImageData, SplitName, hashed_split
+from flows.data.base import ArraySplit, Attribute, ImageData, SplitName, hashed_split
+from flows.errors import DataMissing
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 

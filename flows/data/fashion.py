@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from flows.data.base import ArraySplit, DataMissing, ImageData, SplitName, hold_out
+from flows.data.base import ArraySplit, ImageData, SplitName, hold_out
+from flows.errors import DataMissing
+from flows.files import reading
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
@@ -62,4 +64,5 @@ class Fashion(ImageData):
 
 def read_idx(path: Path, header: int) -> Tensor:
     """The bytes of a gzipped IDX file after its header, uint8 (n,)."""
-    return torch.frombuffer(bytearray(gzip.decompress(path.read_bytes())[header:]), dtype=torch.uint8)
+    with reading(path, "gzipped IDX file"):
+        return torch.frombuffer(bytearray(gzip.decompress(path.read_bytes())[header:]), dtype=torch.uint8)

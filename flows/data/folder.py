@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flows.data.base import ArraySplit, DataMissing, ImageData, Split, SplitName, hashed_split
+from flows.data.base import ArraySplit, ImageData, Split, SplitName, hashed_split
 from flows.data.decode import (
     BROKEN,
     EXTENSIONS,
@@ -24,6 +24,8 @@ from flows.data.decode import (
     square,
     square_transform,
 )
+from flows.errors import DataMissing, UserError
+from flows.files import reading
 
 T = TypeVar("T")
 
@@ -76,7 +78,7 @@ class Folder(ImageData):
         bins: int = 256,
     ):
         if min(validation, test) < 0 or validation + test >= 1:
-            raise ValueError(
+            raise UserError(
                 "validation and test: expected shares that leave some for training, got "
                 f"{validation} and {test}"
             )
@@ -103,7 +105,7 @@ class Folder(ImageData):
         readable, _, pixels = self._contents
         rows = [i for i, file in enumerate(readable) if self._layout.split_of(file) == name]
         if not rows:
-            raise ValueError(
+            raise UserError(
                 f"{self.path}: none of its {len(readable)} pictures is in the {name} split; with "
                 "few pictures make data.validation and data.test larger"
             )
@@ -117,7 +119,7 @@ class Folder(ImageData):
     def _layout(self) -> "Layout":
         names = picture_names(self.path)
         if not names:
-            raise ValueError(f"no image files ({' '.join(EXTENSIONS)}) under {self.path}")
+            raise UserError(f"no image files ({' '.join(EXTENSIONS)}) under {self.path}")
         return Layout(names, *self.shares)
 
     @cached_property
@@ -143,7 +145,7 @@ class Folder(ImageData):
         try:
             return self._decode(names[index])
         except BROKEN as error:
-            raise ValueError(f"{self.path}: cannot decode {names[index]}: {reason(error)}") from error
+            raise UserError(f"{self.path}: cannot decode {names[index]}: {reason(error)}") from error
 
     def _verify(self, name: str) -> Tensor | None:
         with Image.open(open_file(self.path, name)) as picture:
@@ -167,7 +169,7 @@ def report_unreadable(path: Path, unreadable: tuple[str, ...], n: int) -> None:
     shown = "; ".join(unreadable[:5]) + ("; …" if len(unreadable) > 5 else "")
     message = f"{path}: {len(unreadable)} of {n} image files cannot be read: {shown}"
     if len(unreadable) == n:
-        raise ValueError(message)
+        raise UserError(message)
     warnings.warn(message, stacklevel=2)
 
 
@@ -189,7 +191,7 @@ class Layout:
         self.top = shared_folders(names)
         found = {SPLIT_FOLDERS[part] for n in names if (part := self._parts(n)[0]) in SPLIT_FOLDERS}
         if {"train", "validation"} <= found and "test" not in found:
-            raise ValueError(
+            raise UserError(
                 "there are folders for training and validation and none for the test: add test/, or point "
                 "path at the training folder, which is then split"
             )
@@ -247,7 +249,7 @@ def picture_names(path: Path) -> tuple[str, ...]:
     elif not path.exists():
         raise DataMissing(f"no folder or zip archive at {path}; set data.path")
     elif not zipfile.is_zipfile(path):
-        raise ValueError(f"data.path: expected a folder or a zip archive, got {path}")
+        raise UserError(f"data.path: expected a folder or a zip archive, got {path}")
     else:
         found = [entry for entry in _archive(path, os.getpid()).namelist() if entry[-1] != "/"]
     return tuple(sorted(name for name in found if is_picture(name)))
@@ -267,4 +269,5 @@ def open_file(path: Path, name: str) -> Path | io.BytesIO:
 @lru_cache(maxsize=4)
 def _archive(path: Path, process: int) -> zipfile.ZipFile:
     """The opened archive, one for each process: two that share one would share its position."""
-    return zipfile.ZipFile(path)
+    with reading(path, "zip archive"):
+        return zipfile.ZipFile(path)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from flows.data.base import DataMissing, ImageData, SplitName, hold_out
+from flows.data.base import ImageData, SplitName, hold_out
 from flows.data.decode import LazySplit, square, square_transform
+from flows.errors import DataMissing, UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -90,7 +91,7 @@ class HubData(ImageData):
             return torch.full((len(rows),), -1)
         labels = torch.tensor(rows.with_format("numpy")[self.label_column][:])
         if labels.is_floating_point() or labels.dim() != 1:
-            raise ValueError(f"data.label_column: {self.label_column} does not hold class labels")
+            raise UserError(f"data.label_column: {self.label_column} does not hold class labels")
         return labels.long()
 
     def _rows(self, name: SplitName) -> "Dataset":
@@ -126,11 +127,11 @@ class HubData(ImageData):
         """Raise ValueError where a split or column named in the config is not there."""
         train = self.split_names["train"]
         if train not in found:
-            raise ValueError(f"data.train: {self.repo} has the splits {', '.join(found)}, not {train}")
+            raise UserError(f"data.train: {self.repo} has the splits {', '.join(found)}, not {train}")
         columns = found[train].column_names
         for column in filter(None, (self.image_column, self.label_column)):
             if column not in columns:
-                raise ValueError(
+                raise UserError(
                     f"{self.repo} has the columns {', '.join(columns)}, not {column}; set "
                     "data.image_column and data.label_column (null for no labels)"
                 )

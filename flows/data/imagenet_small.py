@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flows.data.base import Batch, DataMissing, ImageData, Split, SplitName, hold_out
+from flows.data.base import Batch, ImageData, Split, SplitName, hold_out
+from flows.errors import DataMissing, UserError
+from flows.files import reading
 
 
 class ImageNetSmall(ImageData):
@@ -60,10 +62,12 @@ class ImageNetSmall(ImageData):
         return parts, torch.cat([self._labels(file) for file in files])
 
     def _images(self, file: str) -> np.ndarray:
-        pixels = read_member(self._file(file), "data")
+        path = self._file(file)
+        with reading(path, "npz file"):
+            pixels = read_member(path, "data")
         expected = 3 * self.size**2
         if pixels.dtype != np.uint8 or pixels[0].size != expected:
-            raise ValueError(
+            raise UserError(
                 f"{self.path / file}: expected rows of {expected} bytes for size {self.size}, got "
                 f"{pixels[0].size} of {pixels.dtype}; set data.size or data.path"
             )
@@ -71,7 +75,9 @@ class ImageNetSmall(ImageData):
 
     def _labels(self, file: str) -> Tensor:
         """int64 (n,), from zero; the files count from one."""
-        return torch.from_numpy(read_member(self._file(file), "labels").astype(np.int64)) - 1
+        path = self._file(file)
+        with reading(path, "npz file"):
+            return torch.from_numpy(read_member(path, "labels").astype(np.int64)) - 1
 
     def _file(self, file: str) -> Path:
         if not (self.path / file).is_file():

@@ -11,8 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images
-from flows.data.base import DataMissing, ImageData, SplitName, hold_out
+from flows.data.base import ImageData, SplitName, hold_out
 from flows.data.decode import LazySplit
+from flows.errors import DataMissing
+from flows.files import reading
 
 if TYPE_CHECKING:
     import lmdb
@@ -62,7 +64,7 @@ class LSUN(ImageData):
     def _decode(self, file: Path, keys: list[bytes], index: int) -> Tensor:
         with open_lmdb(file).begin() as transaction:
             content = transaction.get(keys[index], b"")
-        with Image.open(io.BytesIO(content)) as picture:
+        with reading(file / keys[index].decode(), "picture"), Image.open(io.BytesIO(content)) as picture:
             return images.from_pillow(central(picture, self.size), 3)
 
 

@@ -7,7 +7,8 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images
-from flows.data.base import ArraySplit, DataMissing, ImageData, SplitName
+from flows.data.base import ArraySplit, ImageData, SplitName
+from flows.errors import DataMissing, UserError
 
 # Patches of one photograph resemble one another, so that a photograph belongs to one split only.
 PHOTOS: dict[SplitName, tuple[str, ...]] = {
@@ -39,7 +40,7 @@ class Photos(ImageData):
 
     def __init__(self, size: int = 32):
         if not 1 <= size <= 300:
-            raise ValueError(f"size: expected 1 to 300 pixels, got {size}")
+            raise UserError(f"size: expected 1 to 300 pixels, got {size}")
         self.size = size
         self.image_shape = (3, size, size)
         # The two large ones, retina and galaxies, would otherwise be two thirds of all patches.

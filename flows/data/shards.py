@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import accumulate, count, islice
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,8 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flows.data.base import ArraySplit, Batch, DataMissing, SplitName, StreamedData
+from flows.data.base import ArraySplit, Batch, SplitName, StreamedData
 from flows.data.decode import BROKEN, EXTENSIONS, reason, square, square_transform
+from flows.errors import DataMissing, UserError
+from flows.files import reading
 
 Sample = dict[str, Any]
 
@@ -73,11 +76,11 @@ class Shards(StreamedData):
         Raises ValueError for "train", whose images are a stream.
         """
         if name == "train":
-            raise ValueError("the training images of Shards are a stream; use Shards.stream()")
+            raise UserError("the training images of Shards are a stream; use Shards.stream()")
         samples = (s for url in expand(self.patterns[name]) for s in read_shard(url))
         pairs = [decode(s, self.size, self.channels) for s in islice(samples, self.limit)]
         if not pairs:
-            raise ValueError(f"no images in the {name} shards {self.patterns[name]}")
+            raise UserError(f"no images in the {name} shards {self.patterns[name]}")
         pixels, labels = zip(*pairs, strict=True)
         return ArraySplit(torch.stack(pixels), torch.tensor(labels))
 
@@ -122,7 +125,7 @@ class ShardStream:
         """The number of samples in every shard."""
         sizes = tuple(sum(1 for _ in read_shard(shard)) for shard in self.shards)
         if not sum(sizes):
-            raise ValueError(f"no samples in {', '.join(self.shards)}")
+            raise UserError(f"no samples in {', '.join(self.shards)}")
         return sizes
 
     def order(self, epoch: int) -> list[int]:
@@ -148,7 +151,7 @@ class ShardStream:
                     found = True
                     yield sample
             if not found and not shard:
-                raise ValueError(f"no samples in {', '.join(self.shards)}")
+                raise UserError(f"no samples in {', '.join(self.shards)}")
             epoch, shard = epoch + 1, 0
 
 
@@ -176,7 +179,13 @@ def read_shard(url: str) -> Iterator[Sample]:
     except FileNotFoundError as error:
         raise DataMissing(f"no shard at {url}; set data.train, data.validation, data.test") from error
     with opened as stream:
-        yield from group_by_keys(tar_file_expander([{"url": url, "stream": stream}]))
+        samples = group_by_keys(tar_file_expander([{"url": url, "stream": stream}]))
+        while True:
+            with reading(Path(url), "tar file"):
+                sample = next(samples, None)
+            if sample is None:
+                return
+            yield sample
 
 
 def missing(error: ImportError) -> DataMissing:
@@ -189,10 +198,10 @@ def decode(sample: Sample, size: int, channels: int) -> tuple[Tensor, int]:
     content = next((sample[key] for key in sample if f".{key}" in EXTENSIONS), None)
     if content is None:
         found = ", ".join(key for key in sample if not key.startswith("__"))
-        raise ValueError(f"{sample['__url__']}: {sample['__key__']} has {found}, and no picture")
+        raise UserError(f"{sample['__url__']}: {sample['__key__']} has {found}, and no picture")
     try:
         with Image.open(io.BytesIO(content)) as picture:
             return square(picture, size, channels), int(sample.get("cls", -1))
     except BROKEN as error:
         name = f"{sample['__url__']}: {sample['__key__']}"
-        raise ValueError(f"{name} cannot be decoded: {reason(error)}") from error
+        raise UserError(f"{name} cannot be decoded: {reason(error)}") from error

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from flows import images
-from flows.data.base import ArraySplit, DataMissing, ImageData, SplitName, hold_out
+from flows.data.base import ArraySplit, ImageData, SplitName, hold_out
 from flows.data.decode import square, square_transform
+from flows.errors import DataMissing
 
 T = TypeVar("T")
 

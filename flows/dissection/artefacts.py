@@ -14,6 +14,7 @@ from flows import images as pixels
 from flows.dissection.causal import seen_through, units_change
 from flows.dissection.dissect import Source
 from flows.dissection.instrument import layers_of
+from flows.errors import UserError
 from flows.metrics.perceptual import kernel_distance
 from flows.models.base import LatentModel
 from flows.semantics.base import Segmenter, segment_bytes
@@ -65,7 +66,7 @@ def without(images: Tensor, segmenter: Segmenter, label: str, model: LatentModel
     seen = segment_bytes(segmenter, images, model.bins, model.device)[:, column].flatten(1).any(1)
     left = int((~seen).sum())
     if left < FEWEST:
-        raise ValueError(
+        raise UserError(
             f"{left} of {len(images)} real images are without a {label}, a distance to fewer than {FEWEST} "
             "says nothing: take a data set with a larger test split"
         )

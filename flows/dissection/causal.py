@@ -9,6 +9,7 @@ from torch.nn.functional import interpolate
 
 from flows.dissection.dissect import Source, drawn
 from flows.dissection.instrument import Change, instrument, layers_of
+from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.once import prepared
 from flows.semantics.base import Segmenter
@@ -102,7 +103,7 @@ def ablate(
     channels = layers_of(model, source.space)[layer].channels
     has = torch.nonzero(before[:, column] > 0)[:, 0]
     if not len(has):
-        raise ValueError(f"none of {len(before)} images has a {label}: nothing can be removed")
+        raise UserError(f"none of {len(before)} images has a {label}: nothing can be removed")
     labels = None if source.labels is None else source.labels[has]
     relevant = Source(source.codes[has], source.space, labels)
     tried = [size for size in sizes if size <= min(len(units), channels)]
@@ -159,7 +160,7 @@ def class_means(model: LatentModel, segmenter: Segmenter, source: Source, layer:
             total = part if total is None else total + part
             weight += float(share.sum())
     if total is None or weight == 0:
-        raise ValueError(f"no image of {len(source.codes)} has a {label}")
+        raise UserError(f"no image of {len(source.codes)} has a {label}")
     return total / weight
 
 

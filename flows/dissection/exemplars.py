@@ -14,6 +14,7 @@ from flows import images as pixels
 from flows.dissection.dissect import Source, drawn
 from flows.dissection.instrument import CODE, Change, Probe, instrument, outer_layers
 from flows.dissection.paint import Canvas, Changes, Dab, Stroke, grown, places, soft
+from flows.errors import Unsupported, UserError
 from flows.models.base import LatentModel
 from flows.once import prepared
 from flows.semantics.base import Segmenter, column_of_class, segment_bytes
@@ -66,10 +67,12 @@ class Pictures:
         """
         column = column_of_class(self.segmenter, label)
         if not self.masks[:, column].any():
-            raise ValueError(f"none of {len(self.masks)} pictures has a {label}: nothing to paint it after")
+            raise UserError(f"none of {len(self.masks)} pictures has a {label}: nothing to paint it after")
         ways = [(layer,) for layer in layers] if layers else ways_to_draw(model, self.space)
         if not ways:
-            raise ValueError(f"no layer of {type(model).__name__} lies over the image: nothing to paint with")
+            raise Unsupported(
+                f"no layer of {type(model).__name__} lies over the image: nothing to paint with"
+            )
         return ExemplarBrush(label, column, self, tuple(ways))
 
 
@@ -177,7 +180,7 @@ class ExemplarBrush:
         merit = (covered if stroke == "draw" else -CLEAR * covered) - ALIKE * unlike
         usable = covered > 0 if stroke == "draw" else torch.ones_like(covered, dtype=torch.bool)
         if not usable.any():
-            raise ValueError(
+            raise UserError(
                 f"none of {len(seen)} pictures has a {self.label} under the brush: draw it elsewhere, or "
                 "take more pictures"
             )

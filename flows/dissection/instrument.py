@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from flows.errors import UserError
 from flows.hooks import Hook, hooked
 from flows.models.base import LatentModel, Unit
 from flows.numerics import exact_arithmetic
@@ -86,7 +87,7 @@ class Probe:
         """Raise ValueError naming some of the layers that there are."""
         if layer not in self.layers:
             some = ", ".join(list(self.layers)[:12])
-            raise ValueError(f"{type(self.model).__name__} has no layer {layer!r}; it has {some}, …")
+            raise UserError(f"{type(self.model).__name__} has no layer {layer!r}; it has {some}, …")
 
     def _hook(self, name: str) -> Hook:
         def hook(output: Tensor) -> Tensor | None:

@@ -13,6 +13,7 @@ from flows import images as pixels
 from flows.dissection.causal import seen_through
 from flows.dissection.dissect import Agreement, Source
 from flows.dissection.instrument import Change, Probe, instrument, layers_of
+from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.numerics import frozen
 from flows.once import prepared
@@ -66,7 +67,7 @@ def learn_units(
     there = seen_through(model, source, [], lambda images: segmenter.segment(images)[:, [column]]).float()
     has = torch.nonzero(there.flatten(1).any(1))[:, 0]
     if not len(has):
-        raise ValueError(f"no image of {len(source.codes)} has a {label}")
+        raise UserError(f"no image of {len(source.codes)} has a {label}")
     weight = begin_at(agreement, unit.channels).to(model.device).requires_grad_()
     optimiser = torch.optim.Adam([weight], lr)
     with frozen(model), instrument(model, source.space) as probe, prepared():

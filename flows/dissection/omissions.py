@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from flows.errors import Unsupported
 from flows.metrics.frechet import Frechet, frechet, half_split_floor
 from flows.models.base import LatentModel
 from flows.numerics import exact_arithmetic
@@ -171,7 +172,7 @@ def energy_maps(model: LatentModel, images: Tensor, batch: int = 100) -> Tensor:
     name = next(iter(model.spaces))
     space = model.spaces[name]
     if not space.maps or model.guarantee[name] != "exact":
-        raise ValueError(f"{type(model).__name__} has no exact code that lies over the image: no energy map")
+        raise Unsupported(f"{type(model).__name__} has no exact code that lies over the image: no energy map")
     _, height, width = model.image_shape
     found = []
     with prepared(), exact_arithmetic(model.device):

@@ -12,6 +12,7 @@ from flows.dissection.dissect import best_layer, dissect, samples
 from flows.dissection.instrument import Change
 from flows.dissection.intervention import learned_order
 from flows.dissection.paint import Canvas, Dab, Stroke, places
+from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.semantics.base import Segmenter, column_of_class
 
@@ -79,7 +80,7 @@ def find_units(
     found = dissect(model, segmenter, source, layers)
     layer = best_layer(found, label, units)
     if layer is None:
-        raise ValueError(
+        raise UserError(
             f"no unit of {', '.join(found)} agrees with {label!r}: there is nothing to paint it with"
         )
     values = class_means(model, segmenter, source, layer, label)

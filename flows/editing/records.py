@@ -13,10 +13,10 @@ from flows import images as pixels
 from flows.dissection.instrument import Change
 from flows.dissection.paint import Dab
 from flows.editing.history import Edit, History, Start
+from flows.errors import CheckpointError
 from flows.files import write_atomically
 from flows.inversion.records import digest_of
 from flows.models.base import LatentModel
-from flows.stored import CheckpointError
 from flows.versioned import check_made_by, read_metadata, read_versioned
 
 HISTORY_VERSION = 1

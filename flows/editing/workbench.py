@@ -19,6 +19,7 @@ from flows.dissection.instrument import Change, instrument
 from flows.dissection.paint import Canvas, Dab, Stroke
 from flows.editing.codes import coded, cut_short, draw
 from flows.editing.history import Edit, History, Start
+from flows.errors import Unsupported, UserError
 from flows.metrics.typicality import typicality
 from flows.models.base import LatentModel
 from flows.opening import data_of, find_shipped, load
@@ -104,7 +105,7 @@ class Workbench:
         """What the model was trained on; None where that is not here."""
         try:
             return data_of(self.model, None)
-        except (ValueError, OSError):
+        except UserError:
             return None
 
     # Pictures -------------------------------------------------------------------------------------
@@ -121,12 +122,12 @@ class Workbench:
             ValueError: the model has no encoder, or the box is not in the picture.
         """
         if not self.encodes:
-            raise ValueError(f"{self.name} has no encoder for pictures; take a sample of it")
+            raise Unsupported(f"{self.name} has no encoder for pictures; take a sample of it")
         channels, height, width = self.model.image_shape
         flat = pixels.flatten(upload, channels)
         box = box or pixels.centre_box(flat, height, width)
         if not (0 <= box[0] < box[2] <= flat.width and 0 <= box[1] < box[3] <= flat.height):
-            raise ValueError(f"expected a box within {flat.width}×{flat.height} pixels, got {box}")
+            raise UserError(f"expected a box within {flat.width}×{flat.height} pixels, got {box}")
         small = pixels.fit(flat, height, width, box)
         picture = pixels.reduce(pixels.from_pillow(small, channels), self.model.bins)
         with self.lock:
@@ -183,7 +184,7 @@ class Workbench:
         for each in (name, *without):
             if each not in self.directions:
                 known = ", ".join(self.directions) or "none; `flows steer find` finds some"
-                raise ValueError(f"{self.name} has no direction {each!r}; it has {known}")
+                raise UserError(f"{self.name} has no direction {each!r}; it has {known}")
         found = self.directions[name]
         others = [self.directions[each] for each in without if each != name]
         if others:
@@ -224,7 +225,7 @@ class Workbench:
             ValueError: the brush was nowhere, there is no such class, or no exemplar of it.
         """
         if not mask.any():
-            raise ValueError("nothing is painted yet: paint on the picture where the thing should be")
+            raise UserError("nothing is painted yet: paint on the picture where the thing should be")
         brush, stage = self.brush(label), history.stages[-1]
         with self.lock, instrument(self.model, self.space) as probe:
             canvas = Canvas(probe, stage.code, stage.picture, earlier=stage.earlier)
@@ -244,7 +245,7 @@ class Workbench:
             channels = probe.layers[layer].channels
         for unit in units:
             if not 0 <= unit < channels:
-                raise ValueError(f"{layer} has units 0 … {channels - 1}, there is no {unit}")
+                raise UserError(f"{layer} has units 0 … {channels - 1}, there is no {unit}")
         amount = torch.zeros(channels, 1, 1)
         amount[list(units)] = 1
         everywhere = torch.ones(self.model.image_shape[1:], dtype=torch.bool)
@@ -296,7 +297,7 @@ class Workbench:
             ValueError: there is no segmenter.
         """
         if self.segmenter is None:
-            raise ValueError(f"{self.name} has no segmenter of its images: it cannot be painted with")
+            raise Unsupported(f"{self.name} has no segmenter of its images: it cannot be painted with")
         with self._looking:
             if self._seen is None:
                 with self.lock:

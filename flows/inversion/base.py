@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
+from flows.errors import Unsupported
 from flows.hooks import Hook, hooked
 from flows.models.base import LatentModel
 from flows.numerics import exact_arithmetic
@@ -104,7 +105,7 @@ class Inverter(ABC):
         """Raise ValueError where it cannot invert these images with this model."""
         reason = self.why_not(model)
         if reason:
-            raise ValueError(f"{self.name} cannot invert {type(model).__name__}: {reason}")
+            raise Unsupported(f"{self.name} cannot invert {type(model).__name__}: {reason}")
         pixels.check_bytes(images, model.image_shape)
 
 

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from flows.errors import CheckpointError
 from flows.files import write_atomically
 from flows.inversion.exact import Certificate
 from flows.models.base import LatentModel
-from flows.stored import CheckpointError
 from flows.versioned import check_made_by, read_versioned
 
 CODES_VERSION = 1

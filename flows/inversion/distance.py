@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from flows.errors import UserError
 from flows.metrics.perceptual import FeatureNetwork
 from flows.models.base import LatentModel
 
@@ -32,7 +33,7 @@ class Distance:
 
     def __post_init__(self) -> None:
         if self.perceptual and self.network is None:
-            raise ValueError("perceptual: a weight was given, but no network to measure by")
+            raise UserError("perceptual: a weight was given, but no network to measure by")
 
     def __call__(self, model: LatentModel, image: Tensor, target: Tensor) -> Tensor:
         """Of every image, (batch,); `image` is x̂ and `target` x, (batch, C, H, W) in [0, 1]."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
+from flows.errors import Unsupported
 from flows.inversion.base import CLASS_UNKNOWN, Inversion, Inverter, now
 from flows.metrics.roundtrip import PRECISIONS, RoundTrip, in_precision, round_trip
 from flows.models.base import LatentModel
@@ -70,7 +71,7 @@ def invert(model: LatentModel, images: Tensor, labels: Tensor | None = None) -> 
     """
     if model.guarantee["z"] != "exact":
         kind = model.guarantee["z"]
-        raise ValueError(f"{type(model).__name__} has no exact inverse: its guarantee is {kind!r}")
+        raise Unsupported(f"{type(model).__name__} has no exact inverse: its guarantee is {kind!r}")
     pixels.check_bytes(images, model.image_shape)
     size = model.spaces["z"].shape[0]
     code = torch.empty(len(images), size, dtype=torch.float64)

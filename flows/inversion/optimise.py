@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from flows import images as pixels
+from flows.errors import UserError
 from flows.inversion.base import CLASS_UNKNOWN, Inversion, Inverter, bring_back, now
 from flows.inversion.distance import Distance
 from flows.models.base import LatentModel
@@ -69,7 +70,7 @@ class Optimise(Inverter):
         watch: Watch | None = None,
     ):
         if seconds is not None and (seconds <= 0 or algorithm == "lbfgs"):
-            raise ValueError(
+            raise UserError(
                 f"seconds: expected a positive number, and algorithm adam; got {seconds}, {algorithm}"
             )
         self.seconds = seconds

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from flows.errors import CheckpointError
 from flows.files import write_atomically
 from flows.images import Box
 from flows.inversion.base import Inversion, bring_back
 from flows.inversion.exact import restore
 from flows.models.base import LatentModel
-from flows.stored import CheckpointError
 from flows.versioned import check_made_by, read_versioned
 
 RECORD_VERSION = 1

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from flows.data.base import Batch, Split
+from flows.errors import NonFinite
 from flows.models.base import LatentModel, LikelihoodModel
 from flows.numerics import evaluating, exact_arithmetic
 from flows.once import prepared
@@ -112,4 +113,4 @@ def check_finite(log_prob: Tensor, keys: Tensor) -> None:
     bad = ~log_prob.isfinite()
     if bad.any():
         key = int(keys[bad.cpu()][0])
-        raise FloatingPointError(f"the likelihood of image {key} is {float(log_prob[bad][0])}")
+        raise NonFinite(f"the likelihood of image {key} is {float(log_prob[bad][0])}")

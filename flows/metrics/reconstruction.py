@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from flows.errors import DataMissing
+
 
 def psnr(first: Tensor, second: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of uint8 images (n, C, H, W): (n,), dB; infinite where they are equal."""
@@ -19,7 +21,7 @@ def structural_similarity(first: Tensor, second: Tensor) -> float:
     try:
         from torchmetrics.functional.image import structural_similarity_index_measure as ssim
     except ImportError as error:
-        raise ValueError(
+        raise DataMissing(
             f'structural similarity needs torchmetrics ({error}); `pip install -e ".[metrics]"` brings it'
         ) from error
     value = ssim(first.float(), second.float(), data_range=255.0, kernel_size=11, sigma=1.5)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flows import images as pixels
+from flows.errors import Unsupported, UserError
 from flows.hooks import Hook, hooked
 from flows.models.priors import Prior
 from flows.numerics import Keys, draw_seed, exact_arithmetic
@@ -90,7 +91,7 @@ class LatentModel(StoredModule, library_name="flows"):
     def decode_with_noise(self, code: Tensor, noise: Sequence[Tensor], space: str = "z") -> Tensor:
         """`decode` with other noise than the stored one, (batch or 1, 1, height, width) each, or []."""
         if noise:
-            raise ValueError(f"{type(self).__name__} has no noise inputs, got {len(noise)}")
+            raise Unsupported(f"{type(self).__name__} has no noise inputs, got {len(noise)}")
         return self.decode(code, space)
 
     def log_prob_code(self, code: Tensor, space: str = "z") -> Tensor:
@@ -101,7 +102,7 @@ class LatentModel(StoredModule, library_name="flows"):
         """
         prior = self.check_space(space).prior
         if prior is None:
-            raise ValueError(f"{type(self).__name__} knows no density of space {space!r}")
+            raise Unsupported(f"{type(self).__name__} knows no density of space {space!r}")
         return prior.log_prob(code).sum(1)
 
     def features(self, images: Tensor) -> list[Tensor]:
@@ -110,7 +111,7 @@ class LatentModel(StoredModule, library_name="flows"):
         Raises:
             ValueError: it has none.
         """
-        raise ValueError(f"{type(self).__name__} has no network of its own to compare images by")
+        raise Unsupported(f"{type(self).__name__} has no network of its own to compare images by")
 
     def style_weights(self) -> dict[str, Tensor]:
         """Matrices (outputs, width of w) by which layers read w, by their level of w+.
@@ -118,14 +119,14 @@ class LatentModel(StoredModule, library_name="flows"):
         Raises:
             ValueError: it has no styles.
         """
-        raise ValueError(f"{type(self).__name__} has no styles that its layers read")
+        raise Unsupported(f"{type(self).__name__} has no styles that its layers read")
 
     def convert(self, code: Tensor, source: str, target: str) -> Tensor:
         """Codes of one space to those of another. A model with one space returns them as they are."""
         for name in (source, target):
             self.check_space(name)
         if source != target:
-            raise ValueError(f"{type(self).__name__} has no map from space {source!r} to {target!r}")
+            raise Unsupported(f"{type(self).__name__} has no map from space {source!r} to {target!r}")
         return code
 
     @abstractmethod
@@ -146,7 +147,7 @@ class LatentModel(StoredModule, library_name="flows"):
         """The space of that name. Raises ValueError naming those that exist."""
         if name not in self.spaces:
             known = ", ".join(self.spaces)
-            raise ValueError(f"{type(self).__name__} has no space {name!r}: expected one of {known}")
+            raise UserError(f"{type(self).__name__} has no space {name!r}: expected one of {known}")
         return self.spaces[name]
 
     def check_code(self, code: Tensor, space: str) -> None:
@@ -154,7 +155,7 @@ class LatentModel(StoredModule, library_name="flows"):
         expected = self.check_space(space).shape
         if tuple(code.shape[1:]) != expected:
             shape = ", ".join(map(str, expected))
-            raise ValueError(
+            raise UserError(
                 f"expected codes of shape (batch, {shape}) for space {space!r}, got {tuple(code.shape)}"
             )
 
@@ -165,14 +166,14 @@ class LatentModel(StoredModule, library_name="flows"):
             f"{name} is class-conditional: expected labels 0 … {self.num_classes - 1}, int64 ({batch},)"
         )
         if labels is None:
-            raise ValueError(f"{expected}, got none")
+            raise UserError(f"{expected}, got none")
         if labels.dtype != torch.int64 or tuple(labels.shape) != (batch,):
-            raise ValueError(f"{expected}, got {labels.dtype} of shape {tuple(labels.shape)}")
+            raise UserError(f"{expected}, got {labels.dtype} of shape {tuple(labels.shape)}")
         # On an accelerator, looking at a value waits for it, and a table look-up checks by itself.
         if labels.device.type == "cpu" and len(labels):
             low, high = int(labels.min()), int(labels.max())
             if low < 0 or high >= self.num_classes:
-                raise ValueError(f"{expected}, got {low} … {high}")
+                raise UserError(f"{expected}, got {low} … {high}")
         return labels
 
     def first_class(self, n: int) -> Tensor | None:

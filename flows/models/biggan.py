@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from flows.checks import check_positive
+from flows.errors import UserError
 from flows.models.base import Space
 from flows.models.gan import GAN
 from flows.models.styles import check_sizes
@@ -51,9 +52,9 @@ class BigGAN(GAN):
         check_sizes(image_shape, channels, critic_channels or channels)
         sides = [8 * 2**i for i in range(len(channels) - 1)]
         if attention and attention not in sides:
-            raise ValueError(f"attention: expected 0 or a side of the maps, one of {sides}; got {attention}")
+            raise UserError(f"attention: expected 0 or a side of the maps, one of {sides}; got {attention}")
         if size % len(channels):
-            raise ValueError(f"size: expected a multiple of {len(channels)}, one part a block; got {size}")
+            raise UserError(f"size: expected a multiple of {len(channels)}, one part a block; got {size}")
         colours = image_shape[0]
         generator = BigGANGenerator(size, width, num_classes, channels, colours, attention)
         critic = BigGANCritic(num_classes, critic_channels or channels, colours, attention, deviation)

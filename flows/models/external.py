@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from flows import images as pixels
+from flows.errors import Unsupported, UserError
 from flows.models.base import LatentModel, Space, Unit
 from flows.models.priors import Normal
 
@@ -52,13 +53,13 @@ class ExternalGenerator(LatentModel):
         self.guarantee = {"z": "none"}
         if mapping is not None:
             if width is None:
-                raise ValueError("width: with a mapping, the size of w is needed")
+                raise UserError("width: with a mapping, the size of w is needed")
             self.spaces["w"] = Space("w", (width,), None, {"all": slice(0, width)}, "mapped z")
             self.guarantee["w"], self.search_space = "none", "w"
         self.description: dict[str, Any] = {}
 
     def encode(self, images: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
-        raise ValueError(
+        raise Unsupported(
             "ExternalGenerator has no encoder: its guarantee is 'none'; invert it by optimisation"
         )
 
@@ -67,7 +68,7 @@ class ExternalGenerator(LatentModel):
         deepest = "w" if self.mapping is not None else "z"
         image = self.generator(self.convert(code, space, deepest))
         if tuple(image.shape[1:]) != self.image_shape:
-            raise ValueError(
+            raise UserError(
                 f"the generator gives {tuple(image.shape[1:])}, image_shape says {self.image_shape}"
             )
         low, high = self.interval

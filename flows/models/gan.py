@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from flows import images as pixels
+from flows.errors import Unsupported, UserError
 from flows.models.base import Guarantee, LatentModel, Space, Unit
 from flows.models.priors import Normal
 from flows.networks.growing import Growing, shrink
@@ -79,7 +80,7 @@ class GAN(LatentModel):
         return found
 
     def encode(self, images: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
-        raise ValueError(
+        raise Unsupported(
             f"{type(self).__name__} has no encoder: its guarantee for {space!r} is 'none'; "
             "`flows compare` inverts it by optimisation"
         )
@@ -103,7 +104,7 @@ class GAN(LatentModel):
         self.check_space(space)
         if space == "z":
             if temperature != 1 and self.normalises_z:
-                raise ValueError(
+                raise UserError(
                     f"{type(self).__name__} brings every z to one length, so that a temperature of "
                     f"{temperature:g} changes nothing; "
                     + ("take 1" if self.sampling_space == "z" else f"draw in {self.sampling_space}")
@@ -113,7 +114,7 @@ class GAN(LatentModel):
 
     def truncated(self, code: Tensor, space: str, temperature: float) -> Tensor:
         """Codes of an induced space drawn towards its middle: mean + temperature·(code − mean)."""
-        raise ValueError(f"{type(self).__name__} has no induced space {space!r}")
+        raise Unsupported(f"{type(self).__name__} has no induced space {space!r}")
 
     def units(self) -> dict[str, Unit]:
         modules = self.generator.named_modules(prefix="generator")

@@ -20,6 +20,7 @@ from flows.bijections.scales import ScaleName, make_scale
 from flows.bijections.scaling import ActNorm, LearnedPrior
 from flows.bijections.squeeze import Squeeze
 from flows.checks import check_choice, check_positive
+from flows.errors import UserError
 from flows.models.flow import Flow
 from flows.models.priors import Normal
 from flows.networks.glow import ConvPrior, GlowNetwork, SqueezedContext
@@ -88,9 +89,9 @@ class Glow(Flow):
         check_choice("flavour", flavour, Flavour)
         check_choice("dequantisation", dequantisation, DequantisationName)
         if num_classes and not learned_top:
-            raise ValueError("num_classes: the labels condition the learned top prior; set learned_top")
+            raise UserError("num_classes: the labels condition the learned top prior; set learned_top")
         if classifier_weight and not num_classes:
-            raise ValueError("classifier_weight: there is nothing to classify; set num_classes above 0")
+            raise UserError("classifier_weight: there is nothing to classify; set num_classes above 0")
         edge = flavour == "official"
 
         def conditioned(outputs_per_channel: int, inputs: int, changed: int) -> GlowNetwork:

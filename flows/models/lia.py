@@ -18,6 +18,7 @@ from flows.bijections.scales import make_scale
 from flows.bijections.scaling import ActNorm
 from flows.bijections.squeeze import Flatten
 from flows.checks import check_choice, check_positive
+from flows.errors import UserError
 from flows.models.base import Guarantee
 from flows.models.styles import StyleGenerator, StyleModel, check_sizes
 from flows.networks.encoder import Encoder, MapEncoder, PlainEncoder
@@ -154,20 +155,20 @@ class LIA(StyleModel):
         check_choice("critic_blocks", critic_blocks, Blocks)
         check_choice("start", start, Start)
         if start_side not in (4, 8, 16):
-            raise ValueError(f"start_side: expected 4, 8 or 16, got {start_side}")
+            raise UserError(f"start_side: expected 4, 8 or 16, got {start_side}")
         official = flavour == "official"
         if official and start == "map":
-            raise ValueError(
+            raise UserError(
                 "flavour official: its encoder ends in a dense layer, w is no map; set another start"
             )
         if grows and start_side != 4:
-            raise ValueError(f"grows: a generator that grows starts at 4×4, got start_side {start_side}")
+            raise UserError(f"grows: a generator that grows starts at 4×4, got start_side {start_side}")
         check_sizes(image_shape, channels, start=start_side)
         check_sizes(image_shape, critic_channels or channels)
         check_sizes(image_shape, encoder_channels, start=start_side if start == "map" else 4)
         halved = map_channels(size, start_side) if start == "map" else size
         if halved % 2:
-            raise ValueError(f"size: φ halves its input, expected an even number, got {halved} of {size}")
+            raise UserError(f"size: φ halves its input, expected an even number, got {halved} of {size}")
         sides = start_side if start == "map" else None
         slower = multiplier or (0.01 if official else 0.1)
         phi = make_phi(size, steps, hidden or size, coupling, glow, official, slower, sides)
@@ -186,7 +187,7 @@ class LIA(StyleModel):
             for name in ("z", "w"):
                 self.spaces[name] = replace(self.spaces[name], maps={"all": shape})
         if refinements < 0:
-            raise ValueError(f"refinements: expected 0 or more, got {refinements}")
+            raise UserError(f"refinements: expected 0 or more, got {refinements}")
         self.refinements, self.refiner = refinements, None
         if refinements:
             place = start_side if start == "map" else 1
@@ -202,22 +203,22 @@ class LIA(StyleModel):
             return super().start_from(other)
         encoder, smaller = self.encoder, other.encoder
         if not isinstance(encoder, MapEncoder) or not isinstance(smaller, MapEncoder):
-            raise ValueError("--init: a LIA of half the side gives its weights only where codes are maps")
+            raise UserError("--init: a LIA of half the side gives its weights only where codes are maps")
         pairs: dict[str, tuple[nn.Module | None, nn.Module | None]] = {
             "mapping": (self.generator.mapping, other.generator.mapping),
             "refiner": (self.refiner, other.refiner),
         }
         for name, (own, given) in pairs.items():
             if shapes(own) != shapes(given):
-                raise ValueError(f"--init: the {name} of the smaller LIA has other sizes")
+                raise UserError(f"--init: the {name} of the smaller LIA has other sizes")
             if own is not None and given is not None:
                 own.load_state_dict(given.state_dict())
         try:
             self.generator.synthesis.begin_as(other.generator.synthesis)
             cast(Critic, self.critic).begin_as(cast(Critic, other.critic))
             encoder.begin_as(smaller)
-        except ValueError as error:
-            raise ValueError(f"--init: {error}") from error
+        except UserError as error:
+            raise UserError(f"--init: {error}") from error
 
     @property
     def phi(self) -> Bijection:
@@ -241,7 +242,7 @@ class LIA(StyleModel):
         if source == "w+":
             styles = code.unflatten(1, (self.layers, self.width))
             if not torch.equal(styles, styles[:, :1].expand_as(styles)):
-                raise ValueError("a w+ code whose layers differ has no w, and no z")
+                raise UserError("a w+ code whose layers differ has no w, and no z")
             code = styles[:, 0]
         return self.phi(code)[0] if target == "z" else code
 

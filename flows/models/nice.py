@@ -14,6 +14,7 @@ from flows.bijections.pixels import Centre
 from flows.bijections.scaling import DiagonalScaling
 from flows.bijections.squeeze import Flatten
 from flows.checks import check_choice, check_positive
+from flows.errors import UserError
 from flows.models.flow import Flow
 from flows.models.priors import PriorName, make_prior
 from flows.networks.mlp import ReluMLP
@@ -65,7 +66,7 @@ class NICE(Flow):
         check_choice("order", order, OrderName)
         check_positive(couplings=couplings, hidden_layers=min(depths, default=1), width=width)
         if len(depths) != couplings:
-            raise ValueError(
+            raise UserError(
                 f"hidden_layers: expected one number, or one for each of {couplings} couplings, got {depths}"
             )
 

@@ -6,6 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from flows.errors import Unsupported, UserError
 from flows.models.base import Guarantee, Space
 from flows.models.gan import GAN
 from flows.networks.stylegan import StyledLayer, Synthesis
@@ -92,7 +93,7 @@ class StyleModel(GAN):
 
     def convert_back(self, code: Tensor, source: str, target: str) -> Tensor:
         """Towards z. Raises ValueError where there is no such map."""
-        raise ValueError(f"{type(self).__name__}: its map from z to w has no inverse; {source!r} stays")
+        raise Unsupported(f"{type(self).__name__}: its map from z to w has no inverse; {source!r} stays")
 
     def render(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
         return self._draw(code, space, None)
@@ -141,10 +142,10 @@ def check_sizes(image_shape: Sequence[int], *channels: Sequence[int], start: int
     _, height, width = image_shape
     blocks = height.bit_length() - start.bit_length() + 1
     if height != width or height < 8 or height & (height - 1) or blocks < 1:
-        raise ValueError(f"expected square images with a side of 8, 16, 32, …, got {height}×{width}")
+        raise UserError(f"expected square images with a side of 8, 16, 32, …, got {height}×{width}")
     for given in channels:
         if len(given) != blocks:
-            raise ValueError(
+            raise UserError(
                 f"channels: images of side {height} need {blocks} numbers, for {start}×{start} to "
                 f"{height}×{height}; "
                 f"got {len(given)}: {list(given)}"

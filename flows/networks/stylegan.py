@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolate, leaky_relu
 
+from flows.errors import UserError
 from flows.networks.equalised import LEAKY_GAIN, EqualisedConv2d, EqualisedLinear
 from flows.networks.growing import Growing
 
@@ -126,7 +127,7 @@ Start = Literal["constant", "linear", "map"]
 def map_channels(width: int, side: int) -> int:
     """Channels of a code of `width` that is a map. Raises ValueError where it is none of that side."""
     if width % side**2:
-        raise ValueError(
+        raise UserError(
             f"start map: a code of {width} is no map of {side}×{side}, expected a multiple of {side**2}"
         )
     return width // side**2
@@ -217,7 +218,7 @@ class Synthesis(Growing):
         if len(self.to_colours) != len(small.to_colours) + 1 or any(
             wanted.get(name) != value.shape for name, value in given.items()
         ):
-            raise ValueError("the smaller generator is not this one without its last size")
+            raise UserError("the smaller generator is not this one without its last size")
         self.load_state_dict(given, strict=False)
         colours = self.to_colours[-1]
         assert isinstance(colours, ModulatedConv2d)
@@ -344,7 +345,7 @@ def begin_halved(entry: nn.Module, blocks: nn.ModuleList, old_entry: nn.Module, 
     """
     first = blocks[0]
     if not isinstance(first, PlainBlock) or not all(isinstance(block, PlainBlock) for block in old):
-        raise ValueError("only networks of plain blocks can begin as one of half the side")
+        raise UserError("only networks of plain blocks can begin as one of half the side")
     assert isinstance(entry, EqualisedConv2d) and isinstance(old_entry, EqualisedConv2d)
     convolution = first.convolution
     colours = entry.weight.shape[1]
@@ -352,7 +353,7 @@ def begin_halved(entry: nn.Module, blocks: nn.ModuleList, old_entry: nn.Module, 
                  for part in (old, blocks[1:]))  # fmt: skip
     fits = kept == own
     if not fits or len(entry.weight) < 2 * colours or len(convolution.weight) != len(old_entry.weight):
-        raise ValueError(
+        raise UserError(
             "the smaller network's channels are not those of this one after its first block, which needs "
             f"at least {2 * colours} of its own"
         )

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from flows import images as pixels
+from flows.errors import UserError
 from flows.images import IMAGENET_DEVIATION, IMAGENET_MEAN
 from flows.semantics.base import Score
 from flows.semantics.segmenter import one_hot
@@ -137,4 +138,4 @@ class ClassSegmenter:
 def check_count(logits: Tensor, expected: int) -> None:
     """Raise ValueError where a network has another number of classes."""
     if logits.shape[1] != expected:
-        raise ValueError(f"the network tells {logits.shape[1]} classes, {expected} names were given")
+        raise UserError(f"the network tells {logits.shape[1]} classes, {expected} names were given")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from flows import images as pixels
 from flows.data.base import Attribute, Batch, Split
+from flows.errors import UserError
 from flows.stored import StoredModule
 
 
@@ -57,7 +58,7 @@ def column_of(scores: Sequence[Score], name: str) -> int:
     """The column of the score of that name. Raises ValueError naming those that there are."""
     known = [score.name for score in scores]
     if name not in known:
-        raise ValueError(f"there is no score {name!r}; expected one of {', '.join(known)}")
+        raise UserError(f"there is no score {name!r}; expected one of {', '.join(known)}")
     return known.index(name)
 
 
@@ -133,7 +134,7 @@ class Segmenter(Protocol):
 def column_of_class(segmenter: Segmenter, label: str) -> int:
     """The column of the class of that name. Raises ValueError naming those that there are."""
     if label not in segmenter.classes:
-        raise ValueError(f"there is no class {label!r}; expected one of {', '.join(segmenter.classes)}")
+        raise UserError(f"there is no class {label!r}; expected one of {', '.join(segmenter.classes)}")
     return list(segmenter.classes).index(label)
 
 

@@ -10,6 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from flows.checks import check_positive
 from flows.data.base import Attribute, Batch, Split
+from flows.errors import UserError
 from flows.networks.residual import Tower
 from flows.semantics.base import (
     Judge,
@@ -54,7 +55,7 @@ class AttributePredictor(Judge):
         super().__init__()
         check_positive(hidden=hidden)
         if not attributes:
-            raise ValueError(
+            raise UserError(
                 "attributes: the data set says nothing of its images, or is not there: nothing to learn"
             )
         self.attributes = read_attributes(attributes)
@@ -189,7 +190,7 @@ def known_attributes(batch: Batch, attributes: tuple[Attribute, ...]) -> Tensor:
     """
     known = batch.labels[:, None].float() if batch.attributes is None else batch.attributes
     if known.shape[1] != len(attributes):
-        raise ValueError(f"the data set tells {known.shape[1]} attributes, the predictor {len(attributes)}")
+        raise UserError(f"the data set tells {known.shape[1]} attributes, the predictor {len(attributes)}")
     return known.where(known != -1, torch.nan) if batch.attributes is None else known
 
 

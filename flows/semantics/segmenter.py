@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from flows import images as pixels
 from flows.data.base import Batch, Split
+from flows.errors import UserError
 from flows.networks.residual import UNet
 from flows.semantics.base import Judge, Measurement, outputs_on
 
@@ -33,7 +34,7 @@ class UNetSegmenter(Judge):
     ):
         super().__init__()
         if not mask_classes:
-            raise ValueError("mask_classes: the data set has no class masks, there is nothing to learn")
+            raise UserError("mask_classes: the data set has no class masks, there is nothing to learn")
         self.classes = tuple(mask_classes)
         self.assemble(image_shape, bins, UNet(image_shape[0], channels or [24, 48, 96], len(mask_classes)))
         self.register_buffer("log_temperature", torch.zeros(()))
@@ -117,7 +118,7 @@ def coloured(masks: Tensor, classes: int) -> Tensor:
 def known_masks(batch: Batch) -> Tensor:
     """int64 (batch, H, W). Raises ValueError where the data set has no masks."""
     if batch.masks is None:
-        raise ValueError("the data set has no class masks; a segmenter learns from one that has, as Scenes")
+        raise UserError("the data set has no class masks; a segmenter learns from one that has, as Scenes")
     return batch.masks.long()
 
 

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from flows.errors import CheckpointError, UserError
 from flows.files import write_atomically
 from flows.models.base import LatentModel, Space
-from flows.stored import CheckpointError
 from flows.versioned import check_made_by, read_versioned
 
 DIRECTIONS_VERSION = 1
@@ -55,7 +55,7 @@ class Direction:
         """The same, moving these levels only. Raises ValueError where the space has none of that name."""
         for name in levels:
             if name not in space.levels:
-                raise ValueError(
+                raise UserError(
                     f"space {space.name!r} has no level {name!r}; expected some of {', '.join(space.levels)}"
                 )
         return replace(self, levels=tuple(levels))

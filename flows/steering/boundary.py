@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from flows.errors import UserError
 from flows.steering.base import Direction
 from flows.steering.method import FEWEST, Labelled, known
 from flows.steering.survey import Survey
@@ -92,7 +93,7 @@ class Boundary(Labelled):
         high = order[len(order) - wanted :]
         high = high[value[high] > middle]
         if min(len(low), len(high)) < FEWEST:
-            raise ValueError(
+            raise UserError(
                 f"{name}: of {len(value)} codes in which it can be seen {len(low)} are low and {len(high)} "
                 f"high enough, expected at least {FEWEST} each; survey more codes or take a larger share"
             )
@@ -127,7 +128,7 @@ def condition(direction: Direction, others: Sequence[Direction], codes: Tensor) 
     """
     for each in others:
         if each.space != direction.space:
-            raise ValueError(
+            raise UserError(
                 f"{each.name} is of space {each.space!r}, {direction.name} of {direction.space!r}"
             )
     vector = direction.vector.double()
@@ -138,7 +139,7 @@ def condition(direction: Direction, others: Sequence[Direction], codes: Tensor) 
     left = float(vector.norm())
     if left < 1e-6:
         names = ", ".join(each.name for each in others)
-        raise ValueError(f"{direction.name}: nothing of it is left without {names}")
+        raise UserError(f"{direction.name}: nothing of it is left without {names}")
     given = " and ".join(each.name for each in others)
     return replace(
         turned(direction, vector / left, codes), name=f"{direction.name} without {given}",

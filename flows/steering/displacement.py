@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from flows.data.base import Attribute, ImageData
+from flows.errors import Unsupported, UserError
 from flows.images import to_bytes, to_unit
 from flows.models.base import LatentModel, Space
 from flows.semantics.base import column_of, scores_of, true_scores
@@ -42,13 +43,13 @@ class Displacement(Method):
                 show the factor.
         """
         if task.model.guarantee[task.space] == "none":
-            raise ValueError(
+            raise Unsupported(
                 f"{type(task.model).__name__} does not encode into {task.space!r}: no displacement"
             )
         if task.data is None:
-            raise ValueError("displacements are those of real images: --source images")
+            raise UserError("displacements are those of real images: --source images")
         if not task.names:
-            raise ValueError("--scores: name edits, or scores of factors that can be drawn again")
+            raise UserError("--scores: name edits, or scores of factors that can be drawn again")
         attributes = [redrawn(task.data, name) for name in task.names]
         given = task.data.first("train", self.images).images
         return [
@@ -76,7 +77,7 @@ class Displacement(Method):
         """
         known = data.first("train", self.images)
         if known.attributes is None:
-            raise ValueError(f"--data {data.name}: nothing is known of its images")
+            raise UserError(f"--data {data.name}: nothing is known of its images")
         index, score = data.attributes.index(attribute), column_of(scores_of([attribute]), name)
         before, random = known.attributes[:, index], torch.Generator().manual_seed(task.seed)
         codes = encode_images(task.model, known.images, task.space).double()
@@ -88,7 +89,7 @@ class Displacement(Method):
             amount = scores[1] - scores[0]
             seen = (amount != 0) & ~amount.isnan() & (edited != known.images).flatten(1).any(1)
             if int(seen.sum()) < FEWEST:
-                raise ValueError(
+                raise UserError(
                     f"{name}: it changes {int(seen.sum())} of {len(seen)} images, expected at least "
                     f"{FEWEST}; take more images"
                 )
@@ -112,7 +113,7 @@ def redrawn(data: ImageData, name: str) -> Attribute | None:
     if not data.draws_again or name not in told or told[name].kind == "category":
         # Of another category everything is another: there is no "all else as it was".
         factors = [key for key, each in told.items() if each.kind != "category"] if data.draws_again else []
-        raise ValueError(f"there is no edit {name!r}; expected some of {', '.join([*OPERATORS, *factors])}")
+        raise UserError(f"there is no edit {name!r}; expected some of {', '.join([*OPERATORS, *factors])}")
     return told[name]
 
 

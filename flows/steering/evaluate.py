@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.semantics.base import Predictor, Score, column_of
 from flows.steering.base import Direction, place, shift
@@ -97,7 +98,7 @@ def check_own_scores(directions: Sequence[Direction], predictor: Predictor) -> N
     known = [score.name for score in predictor.scores]
     for each in directions:
         if own_score(each.name) not in known:
-            raise ValueError(
+            raise UserError(
                 f"direction {each.name!r} is named after no score, so that none is its own; choose others by "
                 f"--names; the predictor tells {', '.join(known)}"
             )

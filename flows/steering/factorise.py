@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.numerics import exact_arithmetic
 from flows.steering.base import Direction
@@ -37,10 +38,10 @@ class Factorise(Method):
         """
         weights = task.model.style_weights()
         if task.space != "w":
-            raise ValueError(f"styles are read from w: set --space w, not {task.space}")
+            raise UserError(f"styles are read from w: set --space w, not {task.space}")
         for name in self.levels or []:
             if name not in weights:
-                raise ValueError(f"there is no layer {name!r}; expected some of {', '.join(weights)}")
+                raise UserError(f"there is no layer {name!r}; expected some of {', '.join(weights)}")
         chosen = [matrix for name, matrix in weights.items() if self.levels is None or name in self.levels]
         read = torch.cat(chosen).detach().double().cpu()
         read = read / read.norm(dim=1, keepdim=True).clamp(min=1e-12)

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from flows.errors import Unsupported
 from flows.models.base import LatentModel
 from flows.page import heat_map, write_page
 from flows.semantics.base import Predictor
@@ -27,7 +28,7 @@ def to_levels(model: LatentModel, direction: Direction, space: str) -> Direction
     still, once, thrice = model.convert(codes, direction.space, space)
     wide = once - still
     if not torch.allclose(thrice - still, 3 * wide, rtol=1e-3, atol=1e-5):
-        raise ValueError(
+        raise Unsupported(
             f"{direction.name} is a direction of {direction.space}, whose map to {space} is not linear; find "
             "it in another space, --space of `flows steer find`"
         )
@@ -65,7 +66,7 @@ def rank_levels(
     """
     space = model.check_space(directions[0].space)
     if len(space.levels) < 2:
-        raise ValueError(f"space {space.name!r} has one level only; nothing is there to rank")
+        raise Unsupported(f"space {space.name!r} has one level only; nothing is there to rank")
     found: dict[str, dict[str, float]] = {each.name: {} for each in directions}
     before = score_codes(model, predictor, codes, space.name, labels)
     for level in space.levels:
@@ -85,7 +86,7 @@ def with_levels(model: LatentModel, space: str) -> str:
     if len(model.check_space(space).levels) > 1:
         return space
     if "w+" not in model.spaces:
-        raise ValueError(f"space {space!r} of {type(model).__name__} has one level only, and there is no w+")
+        raise Unsupported(f"space {space!r} of {type(model).__name__} has one level only, and there is no w+")
     return "w+"
 
 

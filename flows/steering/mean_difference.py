@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flows.errors import UserError
 from flows.steering.base import Direction
 from flows.steering.boundary import balanced
 from flows.steering.method import FEWEST, Labelled, known
@@ -59,7 +60,7 @@ class MeanDifference(Labelled):
                 moments.add(part[high == side])
         low, high = sides[False], sides[True]
         if min(low.count, high.count) < FEWEST:
-            raise ValueError(
+            raise UserError(
                 f"{name}: {low.count} codes are below the middle and {high.count} above, expected at least "
                 f"{FEWEST} each; survey more codes"
             )

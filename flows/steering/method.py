@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flows.data.base import ImageData
+from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.semantics.base import Predictor, scores_of, true_scores
 from flows.steering.base import Direction
@@ -56,12 +57,12 @@ class Task:
             known = self.data.first("train", self.n)
             values = known.labels[:, None].float() if known.attributes is None else known.attributes
             if not told:
-                raise ValueError(f"--data {self.data.name}: nothing is known of its images")
+                raise UserError(f"--data {self.data.name}: nothing is known of its images")
             return survey_images(
                 self.model, known.images, true_scores(told, values), scores_of(told), self.space
             )
         if self.predictor is None:
-            raise ValueError("expected a predictor of the scores, or data whose truth is known")
+            raise UserError("expected a predictor of the scores, or data whose truth is known")
         return survey_samples(
             self.model, self.predictor, self.n, self.space, self.seed, self.temperature, self.cache
         )
@@ -101,7 +102,7 @@ class Labelled(Method):
             ValueError: no such score, or fewer than ten codes on a side.
         """
         if not task.names:
-            raise ValueError("--scores: name those that the directions should change")
+            raise UserError("--scores: name those that the directions should change")
         return [self.one(task.survey, name) for name in task.names]
 
     @abstractmethod

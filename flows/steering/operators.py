@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from flows.errors import UserError
+
 
 @dataclass(frozen=True)
 class Operator(ABC):
@@ -177,5 +179,5 @@ def operators(names: Sequence[str]) -> list[Operator]:
     """Those of that name. Raises ValueError naming those that there are."""
     for name in names:
         if name not in OPERATORS:
-            raise ValueError(f"there is no edit {name!r}; expected some of {', '.join(OPERATORS)}")
+            raise UserError(f"there is no edit {name!r}; expected some of {', '.join(OPERATORS)}")
     return [OPERATORS[name] for name in names]

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flows.errors import UserError
 from flows.hooks import hooked
 from flows.models.base import LatentModel
 from flows.numerics import exact_arithmetic
@@ -43,14 +44,14 @@ class PrincipalComponents(Method):
         model, space = task.model, task.model.check_space(task.space)
         if self.layer is None and space.prior is not None:
             units = ", ".join(list(model.units())[:8])
-            raise ValueError(
+            raise UserError(
                 f"codes of {task.space!r} are white, every direction is as good: name a layer with "
                 f"--method.layer, as {units} …"
             )
         if self.layer is not None and self.layer not in model.units():
-            raise ValueError(f"there is no layer {self.layer!r}; expected one of {', '.join(model.units())}")
+            raise UserError(f"there is no layer {self.layer!r}; expected one of {', '.join(model.units())}")
         if self.batch < self.components:
-            raise ValueError(f"--method.batch: expected at least {self.components}, got {self.batch}")
+            raise UserError(f"--method.batch: expected at least {self.components}, got {self.batch}")
         codes = task.draw(self.n)
         parts = list(codes.split(self.batch))
         parts = parts if len(parts[-1]) >= self.components else parts[:-1]

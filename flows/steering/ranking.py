@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from flows.errors import UserError
 from flows.page import as_text, cells, heat_map, numbers, table, write_page
 from flows.steering.evaluate import own_score
 
@@ -76,7 +77,7 @@ def read_scores(path: Path) -> list[Entry]:
         ValueError: there is no such file, or it is none of `flows steer score`.
     """
     if not path.is_file():
-        raise ValueError(f"{path} does not exist: expected a scores.json of `flows steer score`")
+        raise UserError(f"{path} does not exist: expected a scores.json of `flows steer score`")
     try:
         told: dict[str, Any] = json.loads(path.read_text())
         return [
@@ -90,7 +91,7 @@ def read_scores(path: Path) -> list[Entry]:
             for name, each in told["directions"].items()
         ]  # fmt: skip
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is no scores.json of this version of `flows steer score` ({error})"
         ) from error
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flows.errors import Unsupported, UserError
 from flows.images import clamp_through
 from flows.models.base import LatentModel
 from flows.numerics import exact_arithmetic, frozen
@@ -39,9 +40,9 @@ class ScoreGradient(Method):
             ValueError: no such score, no predictor, one without gradients, or hardly an image with the score.
         """
         if not task.names:
-            raise ValueError("--scores: name those that the directions should change")
+            raise UserError("--scores: name those that the directions should change")
         if task.predictor is None:
-            raise ValueError("expected a predictor, through which gradients go")
+            raise UserError("expected a predictor, through which gradients go")
         columns = [column_of(task.predictor.scores, name) for name in task.names]
         codes, labels = task.codes(min(self.codes, task.n))
         found = mean_gradients(task.model, task.predictor, codes, labels, task.space, columns)
@@ -53,10 +54,10 @@ class ScoreGradient(Method):
         name, told = task.names[i], ~found.values[:, i].isnan()
         score = task.predictor.scores[column_of(task.predictor.scores, name)]
         if int(told.sum()) < FEWEST:
-            raise ValueError(f"{name}: the predictor tells it of {int(told.sum())} of {len(codes)} images")
+            raise UserError(f"{name}: the predictor tells it of {int(told.sum())} of {len(codes)} images")
         length = float(found.sums[i].norm())
         if length == 0:
-            raise ValueError(f"{name}: the predictor has no gradient at these codes")
+            raise UserError(f"{name}: the predictor has no gradient at these codes")
         vector = found.sums[i] / length
         along = codes.double().cpu() @ vector
         above = found.values[:, i] > (score.low + score.high) / 2
@@ -112,7 +113,7 @@ def mean_gradients(
             drawn = model.decode(code, space, of).float()
             scores = predictor.predict(clamp_through(drawn))[:, list(columns)]
             if not scores.requires_grad:
-                raise ValueError("what the predictor says has no gradient by its images")
+                raise Unsupported("what the predictor says has no gradient by its images")
             for i, column in enumerate(scores.unbind(1)):
                 told = column.where(~column.isnan(), torch.zeros_like(column)).sum()
                 (slope,) = torch.autograd.grad(told, [code], retain_graph=i + 1 < len(columns))

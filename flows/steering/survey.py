@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from flows.files import write_atomically
+from flows.files import reading, write_atomically
 from flows.models.base import LatentModel
 from flows.numerics import exact_arithmetic
 from flows.once import prepared
@@ -81,7 +81,8 @@ def survey_samples(
         digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
         stored = cache / f"survey-{digest}.safetensors"
         if stored.is_file():
-            found = load_file(stored)
+            with reading(stored, "survey; remove it"):
+                found = load_file(stored)
             return Survey(
                 space, found["codes"], found["values"], predictor.scores, found.get("labels"),
                 model.fingerprint(),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.steering.base import Direction
 from flows.steering.method import Method, Task
@@ -36,7 +37,7 @@ class Walk(Method):
             ValueError: there is no such edit, or none was named.
         """
         if not task.names:
-            raise ValueError("--scores: name the edits that walks should imitate")
+            raise UserError("--scores: name the edits that walks should imitate")
         return [self.of_operator(task, each) for each in operators(task.names)]
 
     def of_operator(self, task: Task, operator: Operator) -> Direction:

@@ -22,6 +22,7 @@ from flows.editing.codes import draw, line
 from flows.editing.codes import sphere as sphere_between
 from flows.editing.history import History
 from flows.editing.workbench import Reading, Workbench
+from flows.errors import Unsupported, UserError
 from flows.inversion.base import Inversion, Inverter
 from flows.inversion.compare import Group, Row, judged
 from flows.inversion.encoder import Encoder
@@ -74,7 +75,7 @@ def inverted(bench: Workbench, history: History) -> Inverted:
     """
     model, picture = bench.model, history.start.picture[None]
     if not bench.encodes:
-        raise ValueError(f"{bench.name} has no encoder: look for a code by optimisation")
+        raise Unsupported(f"{bench.name} has no encoder: look for a code by optimisation")
     with bench.lock:
         start = time.perf_counter()
         if model.guarantee[bench.space] == "exact":
@@ -99,7 +100,7 @@ def check_size(bench: Workbench, picture: Tensor) -> None:
     """Raise ValueError where uint8 (C, H, W) is not of the model's shape."""
     if tuple(picture.shape) != tuple(bench.model.image_shape):
         width = bench.model.image_shape[2]
-        raise ValueError(f"{bench.name} draws pictures of {width} pixels, this one has {picture.shape[2]}")
+        raise UserError(f"{bench.name} draws pictures of {width} pixels, this one has {picture.shape[2]}")
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ def bring_back(
                 yield Compared(replace(row, inverter=by, psnr=step.psnr, seconds=step.seconds), step.back)
             else:
                 yield _judged(bench, row, None, step.found, picture, network)
-    except ValueError as error:
+    except UserError as error:
         yield Compared(replace(row, note=str(error)))
 
 
@@ -342,7 +343,7 @@ def look_inside(bench: Workbench, layer: str, units: int = 6) -> list[tuple[Unit
         ValueError: there is no segmenter, or no such layer.
     """
     if bench.segmenter is None:
-        raise ValueError(f"{bench.name} has no segmenter of its images: units cannot be named")
+        raise Unsupported(f"{bench.name} has no segmenter of its images: units cannot be named")
     with bench.lock:
         source = samples(bench.model, SEEN, bench.space, 0)
         found = dissect(bench.model, bench.segmenter, source, [layer])[layer]
@@ -367,7 +368,7 @@ def missing(bench: Workbench) -> list[tuple[str, float, float]]:
     """
     model, segmenter = bench.model, bench.segmenter
     if segmenter is None or bench.data is None:
-        raise ValueError(
+        raise Unsupported(
             f"{bench.name} has no segmenter of its images, or no data set here: nothing to count"
         )
     with bench.lock:
@@ -409,7 +410,7 @@ def nearest_training_image(bench: Workbench, picture: Tensor) -> tuple[Tensor, f
         ValueError: the data set is not here.
     """
     if bench.data is None:
-        raise ValueError(f"the training images of {bench.name} are not here")
+        raise UserError(f"the training images of {bench.name} are not here")
     images = pixels.reduce(bench.data.first("train", REAL).images, bench.model.bins)
     distance, index = nearest(picture[None], [images])
     return images[int(index[0])], float(distance[0])

@@ -10,8 +10,8 @@ from gradio.data_classes import ImageData as ImagePayload
 from PIL import Image
 from torch import Tensor
 
-from flows.config import USER_ERRORS
 from flows.editing.workbench import GROUPS
+from flows.errors import Unsupported, is_user_error
 from flows.studio import actions, views
 from flows.studio.sitting import ALPHAS, POOL, Desk, Sitting, has
 
@@ -56,6 +56,16 @@ def upload(label: str, name: str) -> gr.Image:
     return image
 
 
+def as_notice(error: Exception) -> gr.Error:
+    """The notice that a visitor sees: the sentence of a user's mistake, or that there is a bug.
+
+    The traceback of a bug is printed in the page's log; a visitor has no use for its message.
+    """
+    if is_user_error(error):
+        return gr.Error(str(error), print_exception=False)
+    return gr.Error("This is a bug of flows; its traceback is in the log of `flows studio`.")
+
+
 def sentence(act: Callable[..., Any]) -> Callable[..., Any]:
     """What the user got wrong becomes a sentence on the page, without a traceback."""
 
@@ -63,15 +73,15 @@ def sentence(act: Callable[..., Any]) -> Callable[..., Any]:
     def told(*given: Any) -> Any:
         try:
             return act(*given)
-        except USER_ERRORS as error:
-            raise gr.Error(str(error), print_exception=False) from error
+        except Exception as error:
+            raise as_notice(error) from error
 
     @functools.wraps(act)
     def told_on_the_way(*given: Any) -> Iterator[Any]:
         try:
             yield from act(*given)
-        except USER_ERRORS as error:
-            raise gr.Error(str(error), print_exception=False) from error
+        except Exception as error:
+            raise as_notice(error) from error
 
     return told_on_the_way if inspect.isgeneratorfunction(act) else told
 
@@ -492,7 +502,7 @@ class Page:
         sitting = has(sitting)
         bench = self.desk.bench(sitting.name)
         if name is None:
-            raise ValueError(f"{sitting.name} has no directions to show")
+            raise Unsupported(f"{sitting.name} has no directions to show")
         found = actions.strip_along(bench, sitting.history, name, ALPHAS, without or [])
         return views.strip(found, [f"{alpha:+g} σ" for alpha in ALPHAS])
 
@@ -502,7 +512,7 @@ class Page:
     ) -> list[Any]:  # fmt: skip
         """See `Desk.paint`."""
         if label is None:
-            raise ValueError("there is nothing to paint with: this model's images have no segmenter")
+            raise Unsupported("there is nothing to paint with: this model's images have no segmenter")
         after = self.desk.paint(sitting, drawing, label, stroke, strength)
         return self.edited(after, f"Touched: {actions.units_touched(after.history)}")
 
@@ -528,7 +538,7 @@ class Page:
     def inside(self, name: str, layer: str | None) -> list[Any]:
         """See `Desk.units`."""
         if layer is None:
-            raise ValueError(f"no layer of {name} lies over the image: there is nothing to look at")
+            raise Unsupported(f"no layer of {name} lies over the image: there is nothing to look at")
         shown, names = self.desk.units(name, layer)
         return [shown, gr.update(choices=names, value=[])]
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from flows.errors import UserError
 from flows.semantics.base import Judge
 
 LARGEST_FILE = "64mb"
@@ -38,7 +39,7 @@ def serve(
 
     Raises:
         ModuleNotFoundError: gradio is not installed.
-        OSError: the port is taken.
+        UserError: the port is taken.
     """
     # Before gradio is imported: it asks the network otherwise, and the page shall not leave the machine.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -59,7 +60,7 @@ def serve(
                 state_session_capacity=VISITORS,
             )  # fmt: skip
         except OSError as error:
-            raise OSError(f"port {port} of {host} is taken, or not ours; --port names another") from error
+            raise UserError(f"port {port} of {host} is taken, or not ours; --port names another") from error
         print(f"studio: {address} ({', '.join(desk.paths)}); ctrl-c ends it", flush=True)
         try:
             threading.Event().wait()

@@ -20,6 +20,7 @@ from flows.dissection.paint import Stroke
 from flows.editing.history import History, laid_back
 from flows.editing.records import load_history, save_history
 from flows.editing.workbench import Workbench, open_workbench
+from flows.errors import DataMissing, UserError
 from flows.files import write_atomically
 from flows.metrics.perceptual import FeatureNetwork, make_network
 from flows.once import prepared
@@ -58,7 +59,7 @@ class Sitting(NamedTuple):
 def has(sitting: Sitting | None) -> Sitting:
     """Raises ValueError where there is no picture yet."""
     if sitting is None:
-        raise ValueError("there is no picture yet: upload one, pick an example, or take a sample")
+        raise UserError("there is no picture yet: upload one, pick an example, or take a sample")
     return sitting
 
 
@@ -106,7 +107,7 @@ class Desk:
     def bench(self, name: str) -> Workbench:
         """The workbench of a model. Raises ValueError where there is none of that name."""
         if name not in self.paths:
-            raise ValueError(f"there is no model {name!r} here; there are {', '.join(self.paths)}")
+            raise UserError(f"there is no model {name!r} here; there are {', '.join(self.paths)}")
         with self._opening:
             if name not in self._benches:
                 given = self.directions if name == self.first else None
@@ -130,7 +131,7 @@ class Desk:
         """For the perceptual distance; None without the extra `metrics`."""
         try:
             return make_network("efficientnet-lite0")
-        except ValueError:
+        except DataMissing:
             return None
 
     # Beginning ------------------------------------------------------------------------------------
@@ -147,7 +148,7 @@ class Desk:
     def open(self, name: str, path: str | None, size: float = 1.0, x: float = 0.5, y: float = 0.5) -> Sitting:
         """A picture file on a model, cropped: the box is `size` of the largest, its middle at x, y."""
         if path is None:
-            raise ValueError("there is no picture yet: upload one, or pick an example")
+            raise UserError("there is no picture yet: upload one, or pick an example")
         upload, bench = open_upload(path), self.bench(name)
         box = crop(upload, bench.model.image_shape[1:], size, x, y)
         return Sitting(name, bench.open(upload, Path(path).name, box))
@@ -156,7 +157,7 @@ class Desk:
         """The upload with another box; its edits are gone."""
         start, bench = has(sitting).history.start, self.bench(name)
         if start.upload is None:
-            raise ValueError("a sample is not cropped: upload a picture first")
+            raise UserError("a sample is not cropped: upload a picture first")
         upload = pixels.to_pillow(start.upload)
         box = crop(upload, bench.model.image_shape[1:], size, x, y)
         return Sitting(name, bench.open(upload, start.name, box))
@@ -234,7 +235,7 @@ class Desk:
     def load(self, name: str, path: str | None) -> tuple[Sitting, bool]:
         """A record file on the model that it is of, and whether the very bytes came again."""
         if path is None:
-            raise ValueError("there is no record yet: choose a file that was downloaded here")
+            raise UserError("there is no record yet: choose a file that was downloaded here")
         history, same = load_history(Path(path), self.bench(name).model)
         return Sitting(name, history), same
 
@@ -284,7 +285,7 @@ class Desk:
         sitting = has(sitting)
         bench = self.bench(sitting.name)
         if not units:
-            raise ValueError("no unit is chosen: look at a layer and choose some of its units")
+            raise UserError("no unit is chosen: look at a layer and choose some of its units")
         edit = bench.switch(layer, [int(each.split(" ")[0]) for each in units])
         return sitting._replace(history=bench.then(sitting.history, edit))
 
@@ -309,7 +310,7 @@ class Desk:
         """A share of the way to the second picture, on some levels or on all."""
         sitting = has(sitting)
         if sitting.other is None:
-            raise ValueError("there is no second picture yet: show the way to one first")
+            raise UserError("there is no second picture yet: show the way to one first")
         bench = self.bench(sitting.name)
         edit = bench.towards(sitting.history, sitting.other.code, share, levels)
         return sitting._replace(history=bench.then(sitting.history, edit))
@@ -349,7 +350,7 @@ class Desk:
 def whole(number: float | None, what: str) -> int:
     """A whole number of a field on the page. Raises ValueError where it is none."""
     if number is None or number != int(number) or not 0 <= number < 2**31:
-        raise ValueError(f"{what}: expected a whole number from 0 on, got {number}")
+        raise UserError(f"{what}: expected a whole number from 0 on, got {number}")
     return int(number)
 
 

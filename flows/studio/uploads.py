@@ -6,6 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from flows.data.decode import BROKEN, reason, upright
+from flows.errors import UserError
 
 LARGEST = 40_000_000
 """Pixels of an upload, at most; told by its head, before anything is decoded."""
@@ -27,10 +28,10 @@ def open_upload(path: str | Path) -> Image.Image:
             with Image.open(path) as opened:
                 if opened.width * opened.height > LARGEST:
                     size = f"{opened.width}×{opened.height}"
-                    raise ValueError(f"{size} pixels, expected at most {LARGEST // 1_000_000} million")
+                    raise UserError(f"{size} pixels, expected at most {LARGEST // 1_000_000} million")
                 opened.draft("RGB", (KEPT, KEPT))
                 picture = upright(opened, 3)
     except BROKEN as error:
-        raise ValueError(f"{name} cannot be opened: {reason(error)}") from error
+        raise UserError(f"{name} cannot be opened: {reason(error)}") from error
     picture.thumbnail((KEPT, KEPT), Image.Resampling.LANCZOS)
     return picture

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from flows.data.base import Batch, ImageData, Split, StreamedData
+from flows.errors import UserError
 from flows.numerics import combine_seeds
 from flows.training.settings import Training
 
@@ -45,9 +46,7 @@ class ShuffledBatches(Sampler[list[int]]):
     ):
         self.micro = micro_batch_size(batch, world, accumulate)
         if batch > length:
-            raise ValueError(
-                f"training.batch: {batch} images asked per step, the training split has {length}"
-            )
+            raise UserError(f"training.batch: {batch} images asked per step, the training split has {length}")
         self.length, self.batch, self.seed, self.start = length, batch, seed, start
         self.first = rank * accumulate * self.micro
         self.accumulate = accumulate
@@ -109,7 +108,7 @@ def join(batches: list[Batch]) -> Batch:
 def micro_batch_size(batch: int, world: int, accumulate: int) -> int:
     """Images of one micro-batch of one rank. Raises ValueError where the batch does not divide."""
     if batch % (world * accumulate):
-        raise ValueError(
+        raise UserError(
             f"training.batch: {batch} images do not divide into {world} ranks × {accumulate} "
             f"micro-batches; choose a multiple of {world * accumulate}"
         )

@@ -7,8 +7,9 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from flows.errors import CheckpointError
 from flows.files import file_digest, write_atomically
-from flows.stored import CheckpointError, check_digest
+from flows.stored import check_digest
 
 STATE_VERSION = 1
 MANIFEST = "manifest.json"

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from flows.errors import DataMissing
 from flows.metrics.distribution import sliced_wasserstein
 from flows.metrics.perceptual import EfficientNetLite0, embed, kernel_distance
 
@@ -46,7 +47,7 @@ def kid_to(
         return {"missing": f"{len(first)} images in each half of the test split say nothing"}
     try:
         network = EfficientNetLite0()
-    except ValueError as error:
+    except DataMissing as error:
         return {"missing": str(error)}
     real = embed(network, first)
     found = {each: kernel_distance(real, embed(network, draw(each))) for each in temperatures}

@@ -9,7 +9,8 @@ from typing import Any, get_args
 import yaml
 
 from flows.data.base import ImageData, StreamedData
-from flows.files import write_atomically
+from flows.errors import UserError
+from flows.files import read_yaml, write_atomically
 from flows.stored import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from flows.training.checkpoint import PREFIX, states
 from flows.training.log import METRICS_FILE
@@ -45,11 +46,11 @@ def prepare_folder(
     if state is not None:
         receipt = state.parent / RUN_CONFIG
         if receipt.is_file():
-            check_same(yaml.safe_load(receipt.read_text()), resolved, state.parent)
+            check_same(read_yaml(receipt), resolved, state.parent)
     elif holds_run(folder) and (resume is None or (folder / REPORT_FILE).is_file()):
         # Without a state, `--resume latest` starts from the beginning, but not over a finished run.
         if not overwrite:
-            raise ValueError(
+            raise UserError(
                 f"{folder} holds a run already: --resume latest continues one that has a training state, "
                 "--folder names another folder, --overwrite true starts anew"
             )
@@ -95,7 +96,7 @@ def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> Non
     ]
     if names:
         changes = ", ".join(f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in names)
-        raise ValueError(f"--resume: the run in {folder} was started with other settings: {changes}")
+        raise UserError(f"--resume: the run in {folder} was started with other settings: {changes}")
 
 
 def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -119,18 +120,18 @@ def instantiate_data(source: dict[str, Any]) -> ImageData:
     path = str(source.get("class_path"))
     module, _, name = path.rpartition(".")
     if not module.startswith("flows.data."):
-        raise ValueError(f"data set {path!r} is not one of flows.data: name one with --data")
+        raise UserError(f"data set {path!r} is not one of flows.data: name one with --data")
     try:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"this release of flows has no data set {path!r}") from error
+        raise UserError(f"this release of flows has no data set {path!r}") from error
     if not (inspect.isclass(cls) and issubclass(cls, ImageData)) or issubclass(cls, StreamedData):
         # A stream is named by addresses, and a shard's may be a command to run.
-        raise ValueError(f"data set {path!r} is not taken from a checkpoint: name one with --data")
+        raise UserError(f"data set {path!r} is not taken from a checkpoint: name one with --data")
     given = source.get("init_args") or {}
     hints = inspect.signature(cls).parameters
     unknown = set(given) - set(hints)
     if unknown:
-        raise ValueError(f"data set {path!r} has no argument {', '.join(sorted(unknown))}")
+        raise UserError(f"data set {path!r} has no argument {', '.join(sorted(unknown))}")
     paths = {key for key, hint in hints.items() if Path in (hint.annotation, *get_args(hint.annotation))}
     return cls(**{k: Path(v) if k in paths and v is not None else v for k, v in given.items()})

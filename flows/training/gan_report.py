@@ -4,12 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from torch import Tensor
 
 from flows import images as pixels
 from flows.data.base import ImageData
-from flows.files import to_json, write_atomically
+from flows.files import read_yaml, to_json, write_atomically
 from flows.models.base import LatentModel
 from flows.models.load import load_model
 from flows.stored import CARD_FILE
@@ -72,7 +71,7 @@ def write_gan_report(
     write_atomically(folder / REPORT_FILE, lambda path: path.write_text(to_json(report)))
     write_atomically(folder / "samples.png", pixels.to_pillow(sheet_of(drawn[:80], 10)).save)
     draw_lines(metrics, CURVES, folder / "curves.png")
-    card = _card(report, yaml.safe_load((folder / RUN_CONFIG).read_text()), section.lines)
+    card = _card(report, read_yaml(folder / RUN_CONFIG), section.lines)
     write_atomically(folder / CARD_FILE, lambda path: path.write_text(card))
     name = report["model"]["model_type"]
     means = [report["sliced_wasserstein"][of]["mean"] for of in ("samples", "between test halves")]

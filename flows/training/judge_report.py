@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from flows import images as pixels
 from flows.data.base import ImageData
-from flows.files import to_json, write_atomically
+from flows.files import read_yaml, to_json, write_atomically
 from flows.semantics.base import Judge, Measurement
 from flows.semantics.load import load_judge
 from flows.stored import CARD_FILE
@@ -38,7 +36,7 @@ def write_judge_report(folder: Path, data: ImageData, device: str = "cpu") -> di
     pictures = judge.pictures(test)
     for name, picture in pictures.items():
         write_atomically(folder / name, pixels.to_pillow(picture).save)
-    card = _card(judge, report, measured, yaml.safe_load((folder / RUN_CONFIG).read_text()), list(pictures))
+    card = _card(judge, report, measured, read_yaml(folder / RUN_CONFIG), list(pictures))
     write_atomically(folder / CARD_FILE, lambda path: path.write_text(card))
     print(f"{type(judge).__name__}: on {len(test):,} test images {measured.line}")
     print(

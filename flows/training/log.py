@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from flows import images as pixels
-from flows.files import write_atomically
+from flows.files import reading, write_atomically
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -85,4 +85,5 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     lines = path.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    with reading(path, "list of JSON objects"):
+        return [json.loads(line) for line in lines[:-1] if line]

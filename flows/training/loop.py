@@ -13,6 +13,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from torch import Tensor
 
 from flows.data.base import Batch, ImageData
+from flows.errors import NonFinite
 from flows.memory import memory_of, set_memory
 from flows.models.base import LikelihoodModel
 from flows.numerics import combine_seeds
@@ -27,10 +28,6 @@ from flows.training.log import RunLog
 from flows.training.optimiser import learning_rate, make_optimiser, set_learning_rate
 from flows.training.phase import Look, Objective, Phase
 from flows.training.settings import Training
-
-
-class NonFinite(FloatingPointError):
-    """A loss or gradient is not finite; the message names phase, quantity and step."""
 
 
 @dataclass

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flows.data.base import Batch, ImageData, Split
+from flows.errors import UserError
 from flows.stored import StoredModule
 
 Loss = Callable[[Batch, torch.Generator, int], tuple[Tensor, dict[str, Tensor]]]
@@ -88,7 +89,7 @@ class Objective(ABC):
     def check(self, model: StoredModule, images: int) -> None:
         """Raise ValueError where it cannot train this model with so many images."""
         if not isinstance(model, self.trains):
-            raise ValueError(
+            raise UserError(
                 f"objective {type(self).__name__} trains a {self.trains.__name__}, and "
                 f"{type(model).__name__} is none; set another objective"
             )

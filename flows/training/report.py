@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +14,7 @@ from flows import __version__
 from flows import images as pixels
 from flows.data.base import ImageData
 from flows.data.foreign import foreign_images
-from flows.files import to_json, write_atomically
+from flows.files import read_yaml, to_json, write_atomically
 from flows.metrics.likelihood import LikelihoodReport, evaluate_likelihood, labels_for
 from flows.metrics.roundtrip import RoundTripRow, round_trip_table
 from flows.models.base import LikelihoodModel
@@ -80,7 +79,7 @@ def write_report(
     draw_round_trip(model, suite, folder / "roundtrip.png")
     sheet = pixels.to_pillow(sample_sheet(model))
     write_atomically(folder / "samples.png", sheet.save)
-    card = model_card(report, rows, likelihood, yaml.safe_load((folder / RUN_CONFIG).read_text()))
+    card = model_card(report, rows, likelihood, read_yaml(folder / RUN_CONFIG))
     write_atomically(folder / CARD_FILE, lambda path: path.write_text(card))
     print_report(folder, report, likelihood, rows)
     return report

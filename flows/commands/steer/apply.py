@@ -9,6 +9,7 @@ from torch import Tensor
 from flows import images as pixels
 from flows.commands.common import write_json
 from flows.editing.codes import cut_short, draw, encoded
+from flows.errors import UserError
 from flows.metrics.reconstruction import psnr
 from flows.opening import first_test, load, read_pictures
 from flows.page import draw_rows, save_picture
@@ -99,10 +100,10 @@ def chosen(directions: list[Direction], names: list[str] | None, option: str = "
     known = [each.name for each in directions]
     for name in names or []:
         if name not in known:
-            raise ValueError(f"{option}: there is no direction {name!r}; the file has {', '.join(known)}")
+            raise UserError(f"{option}: there is no direction {name!r}; the file has {', '.join(known)}")
     found = [each for each in directions if names is None or each.name in names]
     if len({each.space for each in found}) != 1:
-        raise ValueError("the directions are of several spaces; choose those of one by --names")
+        raise UserError("the directions are of several spaces; choose those of one by --names")
     return found
 
 
@@ -118,5 +119,5 @@ def parted(
     alone = chosen(known if rest is None else rest, without, "--without") if without else []
     found = [each for each in chosen(known, names) if rest is not None or each.name not in (without or [])]
     if not found:
-        raise ValueError("--without: no direction is left")
+        raise UserError("--without: no direction is left")
     return found, alone

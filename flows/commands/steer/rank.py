@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from flows.commands.common import print_table, write_json
+from flows.errors import UserError
 from flows.steering.ranking import HEAD, read_scores, worse_in_z, write_ranking
 
 
@@ -16,7 +17,7 @@ def rank(scores: list[Path], out: Path = Path("ranking"), json: Path | None = No
     """
     entries = sorted((entry for path in scores for entry in read_scores(path)), key=lambda each: each.order())
     if not entries:
-        raise ValueError("scores: none of the files has a direction")
+        raise UserError("scores: none of the files has a direction")
     written = write_ranking(out, entries)
     notes = worse_in_z(entries)
     for path in (out / "ranking.json", json):

@@ -10,6 +10,7 @@ from flows.commands.common import print_table, write_json
 from flows.commands.steer.apply import parted
 from flows.data.base import ImageData
 from flows.editing.codes import encoded_test
+from flows.errors import UserError
 from flows.images import reduce, to_bytes, to_unit
 from flows.metrics.perceptual import PooledFeatures
 from flows.models.base import LatentModel
@@ -120,7 +121,7 @@ class Costs:
         kid: codes taken for distances.
 
     Raises:
-        ValueError, OSError: what `kid` or `test` need is missing; without them the data are not needed.
+        UserError: what `kid` or `test` need is missing; without them the data are not needed.
     """
 
     def __init__(self, model: LatentModel, judge: AttributePredictor, alpha: float, test: int, kid: int):
@@ -133,7 +134,7 @@ class Costs:
             self.data = data_of(model, None)
             # None of the images that are moved: a distance to themselves would be too small.
             images = self.data.split("test").first(test + max(REAL, kid)).images[test:]
-        except (ValueError, OSError):
+        except UserError:
             if kid or test:
                 raise
             return

@@ -27,7 +27,8 @@ from flows.data.scenes.factors import (
     parse_condition,
 )
 from flows.data.scenes.render import Rendered, render
-from flows.files import write_atomically
+from flows.errors import UserError
+from flows.files import reading, write_atomically
 
 RENDERER = 1
 """Grows by one whenever the same factors are drawn differently."""
@@ -107,7 +108,7 @@ class Scenes(ImageData):
         self.categories = tuple(categories or CATEGORIES)
         for category in self.categories:
             if category not in CATEGORIES:
-                raise ValueError(f"categories: there is no {category!r}; choose from {', '.join(CATEGORIES)}")
+                raise UserError(f"categories: there is no {category!r}; choose from {', '.join(CATEGORIES)}")
         self.withhold = [parse_condition(text) for text in withhold or []]
         self.correlated = parse_correlations(correlated or {})
         self.cache = None if cache is None else cache.expanduser()
@@ -122,7 +123,7 @@ class Scenes(ImageData):
         path = self.cache / self._file(name)
         if not path.is_file():
             save(self.draw(name, count), path)
-        with np.load(path) as stored:
+        with reading(path, "cache of scenes"), np.load(path) as stored:
             return ScenesSplit(Rendered(stored["images"], stored["masks"], stored["factors"]))
 
     def first(self, name: SplitName, n: int) -> Batch:
@@ -137,7 +138,7 @@ class Scenes(ImageData):
 
     def redraw(self, name: SplitName, attribute: str, values: Tensor) -> Tensor:
         if attribute not in COLUMN:
-            raise ValueError(f"scenes has no factor {attribute!r}; they are: {', '.join(COLUMN)}")
+            raise UserError(f"scenes has no factor {attribute!r}; they are: {', '.join(COLUMN)}")
         factors = self.first_factors(name, len(values))
         column, wanted = COLUMN[attribute], values.cpu().numpy()
         factors[:, column] = np.where(np.isnan(wanted), factors[:, column], wanted)
@@ -159,7 +160,7 @@ class Scenes(ImageData):
                 return factors
             again = [indices[i] for i in np.flatnonzero(wrong)]
             factors[wrong] = draw(self.seed, again, self.categories, self.correlated, attempt)
-        raise ValueError("withhold: nothing is left to draw; every scene has what is withheld")
+        raise UserError("withhold: nothing is left to draw; every scene has what is withheld")
 
     def _file(self, name: SplitName) -> str:
         return f"{name}-{self._digest(name, self.counts[name])}.npz"
@@ -190,9 +191,9 @@ def parse_correlations(given: dict[str, float]) -> Correlations:
     for text, rho in given.items():
         names = tuple(word.strip() for word in text.split(","))
         if len(names) != 2 or not all(name in COLUMN and name != "category" for name in names):
-            raise ValueError(f"correlated: expected two factors as in `daylight,lamp_on`, got {text!r}")
+            raise UserError(f"correlated: expected two factors as in `daylight,lamp_on`, got {text!r}")
         if not -1 <= rho <= 1:
-            raise ValueError(f"correlated: {text}: expected −1 to 1, got {rho}")
+            raise UserError(f"correlated: {text}: expected −1 to 1, got {rho}")
         pairs[names[0], names[1]] = rho
     return pairs
 
@@ -215,6 +216,6 @@ def changed(factors: Tensor, **values: float) -> Tensor:
     result = factors.clone()
     for name, value in values.items():
         if name not in COLUMN:
-            raise ValueError(f"there is no factor {name!r}; they are: {', '.join(COLUMN)}")
+            raise UserError(f"there is no factor {name!r}; they are: {', '.join(COLUMN)}")
         result[:, COLUMN[name]] = value
     return result

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from flows.data.base import Attribute
+from flows.errors import UserError
 
 CATEGORIES = ("bedroom", "living room", "kitchen", "church")
 INDOOR = ("window", "door", "bed", "sofa", "table", "lamp", "picture", "plant", "rug")
@@ -159,7 +160,7 @@ def parse_condition(text: str) -> dict[str, float]:
             condition[word] = 1.0
         else:
             binary = [factor.name for factor in FACTORS if factor.kind == "binary"]
-            raise ValueError(
+            raise UserError(
                 f"withhold: {word!r} is neither a category ({', '.join(CATEGORIES)}) nor a factor that is "
                 f"there or not ({', '.join(binary)}); join several by +"
             )

@@ -9,6 +9,7 @@ from flows.data.scenes.canvas import CLASS, Canvas, Point
 from flows.data.scenes.factors import CATEGORIES, COLUMN, NAMES
 from flows.data.scenes.indoor import draw_room
 from flows.data.scenes.outdoor import draw_church
+from flows.errors import UserError
 
 
 class Rendered(NamedTuple):
@@ -36,12 +37,12 @@ def render(factors: NDArray[np.float32], size: int = 32) -> Rendered:
         ValueError: another number of columns, a category that there is not, or too small a size.
     """
     if factors.ndim != 2 or factors.shape[1] != len(NAMES):
-        raise ValueError(f"factors: expected (n, {len(NAMES)}), got {factors.shape}")
+        raise UserError(f"factors: expected (n, {len(NAMES)}), got {factors.shape}")
     categories = factors[:, COLUMN["category"]]
     if len(factors) and not np.isin(categories, np.arange(len(CATEGORIES))).all():
-        raise ValueError(f"factors: category is an index of {CATEGORIES}, got {sorted(set(categories))}")
+        raise UserError(f"factors: category is an index of {CATEGORIES}, got {sorted(set(categories))}")
     if size < 16:
-        raise ValueError(f"size: expected at least 16 pixels, got {size}")
+        raise UserError(f"size: expected at least 16 pixels, got {size}")
     images = np.empty((len(factors), 3, size, size), dtype=np.uint8)
     masks = np.empty((len(factors), size, size), dtype=np.uint8)
     for row, image, mask in zip(factors, images, masks, strict=True):

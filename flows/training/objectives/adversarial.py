@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
 
 from flows.data.base import Batch, ImageData, Split
+from flows.errors import UserError
 from flows.metrics.distribution import sliced_wasserstein
 from flows.metrics.perceptual import PooledFeatures, kernel_distance
 from flows.models.base import LatentModel
@@ -92,12 +93,12 @@ class Adversarial(Objective):
         super().check(model, images)
         sizes = cast(GAN, model).sizes
         if self.growing and len(self.growing) != sizes - 1:
-            raise ValueError(
+            raise UserError(
                 f"objective.growing: {type(model).__name__} has {sizes} sizes, expected {sizes - 1} numbers "
                 f"of images, one for each size but the last; got {list(self.growing)}"
             )
         if self.growing and size_after(images, self.growing, self.fading) < sizes:
-            raise ValueError(
+            raise UserError(
                 f"training.images: {images:,} end before the model is grown, and nothing would be exported; "
                 f"objective.growing {list(self.growing)} with fading {self.fading:g} needs more than "
                 f"{sum(self.growing) + int(self.fading * self.growing[-1]):,}"

@@ -11,6 +11,7 @@ from torch.nn.functional import softplus
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from flows.data.base import Batch, ImageData, Split
+from flows.errors import UserError
 from flows.metrics.reconstruction import psnr
 from flows.models.gan import to_signed
 from flows.models.lia import LIA, InverseMapping
@@ -141,7 +142,7 @@ class LIATraining(Adversarial):
         self.priors = prior if isinstance(prior, tuple) else (prior, prior)
         self.prior = self.priors[0]
         if anchor and (growing or mixing):
-            raise ValueError("objective.growing, objective.mixing: an anchored stage 1 has neither")
+            raise UserError("objective.growing, objective.mixing: an anchored stage 1 has neither")
 
     def leaves_parameters_out(self, model: StoredModule) -> bool:
         return self.anchor > 0 or super().leaves_parameters_out(model)

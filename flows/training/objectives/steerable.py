@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flows.data.base import Batch, ImageData, Split
+from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.models.gan import GAN
 from flows.numerics import combine_seeds, frozen, full_precision, uniform_rows
@@ -115,7 +116,7 @@ class Steerable(Adversarial):
             augment=augment, score=score,
         )  # fmt: skip
         if not edits:
-            raise ValueError("objective.edits: name those that the generator should learn")
+            raise UserError("objective.edits: name those that the generator should learn")
         self.edits: list[Operator] = operators(edits)
         self.weight, self.space = weight, space
         self.steerable: SteerableGenerator | None = None
