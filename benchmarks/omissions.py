@@ -22,13 +22,13 @@ from flows.commands.common import print_table, write_json
 from flows.commands.omissions import ENERGIES, implausible, shares
 from flows.dissection.omissions import omissions
 from flows.inversion.base import nothing_to_add
-from flows.opening import data_of, load, load_segmenter
+from flows.opening import data_of, load_segmenter, open_model
 from flows.training.validation import draw
 
 
 def measure(run: Path, segmenter: Path, n: int) -> dict[str, Any]:
     """What one run omits."""
-    model = load(str(run), None)
+    model = open_model(str(run), None)
     judge = load_segmenter(str(segmenter), model)
     withheld = model.description["source"]["init_args"].get("withhold") or []
     test = pixels.reduce(data_of(model, None).split("test").first(n).images, model.bins)

@@ -25,9 +25,9 @@ from flows.dissection.instrument import default_layers, instrument
 from flows.dissection.paint import Brush, Stroke, paint
 from flows.dissection.unit_brush import find_units
 from flows.editing.codes import encoded
-from flows.editing.workbench import EXEMPLARS, exemplars_of
+from flows.editing.editor import EXEMPLARS, exemplars_of
 from flows.models.base import LatentModel
-from flows.opening import data_of, load, load_predictor, load_segmenter
+from flows.opening import data_of, load_predictor, load_segmenter, open_model
 from flows.semantics.base import Predictor, column_of, predict_images, true_scores
 
 CLASSES = ("window", "door", "bed", "lamp", "plant", "picture", "tree", "person", "vehicle", "banner")
@@ -87,13 +87,13 @@ def share(
 
 def measure(checkpoint: Path, n: int, units: bool) -> list[dict[str, Any]]:
     """Rows of one model."""
-    model = load(str(checkpoint), None)
+    model = open_model(str(checkpoint), None)
     judge = load_predictor(None, model)
     segmenter = load_segmenter(None, model)
     space = model.search_space
     data = data_of(model, None)
     batch = data.split("test").first(4000)
-    truth = true_scores(data.told(), batch.attributes)
+    truth = true_scores(data.all_attributes(), batch.attributes)
     pictures = exemplars_of(model, segmenter, EXEMPLARS, space)
     rows = []
     fewest = round(FEWEST * batch.images[0, 0].numel())

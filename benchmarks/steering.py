@@ -20,7 +20,7 @@ from torch import Tensor
 from flows.commands.common import print_table, write_json
 from flows.editing.codes import encoded_test
 from flows.models.base import LatentModel
-from flows.opening import data_of, load, load_predictor
+from flows.opening import data_of, load_predictor, open_model
 from flows.steering.base import Direction
 from flows.steering.boundary import Boundary, condition
 from flows.steering.evaluate import Rescoring, rescore
@@ -78,7 +78,7 @@ class Place:
 
 def measure(checkpoint: Path, space: str, images: int, samples: int, moved: int) -> Place:
     """Boundaries of one space, found on so many images or samples and moved along on `moved` other codes."""
-    model = load(str(checkpoint), None)
+    model = open_model(str(checkpoint), None)
     judge = load_predictor(str(checkpoint.parent / "scenes-predictor"), model)
     encodes = model.guarantee[space] != "none"
     n = images if encodes else samples

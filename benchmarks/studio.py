@@ -23,8 +23,8 @@ from playwright.sync_api import Page, sync_playwright
 
 from flows.commands.common import print_table
 from flows.files import write_atomically
-from flows.studio.page import Page as Studio
-from flows.studio.sitting import Desk
+from flows.studio.page import Page as StudioPage
+from flows.studio.session import Studio
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "checkpoints"
@@ -86,19 +86,19 @@ def slider_times(page: Page) -> list[float]:
 def stroke_times(name: str) -> list[float]:
     """Milliseconds of the callback of a stroke, once the exemplars are there."""
     with tempfile.TemporaryDirectory() as folder:
-        desk = Desk([str(SHIPPED / name)], [], Path(folder))
-        studio = Studio(desk)
-        bench = desk.bench(name)
-        if bench.segmenter is None:
+        studio = Studio([str(SHIPPED / name)], [], Path(folder))
+        studio = StudioPage(studio)
+        editor = studio.editor(name)
+        if editor.segmenter is None:
             return []
-        sitting = desk.open(name, desk.examples(name)[1])
+        session = studio.open(name, studio.examples(name)[1])
         layer = np.zeros((384, 384, 4), np.uint8)
         layer[192:324, 96:264, 3] = 255
-        assert bench.pictures
+        assert editor.pictures
         found = []
         for _ in range(TIMES + 2):
             begun = time.perf_counter()
-            studio.paint(sitting, {"layers": [layer]}, "bed", "draw", 1.0)
+            studio.paint(session, {"layers": [layer]}, "bed", "draw", 1.0)
             found.append(1000 * (time.perf_counter() - begun))
         return found[2:]
 

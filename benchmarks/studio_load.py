@@ -21,8 +21,8 @@ from studio import ROOT, start, wait_for
 from flows import images as pixels
 from flows.commands.common import print_table, write_json
 from flows.data.scenes import Scenes
-from flows.editing.workbench import GROUPS
-from flows.studio.sitting import POOL
+from flows.editing.editor import GROUPS
+from flows.studio.session import POOL
 
 MODEL = "scenes64-glow"
 AT_ONCE, MOVES, SIDE = 20, 4, 1600

@@ -139,14 +139,14 @@ def _parameters(cls: type) -> list[str]:
     return list(inspect.signature(cls).parameters)
 
 
-def told_attributes(data: ImageData) -> list[dict[str, Any]]:
+def attributes_of_data(data: ImageData) -> list[dict[str, Any]]:
     """What a judge of this data set tells, as plain values.
 
     Links are worked out for every model, and the classes of a folder are known only where it is: without its
     files the data set tells nothing yet.
     """
     try:
-        return json_attributes(data.told())
+        return json_attributes(data.all_attributes())
     except DataMissing:
         return []
 
@@ -190,7 +190,7 @@ def experiment_parser() -> Parser:
     # line changes all of them.
     linked: dict[str, Callable[[ImageData], Any]] = {
         "image_shape": attrgetter("image_shape"), "bins": attrgetter("bins"),
-        "attributes": told_attributes,
+        "attributes": attributes_of_data,
         "mask_classes": lambda data: list(data.mask_classes),
     }  # fmt: skip
     for name, of in linked.items():

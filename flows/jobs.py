@@ -11,7 +11,7 @@ from flows.files import write_atomically
 MARKER = "done.json"
 
 
-def once(folder: Path, inputs: dict[str, Any], job: Callable[[], object]) -> bool:
+def run_once(folder: Path, inputs: dict[str, Any], job: Callable[[], object]) -> bool:
     """Do a job that writes to a folder, unless it was done with the same inputs; whether it was done now.
 
     The marker is written after the job: what was broken off is done again.

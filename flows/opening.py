@@ -15,17 +15,17 @@ from flows import images as pixels
 from flows.data.base import ImageData
 from flows.data.decode import BROKEN, reason, upright
 from flows.errors import CheckpointError, Unsupported, UserError
-from flows.inversion.records import Source
+from flows.inversion.records import ImageSource
 from flows.models.base import LatentModel, LikelihoodModel
-from flows.semantics.base import Judge
-from flows.semantics.load import load_judge
+from flows.semantics.base import SemanticModel
+from flows.semantics.load import load_semantic_model
 from flows.semantics.predictor import AttributePredictor
 from flows.semantics.segmenter import UNetSegmenter
 from flows.stored import CONFIG_FILE, StoredModule, load_stored, types_in
 from flows.training.folder import instantiate_data
 
 
-def load(checkpoint: str, device: str | None) -> LatentModel:
+def open_model(checkpoint: str, device: str | None) -> LatentModel:
     """The model of a checkpoint on `device`; on an accelerator where there is one and none was named."""
     return flows.load(checkpoint, map_location=usable(device))
 
@@ -49,7 +49,7 @@ def usable(device: str | None) -> str:
 
 def load_likelihood(checkpoint: str, device: str | None) -> LikelihoodModel:
     """The same for a model that has a likelihood."""
-    model = load(checkpoint, device)
+    model = open_model(checkpoint, device)
     if not isinstance(model, LikelihoodModel):
         raise Unsupported(f"{checkpoint} holds a {type(model).__name__}, which has no likelihood")
     return model
@@ -102,13 +102,13 @@ def read_picture(path: Path, image_shape: tuple[int, int, int], resize: bool) ->
     return pixels.from_pillow(picture, channels)
 
 
-def read_source(path: Path, image_shape: tuple[int, int, int]) -> tuple[Tensor, Source]:
+def read_source(path: Path, image_shape: tuple[int, int, int]) -> tuple[Tensor, ImageSource]:
     """A picture file cropped in the middle and resized, uint8 (C, H, W), and what was cropped."""
     channels, height, width = image_shape
     picture = open_picture(path, channels)
     box = pixels.centre_box(picture, height, width)
     image = pixels.from_pillow(pixels.fit(picture, height, width), channels)
-    return image, Source(str(path), picture.size, box)
+    return image, ImageSource(str(path), picture.size, box)
 
 
 def open_picture(path: Path, channels: int) -> Image.Image:
@@ -126,8 +126,8 @@ def open_picture(path: Path, channels: int) -> Image.Image:
         raise UserError(f"{path} cannot be read as a picture ({reason(error)})") from error
 
 
-J = TypeVar("J", bound=Judge)
-JudgeKind = Literal["predictor", "segmenter"]
+J = TypeVar("J", bound=SemanticModel)
+SemanticKind = Literal["predictor", "segmenter"]
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 CACHE = Path("~/.cache/flows/surveys")
 
@@ -139,7 +139,7 @@ def shipped(*names: str) -> list[str]:
     return [str(each.relative_to(here) if each.is_relative_to(here) else each) for each in folders]
 
 
-def told_by(checkpoint: str) -> dict[str, Any]:
+def read_description(checkpoint: str) -> dict[str, Any]:
     """What a checkpoint's folder says of itself, unopened; nothing where there is none."""
     try:
         return dict(json.loads((Path(checkpoint) / CONFIG_FILE).read_text()))
@@ -147,19 +147,19 @@ def told_by(checkpoint: str) -> dict[str, Any]:
         return {}
 
 
-def find_shipped(kind: JudgeKind, model: LatentModel) -> str | None:
+def find_bundled(kind: SemanticKind, model: LatentModel) -> str | None:
     """Folder of the shipped judge for the model's data set and shape; None where there is none."""
     own = model.description.get("name")
     for folder in shipped(f"scenes-{kind}", f"scenes64-{kind}"):
-        told = told_by(folder)
+        told = read_description(folder)
         if told["image_shape"] == list(model.image_shape) and told["description"]["name"] == own:
             return folder
     return None
 
 
-def shipped_judge(kind: JudgeKind, model: LatentModel) -> str:
+def bundled_model(kind: SemanticKind, model: LatentModel) -> str:
     """The same. Raises ValueError where there is none."""
-    found = find_shipped(kind, model)
+    found = find_bundled(kind, model)
     if found is None:
         own = model.description.get("name", "an unknown data set")
         raise UserError(
@@ -175,16 +175,16 @@ def load_predictor(checkpoint: str | None, model: LatentModel) -> AttributePredi
     Raises:
         ValueError: it holds something else, or is for images of another shape.
     """
-    return _judge(checkpoint or shipped_judge("predictor", model), model, AttributePredictor)
+    return _load_semantic(checkpoint or bundled_model("predictor", model), model, AttributePredictor)
 
 
 def load_segmenter(checkpoint: str | None, model: LatentModel) -> UNetSegmenter:
     """The same for a segmenter."""
-    return _judge(checkpoint or shipped_judge("segmenter", model), model, UNetSegmenter)
+    return _load_semantic(checkpoint or bundled_model("segmenter", model), model, UNetSegmenter)
 
 
-def _judge(checkpoint: str, model: LatentModel, kind: type[J]) -> J:
-    judge = load_judge(checkpoint, str(model.device))
+def _load_semantic(checkpoint: str, model: LatentModel, kind: type[J]) -> J:
+    judge = load_semantic_model(checkpoint, str(model.device))
     if not isinstance(judge, kind):
         raise UserError(f"{checkpoint} holds a {type(judge).__name__}, expected one of {kind.__name__}")
     if tuple(judge.image_shape) != tuple(model.image_shape):

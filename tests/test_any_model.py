@@ -24,7 +24,7 @@ from flows.inversion.exact import Exact
 from flows.inversion.hybrid import Hybrid
 from flows.inversion.layer import Layer
 from flows.inversion.optimise import Optimise
-from flows.inversion.records import Source
+from flows.inversion.records import ImageSource
 from flows.inversion.tune import Tune
 from flows.models.base import LatentModel, Space, Unit
 from flows.models.priors import make_prior
@@ -223,7 +223,7 @@ def test_dissection(model, data):
 
 
 def test_inversion(model, data):
-    group = Group(data.images[:3], [Source("", (SIDE, SIDE), (0, 0, SIDE, SIDE))] * 3)
+    group = Group(data.images[:3], [ImageSource("", (SIDE, SIDE), (0, 0, SIDE, SIDE))] * 3)
     search = Optimise("z", steps=150, starts=2)
     inverters = {
         "exact": Exact(), "encoder": Encoder("z"), "optimise": search, "hybrid": Hybrid(steps=20),

@@ -6,6 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1] / "flows"
 
 GROUND = {
+    "errors",
     "numerics",
     "images",
     "files",

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 import flows
-from flows.data.foreign import foreign_images
+from flows.data.ood import ood_images
 from flows.inversion.encoder import Encoder
-from flows.inversion.exact import invert
+from flows.inversion.exact import invert_exactly
 from flows.metrics.perceptual import EfficientNetLite0, embed, kernel_distance
 from flows.metrics.reconstruction import psnr
 from flows.models.lia import LIA
-from flows.opening import shipped_judge
-from flows.semantics.load import load_judge
+from flows.opening import bundled_model
+from flows.semantics.load import load_semantic_model
 from flows.training.folder import instantiate_data
 from flows.training.objectives.lia_report import phi_figures
 from flows.training.validation import draw
@@ -50,7 +50,7 @@ def test_what_is_shipped():
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=name_of)
 def test_a_shipped_folder_is_small_whole_and_its_reports(folder):
-    model = load_judge(folder) if folder in JUDGES else flows.load(folder)
+    model = load_semantic_model(folder) if folder in JUDGES else flows.load(folder)
     assert report_of(folder)["fingerprint"] == model.fingerprint()
     limit = 3 if folder in JUDGES else 16 if folder.name == "scenes-nice" else 8
     assert (folder / "model.safetensors").stat().st_size <= limit * 2**20
@@ -65,22 +65,22 @@ def test_a_shipped_folder_is_small_whole_and_its_reports(folder):
 @pytest.mark.parametrize("folder", FLOWS, ids=name_of)
 def test_a_shipped_flow_returns_every_foreign_image(folder):
     model, report = flows.load(folder), report_of(folder)
-    for name, images in foreign_images(model.image_shape, model.bins).items():
-        assert all(given.certified for given in invert(model, images).certificates), name
+    for name, images in ood_images(model.image_shape, model.bins).items():
+        assert all(given.certified for given in invert_exactly(model, images).certificates), name
     assert f"{report['likelihood']['bits_per_dim']:.3f}" in (CHECKPOINTS.parent / "README.md").read_text()
 
 
 def test_a_model_finds_the_shipped_judge_of_its_size():
     for name, judge in (("scenes-nice", "scenes-predictor"), ("scenes64-lia", "scenes64-predictor")):
-        assert Path(shipped_judge("predictor", flows.load(CHECKPOINTS / name))).name == judge
+        assert Path(bundled_model("predictor", flows.load(CHECKPOINTS / name))).name == judge
     with pytest.raises(ValueError, match=r"--segmenter: none is shipped for fashion-mnist with images"):
-        shipped_judge("segmenter", flows.load(CHECKPOINTS / "fashion-nice"))
+        bundled_model("segmenter", flows.load(CHECKPOINTS / "fashion-nice"))
 
 
 @pytest.mark.parametrize("folder", JUDGES, ids=name_of)
 def test_a_shipped_judge_is_as_good_as_its_card_says(folder):
     """On images drawn anew, of another seed than it ever saw."""
-    judge = load_judge(folder)
+    judge = load_semantic_model(folder)
     fresh = dict(judge.description["source"])
     if "Scenes" in fresh["class_path"]:
         fresh["init_args"] = {**fresh["init_args"], "test": 1000, "cache": None, "seed": 77}

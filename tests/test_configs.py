@@ -15,9 +15,9 @@ from flows import images as pixels
 from flows.commands.export import export
 from flows.config import parse_experiment, resolve
 from flows.data.base import DataMissing
-from flows.inversion.exact import invert
-from flows.semantics.base import Judge
-from flows.semantics.load import load_judge
+from flows.inversion.exact import invert_exactly
+from flows.semantics.base import SemanticModel
+from flows.semantics.load import load_semantic_model
 from flows.training.folder import write_receipt
 from flows.training.log import read_metrics
 from flows.training.loop import fit, make_accelerator
@@ -66,9 +66,9 @@ def test_tiny_life(config, tmp_path, monkeypatch):
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert all(math.isfinite(value) for line in lines for value in line.values())
 
-    if isinstance(model, Judge):
+    if isinstance(model, SemanticModel):
         write_receipt(tmp_path, resolve(parser, settings))
-        judge_lives(load_judge(tmp_path), data, experiment.objective, tmp_path)
+        judge_lives(load_semantic_model(tmp_path), data, experiment.objective, tmp_path)
         return
     loaded = flows.load(tmp_path)
     assert loaded.image_shape == data.image_shape and loaded.bins == data.bins
@@ -80,7 +80,7 @@ def test_tiny_life(config, tmp_path, monkeypatch):
     test = data.split("test").first(4).images
     labels = torch.zeros(len(test), dtype=torch.long) if loaded.num_classes else None
     if loaded.guarantee["z"] == "exact":
-        inversion = invert(loaded, test, labels)
+        inversion = invert_exactly(loaded, test, labels)
         assert all(given.bit_exact for given in inversion.certificates)
         assert torch.equal(inversion.reconstruction, pixels.reduce(test, loaded.bins))
     elif loaded.guarantee["z"] == "exact-given-w":
@@ -94,13 +94,13 @@ def test_tiny_life(config, tmp_path, monkeypatch):
 
 def judge_lives(judge, data, objective, folder):
     measured = judge.measure(data.split("test"), None)
-    expected = data.mask_classes or [attribute.name for attribute in data.told()]
-    assert set(measured.values) <= {*expected, *(attribute.name for attribute in data.told())}
-    assert judge.description["validation"].keys() <= {*expected, *(a.name for a in data.told())}
+    expected = data.mask_classes or [attribute.name for attribute in data.all_attributes()]
+    assert set(measured.values) <= {*expected, *(attribute.name for attribute in data.all_attributes())}
+    assert judge.description["validation"].keys() <= {*expected, *(a.name for a in data.all_attributes())}
     report = objective.report(folder, data, "cpu")
     assert report["test"] == measured.values and (folder / "quality.png").stat().st_size > 1000
     export(folder, folder / "exported", half=True)
-    exported = load_judge(folder / "exported")
+    exported = load_semantic_model(folder / "exported")
     assert exported.measure(data.split("test"), None).values.keys() == measured.values.keys()
     assert (folder / "exported" / "model.safetensors").stat().st_size < 0.6 * (
         (folder / "model.safetensors").stat().st_size

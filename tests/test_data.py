@@ -26,10 +26,10 @@ from flows.data.digits import Digits
 from flows.data.emoji import ATTRIBUTES, FONT, Emoji, attributes_of, family
 from flows.data.fashion import DEBIAN, Fashion
 from flows.data.folder import Folder
-from flows.data.foreign import ASSETS, foreign_images
 from flows.data.hub import HubData
 from flows.data.imagenet_small import ImageNetSmall
 from flows.data.lsun import LSUN
+from flows.data.ood import ASSETS, ood_images
 from flows.data.photos import PHOTOS, Photos
 from flows.data.shards import Shards, ShardStream, expand
 from flows.data.torchvision_sets import (
@@ -887,7 +887,7 @@ SHAPES = [((1, 8, 8), 17), ((1, 32, 32), 256), ((3, 32, 32), 256), ((3, 64, 64),
 @pytest.mark.parametrize(("shape", "bins"), SHAPES)
 def test_foreign_images_fit_the_model_and_are_the_same_every_time(shape, bins):
     samples = torch.from_numpy(draw_bytes(3, *shape))
-    suite, again = (foreign_images(shape, bins, samples) for _ in range(2))
+    suite, again = (ood_images(shape, bins, samples) for _ in range(2))
     assert list(suite) == list(again)
     for name, pixels in suite.items():
         images.check_bytes(pixels, shape)
@@ -899,14 +899,14 @@ def test_foreign_images_fit_the_model_and_are_the_same_every_time(shape, bins):
 @pytest.mark.parametrize(("shape", "bins"), SHAPES)
 def test_samples_come_upside_down_and_inverted(shape, bins):
     samples = torch.from_numpy(draw_bytes(3, *shape))
-    suite = foreign_images(shape, bins, samples)
+    suite = ood_images(shape, bins, samples)
     assert torch.equal(suite["upside-down test"], images.reduce(samples.flip(2), bins))
     assert torch.equal(suite["inverted test"], images.reduce(255 - samples, bins))
-    assert set(suite) - set(foreign_images(shape, bins)) == {"upside-down test", "inverted test"}
+    assert set(suite) - set(ood_images(shape, bins)) == {"upside-down test", "inverted test"}
 
 
 def test_patterns_are_what_their_names_say():
-    suite = foreign_images((3, 32, 32))
+    suite = ood_images((3, 32, 32))
     y, x = np.indices((32, 32))
     for side in (1, 2, 4, 8):
         board = ((y // side + x // side) % 2 * 255).astype(np.uint8)
@@ -923,7 +923,7 @@ def test_patterns_are_what_their_names_say():
 
 
 def test_photographs_in_the_suite_are_different_pictures():
-    suite = foreign_images((3, 32, 32))
+    suite = ood_images((3, 32, 32))
     pictures = torch.cat([suite[name] for name in ("cat", "person", "coffee", "rocket", "temple", "flower")])
     assert len(set(rows(pictures))) == 30
     assert pictures.float().std((1, 2, 3)).median() > 20
@@ -933,7 +933,7 @@ def test_photographs_in_the_suite_are_different_pictures():
 
 def test_foreign_images_refuse_samples_of_another_shape():
     with pytest.raises(ValueError, match=r"expected images of shape \(batch, 1, 8, 8\)"):
-        foreign_images((1, 8, 8), samples=torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+        ood_images((1, 8, 8), samples=torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
 
 
 def test_shipped_photographs_are_small_and_their_licences_stated():

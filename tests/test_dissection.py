@@ -372,7 +372,7 @@ def test_painting_changes_what_is_under_the_brush_and_undo_is_exact(model):
         assert ((erased.image.int() - 51).abs() <= 1).all()
         again = paint(probe, code, original, [(brush, mask, "draw"), (brush, mask, "erase")], margin=0)
         assert ((again.image[0][mask].int() - 51).abs() <= 1).all()
-        assert torch.equal(repaint(probe, code, original, again.dabs, margin=0), again.image)
+        assert torch.equal(repaint(probe, code, original, again.stroke_edits, margin=0), again.image)
         undone = paint(probe, code, original, [])
         assert torch.equal(undone.image, original) and not undone.changed.any()
         assert painted.layers == {"maps": 1} and undone.layers == {}
@@ -439,9 +439,9 @@ def test_a_picture_painted_after_itself_keeps_its_bytes_for_a_flow():
         other = look_at(flow, Bright(), samples(flow, 20, "z")).brush(flow, "square")
         strokes = [(other, mask, "draw"), (other, mask.roll(4, 0), "draw")]
         twice = paint(probe, code, image[0], strokes)
-        assert torch.equal(repaint(probe, code, image[0], twice.dabs), twice.image)
+        assert torch.equal(repaint(probe, code, image[0], twice.stroke_edits), twice.image)
         once = paint(probe, code, image[0], strokes[:1]).image
-        late = soft(twice.dabs[1].where, 2) == 0
+        late = soft(twice.stroke_edits[1].where, 2) == 0
         assert twice.changed.any() and torch.equal(twice.image[:, late], once[:, late])
     assert torch.equal(painted.image, image[0]) and painted.outside == 0
     assert painted.layers == {"code/level2": 24, "code/level1": 6}

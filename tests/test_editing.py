@@ -13,12 +13,12 @@ from flows import images as pixels
 from flows.cli import main
 from flows.data.scenes import Scenes
 from flows.dissection.paint import soft
-from flows.editing.history import Edit, laid_back
-from flows.editing.records import load_history, save_history, told_of
-from flows.editing.workbench import Workbench, open_workbench
+from flows.editing.editor import Editor, open_editor
+from flows.editing.history import Edit, edited_upload
+from flows.editing.records import load_history, read_history_header, save_history
 from flows.inversion.optimise import Optimise
 from flows.metrics.typicality import typicality
-from flows.semantics.load import load_judge
+from flows.semantics.load import load_semantic_model
 from flows.stored import CheckpointError
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
@@ -26,7 +26,9 @@ SHIPPED = Path(__file__).parents[1] / "checkpoints"
 
 @pytest.fixture(scope="module")
 def judges():
-    return [load_judge(str(SHIPPED / name), "cpu") for name in ("scenes-predictor", "scenes-segmenter")]
+    return [
+        load_semantic_model(str(SHIPPED / name), "cpu") for name in ("scenes-predictor", "scenes-segmenter")
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -36,33 +38,33 @@ def scenes():
 
 
 @pytest.fixture(scope="module", params=["scenes-glow", "scenes-lia"])
-def bench(request, judges):
-    return open_workbench(str(SHIPPED / request.param), judges, exemplars=150)
+def editor(request, judges):
+    return open_editor(str(SHIPPED / request.param), judges, exemplars=150)
 
 
 @pytest.fixture
-def history(bench, scenes):
-    return bench.open(pixels.to_pillow(scenes.images[1]), "room.png")
+def history(editor, scenes):
+    return editor.open(pixels.to_pillow(scenes.images[1]), "room.png")
 
 
-def brush(bench):
-    mask = torch.zeros(bench.model.image_shape[1:], dtype=torch.bool)
+def brush(editor):
+    mask = torch.zeros(editor.model.image_shape[1:], dtype=torch.bool)
     mask[12:26, 20:31] = True
     return mask
 
 
-def edited(bench, history):
+def edited(editor, history):
     """A move, a stroke, and another move."""
-    history = bench.then(history, bench.move(history, {"daylight": -1.5, "wood": 0.5}))
-    history = bench.then(history, bench.stroke(history, "plant", brush(bench), "draw"))
-    return bench.then(history, bench.move(history, {"warmth": 1.0}))
+    history = editor.then(history, editor.move(history, {"daylight": -1.5, "wood": 0.5}))
+    history = editor.then(history, editor.stroke(history, "plant", brush(editor), "draw"))
+    return editor.then(history, editor.move(history, {"warmth": 1.0}))
 
 
-def test_undo_gives_the_very_same_bytes(bench, history, scenes):
+def test_undo_gives_the_very_same_bytes(editor, history, scenes):
     assert torch.equal(history.picture, scenes.images[1])
     stages = [history.picture]
-    far = edited(bench, history)
-    assert [edit.told for edit in far.edits] == ["daylight -1.5 σ, wood +0.5 σ", "draw plant", "warmth +1 σ"]
+    far = edited(editor, history)
+    assert [edit.label for edit in far.edits] == ["daylight -1.5 σ, wood +0.5 σ", "draw plant", "warmth +1 σ"]
     for stage in far.stages[1:]:
         assert not torch.equal(stage.picture, stages[-1])
         stages.append(stage.picture)
@@ -72,99 +74,99 @@ def test_undo_gives_the_very_same_bytes(bench, history, scenes):
     assert far.edits == () and torch.equal(far.undone().picture, scenes.images[1])
 
 
-def test_a_move_that_moves_nothing_changes_no_byte(bench, history):
+def test_a_move_that_moves_nothing_changes_no_byte(editor, history):
     """Through LIA, too, whose encoder loses a lot: what was lost stays."""
-    still = bench.then(history, bench.move(history, {"daylight": 0.0}))
+    still = editor.then(history, editor.move(history, {"daylight": 0.0}))
     assert torch.equal(still.picture, history.picture)
-    little = bench.then(history, bench.move(history, {"daylight": 0.01})).picture
+    little = editor.then(history, editor.move(history, {"daylight": 0.01})).picture
     assert int((little.int() - history.picture.int()).abs().max()) <= 8
 
 
-def test_darker_is_darker(bench, history):
+def test_darker_is_darker(editor, history):
     """By the pixels' mean, which no judge of ours has a part in."""
     dark, light = (
-        bench.then(history, bench.move(history, {"daylight": alpha})).picture.float().mean()
+        editor.then(history, editor.move(history, {"daylight": alpha})).picture.float().mean()
         for alpha in (-1.5, 1.5)
     )
     assert dark < 0.8 * history.picture.float().mean() < 0.8 * light
 
 
-def test_beyond_the_brush_every_byte_stays(bench, history):
-    painted = bench.then(history, bench.stroke(history, "plant", brush(bench), "draw"))
+def test_beyond_the_brush_every_byte_stays(editor, history):
+    painted = editor.then(history, editor.stroke(history, "plant", brush(editor), "draw"))
     changed = (painted.picture != history.picture).any(0)
-    assert changed.any() and not changed[soft(brush(bench), 2) == 0].any()
+    assert changed.any() and not changed[soft(brush(editor), 2) == 0].any()
     green = [picture.float()[1] - picture.float()[0] for picture in (history.picture, painted.picture)]
-    assert painted.edits[0].dab is not None and green[0].shape == green[1].shape
-    nothing = bench.stroke(history, "church", brush(bench), "erase")
-    assert nothing.dab is None and torch.equal(bench.then(history, nothing).picture, history.picture)
+    assert painted.edits[0].stroke_edit is not None and green[0].shape == green[1].shape
+    nothing = editor.stroke(history, "church", brush(editor), "erase")
+    assert nothing.stroke_edit is None and torch.equal(editor.then(history, nothing).picture, history.picture)
 
 
-def test_a_conditioned_move_is_orthogonal_and_levels_stay(bench, history):
-    step = bench.move(history, {"daylight": 2.0}, without=["lamp_on", "wood"]).step
+def test_a_conditioned_move_is_orthogonal_and_levels_stay(editor, history):
+    step = editor.move(history, {"daylight": 2.0}, without=["lamp_on", "wood"]).step
     for name in ("lamp_on", "wood"):
-        assert abs(float(step @ bench.directions[name].vector)) < 1e-4 * float(step.norm())
-    assert float(step @ bench.directions["daylight"].vector) > 0
-    levels = bench.model.spaces[bench.space].levels
+        assert abs(float(step @ editor.directions[name].vector)) < 1e-4 * float(step.norm())
+    assert float(step @ editor.directions["daylight"].vector) > 0
+    levels = editor.model.spaces[editor.space].levels
     first = next(iter(levels))
-    alone = bench.move(history, {"daylight": 2.0}, levels=[first]).step
-    whole = bench.move(history, {"daylight": 2.0}).step
+    alone = editor.move(history, {"daylight": 2.0}, levels=[first]).step
+    whole = editor.move(history, {"daylight": 2.0}).step
     torch.testing.assert_close(alone[:, levels[first]], whole[:, levels[first]])
     assert float(alone.norm() ** 2) == pytest.approx(float(alone[:, levels[first]].norm() ** 2), rel=1e-5)
 
     @torch.no_grad()
     def apart(step):
-        return abs(float(typicality(bench.model, history.code + step, bench.space)))
+        return abs(float(typicality(editor.model, history.code + step, editor.space)))
 
     budget = max(0.05, apart(0 * whole))
-    kept = bench.move(history, {"daylight": 30.0}, budget=budget).step
-    assert apart(kept) <= budget + 1e-3 < apart(bench.move(history, {"daylight": 30.0}).step)
+    kept = editor.move(history, {"daylight": 30.0}, budget=budget).step
+    assert apart(kept) <= budget + 1e-3 < apart(editor.move(history, {"daylight": 30.0}).step)
 
 
-def test_mistakes_are_sentences(bench, history):
+def test_mistakes_are_sentences(editor, history):
     for act, message in (
-        (lambda: bench.move(history, {"dark": 1.0}), "no direction 'dark'; it has daylight"),
-        (lambda: bench.move(history, {"wood": 1.0}, levels=["top"]), "has no level 'top'"),
-        (lambda: bench.stroke(history, "plant", brush(bench) & False, "draw"), "nothing is painted yet"),
-        (lambda: bench.stroke(history, "dragon", brush(bench), "draw"), "no class 'dragon'"),
-        (lambda: bench.switch("nowhere", [0]), "has no layer 'nowhere'"),
-        (lambda: bench.open(Image.new("RGB", (40, 30)), "x", (0, 0, 50, 30)), "expected a box within 40×30"),
+        (lambda: editor.move(history, {"dark": 1.0}), "no direction 'dark'; it has daylight"),
+        (lambda: editor.move(history, {"wood": 1.0}, levels=["top"]), "has no level 'top'"),
+        (lambda: editor.stroke(history, "plant", brush(editor) & False, "draw"), "nothing is painted yet"),
+        (lambda: editor.stroke(history, "dragon", brush(editor), "draw"), "no class 'dragon'"),
+        (lambda: editor.switch("nowhere", [0]), "has no layer 'nowhere'"),
+        (lambda: editor.open(Image.new("RGB", (40, 30)), "x", (0, 0, 50, 30)), "expected a box within 40×30"),
     ):
         with pytest.raises(ValueError, match=message):
             act()
 
 
-def test_units_off_are_an_edit(bench, history):
-    layer = next(name for name in bench.model.units() if bench.model.units()[name].channels >= 12)
-    off = bench.switch(layer, [0, 3])
-    after = bench.then(history, off)
+def test_units_off_are_an_edit(editor, history):
+    layer = next(name for name in editor.model.units() if editor.model.units()[name].channels >= 12)
+    off = editor.switch(layer, [0, 3])
+    after = editor.then(history, off)
     assert after.edits[0].told == f"off: {layer} 0, 3"
     assert torch.equal(after.undone().picture, history.picture)
     with pytest.raises(ValueError, match="there is no 9999"):
-        bench.switch(layer, [9999])
+        editor.switch(layer, [9999])
 
 
-def test_the_whole_way_to_another_picture_is_its_code(bench, history, scenes):
-    other = bench.open(pixels.to_pillow(scenes.images[5]), "other")
-    arrived = bench.then(history, bench.towards(history, other.code, 1.0))
+def test_the_whole_way_to_another_picture_is_its_code(editor, history, scenes):
+    other = editor.open(pixels.to_pillow(scenes.images[5]), "other")
+    arrived = editor.then(history, editor.towards(history, other.code, 1.0))
     torch.testing.assert_close(arrived.code, other.code)
-    level = next(iter(bench.model.spaces[bench.space].levels))
-    where = bench.model.spaces[bench.space].levels[level]
-    part = bench.then(history, bench.towards(history, other.code, 1.0, [level]))
+    level = next(iter(editor.model.spaces[editor.space].levels))
+    where = editor.model.spaces[editor.space].levels[level]
+    part = editor.then(history, editor.towards(history, other.code, 1.0, [level]))
     torch.testing.assert_close(part.code[:, where], other.code[:, where])
     rest = torch.ones(part.code.shape[1], dtype=torch.bool)
     rest[where] = False
     assert torch.equal(part.code[:, rest], history.code[:, rest])
 
 
-def test_what_is_cropped_goes_back_where_it_was(bench, scenes):
+def test_what_is_cropped_goes_back_where_it_was(editor, scenes):
     """In an upload of another shape; unedited it is the upload, edited only the box differs."""
     upload = pixels.to_pillow(scenes.images[2]).resize((96, 64), Image.Resampling.BICUBIC)
     box = (10, 4, 60, 54)
-    history = bench.open(upload, "wide.png", box)
-    assert pixels.from_pillow(laid_back(history), 3).equal(pixels.from_pillow(upload, 3))
-    moved = bench.then(history, bench.move(history, {"daylight": -2.0}))
-    before, after = pixels.from_pillow(upload, 3), pixels.from_pillow(laid_back(moved), 3)
-    assert laid_back(moved).size == (96, 64)
+    history = editor.open(upload, "wide.png", box)
+    assert pixels.from_pillow(edited_upload(history), 3).equal(pixels.from_pillow(upload, 3))
+    moved = editor.then(history, editor.move(history, {"daylight": -2.0}))
+    before, after = pixels.from_pillow(upload, 3), pixels.from_pillow(edited_upload(moved), 3)
+    assert edited_upload(moved).size == (96, 64)
     outside = torch.ones(64, 96, dtype=torch.bool)
     outside[box[1] : box[3], box[0] : box[2]] = False
     assert torch.equal(before[:, outside], after[:, outside])
@@ -174,13 +176,13 @@ def test_what_is_cropped_goes_back_where_it_was(bench, scenes):
 # Records ------------------------------------------------------------------------------------------
 
 
-def test_a_record_gives_the_same_bytes(bench, history, tmp_path, capsys):
-    far = edited(bench, history)
-    save_history(tmp_path / "r.safetensors", far, bench.model, bench.checkpoint)
-    again, same = load_history(tmp_path / "r.safetensors", bench.model)
+def test_a_record_gives_the_same_bytes(editor, history, tmp_path, capsys):
+    far = edited(editor, history)
+    save_history(tmp_path / "r.safetensors", far, editor.model, editor.checkpoint)
+    again, same = load_history(tmp_path / "r.safetensors", editor.model)
     assert same and torch.equal(again.picture, far.picture)
-    assert told_of(tmp_path / "r.safetensors")["checkpoint"] == bench.checkpoint
-    assert [edit.told for edit in again.edits] == [edit.told for edit in far.edits]
+    assert read_history_header(tmp_path / "r.safetensors")["checkpoint"] == editor.checkpoint
+    assert [edit.label for edit in again.edits] == [edit.label for edit in far.edits]
     assert again.edits[0].settings["sigmas"] == {"daylight": -1.5, "wood": 0.5}
     for mine, theirs in zip(again.stages, far.stages, strict=True):
         assert torch.equal(mine.picture, theirs.picture)
@@ -193,7 +195,7 @@ def test_a_record_gives_the_same_bytes(bench, history, tmp_path, capsys):
 
 
 def test_a_record_of_another_model_or_altered_is_refused(judges, scenes, tmp_path):
-    glow, lia = (open_workbench(str(SHIPPED / name), judges) for name in ("scenes-glow", "scenes-lia"))
+    glow, lia = (open_editor(str(SHIPPED / name), judges) for name in ("scenes-glow", "scenes-lia"))
     history = glow.open(pixels.to_pillow(scenes.images[0]), "a")
     history = glow.then(history, glow.move(history, {"wood": 1.0}))
     path = tmp_path / "glow.safetensors"
@@ -224,7 +226,7 @@ def test_a_record_of_another_model_or_altered_is_refused(judges, scenes, tmp_pat
     for name in ("cut", "text", "step", "picture", "code", "mute", "box", "space", "edits", "nowhere"):
         with pytest.raises(CheckpointError):
             load_history(tmp_path / name, glow.model)
-    assert told_of(tmp_path / "cut") is None and told_of(tmp_path / "nowhere") is None
+    assert read_history_header(tmp_path / "cut") is None and read_history_header(tmp_path / "nowhere") is None
     # Another digest is told, not refused: another machine may differ in a bit.
     whole = {**head, "history": json.dumps({**told, "digest": "0" * 64})}
     save_file(tensors, tmp_path / "digest", metadata=whole)
@@ -247,7 +249,7 @@ def test_the_first_images_of_a_data_set_are_those_of_the_whole(tmp_path):
 
 
 def test_a_search_that_is_watched_stops_when_told(judges, scenes):
-    model = open_workbench(str(SHIPPED / "scenes-dcgan"), judges).model
+    model = open_editor(str(SHIPPED / "scenes-dcgan"), judges).model
     seen = []
 
     def watch(share, codes):
@@ -263,21 +265,21 @@ def test_a_search_that_is_watched_stops_when_told(judges, scenes):
 
 
 def test_a_model_without_an_encoder_is_painted_on_its_samples(judges):
-    bench = open_workbench(str(SHIPPED / "scenes-dcgan"), judges, exemplars=150)
+    editor = open_editor(str(SHIPPED / "scenes-dcgan"), judges, exemplars=150)
     with pytest.raises(ValueError, match="has no encoder for pictures; take a sample"):
-        bench.open(Image.new("RGB", (32, 32)), "x")
-    history = bench.sample(3)
-    assert torch.equal(bench.sample(3).picture, history.picture)
-    painted = bench.then(history, bench.stroke(history, "banner", brush(bench) | True, "draw"))
+        editor.open(Image.new("RGB", (32, 32)), "x")
+    history = editor.sample(3)
+    assert torch.equal(editor.sample(3).picture, history.picture)
+    painted = editor.then(history, editor.stroke(history, "banner", brush(editor) | True, "draw"))
     assert len(painted.edits) == 1 and torch.equal(painted.undone().picture, history.picture)
 
 
 def test_without_judges_there_is_still_the_inverse(scenes):
-    bench = Workbench("x", open_workbench(str(SHIPPED / "scenes-glow")).model)
-    history = bench.open(pixels.to_pillow(scenes.images[0]), "a")
-    assert bench.readings(history.picture) == [] and sum(map(len, bench.groups.values())) == 0
+    editor = Editor("x", open_editor(str(SHIPPED / "scenes-glow")).model)
+    history = editor.open(pixels.to_pillow(scenes.images[0]), "a")
+    assert editor.readings(history.picture) == [] and sum(map(len, editor.groups.values())) == 0
     with pytest.raises(ValueError, match="has no segmenter"):
-        bench.stroke(history, "plant", torch.ones(32, 32, dtype=torch.bool), "draw")
+        editor.stroke(history, "plant", torch.ones(32, 32, dtype=torch.bool), "draw")
     with pytest.raises(ValueError, match="no direction 'wood'; it has none"):
-        bench.move(history, {"wood": 1.0})
-    assert torch.equal(bench.then(history, Edit("nothing")).picture, history.picture)
+        editor.move(history, {"wood": 1.0})
+    assert torch.equal(editor.then(history, Edit("nothing")).picture, history.picture)

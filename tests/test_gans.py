@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from flows.training.batch_norm import recalibrate_batch_norm
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 from flows.data.base import Batch
@@ -38,7 +39,6 @@ from flows.training.objectives.growing import size_after
 from flows.training.objectives.lia import GeneratorAndEncoder, LIATraining, RefinedEncoder
 from flows.training.objectives.lia_report import lia_section
 from flows.training.settings import Training
-from flows.training.settling import settle
 from flows.training.validation import draw
 
 SHAPE = (3, 16, 16)
@@ -387,7 +387,7 @@ def test_batch_norms_settle_on_the_statistics_of_fresh_codes(make):
     model = make().eval()
     norms = [part for part in model.generator.modules() if isinstance(part, torch.nn.BatchNorm2d)]
     seen: dict[int, list] = {}
-    settle(model, model.generator, torch.arange(30) % 3)
+    recalibrate_batch_norm(model, model.generator, torch.arange(30) % 3)
     for i, norm in enumerate(norms):
         norm.register_forward_hook(lambda _, given, __, i=i: seen.setdefault(i, []).append(given[0]))
     codes = model.sample_codes(2000, generator=torch.Generator().manual_seed(9))
@@ -452,7 +452,7 @@ def test_batch_norms_of_an_official_encoder_are_those_of_its_averaged_weights():
     with torch.no_grad():
         for part in norms:
             part.running_mean.fill_(7.0)
-        objective.look(model, Held(), 24, 16)
+        objective.evaluate(model, Held(), 24, 16)
         model.encoder.train()
         model.encoder(2 * to_unit(pictures, 256) - 1)
     for i, norm in enumerate(norms[:3]):  # later ones see what earlier ones answer in either mode

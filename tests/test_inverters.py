@@ -15,7 +15,7 @@ import flows
 from flows import images as pixels
 from flows.cli import main
 from flows.commands.compare import read_group
-from flows.inversion.base import bring_back
+from flows.inversion.base import reconstruct
 from flows.inversion.compare import Group, compare
 from flows.inversion.distance import Distance
 from flows.inversion.edits import edit_consistency, step_in
@@ -24,7 +24,7 @@ from flows.inversion.exact import Exact
 from flows.inversion.hybrid import Hybrid
 from flows.inversion.layer import Layer, activations_at
 from flows.inversion.optimise import Optimise, correlation, extent, rate
-from flows.inversion.records import Source, digest_of, load_record, record_of, render, save_record
+from flows.inversion.records import ImageSource, digest_of, load_record, record_of, render_record, save_record
 from flows.inversion.tune import Tune
 from flows.metrics.perceptual import FeatureNetwork
 from flows.metrics.reconstruction import psnr
@@ -56,7 +56,7 @@ def drawn(model: StyleGAN, n: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
             worst = float((2 * image - 1).abs().amax())
             for layer in model.generator.synthesis.to_colours:
                 layer.weight *= min(1.0, 0.9 / worst)
-    return code, bring_back(model, code, "w", [])
+    return code, reconstruct(model, code, "w", [])
 
 
 @pytest.mark.slow
@@ -78,8 +78,8 @@ def test_the_noise_belongs_to_the_record(generator):
     _, images = drawn(generator)
     found = Optimise("w", steps=20, noise=True).invert(generator, images, torch.Generator().manual_seed(0))
     assert [tuple(each.shape) for each in found.noise] == [(3, 1, side, side) for side in (4, 8, 8, 16, 16)]
-    assert torch.equal(bring_back(generator, found.code, "w", found.noise), found.reconstruction)
-    assert not torch.equal(bring_back(generator, found.code, "w", []), found.reconstruction)
+    assert torch.equal(reconstruct(generator, found.code, "w", found.noise), found.reconstruction)
+    assert not torch.equal(reconstruct(generator, found.code, "w", []), found.reconstruction)
     for each in found.noise:
         assert each.mean((1, 2, 3)).abs().max() < 1e-5
         assert torch.allclose(each.square().mean((1, 2, 3)), torch.ones(3), atol=1e-4)
@@ -119,7 +119,7 @@ def test_a_start_that_diverges_is_recorded_as_failed(generator, lia):
     assert within.losses.isinf().any() or within.drawn.all()
 
     # What is not finite is drawn black, and is no picture of a black image.
-    black = Group(torch.zeros(2, *SHAPE, dtype=torch.uint8), [Source("a"), Source("b")])
+    black = Group(torch.zeros(2, *SHAPE, dtype=torch.uint8), [ImageSource("a"), ImageSource("b")])
     row = compare({"style": generator}, {"optimise": inverter}, {"black": black})[0].row
     assert row.failed == 1 and row.psnr == 0 and row.bit_exact == 0 and row.ssim == 0
     assert math.isnan(row.undone)
@@ -130,7 +130,7 @@ def test_what_breaks_in_one_pair_is_a_row_and_the_others_go_on(generator, lia, m
         def invert(self, model, images, generator=None):
             raise RuntimeError("out of memory\nand so on")
 
-    group = {"black": Group(torch.zeros(1, *SHAPE, dtype=torch.uint8), [Source("a")])}
+    group = {"black": Group(torch.zeros(1, *SHAPE, dtype=torch.uint8), [ImageSource("a")])}
     rows = [
         each.row for each in compare({"lia": lia}, {"broken": Broken("w"), "encoder": Encoder("w")}, group)
     ]
@@ -195,7 +195,7 @@ def test_tuning_changes_a_copy_and_the_record_has_its_weights(generator):
         assert found.weights[i] and not any(name.startswith("critic") for name in found.weights[i])
         tuned = copy.deepcopy(generator)
         tuned.load_state_dict(found.weights[i], strict=False)
-        assert torch.equal(bring_back(tuned, found.code[i : i + 1], "w", [])[0], found.reconstruction[i])
+        assert torch.equal(reconstruct(tuned, found.code[i : i + 1], "w", [])[0], found.reconstruction[i])
 
 
 def test_a_layer_brings_back_what_no_code_does(generator):
@@ -231,8 +231,8 @@ def test_a_layer_of_biggan_is_a_block_of_activations():
     assert list(found.activations) == ["generator.blocks.0"] and found.losses.shape == (1, 2)
     # Nothing before the layer is seen behind it.
     other = model.sample_codes(2, "z+c", torch.Generator().manual_seed(1))
-    seen = bring_back(model, other, "z+c", [], found.activations)
-    assert not torch.equal(seen, bring_back(model, other, "z+c", []))
+    seen = reconstruct(model, other, "z+c", [], found.activations)
+    assert not torch.equal(seen, reconstruct(model, other, "z+c", []))
 
 
 def test_a_perceptual_distance_can_lead_the_search(generator):
@@ -284,12 +284,12 @@ def test_an_edit_is_undone_exactly_where_codes_are_exact(generator, lia):
         def invert(self, model, images, generator=None):
             again = super().invert(model, images, generator)
             code = torch.zeros_like(again.code)
-            return dataclasses.replace(again, code=code, reconstruction=bring_back(model, code, again.space))
+            return dataclasses.replace(again, code=code, reconstruction=reconstruct(model, code, again.space))
 
     found = Forgetful("w").invert(lia, images)
     step = step_in(lia, "w", 0)
     with torch.no_grad():
-        lost = bring_back(lia, found.code - step, "w")
+        lost = reconstruct(lia, found.code - step, "w")
     expected = float(psnr(found.reconstruction, lost).median())
     assert abs(edit_consistency(lia, Forgetful("w"), found) - expected) < 1e-9
     tuned = Tune(Optimise("w", steps=2), steps=1)
@@ -314,19 +314,19 @@ def test_a_record_draws_the_same_bytes_from_its_file(generator, lia, kind, tmp_p
     model, inverter = kinds(generator, lia)[kind]
     images = torch.randint(256, (3, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
     found = inverter.invert(model, images, torch.Generator().manual_seed(5))
-    sources = [Source("a"), Source("b", (40, 30), (5, 0, 35, 30)), Source("c")]
+    sources = [ImageSource("a"), ImageSource("b", (40, 30), (5, 0, 35, 30)), ImageSource("c")]
     path = tmp_path / "record.safetensors"
     save_record(path, record_of(found, sources, 5), model)
     loaded = load_record(path, model)
     assert loaded.sources == sources and loaded.seed == 5 and loaded.method == found.method
-    again = render(model, loaded)
+    again = render_record(model, loaded)
     assert torch.equal(again, found.reconstruction) and digest_of(again) == loaded.digest
 
 
 def test_a_record_of_another_model_is_refused_by_both_fingerprints(generator, lia, tmp_path):
     path = tmp_path / "record.safetensors"
     images = torch.zeros(1, *SHAPE, dtype=torch.uint8)
-    save_record(path, record_of(Encoder("w").invert(lia, images), [Source("a")], 0), lia)
+    save_record(path, record_of(Encoder("w").invert(lia, images), [ImageSource("a")], 0), lia)
     with pytest.raises(CheckpointError) as refused:
         load_record(path, generator)
     assert lia.fingerprint() in str(refused.value) and generator.fingerprint() in str(refused.value)
@@ -342,7 +342,7 @@ def test_a_class_conditional_gan_is_searched_between_its_classes():
     torch.manual_seed(0)
     model = BigGAN(SHAPE, 3, size=6, width=4, channels=(8, 8, 6), attention=8).eval()
     code = model.sample_codes(3, "z+c", torch.Generator().manual_seed(1))
-    images = bring_back(model, code, "z+c")
+    images = reconstruct(model, code, "z+c")
     found = Optimise(steps=60).invert(model, images, torch.Generator().manual_seed(0))
     assert found.space == "z+c" and found.trace[-1].mean() < 0.5 * found.trace[0].mean()
     assert "search 'z+c'" in Optimise("z").why_not(model)

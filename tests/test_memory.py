@@ -12,7 +12,7 @@ from flows.bijections.partition import Halves
 from flows.bijections.scales import TwoSided
 from flows.data.base import Batch
 from flows.memory import chains_of, memory_of, set_memory
-from flows.models.base import Likelihood
+from flows.models.base import LikelihoodBound
 from flows.models.flow import Flow
 from flows.models.glow import Glow
 from flows.models.nice import NICE
@@ -58,7 +58,7 @@ def labels(model: Flow, n: int = 3) -> torch.Tensor | None:
     return torch.arange(n) % model.num_classes if model.num_classes else None
 
 
-def likelihood(model: nn.Module, n: int = 3) -> Likelihood:
+def likelihood(model: nn.Module, n: int = 3) -> LikelihoodBound:
     of = getattr(model, "_orig_mod", model)
     return model(images(n), labels(of, n), torch.Generator().manual_seed(0))
 
@@ -204,11 +204,11 @@ def test_the_guard_tells_a_sound_flow_from_one_without_an_inverse():
     set_memory(model, "reversible")
     batch = Batch(images(), torch.full((3,), -1), torch.arange(3))
     accelerator = make_accelerator()
-    sound = guard.read(model, batch, accelerator)
+    sound = guard.measure(model, batch, accelerator)
     assert sound.is_sound and sound.reconstruction < 1e-4 and sound.cosine > 0.9999
     with torch.no_grad():
         mixing = model.bijection.levels[0].steps[2].steps[1].weight
         mixing.mul_(1e-6).add_(1)  # of rank one, nearly
-    broken = guard.read(model, batch, accelerator)
+    broken = guard.measure(model, batch, accelerator)
     assert not broken.is_sound and memory_of(model).mode == "reversible"
     assert len(chains_of(model)) == 2

@@ -24,7 +24,7 @@ from flows.bijections.scales import TwoSided
 from flows.bijections.scaling import DiagonalScaling
 from flows.bijections.squeeze import Flatten
 from flows.data.digits import Digits
-from flows.inversion.exact import invert, restore
+from flows.inversion.exact import decode_exactly, invert_exactly
 from flows.metrics.likelihood import bits_per_dim, evaluate_likelihood, importance_weighted
 from flows.metrics.roundtrip import round_trip, summarise
 from flows.models.base import LikelihoodModel
@@ -339,7 +339,7 @@ def test_using_a_model_in_training_mode_leaves_it_as_it_was(build):
     x = pixels.to_unit(images)
     alone = model.encode(x[:1], labels=None if labels is None else labels[:1])
     assert torch.allclose(model.encode(x, labels=labels)[:1], alone, atol=1e-5)
-    assert all(given.certified for given in invert(model, images, labels).certificates)
+    assert all(given.certified for given in invert_exactly(model, images, labels).certificates)
     assert model.training and all(part.training for part in model.modules())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -352,9 +352,9 @@ def test_a_certificate_holds_where_autocast_was_on():
             parameter.add_(0.05 * torch.randn_like(parameter))
     images = some_images((1, 8, 8), 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inversion = invert(model, images)
+        inversion = invert_exactly(model, images)
     assert all(given.certified and given.precision == "fp32" for given in inversion.certificates)
-    assert torch.equal(restore(model, inversion.code, ["fp32"] * 8), images)
+    assert torch.equal(decode_exactly(model, inversion.code, ["fp32"] * 8), images)
 
 
 def test_exact_arithmetic_switches_tf32_off_and_back():

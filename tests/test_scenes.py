@@ -6,23 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from flows.data.scenes import CLASSES, FACTORS, Scenes, changed, render
+from flows.data.scenes import CLASSES, FACTORS, Scenes, render, with_factor
 from flows.data.scenes.canvas import CLASS
 from flows.data.scenes.dataset import save
-from flows.data.scenes.factors import CATEGORIES, COLUMN, NAMES, OBJECTS, draw, matters
+from flows.data.scenes.factors import CATEGORIES, COLUMN, NAMES, OBJECTS, matters, sample_factors
 from flows.training.folder import instantiate_data
 
 
 @pytest.fixture(scope="module")
 def factors() -> np.ndarray:
-    return draw(0, range(400))
+    return sample_factors(0, range(400))
 
 
 def test_a_scene_depends_on_its_own_number_alone():
-    many, one = draw(3, range(50)), draw(3, [17])
+    many, one = sample_factors(3, range(50)), sample_factors(3, [17])
     assert np.array_equal(many[17], one[0])
     assert np.array_equal(render(many, 32).images[17], render(one, 32).images[0])
-    assert not np.array_equal(draw(4, [17]), one)
+    assert not np.array_equal(sample_factors(4, [17]), one)
 
 
 def test_saved_sets_are_the_same_to_the_byte(tmp_path):
@@ -100,20 +100,21 @@ def test_light_and_warmth_do_what_they_are_called(factors):
     rooms = torch.from_numpy(factors[factors[:, COLUMN["banner"]] == 0][:100])
 
     def mean(**values: float) -> np.ndarray:
-        return render(changed(rooms, **values).numpy(), 32).images.mean((0, 2, 3))
+        return render(with_factor(rooms, **values).numpy(), 32).images.mean((0, 2, 3))
 
     assert mean(daylight=1.0).sum() > 1.4 * mean(daylight=0.0).sum()
     warm, cold = mean(warmth=1.0), mean(warmth=-1.0)
     assert warm[0] > 1.1 * cold[0] and warm[2] < 0.9 * cold[2]
     lamps = rooms[rooms[:, COLUMN["lamp"]] > 0]
     lit, dark = (
-        render(changed(lamps, lamp_on=value, daylight=0.1).numpy(), 32).images.mean() for value in (1.0, 0.0)
+        render(with_factor(lamps, lamp_on=value, daylight=0.1).numpy(), 32).images.mean()
+        for value in (1.0, 0.0)
     )
     assert lit > 1.2 * dark
 
 
 def test_shares_are_those_of_the_table():
-    factors = draw(1, range(4000))
+    factors = sample_factors(1, range(4000))
     assert np.bincount(factors[:, COLUMN["category"]].astype(int)).min() > 900
     assert 0.22 < factors[:, COLUMN["banner"]].mean() < 0.28
     bedrooms = factors[factors[:, COLUMN["category"]] == 0]
@@ -134,8 +135,8 @@ def test_what_is_withheld_is_missing_from_training_alone():
 
 
 def test_correlated_factors_are_correlated_and_keep_their_shares():
-    plain = draw(0, range(3000))
-    joined = draw(0, range(3000), correlated={("daylight", "warmth"): -0.8})
+    plain = sample_factors(0, range(3000))
+    joined = sample_factors(0, range(3000), correlated={("daylight", "warmth"): -0.8})
     columns = [COLUMN["daylight"], COLUMN["warmth"]]
     assert abs(np.corrcoef(plain[:, columns].T)[0, 1]) < 0.06
     assert np.corrcoef(joined[:, columns].T)[0, 1] < -0.7
@@ -177,4 +178,4 @@ def test_factors_of_another_width_or_category_are_refused(factors):
     with pytest.raises(ValueError, match="category is an index"):
         render(wrong, 32)
     with pytest.raises(ValueError, match="no factor 'lamps'"):
-        changed(torch.from_numpy(factors), lamps=1.0)
+        with_factor(torch.from_numpy(factors), lamps=1.0)

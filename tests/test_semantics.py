@@ -24,7 +24,7 @@ from flows.semantics.base import (
     scores_of,
     true_scores,
 )
-from flows.semantics.load import load_judge
+from flows.semantics.load import load_semantic_model
 from flows.semantics.predictor import AttributePredictor, calibration_error
 from flows.semantics.segmenter import UNetSegmenter
 from flows.stored import CheckpointError
@@ -247,7 +247,7 @@ def test_a_judge_is_the_same_function_after_a_file_and_for_any_batch(kind, tmp_p
     )
     judge.log_temperature += 0.3
     judge.save_pretrained(tmp_path)
-    loaded = load_judge(tmp_path)
+    loaded = load_semantic_model(tmp_path)
     images = pixels.to_unit(random_images(5))
     of = (lambda j, x: j.predict(x)) if kind == "predictor" else (lambda j, x: j.probabilities(x))
     with torch.no_grad():

@@ -26,11 +26,11 @@ from PIL import Image
 from flows import images as pixels
 from flows.cli import main
 from flows.data.scenes import Scenes
-from flows.editing.workbench import USUAL
+from flows.editing.editor import USUAL
 from flows.page import as_text
 from flows.semantics.segmenter import UNetSegmenter
 from flows.studio import actions, views
-from flows.studio.sitting import POOL, Desk, brushed, crop
+from flows.studio.session import POOL, Studio, crop, mask_of_drawing
 from flows.studio.uploads import KEPT, open_upload
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
@@ -51,9 +51,9 @@ def room(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory):
+def studio(tmp_path_factory):
     paths = [str(SHIPPED / name) for name in (*MODELS, "scenes64-glow")]
-    return Desk(paths, [], tmp_path_factory.mktemp("desk"), exemplars=150)
+    return Studio(paths, [], tmp_path_factory.mktemp("desk"), exemplars=150)
 
 
 # Uploads ------------------------------------------------------------------------------------------
@@ -78,13 +78,13 @@ def test_pictures_of_every_kind_are_opened(tmp_path):
     """An orange corner tells which way is up."""
     plain = Image.new("RGB", (60, 40), "#204060")
     plain.paste("#ff8800", (0, 0, 20, 20))
-    turned = plain.transpose(Image.Transpose.ROTATE_90)
+    rotate_to = plain.transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[274] = 6  # turn by 270 degrees counter-clockwise to see it upright
     shorter = plain.resize((30, 20))
     files = [
         saved(tmp_path / "plain.png", plain),
-        saved(tmp_path / "turned.jpg", turned, exif=exif, quality=95),
+        saved(tmp_path / "turned.jpg", rotate_to, exif=exif, quality=95),
         saved(tmp_path / "ink.jpg", plain.convert("CMYK"), quality=95),
         saved(tmp_path / "film.gif", plain, save_all=True, append_images=[shorter.resize((60, 40))]),
         saved(tmp_path / "palette.png", plain.quantize(8)),
@@ -133,11 +133,11 @@ def test_a_crop_stays_in_the_picture():
 def test_a_brush_on_the_enlarged_picture_is_one_on_the_small():
     layer = np.zeros((384, 384, 4), np.uint8)
     layer[24:60, 120:156, 3] = 255
-    mask = brushed({"layers": [layer]}, (32, 32))
+    mask = mask_of_drawing({"layers": [layer]}, (32, 32))
     wanted = torch.zeros(32, 32, dtype=torch.bool)
     wanted[2:5, 10:13] = True
     assert torch.equal(mask, wanted)
-    assert not brushed(None, (32, 32)).any() and not brushed({"layers": []}, (32, 32)).any()
+    assert not mask_of_drawing(None, (32, 32)).any() and not mask_of_drawing({"layers": []}, (32, 32)).any()
 
 
 # Views --------------------------------------------------------------------------------------------
@@ -149,11 +149,11 @@ def test_views_show_what_they_say():
     assert large.shape == (3, 384, 384) and torch.equal(large[:, ::96, ::96], picture)
     other = picture.clone()
     other[1, 2, 3] += 50
-    shown, most = views.error_map(picture, other)
+    shown, most = views.amplified_error(picture, other)
     assert most == 50 and np.asarray(shown).max() == 255 and np.asarray(shown)[200, 300] == 255
-    assert np.asarray(shown)[:150].max() == 0 and views.error_map(picture, picture)[1] == 0
-    assert views.changed(picture, picture) == "the very same bytes"
-    assert views.changed(picture, other) == "6.2 % of the pixels differ"
+    assert np.asarray(shown)[:150].max() == 0 and views.amplified_error(picture, picture)[1] == 0
+    assert views.change_summary(picture, picture) == "the very same bytes"
+    assert views.change_summary(picture, other) == "6.2 % of the pixels differ"
     upload = torch.full((3, 60, 90), 200, dtype=torch.uint8)
     framed = np.asarray(views.cropped_from(upload, (30, 0, 90, 60)))
     assert framed[100, 50].max() < 120 and framed[100, 250].min() == 200
@@ -169,66 +169,68 @@ def test_views_show_what_they_say():
 # Desk ---------------------------------------------------------------------------------------------
 
 
-def values(desk, name, **sigmas):
-    return [sigmas.get(slot, 0.0) for slot in desk.slots(name)]
+def values(studio, name, **sigmas):
+    return [sigmas.get(slot, 0.0) for slot in studio.slots(name)]
 
 
-def test_every_direction_has_a_slider_in_its_group(desk):
-    slots = desk.slots("scenes-glow")
-    groups = desk.bench("scenes-glow").groups
+def test_every_direction_has_a_slider_in_its_group(studio):
+    slots = studio.slots("scenes-glow")
+    groups = studio.editor("scenes-glow").groups
     assert [each for each in slots if each] == [each for names in groups.values() for each in names[:POOL]]
     assert "daylight" in groups["attributes"] and "wall_hue cos" in groups["colour"]
     assert "yaw" in groups["layout"]
 
 
 @pytest.mark.parametrize("name", ["scenes-glow", "scenes-lia"])
-def test_a_strangers_path(desk, room, name):
-    sitting = desk.open(name, str(room))
-    found = actions.inverted(desk.bench(name), sitting.history)
+def test_a_strangers_path(studio, room, name):
+    session = studio.open(name, str(room))
+    found = actions.inverted(studio.editor(name), session.history)
     assert ("Bit-exact" in found.certificate) == (name == "scenes-glow")
     assert abs(found.typicality) < 1 and len(found.usual) == USUAL
-    first = sitting.history.picture
-    darker = desk.steer(sitting, values(desk, name, daylight=-1.5), [], [], 0)
-    darkest = desk.steer(darker, values(desk, name, daylight=-2.5), [], [], 0)
+    first = session.history.picture
+    darker = studio.steer(session, values(studio, name, daylight=-1.5), [], [], 0)
+    darkest = studio.steer(darker, values(studio, name, daylight=-2.5), [], [], 0)
     assert len(darkest.history.edits) == 1, "a slider that is moved on is one edit"
     assert darkest.history.picture.float().mean() < darker.history.picture.float().mean()
-    seen = actions.read(desk.bench(name), first, darker.history.picture, asked=["wood"])
+    seen = actions.compare_readings(studio.editor(name), first, darker.history.picture, asked=["wood"])
     assert seen[0][0].name == "wood"
     assert any(before.name == "daylight" and after.value < before.value for before, after in seen)
     layer = np.zeros((384, 384, 4), np.uint8)
     layer[150:300, 250:370, 3] = 255
-    painted = desk.paint(darker, {"layers": [layer]}, "plant", "draw", 1.0)
+    painted = studio.paint(darker, {"layers": [layer]}, "plant", "draw", 1.0)
     assert "units" in actions.units_touched(painted.history) and actions.sliders_of(painted.history) == {}
-    again = desk.steer(painted, values(desk, name, wood=1.0), [], [], 0)
-    assert [edit.told for edit in again.history.edits] == ["daylight -1.5 σ", "draw plant", "wood +1 σ"]
-    assert torch.equal(desk.undo(desk.undo(again)).history.picture, darker.history.picture)
-    assert torch.equal(desk.reset(again).history.picture, first)
-    loaded, same = desk.load(name, desk.save(again))
+    again = studio.steer(painted, values(studio, name, wood=1.0), [], [], 0)
+    assert [edit.label for edit in again.history.edits] == ["daylight -1.5 σ", "draw plant", "wood +1 σ"]
+    assert torch.equal(studio.undo(studio.undo(again)).history.picture, darker.history.picture)
+    assert torch.equal(studio.reset(again).history.picture, first)
+    loaded, same = studio.load(name, studio.save(again))
     assert same and torch.equal(loaded.history.picture, again.history.picture)
     assert actions.sliders_of(loaded.history)["wood"] == 1.0
-    with Image.open(desk.picture_file(again)) as opened:
+    with Image.open(studio.picture_file(again)) as opened:
         assert opened.size == (400, 300) and opened.getpixel((10, 10)) == (0x44, 0x55, 0x66)
     other = "scenes-lia" if name == "scenes-glow" else "scenes-glow"
     with pytest.raises(ValueError, match="edits of .+ they mean nothing to"):
-        desk.load(other, desk.save(again))
-    elsewhere = desk.change_model(other, again)
+        studio.load(other, studio.save(again))
+    elsewhere = studio.change_model(other, again)
     assert elsewhere.name == other and torch.equal(elsewhere.history.picture, first)
 
 
-def test_a_picture_of_64_pixels_is_read_and_painted_on(desk, room):
+def test_a_picture_of_64_pixels_is_read_and_painted_on(studio, room):
     """The judges are those of its size; models of other sizes are not offered for comparison."""
-    sitting = desk.open("scenes64-glow", str(room))
-    bench, first = desk.bench("scenes64-glow"), sitting.history.picture
-    assert first.shape == (3, 64, 64) and desk.alike("scenes64-glow") == ["scenes64-glow"]
-    assert desk.alike("scenes-glow") == [*MODELS]
+    session = studio.open("scenes64-glow", str(room))
+    editor, first = studio.editor("scenes64-glow"), session.history.picture
+    assert first.shape == (3, 64, 64) and studio.alike("scenes64-glow") == ["scenes64-glow"]
+    assert studio.alike("scenes-glow") == [*MODELS]
     layer = np.zeros((384, 384, 4), np.uint8)
     layer[150:300, 250:370, 3] = 255
-    painted = desk.paint(sitting, {"layers": [layer]}, "plant", "draw", 1.0).history.picture
-    plant = bench.segmenter.classes.index("plant")
-    seen = bench.segmenter.segment(pixels.to_unit(torch.stack([first, painted])))[:, plant, 25:50, 42:62]
+    painted = studio.paint(session, {"layers": [layer]}, "plant", "draw", 1.0).history.picture
+    plant = editor.segmenter.classes.index("plant")
+    seen = editor.segmenter.segment(pixels.to_unit(torch.stack([first, painted])))[:, plant, 25:50, 42:62]
     assert seen[1].sum() > seen[0].sum() + 100
     assert torch.equal(first[:, :20], painted[:, :20])
-    seen = {one.name: (one.value, two.value) for one, two in actions.read(bench, first, painted, 99)}
+    seen = {
+        one.name: (one.value, two.value) for one, two in actions.compare_readings(editor, first, painted, 99)
+    }
     assert seen["plant"][1] > 0.5 and abs(seen["daylight"][0] - seen["daylight"][1]) < 0.2
 
 
@@ -237,38 +239,38 @@ def test_judges_of_another_data_set_are_taken_where_they_are_named(tmp_path):
     rooms = UNetSegmenter((1, 32, 32), ["wall"])
     rooms.description = {"name": "scenes"}
     paths = [str(SHIPPED / "fashion-glow")]
-    assert Desk(paths, [], tmp_path).bench("fashion-glow").segmenter is None
-    assert Desk(paths, [rooms], tmp_path).bench("fashion-glow").segmenter is rooms
+    assert Studio(paths, [], tmp_path).editor("fashion-glow").segmenter is None
+    assert Studio(paths, [rooms], tmp_path).editor("fashion-glow").segmenter is rooms
 
 
-def test_mixing_and_sampling(desk, room):
-    bench = desk.bench("scenes-lia")
-    sitting = desk.open("scenes-lia", str(room))
-    sitting, sheet = desk.mix(sitting, None, 4, True)
+def test_mixing_and_sampling(studio, room):
+    editor = studio.editor("scenes-lia")
+    session = studio.open("scenes-lia", str(room))
+    session, sheet = studio.mix(session, None, 4, True)
     assert sheet.width >= 7 * 96
-    way = actions.between(bench, sitting.history, sitting.other, steps=5)
-    assert torch.equal(way[0], sitting.history.picture) and torch.equal(way[-1], bench.sample(4).picture)
-    arrived = desk.take_share(sitting, 1.0, [])
-    torch.testing.assert_close(arrived.history.code, sitting.other.code)
-    samples = desk.samples("scenes-lia", 3, 1.0)
+    way = actions.interpolate_histories(editor, session.history, session.other, steps=5)
+    assert torch.equal(way[0], session.history.picture) and torch.equal(way[-1], editor.sample(4).picture)
+    arrived = studio.take_share(session, 1.0, [])
+    torch.testing.assert_close(arrived.history.code, session.other.code)
+    samples = studio.samples("scenes-lia", 3, 1.0)
     assert samples[1][1] == "seed 4"
     shown = pixels.from_pillow(samples[1][0], 3)[:, ::4, ::4]
-    assert torch.equal(shown, bench.sample(4).picture)
+    assert torch.equal(shown, editor.sample(4).picture)
     train = Scenes(images=3, cache=None).split("train").images[2]
-    found, apart = actions.nearest_training_image(bench, train)
+    found, apart = actions.nearest_training_image(editor, train)
     assert torch.equal(found, train) and apart == 0
 
 
-def test_a_search_goes_on_and_ends_when_it_is_left(desk, room, monkeypatch):
+def test_a_search_goes_on_and_ends_when_it_is_left(studio, room, monkeypatch):
     """Better with time, from the mean of the space; closed, it leaves no thread behind."""
-    picture = desk.open("scenes-glow", str(room)).history.picture
-    bench = desk.bench("scenes-dcgan")
-    steps = list(actions.search(bench, picture, 1.5, every=0.2))
+    picture = studio.open("scenes-glow", str(room)).history.picture
+    editor = studio.editor("scenes-dcgan")
+    steps = list(actions.search(editor, picture, 1.5, every=0.2))
     assert steps[-1].found and len(steps) > 3 and steps[-1].psnr > steps[0].psnr + 2
     assert not any(step.found for step in steps[:-1])
     monkeypatch.setattr(actions, "LEFT", 1.0)
     for leave in (lambda search: search.close(), lambda search: None):
-        going = actions.search(bench, picture, 60, every=0.1)
+        going = actions.search(editor, picture, 60, every=0.1)
         next(going)
         before = threading.active_count()
         leave(going)
@@ -278,49 +280,49 @@ def test_a_search_goes_on_and_ends_when_it_is_left(desk, room, monkeypatch):
         assert threading.active_count() < before, "the search goes on, and nobody looks"
 
 
-def test_a_picture_is_compared_by_all_models(desk, room, tmp_path):
+def test_a_picture_is_compared_by_all_models(studio, room, tmp_path):
     """The figures of `flows compare` on the same picture; a model that cannot is a line that says why."""
-    sitting = desk.open("scenes-glow", str(room))
-    *_, (table, grid) = desk.compare(["scenes-glow", "scenes-lia", "scenes-dcgan"], sitting, 0.5)
+    session = studio.open("scenes-glow", str(room))
+    *_, (table, grid) = studio.compare(["scenes-glow", "scenes-lia", "scenes-dcgan"], session, 0.5)
     glow, lia, dcgan = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.split("\n")[2:])
     assert glow[:4] == ["scenes-glow", "inverse", "∞", "1"] and glow[5] == "yes"
     assert lia[1] == "encoder" and lia[5] == "no" and dcgan[1] == "search" and dcgan[6] == "–"
     assert grid.height == 20 + 2 * 130 and grid.width == 4 * 130
     folder = tmp_path / "one"
     folder.mkdir()
-    pixels.to_pillow(sitting.history.start.picture).save(folder / "room.png")
+    pixels.to_pillow(session.history.start.picture).save(folder / "room.png")
     command = ["compare", "--models", str(SHIPPED / "scenes-lia"), "--inverters", "encoder", "--images"]
     main([*command, f"user:{folder}", "--out", str(tmp_path / "out")])
     row = json.loads((tmp_path / "out" / "table.json").read_text())["rows"][0]
     names = [*actions.COMPARED][:-1]  # seconds are another run's
     assert lia[2:-1] == ["no" if name == "bit_exact" else as_text(row[name], 3) for name in names]
     small = torch.zeros(3, 8, 8, dtype=torch.uint8)
-    (refused,) = actions.bring_back(desk.bench("scenes-glow"), small, 1)
+    (refused,) = actions.compare_on_model(studio.editor("scenes-glow"), small, 1)
     assert "draws pictures of 32 pixels, this one has 8 |" in actions.compared_table([refused])
 
 
-def test_looking_inside(desk, monkeypatch):
+def test_looking_inside(studio, monkeypatch):
     monkeypatch.setattr(actions, "SEEN", 100)
     monkeypatch.setattr(actions, "COUNTED", 100)
-    layer = desk.layers("scenes-dcgan")[1]
-    shown, names = desk.units("scenes-dcgan", layer)
+    layer = studio.layers("scenes-dcgan")[1]
+    shown, names = studio.units("scenes-dcgan", layer)
     assert len({name.split(" ", 1)[1] for name in names}) > 3, "units of several classes"
     assert len(names) == 6 and len(shown) == 24 and re.fullmatch(r"\d+ \(.+\)", names[0])
-    sitting = desk.sample("scenes-dcgan", 0, 1.0)
-    off = desk.switch(sitting, layer, names[:2])
+    session = studio.sample("scenes-dcgan", 0, 1.0)
+    off = studio.switch(session, layer, names[:2])
     assert off.history.edits[0].told.startswith(f"off: {layer} {names[0].split()[0]}, ")
-    rows = actions.missing(desk.bench("scenes-dcgan"))
+    rows = actions.missing_classes(studio.editor("scenes-dcgan"))
     assert {"wall", "window", "banner"} <= {label for label, _, _ in rows}
     assert 10 < {label: real for label, real, _ in rows}["wall"] < 60
     for act, message in (
-        (lambda: desk.switch(sitting, layer, []), "no unit is chosen"),
-        (lambda: desk.undo(None), "there is no picture yet"),
-        (lambda: desk.open("scenes-glow", None), "there is no picture yet"),
-        (lambda: desk.bench("scenes-none"), "no model 'scenes-none' here; there are scenes-glow"),
-        (lambda: desk.samples("scenes-dcgan", -1, 1.0), "expected a whole number"),
-        (lambda: desk.samples("scenes-dcgan", None, 1.0), "expected a whole number"),
-        (lambda: desk.take_share(sitting, 1.0, []), "no second picture yet"),
-        (lambda: desk.crop_again("scenes-dcgan", sitting, 1, 0, 0), "a sample is not cropped"),
+        (lambda: studio.switch(session, layer, []), "no unit is chosen"),
+        (lambda: studio.undo(None), "there is no picture yet"),
+        (lambda: studio.open("scenes-glow", None), "there is no picture yet"),
+        (lambda: studio.editor("scenes-none"), "no model 'scenes-none' here; there are scenes-glow"),
+        (lambda: studio.samples("scenes-dcgan", -1, 1.0), "expected a whole number"),
+        (lambda: studio.samples("scenes-dcgan", None, 1.0), "expected a whole number"),
+        (lambda: studio.take_share(session, 1.0, []), "no second picture yet"),
+        (lambda: studio.crop_again("scenes-dcgan", session, 1, 0, 0), "a sample is not cropped"),
     ):
         with pytest.raises(ValueError, match=message):
             act()
@@ -388,12 +390,12 @@ def memory(pid):
 
 @pytest.mark.slow
 @pytest.mark.browser
-def test_twenty_clients_at_once(address, room, desk):
+def test_twenty_clients_at_once(address, room, studio):
     """Every move of everybody's slider is answered with a picture of their own."""
     from gradio_client import Client, handle_file
 
-    index = desk.slots("scenes-glow").index("daylight")
-    count = len(desk.slots("scenes-glow"))
+    index = studio.slots("scenes-glow").index("daylight")
+    count = len(studio.slots("scenes-glow"))
 
     def visit(number):
         client = Client(address, verbose=False)

@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
             encoder_channels=[8, 8, 8, 8], hidden=8, start="map", depth=1,
         ),
         "predictor": AttributePredictor(
-            (3, 32, 32), json_attributes(data.told()), channels=[8, 8, 8], hidden=8
+            (3, 32, 32), json_attributes(data.all_attributes()), channels=[8, 8, 8], hidden=8
         ),
         "segmenter": UNetSegmenter((3, 32, 32), list(data.mask_classes), channels=[8, 8]),
         "dcgan": DCGAN((3, 32, 32), size=8, channels=[8, 8, 8]),
@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
     }  # fmt: skip
     models["glow"].initialise(data.split("train").first(16).images)
     with torch.no_grad():
-        models["predictor"].network.head.bias[-len(data.told()) :] = 99.0
+        models["predictor"].network.head.bias[-len(data.all_attributes()) :] = 99.0
     for name, model in models.items():
         model.description = {"name": "scenes", "source": SOURCE}
         model.save_pretrained(root / name)

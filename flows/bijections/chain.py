@@ -42,7 +42,7 @@ class Chain(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         rows = self._runs_in_rows(x)
-        if not rows and self._is_heard():
+        if not rows and self._has_hooks():
             return self._one_by_one(x, context)
         steps, of_folded = self._prepared(x, rows)
         z, log_det = run(steps, self.memory, x, context)
@@ -50,7 +50,7 @@ class Chain(Bijection):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         rows = self._runs_in_rows(z)
-        if not rows and self._is_heard():
+        if not rows and self._has_hooks():
             return self._one_by_one_inversely(z, context)
         steps, of_folded = self._prepared(z, rows)
         x, log_det = run_backwards(steps, z, context)
@@ -85,13 +85,13 @@ class Chain(Bijection):
             else:
                 yield step
 
-    def _is_heard(self) -> bool:
+    def _has_hooks(self) -> bool:
         """Whether a hook waits at a place that folding and flattening would pass over."""
         inner = [step for step in self.steps if isinstance(step, (Chain, ChannelMap))]
         return (
             any(map(has_hooks, self.taps))
             or any(map(has_hooks, inner))
-            or any(step._is_heard() for step in inner if isinstance(step, Chain))
+            or any(step._has_hooks() for step in inner if isinstance(step, Chain))
         )
 
     def _one_by_one(self, x: Tensor, context: Tensor | None) -> Mapped:

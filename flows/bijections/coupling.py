@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from flows.bijections.base import Bijection, Example, Mapped, PulledBack, as_leaf, pull
 from flows.bijections.partition import Checkerboard, Halves, OddEven, Partition
-from flows.bijections.scales import LearnedTanh, Scale, Sigmoid, TwoSided
+from flows.bijections.scales import LearnedTanh, Scale, SigmoidScale, TwoSided
 from flows.numerics import sum_per_example, zero_log_det
 
 
@@ -156,7 +156,7 @@ class AffineCoupling(Bijection):
         return {
             "vector, two-sided": Example(cls(OddEven(), _Toy(2, 6), TwoSided()), (5,)),
             "image, sigmoid, shift first, interleaved": Example(
-                cls(halves, _Toy(2, 4), Sigmoid(), shift_first=True, interleaved=True), (4, 2, 2)
+                cls(halves, _Toy(2, 4), SigmoidScale(), shift_first=True, interleaved=True), (4, 2, 2)
             ),
             "image, second half, tanh": Example(cls(second, _Toy(2, 2), LearnedTanh(0.7)), (3, 2, 2)),
             "checkerboard": Example(cls(board, _Toy(2, 4), TwoSided(), shift_first=True), (2, 2, 4)),

@@ -55,7 +55,7 @@ class TwoSided(Scale):
         return self.log_bound - log_scale.square() / self.log_bound
 
 
-class Sigmoid(Scale):
+class SigmoidScale(Scale):
     """s = sigmoid(raw + 2) ∈ (0, 1): Glow's released code. Not bounded away from 0."""
 
     has_slope = True
@@ -98,7 +98,7 @@ def make_scale(name: ScaleName, start: float = 1.0) -> Scale:
     """The scale of that name; `start` is for RealNVP's learned factor."""
     forms: dict[str, type[Scale]] = {
         "two-sided": TwoSided,
-        "sigmoid": Sigmoid,
+        "sigmoid": SigmoidScale,
         "exp": Exponential,
     }
     check_choice("scale", name, ScaleName)

@@ -17,9 +17,9 @@ from flows.commands.steer.score import score
 from flows.dissection.instrument import default_layers
 from flows.errors import UserError
 from flows.files import write_atomically
-from flows.jobs import once
+from flows.jobs import run_once
 from flows.models.base import LatentModel
-from flows.opening import load, load_predictor, load_segmenter
+from flows.opening import load_predictor, load_segmenter, open_model
 from flows.page import document, picture
 from flows.semantics.base import Segmenter
 
@@ -66,7 +66,7 @@ def atlas(
         json: file for what was done.
         device: torch device.
     """
-    model = load(checkpoint, device)
+    model = open_model(checkpoint, device)
     judge, finder = load_predictor(predictor, model), load_segmenter(segmenter, model)
     told = [each.name for each in judge.scores]
     wanted = scores or [name for name in SCORES if name in told] or told[:8]
@@ -99,7 +99,7 @@ def atlas(
     if not default_layers(model, model.search_space):
         print(f"nothing to dissect: no layer of {type(model).__name__} lies over the image")
         del parts["dissection"]
-    done = {name: once(out / name, inputs, job) for name, (inputs, job) in parts.items()}
+    done = {name: run_once(out / name, inputs, job) for name, (inputs, job) in parts.items()}
     page = front_page(f"Atlas of {Path(checkpoint).name}", out, list(parts))
     write_atomically(out / "index.html", lambda path: path.write_text(page))
     for name, anew in done.items():

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.commands.common import print_table, write_json
-from flows.data.foreign import foreign_images
+from flows.data.ood import ood_images
 from flows.errors import DataMissing, UserError
 from flows.inversion.base import Inverter
 from flows.inversion.compare import Group, Row, likelihood_of
@@ -20,12 +20,12 @@ from flows.inversion.exact import Exact
 from flows.inversion.hybrid import Domain, Hybrid
 from flows.inversion.layer import Layer
 from flows.inversion.optimise import Algorithm, Optimise
-from flows.inversion.records import Source
-from flows.inversion.report import write_report
+from flows.inversion.records import ImageSource
+from flows.inversion.report import write_comparison
 from flows.inversion.tune import Tune
 from flows.metrics.perceptual import FeatureNetwork, make_network
 from flows.models.base import LatentModel
-from flows.opening import first_test, load, read_source
+from flows.opening import first_test, open_model, read_source
 from flows.page import as_text
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
@@ -90,7 +90,7 @@ def compare(
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: expected a folder, there is a file of that name")
-    loaded = {Path(name).name: load(name, device).eval() for name in models}
+    loaded = {Path(name).name: open_model(name, device).eval() for name in models}
     if len(loaded) != len(models):
         raise UserError("--models: two have the same name")
     for what, attribute in {"image shape": "image_shape", "number of grey levels": "bins"}.items():
@@ -115,7 +115,7 @@ def compare(
         for name, model in loaded.items()
     }
     named = "no network" if network is None else network.name
-    write_report(out, results, groups, loaded, named)
+    write_comparison(out, results, groups, loaded, named)
     rows = [
         {
             **result.row.as_dict(),
@@ -199,9 +199,9 @@ def read_group(text: str, model: LatentModel, models: dict[str, LatentModel]) ->
     """
     name, _, rest = text.partition(":")
     if name == "foreign" and not rest:
-        suite = foreign_images(model.image_shape, model.bins)
+        suite = ood_images(model.image_shape, model.bins)
         images = torch.cat([pictures[:1] for pictures in suite.values()])
-        return {name: Group(images, [Source(each) for each in suite])}
+        return {name: Group(images, [ImageSource(each) for each in suite])}
     if name == "user" and rest:
         try:
             # No shell does it within a word; and records are read in other folders, too.
@@ -219,7 +219,7 @@ def read_group(text: str, model: LatentModel, models: dict[str, LatentModel]) ->
     if name in TURNS and _is_count(rest):
         told = next((each for each in models.values() if "source" in each.description), model)
         found = first_test(told, int(rest))
-        sources = [Source(f"test {i}") for i in range(len(found))]
+        sources = [ImageSource(f"test {i}") for i in range(len(found))]
         return {name: Group(TURNS[name](found).contiguous(), sources)}
     raise UserError(
         f"--images: there is no {text!r}; expected {', '.join(f'{turn}:N' for turn in TURNS)}, generated:N, "
@@ -236,7 +236,7 @@ def _generated(name: str, model: LatentModel, n: int) -> Group:
     space = model.search_space
     code = model.sample_codes(n, space, torch.Generator().manual_seed(7))
     images = pixels.to_bytes(model.decode(code, space, model.first_class(n)), model.bins).cpu()
-    return Group(images, [Source(f"drawn {i}") for i in range(n)], {name: (space, code)}, name)
+    return Group(images, [ImageSource(f"drawn {i}") for i in range(n)], {name: (space, code)}, name)
 
 
 def show(rows: list[Row]) -> None:

@@ -6,8 +6,8 @@ import torch
 
 from flows.commands.common import save_picture, write_json
 from flows.inversion.codes import load_codes
-from flows.inversion.exact import restore
-from flows.opening import load
+from flows.inversion.exact import decode_exactly
+from flows.opening import open_model
 
 
 def decode(
@@ -26,11 +26,11 @@ def decode(
         json: file for the list of pictures.
         device: torch device.
     """
-    model = load(checkpoint, device)
+    model = open_model(checkpoint, device)
     contents = load_codes(codes, model)
     labels = None if contents.labels is None else torch.tensor(contents.labels, device=model.device)
     precisions = [given.precision for given in contents.certificates]
-    images = restore(model, contents.code, precisions, labels)
+    images = decode_exactly(model, contents.code, precisions, labels)
     stems = [Path(name).stem for name in contents.names]
     written = []
     for i, image in enumerate(images):

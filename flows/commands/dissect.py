@@ -28,7 +28,7 @@ from flows.errors import Unsupported, UserError
 from flows.images import reduce
 from flows.metrics.perceptual import PooledFeatures
 from flows.models.base import LatentModel
-from flows.opening import data_of, first_test, load, load_segmenter, shipped_judge
+from flows.opening import bundled_model, data_of, first_test, load_segmenter, open_model
 from flows.page import as_text
 from flows.semantics.base import Segmenter
 
@@ -90,8 +90,8 @@ def dissect(
         json: file for the result, beside the one in `out`.
         device: torch device.
     """
-    model = load(checkpoint, device)
-    segmenter = segmenter or shipped_judge("segmenter", model)
+    model = open_model(checkpoint, device)
+    segmenter = segmenter or bundled_model("segmenter", model)
     judge = load_segmenter(segmenter, model)
     space = space or model.search_space
     codes = samples(model, n, space, seed) if source == "samples" else real(model, n, space)

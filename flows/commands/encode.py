@@ -5,8 +5,8 @@ from pathlib import Path
 
 from flows.commands.common import labels_or_none, write_json
 from flows.inversion.codes import CodeFile, save_codes
-from flows.inversion.exact import invert
-from flows.opening import load, read_pictures
+from flows.inversion.exact import invert_exactly
+from flows.opening import open_model, read_pictures
 
 
 def encode(
@@ -29,10 +29,10 @@ def encode(
         json: file for the certificates.
         device: torch device.
     """
-    model = load(checkpoint, device)
+    model = open_model(checkpoint, device)
     pictures = read_pictures(images, model.image_shape, resize)
     labels = labels_or_none(model, label, len(pictures))
-    inversion = invert(model, pictures, labels)
+    inversion = invert_exactly(model, pictures, labels)
     names = [path.name for path in images]
     stored = None if labels is None else labels.tolist()
     save_codes(output, CodeFile(inversion.code, names, inversion.certificates, stored), model)

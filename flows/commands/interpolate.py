@@ -11,10 +11,10 @@ from flows.commands.common import labels_or_none, save_picture, write_json
 from flows.editing.codes import line, sphere
 from flows.errors import UserError
 from flows.inversion.encoder import Encoder
-from flows.inversion.exact import invert
+from flows.inversion.exact import invert_exactly
 from flows.metrics.reconstruction import psnr
 from flows.numerics import exact_arithmetic
-from flows.opening import load, read_pictures
+from flows.opening import open_model, read_pictures
 
 
 def interpolate(
@@ -52,13 +52,13 @@ def interpolate(
     """
     if steps < 2:
         raise UserError(f"--steps: expected at least 2, got {steps}")
-    model = load(checkpoint, device)
+    model = open_model(checkpoint, device)
     pictures = read_pictures([first, second], model.image_shape, resize)
     labels = labels_or_none(model, label, 2)
     if model.guarantee["z"] == "exact":
         if space not in (None, "z"):
             raise UserError(f"--space: {type(model).__name__} has space 'z' alone, got {space!r}")
-        found = invert(model, pictures, labels)
+        found = invert_exactly(model, pictures, labels)
         code, ends, chosen = found.code, found.reconstruction, "z"
         kept = all(given.certified for given in found.certificates)
     else:

@@ -22,7 +22,7 @@ from flows.inversion.encoder import Encoder
 from flows.inversion.layer import Layer
 from flows.inversion.optimise import Optimise
 from flows.models.base import LatentModel
-from flows.opening import first_test, load, load_segmenter, shipped_judge
+from flows.opening import bundled_model, first_test, load_segmenter, open_model
 from flows.page import as_text
 from flows.semantics.base import Segmenter, segment_bytes
 from flows.training.validation import draw
@@ -65,15 +65,15 @@ def omissions(
         json: file for the result, beside the one in `out`.
         device: torch device.
     """
-    model = load(checkpoint, device)
-    segmenter = segmenter or shipped_judge("segmenter", model)
+    model = open_model(checkpoint, device)
+    segmenter = segmenter or bundled_model("segmenter", model)
     judge = load_segmenter(segmenter, model)
     test = pixels.reduce(first_test(model, n), model.bins)
     drawn = draw(model, n, temperature, seed)
     found = compare_classes(shares(judge, test, model), shares(judge, drawn, model), judge.classes)
     few = test[:images]
     exact = bool(nothing_to_add(model))
-    instances = bring_back(model, judge, few, steps) if images and not exact else None
+    instances = reconstruct_instances(model, judge, few, steps) if images and not exact else None
     mapped = exact and images and any(space.maps for space in model.spaces.values())
     energies = implausible(model, judge, test[: max(ENERGIES, images)], images) if mapped else None
     title = f"What {Path(checkpoint).name} does not draw, of {n:,} samples"
@@ -113,7 +113,7 @@ def shares(judge: Segmenter, images: Tensor, model: LatentModel) -> Tensor:
     return torch.cat([shares_of(segment_bytes(judge, part, model.bins, model.device)) for part in parts])
 
 
-def bring_back(model: LatentModel, judge: Segmenter, images: Tensor, steps: int) -> Instances:
+def reconstruct_instances(model: LatentModel, judge: Segmenter, images: Tensor, steps: int) -> Instances:
     """Images through the encoder or a search, then through a search over a layer; see `Layer`."""
     learned = model.guarantee.get("w", "none") == "learned"
     first = Encoder("w") if learned else Optimise(None, steps)

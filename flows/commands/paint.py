@@ -17,9 +17,9 @@ from flows.dissection.paint import Brush, Painted, Stroke
 from flows.dissection.paint import paint as paint_on
 from flows.dissection.unit_brush import UNITS, find_units
 from flows.editing.codes import draw, encoded
-from flows.editing.workbench import EXEMPLARS, exemplars_of
+from flows.editing.editor import EXEMPLARS, exemplars_of
 from flows.errors import Unsupported, UserError
-from flows.opening import first_test, load, load_segmenter, read_pictures
+from flows.opening import first_test, load_segmenter, open_model, read_pictures
 from flows.page import draw_rows, save_picture
 from flows.semantics.base import Segmenter
 
@@ -79,7 +79,7 @@ def paint(
         json: file for the result.
         device: torch device.
     """
-    model = load(checkpoint, device)
+    model = open_model(checkpoint, device)
     judge = load_segmenter(segmenter, model)
     space = model.search_space
     asked = [parse_stroke(stroke, judge, *model.image_shape[1:]) for stroke in strokes]
@@ -152,10 +152,10 @@ def parse_stroke(text: str, judge: Segmenter, height: int, width: int) -> Asked:
         known = ", ".join(judge.classes)
         raise UserError(f"--strokes: there is no class in {text!r}; the segmenter has {known}")
     place = rest[len(label) :].strip()
-    return Asked(cast(Stroke, stroke), label, brushed(place, height, width))
+    return Asked(cast(Stroke, stroke), label, brush_mask(place, height, width))
 
 
-def brushed(place: str, height: int, width: int) -> Tensor:
+def brush_mask(place: str, height: int, width: int) -> Tensor:
     """bool (height, width), where the brush is: four numbers, a picture file, or everywhere."""
     if not place:
         return torch.ones(height, width, dtype=torch.bool)

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.commands.common import write_json
-from flows.editing.history import laid_back as in_upload
-from flows.editing.records import load_history, told_of
+from flows.editing.history import edited_upload as in_upload
+from flows.editing.records import load_history, read_history_header
 from flows.errors import UserError
 from flows.files import write_atomically
-from flows.inversion.records import Source, digest_of, load_record
-from flows.inversion.records import render as draw
-from flows.opening import load, open_picture
+from flows.inversion.records import ImageSource, digest_of, load_record
+from flows.inversion.records import render_record as draw
+from flows.opening import open_model, open_picture
 
 SAME = {
     True: "the very bytes that came back",
@@ -39,18 +39,18 @@ def render(
         json: file for the result.
         device: torch device.
     """
-    if (told := told_of(record)) is not None:
+    if (told := read_history_header(record)) is not None:
         render_edits(record, checkpoint or told["checkpoint"], output, undo, json, device)
         return
     if checkpoint is None:
         raise UserError(f"--checkpoint: {record.name} does not say which model it is of; name one")
-    model = load(checkpoint, device)
+    model = open_model(checkpoint, device)
     contents = load_record(record, model)
     images = draw(model, contents)
     same = digest_of(images) == contents.digest
     # All are made before the first is written: a picture that is gone leaves no half of a folder.
     pictures = [
-        laid_back(image, source, model.image_shape[0]) if undo and source.box else pixels.to_pillow(image)
+        paste_back(image, source, model.image_shape[0]) if undo and source.box else pixels.to_pillow(image)
         for image, source in zip(images, contents.sources, strict=True)
     ]
     written = []
@@ -66,17 +66,17 @@ def render_edits(
     record: Path, checkpoint: str, output: Path, undo: bool, json: Path | None, device: str | None
 ) -> None:
     """The picture of a record of edits, all of which are done again; see `render`."""
-    model = load(checkpoint, device)
+    model = open_model(checkpoint, device)
     history, same = load_history(record, model)
     picture = in_upload(history) if undo else pixels.to_pillow(history.picture)
     path = output / f"{record.stem}.png"
     write_atomically(path, picture.save)
-    edits = [edit.told for edit in history.edits]
+    edits = [edit.label for edit in history.edits]
     print(f"{path}; {'; '.join(edits) or 'not edited'}; {SAME[same]}")
     write_json(json, {"pictures": [str(path)], "edits": edits, "same_bytes": same})
 
 
-def laid_back(image: Tensor, source: Source, channels: int) -> Image.Image:
+def paste_back(image: Tensor, source: ImageSource, channels: int) -> Image.Image:
     """A reconstruction in the picture that it was cropped from.
 
     Raises:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from flows.commands.common import write_json
 from flows.data.base import ImageData
-from flows.inversion.exact import invert, margin
+from flows.inversion.exact import invert_exactly, margin
 from flows.metrics.roundtrip import RoundTripRow, round_trip_table
 from flows.models.base import LikelihoodModel
 from flows.opening import data_of, load_likelihood
@@ -87,7 +87,7 @@ def _certify(model: LikelihoodModel, groups: Groups, rows: list[RoundTripRow]) -
         if row.bit_exact == 1 and row.max_error <= margin(model.bins):
             certified += len(pictures)  # the table has measured what `invert` would
             continue
-        given = invert(model, pictures, None if labels is None else labels[: row.images]).certificates
+        given = invert_exactly(model, pictures, None if labels is None else labels[: row.images]).certificates
         escalated += sum(one.precision == "fp64" for one in given)
         certified += sum(one.certified for one in given)
     return escalated, certified, total

@@ -10,7 +10,7 @@ from flows.commands.common import labels_or_none, save_picture, write_json
 from flows.models.base import LikelihoodModel
 from flows.numerics import exact_arithmetic
 from flows.once import prepared
-from flows.opening import load
+from flows.opening import open_model
 
 
 def sample(
@@ -42,7 +42,7 @@ def sample(
         json: file for the result.
         device: torch device.
     """
-    model = load(checkpoint, device)
+    model = open_model(checkpoint, device)
     generator = torch.Generator().manual_seed(seed)
     space = space or model.sampling_space
     if temperature is None:

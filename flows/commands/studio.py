@@ -7,7 +7,7 @@ from jsonargparse.typing import PositiveInt
 
 from flows.errors import DataMissing, UserError
 from flows.opening import shipped, usable
-from flows.semantics.load import load_judge
+from flows.semantics.load import load_semantic_model
 from flows.studio.serve import serve
 
 FIRST = (
@@ -49,5 +49,5 @@ def studio(
     if not paths:
         raise UserError("--checkpoint: none is shipped with this installation; name a folder")
     on = usable(device)
-    judges = [load_judge(path, on) for path in (predictor, segmenter) if path]
+    judges = [load_semantic_model(path, on) for path in (predictor, segmenter) if path]
     serve(paths, judges, host, port, directions, exemplars, device, browser)

@@ -181,7 +181,7 @@ class ImageData(ABC):
         """
         raise Unsupported(f"{self.name}: its images were not drawn here, none can be drawn again")
 
-    def told(self) -> tuple[Attribute, ...]:
+    def all_attributes(self) -> tuple[Attribute, ...]:
         """What a predictor can learn of the images: their attributes, or else their labels."""
         label = Attribute("class", "category", classes=self.class_names)
         return self.attributes or ((label,) if self.class_names else ())

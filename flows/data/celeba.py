@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flows.data.base import Attribute, ImageData, SplitName
 from flows.data.decode import LazySplit, square
-from flows.data.torchvision_sets import ROOT, find, official_set
+from flows.data.torchvision_sets import ROOT, find_files, official_set
 from flows.files import reading
 
 # Rows 40 to 187 and columns 15 to 162, as in the code of RealNVP: (left, top, right, bottom).
@@ -60,7 +60,7 @@ class CelebA(ImageData):
 
     def split(self, name: SplitName) -> LazySplit:
         part = "valid" if name == "validation" else name
-        found = find(partial(official_set("CelebA"), self.root, part), self.root, self.download, LAYOUT)
+        found = find_files(partial(official_set("CelebA"), self.root, part), self.root, self.download, LAYOUT)
         folder = self.root / "celeba" / "img_align_celeba"
         decode = partial(self._decode, folder, found.filename)
         return LazySplit(decode, torch.full((len(found.filename),), -1), found.attr.byte())

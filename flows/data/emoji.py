@@ -91,7 +91,7 @@ class Emoji(ImageData):
         font = open_font(self.font)
         for characters, name in characters_by_name():
             if has_picture(font, characters):
-                pixels = draw(font, characters, self.size)
+                pixels = render_emoji(font, characters, self.size)
                 distinct.setdefault(pixels.numpy().tobytes(), (name, pixels))
         names, pictures = zip(*distinct.values(), strict=True)
         return names, torch.stack(pictures)
@@ -159,7 +159,7 @@ def has_picture(font: ImageFont.FreeTypeFont, characters: str) -> bool:
     return font.getbbox(characters) == font.getbbox("😀")
 
 
-def draw(font: ImageFont.FreeTypeFont, characters: str, size: int) -> Tensor:
+def render_emoji(font: ImageFont.FreeTypeFont, characters: str, size: int) -> Tensor:
     """One emoji over white: uint8 (3, size, size)."""
     canvas = Image.new("RGB", (CANVAS, CANVAS), "white")
     left, top, right, bottom = font.getbbox(characters)

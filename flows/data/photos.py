@@ -51,7 +51,7 @@ class Photos(ImageData):
 
     @cached_property
     def _patches(self) -> dict[str, Tensor]:
-        return {name: patches(shrink(read(name)), self.size) for name in self.class_names}
+        return {name: patches(shrink_photo(read_photo(name)), self.size) for name in self.class_names}
 
     def split(self, name: SplitName) -> ArraySplit:
         chosen = [self._patches[photo] for photo in PHOTOS[name]]
@@ -62,7 +62,7 @@ class Photos(ImageData):
         return ArraySplit(torch.cat(chosen), torch.cat(labels))
 
 
-def read(name: str) -> Image.Image:
+def read_photo(name: str) -> Image.Image:
     """A photograph of scikit-learn or scikit-image by name."""
     if name in ("china", "flower"):
         from sklearn.datasets import load_sample_image  # takes a second
@@ -80,7 +80,7 @@ def read(name: str) -> Image.Image:
     return Image.fromarray(found)
 
 
-def shrink(photo: Image.Image) -> Image.Image:
+def shrink_photo(photo: Image.Image) -> Image.Image:
     """The photograph with at most SHORT_SIDE pixels on its short side, never enlarged."""
     scale = SHORT_SIDE / min(photo.size)
     if scale >= 1:

@@ -78,7 +78,7 @@ class Shards(StreamedData):
         if name == "train":
             raise UserError("the training images of Shards are a stream; use Shards.stream()")
         samples = (s for url in expand(self.patterns[name]) for s in read_shard(url))
-        pairs = [decode(s, self.size, self.channels) for s in islice(samples, self.limit)]
+        pairs = [decode_sample(s, self.size, self.channels) for s in islice(samples, self.limit)]
         if not pairs:
             raise UserError(f"no images in the {name} shards {self.patterns[name]}")
         pixels, labels = zip(*pairs, strict=True)
@@ -117,7 +117,7 @@ class ShardStream:
         position, samples = self._from(start)
         for key, sample in zip(count(position), samples, strict=False):
             if key >= start and key % world == rank:
-                pixels, label = decode(sample, self.size, self.channels)
+                pixels, label = decode_sample(sample, self.size, self.channels)
                 yield Batch(pixels[None], torch.tensor([label]), torch.tensor([key]))
 
     @cached_property
@@ -163,7 +163,7 @@ def expand(pattern: str) -> tuple[str, ...]:
     try:
         from webdataset.shardlists import expand_urls
     except ImportError as error:
-        raise missing(error) from error
+        raise missing_webdataset(error) from error
     return tuple(expand_urls(pattern))
 
 
@@ -173,7 +173,7 @@ def read_shard(url: str) -> Iterator[Sample]:
         from webdataset.gopen import gopen
         from webdataset.tariterators import group_by_keys, tar_file_expander
     except ImportError as error:
-        raise missing(error) from error
+        raise missing_webdataset(error) from error
     try:
         opened = gopen(url)
     except FileNotFoundError as error:
@@ -188,12 +188,12 @@ def read_shard(url: str) -> Iterator[Sample]:
             yield sample
 
 
-def missing(error: ImportError) -> DataMissing:
+def missing_webdataset(error: ImportError) -> DataMissing:
     """The error for a machine without webdataset."""
     return DataMissing(f'tar shards need `webdataset` ({error}); `pip install -e ".[data]"` brings it')
 
 
-def decode(sample: Sample, size: int, channels: int) -> tuple[Tensor, int]:
+def decode_sample(sample: Sample, size: int, channels: int) -> tuple[Tensor, int]:
     """The picture, uint8 (channels, size, size), and the label of a sample, −1 if it has none."""
     content = next((sample[key] for key in sample if f".{key}" in EXTENSIONS), None)
     if content is None:

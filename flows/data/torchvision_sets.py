@@ -25,7 +25,7 @@ T = TypeVar("T")
 ROOT = Path("~/.cache/flows")
 
 
-def find(make: Callable[..., T], root: Path, download: bool, layout: str) -> T:
+def find_files(make: Callable[..., T], root: Path, download: bool, layout: str) -> T:
     """`make(download=False)`, and if that fails and `download` allows it, `make(download=True)`.
 
     Args:
@@ -89,7 +89,7 @@ class TorchvisionData(ImageData):
 
     def find(self, make: Callable[..., T]) -> T:
         """What `make(download=...)` returns; see the function `find`."""
-        return find(make, self.root, self.download, self.layout)
+        return find_files(make, self.root, self.download, self.layout)
 
 
 # Grey, 28×28 --------------------------------------------------------------------------------------
@@ -289,7 +289,7 @@ class Flowers102(ImageData):
     def split(self, name: SplitName) -> ArraySplit:
         part = "val" if name == "validation" else name
         make = partial(official_set("Flowers102"), self.root, part)
-        found = find(make, self.root, self.download, self.layout)
+        found = find_files(make, self.root, self.download, self.layout)
         pairs = [(square(picture, self.image_shape[2], 3), label) for picture, label in found]
         pixels, labels = zip(*pairs, strict=True)
         return ArraySplit(torch.stack(pixels), torch.tensor(labels))

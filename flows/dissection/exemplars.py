@@ -13,7 +13,7 @@ from torch import Tensor
 from flows import images as pixels
 from flows.dissection.dissect import Source, drawn
 from flows.dissection.instrument import CODE, Change, Probe, instrument, outer_layers
-from flows.dissection.paint import Canvas, Changes, Dab, Stroke, grown, places, soft
+from flows.dissection.paint import Canvas, Changes, Stroke, StrokeEdit, grown, places, soft
 from flows.errors import Unsupported, UserError
 from flows.models.base import LatentModel
 from flows.once import prepared
@@ -126,7 +126,7 @@ class ExemplarBrush:
     pictures: Pictures
     ways: tuple[tuple[str, ...], ...]
 
-    def dab(self, canvas: Canvas, mask: Tensor, stroke: Stroke, strength: float) -> Dab:
+    def stroke_edit(self, canvas: Canvas, mask: Tensor, stroke: Stroke, strength: float) -> StrokeEdit:
         """See `paint.Brush`; a strength above 1 is as 1. Erasing what is not there does nothing.
 
         Raises:
@@ -136,7 +136,7 @@ class ExemplarBrush:
             present = self.seen(canvas, pixels.to_unit(canvas.picture[None], canvas.model.bins))
             mask = mask & grown(present, EDGE)
             if not mask.any():
-                return Dab([], mask)
+                return StrokeEdit([], mask)
         before = canvas.drawn([])
         chosen = self.nearest(before[0], mask, stroke, canvas.model.bins)
         amount, best = min(1.0, strength), -float("inf")
@@ -155,9 +155,9 @@ class ExemplarBrush:
                 found = [(layer, Change(each.amount, each.value[pick])) for layer, each in tried]
                 drawn = images[pick]
         if stroke == "erase":
-            return Dab(found, mask)
+            return StrokeEdit(found, mask)
         thing = self.seen(canvas, drawn) & mask
-        return Dab(found, mask & grown(thing, EDGE) if thing.any() else mask)
+        return StrokeEdit(found, mask & grown(thing, EDGE) if thing.any() else mask)
 
     def seen(self, canvas: Canvas, image: Tensor) -> Tensor:
         """Where the class is in an image (1, C, H, W), bool (H, W)."""

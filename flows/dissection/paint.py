@@ -15,14 +15,14 @@ from flows.models.base import LatentModel
 Stroke = Literal["draw", "erase"]
 Changes = list[tuple[str, Change]]
 """Of layers, one after the other."""
-FORGOTTEN = 0.12
+RESIDUAL_FADE = 0.12
 """Change of a pixel's colours, in [0, 1], at which nothing is left of what the model had not brought back."""
-FORGOTTEN_BY_A_MOVE = 0.5
+RESIDUAL_FADE_OF_MOVES = 0.5
 """The same of a step of the code, which changes light and colours and leaves most things where they are."""
 
 
 @dataclass(frozen=True)
-class Dab:
+class StrokeEdit:
     """What a stroke does to layers, and where that is to be seen.
 
     Attributes:
@@ -70,9 +70,7 @@ class Canvas:
         self.probe.undo()
         return images.clamp(0, 1).float().cpu()
 
-    def composed(
-        self, before: Tensor, after: Tensor, touched: Tensor, forgotten: float = FORGOTTEN
-    ) -> Tensor:
+    def composed(self, before: Tensor, after: Tensor, touched: Tensor, fade: float = RESIDUAL_FADE) -> Tensor:
         """What is drawn, within the brush and its margin, on the picture.
 
         What the model did not bring back of the picture stays where the picture stays, and goes where it
@@ -82,14 +80,14 @@ class Canvas:
             before: (1, C, H, W) in [0, 1], drawn without the stroke.
             after: (n, C, H, W), drawn with it.
             touched: bool (H, W), where the brush was.
-            forgotten: see `FORGOTTEN`.
+            fade: Pixel change at which the reconstruction residual has faded to zero; see `RESIDUAL_FADE`.
 
         Returns:
             (n, C, H, W), the picture elsewhere.
         """
         picture = pixels.to_unit(self.picture[None], self.model.bins)
         change = avg_pool2d((after - before).abs().amax(1, keepdim=True), 3, 1, 1)
-        painted = after + (picture - before) * (1 - change / forgotten).clamp(min=0)
+        painted = after + (picture - before) * (1 - change / fade).clamp(min=0)
         return picture + (painted - picture) * soft(touched, self.margin)
 
     def moved(self, step: Tensor) -> "Canvas":
@@ -97,21 +95,21 @@ class Canvas:
         onward = replace(self, code=self.code + step.to(self.code))
         before, after = self._draw(torch.cat([self.code, onward.code]), []).split(1)
         everywhere = torch.ones(self.picture.shape[1:], dtype=torch.bool)
-        moved = self.composed(before, after, everywhere, FORGOTTEN_BY_A_MOVE)
+        moved = self.composed(before, after, everywhere, RESIDUAL_FADE_OF_MOVES)
         picture = pixels.to_bytes(moved, self.model.bins)[0]
         return replace(onward, picture=picture)
 
-    def painted(self, dab: Dab) -> tuple["Canvas", float]:
+    def painted(self, stroke_edit: StrokeEdit) -> tuple["Canvas", float]:
         """The canvas after a stroke, and the largest change of a pixel elsewhere before that was put back."""
-        before, after = self.drawn([]), self.drawn(dab.changes)
-        edited = pixels.to_bytes(self.composed(before, after, dab.where), self.model.bins)[0]
-        picture = torch.where(soft(dab.where, self.margin) > 0, edited, self.picture)
-        beyond = (after - before)[0].abs().amax(0)[~dab.where]
+        before, after = self.drawn([]), self.drawn(stroke_edit.changes)
+        edited = pixels.to_bytes(self.composed(before, after, stroke_edit.where), self.model.bins)[0]
+        picture = torch.where(soft(stroke_edit.where, self.margin) > 0, edited, self.picture)
+        beyond = (after - before)[0].abs().amax(0)[~stroke_edit.where]
         outside = float(beyond.max()) if len(beyond) else 0.0
         if exact(self.probe):
             again = self.model.encode_bytes(picture[None], self.probe.space)
             return replace(self, code=again, picture=picture), outside
-        return replace(self, picture=picture, earlier=self.earlier + dab.changes), outside
+        return replace(self, picture=picture, earlier=self.earlier + stroke_edit.changes), outside
 
 
 class Brush(Protocol):
@@ -122,7 +120,7 @@ class Brush(Protocol):
         """Name of the class."""
         ...
 
-    def dab(self, canvas: Canvas, mask: Tensor, stroke: Stroke, strength: float) -> Dab:
+    def stroke_edit(self, canvas: Canvas, mask: Tensor, stroke: Stroke, strength: float) -> StrokeEdit:
         """What a stroke does, to be seen within the mask at most.
 
         Args:
@@ -150,12 +148,12 @@ class Painted:
     stages: list[Tensor]
     changed: Tensor
     outside: float
-    dabs: list[Dab]
+    stroke_edits: list[StrokeEdit]
 
     @property
     def layers(self) -> dict[str, int]:
         """Those that were changed, to the number of their units that were."""
-        return touched_units([change for dab in self.dabs for change in dab.changes])
+        return touched_units([change for stroke_edit in self.stroke_edits for change in stroke_edit.changes])
 
 
 @torch.no_grad()
@@ -180,22 +178,24 @@ def paint(
         strength: see `Brush.dab`.
         margin: pixels around the brush within which the edit fades.
     """
-    canvas, dabs, stages = Canvas(probe, code, original, margin), list[Dab](), list[Tensor]()
+    canvas, stroke_edits, stages = Canvas(probe, code, original, margin), list[StrokeEdit](), list[Tensor]()
     outside = 0.0
     for brush, mask, stroke in strokes:
-        dabs.append(brush.dab(canvas, mask, stroke, strength))
-        canvas, beyond = canvas.painted(dabs[-1])
+        stroke_edits.append(brush.stroke_edit(canvas, mask, stroke, strength))
+        canvas, beyond = canvas.painted(stroke_edits[-1])
         stages.append(canvas.picture)
         outside = max(outside, beyond)
-    return Painted(canvas.picture, stages, (canvas.picture != original).any(0), outside, dabs)
+    return Painted(canvas.picture, stages, (canvas.picture != original).any(0), outside, stroke_edits)
 
 
 @torch.no_grad()
-def repaint(probe: Probe, code: Tensor, original: Tensor, dabs: Sequence[Dab], margin: int = 2) -> Tensor:
+def repaint(
+    probe: Probe, code: Tensor, original: Tensor, stroke_edits: Sequence[StrokeEdit], margin: int = 2
+) -> Tensor:
     """The picture again, uint8 (C, H, W), that `paint` left by these dabs; arguments as there."""
     canvas = Canvas(probe, code, original, margin)
-    for dab in dabs:
-        canvas, _ = canvas.painted(dab)
+    for stroke_edit in stroke_edits:
+        canvas, _ = canvas.painted(stroke_edit)
     return canvas.picture
 
 

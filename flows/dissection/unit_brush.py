@@ -11,7 +11,7 @@ from flows.dissection.causal import class_means
 from flows.dissection.dissect import best_layer, dissect, samples
 from flows.dissection.instrument import Change
 from flows.dissection.intervention import learned_order
-from flows.dissection.paint import Canvas, Dab, Stroke, places
+from flows.dissection.paint import Canvas, Stroke, StrokeEdit, places
 from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.semantics.base import Segmenter, column_of_class
@@ -35,10 +35,10 @@ class UnitBrush:
     units: tuple[int, ...]
     values: Tensor
 
-    def dab(self, canvas: Canvas, mask: Tensor, stroke: Stroke, strength: float) -> Dab:
+    def stroke_edit(self, canvas: Canvas, mask: Tensor, stroke: Stroke, strength: float) -> StrokeEdit:
         """See `paint.Brush`; a strength above 1 exceeds the values."""
         size = canvas.probe.layers[self.layer].size
-        return Dab([(self.layer, self.change(mask, size, stroke, strength))], mask)
+        return StrokeEdit([(self.layer, self.change(mask, size, stroke, strength))], mask)
 
     def change(self, mask: Tensor, size: tuple[int, int], stroke: Stroke, strength: float = 1.0) -> Change:
         """The change of a layer of this (height, width); a place is painted where any of its pixels is."""

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.inversion.encoder import Encoder
-from flows.inversion.exact import invert
+from flows.inversion.exact import invert_exactly
 from flows.metrics.typicality import largest_typical_share
 from flows.models.base import LatentModel
 from flows.opening import first_test
@@ -15,7 +15,7 @@ from flows.steering.survey import seen_in
 def encoded(model: LatentModel, images: Tensor, space: str) -> Tensor:
     """Codes of uint8 images, of a double precision where only that brings every byte back."""
     if model.guarantee[space] == "exact":
-        return invert(model, images, model.first_class(len(images))).code.to(model.device)
+        return invert_exactly(model, images, model.first_class(len(images))).code.to(model.device)
     return Encoder(space).invert(model, images).code.to(model.device)
 
 

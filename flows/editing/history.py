@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.dissection.instrument import instrument
-from flows.dissection.paint import Canvas, Changes, Dab
+from flows.dissection.paint import Canvas, Changes, StrokeEdit
 from flows.models.base import LatentModel
 from flows.once import prepared
 
@@ -43,15 +43,15 @@ class Edit:
     """A step of the code, or a dab on layers.
 
     Attributes:
-        told: what it is, for a list.
+        label: Description of the edit, for lists.
         step: (1, D), added to the code; None of a dab.
         dab: what changes under a brush; None of a step.
         settings: plain values by which a page shows it again, as the sigmas of its sliders.
     """
 
-    told: str
+    label: str
     step: Tensor | None = None
-    dab: Dab | None = None
+    stroke_edit: StrokeEdit | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -107,8 +107,8 @@ class History:
             canvas = Canvas(probe, stage.code, stage.picture, earlier=stage.earlier)
             if edit.step is not None:
                 canvas = canvas.moved(edit.step)
-            if edit.dab is not None and edit.dab.changes:
-                canvas, _ = canvas.painted(edit.dab)
+            if edit.stroke_edit is not None and edit.stroke_edit.changes:
+                canvas, _ = canvas.painted(edit.stroke_edit)
         after = Stage(canvas.picture, canvas.code, canvas.earlier)
         return replace(self, edits=(*self.edits, edit), stages=(*self.stages, after))
 
@@ -126,7 +126,7 @@ class History:
         return found
 
 
-def laid_back(history: History) -> Image.Image:
+def edited_upload(history: History) -> Image.Image:
     """The edited picture in the upload it was cropped from, at the upload's size; elsewhere its pixels.
 
     Where nothing was edited the upload's own pixels stay, too: enlarged, what is cropped would be blurred.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.dissection.instrument import Change
-from flows.dissection.paint import Dab
+from flows.dissection.paint import StrokeEdit
 from flows.editing.history import Edit, History, Start
 from flows.errors import CheckpointError
 from flows.files import write_atomically
@@ -42,12 +42,12 @@ def save_history(path: Path, history: History, model: LatentModel, checkpoint: s
         layers: list[str] = []
         if edit.step is not None:
             tensors[f"{i}.step"] = edit.step
-        if edit.dab is not None:
-            tensors[f"{i}.where"] = edit.dab.where
-            for j, (layer, change) in enumerate(edit.dab.changes):
+        if edit.stroke_edit is not None:
+            tensors[f"{i}.where"] = edit.stroke_edit.where
+            for j, (layer, change) in enumerate(edit.stroke_edit.changes):
                 layers.append(layer)
                 tensors[f"{i}.{j}.amount"], tensors[f"{i}.{j}.value"] = change.amount, change.value
-        edits.append({"told": edit.told, "layers": layers, "settings": dict(edit.settings)})
+        edits.append({"told": edit.label, "layers": layers, "settings": dict(edit.settings)})
     told = {
         "model_type": type(model).__name__, "fingerprint": model.fingerprint(), "checkpoint": checkpoint,
         "space": start.space, "name": start.name, "seed": start.seed, "box": start.box, "edits": edits,
@@ -58,7 +58,7 @@ def save_history(path: Path, history: History, model: LatentModel, checkpoint: s
     write_atomically(path, lambda target: save_file(whole, target, metadata=metadata))
 
 
-def told_of(path: Path) -> dict[str, Any] | None:
+def read_history_header(path: Path) -> dict[str, Any] | None:
     """What a history file says of itself: `checkpoint`, `model_type`, `fingerprint`, `digest` and more.
 
     None where it is no such file; its tensors are not read.
@@ -118,11 +118,11 @@ def _start(told: dict[str, Any], tensors: dict[str, Tensor]) -> Start:
 
 
 def _edit(i: int, told: dict[str, Any], tensors: dict[str, Tensor]) -> Edit:
-    dab = None
+    stroke_edit = None
     if f"{i}.where" in tensors:
         changes = [
             (layer, Change(tensors[f"{i}.{j}.amount"], tensors[f"{i}.{j}.value"]))
             for j, layer in enumerate(told["layers"])
         ]
-        dab = Dab(changes, tensors[f"{i}.where"].to(torch.bool))
-    return Edit(str(told["told"]), tensors.get(f"{i}.step"), dab, dict(told["settings"]))
+        stroke_edit = StrokeEdit(changes, tensors[f"{i}.where"].to(torch.bool))
+    return Edit(str(told["told"]), tensors.get(f"{i}.step"), stroke_edit, dict(told["settings"]))

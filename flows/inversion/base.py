@@ -128,7 +128,7 @@ def final_losses(trace: Tensor, fine: Tensor | bool = True) -> Tensor:
     return torch.where(last.isfinite() & fine, last, math.inf)
 
 
-def bring_back(
+def reconstruct(
     model: LatentModel,
     code: Tensor,
     space: str,

@@ -13,7 +13,7 @@ from flows.inversion.base import Inversion, Inverter
 from flows.inversion.edits import edit_consistency
 from flows.inversion.exact import in_own_precision
 from flows.inversion.optimise import extent
-from flows.inversion.records import Record, Source, record_of
+from flows.inversion.records import ImageSource, Record, record_of
 from flows.metrics.likelihood import bits_per_dim
 from flows.metrics.perceptual import FeatureNetwork, perceptual_distance
 from flows.metrics.reconstruction import psnr, structural_similarity
@@ -33,7 +33,7 @@ class Group:
     """
 
     images: Tensor
-    sources: list[Source]
+    sources: list[ImageSource]
     codes: dict[str, tuple[str, Tensor]] = field(default_factory=dict)
     only: str | None = None
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from flows.inversion.base import Inversion, Inverter, bring_back, draw
+from flows.inversion.base import Inversion, Inverter, draw, reconstruct
 from flows.inversion.exact import in_own_precision
 from flows.inversion.optimise import extent
 from flows.metrics.reconstruction import psnr
@@ -35,7 +35,7 @@ def edit_consistency(model: LatentModel, inverter: Inverter, found: Inversion, s
         return math.nan
     drawer = in_own_precision(model, again)
     back = again.code.to(model.device, drawer.dtype) - step.to(drawer.dtype)
-    undone = bring_back(drawer, back, again.space, again.noise)
+    undone = reconstruct(drawer, back, again.space, again.noise)
     return float(psnr(found.reconstruction[:IMAGES], undone).median())
 
 

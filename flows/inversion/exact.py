@@ -58,7 +58,7 @@ def margin(bins: int) -> float:
     return 0.25 / bins
 
 
-def invert(model: LatentModel, images: Tensor, labels: Tensor | None = None) -> ExactInversion:
+def invert_exactly(model: LatentModel, images: Tensor, labels: Tensor | None = None) -> ExactInversion:
     """Encode uint8 images (batch, C, H, W) and certify each; what fp32 misses is encoded again in fp64.
 
     Args:
@@ -96,7 +96,9 @@ def _certify(trip: RoundTrip, precision: str, limit: float) -> list[Certificate]
 
 
 @torch.no_grad()
-def restore(model: LatentModel, code: Tensor, precisions: list[str], labels: Tensor | None = None) -> Tensor:
+def decode_exactly(
+    model: LatentModel, code: Tensor, precisions: list[str], labels: Tensor | None = None
+) -> Tensor:
     """Decode codes (batch, D), each in the precision of its certificate: uint8 (batch, C, H, W)."""
     result = torch.empty(len(code), *model.image_shape, dtype=torch.uint8)
     for precision, dtype in PRECISIONS.items():
@@ -131,7 +133,7 @@ class Exact(Inverter):
     ) -> Inversion:
         self.check(model, images)
         start = now(model)
-        found = invert(model, images)
+        found = invert_exactly(model, images)
         seconds = now(model) - start
         precision = [given.precision for given in found.certificates]
         finite = torch.tensor([given.error for given in found.certificates]).isfinite()

@@ -8,10 +8,10 @@ from flows.hooks import hooked
 from flows.inversion.base import (
     Inversion,
     Inverter,
-    bring_back,
     final_losses,
     nothing_to_add,
     now,
+    reconstruct,
     replaced,
 )
 from flows.inversion.distance import Distance
@@ -86,7 +86,7 @@ class Layer(Inverter):
         fine = best.flatten(1).isfinite().all(1)
         return Inversion(
             f"{self.name} {layer}, {self.steps} steps after {found.method}", found.space, code, found.noise,
-            bring_back(model, code, found.space, found.noise, put), seconds, found.steps + self.steps,
+            reconstruct(model, code, found.space, found.noise, put), seconds, found.steps + self.steps,
             final_losses(trace, fine), code.unsqueeze(0), trace.unsqueeze(1), put,
         )  # fmt: skip
 

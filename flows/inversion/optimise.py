@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d
 
 from flows import images as pixels
 from flows.errors import UserError
-from flows.inversion.base import CLASS_UNKNOWN, Inversion, Inverter, bring_back, now
+from flows.inversion.base import CLASS_UNKNOWN, Inversion, Inverter, now, reconstruct
 from flows.inversion.distance import Distance
 from flows.models.base import LatentModel
 from flows.numerics import combine_seeds, draw_seed, frozen, normal_rows
@@ -124,7 +124,7 @@ class Optimise(Inverter):
         return Inversion(
             f"{self.name} ({space}, {self.algorithm}, {steps} steps"
             f"{', ' + str(self.starts) + ' starts' if self.starts > 1 else ''})",
-            space, code, noise, bring_back(model, code, space, noise), seconds, steps,
+            space, code, noise, reconstruct(model, code, space, noise), seconds, steps,
             losses, codes, torch.stack([each.trace[:steps] for each in found], 1),
         )  # fmt: skip
 

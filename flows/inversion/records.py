@@ -14,8 +14,8 @@ from torch import Tensor
 from flows.errors import CheckpointError
 from flows.files import write_atomically
 from flows.images import Box
-from flows.inversion.base import Inversion, bring_back
-from flows.inversion.exact import restore
+from flows.inversion.base import Inversion, reconstruct
+from flows.inversion.exact import decode_exactly
 from flows.models.base import LatentModel
 from flows.versioned import check_made_by, read_versioned
 
@@ -23,7 +23,7 @@ RECORD_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """Where an image came from.
 
     Attributes:
@@ -52,7 +52,7 @@ class Record:
     space: str
     code: Tensor
     seed: int
-    sources: list[Source]
+    sources: list[ImageSource]
     digest: str
     noise: list[Tensor] = field(default_factory=list)
     activations: dict[str, Tensor] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Record:
     precision: list[str] = field(default_factory=list)
 
 
-def record_of(found: Inversion, sources: list[Source], seed: int) -> Record:
+def record_of(found: Inversion, sources: list[ImageSource], seed: int) -> Record:
     """The record of an inversion that began from this seed."""
     return Record(
         found.method, found.space, found.code, seed, sources, digest_of(found.reconstruction), found.noise,
@@ -68,20 +68,20 @@ def record_of(found: Inversion, sources: list[Source], seed: int) -> Record:
     )  # fmt: skip
 
 
-def render(model: LatentModel, record: Record) -> Tensor:
+def render_record(model: LatentModel, record: Record) -> Tensor:
     """Draw the images of a record again: uint8 (n, C, H, W)."""
     if record.precision:
-        return restore(model, record.code, record.precision)
+        return decode_exactly(model, record.code, record.precision)
     code = record.code.to(model.device)
     noise = [each.to(model.device) for each in record.noise]
     put = {name: value.to(model.device) for name, value in record.activations.items()}
     if not record.weights:
-        return bring_back(model, code, record.space, noise, put)
+        return reconstruct(model, code, record.space, noise, put)
     found = []
     for i, weights in enumerate(record.weights):
         tuned = copy.deepcopy(model)
         tuned.load_state_dict(weights, strict=False)
-        found.append(bring_back(tuned, code[i : i + 1], record.space, [each[i : i + 1] for each in noise]))
+        found.append(reconstruct(tuned, code[i : i + 1], record.space, [each[i : i + 1] for each in noise]))
     return torch.cat(found)
 
 
@@ -157,8 +157,8 @@ def _read(told: dict[str, Any], tensors: dict[str, Tensor]) -> Record:
     )  # fmt: skip
 
 
-def _source(given: dict[str, Any]) -> Source:
+def _source(given: dict[str, Any]) -> ImageSource:
     size, box = given["size"], given["box"]
-    return Source(
+    return ImageSource(
         given["name"], None if size is None else (size[0], size[1]), None if box is None else tuple(box)
     )

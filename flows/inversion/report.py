@@ -34,7 +34,7 @@ COLUMNS = {
 }
 
 
-def write_report(
+def write_comparison(
     out: Path, results: Sequence[Result], groups: Groups, models: Mapping[str, LatentModel], network: str
 ) -> None:
     """table.csv, summary.md, overview.png, records/*.safetensors, a grid for each group, and index.html."""

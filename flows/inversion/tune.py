@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.inversion.base import Inversion, Inverter, bring_back, final_losses, nothing_to_add, now
+from flows.inversion.base import Inversion, Inverter, final_losses, nothing_to_add, now, reconstruct
 from flows.inversion.distance import Distance
 from flows.models.base import LatentModel
 
@@ -49,8 +49,8 @@ class Tune(Inverter):
             noise, begun = [each[i : i + 1] for each in found.noise], now(model)
             tuned, trace = self._tune(model, code[i : i + 1], noise, target[i : i + 1], found.space)
             seconds += now(model) - begun
-            weights.append(changed(model, tuned))
-            back.append(bring_back(tuned, code[i : i + 1], found.space, noise))
+            weights.append(changed_weights(model, tuned))
+            back.append(reconstruct(tuned, code[i : i + 1], found.space, noise))
             traces.append(trace)
         trail = torch.stack(traces, 1)
         return Inversion(
@@ -77,7 +77,7 @@ class Tune(Inverter):
         return tuned.requires_grad_(False), torch.stack(trace) if trace else torch.empty(0)
 
 
-def changed(model: LatentModel, tuned: LatentModel) -> dict[str, Tensor]:
+def changed_weights(model: LatentModel, tuned: LatentModel) -> dict[str, Tensor]:
     """The tuned weights that differ from the model's, by name."""
     before, after = model.state_dict(), tuned.state_dict()
     return {

@@ -232,7 +232,7 @@ class LatentModel(StoredModule, library_name="flows"):
         return found
 
 
-class Likelihood(NamedTuple):
+class LikelihoodBound(NamedTuple):
     """A lower bound on the log-probability of 8-bit images, and what it is made of.
 
     Attributes:
@@ -267,7 +267,7 @@ class LikelihoodModel(LatentModel):
         labels: Tensor | None = None,
         generator: torch.Generator | None = None,
         keys: Keys | None = None,
-    ) -> Likelihood:
+    ) -> LikelihoodBound:
         """log P of uint8 images (batch, C, H, W), bounded below by dequantisation.
 
         Args:

@@ -11,7 +11,7 @@ from flows.bijections.base import Bijection
 from flows.bijections.chain import Tap
 from flows.bijections.dequantise import Dequantiser
 from flows.data_dependent import initialise
-from flows.models.base import Guarantee, Likelihood, LikelihoodModel, Space, Unit
+from flows.models.base import Guarantee, LikelihoodBound, LikelihoodModel, Space, Unit
 from flows.models.priors import Prior
 from flows.numerics import Keys, draw_seed, evaluating
 from flows.once import prepared
@@ -66,7 +66,7 @@ class Flow(LikelihoodModel):
         labels: Tensor | None = None,
         generator: torch.Generator | None = None,
         keys: Keys | None = None,
-    ) -> Likelihood:
+    ) -> LikelihoodBound:
         pixels.check_bytes(images, self.image_shape)
         keys = torch.arange(len(images)) if keys is None else keys
         x, log_q = self.dequantiser(images, draw_seed(generator), keys, self.dtype)
@@ -76,7 +76,7 @@ class Flow(LikelihoodModel):
         for name, part in self.spaces["z"].levels.items():
             terms[f"prior/{name}"] = log_prior[:, part].sum(1)
         log_prob = torch.stack(list(terms.values())).sum(0)
-        return Likelihood(log_prob, terms, code, self.penalties(code, labels))
+        return LikelihoodBound(log_prob, terms, code, self.penalties(code, labels))
 
     def penalties(self, code: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
         """What the paper's recipe adds to the loss, by name, each a scalar; nothing unless overridden."""

@@ -21,7 +21,7 @@ from flows.checks import check_choice, check_positive
 from flows.errors import UserError
 from flows.models.base import Guarantee
 from flows.models.styles import StyleGenerator, StyleModel, check_sizes
-from flows.networks.encoder import Encoder, MapEncoder, PlainEncoder
+from flows.networks.encoder import MapEncoder, PlainEncoder, ResidualEncoder
 from flows.networks.equalised import LEAKY_GAIN, EqualisedConv2d, EqualisedLinear
 from flows.networks.refiner import Refined, Refiner, refine
 from flows.networks.stylegan import Blocks, Critic, Start, Synthesis, activate, map_channels
@@ -209,7 +209,7 @@ class LIA(StyleModel):
             "refiner": (self.refiner, other.refiner),
         }
         for name, (own, given) in pairs.items():
-            if shapes(own) != shapes(given):
+            if weight_shapes(own) != weight_shapes(given):
                 raise UserError(f"--init: the {name} of the smaller LIA has other sizes")
             if own is not None and given is not None:
                 own.load_state_dict(given.state_dict())
@@ -253,7 +253,7 @@ class LIA(StyleModel):
         return super().log_prob_code(z, "z") + log_det
 
 
-def shapes(module: nn.Module | None) -> dict[str, torch.Size]:
+def weight_shapes(module: nn.Module | None) -> dict[str, torch.Size]:
     """Shapes of all weights by name; none of nothing."""
     return {} if module is None else {name: value.shape for name, value in module.state_dict().items()}
 
@@ -264,7 +264,7 @@ def make_encoder(
     """The released encoder, a fully convolutional one for codes that are maps, or a plain one."""
     if start == "map":
         return MapEncoder(channels, width // side**2, colours)
-    return (Encoder if official else PlainEncoder)(channels, width, colours)
+    return (ResidualEncoder if official else PlainEncoder)(channels, width, colours)
 
 
 def make_phi(

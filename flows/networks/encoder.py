@@ -48,7 +48,7 @@ class EncoderBlock(nn.Module):
         return y + (x if self.shortcut is None else self.shortcut(x))
 
 
-class Encoder(nn.Module):
+class ResidualEncoder(nn.Module):
     """Images in [−1, 1] to w, as in LIA's released code (`networks_encoder.py`).
 
     Args:

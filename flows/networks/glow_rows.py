@@ -172,8 +172,8 @@ class GlowRows:
         b1.copy_(first[:, -1])
         torch.mul(second, self.gain2.unsqueeze(2), out=w2.flatten(2))
         torch.mul(second_bias, self.gain2, out=b2)
-        turned = last.mul_(self.gain3.repeat(1, 9).unsqueeze(2)).view(n, 3, 3, self.outputs, -1)
-        w3.copy_(turned.flip(1, 2).permute(0, 3, 4, 1, 2))
+        rotate_to = last.mul_(self.gain3.repeat(1, 9).unsqueeze(2)).view(n, 3, 3, self.outputs, -1)
+        w3.copy_(rotate_to.flip(1, 2).permute(0, 3, 4, 1, 2))
         border.mul_(self.gain3.unsqueeze(1))
         torch.sum(border, 1, out=b3)
         if e3 is not None:
@@ -181,8 +181,8 @@ class GlowRows:
 
     def _new_grads(self) -> list[Tensor]:
         """Room for what `pull_back` finds, and the kernels that it needs, turned around."""
-        turned = self.last.flip(3, 4).permute(0, 3, 4, 1, 2)
-        self._last_turned = turned.reshape(self.number, -1, self.hidden)
+        rotate_to = self.last.flip(3, 4).permute(0, 3, 4, 1, 2)
+        self._last_turned = rotate_to.reshape(self.number, -1, self.hidden)
         taps = self.first[:, :-1].view(self.number, 3, 3, -1, self.hidden)[..., : self.inputs, :]
         self._first_turned = taps.flip(1, 2).permute(0, 3, 4, 1, 2).contiguous()
         of = (self.first, self.second, self.second_bias, self._last_turned, self.border)

@@ -175,7 +175,7 @@ class Measurement(NamedTuple):
     line: str
 
 
-class Judge(StoredModule):
+class SemanticModel(StoredModule):
     """A network of ours that learns to see what is known of a data set; trained by `Supervised`.
 
     Attributes:
@@ -228,7 +228,9 @@ class Judge(StoredModule):
         self.description = {**self.description, "validation": measured.values}
 
 
-def outputs_on(judge: Judge, split: Split, images: int | None, batch: int = 500) -> tuple[Tensor, Batch]:
+def outputs_on(
+    judge: SemanticModel, split: Split, images: int | None, batch: int = 500
+) -> tuple[Tensor, Batch]:
     """A judge's outputs on the first images of a split, on the host, with the batch of these images."""
     known = split.first(images)
     with torch.no_grad():

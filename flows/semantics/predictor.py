@@ -13,9 +13,9 @@ from flows.data.base import Attribute, Batch, Split
 from flows.errors import UserError
 from flows.networks.residual import Tower
 from flows.semantics.base import (
-    Judge,
     Measurement,
     Score,
+    SemanticModel,
     outputs_on,
     read_attributes,
     scores_of,
@@ -26,7 +26,7 @@ BINS = 15
 """Of the expected calibration error (Guo et al. 2017, arXiv 1706.04599)."""
 
 
-class AttributePredictor(Judge):
+class AttributePredictor(SemanticModel):
     """One network with a head for every attribute of a data set.
 
     Binary and categorical heads are logits, divided by a temperature of their own (Guo et al. 2017); a real

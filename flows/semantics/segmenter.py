@@ -10,10 +10,10 @@ from flows import images as pixels
 from flows.data.base import Batch, Split
 from flows.errors import UserError
 from flows.networks.residual import UNet
-from flows.semantics.base import Judge, Measurement, outputs_on
+from flows.semantics.base import Measurement, SemanticModel, outputs_on
 
 
-class UNetSegmenter(Judge):
+class UNetSegmenter(SemanticModel):
     """Every pixel to one of the classes, with a temperature for all.
 
     Args:

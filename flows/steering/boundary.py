@@ -142,12 +142,12 @@ def condition(direction: Direction, others: Sequence[Direction], codes: Tensor) 
         raise UserError(f"{direction.name}: nothing of it is left without {names}")
     given = " and ".join(each.name for each in others)
     return replace(
-        turned(direction, vector / left, codes), name=f"{direction.name} without {given}",
+        rotate_to(direction, vector / left, codes), name=f"{direction.name} without {given}",
         evidence={**direction.evidence, "kept": left},
     )  # fmt: skip
 
 
-def turned(direction: Direction, vector: Tensor, codes: Tensor) -> Direction:
+def rotate_to(direction: Direction, vector: Tensor, codes: Tensor) -> Direction:
     """A direction along another unit vector, float64 (D,), with what depends on it anew, over codes (n, D).
 
     Its plane is put where it agrees best with the sides of the first one's.

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from flows.models.base import LatentModel
 from flows.semantics.base import Predictor, column_of
 from flows.steering.base import Direction, shift
-from flows.steering.boundary import turned
+from flows.steering.boundary import rotate_to
 from flows.steering.evaluate import Rescoring, own_score, rescore
 from flows.steering.score_gradient import mean_gradients
 from flows.steering.survey import score_codes
@@ -97,7 +97,7 @@ def disentangle(
         slopes = alpha * current.sigma * found.sums / len(moved) / spread[:, None]
         change = matrix.signed[0, asked].double()
         change[0] = 0  # its own stays
-        current = bent(current, slopes, change, codes)
+        current = corrected(current, slopes, change, codes)
     names = [predictor.scores[i].name for i in asked[1:]]
     evidence = {**direction.evidence, "leakage": min(leakages)}
     method = direction.method if best is direction else f"{direction.method}, disentangled"
@@ -109,10 +109,10 @@ def leaking(matrix: Rescoring, name: str) -> dict[int, float]:
     return {i: matrix.leakage(name, matrix.scores[i].name) for i in matrix.others(name)}
 
 
-def bent(direction: Direction, slopes: Tensor, change: Tensor, codes: Tensor) -> Direction:
+def corrected(direction: Direction, slopes: Tensor, change: Tensor, codes: Tensor) -> Direction:
     """The direction with the shortest addition that takes changes (scores,) back, by slopes (scores, D)."""
     gram = slopes @ slopes.T
     ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
     addition = -slopes.T @ torch.linalg.solve(gram + ridge, change)
     vector = direction.vector.double() + addition
-    return turned(direction, vector / vector.norm(), codes)
+    return rotate_to(direction, vector / vector.norm(), codes)

@@ -68,7 +68,7 @@ class Displacement(Method):
         moved, known = operator(pictures, strengths)
         edited = to_bytes(moved * known + pictures * (1 - known), task.model.bins)
         found = displacements(task.model, repeated, edited, task.space)
-        return fit(found, operator.amount(strengths), operator.name, task)
+        return fit_direction(found, operator.amount(strengths), operator.name, task)
 
     def of_factor(self, task: Task, data: ImageData, attribute: Attribute, name: str) -> Direction:
         """The walk of a factor; as with labelled methods its sigma and plane are those of real codes.
@@ -95,7 +95,7 @@ class Displacement(Method):
                 )
             moved.append(encode_images(task.model, edited[seen], task.space).double() - codes[seen])
             amounts.append(amount[seen])
-        found = fit(torch.cat(moved), torch.cat(amounts), name, task)
+        found = fit_direction(torch.cat(moved), torch.cat(amounts), name, task)
         along = codes @ found.vector.double()
         evidence = {**found.evidence, "step of 1, sigmas": found.sigma / float(along.std())}
         return replace(found, sigma=float(along.std()), bias=-float(along.median()), evidence=evidence)
@@ -131,7 +131,7 @@ def displacements(model: LatentModel, images: Tensor, edited: Tensor, space: str
     return encode_images(model, edited, space).double() - encode_images(model, images, space).double()
 
 
-def fit(moved: Tensor, amounts: Tensor, name: str, task: Task) -> Direction:
+def fit_direction(moved: Tensor, amounts: Tensor, name: str, task: Task) -> Direction:
     """The least-squares walk of displacements (n, D) on amounts (n,).
 
     Its `sigma` is the length that an amount of 1 moves; there is no plane, the bias is 0.

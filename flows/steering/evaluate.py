@@ -16,7 +16,7 @@ RESPONSE_CODES = 100
 """Codes of which a response is the mean."""
 NOTHING = 0.01
 """Change in spreads below which a score has not changed."""
-TOLD = 0.5
+MIN_QUALITY = 0.5
 """Quality of a score below which its change does not count as leakage: the predictor hardly tells it."""
 
 
@@ -70,7 +70,7 @@ class Rescoring:
         return [
             i
             for i, score in enumerate(self.scores)
-            if score.attribute != own.attribute and score.quality >= TOLD
+            if score.attribute != own.attribute and score.quality >= MIN_QUALITY
         ]
 
     def worst(self, direction: str) -> Score | None:
@@ -141,7 +141,7 @@ def rescore(
             score_codes(model, predictor, shift(codes, each, amount, space), space.name, labels)
             for amount in (-alpha, alpha)
         )
-        told.append(told_by((high - low) / 2 / spread, column_of(scores, own)))
+        told.append(visible_changes((high - low) / 2 / spread, column_of(scores, own)))
         kept.append(min(kept_share(before, after, scores, own) for after in (low, high)))
     lows, highs = zip(*(bootstrap(change, resamples) for change in told), strict=True)
     return Rescoring(
@@ -152,7 +152,7 @@ def rescore(
     )  # fmt: skip
 
 
-def told_by(change: Tensor, own: int) -> Tensor:
+def visible_changes(change: Tensor, own: int) -> Tensor:
     """Changes (images, scores) of the images that column `own` says something of, 0 for what is not known.
 
     One image without any change where there is none.

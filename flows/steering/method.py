@@ -53,7 +53,7 @@ class Task:
             ValueError: neither predictor nor data, or data that tells nothing.
         """
         if self.data is not None:
-            told = self.data.told()
+            told = self.data.all_attributes()
             known = self.data.first("train", self.n)
             values = known.labels[:, None].float() if known.attributes is None else known.attributes
             if not told:

@@ -88,7 +88,7 @@ def distances_by_alpha(
 # Against the truth --------------------------------------------------------------------------------
 
 
-def told_value(attribute: Attribute, scores: Sequence[Score], values: Tensor) -> Tensor:
+def attribute_value(attribute: Attribute, scores: Sequence[Score], values: Tensor) -> Tensor:
     """What scores (n, number of scores) say of one attribute, in its own units: (n,)."""
     columns = [i for i, score in enumerate(scores) if score.attribute == attribute.name]
     found = values[:, columns]
@@ -131,7 +131,7 @@ def faithfulness(
         R², or None where the data cannot be drawn again, or in fewer than ten images anything changes.
     """
     index = column_of(predictor.scores, own_score(direction.name))
-    told = {each.name: each for each in data.told()}
+    told = {each.name: each for each in data.all_attributes()}
     attribute = told.get(predictor.scores[index].attribute)
     if attribute is None or not data.draws_again:
         return None
@@ -139,7 +139,7 @@ def faithfulness(
     for amount in (0.0, alpha):
         images.append(moved_images(model, direction, codes, amount, labels))
         read.append(predict_images(predictor, images[-1], model.device))
-        value = told_value(attribute, predictor.scores, read[-1])
+        value = attribute_value(attribute, predictor.scores, read[-1])
         again.append(data.redraw("test", attribute.name, value).float() / 255)
     score, wanted = predictor.scores[index], again[1] - again[0]
     change = (read[1][:, index] - read[0][:, index]).abs() / (score.high - score.low)

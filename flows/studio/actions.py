@@ -1,4 +1,4 @@
-"""What the page's buttons do: plain functions of a workbench and a history that know of no page."""
+"""What the page's buttons do: plain functions of an editor and a history that know of no page."""
 
 import copy
 import threading
@@ -20,15 +20,15 @@ from flows.dissection.paint import touched_units
 from flows.dissection.report import top_images
 from flows.editing.codes import draw, line
 from flows.editing.codes import sphere as sphere_between
+from flows.editing.editor import Editor, ScoreReading
 from flows.editing.history import History
-from flows.editing.workbench import Reading, Workbench
 from flows.errors import Unsupported, UserError
 from flows.inversion.base import Inversion, Inverter
 from flows.inversion.compare import Group, Row, judged
 from flows.inversion.encoder import Encoder
-from flows.inversion.exact import Exact, invert
+from flows.inversion.exact import Exact, invert_exactly
 from flows.inversion.optimise import Optimise
-from flows.inversion.records import Source
+from flows.inversion.records import ImageSource
 from flows.metrics.neighbours import nearest
 from flows.metrics.perceptual import FeatureNetwork
 from flows.metrics.reconstruction import psnr
@@ -67,40 +67,40 @@ class Inverted:
     seconds: float
 
 
-def inverted(bench: Workbench, history: History) -> Inverted:
+def inverted(editor: Editor, history: History) -> Inverted:
     """Encode the picture a history begins with, and draw it again.
 
     Raises:
         ValueError: the model has no encoder.
     """
-    model, picture = bench.model, history.start.picture[None]
-    if not bench.encodes:
-        raise Unsupported(f"{bench.name} has no encoder: look for a code by optimisation")
-    with bench.lock:
+    model, picture = editor.model, history.start.picture[None]
+    if not editor.encodes:
+        raise Unsupported(f"{editor.name} has no encoder: look for a code by optimisation")
+    with editor.lock:
         start = time.perf_counter()
-        if model.guarantee[bench.space] == "exact":
-            found = invert(model, picture)
+        if model.guarantee[editor.space] == "exact":
+            found = invert_exactly(model, picture)
             seconds, given = time.perf_counter() - start, found.certificates[0]
             back = found.reconstruction[0]
             said = "Bit-exact: every byte comes back." if given.bit_exact else "Not exact."
             told = f"{said} Largest error {given.error:.1e} of 1, {given.precision}."
         else:
-            learned = Encoder(bench.space).invert(model, picture)
+            learned = Encoder(editor.space).invert(model, picture)
             seconds, back = learned.seconds, learned.reconstruction[0]
             apart = int((back.int() - picture[0].int()).abs().max())
             told = (
                 f"A learned encoder, not exact: {float(psnr(picture, back[None])[0]):.1f} dB, "
                 f"largest error {apart} of 255."
             )
-        value, usual = bench.typicality(history.start.code), bench.usual_typicality
+        value, usual = editor.typicality(history.start.code), editor.usual_typicality
     return Inverted(back, told, value, usual, seconds)
 
 
-def check_size(bench: Workbench, picture: Tensor) -> None:
+def check_size(editor: Editor, picture: Tensor) -> None:
     """Raise ValueError where uint8 (C, H, W) is not of the model's shape."""
-    if tuple(picture.shape) != tuple(bench.model.image_shape):
-        width = bench.model.image_shape[2]
-        raise UserError(f"{bench.name} draws pictures of {width} pixels, this one has {picture.shape[2]}")
+    if tuple(picture.shape) != tuple(editor.model.image_shape):
+        width = editor.model.image_shape[2]
+        raise UserError(f"{editor.name} draws pictures of {width} pixels, this one has {picture.shape[2]}")
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,11 @@ class Searched:
     found: Inversion | None = None
 
 
-def search(bench: Workbench, picture: Tensor, seconds: float, every: float = 0.3) -> Iterator[Searched]:
+def search(editor: Editor, picture: Tensor, seconds: float, every: float = 0.3) -> Iterator[Searched]:
     """Look for a code by optimisation; closing the iterator ends the search.
 
     Args:
-        bench: of any model; a copy of it is searched, so that others may go on with it.
+        editor: of any model; a copy of it is searched, so that others may go on with it.
         picture: uint8 (C, H, W).
         seconds: at most.
         every: so many seconds it tells how far it is; not asked for `LEFT` seconds, it ends.
@@ -134,9 +134,9 @@ def search(bench: Workbench, picture: Tensor, seconds: float, every: float = 0.3
     Raises:
         ValueError: the model cannot be searched, or the picture is not of its shape.
     """
-    check_size(bench, picture)
-    with bench.lock:
-        model = copy.deepcopy(bench.model)
+    check_size(editor, picture)
+    with editor.lock:
+        model = copy.deepcopy(editor.model)
     target = pixels.reduce(picture[None], model.bins)
     news: Queue[Tensor | Inversion | Exception] = Queue()
     stopped, share, begun, last = threading.Event(), [0.0], time.perf_counter(), [0.0]
@@ -150,7 +150,7 @@ def search(bench: Workbench, picture: Tensor, seconds: float, every: float = 0.3
         left = not news.empty() and time.perf_counter() - last[0] > LEFT
         return not stopped.is_set() and not left
 
-    inverter = Optimise(bench.space, steps=100_000, seconds=seconds, watch=watch)
+    inverter = Optimise(editor.space, steps=100_000, seconds=seconds, watch=watch)
     inverter.check(model, target)
 
     def work() -> None:
@@ -170,7 +170,7 @@ def search(bench: Workbench, picture: Tensor, seconds: float, every: float = 0.3
                 back = found.reconstruction
                 yield Searched(back[0], 1.0, float(psnr(target, back)[0]), passed, found)
                 return
-            back = draw(model, found, bench.space)
+            back = draw(model, found, editor.space)
             yield Searched(back[0], share[0], float(psnr(target, back)[0]), passed)
     finally:
         stopped.set()
@@ -198,45 +198,45 @@ class Compared:
     back: Tensor | None = None
 
 
-def bring_back(
-    bench: Workbench, picture: Tensor, seconds: float, network: FeatureNetwork | None = None
+def compare_on_model(
+    editor: Editor, picture: Tensor, seconds: float, network: FeatureNetwork | None = None
 ) -> Iterator[Compared]:
     """A picture, uint8 (C, H, W), through a model: by its inverse or encoder, else by a search as it goes on.
 
     Args:
-        bench: of the model.
+        editor: of the model.
         picture: of its shape; of another, the row says so.
         seconds: of a search.
         network: for the perceptual distance.
     """
-    row = Row(bench.name, "search", "this picture", 1)
+    row = Row(editor.name, "search", "this picture", 1)
     try:
-        check_size(bench, picture)
-        if bench.encodes:
-            exact = bench.model.guarantee[bench.space] == "exact"
-            inverter: Inverter = Exact() if exact else Encoder(bench.space)
-            with bench.lock:
-                found = inverter.invert(bench.model, pixels.reduce(picture[None], bench.model.bins))
+        check_size(editor, picture)
+        if editor.encodes:
+            exact = editor.model.guarantee[editor.space] == "exact"
+            inverter: Inverter = Exact() if exact else Encoder(editor.space)
+            with editor.lock:
+                found = inverter.invert(editor.model, pixels.reduce(picture[None], editor.model.bins))
             row = replace(row, inverter="inverse" if exact else "encoder")
-            yield _judged(bench, row, inverter, found, picture, network)
+            yield _judged(editor, row, inverter, found, picture, network)
             return
-        for step in search(bench, picture, seconds):
+        for step in search(editor, picture, seconds):
             if step.found is None:
                 by = f"search, {step.share:.0%}"
                 yield Compared(replace(row, inverter=by, psnr=step.psnr, seconds=step.seconds), step.back)
             else:
-                yield _judged(bench, row, None, step.found, picture, network)
+                yield _judged(editor, row, None, step.found, picture, network)
     except UserError as error:
         yield Compared(replace(row, note=str(error)))
 
 
 def _judged(
-    bench: Workbench, row: Row, inverter: Inverter | None, found: Inversion, picture: Tensor,
+    editor: Editor, row: Row, inverter: Inverter | None, found: Inversion, picture: Tensor,
     network: FeatureNetwork | None,
 ) -> Compared:  # fmt: skip
-    group = Group(pixels.reduce(picture[None], bench.model.bins), [Source(row.group)])
-    with bench.lock:
-        result = judged(row, bench.model, inverter, found, group, network=network)
+    group = Group(pixels.reduce(picture[None], editor.model.bins), [ImageSource(row.group)])
+    with editor.lock:
+        result = judged(row, editor.model, inverter, found, group, network=network)
     return Compared(result.row, result.reconstruction[0])
 
 
@@ -257,7 +257,7 @@ def compared_table(steps: Sequence[Compared]) -> str:
 
 
 def steered(
-    bench: Workbench,
+    editor: Editor,
     history: History,
     sigmas: dict[str, float],
     without: Sequence[str] = (),
@@ -268,7 +268,7 @@ def steered(
     base = unmoved(history)
     if not any(sigmas.values()):
         return base
-    return bench.then(base, bench.move(base, sigmas, without, levels, budget))
+    return editor.then(base, editor.move(base, sigmas, without, levels, budget))
 
 
 def is_move(history: History) -> bool:
@@ -287,23 +287,23 @@ def sliders_of(history: History) -> dict[str, float]:
 
 
 def strip_along(
-    bench: Workbench, history: History, name: str, alphas: Sequence[float], without: Sequence[str] = ()
+    editor: Editor, history: History, name: str, alphas: Sequence[float], without: Sequence[str] = ()
 ) -> list[Tensor]:
     """The picture moved along one direction by so many sigmas each: uint8 (C, H, W)."""
     base = unmoved(history)
     return [
-        bench.then(base, bench.move(base, {name: alpha}, without)).picture if alpha else base.picture
+        editor.then(base, editor.move(base, {name: alpha}, without)).picture if alpha else base.picture
         for alpha in alphas
     ]
 
 
-def read(
-    bench: Workbench, before: Tensor, after: Tensor, most: int = 12, asked: Collection[str] = ()
-) -> list[tuple[Reading, Reading]]:
+def compare_readings(
+    editor: Editor, before: Tensor, after: Tensor, most: int = 12, asked: Collection[str] = ()
+) -> list[tuple[ScoreReading, ScoreReading]]:
     """What the predictor says of two pictures: what was asked to change, then what changed most."""
-    pairs = list(zip(bench.readings(before), bench.readings(after), strict=True))
+    pairs = list(zip(editor.readings(before), editor.readings(after), strict=True))
 
-    def change(pair: tuple[Reading, Reading]) -> float:
+    def change(pair: tuple[ScoreReading, ScoreReading]) -> float:
         apart = abs(pair[0].value - pair[1].value)
         # What comes or goes counts as a whole change.
         return apart if apart == apart else float(pair[0].text != pair[1].text)
@@ -316,8 +316,8 @@ def read(
 
 def units_touched(history: History) -> str:
     """Layers and how many of their units the last edit changed, in words."""
-    dab = history.edits[-1].dab if history.edits else None
-    found = touched_units(dab.changes) if dab else {}
+    stroke_edit = history.edits[-1].stroke_edit if history.edits else None
+    found = touched_units(stroke_edit.changes) if stroke_edit else {}
     return ", ".join(f"{layer}: {count} units" for layer, count in found.items()) or "no units were touched"
 
 
@@ -336,19 +336,19 @@ def mask_of(alpha: Tensor, height: int, width: int) -> Tensor:
 # Look inside --------------------------------------------------------------------------------------
 
 
-def look_inside(bench: Workbench, layer: str, units: int = 6) -> list[tuple[UnitRow, list[Image.Image]]]:
+def look_inside(editor: Editor, layer: str, units: int = 6) -> list[tuple[UnitRow, list[Image.Image]]]:
     """The units of a layer that agree best with classes, each with the samples that move it most.
 
     Raises:
         ValueError: there is no segmenter, or no such layer.
     """
-    if bench.segmenter is None:
-        raise Unsupported(f"{bench.name} has no segmenter of its images: units cannot be named")
-    with bench.lock:
-        source = samples(bench.model, SEEN, bench.space, 0)
-        found = dissect(bench.model, bench.segmenter, source, [layer])[layer]
+    if editor.segmenter is None:
+        raise Unsupported(f"{editor.name} has no segmenter of its images: units cannot be named")
+    with editor.lock:
+        source = samples(editor.model, SEEN, editor.space, 0)
+        found = dissect(editor.model, editor.segmenter, source, [layer])[layer]
         best = diverse(found.rows())[:units]
-        return top_images(bench.model, source, best)
+        return top_images(editor.model, source, best)
 
 
 def diverse(rows: Sequence[UnitRow]) -> list[UnitRow]:
@@ -360,20 +360,20 @@ def diverse(rows: Sequence[UnitRow]) -> list[UnitRow]:
     return [row for _, row in sorted(ranked, key=lambda pair: pair[0])]
 
 
-def missing(bench: Workbench) -> list[tuple[str, float, float]]:
+def missing_classes(editor: Editor) -> list[tuple[str, float, float]]:
     """Classes with their mean shares in test images and in samples, percent; what is missing most first.
 
     Raises:
         ValueError: there is no segmenter, or the data set is not here.
     """
-    model, segmenter = bench.model, bench.segmenter
-    if segmenter is None or bench.data is None:
+    model, segmenter = editor.model, editor.segmenter
+    if segmenter is None or editor.data is None:
         raise Unsupported(
-            f"{bench.name} has no segmenter of its images, or no data set here: nothing to count"
+            f"{editor.name} has no segmenter of its images, or no data set here: nothing to count"
         )
-    with bench.lock:
-        real = pixels.reduce(bench.data.first("test", COUNTED).images, model.bins)
-        drawn = draw(model, samples(model, COUNTED, bench.space, 0).codes, bench.space)
+    with editor.lock:
+        real = pixels.reduce(editor.data.first("test", COUNTED).images, model.bins)
+        drawn = draw(model, samples(model, COUNTED, editor.space, 0).codes, editor.space)
         shares = [
             shares_of(segment_bytes(segmenter, each, model.bins, model.device)) for each in (real, drawn)
         ]
@@ -384,13 +384,13 @@ def missing(bench: Workbench) -> list[tuple[str, float, float]]:
 # Mix and sample -----------------------------------------------------------------------------------
 
 
-def between(
-    bench: Workbench, history: History, other: History, steps: int = 7, sphere: bool = False
+def interpolate_histories(
+    editor: Editor, history: History, other: History, steps: int = 7, sphere: bool = False
 ) -> list[Tensor]:
     """Pictures on the way from one to the other, uint8 (C, H, W), both ends as they are.
 
     Args:
-        bench: of both.
+        editor: of both.
         history: at share 0.
         other: at share 1.
         steps: with both ends.
@@ -398,31 +398,31 @@ def between(
     """
     share = torch.linspace(0, 1, steps, dtype=torch.float64)[1:-1, None]
     codes = (sphere_between if sphere else line)(history.code.double(), other.code.double(), share)
-    with bench.lock:
-        middle = draw(bench.model, codes.to(bench.model.dtype), bench.space)
+    with editor.lock:
+        middle = draw(editor.model, codes.to(editor.model.dtype), editor.space)
     return [history.picture, *middle, other.picture]
 
 
-def nearest_training_image(bench: Workbench, picture: Tensor) -> tuple[Tensor, float]:
+def nearest_training_image(editor: Editor, picture: Tensor) -> tuple[Tensor, float]:
     """Of the first two thousand, uint8 (C, H, W), and its distance in root-mean-square on the [0, 1] scale.
 
     Raises:
         ValueError: the data set is not here.
     """
-    if bench.data is None:
-        raise UserError(f"the training images of {bench.name} are not here")
-    images = pixels.reduce(bench.data.first("train", REAL).images, bench.model.bins)
+    if editor.data is None:
+        raise UserError(f"the training images of {editor.name} are not here")
+    images = pixels.reduce(editor.data.first("train", REAL).images, editor.model.bins)
     distance, index = nearest(picture[None], [images])
     return images[int(index[0])], float(distance[0])
 
 
-def examples(bench: Workbench, n: int, folder: Path) -> list[Path]:
+def examples(editor: Editor, n: int, folder: Path) -> list[Path]:
     """Test images as files in a folder, so that they can be opened like anybody's."""
-    if bench.data is None:
+    if editor.data is None:
         return []
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for i, image in enumerate(bench.data.first("test", n).images):
+    for i, image in enumerate(editor.data.first("test", n).images):
         paths.append(folder / f"test-image-{i}.png")
         pixels.to_pillow(image).save(paths[-1])
     return paths

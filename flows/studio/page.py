@@ -1,4 +1,4 @@
-"""The page: layout, and callbacks that call a `Desk`."""
+"""The page: layout, and callbacks that call a `Studio`."""
 
 import functools
 import inspect
@@ -10,10 +10,10 @@ from gradio.data_classes import ImageData as ImagePayload
 from PIL import Image
 from torch import Tensor
 
-from flows.editing.workbench import GROUPS
+from flows.editing.editor import GROUPS
 from flows.errors import Unsupported, is_user_error
 from flows.studio import actions, views
-from flows.studio.sitting import ALPHAS, POOL, Desk, Sitting, has
+from flows.studio.session import ALPHAS, POOL, Session, Studio, require_image
 
 BRUSH = "#ff3b30"
 TEMPERATURE = 0.8
@@ -93,16 +93,16 @@ class Page:
         desk: the models.
     """
 
-    def __init__(self, desk: Desk):
-        self.desk = desk
+    def __init__(self, studio: Studio):
+        self.studio = studio
         # Choices that a visitor's page is told when it loads; a client that is no page has these.
-        bench = desk.bench(desk.first)
-        self.directions = list(bench.directions)
-        self.all_levels = list(bench.model.check_space(bench.space).levels)
+        editor = studio.editor(studio.first)
+        self.directions = list(editor.directions)
+        self.all_levels = list(editor.model.check_space(editor.space).levels)
         with gr.Blocks(
             title="flows studio", analytics_enabled=False, delete_cache=(KEPT, KEPT)
         ) as self.blocks:
-            self.sitting = gr.State(None, time_to_live=KEPT)
+            self.session = gr.State(None, time_to_live=KEPT)
             gr.Markdown(
                 "# flows studio\nYour picture, its code, and the code's picture again. Upload one, move it, "
                 "paint on it, take the result with you. Everything stays on this machine."
@@ -124,8 +124,8 @@ class Page:
 
     def left(self) -> None:
         """The picture, what was done to it, and the way out."""
-        names = list(self.desk.paths)
-        self.model = gr.Dropdown(names, value=self.desk.first, label="Model", elem_id="model")
+        names = list(self.studio.paths)
+        self.model = gr.Dropdown(names, value=self.studio.first, label="Model", elem_id="model")
         self.promise = gr.Markdown()
         self.upload = upload("Your picture: upload or paste", "upload")
         self.examples = gr.Gallery(
@@ -179,7 +179,7 @@ class Page:
         )
         with gr.Row():
             self.other_model = gr.Dropdown(
-                self.desk.alike(self.desk.first), label="Model", elem_id="other_model"
+                self.studio.alike(self.studio.first), label="Model", elem_id="other_model"
             )
             self.seconds = gr.Slider(1, 60, 10, step=1, label="seconds")
         with gr.Row():
@@ -225,10 +225,10 @@ class Page:
             "the thing is painted as other pictures have it."
         )
         with gr.Row():
-            self.label = gr.Dropdown(self.desk.classes(self.desk.first), label="Thing", elem_id="label")
+            self.label = gr.Dropdown(self.studio.classes(self.studio.first), label="Thing", elem_id="label")
             self.stroke = gr.Radio(["draw", "erase"], value="draw", label="Stroke", elem_id="stroke")
             self.strength = gr.Slider(0, 1, 1, step=0.05, label="strength")
-        self.editor = gr.ImageEditor(
+        self.paint_canvas = gr.ImageEditor(
             label="Paint here", type="pil", format="png", sources=(), transforms=(), image_mode="RGBA",
             brush=gr.Brush(default_size=40, colors=[BRUSH], default_color=BRUSH, color_mode="fixed"),
             layers=gr.LayerOptions(allow_additional_layers=False), canvas_size=(views.SIDE, views.SIDE),
@@ -244,7 +244,7 @@ class Page:
             "outlined. Switch some off in your picture."
         )
         with gr.Row():
-            layers = self.desk.layers(self.desk.first)
+            layers = self.studio.layers(self.studio.first)
             self.layer = gr.Dropdown(layers, label="Layer", elem_id="layer", scale=4)
             self.look_inside = gr.Button("Look", elem_id="look_inside")
         self.unit_gallery = gr.Gallery(
@@ -296,7 +296,7 @@ class Page:
             "search of so many seconds. The figures are those of `flows compare`; *undone* is what is left "
             "after an edit of the code was drawn, inverted and taken back."
         )
-        alike = self.desk.alike(self.desk.first)
+        alike = self.studio.alike(self.studio.first)
         self.models = gr.CheckboxGroup(alike, value=alike[:3], label="Models of this size", elem_id="models")
         with gr.Row():
             self.each = gr.Slider(1, 30, 4, step=1, label="seconds of a search")
@@ -309,17 +309,17 @@ class Page:
 
     def wire(self) -> None:
         """Every event to its callback; what callbacks give goes to these components, in this order."""
-        self.picture_changed: list[Any] = [self.sitting, self.now, self.told, self.readings]
+        self.picture_changed: list[Any] = [self.session, self.now, self.told, self.readings]
         self.everything: list[Any] = [
             *self.picture_changed, self.given, self.back, self.error, self.certificate, self.gauge,
-            self.cropped, self.editor, *self.sliders,
+            self.cropped, self.paint_canvas, *self.sliders,
         ]  # fmt: skip
         self.of_model: list[Any] = [
             self.promise, self.examples, self.nothing, *self.groups, *self.sliders, self.without, self.levels,
             self.along, self.label, self.layer, self.swapped, self.off, self.temperature,
             self.models, self.other_model,
         ]  # fmt: skip
-        self.editor_too: list[Any] = [*self.picture_changed, self.editor, self.touched, *self.sliders]
+        self.edit_outputs: list[Any] = [*self.picture_changed, self.paint_canvas, self.touched, *self.sliders]
         self.wire_beginnings()
         self.wire_edits()
         self.wire_files()
@@ -331,72 +331,74 @@ class Page:
     ) -> Any:
         """An event of a component to a callback, which others may call by its name."""
         # The editor's own sign that it waits does not always go away again.
-        shown = {"show_progress_on": [self.now]} if self.editor in outputs else {}
+        shown = {"show_progress_on": [self.now]} if self.paint_canvas in outputs else {}
         return event(sentence(act), inputs, outputs, api_name=name, **shown, **options)
 
     def wire_beginnings(self) -> None:
         """A model, a picture, an example, a sample."""
-        desk, sitting, on, begun = self.desk, self.sitting, self.on, self.begun
+        studio, session, on, begun = self.studio, self.session, self.on, self.begun
         on(self.blocks.load, self.for_model, [self.model], self.of_model, "model_told")
         change = on(self.model.change, self.for_model, [self.model], self.of_model, "model_changed")
-        on(change.then, lambda name, now: begun(desk.change_model(name, now)), [self.model, sitting],
+        on(change.then, lambda name, now: begun(studio.change_model(name, now)), [self.model, session],
            self.everything, "reopen")  # fmt: skip
-        on(self.upload.input, lambda name, path: begun(desk.open(name, path)), [self.model, self.upload],
+        on(self.upload.input, lambda name, path: begun(studio.open(name, path)), [self.model, self.upload],
            self.everything, "open")  # fmt: skip
         on(self.examples.select, self.pick, [self.model], self.everything, "pick", api_visibility="private")
-        on(self.recrop.click, self.crop_again, [self.model, sitting, *self.crop], self.everything, "crop")
+        on(self.recrop.click, self.crop_again, [self.model, session, *self.crop], self.everything, "crop")
         drawing = [self.model, self.seed, self.temperature]
-        on(self.draw.click, desk.samples, drawing, [self.samples], "sample")
+        on(self.draw.click, studio.samples, drawing, [self.samples], "sample")
         on(self.samples.select, self.pick_sample, drawing, self.everything, "pick_sample",
            api_visibility="private")  # fmt: skip
 
     def wire_edits(self) -> None:
         """Sliders, the brush, units, another picture's code; and back."""
-        desk, sitting, on, edited = self.desk, self.sitting, self.on, self.edited
-        on(self.undo.click, lambda now: edited(desk.undo(now)), [sitting], self.editor_too, "undo")
-        on(self.reset.click, lambda now: edited(desk.reset(now)), [sitting], self.editor_too, "reset")
+        studio, session, on, edited = self.studio, self.session, self.on, self.edited
+        on(self.undo.click, lambda now: edited(studio.undo(now)), [session], self.edit_outputs, "undo")
+        on(self.reset.click, lambda now: edited(studio.reset(now)), [session], self.edit_outputs, "reset")
         movers: list[Any] = [self.without, self.levels, self.budget, *self.sliders]
         moved = gr.on(
-            [each.input for each in movers], sentence(self.steer), [sitting, *movers], self.picture_changed,
+            [each.input for each in movers], sentence(self.steer), [session, *movers], self.picture_changed,
             api_name="steer", trigger_mode="always_last", show_progress="hidden",
         )  # fmt: skip
         # Apart from the move: an editor takes much longer than a picture to show another one.
-        moved.then(self.canvas, [sitting], [self.editor], api_name="canvas", show_progress="hidden")
-        on(self.apply.click, self.paint, [sitting, self.editor, self.label, self.stroke, self.strength],
-           self.editor_too, "paint")  # fmt: skip
-        on(self.switch.click, lambda now, layer, units: edited(desk.switch(now, layer, units)),
-           [sitting, self.layer, self.off], self.editor_too, "switch")  # fmt: skip
-        on(self.go.click, lambda now, share, levels: edited(desk.take_share(now, share, levels)),
-           [sitting, self.share, self.swapped], self.editor_too, "towards")  # fmt: skip
+        moved.then(self.canvas, [session], [self.paint_canvas], api_name="canvas", show_progress="hidden")
+        on(self.apply.click, self.paint, [session, self.paint_canvas, self.label, self.stroke, self.strength],
+           self.edit_outputs, "paint")  # fmt: skip
+        on(self.switch.click, lambda now, layer, units: edited(studio.switch(now, layer, units)),
+           [session, self.layer, self.off], self.edit_outputs, "switch")  # fmt: skip
+        on(self.go.click, lambda now, share, levels: edited(studio.take_share(now, share, levels)),
+           [session, self.share, self.swapped], self.edit_outputs, "towards")  # fmt: skip
 
     def wire_files(self) -> None:
         """Downloads, and a record that comes back."""
         for button, save, name in (
-            (self.take, self.desk.picture_file, "take"), (self.keep, self.desk.save, "keep"),
+            (self.take, self.studio.picture_file, "take"), (self.keep, self.studio.save, "keep"),
         ):  # fmt: skip
             # A download button gives out the file that it had before the click: ours is made first.
-            made = self.on(button.click, save, [self.sitting], [self.files[name]], name)
+            made = self.on(button.click, save, [self.session], [self.files[name]], name)
             made.success(None, js=f"() => document.querySelector('#{name}_file').click()")
         self.on(self.record.upload, self.load, [self.model, self.record], self.everything, "load")
 
     def wire_views(self) -> None:
         """What is shown and changes nothing."""
-        desk, sitting, on = self.desk, self.sitting, self.on
-        on(self.make_strip.click, self.show_strip, [sitting, self.along, self.without], [self.strip], "strip")
+        studio, session, on = self.studio, self.session, self.on
+        on(self.make_strip.click, self.show_strip, [session, self.along, self.without], [self.strip], "strip")
         on(self.look_inside.click, self.inside, [self.model, self.layer], [self.unit_gallery, self.off],
            "units")  # fmt: skip
         on(self.count.click, self.omitted, [self.model], [self.missing], "omissions")
-        on(self.mix.click, lambda now, path, seed, way: desk.mix(now, path, seed, way == "sphere"),
-           [sitting, self.second, self.second_seed, self.sphere], [sitting, self.way], "mix")  # fmt: skip
-        on(self.find_nearest.click, desk.nearest, [sitting], [self.nearest, self.apart], "nearest")
+        on(self.mix.click, lambda now, path, seed, way: studio.mix(now, path, seed, way == "sphere"),
+           [session, self.second, self.second_seed, self.sphere], [session, self.way], "mix")  # fmt: skip
+        on(self.find_nearest.click, studio.nearest, [session], [self.nearest, self.apart], "nearest")
 
     def wire_searches(self) -> None:
         """What takes its time, one after the other, and can be stopped."""
         alone: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": 1}
-        searching = self.on(self.look.click, self.desk.search, [self.other_model, self.sitting, self.seconds],
-                            [self.found, self.progress], "search", **alone)  # fmt: skip
+        asked = [self.other_model, self.session, self.seconds]
+        searching = self.on(
+            self.look.click, self.studio.search, asked, [self.found, self.progress], "search", **alone
+        )
         self.stop.click(None, cancels=[searching], api_name="stop")
-        comparing = self.on(self.compare.click, self.desk.compare, [self.models, self.sitting, self.each],
+        comparing = self.on(self.compare.click, self.studio.compare, [self.models, self.session, self.each],
                             [self.table, self.grid], "compare", **alone)  # fmt: skip
         self.stop_comparing.click(None, cancels=[comparing], api_name="stop_comparing")
 
@@ -404,17 +406,17 @@ class Page:
 
     def for_model(self, name: str) -> list[Any]:
         """What the page shows of a model: `of_model`."""
-        desk, bench = self.desk, self.desk.bench(name)
-        desk.warm(name)
-        slots, directions, alike = desk.slots(name), list(bench.directions), desk.alike(name)
-        levels = list(bench.model.check_space(bench.space).levels)
-        classes, layers = desk.classes(name), desk.layers(name)
+        studio, editor = self.studio, self.studio.editor(name)
+        studio.warm(name)
+        slots, directions, alike = studio.slots(name), list(editor.directions), studio.alike(name)
+        levels = list(editor.model.check_space(editor.space).levels)
+        classes, layers = studio.classes(name), studio.layers(name)
         groups = [any(slots[i * POOL : (i + 1) * POOL]) for i in range(len(GROUPS))]
         none = "" if directions else f"No directions are stored with {name}: `flows steer find` finds some."
         return [
-            f"**{type(bench.model).__name__}**, {bench.model.image_shape[1]}×{bench.model.image_shape[2]} "
-            f"pixels. {GUARANTEES[bench.model.guarantee[bench.space]]}",
-            desk.examples(name) if bench.encodes else [], none,
+            f"**{type(editor.model).__name__}**, {editor.model.image_shape[1]}×{editor.model.image_shape[2]} "
+            f"pixels. {GUARANTEES[editor.model.guarantee[editor.space]]}",
+            studio.examples(name) if editor.encodes else [], none,
             *(gr.update(visible=each) for each in groups),
             *(gr.update(label=each.replace("_", " "), visible=bool(each), value=0) for each in slots),
             gr.update(choices=directions, value=[]), gr.update(choices=levels, value=[]),
@@ -422,129 +424,129 @@ class Page:
             gr.update(choices=classes, value=classes[0] if classes else None),
             gr.update(choices=layers, value=layers[0] if layers else None),
             gr.update(choices=levels, value=[]), gr.update(choices=[], value=[]),
-            gr.update(interactive=bench.tempers, value=TEMPERATURE if bench.tempers else 1.0),
+            gr.update(interactive=editor.tempers, value=TEMPERATURE if editor.tempers else 1.0),
             gr.update(choices=alike, value=alike[:3]), gr.update(choices=alike, value=alike[-1]),
         ]  # fmt: skip
 
-    def shown(self, sitting: Sitting) -> list[Any]:
+    def shown(self, session: Session) -> list[Any]:
         """The picture and what was done to it: `picture_changed`."""
-        history, bench = sitting.history, self.desk.bench(sitting.name)
+        history, editor = session.history, self.studio.editor(session.name)
         before, after = history.start.picture, history.picture
-        steps = "; ".join(edit.told for edit in history.edits) or "not edited"
-        told = f"{history.start.name} · {steps} · {views.changed(before, after)}"
+        steps = "; ".join(edit.label for edit in history.edits) or "not edited"
+        told = f"{history.start.name} · {steps} · {views.change_summary(before, after)}"
         asked = [name for name, sigma in actions.sliders_of(history).items() if sigma]
-        pairs = actions.read(bench, before, after, asked=asked)
+        pairs = actions.compare_readings(editor, before, after, asked=asked)
         rows = [f"| {a.name} | {a.text} | {b.text} |" for a, b in pairs]
         readings = "\n".join(["| the predictor sees | before | after |", "| --- | --: | --: |", *rows])
         slides = (self.enlarged(before), self.enlarged(after))
-        return [sitting, slides, told, readings if rows else ""]
+        return [session, slides, told, readings if rows else ""]
 
-    def begun(self, sitting: Sitting) -> list[Any]:
+    def begun(self, session: Session) -> list[Any]:
         """A new picture: `everything`."""
-        start = sitting.history.start
+        start = session.history.start
         crop = None
         if start.upload is not None and start.box is not None:
-            crop = self.desk.file(views.cropped_from(start.upload, start.box))
-        told = self.came_back(sitting) if self.desk.bench(sitting.name).encodes else self.drawn(sitting)
-        return [*self.shown(sitting), *told, crop, self.canvas(sitting), *self.standing(sitting)]
+            crop = self.studio.file(views.cropped_from(start.upload, start.box))
+        told = self.came_back(session) if self.studio.editor(session.name).encodes else self.drawn(session)
+        return [*self.shown(session), *told, crop, self.canvas(session), *self.standing(session)]
 
-    def came_back(self, sitting: Sitting) -> list[Any]:
+    def came_back(self, session: Session) -> list[Any]:
         """Input, what comes back, error, certificate and gauge of a model that encodes."""
-        picture = sitting.history.start.picture
-        found = actions.inverted(self.desk.bench(sitting.name), sitting.history)
-        error, most = views.error_map(picture, found.back)
+        picture = session.history.start.picture
+        found = actions.inverted(self.studio.editor(session.name), session.history)
+        error, most = views.amplified_error(picture, found.back)
         label = f"Error: white is {most} of 255" if most else "Error: none"
-        shown, told = gr.update(value=self.desk.file(error), label=label), f"{1000 * found.seconds:.0f} ms."
+        shown, told = gr.update(value=self.studio.file(error), label=label), f"{1000 * found.seconds:.0f} ms."
         return [
             self.enlarged(picture), self.enlarged(found.back), shown, f"{found.certificate} {told}",
             self.gauge_of(found.typicality, found.usual),
         ]  # fmt: skip
 
-    def drawn(self, sitting: Sitting) -> list[Any]:
+    def drawn(self, session: Session) -> list[Any]:
         """The same of a sample of a model that does not."""
-        start, bench = sitting.history.start, self.desk.bench(sitting.name)
-        told = f"{sitting.name} has no encoder; this is a sample of it, seed {start.seed}."
-        gauge = self.gauge_of(bench.typicality(start.code), bench.usual_typicality)
+        start, editor = session.history.start, self.studio.editor(session.name)
+        told = f"{session.name} has no encoder; this is a sample of it, seed {start.seed}."
+        gauge = self.gauge_of(editor.typicality(start.code), editor.usual_typicality)
         shown = self.enlarged(start.picture)
         return [shown, shown, gr.update(value=None, label="Error"), told, gauge]
 
     def gauge_of(self, value: float, usual: Tensor) -> str | None:
         """See `views.gauge`; nothing where the model has no map to its prior."""
-        return self.desk.file(views.gauge(value, usual)) if len(usual) else None
+        return self.studio.file(views.gauge(value, usual)) if len(usual) else None
 
-    def edited(self, sitting: Sitting, touched: str = "") -> list[Any]:
+    def edited(self, session: Session, touched: str = "") -> list[Any]:
         """After an edit that is none of sliders: `editor_too`."""
-        return [*self.shown(sitting), self.canvas(sitting), touched, *self.standing(sitting)]
+        return [*self.shown(session), self.canvas(session), touched, *self.standing(session)]
 
-    def canvas(self, sitting: Sitting | None) -> dict[str, Any] | None:
+    def canvas(self, session: Session | None) -> dict[str, Any] | None:
         """The enlarged picture to paint on."""
-        if sitting is None:
+        if session is None:
             return None
-        return {"background": self.enlarged(sitting.history.picture), "layers": [], "composite": None}
+        return {"background": self.enlarged(session.history.picture), "layers": [], "composite": None}
 
     def enlarged(self, picture: Tensor) -> str:
         """See `views.enlarged`; as a file."""
-        return self.desk.file(views.enlarged(picture))
+        return self.studio.file(views.enlarged(picture))
 
-    def standing(self, sitting: Sitting) -> list[float]:
+    def standing(self, session: Session) -> list[float]:
         """Where the sliders stand."""
-        found = actions.sliders_of(sitting.history)
-        return [float(found.get(name, 0.0)) for name in self.desk.slots(sitting.name)]
+        found = actions.sliders_of(session.history)
+        return [float(found.get(name, 0.0)) for name in self.studio.slots(session.name)]
 
     def steer(
-        self, sitting: Sitting | None, without: list[str], levels: list[str], budget: float, *values: float
+        self, session: Session | None, without: list[str], levels: list[str], budget: float, *values: float
     ) -> list[Any]:
-        """See `Desk.steer`."""
-        return self.shown(self.desk.steer(sitting, values, without or [], levels or [], budget))
+        """See `Studio.steer`."""
+        return self.shown(self.studio.steer(session, values, without or [], levels or [], budget))
 
-    def show_strip(self, sitting: Sitting | None, name: str | None, without: list[str]) -> Image.Image:
+    def show_strip(self, session: Session | None, name: str | None, without: list[str]) -> Image.Image:
         """See `actions.strip_along`."""
-        sitting = has(sitting)
-        bench = self.desk.bench(sitting.name)
+        session = require_image(session)
+        editor = self.studio.editor(session.name)
         if name is None:
-            raise Unsupported(f"{sitting.name} has no directions to show")
-        found = actions.strip_along(bench, sitting.history, name, ALPHAS, without or [])
+            raise Unsupported(f"{session.name} has no directions to show")
+        found = actions.strip_along(editor, session.history, name, ALPHAS, without or [])
         return views.strip(found, [f"{alpha:+g} σ" for alpha in ALPHAS])
 
     def paint(
-        self, sitting: Sitting | None, drawing: dict[str, Any] | None, label: str | None, stroke: Any,
+        self, session: Session | None, drawing: dict[str, Any] | None, label: str | None, stroke: Any,
         strength: float,
     ) -> list[Any]:  # fmt: skip
-        """See `Desk.paint`."""
+        """See `Studio.paint`."""
         if label is None:
             raise Unsupported("there is nothing to paint with: this model's images have no segmenter")
-        after = self.desk.paint(sitting, drawing, label, stroke, strength)
+        after = self.studio.paint(session, drawing, label, stroke, strength)
         return self.edited(after, f"Touched: {actions.units_touched(after.history)}")
 
     def pick(self, name: str, event: gr.SelectData) -> list[Any]:
         """An example."""
-        return self.begun(self.desk.open(name, self.desk.examples(name)[event.index]))
+        return self.begun(self.studio.open(name, self.studio.examples(name)[event.index]))
 
     def pick_sample(self, name: str, seed: float, temperature: float, event: gr.SelectData) -> list[Any]:
         """A sample."""
-        return self.begun(self.desk.sample(name, seed + event.index, temperature))
+        return self.begun(self.studio.sample(name, seed + event.index, temperature))
 
-    def crop_again(self, name: str, sitting: Sitting | None, size: float, x: float, y: float) -> list[Any]:
+    def crop_again(self, name: str, session: Session | None, size: float, x: float, y: float) -> list[Any]:
         """The upload with another box."""
-        return self.begun(self.desk.crop_again(name, has(sitting), size, x, y))
+        return self.begun(self.studio.crop_again(name, require_image(session), size, x, y))
 
     def load(self, name: str, path: str | None) -> list[Any]:
         """A record."""
-        sitting, same = self.desk.load(name, path)
+        session, same = self.studio.load(name, path)
         if not same:
             gr.Warning("Not the very bytes that were saved: another machine or torch made the record.")
-        return self.begun(sitting)
+        return self.begun(session)
 
     def inside(self, name: str, layer: str | None) -> list[Any]:
-        """See `Desk.units`."""
+        """See `Studio.units`."""
         if layer is None:
             raise Unsupported(f"no layer of {name} lies over the image: there is nothing to look at")
-        shown, names = self.desk.units(name, layer)
+        shown, names = self.studio.units(name, layer)
         return [shown, gr.update(choices=names, value=[])]
 
     def omitted(self, name: str) -> str:
         """See `actions.missing`."""
-        rows = actions.missing(self.desk.bench(name))
+        rows = actions.missing_classes(self.studio.editor(name))
         lines = [f"| {label} | {real:.1f} % | {drawn:.1f} % |" for label, real, drawn in rows]
         return "\n".join(
             ["| class, missing most first | test images | samples |", "| --- | --: | --: |", *lines]

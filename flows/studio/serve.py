@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows.errors import UserError
-from flows.semantics.base import Judge
+from flows.semantics.base import SemanticModel
 
 LARGEST_FILE = "64mb"
 """Of an upload."""
@@ -17,7 +17,7 @@ VISITORS = 100
 
 def serve(
     checkpoints: Sequence[str],
-    judges: Sequence[Judge],
+    judges: Sequence[SemanticModel],
     host: str = "127.0.0.1",
     port: int | None = None,
     directions: Path | None = None,
@@ -45,12 +45,12 @@ def serve(
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from flows.studio.page import CSS, Page
-    from flows.studio.sitting import Desk
+    from flows.studio.session import Studio
 
     with tempfile.TemporaryDirectory(prefix="flows-studio-") as folder:
-        desk = Desk(checkpoints, judges, Path(folder), directions, exemplars, device)
-        desk.bench(desk.first)
-        blocks = Page(desk).blocks
+        studio = Studio(checkpoints, judges, Path(folder), directions, exemplars, device)
+        studio.editor(studio.first)
+        blocks = Page(studio).blocks
         blocks.queue(default_concurrency_limit=2, max_size=400)
         try:
             _, address, _ = blocks.launch(
@@ -61,7 +61,7 @@ def serve(
             )  # fmt: skip
         except OSError as error:
             raise UserError(f"port {port} of {host} is taken, or not ours; --port names another") from error
-        print(f"studio: {address} ({', '.join(desk.paths)}); ctrl-c ends it", flush=True)
+        print(f"studio: {address} ({', '.join(studio.paths)}); ctrl-c ends it", flush=True)
         try:
             threading.Event().wait()
         except KeyboardInterrupt:

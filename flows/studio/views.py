@@ -21,7 +21,7 @@ def enlarged(picture: Tensor, side: int = SIDE) -> Image.Image:
     return small.resize((small.width * zoom, small.height * zoom), Image.Resampling.NEAREST)
 
 
-def error_map(picture: Tensor, back: Tensor) -> tuple[Image.Image, int]:
+def amplified_error(picture: Tensor, back: Tensor) -> tuple[Image.Image, int]:
     """|difference|, the largest of the channels, black to white, and the largest: what white means.
 
     Args:
@@ -92,7 +92,7 @@ def compared(picture: Tensor, came: Mapping[str, Tensor], side: int = 128) -> Im
     return draw_rows([("", shown), ("", errors)], len(shown), side, ["input", *came])
 
 
-def changed(before: Tensor, after: Tensor) -> str:
+def change_summary(before: Tensor, after: Tensor) -> str:
     """How much of a picture differs, in words."""
     share = float((before != after).any(0).double().mean())
     return "the very same bytes" if share == 0 else f"{100 * share:.1f} % of the pixels differ"

@@ -86,7 +86,7 @@ def clear(folder: Path) -> None:
 
 def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     """Raise ValueError naming the settings in which two resolved configs differ beyond MAY_CHANGE."""
-    old, new = flatten(before), flatten(now)
+    old, new = flatten_settings(before), flatten_settings(now)
     names = [
         name
         for name in sorted(old.keys() | new.keys())
@@ -99,12 +99,12 @@ def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> Non
         raise UserError(f"--resume: the run in {folder} was started with other settings: {changes}")
 
 
-def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten_settings(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings to one with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
+            flat |= flatten_settings(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

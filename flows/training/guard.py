@@ -20,7 +20,7 @@ IMAGES = 4
 
 
 @dataclass(frozen=True)
-class Reading:
+class GuardReport:
     """What the guard saw, the worst of all ranks.
 
     Attributes:
@@ -42,7 +42,7 @@ class Reading:
         return {"memory/reconstruction": self.reconstruction, "memory/gradient_cosine": self.cosine}
 
 
-def read(model: LikelihoodModel, batch: Batch, accelerator: Accelerator) -> Reading:
+def measure(model: LikelihoodModel, batch: Batch, accelerator: Accelerator) -> GuardReport:
     """Compare, on the bare model: rebuilt activations of one image, gradients of a few.
 
     Every rank calls this, on its own batch. The weights, their gradients and torch's generators stay as
@@ -51,7 +51,7 @@ def read(model: LikelihoodModel, batch: Batch, accelerator: Accelerator) -> Read
     few = batch.first(IMAGES).to(accelerator.device)
     worst = torch.stack([_reconstruction(model, few), -_cosine(model, few)]).nan_to_num(torch.inf)
     worst = accelerator.gather(worst.view(1, 2)).amax(0)
-    return Reading(float(worst[0]), -float(worst[1]))
+    return GuardReport(float(worst[0]), -float(worst[1]))
 
 
 def _reconstruction(model: LikelihoodModel, batch: Batch) -> Tensor:

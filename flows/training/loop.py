@@ -26,7 +26,7 @@ from flows.training.ema import WeightAverage
 from flows.training.interrupt import Interrupt
 from flows.training.log import RunLog
 from flows.training.optimiser import learning_rate, make_optimiser, set_learning_rate
-from flows.training.phase import Look, Objective, Phase
+from flows.training.phase import Evaluation, Objective, Phase
 from flows.training.settings import Training
 
 
@@ -160,7 +160,7 @@ def fit(
             # Where activations are rebuilt, see whether they are still those that were.
             watched = isinstance(model, LikelihoodModel) and guard.is_watched(memory_of(model))
             if watched and due(training.guard_every):
-                reading = guard.read(cast(LikelihoodModel, model), micro_batches[0], accelerator)
+                reading = guard.measure(cast(LikelihoodModel, model), micro_batches[0], accelerator)
                 log.scalars(progress.images, reading.scalars())
                 if not reading.is_sound:
                     log.say(f"{progress.images:>9,} images  {reading}: going on with memory 'checkpoint'")
@@ -173,8 +173,8 @@ def fit(
                     evaluated.eval()
                     objective.advance(evaluated, progress.images)
                     wanted = training.validation_images
-                    look = objective.look(evaluated, held_out, wanted, progress.images)
-                    _keep(look, evaluated, progress, log, folder)
+                    evaluation = objective.evaluate(evaluated, held_out, wanted, progress.images)
+                    _keep(evaluation, evaluated, progress, log, folder)
                 accelerator.wait_for_everyone()
                 model.train()
 
@@ -294,12 +294,12 @@ class _Meter:
         return dict(zip(names, values.tolist(), strict=True))
 
 
-def _keep(look: Look, model: StoredModule, progress: Progress, log: RunLog, folder: Path) -> None:
+def _keep(evaluation: Evaluation, model: StoredModule, progress: Progress, log: RunLog, folder: Path) -> None:
     """Log what was seen, and export the model if it is the best so far."""
-    log.scalars(progress.images, look.values)
-    for name, picture in look.pictures.items():
+    log.scalars(progress.images, evaluation.values)
+    for name, picture in evaluation.pictures.items():
         log.picture(progress.images, name, picture)
-    log.say(f"{progress.images:>9,} images  {look.line}")
-    if look.score < progress.best:
-        progress.best = look.score
+    log.say(f"{progress.images:>9,} images  {evaluation.line}")
+    if evaluation.score < progress.best:
+        progress.best = evaluation.score
         model.save_pretrained(folder)

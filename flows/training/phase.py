@@ -54,7 +54,7 @@ class Phase:
         return self.start <= images < self.stop and steps % self.every == 0
 
 
-class Look(NamedTuple):
+class Evaluation(NamedTuple):
     """What a run sees when it stops to look.
 
     Attributes:
@@ -115,8 +115,8 @@ class Objective(ABC):
         return
 
     @abstractmethod
-    def look(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Look:
-        """Look at the evaluated model, on the main process.
+    def evaluate(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Evaluation:
+        """Evaluation at the evaluated model, on the main process.
 
         Args:
             model: the average where there is one.

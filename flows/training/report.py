@@ -13,7 +13,7 @@ from torch import Tensor
 from flows import __version__
 from flows import images as pixels
 from flows.data.base import ImageData
-from flows.data.foreign import foreign_images
+from flows.data.ood import ood_images
 from flows.files import read_yaml, to_json, write_atomically
 from flows.metrics.likelihood import LikelihoodReport, evaluate_likelihood, labels_for
 from flows.metrics.roundtrip import RoundTripRow, round_trip_table
@@ -38,7 +38,7 @@ Groups = dict[str, tuple[Tensor, Tensor | None]]
 def round_trip_groups(model: LikelihoodModel, data: ImageData, images: int | None) -> Groups:
     """The test images and the foreign suite, as `round_trip_table` takes them."""
     test = data.split("test").first(images)
-    suite = foreign_images(model.image_shape, model.bins, test.images[:16])
+    suite = ood_images(model.image_shape, model.bins, test.images[:16])
     groups: Groups = {"test": (test.images, labels_for(model, test))}
     for name, pictures in suite.items():
         zeros = torch.zeros(len(pictures), dtype=torch.long)

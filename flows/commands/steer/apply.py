@@ -11,7 +11,7 @@ from flows.commands.common import write_json
 from flows.editing.codes import cut_short, draw, encoded
 from flows.errors import UserError
 from flows.metrics.reconstruction import psnr
-from flows.opening import first_test, load, read_pictures
+from flows.opening import first_test, open_model, read_pictures
 from flows.page import draw_rows, save_picture
 from flows.steering.base import Direction, load_directions, place, shift
 
@@ -57,8 +57,8 @@ def apply(
         json: file for the result.
         device: torch device.
     """
-    model = load(checkpoint, device)
-    found = chosen(load_directions(directions, model), names)
+    model = open_model(checkpoint, device)
+    found = select_directions(load_directions(directions, model), names)
     space = found[0].space
     told = model.check_space(space)
     if levels is not None:
@@ -95,7 +95,9 @@ def apply(
     write_json(json, {**result, "mean_change": moved})
 
 
-def chosen(directions: list[Direction], names: list[str] | None, option: str = "--names") -> list[Direction]:
+def select_directions(
+    directions: list[Direction], names: list[str] | None, option: str = "--names"
+) -> list[Direction]:
     """Those of that name, all of one space. Raises ValueError where there is none."""
     known = [each.name for each in directions]
     for name in names or []:
@@ -107,7 +109,7 @@ def chosen(directions: list[Direction], names: list[str] | None, option: str = "
     return found
 
 
-def parted(
+def split_directions(
     known: list[Direction], names: list[str] | None, without: list[str] | None,
     rest: list[Direction] | None = None,
 ) -> tuple[list[Direction], list[Direction]]:  # fmt: skip
@@ -116,8 +118,12 @@ def parted(
     Raises:
         ValueError: there is none of such a name, or of the first none is left.
     """
-    alone = chosen(known if rest is None else rest, without, "--without") if without else []
-    found = [each for each in chosen(known, names) if rest is not None or each.name not in (without or [])]
+    alone = select_directions(known if rest is None else rest, without, "--without") if without else []
+    found = [
+        each
+        for each in select_directions(known, names)
+        if rest is not None or each.name not in (without or [])
+    ]
     if not found:
         raise UserError("--without: no direction is left")
     return found, alone

@@ -6,8 +6,8 @@ from typing import Literal
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 from flows.commands.common import print_table, write_json
-from flows.commands.steer.apply import parted
-from flows.opening import data_of, load, load_predictor
+from flows.commands.steer.apply import split_directions
+from flows.opening import data_of, load_predictor, open_model
 from flows.page import as_text
 from flows.steering.base import as_row, load_directions, save_directions
 from flows.steering.boundary import condition
@@ -58,10 +58,10 @@ def disentangle(
         json: file for the result.
         device: torch device.
     """
-    model = load(checkpoint, device)
+    model = open_model(checkpoint, device)
     known = load_directions(directions, model)
     rest = load_directions(others, model) if others else None
-    found, alone = parted(known, names, without, rest)
+    found, alone = split_directions(known, names, without, rest)
     space = found[0].space
     encodes = model.guarantee[space] != "none" and model.description.get("source") is not None
     images = encodes if source is None else source == "images"
@@ -74,13 +74,13 @@ def disentangle(
         judge = load_predictor(predictor, model)
         check_own_scores(found, judge)
         codes, labels = task.codes(n)
-        bent = [bend(model, judge, each, codes, labels, alpha, enough, rounds) for each in found]
-        changed = [each.direction for each in bent]
+        corrected = [bend(model, judge, each, codes, labels, alpha, enough, rounds) for each in found]
+        changed = [each.direction for each in corrected]
         head = ["direction", "leakage", "after", "effect", "after", "scores left alone"]
         rows = [
             [each.direction.name, as_text(each.leakages[0]), as_text(min(each.leakages)),
              as_text(each.effects[0]), as_text(each.effects[each.best]), str(len(each.left_alone))]
-            for each in bent
+            for each in corrected
         ]  # fmt: skip
     save_directions(output, changed)
     print_table(head, rows)

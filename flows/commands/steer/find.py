@@ -10,7 +10,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 import flows.steering
 from flows.commands.common import print_table, write_json
-from flows.opening import CACHE, data_of, load, load_predictor
+from flows.opening import CACHE, data_of, load_predictor, open_model
 from flows.page import as_text
 from flows.steering.base import as_row, save_directions
 from flows.steering.boundary import Boundary
@@ -60,7 +60,7 @@ def find(
         json: file for the result.
         device: torch device.
     """
-    model = load(checkpoint, device)
+    model = open_model(checkpoint, device)
     space = space or model.search_space
     model.check_space(space)
     surveyed = source == "samples" and isinstance(method, Labelled)

@@ -6,9 +6,9 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 from flows.commands.common import print_table, write_json
-from flows.commands.steer.apply import chosen
+from flows.commands.steer.apply import select_directions
 from flows.editing.codes import encoded_test
-from flows.opening import load, load_predictor
+from flows.opening import load_predictor, open_model
 from flows.page import as_text
 from flows.steering.base import load_directions
 from flows.steering.evaluate import check_own_scores
@@ -48,9 +48,9 @@ def levels(
         json: file for the result, beside the one in `out`.
         device: torch device.
     """
-    model = load(checkpoint, device)
+    model = open_model(checkpoint, device)
     judge = load_predictor(predictor, model)
-    given = chosen(load_directions(directions, model), names)
+    given = select_directions(load_directions(directions, model), names)
     wide = space or with_levels(model, given[0].space)
     check_own_scores(given, judge)
     found = [to_levels(model, each, wide) for each in given]

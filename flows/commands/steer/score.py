@@ -7,14 +7,14 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from flows.commands.common import print_table, write_json
-from flows.commands.steer.apply import parted
+from flows.commands.steer.apply import split_directions
 from flows.data.base import ImageData
 from flows.editing.codes import encoded_test
 from flows.errors import UserError
 from flows.images import reduce, to_bytes, to_unit
 from flows.metrics.perceptual import PooledFeatures
 from flows.models.base import LatentModel
-from flows.opening import data_of, load, load_predictor, shipped_judge
+from flows.opening import bundled_model, data_of, load_predictor, open_model
 from flows.semantics.base import Predictor, column_of, predict_images
 from flows.semantics.predictor import AttributePredictor
 from flows.steering.base import Direction, load_directions
@@ -72,11 +72,11 @@ def score(
         json: file for the result, beside the one in `out`.
         device: torch device.
     """
-    model = load(checkpoint, device)
-    predictor = predictor or shipped_judge("predictor", model)
+    model = open_model(checkpoint, device)
+    predictor = predictor or bundled_model("predictor", model)
     judge = load_predictor(predictor, model)
     everything = load_directions(directions, model)
-    found, others = parted(everything, names, without)
+    found, others = split_directions(everything, names, without)
     check_own_scores(found, judge)
     space = found[0].space
     # Before the long work: what is missing should be missed at once.

@@ -3,6 +3,6 @@
 from flows.data.scenes.canvas import CLASSES as CLASSES
 from flows.data.scenes.dataset import Scenes as Scenes
 from flows.data.scenes.dataset import ScenesSplit as ScenesSplit
-from flows.data.scenes.dataset import changed as changed
+from flows.data.scenes.dataset import with_factor as with_factor
 from flows.data.scenes.factors import FACTORS as FACTORS
 from flows.data.scenes.render import render as render

@@ -19,7 +19,7 @@ CLASSES = (
 CLASS = {name: i for i, name in enumerate(CLASSES)}
 
 
-class Canvas:
+class Raster:
     """Coordinates are (x, y) in [0, 1], from the top left; colours are RGB in [0, 1].
 
     Args:

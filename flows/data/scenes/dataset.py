@@ -21,10 +21,10 @@ from flows.data.scenes.factors import (
     FACTORS,
     UNSEEN,
     Correlations,
-    draw,
     fulfils,
     matters,
     parse_condition,
+    sample_factors,
 )
 from flows.data.scenes.render import Rendered, render
 from flows.errors import UserError
@@ -151,7 +151,7 @@ class Scenes(ImageData):
 
     def factors(self, indices: list[int], withhold: list[dict[str, float]]) -> NDArray[np.float32]:
         """Factors of these scenes; those that fulfil a withheld condition are drawn again."""
-        factors = draw(self.seed, indices, self.categories, self.correlated)
+        factors = sample_factors(self.seed, indices, self.categories, self.correlated)
         for attempt in range(1, ATTEMPTS):
             wrong = np.zeros(len(factors), dtype=bool)
             for condition in withhold:
@@ -159,7 +159,7 @@ class Scenes(ImageData):
             if not wrong.any():
                 return factors
             again = [indices[i] for i in np.flatnonzero(wrong)]
-            factors[wrong] = draw(self.seed, again, self.categories, self.correlated, attempt)
+            factors[wrong] = sample_factors(self.seed, again, self.categories, self.correlated, attempt)
         raise UserError("withhold: nothing is left to draw; every scene has what is withheld")
 
     def _file(self, name: SplitName) -> str:
@@ -207,7 +207,7 @@ def _told(withhold: list[str] | None, correlated: dict[str, float] | None) -> st
     return told
 
 
-def changed(factors: Tensor, **values: float) -> Tensor:
+def with_factor(factors: Tensor, **values: float) -> Tensor:
     """A copy of factors (n, number of factors) with some of them set, to be drawn again.
 
     Raises:

@@ -70,7 +70,7 @@ Correlations = Mapping[tuple[str, str], float]
 """(factor, factor) to the correlation of the normal scores from which both are made."""
 
 
-def draw(
+def sample_factors(
     seed: int,
     indices: Sequence[int],
     categories: Sequence[str] = CATEGORIES,

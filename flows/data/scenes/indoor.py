@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from flows.data.scenes.canvas import Canvas, Colour, Point, between, hsv, mix, shade
+from flows.data.scenes.canvas import Colour, Point, Raster, between, hsv, mix, shade
 
 WHITE: Colour = (0.93, 0.92, 0.9)
 NIGHT: Colour = (0.07, 0.09, 0.22)
@@ -32,7 +32,7 @@ class Room:
         return 1 / (1 + self.depth * d)
 
 
-def draw_room(canvas: Canvas, values: Values, category: str) -> tuple[Point, float] | None:
+def draw_room(canvas: Raster, values: Values, category: str) -> tuple[Point, float] | None:
     """Draw a bedroom, living room or kitchen. Returns the lamp's (x, y) and size where one is lit."""
     room = Room(values)
     wall = hsv(values["wall_hue"], 0.33, 0.86)
@@ -61,7 +61,7 @@ def draw_room(canvas: Canvas, values: Values, category: str) -> tuple[Point, flo
     return lamp if values["lamp_on"] else None
 
 
-def _shell(canvas: Canvas, room: Room, values: Values, wall: Colour) -> None:
+def _shell(canvas: Raster, room: Room, values: Values, wall: Colour) -> None:
     """Ceiling, walls and floor."""
     canvas.polygon([room(-1, 1, 0), room(1, 1, 0), room(1, 1, 1), room(-1, 1, 1)], WHITE, "ceiling")
     for side, light in ((-1, 0.8), (1, 0.72)):
@@ -89,7 +89,7 @@ def _window_extent(values: Values) -> tuple[float, float]:
     return between(values["window_place"], -0.62, 0.62), half
 
 
-def _window(canvas: Canvas, room: Room, values: Values) -> None:
+def _window(canvas: Raster, room: Room, values: Values) -> None:
     """A window in the back wall, with curtains of its hue; the sky behind it follows the daylight."""
     x, half = _window_extent(values)
     low, high = 0.42, 0.86
@@ -105,7 +105,7 @@ def _window(canvas: Canvas, room: Room, values: Values) -> None:
         canvas.polygon(_rectangle(room, left, right, low - 0.08, high + 0.05, 1), curtain, "window")
 
 
-def _picture(canvas: Canvas, room: Room, values: Values) -> None:
+def _picture(canvas: Raster, room: Room, values: Values) -> None:
     """A framed picture on the back wall, beside the window where there is one."""
     half = between(values["picture_size"], 0.1, 0.18)
     x = between(values["picture_place"], -0.7, 0.7)
@@ -125,7 +125,7 @@ def _picture(canvas: Canvas, room: Room, values: Values) -> None:
                     room(x + inner, y - inner * 0.7, 1)], hsv(hue + 0.4, 0.6, 0.5), "picture")  # fmt: skip
 
 
-def _door(canvas: Canvas, room: Room, values: Values) -> None:
+def _door(canvas: Raster, room: Room, values: Values) -> None:
     """A door in a side wall: the left one for a place below a half, else the right one."""
     side = -1.0 if values["door_place"] < 0.5 else 1.0
     along = (2 * values["door_place"]) % 1.0
@@ -147,7 +147,7 @@ def _door(canvas: Canvas, room: Room, values: Values) -> None:
 
 
 def _box(
-    canvas: Canvas, room: Room, x: tuple[float, float], y: tuple[float, float], d: tuple[float, float],
+    canvas: Raster, room: Room, x: tuple[float, float], y: tuple[float, float], d: tuple[float, float],
     colour: Colour, of: str,
 ) -> None:  # fmt: skip
     """A box: its top, the sides that can be seen, and its front."""
@@ -164,7 +164,7 @@ def _box(
     canvas.polygon(_rectangle(room, x0, x1, y0, y1, d0), shade(colour, 0.82), of)
 
 
-def _bed(canvas: Canvas, room: Room, values: Values) -> None:
+def _bed(canvas: Raster, room: Room, values: Values) -> None:
     """A bed with its head at the back wall: headboard, mattress, blanket of its hue, pillows."""
     half = between(values["bed_size"], 0.32, 0.46)
     x = between(values["bed_place"], -0.98 + half, 0.98 - half)
@@ -181,7 +181,7 @@ def _bed(canvas: Canvas, room: Room, values: Values) -> None:
         canvas.polygon(points, (0.98, 0.98, 0.98), "bed")
 
 
-def _sofa(canvas: Canvas, room: Room, values: Values) -> None:
+def _sofa(canvas: Raster, room: Room, values: Values) -> None:
     """A sofa in front of the back wall: back, seat, two arms."""
     half = between(values["sofa_size"], 0.42, 0.62)
     x = between(values["sofa_place"], -0.97 + half, 0.97 - half)
@@ -193,7 +193,7 @@ def _sofa(canvas: Canvas, room: Room, values: Values) -> None:
         _box(canvas, room, (inner, outer), (0.0, 0.3), (0.5, 0.9), shade(colour, 0.86), "sofa")
 
 
-def _table(canvas: Canvas, room: Room, values: Values) -> None:
+def _table(canvas: Raster, room: Room, values: Values) -> None:
     """A table with four legs, in front of everything else."""
     half = between(values["table_size"], 0.22, 0.36)
     x = between(values["table_place"], -0.6, 0.6)
@@ -208,7 +208,7 @@ def _table(canvas: Canvas, room: Room, values: Values) -> None:
     _box(canvas, room, (x - half, x + half), (height - 0.05, height), (near, far), wood, "table")
 
 
-def _rug(canvas: Canvas, room: Room, values: Values) -> None:
+def _rug(canvas: Raster, room: Room, values: Values) -> None:
     """A rug with a border, on the floor."""
     half = between(values["rug_size"], 0.3, 0.5)
     x = between(values["rug_place"], -0.4, 0.4)
@@ -220,7 +220,7 @@ def _rug(canvas: Canvas, room: Room, values: Values) -> None:
         canvas.polygon(points, paint, "rug")
 
 
-def _plant(canvas: Canvas, room: Room, values: Values) -> None:
+def _plant(canvas: Raster, room: Room, values: Values) -> None:
     """A plant in a pot by a side wall; its leaves follow the foliage."""
     side = -1 if values["plant_place"] < 0.5 else 1
     d = between((2 * values["plant_place"]) % 1.0, 0.62, 0.9)
@@ -240,7 +240,7 @@ def leaves(foliage: float) -> Colour:
     return mix((0.72, 0.5, 0.16), (0.12, 0.5, 0.16), foliage)
 
 
-def _lamp(canvas: Canvas, room: Room, values: Values) -> tuple[Point, float]:
+def _lamp(canvas: Raster, room: Room, values: Values) -> tuple[Point, float]:
     """A standing lamp at the back; returns the middle of its shade, and its reach."""
     place = between(values["lamp_place"], -0.86, 0.86)
     d = 0.86
@@ -258,7 +258,7 @@ def _lamp(canvas: Canvas, room: Room, values: Values) -> tuple[Point, float]:
     return (x, top - tall / 2), 0.34 * s * size + 0.1
 
 
-def _cupboards(canvas: Canvas, room: Room, values: Values) -> None:
+def _cupboards(canvas: Raster, room: Room, values: Values) -> None:
     """Kitchen cupboards, high on the back wall, left and right of the window."""
     paint = hsv(values["wall_hue"] + 0.5, 0.25, 0.7)
     spans = [(-0.95, 0.95)]
@@ -273,7 +273,7 @@ def _cupboards(canvas: Canvas, room: Room, values: Values) -> None:
             canvas.polygon(_rectangle(room, x0, x1, 0.62, 0.94, 1), paint, "counter")
 
 
-def _counter(canvas: Canvas, room: Room, values: Values) -> None:
+def _counter(canvas: Raster, room: Room, values: Values) -> None:
     """A kitchen's row of lower cupboards along the back wall, with a stove."""
     paint = hsv(values["wall_hue"] + 0.5, 0.25, 0.72)
     _box(canvas, room, (-1, 1), (0.0, 0.34), (0.78, 1.0), paint, "counter")

@@ -1,13 +1,13 @@
 """A church under the sky: nave with a gable, tower, and what stands around."""
 
-from flows.data.scenes.canvas import Canvas, Colour, Point, between, hsv, mix, shade
+from flows.data.scenes.canvas import Colour, Point, Raster, between, hsv, mix, shade
 from flows.data.scenes.indoor import Values, leaves
 
 NIGHT: tuple[Colour, Colour] = (0.05, 0.06, 0.16), (0.16, 0.15, 0.3)
 DAY: tuple[Colour, Colour] = (0.32, 0.58, 0.95), (0.8, 0.9, 1.0)
 
 
-def draw_church(canvas: Canvas, values: Values) -> None:
+def draw_church(canvas: Raster, values: Values) -> None:
     """Draw sky, ground, church and what stands in front of it."""
     horizon = 0.62 + 0.12 * values["vanishing"]
     _sky(canvas, values, horizon)
@@ -28,7 +28,7 @@ def draw_church(canvas: Canvas, values: Values) -> None:
         _person(canvas, values, horizon)
 
 
-def _sky(canvas: Canvas, values: Values, horizon: float) -> None:
+def _sky(canvas: Raster, values: Values, horizon: float) -> None:
     bands = 8
     top, low = (mix(night, day, values["daylight"]) for night, day in zip(NIGHT, DAY, strict=True))
     for i in range(bands):
@@ -36,7 +36,7 @@ def _sky(canvas: Canvas, values: Values, horizon: float) -> None:
         canvas.box(0, y0, 1, y1 + 0.01, mix(top, low, i / (bands - 1)), "sky")
 
 
-def _cloud(canvas: Canvas, values: Values) -> None:
+def _cloud(canvas: Raster, values: Values) -> None:
     x, y = values["cloud_place"], 0.13
     size = between(values["cloud_size"], 0.8, 1.5)
     white = mix((0.3, 0.3, 0.4), (0.98, 0.98, 1.0), values["daylight"])
@@ -44,7 +44,7 @@ def _cloud(canvas: Canvas, values: Values) -> None:
         canvas.ellipse(x + dx * size, y + dy * size, 1.25 * r * size, 0.7 * r * size, white, "cloud")
 
 
-def _church(canvas: Canvas, values: Values, horizon: float) -> None:
+def _church(canvas: Raster, values: Values, horizon: float) -> None:
     """Front with gable and door, the side that the camera's turn shows, roof, and a tower behind."""
     stone = hsv(values["wall_hue"], 0.22, 0.84)
     scale = between(values["depth"], 1.0, 0.62)
@@ -83,7 +83,7 @@ def _church(canvas: Canvas, values: Values, horizon: float) -> None:
         canvas.line([(dx, ground - high), (dx, ground)], shade(paint, 0.6), 0.01)
 
 
-def _tower(canvas: Canvas, values: Values, x: float, ground: float, scale: float, stone: Colour) -> None:
+def _tower(canvas: Raster, values: Values, x: float, ground: float, scale: float, stone: Colour) -> None:
     half = 0.085 * scale
     x += (values["tower_place"] - 0.5) * 0.1
     tall = between(values["tower_size"], 0.48, 0.62) * scale
@@ -98,7 +98,7 @@ def _tower(canvas: Canvas, values: Values, x: float, ground: float, scale: float
     )
 
 
-def _tree(canvas: Canvas, values: Values, horizon: float) -> None:
+def _tree(canvas: Raster, values: Values, horizon: float) -> None:
     """A tree at the side; with little foliage its crown is small and brown."""
     x = between(values["tree_place"], 0.05, 0.28) if values["tree_place"] < 0.5 else between(
         values["tree_place"], 0.72, 0.95
@@ -112,7 +112,7 @@ def _tree(canvas: Canvas, values: Values, horizon: float) -> None:
         leaf = shade(leaf, 1.1)
 
 
-def _vehicle(canvas: Canvas, values: Values, horizon: float) -> None:
+def _vehicle(canvas: Raster, values: Values, horizon: float) -> None:
     size = between(values["vehicle_size"], 0.85, 1.2)
     x, ground = between(values["vehicle_place"], 0.18, 0.82), horizon + 0.27
     half, paint = 0.14 * size, hsv(values["vehicle_hue"], 0.8, 0.85)
@@ -126,7 +126,7 @@ def _vehicle(canvas: Canvas, values: Values, horizon: float) -> None:
         )
 
 
-def _person(canvas: Canvas, values: Values, horizon: float) -> None:
+def _person(canvas: Raster, values: Values, horizon: float) -> None:
     size = between(values["person_size"], 0.85, 1.25)
     x, ground = between(values["person_place"], 0.1, 0.9), horizon + 0.3
     coat = hsv(values["person_hue"], 0.75, 0.8)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.data.scenes.canvas import CLASS, Canvas, Point
+from flows.data.scenes.canvas import CLASS, Point, Raster
 from flows.data.scenes.factors import CATEGORIES, COLUMN, NAMES
 from flows.data.scenes.indoor import draw_room
 from flows.data.scenes.outdoor import draw_church
@@ -51,7 +51,7 @@ def render(factors: NDArray[np.float32], size: int = 32) -> Rendered:
 
 
 def _draw(values: dict[str, float], size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    canvas = Canvas(size)
+    canvas = Raster(size)
     category = CATEGORIES[int(values["category"])]
     lamp = None
     if category == "church":

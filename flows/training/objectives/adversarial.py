@@ -21,8 +21,8 @@ from flows.stored import StoredModule
 from flows.training.diffaugment import Change, diffaugment
 from flows.training.gan_report import write_gan_report
 from flows.training.objectives.growing import size_after
-from flows.training.phase import Look, Objective, Phase
-from flows.training.settling import settle
+from flows.training.phase import Evaluation, Objective, Phase
+from flows.training.batch_norm import recalibrate_batch_norm
 from flows.training.validation import draw, sheet_of
 
 ScoreName = Literal["swd", "kid"]
@@ -228,10 +228,10 @@ class Adversarial(Objective):
 
     # Looking --------------------------------------------------------------------------------------
 
-    def look(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Look:
+    def evaluate(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Evaluation:
         held = held_out.first(images)
         gan = cast(GAN, model)
-        settle(gan, gan.generator, held.labels)
+        recalibrate_batch_norm(gan, gan.generator, held.labels)
         real = held.images
         drawn = draw(gan, len(real), 1.0, seed=1, labels=held.labels)
         distances = sliced_wasserstein(real, drawn)
@@ -244,7 +244,7 @@ class Adversarial(Objective):
             line += f"  KID {score:.3f}"
         gan = cast(GAN, model)
         whole = gan.size == gan.sizes
-        return Look(values, score if whole else math.inf, line, {"samples": sheet_of(drawn[:80], 10)})
+        return Evaluation(values, score if whole else math.inf, line, {"samples": sheet_of(drawn[:80], 10)})
 
     def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
         return write_gan_report(folder, data, device)

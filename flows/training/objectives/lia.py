@@ -27,8 +27,8 @@ from flows.training.objectives.adversarial import (
     number_from,
 )
 from flows.training.objectives.lia_report import in_pairs, lia_section, phi_figures, reconstruct
-from flows.training.phase import Look, Phase
-from flows.training.settling import settling
+from flows.training.phase import Evaluation, Phase
+from flows.training.batch_norm import recalibrating
 
 
 class RefinedEncoder(nn.Module):
@@ -232,11 +232,11 @@ class LIATraining(Adversarial):
 
         return loss
 
-    def look(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Look:
-        seen = super().look(model, held_out, images, shown)
+    def evaluate(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Evaluation:
+        seen = super().evaluate(model, held_out, images, shown)
         pictures = held_out.first(images).images
         lia = cast(LIA, model)
-        with settling(part for part in lia.encoder.modules() if isinstance(part, BatchNorm)) as norms:
+        with recalibrating(part for part in lia.encoder.modules() if isinstance(part, BatchNorm)) as norms:
             for part in pictures.split(100) if norms else ():
                 lia.encoder(to_signed(part).to(lia.device))
         w, back = reconstruct(lia, pictures)
@@ -246,7 +246,7 @@ class LIATraining(Adversarial):
         line = f"{seen.line}  reconstruction {values['validation/psnr']:.2f} dB"
         # Stage 1 is kept by its samples, stage 2 by what comes back, and before any of stage 1.
         score = -values["validation/psnr"] if shown > self.stage1_images else seen.score
-        return Look(values, score, line, {**seen.pictures, "reconstructions": sheet})
+        return Evaluation(values, score, line, {**seen.pictures, "reconstructions": sheet})
 
     def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
         return write_gan_report(folder, data, device, lia_section)

@@ -12,7 +12,7 @@ from flows.data.base import Batch, ImageData, Split
 from flows.metrics.likelihood import bits_per_dim, labels_for
 from flows.models.base import LikelihoodModel
 from flows.stored import StoredModule
-from flows.training.phase import Look, Objective, Phase
+from flows.training.phase import Evaluation, Objective, Phase
 from flows.training.report import write_report
 from flows.training.validation import sample_sheet, validate
 
@@ -49,7 +49,7 @@ class Likelihood(Objective):
 
         return [Phase("likelihood", list(model.parameters()), loss, wrapped)]
 
-    def look(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Look:
+    def evaluate(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Evaluation:
         flow = cast(LikelihoodModel, model)
         values = validate(flow, held_out, images)
         bits = values["validation/bits_per_dim"]
@@ -57,7 +57,7 @@ class Likelihood(Objective):
             f"validation {bits:.4f} bits/dim  round trip {values['roundtrip/data']:.1e} on data, "
             f"{values['roundtrip/noise']:.1e} on noise"
         )
-        return Look(values, bits, line, {"samples": sample_sheet(flow)})
+        return Evaluation(values, bits, line, {"samples": sample_sheet(flow)})
 
     def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
         return write_report(folder, data, device=device)

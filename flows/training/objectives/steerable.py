@@ -30,7 +30,7 @@ from flows.training.objectives.adversarial import (
     labels_of,
     number_from,
 )
-from flows.training.phase import Look, Phase
+from flows.training.phase import Evaluation, Phase
 
 AVERAGED = 0.999
 """Decay of the walks' running average, over a thousand steps or so."""
@@ -226,8 +226,8 @@ class Steerable(Adversarial):
 
     # Looking --------------------------------------------------------------------------------------
 
-    def look(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Look:
-        seen = super().look(model, held_out, images, shown)
+    def evaluate(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Evaluation:
+        seen = super().evaluate(model, held_out, images, shown)
         if self.steerable is not None and seen.score < float(self.steerable.score):
             self.steerable.best.copy_(self.steerable.averaged)
             self.steerable.score.fill_(seen.score)

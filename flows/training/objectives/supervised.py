@@ -8,30 +8,30 @@ import torch
 from torch import Tensor, nn
 
 from flows.data.base import Batch, ImageData, Split
-from flows.semantics.base import Judge
+from flows.semantics.base import SemanticModel
 from flows.stored import StoredModule
-from flows.training.judge_report import write_judge_report
-from flows.training.phase import Look, Objective, Phase
+from flows.training.phase import Evaluation, Objective, Phase
+from flows.training.semantics_report import write_judge_report
 
 
 class Supervised(Objective):
     """The loss that the judge itself has; at every look it is calibrated on the held-out images."""
 
-    trains = Judge
+    trains = SemanticModel
 
     def parts(self, model: StoredModule) -> list[nn.Module]:
         return [model]
 
     def phases(self, model: StoredModule, parts: Sequence[nn.Module]) -> list[Phase]:
-        judge, (wrapped,) = cast(Judge, model), parts
+        judge, (wrapped,) = cast(SemanticModel, model), parts
 
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
             return judge.loss(wrapped(batch.images), batch)
 
         return [Phase("supervised", list(model.parameters()), loss, wrapped)]
 
-    def look(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Look:
-        judge = cast(Judge, model)
+    def evaluate(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Evaluation:
+        judge = cast(SemanticModel, model)
         judge.calibrate(held_out, images)
         measured = judge.measure(held_out, images)
         judge.note(measured)
@@ -41,7 +41,7 @@ class Supervised(Objective):
             for figure, value in figures.items()
             if figure != "images"
         }
-        return Look({"validation/wrong": measured.score, **values}, measured.score, measured.line, {})
+        return Evaluation({"validation/wrong": measured.score, **values}, measured.score, measured.line, {})
 
     def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
         return write_judge_report(folder, data, device)

@@ -16,15 +16,15 @@ from flows.data.base import ImageData
 from flows.dissection.dissect import Source, samples
 from flows.dissection.exemplars import ExemplarBrush, Pictures, look_at, look_at_images
 from flows.dissection.instrument import Change, instrument
-from flows.dissection.paint import Canvas, Dab, Stroke
+from flows.dissection.paint import Canvas, Stroke, StrokeEdit
 from flows.editing.codes import coded, cut_short, draw
 from flows.editing.history import Edit, History, Start
 from flows.errors import Unsupported, UserError
 from flows.metrics.typicality import typicality
 from flows.models.base import LatentModel
-from flows.opening import data_of, find_shipped, load
-from flows.semantics.base import Judge, Predictor, Score, Segmenter, predict_images, scores_of
-from flows.semantics.load import load_judge
+from flows.opening import data_of, find_bundled, open_model
+from flows.semantics.base import Predictor, Score, Segmenter, SemanticModel, predict_images, scores_of
+from flows.semantics.load import load_semantic_model
 from flows.steering.base import Direction, load_directions, shift
 from flows.steering.boundary import condition
 
@@ -42,7 +42,7 @@ GROUPS = ("layout", "objects", "attributes", "colour", "other")
 
 
 @dataclass(frozen=True)
-class Reading:
+class ScoreReading:
     """What a predictor says of a picture.
 
     Attributes:
@@ -56,7 +56,7 @@ class Reading:
     text: str
 
 
-class Workbench:
+class Editor:
     """See above; one picture at a time, for whoever holds the lock.
 
     Attributes:
@@ -229,10 +229,10 @@ class Workbench:
         brush, stage = self.brush(label), history.stages[-1]
         with self.lock, instrument(self.model, self.space) as probe:
             canvas = Canvas(probe, stage.code, stage.picture, earlier=stage.earlier)
-            dab = brush.dab(canvas, mask, stroke, strength)
-        if not dab.changes:
+            stroke_edit = brush.stroke_edit(canvas, mask, stroke, strength)
+        if not stroke_edit.changes:
             return Edit(f"no {label} to erase there")
-        return Edit(f"{stroke} {label}", dab=dab)
+        return Edit(f"{stroke} {label}", stroke_edit=stroke_edit)
 
     def switch(self, layer: str, units: Sequence[int]) -> Edit:
         """Units of a layer switched off everywhere, for `History.then`.
@@ -251,7 +251,7 @@ class Workbench:
         everywhere = torch.ones(self.model.image_shape[1:], dtype=torch.bool)
         change = Change(amount, torch.zeros(channels, 1, 1))
         told = f"off: {layer} {', '.join(map(str, units))}"
-        return Edit(told, dab=Dab([(layer, change)], everywhere))
+        return Edit(told, stroke_edit=StrokeEdit([(layer, change)], everywhere))
 
     def then(self, history: History, edit: Edit) -> History:
         """With one edit more; one picture at a time."""
@@ -305,12 +305,12 @@ class Workbench:
                 self._seen = exemplars_of(model, self.segmenter, self.exemplars, self.space)
             return self._seen
 
-    def readings(self, picture: Tensor) -> list[Reading]:
+    def readings(self, picture: Tensor) -> list[ScoreReading]:
         """What the predictor says of uint8 (C, H, W), in its order; nothing without one."""
         # Remembered: a slider is moved on and on from the same picture.
         return self._read(picture.numpy().tobytes())
 
-    def _read_bytes(self, content: bytes) -> list[Reading]:
+    def _read_bytes(self, content: bytes) -> list[ScoreReading]:
         if self.predictor is None:
             return []
         picture = torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(self.model.image_shape)
@@ -319,12 +319,16 @@ class Workbench:
                 self.predictor, pixels.to_unit(picture[None], self.model.bins), self.model.device
             )
         pairs = zip(self.predictor.scores, seen[0].tolist(), strict=True)
-        return [Reading(score.name, value, _as_words(score, value)) for score, value in pairs]
+        return [ScoreReading(score.name, value, _as_words(score, value)) for score, value in pairs]
 
     @cached_property
     def groups(self) -> dict[str, list[str]]:
         """Names of the directions by `GROUPS`: by the attribute that the score of each is of."""
-        told = self.predictor.scores if self.predictor else scores_of(self.data.told() if self.data else [])
+        told = (
+            self.predictor.scores
+            if self.predictor
+            else scores_of(self.data.all_attributes() if self.data else [])
+        )
         scores = {score.name: score.group for score in told}
         found: dict[str, list[str]] = {group: [] for group in GROUPS}
         kinds = {"layout": "layout", "category": "layout", "object": "objects"}
@@ -344,15 +348,15 @@ def _as_words(score: Score, value: float) -> str:
     return f"{value:.0%}" if score.probability else f"{value:.2f}"
 
 
-def open_workbench(
+def open_editor(
     checkpoint: str,
-    judges: Sequence[Judge] = (),
+    judges: Sequence[SemanticModel] = (),
     directions: Path | None = None,
     exemplars: int = EXEMPLARS,
     device: str | None = None,
     usual: bool = False,
-) -> Workbench:
-    """A workbench of a checkpoint, with the first predictor and segmenter for images of its shape.
+) -> Editor:
+    """An editor of a checkpoint, with the first predictor and segmenter for images of its shape.
 
     Args:
         checkpoint: folder or hub repository of the model.
@@ -365,16 +369,16 @@ def open_workbench(
     Raises:
         CheckpointError: the model or the directions cannot be read, or do not belong together.
     """
-    model = load(checkpoint, device)
+    model = open_model(checkpoint, device)
     fitting = [each for each in judges if tuple(each.image_shape) == tuple(model.image_shape)]
     if usual:
-        beside = (find_shipped("predictor", model), find_shipped("segmenter", model))
-        fitting += [load_judge(path, str(model.device)) for path in beside if path is not None]
+        beside = (find_bundled("predictor", model), find_bundled("segmenter", model))
+        fitting += [load_semantic_model(path, str(model.device)) for path in beside if path is not None]
     predictor = next((each for each in fitting if isinstance(each, Predictor)), None)
     segmenter = next((each for each in fitting if isinstance(each, Segmenter)), None)
     kept = directions or Path(checkpoint) / DIRECTIONS
     found = load_directions(kept, model) if directions or kept.is_file() else []
-    return Workbench(checkpoint, model, predictor, segmenter, found, exemplars)
+    return Editor(checkpoint, model, predictor, segmenter, found, exemplars)
 
 
 def exemplars_of(model: LatentModel, segmenter: Segmenter, n: int, space: str) -> Pictures:

@@ -12,7 +12,7 @@ from flows.models.base import LatentModel
 
 
 @torch.no_grad()
-def settle(
+def recalibrate_batch_norm(
     model: LatentModel, generator: nn.Module, labels: Tensor, batches: int = 20, batch: int = 100
 ) -> None:
     """Set a generator's batch norms from fresh codes (BigGAN's standing statistics, appendix C.1).
@@ -26,13 +26,13 @@ def settle(
     """
     codes = model.sample_codes(batches * batch, generator=torch.Generator().manual_seed(3))
     which = labels.to(codes.device).repeat(math.ceil(len(codes) / len(labels)))[: len(codes)]
-    with settling(part for part in generator.modules() if isinstance(part, BatchNorm)) as norms:
+    with recalibrating(part for part in generator.modules() if isinstance(part, BatchNorm)) as norms:
         for rows in torch.arange(len(codes), device=codes.device).split(batch) if norms else ():
             model.decode(codes[rows], labels=which[rows] if model.num_classes else None)
 
 
 @contextmanager
-def settling(norms: Iterable[BatchNorm]) -> Iterator[list[BatchNorm]]:
+def recalibrating(norms: Iterable[BatchNorm]) -> Iterator[list[BatchNorm]]:
     """A block in which batch norms take their statistics anew, a plain mean over all batches they see."""
     those = list(norms)
     momenta = [norm.momentum for norm in those]

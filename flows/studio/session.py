@@ -17,15 +17,15 @@ from torch import Tensor
 from flows import images as pixels
 from flows.dissection.instrument import default_layers, networks_inside
 from flows.dissection.paint import Stroke
-from flows.editing.history import History, laid_back
+from flows.editing.editor import Editor, open_editor
+from flows.editing.history import History, edited_upload
 from flows.editing.records import load_history, save_history
-from flows.editing.workbench import Workbench, open_workbench
 from flows.errors import DataMissing, UserError
 from flows.files import write_atomically
 from flows.metrics.perceptual import FeatureNetwork, make_network
 from flows.once import prepared
-from flows.opening import told_by
-from flows.semantics.base import Judge
+from flows.opening import read_description
+from flows.semantics.base import SemanticModel
 from flows.studio import actions, views
 from flows.studio.uploads import open_upload
 
@@ -42,7 +42,7 @@ MOST_FILES = 4000
 SAMPLES = 12
 
 
-class Sitting(NamedTuple):
+class Session(NamedTuple):
     """What one visitor has on the page.
 
     Attributes:
@@ -56,14 +56,14 @@ class Sitting(NamedTuple):
     other: History | None = None
 
 
-def has(sitting: Sitting | None) -> Sitting:
+def require_image(session: Session | None) -> Session:
     """Raises ValueError where there is no picture yet."""
-    if sitting is None:
+    if session is None:
         raise UserError("there is no picture yet: upload one, pick an example, or take a sample")
-    return sitting
+    return session
 
 
-class Desk:
+class Studio:
     """The models of a page, each opened when it is first asked for.
 
     Args:
@@ -78,7 +78,7 @@ class Desk:
     def __init__(
         self,
         checkpoints: Sequence[str],
-        judges: Sequence[Judge],
+        judges: Sequence[SemanticModel],
         folder: Path,
         directions: Path | None = None,
         exemplars: int = 1000,
@@ -87,7 +87,7 @@ class Desk:
         self.paths = {Path(path).name: path for path in checkpoints}
         self.judges, self.folder, self.directions = judges, folder, directions
         self.exemplars, self.device = exemplars, device
-        self._benches: dict[str, Workbench] = {}
+        self._editors: dict[str, Editor] = {}
         self._opening = threading.Lock()
         self._warmed: set[str] = set()
         self._filing, self._files = threading.Lock(), deque[Path]()
@@ -101,28 +101,32 @@ class Desk:
 
     def alike(self, name: str) -> list[str]:
         """Models of pictures of the same shape, as far as their folders tell without being opened."""
-        shape = list(self.bench(name).model.image_shape)
-        return [each for each, path in self.paths.items() if told_by(path).get("image_shape", shape) == shape]
+        shape = list(self.editor(name).model.image_shape)
+        return [
+            each
+            for each, path in self.paths.items()
+            if read_description(path).get("image_shape", shape) == shape
+        ]
 
-    def bench(self, name: str) -> Workbench:
-        """The workbench of a model. Raises ValueError where there is none of that name."""
+    def editor(self, name: str) -> Editor:
+        """The editor of a model. Raises ValueError where there is none of that name."""
         if name not in self.paths:
             raise UserError(f"there is no model {name!r} here; there are {', '.join(self.paths)}")
         with self._opening:
-            if name not in self._benches:
+            if name not in self._editors:
                 given = self.directions if name == self.first else None
-                self._benches[name] = open_workbench(
+                self._editors[name] = open_editor(
                     self.paths[name], self.judges, given, self.exemplars, self.device, usual=True
                 )
-        return self._benches[name]
+        return self._editors[name]
 
     def warm(self, name: str) -> None:
         """Look at a model's exemplars meanwhile, so that the first stroke need not wait for it."""
-        bench = self.bench(name)
-        if bench.segmenter is not None and name not in self._warmed:
+        editor = self.editor(name)
+        if editor.segmenter is not None and name not in self._warmed:
             self._warmed.add(name)
             # Not at once: a page that opens has better use for the machine.
-            later = threading.Timer(WARM_AFTER, lambda: bench.pictures)
+            later = threading.Timer(WARM_AFTER, lambda: editor.pictures)
             later.daemon = True
             later.start()
 
@@ -138,112 +142,112 @@ class Desk:
 
     def examples(self, name: str) -> list[str]:
         """Files of test images, made once."""
-        bench = self.bench(name)
+        editor = self.editor(name)
         with self._filing:
             if name not in self._examples:
-                found = actions.examples(bench, EXAMPLES, self.folder / name)
+                found = actions.examples(editor, EXAMPLES, self.folder / name)
                 self._examples[name] = [str(path) for path in found]
         return self._examples[name]
 
-    def open(self, name: str, path: str | None, size: float = 1.0, x: float = 0.5, y: float = 0.5) -> Sitting:
+    def open(self, name: str, path: str | None, size: float = 1.0, x: float = 0.5, y: float = 0.5) -> Session:
         """A picture file on a model, cropped: the box is `size` of the largest, its middle at x, y."""
         if path is None:
             raise UserError("there is no picture yet: upload one, or pick an example")
-        upload, bench = open_upload(path), self.bench(name)
-        box = crop(upload, bench.model.image_shape[1:], size, x, y)
-        return Sitting(name, bench.open(upload, Path(path).name, box))
+        upload, editor = open_upload(path), self.editor(name)
+        box = crop(upload, editor.model.image_shape[1:], size, x, y)
+        return Session(name, editor.open(upload, Path(path).name, box))
 
-    def crop_again(self, name: str, sitting: Sitting | None, size: float, x: float, y: float) -> Sitting:
+    def crop_again(self, name: str, session: Session | None, size: float, x: float, y: float) -> Session:
         """The upload with another box; its edits are gone."""
-        start, bench = has(sitting).history.start, self.bench(name)
+        start, editor = require_image(session).history.start, self.editor(name)
         if start.upload is None:
             raise UserError("a sample is not cropped: upload a picture first")
         upload = pixels.to_pillow(start.upload)
-        box = crop(upload, bench.model.image_shape[1:], size, x, y)
-        return Sitting(name, bench.open(upload, start.name, box))
+        box = crop(upload, editor.model.image_shape[1:], size, x, y)
+        return Session(name, editor.open(upload, start.name, box))
 
-    def change_model(self, name: str, sitting: Sitting | None) -> Sitting:
+    def change_model(self, name: str, session: Session | None) -> Session:
         """The same picture on another model, without its edits; a sample where it has no encoder."""
-        bench = self.bench(name)
-        start = sitting.history.start if sitting else None
-        if start is None or start.upload is None or not bench.encodes:
-            return Sitting(name, bench.sample(start.seed if start else 0))
+        editor = self.editor(name)
+        start = session.history.start if session else None
+        if start is None or start.upload is None or not editor.encodes:
+            return Session(name, editor.sample(start.seed if start else 0))
         upload = pixels.to_pillow(start.upload)
-        return Sitting(name, bench.open(upload, start.name, start.box))
+        return Session(name, editor.open(upload, start.name, start.box))
 
-    def sample(self, name: str, seed: float, temperature: float) -> Sitting:
+    def sample(self, name: str, seed: float, temperature: float) -> Session:
         """A picture that a model draws."""
-        return Sitting(name, self.bench(name).sample(whole(seed, "seed"), temperature))
+        return Session(name, self.editor(name).sample(whole(seed, "seed"), temperature))
 
     # Editing --------------------------------------------------------------------------------------
 
     def steer(
-        self, sitting: Sitting | None, values: Sequence[float], without: Sequence[str],
+        self, session: Session | None, values: Sequence[float], without: Sequence[str],
         levels: Sequence[str], budget: float,
-    ) -> Sitting:  # fmt: skip
+    ) -> Session:  # fmt: skip
         """The picture with the sliders at these values, in the order of `sliders`; a budget of 0 is none."""
-        sitting = has(sitting)
-        bench = self.bench(sitting.name)
+        session = require_image(session)
+        editor = self.editor(session.name)
         sigmas = {
-            name: float(value) for name, value in zip(self.slots(sitting.name), values, strict=True) if name
+            name: float(value) for name, value in zip(self.slots(session.name), values, strict=True) if name
         }
-        history = actions.steered(bench, sitting.history, sigmas, without, levels, budget or None)
-        return sitting._replace(history=history)
+        history = actions.steered(editor, session.history, sigmas, without, levels, budget or None)
+        return session._replace(history=history)
 
     def slots(self, name: str) -> list[str]:
         """Names of the directions, `POOL` to each of `GROUPS`; "" where a slider is hidden."""
-        named = [names[:POOL] for names in self.bench(name).groups.values()]
+        named = [names[:POOL] for names in self.editor(name).groups.values()]
         return [each for names in named for each in (*names, *[""] * (POOL - len(names)))]
 
     def paint(
-        self, sitting: Sitting | None, drawing: dict[str, Any] | None, label: str, stroke: Stroke,
+        self, session: Session | None, drawing: dict[str, Any] | None, label: str, stroke: Stroke,
         strength: float,
-    ) -> Sitting:  # fmt: skip
+    ) -> Session:  # fmt: skip
         """With what was brushed onto the enlarged picture."""
-        sitting = has(sitting)
-        bench = self.bench(sitting.name)
-        mask = brushed(drawing, bench.model.image_shape[1:])
-        history = bench.then(sitting.history, bench.stroke(sitting.history, label, mask, stroke, strength))
-        return sitting._replace(history=history)
+        session = require_image(session)
+        editor = self.editor(session.name)
+        mask = mask_of_drawing(drawing, editor.model.image_shape[1:])
+        history = editor.then(session.history, editor.stroke(session.history, label, mask, stroke, strength))
+        return session._replace(history=history)
 
     def classes(self, name: str) -> list[str]:
         """That can be painted, things first."""
-        segmenter = self.bench(name).segmenter
+        segmenter = self.editor(name).segmenter
         known = list(segmenter.classes) if segmenter else []
         return [each for each in FIRST if each in known] + [each for each in known if each not in FIRST]
 
-    def undo(self, sitting: Sitting | None) -> Sitting:
+    def undo(self, session: Session | None) -> Session:
         """Without the last edit."""
-        sitting = has(sitting)
-        return sitting._replace(history=sitting.history.undone())
+        session = require_image(session)
+        return session._replace(history=session.history.undone())
 
-    def reset(self, sitting: Sitting | None) -> Sitting:
+    def reset(self, session: Session | None) -> Session:
         """Without any edit."""
-        sitting = has(sitting)
-        return sitting._replace(history=History.of(sitting.history.start))
+        session = require_image(session)
+        return session._replace(history=History.of(session.history.start))
 
     # Records --------------------------------------------------------------------------------------
 
-    def save(self, sitting: Sitting | None) -> str:
+    def save(self, session: Session | None) -> str:
         """A record file of all that was done."""
-        sitting = has(sitting)
-        bench = self.bench(sitting.name)
-        path = self.new_file(f"{Path(sitting.history.start.name).stem}.safetensors")
-        save_history(path, sitting.history, bench.model, bench.checkpoint)
+        session = require_image(session)
+        editor = self.editor(session.name)
+        path = self.new_file(f"{Path(session.history.start.name).stem}.safetensors")
+        save_history(path, session.history, editor.model, editor.checkpoint)
         return str(path)
 
-    def load(self, name: str, path: str | None) -> tuple[Sitting, bool]:
+    def load(self, name: str, path: str | None) -> tuple[Session, bool]:
         """A record file on the model that it is of, and whether the very bytes came again."""
         if path is None:
             raise UserError("there is no record yet: choose a file that was downloaded here")
-        history, same = load_history(Path(path), self.bench(name).model)
-        return Sitting(name, history), same
+        history, same = load_history(Path(path), self.editor(name).model)
+        return Session(name, history), same
 
-    def picture_file(self, sitting: Sitting | None) -> str:
+    def picture_file(self, session: Session | None) -> str:
         """The edited picture, laid back into the upload it was cropped from, as a PNG file."""
-        history = has(sitting).history
+        history = require_image(session).history
         path = self.new_file(f"{Path(history.start.name).stem}-edited.png")
-        laid_back(history).save(path)
+        edited_upload(history).save(path)
         return str(path)
 
     def file(self, image: Image.Image) -> str:
@@ -273,76 +277,76 @@ class Desk:
         """Pictures of a layer's units with what they agree with, and the units, the best first."""
         key = name, layer
         if key not in self._inside:
-            self._inside[key] = actions.look_inside(self.bench(name), layer)
+            self._inside[key] = actions.look_inside(self.editor(name), layer)
         shown, names = [], []
         for row, images in self._inside[key]:
             names.append(f"{row.unit} ({row.label})")
             shown += [(image, f"unit {row.unit}: {row.label}, IoU {row.iou:.2f}") for image in images[:4]]
         return shown, names
 
-    def switch(self, sitting: Sitting | None, layer: str, units: Sequence[str]) -> Sitting:
+    def switch(self, session: Session | None, layer: str, units: Sequence[str]) -> Session:
         """With units off, as `units` names them."""
-        sitting = has(sitting)
-        bench = self.bench(sitting.name)
+        session = require_image(session)
+        editor = self.editor(session.name)
         if not units:
             raise UserError("no unit is chosen: look at a layer and choose some of its units")
-        edit = bench.switch(layer, [int(each.split(" ")[0]) for each in units])
-        return sitting._replace(history=bench.then(sitting.history, edit))
+        edit = editor.switch(layer, [int(each.split(" ")[0]) for each in units])
+        return session._replace(history=editor.then(session.history, edit))
 
     def layers(self, name: str) -> list[str]:
         """That can be looked into, those that know most of objects first."""
-        bench = self.bench(name)
-        inside = networks_inside(bench.model)
-        return sorted(default_layers(bench.model, bench.space), key=lambda layer: layer not in inside)
+        editor = self.editor(name)
+        inside = networks_inside(editor.model)
+        return sorted(default_layers(editor.model, editor.space), key=lambda layer: layer not in inside)
 
     def mix(
-        self, sitting: Sitting | None, path: str | None, seed: float, sphere: bool
-    ) -> tuple[Sitting, Image.Image]:
+        self, session: Session | None, path: str | None, seed: float, sphere: bool
+    ) -> tuple[Session, Image.Image]:
         """A second picture, of a file or a sample, and the way to it."""
-        sitting = has(sitting)
-        bench = self.bench(sitting.name)
-        other = self.open(sitting.name, path).history if path else bench.sample(whole(seed, "seed"))
-        way = actions.between(bench, sitting.history, other, sphere=sphere)
+        session = require_image(session)
+        editor = self.editor(session.name)
+        other = self.open(session.name, path).history if path else editor.sample(whole(seed, "seed"))
+        way = actions.interpolate_histories(editor, session.history, other, sphere=sphere)
         heads = [f"{i / (len(way) - 1):.2f}" for i in range(len(way))]
-        return sitting._replace(other=other), views.strip(way, heads)
+        return session._replace(other=other), views.strip(way, heads)
 
-    def take_share(self, sitting: Sitting | None, share: float, levels: Sequence[str]) -> Sitting:
+    def take_share(self, session: Session | None, share: float, levels: Sequence[str]) -> Session:
         """A share of the way to the second picture, on some levels or on all."""
-        sitting = has(sitting)
-        if sitting.other is None:
+        session = require_image(session)
+        if session.other is None:
             raise UserError("there is no second picture yet: show the way to one first")
-        bench = self.bench(sitting.name)
-        edit = bench.towards(sitting.history, sitting.other.code, share, levels)
-        return sitting._replace(history=bench.then(sitting.history, edit))
+        editor = self.editor(session.name)
+        edit = editor.towards(session.history, session.other.code, share, levels)
+        return session._replace(history=editor.then(session.history, edit))
 
     def samples(self, name: str, seed: float, temperature: float) -> list[tuple[Image.Image, str]]:
         """So many samples, each with its seed."""
-        bench, first = self.bench(name), whole(seed, "seed")
+        editor, first = self.editor(name), whole(seed, "seed")
         with prepared():
-            drawn = {i: bench.sample(i, temperature).picture for i in range(first, first + SAMPLES)}
+            drawn = {i: editor.sample(i, temperature).picture for i in range(first, first + SAMPLES)}
         return [(views.enlarged(picture, 128), f"seed {i}") for i, picture in drawn.items()]
 
-    def nearest(self, sitting: Sitting | None) -> tuple[Image.Image, str]:
+    def nearest(self, session: Session | None) -> tuple[Image.Image, str]:
         """The training image most like the picture."""
-        sitting = has(sitting)
-        found, apart = actions.nearest_training_image(self.bench(sitting.name), sitting.history.picture)
+        session = require_image(session)
+        found, apart = actions.nearest_training_image(self.editor(session.name), session.history.picture)
         return views.enlarged(found), f"Nearest of {actions.REAL:,} training images: {apart:.3f} of 1 away."
 
     def compare(
-        self, names: Sequence[str], sitting: Sitting | None, seconds: float
+        self, names: Sequence[str], session: Session | None, seconds: float
     ) -> Iterator[tuple[str, Image.Image]]:
         """A table and a row of pictures that grow: this picture through one model after the other."""
-        picture = has(sitting).history.start.picture
+        picture = require_image(session).history.start.picture
         steps: dict[str, actions.Compared] = {}
         for name in names:
-            for latest in actions.bring_back(self.bench(name), picture, seconds, self.network):
+            for latest in actions.compare_on_model(self.editor(name), picture, seconds, self.network):
                 steps[name] = latest
                 came = {told: step.back for told, step in steps.items() if step.back is not None}
                 yield actions.compared_table(list(steps.values())), views.compared(picture, came)
 
-    def search(self, name: str, sitting: Sitting | None, seconds: float) -> Iterator[tuple[Image.Image, str]]:
+    def search(self, name: str, session: Session | None, seconds: float) -> Iterator[tuple[Image.Image, str]]:
         """The picture looked for by optimisation on another model, as it goes."""
-        for step in actions.search(self.bench(name), has(sitting).history.start.picture, seconds):
+        for step in actions.search(self.editor(name), require_image(session).history.start.picture, seconds):
             told = "done" if step.found else f"{step.share:.0%}"
             yield views.enlarged(step.back), f"{name}: {step.psnr:.1f} dB after {step.seconds:.1f} s, {told}"
 
@@ -363,7 +367,7 @@ def crop(upload: Image.Image, shape: tuple[int, int], size: float, x: float, y: 
     return at_x, at_y, at_x + width, at_y + height
 
 
-def brushed(drawing: dict[str, Any] | None, shape: tuple[int, int]) -> Tensor:
+def mask_of_drawing(drawing: dict[str, Any] | None, shape: tuple[int, int]) -> Tensor:
     """Where the brush was, of what an image editor gives: bool of this (height, width)."""
     masks = [np.asarray(layer)[:, :, 3] for layer in (drawing or {}).get("layers", [])]
     if not masks:

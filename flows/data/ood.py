@@ -27,7 +27,7 @@ SENTENCES = (
 )
 
 
-def foreign_images(image_shape: Shape, bins: int = 256, samples: Tensor | None = None) -> dict[str, Tensor]:
+def ood_images(image_shape: Shape, bins: int = 256, samples: Tensor | None = None) -> dict[str, Tensor]:
     """The suite at the shape and grey levels of a model, in the order in which tables show it.
 
     Args:
@@ -80,10 +80,10 @@ def crops(picture: Image.Image, image_shape: Shape) -> Tensor:
     x, y = right // 2, bottom // 2
     corners = [(0, 0, x, y), (x, 0, right, y), (0, y, x, bottom), (x, y, right, bottom)]
     parts = [picture, *(picture.crop(corner) for corner in corners)]
-    return torch.stack([fit(part, image_shape) for part in parts])
+    return torch.stack([fit_to_shape(part, image_shape) for part in parts])
 
 
-def fit(picture: Image.Image, image_shape: Shape) -> Tensor:
+def fit_to_shape(picture: Image.Image, image_shape: Shape) -> Tensor:
     """Centre-crop to the aspect ratio of `image_shape` and resize: uint8 (C, H, W)."""
     channels, height, width = image_shape
     fitted = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
@@ -112,7 +112,7 @@ def digits(image_shape: Shape) -> Tensor:
     from sklearn.datasets import load_digits  # takes a second
 
     levels = torch.from_numpy(load_digits().images[:10]).to(torch.uint8)
-    return torch.stack([fit(images.to_pillow(level[None] * 15), image_shape) for level in levels])
+    return torch.stack([fit_to_shape(images.to_pillow(level[None] * 15), image_shape) for level in levels])
 
 
 # Pictures of nothing ------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ from typing import Any
 from flows import images as pixels
 from flows.data.base import ImageData
 from flows.files import read_yaml, to_json, write_atomically
-from flows.semantics.base import Judge, Measurement
-from flows.semantics.load import load_judge
+from flows.semantics.base import Measurement, SemanticModel
+from flows.semantics.load import load_semantic_model
 from flows.stored import CARD_FILE
 from flows.training.figures import draw_bars, draw_lines
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
@@ -25,7 +25,7 @@ def write_judge_report(folder: Path, data: ImageData, device: str = "cpu") -> di
         data: what it was trained on.
         device: torch device.
     """
-    judge = load_judge(folder, device)
+    judge = load_semantic_model(folder, device)
     metrics = read_metrics(folder / METRICS_FILE)
     test = data.split("test")
     measured = judge.measure(test, None)
@@ -70,7 +70,11 @@ def _table(values: dict[str, dict[str, float]], figure: str) -> list[str]:
 
 
 def _card(
-    judge: Judge, report: dict[str, Any], measured: Measurement, config: dict[str, Any], pictures: list[str]
+    judge: SemanticModel,
+    report: dict[str, Any],
+    measured: Measurement,
+    config: dict[str, Any],
+    pictures: list[str],
 ) -> str:
     name, data = report["model"]["model_type"], report["data"]
     lines = [
