@@ -139,7 +139,7 @@ def test_units_off_are_an_edit(editor, history):
     layer = next(name for name in editor.model.units() if editor.model.units()[name].channels >= 12)
     off = editor.switch(layer, [0, 3])
     after = editor.then(history, off)
-    assert after.edits[0].told == f"off: {layer} 0, 3"
+    assert after.edits[0].label == f"off: {layer} 0, 3"
     assert torch.equal(after.undone().picture, history.picture)
     with pytest.raises(ValueError, match="there is no 9999"):
         editor.switch(layer, [9999])

@@ -310,7 +310,7 @@ def test_looking_inside(studio, monkeypatch):
     assert len(names) == 6 and len(shown) == 24 and re.fullmatch(r"\d+ \(.+\)", names[0])
     session = studio.sample("scenes-dcgan", 0, 1.0)
     off = studio.switch(session, layer, names[:2])
-    assert off.history.edits[0].told.startswith(f"off: {layer} {names[0].split()[0]}, ")
+    assert off.history.edits[0].label.startswith(f"off: {layer} {names[0].split()[0]}, ")
     rows = actions.missing_classes(studio.editor("scenes-dcgan"))
     assert {"wall", "window", "banner"} <= {label for label, _, _ in rows}
     assert 10 < {label: real for label, real, _ in rows}["wall"] < 60
