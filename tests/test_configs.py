@@ -14,7 +14,7 @@ import flows
 from flows import images as pixels
 from flows.commands.export import export
 from flows.config import parse_experiment, resolve
-from flows.data.base import DataMissing
+from flows.errors import DataMissing
 from flows.inversion.exact import invert_exactly
 from flows.semantics.base import SemanticModel
 from flows.semantics.load import load_semantic_model

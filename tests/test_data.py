@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images
-from flows.data.base import DataMissing, ImageData, hashed_split
+from flows.data.base import ImageData, hashed_split
 from flows.data.celeba import CelebA
 from flows.data.digits import Digits
 from flows.data.emoji import ATTRIBUTES, FONT, Emoji, attributes_of, family
@@ -43,6 +43,7 @@ from flows.data.torchvision_sets import (
     USPS,
     Flowers102,
 )  # fmt: skip
+from flows.errors import DataMissing
 
 SPLITS = ("train", "validation", "test")
 

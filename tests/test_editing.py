@@ -16,10 +16,10 @@ from flows.dissection.paint import soft
 from flows.editing.editor import Editor, open_editor
 from flows.editing.history import Edit, edited_upload
 from flows.editing.records import load_history, read_history_header, save_history
+from flows.errors import CheckpointError
 from flows.inversion.optimise import Optimise
 from flows.metrics.typicality import typicality
 from flows.semantics.load import load_semantic_model
-from flows.stored import CheckpointError
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from flows.training.batch_norm import recalibrate_batch_norm
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 from flows.data.base import Batch
@@ -32,6 +31,7 @@ from flows.networks.equalised import EqualisedConv2d, EqualisedLinear
 from flows.networks.growing import shrink
 from flows.networks.refiner import refine
 from flows.networks.stylegan import ModulatedConv2d, with_deviation
+from flows.training.batch_norm import recalibrate_batch_norm
 from flows.training.diffaugment import diffaugment
 from flows.training.loop import fit, make_accelerator
 from flows.training.objectives.adversarial import Adversarial, CriticOnBoth, frozen, squared_gradient

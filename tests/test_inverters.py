@@ -15,6 +15,7 @@ import flows
 from flows import images as pixels
 from flows.cli import main
 from flows.commands.compare import read_group
+from flows.errors import CheckpointError
 from flows.inversion.base import reconstruct
 from flows.inversion.compare import Group, compare
 from flows.inversion.distance import Distance
@@ -32,7 +33,6 @@ from flows.models.biggan import BigGAN
 from flows.models.glow import Glow
 from flows.models.lia import LIA
 from flows.models.stylegan import StyleGAN
-from flows.stored import CheckpointError
 
 SHAPE = (3, 16, 16)
 

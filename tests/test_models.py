@@ -24,6 +24,7 @@ from flows.bijections.scales import TwoSided
 from flows.bijections.scaling import DiagonalScaling
 from flows.bijections.squeeze import Flatten
 from flows.data.digits import Digits
+from flows.errors import CheckpointError
 from flows.inversion.exact import decode_exactly, invert_exactly
 from flows.metrics.likelihood import bits_per_dim, evaluate_likelihood, importance_weighted
 from flows.metrics.roundtrip import round_trip, summarise
@@ -34,7 +35,6 @@ from flows.models.nice import NICE
 from flows.models.priors import Logistic, Normal
 from flows.models.realnvp import RealNVP
 from flows.numerics import exact_arithmetic, normal_rows
-from flows.stored import CheckpointError
 from flows.testing import Case, broken_laws, jacobian_log_det
 
 SMALL = (3, 4, 4)

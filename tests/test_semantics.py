@@ -13,6 +13,7 @@ from flows import images as pixels
 from flows.data.base import ArraySplit, Attribute, Batch
 from flows.data.scenes import FACTORS, Scenes
 from flows.data.scenes.factors import COLUMN, matters
+from flows.errors import CheckpointError
 from flows.images import IMAGENET_DEVIATION, IMAGENET_MEAN
 from flows.models.load import load_model
 from flows.semantics.adapters import ClassPredictor, ClassSegmenter
@@ -27,7 +28,6 @@ from flows.semantics.base import (
 from flows.semantics.load import load_semantic_model
 from flows.semantics.predictor import AttributePredictor, calibration_error
 from flows.semantics.segmenter import UNetSegmenter
-from flows.stored import CheckpointError
 from flows.training.augment import augment
 
 KINDS = (

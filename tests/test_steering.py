@@ -12,6 +12,7 @@ from torchvision.transforms.functional import rotate
 
 from flows import images as pixels
 from flows.data.base import ArraySplit, Attribute, ImageData
+from flows.errors import CheckpointError
 from flows.metrics.typicality import largest_typical_share, typicality
 from flows.models.base import LatentModel, Space, Unit
 from flows.models.priors import make_prior
@@ -33,7 +34,6 @@ from flows.steering.ranking import read_scores, worse_in_z
 from flows.steering.score_gradient import ScoreGradient, mean_gradients
 from flows.steering.survey import Survey, score_codes, survey_images, survey_samples
 from flows.steering.walk import Walk
-from flows.stored import CheckpointError
 
 D, PLACES = 12, 4
 

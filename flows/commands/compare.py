@@ -10,7 +10,7 @@ from torch import Tensor
 from flows import images as pixels
 from flows.commands.common import print_table, write_json
 from flows.data.ood import ood_images
-from flows.errors import DataMissing, UserError
+from flows.errors import UserError
 from flows.inversion.base import Inverter
 from flows.inversion.compare import Group, Row, likelihood_of
 from flows.inversion.compare import compare as run
@@ -140,9 +140,9 @@ def choose_network(name: str) -> FeatureNetwork | None:
         return None
     try:
         return make_network("efficientnet-lite0" if name == "auto" else name)
-    except DataMissing as error:
+    except UserError as error:
         if name != "auto":
-            raise DataMissing(f"--perceptual: {error}") from error
+            raise UserError(f"--perceptual: {error}") from error
         print(f"no perceptual distance: {error}")
         return None
 
