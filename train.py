@@ -20,7 +20,7 @@ from flows.training.loop import fit, make_accelerator
 
 
 def main() -> None:
-    """Everything between the command line and the report."""
+    """Parse the command line and run the experiment."""
     parser, settings = parse_experiment()
     torch.manual_seed(settings.training.seed)
     with reported():
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def run(parser: Parser, settings: Namespace) -> None:
-    """Train and report, or go on with a run."""
+    """Train and report, or resume a run."""
     experiment = parser.instantiate(settings)
     accelerator = make_accelerator(experiment.objective, experiment.model)
     folder, data, model, objective = (
@@ -36,7 +36,7 @@ def run(parser: Parser, settings: Namespace) -> None:
     )  # fmt: skip
     objective.check(model, experiment.training.images)
     resolved = resolve(parser, settings)
-    # Opened now, so that a test split that is missing is missed before hours of training; not looked at.
+    # Opened but not used: a missing test split should be noticed before hours of training.
     data.split("test")
     model.description = {**asdict(data.description()), "source": resolved["data"]}
     state = find_state(folder, experiment.resume)

@@ -1,4 +1,4 @@
-"""What a constructor refuses, in sentences that name the argument and the way out."""
+"""Checks of arguments, with messages that name the argument and the valid values."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,13 +8,13 @@ from flows.errors import UserError
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` Did you mean …?` with the nearest of `known`, or nothing where none is near."""
+    """Return ` Did you mean …?` with the closest of `known`, or an empty string if none is close."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def check_choice(name: str, value: str, choices: Any) -> None:
-    """Raise ValueError unless `value` is one of `choices`, a Literal type of strings."""
+    """Raise UserError unless `value` is one of `choices`, a Literal type of strings."""
     known = get_args(choices)
     if value not in known:
         expected = ", ".join(map(repr, known))
@@ -22,7 +22,7 @@ def check_choice(name: str, value: str, choices: Any) -> None:
 
 
 def check_positive(**values: int) -> None:
-    """Raise ValueError, naming the first, unless every value is at least 1."""
+    """Raise UserError for the first value below 1, with its name."""
     for name, value in values.items():
         if value < 1:
             raise UserError(f"{name}: expected at least 1, got {value}")

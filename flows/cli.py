@@ -1,4 +1,4 @@
-"""The `flows` command: one verb per file of flows.commands, and verbs of a verb in a folder."""
+"""`flows` command, with one verb per file of flows.commands; a folder is a group of verbs."""
 
 import importlib
 import inspect
@@ -20,31 +20,31 @@ CONFIG = "config"
 
 
 def commands(package: ModuleType = flows.commands) -> dict[str, Command]:
-    """Name to function, for every file of flows.commands that has a function of its own name.
+    """Return all verbs by name: files of `package` that define a function with the name of the file.
 
-    A folder is a verb with verbs of its own: `steer find` is the function `find` of `steer/find.py`.
+    A folder is a group of verbs: `steer find` is the function `find` of `steer/find.py`.
     """
-    found: dict[str, Command] = {}
+    verbs: dict[str, Command] = {}
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         name, loaded = module.name.rsplit(".", 1)[-1], importlib.import_module(module.name)
         if module.ispkg:
-            found |= {f"{name} {verb}": function for verb, function in commands(loaded).items()}
+            verbs |= {f"{name} {verb}": function for verb, function in commands(loaded).items()}
         elif callable(function := getattr(loaded, name, None)):
-            found[name] = function
-    return found
+            verbs[name] = function
+    return verbs
 
 
 def make_parser() -> Parser:
-    """The parser of all verbs."""
+    """Create the parser of all verbs."""
     discover()
     parser = Parser(prog="flows", description="Use a trained invertible model.", epilog=EXIT_CODES)
     verbs = {"": parser.add_subcommands(dest="verb")}
     for name, function in commands().items():
         group, _, last = name.rpartition(" ")
         if group not in verbs:
-            told = inspect.getdoc(importlib.import_module(f"flows.commands.{group}")) or ""
-            outer = Parser(prog=f"flows {group}", description=told)
-            verbs[""].add_subcommand(group, outer, help=told.split("\n", 1)[0])
+            description = inspect.getdoc(importlib.import_module(f"flows.commands.{group}")) or ""
+            outer = Parser(prog=f"flows {group}", description=description)
+            verbs[""].add_subcommand(group, outer, help=description.split("\n", 1)[0])
             verbs[group] = outer.add_subcommands(dest="verb")
         help_line = (inspect.getdoc(function) or "").split("\n", 1)[0]
         verbs[group].add_subcommand(last, parser_of(name, function), help=help_line)
@@ -52,19 +52,19 @@ def make_parser() -> Parser:
 
 
 def parser_of(name: str, function: Command) -> Parser:
-    """The parser of one verb, by the signature and docstring of its function."""
+    """Create the parser of one verb from the signature and the docstring of its function."""
     docstring = inspect.getdoc(function) or ""
     summary = docstring.split("\n\nArgs:", 1)[0]
     parser = Parser(prog=f"flows {name}", description=summary, epilog=EXIT_CODES)
-    told = {each.arg_name: each.description for each in docstring_parser.parse(docstring).params}
+    texts = {param.arg_name: param.description for param in docstring_parser.parse(docstring).params}
     taken: set[str | int] = set()
     for parameter in inspect.signature(function).parameters.values():
         required = parameter.default is parameter.empty
         words = word_list(parameter.annotation)
-        # A signature cannot say "one or more words"; argparse can. Files stand by themselves, several
-        # lists of words need their names.
+        # A signature cannot express "one or more"; argparse can. Required files are positional, other lists
+        # are options.
         if words is Path and required:
-            parser.add_argument(parameter.name, nargs="+", type=Path, help=told.get(parameter.name))
+            parser.add_argument(parameter.name, nargs="+", type=Path, help=texts.get(parameter.name))
         elif words is not None:
             default = None if required else parameter.default
             parser.add_argument(
@@ -73,27 +73,27 @@ def parser_of(name: str, function: Command) -> Parser:
                 type=words,
                 required=required,
                 default=default,
-                help=told.get(parameter.name),
+                help=texts.get(parameter.name),
             )
         elif required:
-            parser.add_argument(parameter.name, type=parameter.annotation, help=told.get(parameter.name))
+            parser.add_argument(parameter.name, type=parameter.annotation, help=texts.get(parameter.name))
         else:
             continue
         taken.add(parameter.name)
     parser.add_function_arguments(function, skip=taken)
-    parser.add_argument(f"--{CONFIG}", action="config", help="a YAML file with any of these options")
+    parser.add_argument(f"--{CONFIG}", action="config", help="YAML file with any of these options")
     return parser
 
 
 def word_list(annotation: Any) -> Any:
-    """X for `list[X]` and `list[X] | None`, else None."""
+    """Element type X of `list[X]` or `list[X] | None`; None for other annotations."""
     if isinstance(annotation, UnionType):
-        annotation = next(each for each in get_args(annotation) if each is not NoneType)
+        annotation = next(member for member in get_args(annotation) if member is not NoneType)
     return get_args(annotation)[0] if get_origin(annotation) is list else None
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one verb. Exit codes: 0 done, 2 the user's mistake, 1 a bug."""
+    """Run one verb. Exit codes: 0 done, 2 a mistake of the user, 130 interrupted, 1 a bug."""
     parser = make_parser()
     given = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     name = given.verb

@@ -1,4 +1,4 @@
-"""Configs and command lines: typed signatures, short class names, and errors a person can use."""
+"""Configs and command lines: typed signatures, short class names, and readable errors."""
 
 import importlib
 import inspect
@@ -34,14 +34,14 @@ DEFAULT_CONFIG = "configs/digits/glow.yaml"
 
 
 def discover() -> None:
-    """Import every model, data set and objective: a config may then name their classes without a path."""
+    """Import all models, data sets and objectives, so that configs can name their classes without a path."""
     for package in (flows.data, flows.models, flows.semantics, objectives):
         for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
             importlib.import_module(module.name)
 
 
 class Parser(ArgumentParser):
-    """jsonargparse's parser with one-line errors that name the nearest valid word; exit code 2."""
+    """jsonargparse's parser with one-line errors that name the closest valid word; exit code 2."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if os.environ.get("FLOWS_DEBUG") and ex is not None:
@@ -53,9 +53,9 @@ class Parser(ArgumentParser):
         fail(shorten(plain(text)) + self.suggestion(text))
 
     def instantiate(self, *given: Any, **options: Any) -> Namespace:
-        """As jsonargparse's; an exception of a constructor leaves as it was raised.
+        """Instantiate as jsonargparse does, but raise the exceptions of constructors unchanged.
 
-        The parser would wrap it in a list of the union's members and the namespace of all arguments.
+        jsonargparse would wrap them in a list of the union's members and the namespace of all arguments.
         """
         options.setdefault("instantiators", [(_construct, object, True)])
         try:
@@ -64,7 +64,7 @@ class Parser(ArgumentParser):
             raise raised.error from None
 
     def suggestion(self, message: str) -> str:
-        """` Did you mean …?` for the word that `message` complains about, or nothing."""
+        """Return ` Did you mean …?` for the word that `message` is about, or an empty string."""
         quoted = re.findall(
             r"""Option ['"]([^'"]+)['"]|option ['"]([^'"]+)['"]|--([\w.]+)|class named '(\w+)'""", message
         )
@@ -79,7 +79,7 @@ class Parser(ArgumentParser):
         return ""
 
     def known_words(self, message: str) -> set[str]:
-        """Every option, class and constructor argument that a config may name."""
+        """All options, classes and constructor arguments that a config can name."""
         options = {action.dest for action in self._actions}
         options |= {str(choice) for action in self._actions for choice in action.choices or ()}
         classes = [*_subclasses(ImageData), *_subclasses(StoredModule), *_subclasses(Objective)]
@@ -90,7 +90,7 @@ class Parser(ArgumentParser):
 
 
 class _Raised(BaseException):
-    """An exception of a constructor, carried through jsonargparse, which catches every `Exception`."""
+    """Exception of a constructor, passed through jsonargparse, which catches every `Exception`."""
 
     def __init__(self, error: Exception):
         self.error = error
@@ -112,27 +112,27 @@ PLAIN = (
     (r"Expected a typing\.Literal\[(.*?)\]", r"expected one of \1"),
     (r"\. Got value: ", ", got "),
 )
-"""jsonargparse's phrases, as regular expressions, and what a user reads instead."""
+"""Phrases of jsonargparse, as regular expressions, and their replacements."""
 
 
 def plain(message: str) -> str:
-    """A message of the parser without its own terms: `training.batch: expected v>0, got 0`."""
+    """Replace jsonargparse's terms in a message: `training.batch: expected v>0, got 0`."""
     for pattern, replacement in PLAIN:
         message = re.sub(pattern, replacement, message)
     return message
 
 
 def shorten(message: str, limit: int = 600) -> str:
-    """At most `limit` characters of a message; libraries quote whole union types."""
+    """Truncate a message to `limit` characters, because libraries quote whole union types."""
     return message if len(message) <= limit else message[:limit] + " …"
 
 
 def _subclasses(base: type) -> set[type]:
-    found: set[type] = set()
+    subclasses: set[type] = set()
     children: list[type] = base.__subclasses__()
     for cls in children:
-        found |= {cls} | _subclasses(cls)
-    return found
+        subclasses |= {cls} | _subclasses(cls)
+    return subclasses
 
 
 def _parameters(cls: type) -> list[str]:
@@ -140,10 +140,10 @@ def _parameters(cls: type) -> list[str]:
 
 
 def attributes_of_data(data: ImageData) -> list[dict[str, Any]]:
-    """What a judge of this data set tells, as plain values.
+    """Attributes that a predictor of this data set predicts, as plain JSON values.
 
-    Links are worked out for every model, and the classes of a folder are known only where it is: without its
-    files the data set tells nothing yet.
+    Linked arguments are computed for every model, but the classes of an image folder are known only if its
+    files exist. Without the files, there are no attributes.
     """
     try:
         return json_attributes(data.all_attributes())
@@ -152,7 +152,7 @@ def attributes_of_data(data: ImageData) -> list[dict[str, Any]]:
 
 
 def experiment_parser() -> Parser:
-    """The parser of train.py: one experiment, from config files and the command line."""
+    """Create the parser of train.py: one experiment, from config files and the command line."""
     discover()
     parser = Parser(
         prog="train.py",
@@ -160,54 +160,54 @@ def experiment_parser() -> Parser:
         epilog=EXIT_CODES,
         default_env=False,
     )
-    parser.add_argument("--config", action=ActionConfigFile, help="a YAML file; may be given several times")
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file; may be given several times")
     parser.add_argument(
-        "--folder", type=Path, required=True, help="of the run: exported model, logs, training states"
+        "--folder", type=Path, required=True, help="Folder of the run: exported model, logs, training states"
     )
     parser.add_argument(
-        "--resume", type=str, default=None, help="`latest`, or the path of a training state of this run"
+        "--resume", type=str, default=None, help="Training state of this run to resume: `latest` or a path"
     )
     parser.add_argument(
         "--init", type=str, default=None,
-        help="folder or hub repository of a checkpoint whose weights training starts from",
+        help="Checkpoint whose weights training starts from, a folder or a hub repository",
     )  # fmt: skip
     parser.add_argument(
-        "--overwrite", type=bool, default=False, help="start anew in a folder that holds a run already"
+        "--overwrite", type=bool, default=False, help="Whether to replace an existing run in the folder"
     )
     parser.add_argument(
-        "--variant", type=str, default=None, help="name of one of the config's variants to apply"
+        "--variant", type=str, default=None, help="Name of a variant of the config, to be applied"
     )
     parser.add_argument(
-        "--variants", type=dict[str, dict[str, Any]], default={}, help="name to dotted option to value"
+        "--variants", type=dict[str, dict[str, Any]], default={}, help="Variants: name to options and values"
     )
-    parser.add_subclass_arguments(ImageData, "data", required=True, help="the data set")
-    parser.add_subclass_arguments(StoredModule, "model", required=True, help="the model")
+    parser.add_subclass_arguments(ImageData, "data", required=True, help="Data set")
+    parser.add_subclass_arguments(StoredModule, "model", required=True, help="Model")
     parser.add_argument(
-        "--objective", type=Objective, default={"class_path": "Likelihood"}, help="what it is trained for"
+        "--objective", type=Objective, default={"class_path": "Likelihood"}, help="Training objective"
     )
     parser.add_class_arguments(Training, "training")
-    # Shape and grey levels of a model are those of its data, and so is what a judge tells: changing the data
-    # line changes all of them.
+    # Image shape, grey levels, attributes and mask classes of a model are those of its data set, so changing
+    # the data set changes all of them.
     linked: dict[str, Callable[[ImageData], Any]] = {
         "image_shape": attrgetter("image_shape"), "bins": attrgetter("bins"),
         "attributes": attributes_of_data,
         "mask_classes": lambda data: list(data.mask_classes),
     }  # fmt: skip
-    for name, of in linked.items():
-        parser.link_arguments("data", f"model.init_args.{name}", of, apply_on="instantiate")
+    for name, compute in linked.items():
+        parser.link_arguments("data", f"model.init_args.{name}", compute, apply_on="instantiate")
     return parser
 
 
 def resolve(parser: Parser, settings: Namespace) -> dict[str, Any]:
-    """Every setting spelt out as plain values, those that are null too: a default may be something else."""
+    """Return every setting as plain values, including nulls, since the default may be another value."""
     resolved: dict[str, Any] = yaml.safe_load(parser.dump(settings, skip_unset=False))
     return resolved
 
 
 def parse_experiment(arguments: list[str] | None = None) -> tuple[Parser, Namespace]:
-    """Parse train.py's command line; without any --config, `configs/digits/glow.yaml` is taken.
+    """Parse train.py's command line; --config defaults to `configs/digits/glow.yaml`.
 
-    The options of the chosen variant stand between the config and the command line.
+    The options of the chosen variant override the config and are overridden by the command line.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not any(word == "--config" or word.startswith("--config=") for word in given):
@@ -220,7 +220,7 @@ def parse_experiment(arguments: list[str] | None = None) -> tuple[Parser, Namesp
         known = ", ".join(settings.variants) or "none"
         fail(f"--variant {settings.variant}: this config's variants are: {known}")
     options = settings.variants[settings.variant]
-    # Strings as they are; null, numbers and lists as YAML, which JSON is part of.
+    # Strings are passed unchanged; null, numbers and lists as JSON, which is a subset of YAML.
     words = {name: v if isinstance(v, str) else json.dumps(v) for name, v in options.items()}
     extra = [f"--{name}={word}" for name, word in words.items()]
     last = max(i for i, word in enumerate(given) if word.startswith("--config"))

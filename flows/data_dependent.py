@@ -1,4 +1,4 @@
-"""Layers whose parameters are set from the first batch: Glow's ActNorm, as a map and inside networks."""
+"""Layers initialised from the first batch: Glow's ActNorm, as a bijection and inside networks."""
 
 import torch
 from torch import Tensor, nn
@@ -7,10 +7,10 @@ from flows.numerics import batch_moments
 
 
 class DataDependent(nn.Module):
-    """A layer whose parameters are set from the first batch it meets, once and explicitly.
+    """Layer whose parameters are set once, explicitly, from the first batch.
 
-    `initialise` of this module runs them; nothing initialises itself in a forward pass. The flag is a
-    buffer: a loaded model stays as it was saved.
+    `initialise` sets them; no layer initialises itself in a forward pass. The flag `initialised` is a buffer,
+    so a loaded model is not initialised again.
     """
 
     initialised: Tensor
@@ -28,10 +28,9 @@ class DataDependent(nn.Module):
 def initialise(module: nn.Module, *inputs: object) -> None:
     """Run `module(*inputs)` once and set every data-dependent layer from the batch that reaches it.
 
-    Each layer is set just before its own forward pass, so that the layers after it already see
-    normalised input. Statistics are taken over all ranks: every rank ends with the same parameters, those
-    of the joined batch. Layers that are initialised already are left alone. Only the forward direction
-    initialises.
+    Each layer is set just before its own forward pass, so the layers after it get normalised input.
+    Statistics are taken over all ranks, so every rank gets the same parameters, those of the joined batch.
+    Layers that are already initialised stay unchanged. Only the forward direction initialises.
     """
 
     def set_first(layer: nn.Module, layer_inputs: tuple[Tensor, ...]) -> None:
@@ -50,10 +49,10 @@ def initialise(module: nn.Module, *inputs: object) -> None:
 
 
 class ChannelAffine(DataDependent):
-    """exp(3·logs) and bias, one each per channel: the parameters of an ActNorm (Glow §3.1).
+    """Parameters of an ActNorm: scale exp(3·logs) and bias, per channel (Glow §3.1).
 
-    The factor 3 is the released code's `logscale_factor`: it speeds up learning of the scale.
-    Works on (batch, C) and (batch, C, H, W).
+    The factor 3 is `logscale_factor` in the released code; it speeds up learning of the scale. Inputs are
+    (batch, C) or (batch, C, H, W).
     """
 
     logs_factor = 3.0
@@ -70,6 +69,6 @@ class ChannelAffine(DataDependent):
         self.logs.copy_(-(variance.sqrt() + 1e-6).log().flatten() / self.logs_factor)
 
     def of_rank(self, dim: int) -> tuple[Tensor, Tensor]:
-        """(bias, log-scale), shaped to broadcast against an input with `dim` axes."""
+        """Return (bias, log-scale), shaped to broadcast against an input with `dim` axes."""
         shape = (1, -1) + (1,) * (dim - 2)
         return self.bias.view(shape), (self.logs_factor * self.logs).view(shape)

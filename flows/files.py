@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Reading files with clear errors, and writing them atomically."""
 
 import hashlib
 import json
@@ -17,11 +17,11 @@ from flows.errors import UserError
 
 @contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
-    """A block that parses a file of the user's: whatever a library raises for it becomes a `UserError`.
+    """Context that parses a user's file: any exception raised by a library becomes a `UserError`.
 
     Args:
-        path: the file.
-        kind: expected contents, for the message: "gzipped IDX file".
+        path: Path of the file.
+        kind: Expected kind of file, for the message, e.g. "gzipped IDX file".
     """
     try:
         yield
@@ -32,17 +32,17 @@ def reading(path: Path, kind: str) -> Iterator[None]:
 
 
 def read_yaml(path: Path) -> Any:
-    """The contents of a YAML file. Raises UserError where it is missing or damaged."""
+    """Read a YAML file; raises UserError if it is missing or damaged."""
     with reading(path, "YAML file"):
         return yaml.safe_load(path.read_text())
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary neighbour of `path`, then rename it to `path`.
+    """Call `write` with a temporary path in the folder of `path`, then rename the file to `path`.
 
-    A reader never sees half a file, whenever this process is killed. The file gets the permissions that
-    an ordinary `open` would give it; some libraries create theirs for the owner only. An error of the
-    operating system names `path`.
+    A reader never sees a partial file, even if this process is killed. The file gets the permissions that
+    `open` would give it; some libraries create files for the owner only. An OSError without a file name is
+    raised again with `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
@@ -64,19 +64,19 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def to_json(value: Any) -> str:
-    """Indented JSON. Numbers that are not finite become null: `Infinity` is no JSON."""
+    """Format as indented JSON; non-finite numbers become null, because JSON has no `Infinity`."""
 
     def finite(part: Any) -> Any:
         if isinstance(part, float) and not math.isfinite(part):
             return None
         if isinstance(part, dict):
-            return {key: finite(each) for key, each in part.items()}
-        return [finite(each) for each in part] if isinstance(part, list | tuple) else part
+            return {key: finite(item) for key, item in part.items()}
+        return [finite(item) for item in part] if isinstance(part, list | tuple) else part
 
     return json.dumps(finite(value), indent=1, allow_nan=False) + "\n"
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

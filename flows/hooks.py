@@ -1,4 +1,4 @@
-"""Listening to layers, and answering in their stead."""
+"""Forward hooks on named layers."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -6,15 +6,15 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 Hook = Callable[[Tensor], Tensor | None]
-"""A layer's output to what replaces it; None leaves it."""
+"""Function of a layer's output that returns a replacement, or None to leave it unchanged."""
 
 
 @contextmanager
 def hooked(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:
-    """A block in which the named layers' outputs go through these functions; afterwards nothing is left.
+    """Register hooks by layer name within the block, and remove them afterwards.
 
     Raises:
-        AttributeError: there is no layer of that name.
+        AttributeError: A layer does not exist.
     """
     handles = []
     try:

@@ -1,9 +1,9 @@
-"""The one place that knows pixel ranges: bytes, bins and the unit interval.
+"""Conversion between bytes, bins and the unit interval; the only module that depends on pixel ranges.
 
-Data sets hold bytes, models see floats in [0, 1]. Between them stand `bins` equally wide bins: 256 for
-ordinary 8-bit images, 32 for Glow's 5-bit faces, 17 for scikit-learn's digits. A byte lies in the bin
-`byte · bins // 256`; the centre of bin k is (k + ½) / bins; back goes by floor, so that a
-reconstruction wrong by less than half a bin gives the same byte.
+Data sets contain bytes; models take floats in [0, 1]. The unit interval is divided into `bins` bins of equal
+width: 256 for ordinary 8-bit images, 32 for Glow's 5-bit faces, 17 for scikit-learn's digits. A byte is in
+bin `byte · bins // 256`, and the centre of bin k is (k + ½) / bins. Floats are converted back by a floor, so
+a reconstruction with an error below half a bin gives the same byte.
 """
 
 import math
@@ -19,7 +19,7 @@ from flows.errors import UserError
 
 
 def check_bytes(images: Tensor, image_shape: tuple[int, int, int] | None = None) -> None:
-    """Raise ValueError unless `images` is uint8 of shape (batch, *image_shape)."""
+    """Raise UserError unless `images` is uint8 of shape (batch, *image_shape)."""
     if images.dtype != torch.uint8:
         raise UserError(
             f"expected uint8 images in [0, 255], got {images.dtype}; "
@@ -29,7 +29,7 @@ def check_bytes(images: Tensor, image_shape: tuple[int, int, int] | None = None)
 
 
 def check_unit(images: Tensor, image_shape: tuple[int, int, int] | None = None) -> None:
-    """Raise ValueError unless `images` is floating, of shape (batch, *image_shape), within [0, 1]."""
+    """Raise UserError unless `images` is floating point, of shape (batch, *image_shape), within [0, 1]."""
     if not images.is_floating_point():
         raise UserError(
             f"expected float images in [0, 1], got {images.dtype}; flows.images.to_unit converts bytes"
@@ -43,52 +43,55 @@ def check_unit(images: Tensor, image_shape: tuple[int, int, int] | None = None) 
 
 
 def check_shape(images: Tensor, image_shape: tuple[int, int, int] | None) -> None:
-    """Raise ValueError unless the shape of `images` is (batch, *image_shape)."""
+    """Raise UserError unless the shape of `images` is (batch, *image_shape)."""
     if images.dim() != 4 or (image_shape and tuple(images.shape[1:]) != tuple(image_shape)):
         expected = ", ".join(map(str, image_shape or ("C", "H", "W")))
         raise UserError(f"expected images of shape (batch, {expected}), got {tuple(images.shape)}")
 
 
 def bin_index(images: Tensor, bins: int = 256) -> Tensor:
-    """The bin of every byte: uint8 in [0, 255] to uint8 in [0, bins)."""
+    """Bin of every byte: uint8 in [0, 255] to uint8 in [0, bins)."""
     return images if bins == 256 else (images.int() * bins // 256).to(torch.uint8)
 
 
 def bin_byte(index: Tensor, bins: int = 256) -> Tensor:
-    """The lowest byte of every bin; `bin_index(bin_byte(k)) == k`."""
+    """Lowest byte of every bin; `bin_index(bin_byte(k)) == k`."""
     return index if bins == 256 else ((index.int() * 256 + bins - 1) // bins).to(torch.uint8)
 
 
 def reduce(images: Tensor, bins: int = 256) -> Tensor:
-    """The images as a model with `bins` bins sees them: every byte replaced by the lowest of its bin."""
+    """Quantise images to `bins` bins: every byte is replaced by the lowest byte of its bin."""
     return bin_byte(bin_index(images, bins), bins)
 
 
 def to_unit(images: Tensor, bins: int = 256, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 images to the centres of their bins, floats within (0, 1)."""
+    """Convert uint8 images to the centres of their bins, floats in (0, 1)."""
     check_bytes(images)
     return (bin_index(images, bins).to(dtype) + 0.5) / bins
 
 
 def to_bytes(images: Tensor, bins: int = 256) -> Tensor:
-    """Floats to uint8 by floor; values outside [0, 1] are clamped, infinities too, and NaN becomes 0."""
+    """Convert floats to uint8 by a floor; values outside [0, 1] are clamped, NaN becomes 0."""
     index = torch.nan_to_num(images * bins, nan=0.0).floor().clamp(0, bins - 1)
     return bin_byte(index.to(torch.uint8), bins)
 
 
 def clamp_through(images: Tensor) -> Tensor:
-    """Clamped to [0, 1], with the gradient of what was not: for a search, too bright is no dead end."""
+    """Clamp to [0, 1] with a straight-through gradient.
+
+    An optimisation can then recover from out-of-range pixels.
+    """
     return images + (images.clamp(0, 1) - images).detach()
 
 
-# For networks of others ---------------------------------------------------------------------------
+# Inputs of pretrained networks --------------------------------------------------------------------
 
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's colours, in [0, 1]."""
+"""Mean and std of the colours of ImageNet, for values in [0, 1]."""
 
 
 def to_square_rgb(images: Tensor, side: int) -> Tensor:
-    """Floats (batch, 1 or 3, H, W) as (batch, 3, side, side), bilinear, averaged where it becomes smaller."""
+    """Resize floats (batch, 1 or 3, H, W) to (batch, 3, side, side), bilinear with antialiasing."""
     colour = images.expand(-1, 3, -1, -1)
     return interpolate(colour, (side, side), mode="bilinear", align_corners=False, antialias=True)
 
@@ -96,23 +99,23 @@ def to_square_rgb(images: Tensor, side: int) -> Tensor:
 def normalise(
     images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, deviation: Sequence[float] = IMAGENET_DEVIATION
 ) -> Tensor:
-    """Colours (batch, 3, H, W) less their mean, over their deviation."""
-    of_mean, of_deviation = (images.new_tensor(each)[:, None, None] for each in (mean, deviation))
-    return (images - of_mean) / of_deviation
+    """Normalise colours (batch, 3, H, W): subtract the mean and divide by the std."""
+    shift, scale = (images.new_tensor(values)[:, None, None] for values in (mean, deviation))
+    return (images - shift) / scale
 
 
 # Files and pictures -------------------------------------------------------------------------------
 
 
 def from_pillow(image: Image.Image, channels: int) -> Tensor:
-    """A Pillow image as uint8 (channels, height, width), grey for one channel, RGB for three."""
+    """Convert a Pillow image to uint8 (channels, height, width): grey for one channel, RGB for three."""
     converted = flatten(image, channels)
     flat = torch.frombuffer(bytearray(converted.tobytes()), dtype=torch.uint8)
     return rearrange(flat, "(h w c) -> c h w", h=converted.height, c=channels).contiguous()
 
 
 def flatten(image: Image.Image, channels: int) -> Image.Image:
-    """A Pillow image without palette and transparency: over white, grey for one channel, else RGB."""
+    """Composite a Pillow image over white and convert it to grey for one channel, else to RGB."""
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
@@ -120,7 +123,7 @@ def flatten(image: Image.Image, channels: int) -> Image.Image:
 
 
 def to_pillow(image: Tensor) -> Image.Image:
-    """uint8 (channels, height, width) with one or three channels as a Pillow image."""
+    """Convert uint8 (channels, height, width) with one or three channels to a Pillow image."""
     array = image.cpu().permute(1, 2, 0).contiguous().numpy()
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
@@ -131,11 +134,11 @@ def fit_square(image: Image.Image, size: int) -> Image.Image:
 
 
 Box = tuple[int, int, int, int]
-"""Left, top, right and bottom in pixels, the last two exclusive."""
+"""Left, top, right and bottom in pixels; right and bottom are exclusive."""
 
 
 def centre_box(image: Image.Image, height: int, width: int) -> Box:
-    """The largest box in the middle of an image that has the shape of height × width."""
+    """Largest centred box of an image with the aspect ratio of height × width."""
     scale = min(image.height / height, image.width / width)
     crop_height, crop_width = round(height * scale), round(width * scale)
     left, top = (image.width - crop_width) // 2, (image.height - crop_height) // 2
@@ -143,19 +146,19 @@ def centre_box(image: Image.Image, height: int, width: int) -> Box:
 
 
 def fit(image: Image.Image, height: int, width: int, box: Box | None = None) -> Image.Image:
-    """Crop to a box, else to the centre's, and resize to height × width with antialiasing (Lanczos)."""
+    """Crop to a box, by default the centre box, and resize to height × width with antialiasing (Lanczos)."""
     box = box or centre_box(image, height, width)
     return image.resize((width, height), Image.Resampling.LANCZOS, box=box)
 
 
 def unfit(image: Image.Image, box: Box, onto: Image.Image, where: Tensor | None = None) -> Image.Image:
-    """What `fit` made of a box, laid back onto the picture it came from.
+    """Paste an image that `fit` cropped from a picture back into the picture.
 
     Args:
-        image: of any size.
-        box: of the picture.
-        onto: the picture.
-        where: bool (H, W) of the image, what of it is laid back; None lays all of it.
+        image: Image to paste, any size.
+        box: Box of the image in the picture.
+        onto: Picture; it is not modified.
+        where: bool (H, W), pixels of `image` to paste; None pastes all of it.
     """
     left, top, right, bottom = box
     size, mask, whole = (right - left, bottom - top), None, onto.convert(image.mode)
@@ -166,9 +169,9 @@ def unfit(image: Image.Image, box: Box, onto: Image.Image, where: Tensor | None 
 
 
 def grid(images: Tensor, columns: int | None = None, gap: int = 2, zoom: int = 1) -> Tensor:
-    """Lay uint8 images (batch, C, H, W) out row by row on white: uint8 (C, height, width).
+    """Arrange uint8 images (batch, C, H, W) row by row on white: uint8 (C, height, width).
 
-    `zoom` enlarges every pixel to a square, because the pictures of this field are small.
+    `zoom` enlarges every pixel to a square, for small images.
     """
     check_bytes(images)
     images = images.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)

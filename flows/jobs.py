@@ -1,4 +1,4 @@
-"""Jobs that need not be done twice: a marker with all that a result depends on."""
+"""Jobs that are skipped if their results exist: a marker file records all inputs of a result."""
 
 import hashlib
 import json
@@ -12,14 +12,14 @@ MARKER = "done.json"
 
 
 def run_once(folder: Path, inputs: dict[str, Any], job: Callable[[], object]) -> bool:
-    """Do a job that writes to a folder, unless it was done with the same inputs; whether it was done now.
+    """Run a job that writes to a folder, unless it ran before with the same inputs; returns whether it ran.
 
-    The marker is written after the job: what was broken off is done again.
+    The marker is written after the job, so an interrupted job is run again.
 
     Args:
-        folder: of the job's results.
-        inputs: all that they depend on, plain JSON values.
-        job: writes them.
+        folder: Folder of the job's results.
+        inputs: Everything that the results depend on, as plain JSON values.
+        job: Function that writes the results.
     """
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     marker = folder / MARKER

@@ -1,4 +1,4 @@
-"""What a chain of invertible maps keeps for its backward pass: the memory modes, and their rules."""
+"""Memory modes: the tensors that a chain of bijections keeps for its backward pass."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,17 +16,18 @@ MemoryMode = Literal["plain", "checkpoint", "reversible", "anchored"]
 
 @dataclass(frozen=True)
 class Memory:
-    """How a `Chain` runs where gradients are recorded.
+    """Memory mode of a `Chain` when gradients are recorded.
 
-    A step is a map with parameters of its own, together with those without before it: in Glow ActNorm,
-    1×1 convolution and coupling.
+    A step is a map with parameters, together with the parameter-free maps and folded channel maps before it:
+    in Glow, a step is ActNorm, 1×1 convolution and coupling.
 
     Attributes:
-        mode: `plain` keeps what autograd asks for. `checkpoint` keeps the input of every step and computes
-            the step again in the backward pass. `reversible` keeps the chain's output alone and inverts step
-            after step: what is kept does not grow with depth. `anchored` keeps the input of every `every`-th
-            step and inverts between them, which bounds how far rounding errors can grow.
-        every: steps between two anchors.
+        mode: Name of the mode. `plain` keeps the tensors that autograd needs. `checkpoint` keeps the input of
+            every step and recomputes the step in the backward pass. `reversible` keeps only the output of
+            the chain and inverts the steps one by one, so memory does not grow with depth. `anchored` keeps
+            the input of every `every`-th step and inverts between them, which bounds the growth of rounding
+            errors.
+        every: Number of steps between two anchors.
     """
 
     mode: MemoryMode = "plain"
@@ -41,18 +42,19 @@ class Memory:
 
 PLAIN = Memory()
 NO_SECOND_DERIVATIVE = (
-    "a second derivative through a flow in memory mode 'reversible' or 'anchored' was asked for "
+    "the memory modes 'reversible' and 'anchored' do not support second derivatives of a flow "
     "(create_graph=True): use flows.memory.set_memory(model, 'plain')"
 )
 
 
 def set_memory(module: nn.Module, mode: MemoryMode, every: int = 4) -> None:
-    """Choose the memory mode of every chain within `module`; parameters and results stay the same.
+    """Set the memory mode of every chain in `module`; parameters and results stay the same.
 
-    Codes, likelihoods and files do not depend on the mode, so that a model can be trained on in another one.
+    Codes, likelihoods and files do not depend on the mode, so training can continue in another one.
 
     Raises:
-        ValueError: an unknown mode, or a part whose second computation would differ from the first.
+        UserError: The mode is unknown, `module` has no chain, or a second computation of a submodule would
+            differ from the first.
     """
     check_choice("memory", mode, MemoryMode)
     check_positive(every=every)
@@ -65,38 +67,38 @@ def set_memory(module: nn.Module, mode: MemoryMode, every: int = 4) -> None:
                 )
     chains: list[Any] = [part for part in module.modules() if hasattr(part, "memory")]
     if mode != "plain" and not chains:
-        raise UserError(f"memory {mode!r}: {type(module).__name__} has no chain of invertible maps")
+        raise UserError(f"memory {mode!r}: {type(module).__name__} has no chain of bijections")
     for chain in chains:
         chain.memory = Memory(mode, every)
 
 
 def chains_of(module: nn.Module) -> list[nn.Module]:
-    """The chains that a mode acts on: those within `module` that do not stand in another chain."""
+    """Chains to which a memory mode applies: those in `module` that are not nested in another chain."""
     if hasattr(module, "memory"):
         return [module]
     return [chain for child in module.children() for chain in chains_of(child)]
 
 
 def memory_of(module: nn.Module) -> Memory:
-    """The mode that `set_memory` has chosen, of the first chain; plain where there is none."""
+    """Memory mode of the first chain, as set by `set_memory`; plain if there is no chain."""
     chains: list[Any] = list(chains_of(module))
     return chains[0].memory if chains else PLAIN
 
 
 def _why_not(part: nn.Module, mode: MemoryMode) -> str:
-    """Why this module cannot be computed twice, or nothing."""
+    """Reason why this module cannot be computed twice, or an empty string."""
     if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0:
-        return "draws random numbers, and would draw others when it is computed again; use 'plain'"
+        return "uses random numbers, which would differ in a second computation; use 'plain'"
     if isinstance(part, nn.modules.batchnorm._NormBase) and part.track_running_stats:
-        return "updates running statistics, and would do so twice; use 'plain'"
+        return "updates running statistics, which a second computation would update again; use 'plain'"
     if getattr(part, "uses_batch_statistics", False):
         if mode != "checkpoint":
             return (
-                "normalises by the batch, so that it has no inverse for single examples while it trains; "
+                "normalises by the batch in training mode, which cannot be inverted for single examples; "
                 "use 'checkpoint' or 'plain'"
             )
         if getattr(part, "lag", 0.0):
-            return "normalises by a running average that will have moved on; use 'plain'"
+            return "normalises by a running average, which changes before the second computation; use 'plain'"
     return ""
 
 
@@ -105,7 +107,7 @@ _recomputing: ContextVar[bool] = ContextVar("recomputing", default=False)
 
 @contextmanager
 def recomputing() -> Iterator[None]:
-    """Mark the block as a second computation, in which running statistics stay as they are."""
+    """Mark the block as a second computation, in which running statistics are not updated."""
     token = _recomputing.set(True)
     try:
         yield

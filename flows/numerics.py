@@ -1,4 +1,4 @@
-"""Small numerical ground that everything else stands on: sums, precision, noise, moments."""
+"""Numerical helpers: sums, precision, noise, gradients and moments."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -13,42 +13,42 @@ from flows.once import parts
 
 
 def sum_per_example(x: Tensor) -> Tensor:
-    """Sum everything but the first axis: (batch, ...) to (batch,)."""
+    """Sum over all axes but the first: (batch, ...) to (batch,)."""
     return x.flatten(1).sum(1) if x.dim() > 1 else x
 
 
 def bounded(x: Tensor, bound: float | None) -> Tensor:
-    """What a conditioner sees of the kept part: `x` clipped to [−bound, bound], or `x` where that is None.
+    """Clip the input of a conditioner to [−bound, bound]; None leaves it unchanged.
 
-    The kept part itself goes on unclipped, so the coupling stays exactly invertible. On the data, where
-    activations are normalised, a bound of 6 changes next to nothing; away from them it stops the coupling
-    networks from feeding each other ever larger numbers, which costs the inverse its digits
+    The kept part itself is passed on unclipped, so the coupling stays exactly invertible. On the data, where
+    activations are normalised, a bound of 6 changes almost nothing. Away from the data, it prevents the
+    coupling networks from amplifying each other's outputs, which costs the inverse precision
     (docs/numerics.md).
     """
     return x if bound is None else x.clamp(-bound, bound)
 
 
 def zero_log_det(x: Tensor) -> Tensor:
-    """The log-determinant of a volume-preserving map: zeros of shape (batch,)."""
+    """Log-determinant of a volume-preserving map: zeros of shape (batch,)."""
     return x.new_zeros(x.shape[0])
 
 
 def full_precision(x: Tensor) -> AbstractContextManager:
-    """Switch autocast off on the device of `x`.
+    """Disable autocast on the device of `x`.
 
-    Under bf16 autocast the product of two fp32 matrices is bf16, and an inverse computed so is wrong by
-    0.1; every matrix product on the invertible path stands inside this block.
+    Under bf16 autocast the product of two fp32 matrices is bf16, and an inverse computed from it is wrong by
+    0.1. Every matrix product on the invertible path is therefore computed in this context.
     """
     return torch.autocast(x.device.type, enabled=False)
 
 
 @contextmanager
 def exact_arithmetic(device: torch.device) -> Iterator[None]:
-    """Compute in the precision that the tensors have: no autocast, and on GPUs no TF32.
+    """Compute in the precision of the tensors: no autocast, and no TF32 on GPUs.
 
-    torch lets convolutions run in TF32 on GPUs by default, whose ten bits are not fp32. A code encoded so
-    would not decode elsewhere, so encoding for a certificate, decoding one, and measuring stand inside
-    this block; the settings found are put back.
+    On GPUs, torch computes convolutions in TF32 by default, which has a mantissa of only ten bits. A code
+    encoded in TF32 would not decode on another device, so encoding and decoding with a certificate, and
+    measurements, run in this context. The previous settings are restored afterwards.
     """
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32
@@ -62,13 +62,13 @@ def exact_arithmetic(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module in eval mode for the block, and each of its parts back into its own mode after.
+    """Put a module in eval mode for the block, and restore the mode of every submodule afterwards.
 
-    Batch statistics make a map of single examples one of the whole batch, without an inverse.
+    With batch statistics, a map acts on the whole batch instead of single examples and has no inverse.
     """
     training = [part for part in parts(module) if part.training]
     for part in training:
-        part.__dict__["training"] = False  # an assignment asks a dozen questions first, 20 µs for each part
+        part.__dict__["training"] = False  # attribute assignment would take 20 µs per module
     try:
         yield
     finally:
@@ -78,10 +78,10 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 # Noise --------------------------------------------------------------------------------------------
 #
-# Row i of the noise depends on one seed and on the key of row i, on nothing else: not on the batch it
-# is drawn in, the rank that draws it, or the device. Two ranks therefore see the noise that one rank
-# would see for the joined batch, a resumed run repeats it, and sample i is the same for every n.
-# Philox is counter based: its streams are independent by construction and cost nothing to start.
+# Row i of the noise depends only on the seed and on the key of row i: not on the batch, the rank or the
+# device. Two ranks therefore get the noise that one rank would get for the joined batch, a resumed run
+# repeats it, and sample i is the same for every n. Philox is counter-based: its streams are independent
+# by construction and cost nothing to start.
 
 
 def _row(seed: int, key: int) -> np.random.Generator:
@@ -89,26 +89,26 @@ def _row(seed: int, key: int) -> np.random.Generator:
 
 
 def combine_seeds(*parts: int) -> int:
-    """One 63-bit seed from several numbers; the same on every machine."""
+    """Combine several numbers into one 63-bit seed, the same on every machine."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def draw_seed(generator: torch.Generator | None) -> Tensor:
-    """Draw the seed of a block of noise from `generator` (from torch's global one where it is None).
+    """Draw the seed of a block of noise from `generator`, or from torch's global generator if it is None.
 
     Returns:
-        an int64 scalar, on the host unless the generator is elsewhere.
+        Seed, an int64 scalar on the device of the generator.
     """
     device = "cpu" if generator is None else generator.device
     return torch.randint(2**62, (), generator=generator, device=device)
 
 
 Keys = Sequence[int] | Tensor
-"""Identities of the rows of a batch: integers, or int64 (batch,)."""
+"""Keys that identify the rows of a batch: integers, or int64 (batch,)."""
 
 
 def _noise_rows(seed: Tensor, keys: Tensor, shape: list[int], normal: bool) -> Tensor:
-    """Noise on the host, fp32."""
+    """Generate fp32 noise on the host."""
     rows, number = np.empty((len(keys), *shape), dtype=np.float32), int(seed)
     for row, key in zip(rows, keys.tolist(), strict=True):
         philox = _row(number, key)
@@ -119,7 +119,8 @@ def _noise_rows(seed: Tensor, keys: Tensor, shape: list[int], normal: bool) -> T
     return torch.from_numpy(rows)
 
 
-# An operation of its own, which torch.compile need not look into. Called, it imports the compiler.
+# Custom op, which torch.compile does not trace. Calling it imports the compiler, so it is called only
+# during compilation.
 _noise_rows_apart = torch.library.custom_op("flows::noise_rows", _noise_rows, mutates_args=())
 
 
@@ -131,8 +132,8 @@ def _(seed: Tensor, keys: Tensor, shape: list[int], normal: bool) -> Tensor:
 def _rows(seed: int | Tensor, keys: Keys, shape: Sequence[int], like: Tensor, normal: bool) -> Tensor:
     seed = torch.as_tensor(seed, dtype=torch.int64, device="cpu")
     keys = torch.as_tensor(keys, dtype=torch.int64, device="cpu")
-    draw = _noise_rows_apart if torch.compiler.is_compiling() else _noise_rows
-    return draw(seed, keys, list(shape), normal).to(like)
+    generate = _noise_rows_apart if torch.compiler.is_compiling() else _noise_rows
+    return generate(seed, keys, list(shape), normal).to(like)
 
 
 def uniform_rows(seed: int | Tensor, keys: Keys, shape: Sequence[int], like: Tensor) -> Tensor:
@@ -150,8 +151,8 @@ def normal_rows(seed: int | Tensor, keys: Keys, shape: Sequence[int], like: Tens
 
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
-    """A block in which the parameters of modules get no gradients; what goes through them does."""
-    changed = [each for module in modules for each in module.parameters() if each.requires_grad]
+    """Context in which the parameters of `modules` get no gradients; their inputs still do."""
+    changed = [p for module in modules for p in module.parameters() if p.requires_grad]
     for parameter in changed:
         parameter.requires_grad_(False)
     try:
@@ -165,7 +166,7 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """The sum's gradient is the sum of the ranks' gradients: every rank's loss sees every rank's x."""
+    """Sum over ranks. Its gradient is the sum over ranks too: every rank's loss depends on every rank's x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -181,7 +182,7 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 def sum_over_ranks(x: Tensor) -> Tensor:
-    """Sum `x` over all ranks, differentiably; `x` itself where only one process runs."""
+    """Sum `x` over all ranks, differentiably; a single process returns `x`."""
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         return cast(Tensor, _SumOverRanks.apply(x))
     return x
@@ -190,14 +191,14 @@ def sum_over_ranks(x: Tensor) -> Tensor:
 def batch_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance of every channel, over the examples of all ranks.
 
-    Two passes: the second subtracts the mean first, because E[x²] − E[x]² cancels in fp32.
+    The variance is computed in a second pass, because E[x²] − E[x]² loses precision by cancellation in fp32.
 
     Args:
         x: (batch, channels) or (batch, channels, height, width).
 
     Returns:
-        mean and variance, each of shape (1, channels) or (1, channels, 1, 1). Gradients pass through
-        both, the reduction over ranks included.
+        Mean and variance, each (1, channels) or (1, channels, 1, 1). Gradients flow through both, including
+        the reduction over ranks.
     """
     axes = [0, *range(2, x.dim())]
     count = sum_over_ranks(x.new_tensor(float(x.numel() // x.shape[1])))

@@ -1,4 +1,4 @@
-"""Weights that are worked out once: scaled kernels, folded maps and their inverses, kept while they hold."""
+"""Cache of values that depend on weights only: scaled kernels, folded maps and their inverses."""
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -15,14 +15,14 @@ _store: ContextVar[dict[Hashable, Any] | None] = ContextVar("prepared", default=
 
 @contextmanager
 def prepared() -> Iterator[None]:
-    """A block in which no weights and no modules change, so that what depends on them alone is computed once.
+    """Context in which no weights or modules change, so that values depending only on them are computed once.
 
         with flows.prepared():
             for code in codes:
                 image = model.decode(code)
 
-    Kept is what runs without gradients; blocks may stand in each other. Outside of such a block nothing is
-    kept: torch has no sure sign that a weight was changed (`parameter.data` leaves none).
+    Values are cached only if gradients are disabled. Contexts may be nested. Outside such a context nothing
+    is cached, because torch has no reliable sign that a weight was changed (`parameter.data` leaves none).
     """
     if torch.compiler.is_compiling() or _store.get() is not None:
         yield
@@ -35,7 +35,7 @@ def prepared() -> Iterator[None]:
 
 
 def parts(module: nn.Module) -> list[nn.Module]:
-    """The module and all within it, each once; within a `prepared` block looked up once.
+    """Return the module and all its submodules, each once; cached within `prepared`.
 
     `modules()` takes 2 ms for a deep flow, a tenth of the time to encode an image.
     """
@@ -43,26 +43,26 @@ def parts(module: nn.Module) -> list[nn.Module]:
     key = (module, "parts")
     if store is not None and key in store:
         return cast("list[nn.Module]", store[key])
-    found: dict[int, nn.Module] = {}
+    modules: dict[int, nn.Module] = {}
     waiting = [module]
     while waiting:
         part = waiting.pop()
-        if id(part) not in found:
-            found[id(part)] = part
+        if id(part) not in modules:
+            modules[id(part)] = part
             waiting.extend(child for child in part._modules.values() if child is not None)
     if store is not None:
-        store[key] = list(found.values())
-    return list(found.values())
+        store[key] = list(modules.values())
+    return list(modules.values())
 
 
 def once(of: object, like: Tensor, size: Hashable, compute: Callable[[], T]) -> T:
-    """`compute()`, or within a `prepared` block what it returned before.
+    """Return `compute()`, cached within `prepared` if gradients are disabled.
 
     Args:
-        of: the module whose weights it depends on.
-        like: an input, on whose dtype and device it depends.
-        size: what else it depends on.
-        compute: a function of these alone.
+        of: Module whose weights the value depends on.
+        like: Input whose dtype and device the value depends on.
+        size: Hashable value with all other dependencies, such as the image size.
+        compute: Function of these alone.
     """
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
         return compute()

@@ -12,7 +12,7 @@ import flows
 import flows.models
 import flows.semantics
 from flows import images as pixels
-from flows.data.base import ImageData
+from flows.data.base import Batch, ImageData
 from flows.data.decode import BROKEN, reason, upright
 from flows.errors import CheckpointError, Unsupported, UserError
 from flows.inversion.records import ImageSource
@@ -74,9 +74,9 @@ def data_of(model: LatentModel, given: ImageData | None) -> ImageData:
     return given
 
 
-def first_test(model: LatentModel, n: int) -> Tensor:
-    """The first n images of the model's test set, uint8."""
-    return data_of(model, None).first("test", n).images
+def first_test(model: LatentModel, n: int) -> Batch:
+    """The first n images of the model's test set, with their labels."""
+    return data_of(model, None).first("test", n)
 
 
 def read_pictures(paths: list[Path], image_shape: tuple[int, int, int], resize: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pages that need nothing else: tables and pictures in one HTML file; and sheets of labelled pictures."""
+"""Self-contained HTML pages with tables and pictures, and sheets of labelled pictures."""
 
 import base64
 import html
@@ -15,7 +15,7 @@ from flows import images as pixels
 from flows.files import write_atomically
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure  # imported by what draws one: many commands do not
+    from matplotlib.figure import Figure  # imported only where a figure is made; many commands make none
 
 STYLE = (
     "body{font:14px system-ui;margin:2em;max-width:110em}table{border-collapse:collapse}"
@@ -25,7 +25,7 @@ STYLE = (
 
 
 def document(title: str, *parts: str) -> str:
-    """A whole page of pieces of HTML."""
+    """Complete HTML page made of pieces of HTML."""
     name = html.escape(title)
     return (
         f"<!doctype html><meta charset=utf-8><title>{name}</title><style>{STYLE}</style><h1>{name}</h1>"
@@ -34,23 +34,23 @@ def document(title: str, *parts: str) -> str:
 
 
 def table(head: Sequence[str], lines: Sequence[str]) -> str:
-    """A table; every line is its cells, `cells` of words or `numbers`."""
+    """HTML table; each line is a string of cells, made by `cells` or `numbers`."""
     names = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     return f"<table><tr>{names}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 def cells(texts: Sequence[str]) -> str:
-    """Cells of words."""
+    """Table cells with text."""
     return "".join(f"<td>{html.escape(text)}</td>" for text in texts)
 
 
 def numbers(texts: Sequence[str]) -> str:
-    """Cells of numbers, to the right."""
+    """Table cells with right-aligned numbers."""
     return "".join(f"<td class=n>{text}</td>" for text in texts)
 
 
 def as_text(value: float | int, digits: int = 4) -> str:
-    """So many digits; – where there is no number."""
+    """Format a float with `digits` significant digits; – for NaN."""
     if isinstance(value, float):
         return "–" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.{digits}g}"
     return str(value)
@@ -60,7 +60,7 @@ def as_text(value: float | int, digits: int = 4) -> str:
 
 
 def save_picture(sheet: "Image.Image | Figure", path: Path) -> str:
-    """Write a PNG, and return it in base64, for `picture`."""
+    """Write a PNG and return it in base64, for `picture`."""
     content = io.BytesIO()
     if isinstance(sheet, Image.Image):
         sheet.save(content, "png")
@@ -71,22 +71,22 @@ def save_picture(sheet: "Image.Image | Figure", path: Path) -> str:
 
 
 def picture(name: str, data: str) -> str:
-    """An image with its name above it; `data` is a PNG in base64."""
-    told = html.escape(name)
-    return f'<h2>{told}</h2><img alt="{told}" src="data:image/png;base64,{data}">'
+    """HTML of an image with its name above it; `data` is a PNG in base64."""
+    label = html.escape(name)
+    return f'<h2>{label}</h2><img alt="{label}" src="data:image/png;base64,{data}">'
 
 
 def write_page(
     out: Path, title: str, sheets: "Mapping[str, Image.Image | Figure]", before: str = "", after: str = ""
 ) -> list[str]:
-    """index.html with these sheets, and each as a PNG beside it; returns the names of the files.
+    """Write index.html with the given sheets, and each sheet as a PNG beside it; returns the file names.
 
     Args:
-        out: folder.
-        title: of the page.
-        sheets: name to picture.
+        out: Output folder.
+        title: Title of the page.
+        sheets: Pictures by name.
         before: HTML above the pictures.
-        after: HTML below them.
+        after: HTML below the pictures.
     """
     written = {name: save_picture(sheet, out / f"{name}.png") for name, sheet in sheets.items()}
     page = document(title, before, *(picture(name, data) for name, data in written.items()), after)
@@ -103,16 +103,17 @@ def heat_map(
     certain: Tensor | None = None,
     share: bool = False,
 ) -> "Figure":
-    """A matrix as coloured and numbered cells; grey where it has no number.
+    """Plot a matrix as coloured, numbered cells; non-finite values have grey cells.
 
     Args:
         values: (rows, columns).
-        rows: their names.
-        columns: theirs.
-        title: above it.
-        digits: after the point.
-        certain: bool of the same shape, numbers that are none of it are pale; None takes all for certain.
-        share: of 0 to 1, 0 the best; otherwise signed, 0 in the middle.
+        rows: Row labels.
+        columns: Column labels.
+        title: Title above the matrix.
+        digits: Number of decimal places.
+        certain: bool (rows, columns); uncertain values are printed in pale grey. None: all are certain.
+        share: Whether values are fractions in [0, 1], lower is better; otherwise the colours are symmetric
+            about 0.
     """
     from matplotlib.figure import Figure
 
@@ -127,8 +128,8 @@ def heat_map(
             if math.isfinite(value):
                 pale = certain is not None and not certain[i, j]
                 tone = "0.75" if pale else "w" if abs(value) > 0.6 * limit else "k"
-                told = f"{round(value, digits) + 0.0:.{digits}f}"  # no −0.0
-                axes.text(j, i, told, ha="center", va="center", fontsize=6.5, color=tone)
+                text = f"{round(value, digits) + 0.0:.{digits}f}"  # no −0.0
+                axes.text(j, i, text, ha="center", va="center", fontsize=6.5, color=tone)
     axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=7.5)
     axes.set_yticks(range(len(rows)), rows, fontsize=7.5)
     axes.set_title(title, fontsize=9)
@@ -139,13 +140,13 @@ def heat_map(
 def draw_rows(
     rows: Sequence[tuple[str, Tensor]], columns: int = 24, side: int = 64, head: Sequence[str] = ()
 ) -> Image.Image:
-    """Rows of pictures with their names at the left, where any has one.
+    """Arrange images in rows, with the row names on the left if there are any.
 
     Args:
-        rows: name and uint8 (n, C, H, W).
-        columns: pictures of a row at most.
-        side: of a picture, pixels.
-        head: names of the columns, above the first row.
+        rows: Pairs (name, uint8 images (n, C, H, W)).
+        columns: Maximum number of images in a row.
+        side: Side of each image, in pixels.
+        head: Column names, printed above the first row.
     """
     font, label = ImageFont.load_default(13), 260 if any(name for name, _ in rows) else 0
     columns = min(columns, max(len(pictures) for _, pictures in rows))

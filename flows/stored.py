@@ -1,4 +1,4 @@
-"""A module that is kept in a folder: its arguments, its weights, what it was trained on, and a card."""
+"""Modules stored in a folder: constructor arguments, weights, description of the data, and model card."""
 
 import hashlib
 import importlib
@@ -26,14 +26,14 @@ CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "READ
 
 
 class StoredModule(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
-    """A module that can be written to a folder and read from it again, the same function to the last bit.
+    """Module that can be saved to a folder and loaded again as a bit-exact copy.
 
-    The constructor's arguments must be plain JSON values: they are stored in `config.json`.
+    The constructor's arguments must be plain JSON values, because they are stored in `config.json`.
 
     Attributes:
-        image_shape: (C, H, W) of the images it is for.
-        bins: grey levels of the images it was made for; see `flows.images`.
-        description: what it was trained on, as stored beside the weights; empty before training.
+        image_shape: (C, H, W) of the images.
+        bins: Number of grey levels of the images, as defined in `flows.images`.
+        description: Description of the training data, stored with the weights; empty before training.
     """
 
     image_shape: tuple[int, int, int]
@@ -42,19 +42,19 @@ class StoredModule(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Floating type of the parameters."""
+        """Floating-point type of the parameters."""
         return next(self.parameters()).dtype
 
     def start_from(self, other: "StoredModule") -> None:
-        """Take the weights of another of the same kind and sizes, to train on from there.
+        """Copy the weights of another module of the same class and sizes, to start training from them.
 
         Raises:
-            ValueError: it is of another class, or some of its weights have other names or shapes.
+            UserError: The class differs, or weights have other names or shapes.
         """
         if type(other) is not type(self):
             raise UserError(
@@ -67,29 +67,29 @@ class StoredModule(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
         )  # fmt: skip
         if wrong:
             raise UserError(
-                f"--init: {len(wrong)} weights have other sizes in the checkpoint, as {wrong[0]}; the "
-                "options of the model have to be those that it was trained with"
+                f"--init: {len(wrong)} weights have other sizes in the checkpoint, for example {wrong[0]}; "
+                "give the model the options that it was trained with"
             )
         self.load_state_dict(given)
 
     def fingerprint(self) -> str:
-        """Sixteen hex digits that identify the function: class, arguments and weights.
+        """Sixteen hexadecimal digits that identify class, arguments and weights.
 
-        The same for a copy in fp64, which holds the same numbers. Arguments at their defaults are left out,
-        so that an argument added later does not estrange older code files from their model.
+        A copy in fp64 has the same fingerprint, because its numbers are the same. Arguments at their defaults
+        are left out, so that code files stay valid when an argument is added to the class.
         """
         return self._fingerprint(self.arguments(), self.state_dict())
 
     @classmethod
     def _fingerprint(cls, arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
-        """See `fingerprint`; of `model_type` and constructor arguments, other keys are ignored."""
+        """Fingerprint of `model_type`, constructor arguments and weights; other keys are ignored."""
         parameters = inspect.signature(cls).parameters
-        telling = {
+        relevant = {
             name: value
             for name, value in arguments.items()
             if name == "model_type" or (name in parameters and value != parameters[name].default)
         }
-        digest = hashlib.sha256(json.dumps(telling, sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode())
         for name, value in sorted(state.items()):
             value = value.double() if value.is_floating_point() else value
             digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
@@ -99,13 +99,14 @@ class StoredModule(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
         """Class name and constructor arguments, as plain JSON values."""
         return {"model_type": type(self).__name__, **cast(dict[str, Any], self._hub_mixin_config or {})}
 
-    # Files: save_pretrained, from_pretrained and push_to_hub come from the mixin and call these two.
+    # Files: the mixin's save_pretrained, from_pretrained and push_to_hub call _save_pretrained and
+    # _from_pretrained.
 
     def save_pretrained(self, save_directory: str | Path, **hub: Any) -> str | None:
-        """Write weights, config and card to a folder; see the mixin for `push_to_hub` and its options.
+        """Write weights, config and card to a folder; the mixin documents `push_to_hub` and its options.
 
-        The mixin removes `config.json` first; here the folder holds the former model until the new files
-        are whole, and they are renamed one after the other.
+        The mixin removes `config.json` first. Here the folder keeps the previous model until the new files
+        are complete; then they are renamed one after the other.
         """
         target = Path(save_directory)
         target.mkdir(parents=True, exist_ok=True)
@@ -117,9 +118,9 @@ class StoredModule(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
         return result
 
     def push_to_hub(self, repo_id: str, **hub: Any) -> str:
-        """Publish the folder that `save_pretrained` writes; see the mixin for the options.
+        """Publish the folder that `save_pretrained` writes; the mixin documents the options.
 
-        Where the training data lay on this machine is left out.
+        The path of the training data on this machine is left out.
         """
         described = self.description
         source = described.get("source") or {}
@@ -151,10 +152,10 @@ class StoredModule(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
 
     @torch.no_grad()
     def round_to_half(self) -> None:
-        """Round all weights to the nearest half-precision numbers; they keep their type, files halve.
+        """Round all weights to half-precision numbers, keeping their dtype, so that files are half as large.
 
         Raises:
-            ValueError: a weight is out of their range.
+            UserError: A weight is out of the range of half precision.
         """
         for name, value in self.state_dict().items():
             if value.is_floating_point():
@@ -164,7 +165,7 @@ class StoredModule(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
                 value.copy_(rounded)
 
     def plain_card(self) -> str:
-        """A model card that says what the config knows; `train.py` writes a fuller one."""
+        """Minimal model card with the contents of the config; `train.py` writes a more detailed one."""
         name, data = type(self).__name__, self.description.get("name", "unknown data")
         return (
             "---\nlibrary_name: flows\ntags: [normalizing-flow]\n---\n\n"
@@ -199,7 +200,7 @@ class StoredModule(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
         config = read_config(fetch(CONFIG_FILE))
         if config["model_type"] != cls.__name__:
             raise CheckpointError(
-                f"{model_id} holds a {config['model_type']}, not a {cls.__name__}; flows.load takes any"
+                f"{model_id} holds a {config['model_type']}, not a {cls.__name__}; flows.load loads any model"
             )
         weights = fetch(WEIGHTS_FILE)
         check_digest(weights, config["weights_sha256"])
@@ -210,30 +211,30 @@ class StoredModule(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
             model.load_state_dict(state, strict=strict)
         except Exception as error:
             if cls._fingerprint(config, state) == config["fingerprint"]:
-                raise  # the files are as they were written: this is a bug
+                raise  # the files are unaltered, so this is a bug
             reason = str(error).split("\n")[0]
             raise CheckpointError(f"{model_id}/{CONFIG_FILE} does not fit the weights: {reason}") from error
         model.description = config["description"]
         if model.fingerprint() != config["fingerprint"]:
             raise CheckpointError(
-                f"{model_id}/{CONFIG_FILE} was altered: it describes another function than the one saved, "
-                f"{model.fingerprint()} instead of {config['fingerprint']}"
+                f"{model_id}/{CONFIG_FILE} was altered: expected fingerprint {config['fingerprint']}, got "
+                f"{model.fingerprint()}"
             )
         return model.to(map_location).eval()
 
 
 def _stored(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights as they are written: in half precision where that loses nothing at all of any."""
+    """Tensors to save, in half precision if that is lossless for every weight."""
     halves = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     lossless = all(torch.equal(halves[name].to(value.dtype), value) for name, value in state.items())
     return {name: value.contiguous() for name, value in (halves if lossless else state).items()}
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The contents of a checkpoint's `config.json`.
+    """Read a checkpoint's `config.json`.
 
     Raises:
-        CheckpointError: missing, no JSON, or of another format version.
+        CheckpointError: The file is missing, altered, not JSON, or of another format version.
     """
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: expected a folder written by save_pretrained or train.py")
@@ -253,7 +254,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def check_digest(path: Path, expected: str) -> None:
-    """Raise CheckpointError where `path` is missing or its SHA-256 is not `expected`."""
+    """Raise CheckpointError if `path` is missing or its SHA-256 is not `expected`."""
     if not path.is_file():
         raise CheckpointError(f"{path} is missing")
     if file_digest(path) != expected:
@@ -261,29 +262,29 @@ def check_digest(path: Path, expected: str) -> None:
 
 
 def types_in(package: ModuleType, base: type[StoredModule]) -> dict[str, type[StoredModule]]:
-    """Every concrete class of that kind in a package by its name, found by importing the package's files."""
-    found: dict[str, type[StoredModule]] = {}
+    """All concrete classes of type `base` in a package, by name; imports the files of the package."""
+    classes: dict[str, type[StoredModule]] = {}
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         for cls in vars(importlib.import_module(module.name)).values():
             if inspect.isclass(cls) and issubclass(cls, base) and not inspect.isabstract(cls):
-                found[cls.__name__] = cls
-    return found
+                classes[cls.__name__] = cls
+    return classes
 
 
 def load_stored(
     path_or_repo: str | Path, types: Mapping[str, type[StoredModule]], map_location: str = "cpu"
 ) -> StoredModule:
-    """What a folder or a repository of the hub holds, which must be one of `types`, named by class.
+    """Load the module in a folder or hub repository; its class must be one of `types`, given by name.
 
     Raises:
-        CheckpointError: no such folder, a file is missing or was altered, another format version, or another
-            type.
+        CheckpointError: The folder or a file is missing, a file was altered, or the format version or the
+            class is not supported.
     """
     config = read_config(_config_file(path_or_repo))
     if config["model_type"] not in types:
         known = ", ".join(sorted(types))
         raise CheckpointError(
-            f"{path_or_repo} holds a {config['model_type']!r}, which this release of flows does not know "
+            f"{path_or_repo} holds a {config['model_type']!r}, which this release of flows cannot load "
             f"here; expected one of {known}"
         )
     local = Path(path_or_repo).expanduser()
@@ -292,7 +293,7 @@ def load_stored(
 
 
 def _config_file(path_or_repo: str | Path) -> Path:
-    """Where config.json is, fetched from the hub unless `path_or_repo` is or looks like a path."""
+    """Path of config.json, downloaded from the hub unless `path_or_repo` is or looks like a path."""
     path = Path(path_or_repo).expanduser()
     if path.exists():
         return path / CONFIG_FILE
@@ -303,5 +304,5 @@ def _config_file(path_or_repo: str | Path) -> Path:
         return Path(hf_hub_download(str(path_or_repo), CONFIG_FILE))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
-            f"{path_or_repo} is neither a folder here nor a repository that the hub returned ({error})"
+            f"{path_or_repo} is neither a local folder nor an available hub repository ({error})"
         ) from error

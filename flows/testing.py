@@ -1,13 +1,12 @@
-"""The laws of a bijection, for ours and for yours.
+"""Laws that every bijection satisfies, as checks for built-in and user-defined bijections.
 
     from flows.testing import check_bijection
 
     check_bijection(lambda: MyCoupling(6), shape=(6,))
 
-Every law is checked against something that did not come from the bijection itself where that is
-possible: log-determinants against the Jacobian of torch's autograd, a reloaded instance against the one
-that was saved. A round trip alone proves nothing about a log-determinant: both directions may share the
-mistake.
+Where possible, a law is checked against an independent reference: log-determinants against the Jacobian
+computed by autograd, a reloaded instance against the saved one. A round trip alone proves nothing about a
+log-determinant, because both directions may share the same error.
 """
 
 import copy
@@ -25,20 +24,20 @@ BATCH = 3
 
 
 class LawBroken(AssertionError):
-    """A bijection does not keep what it promises; the message lists every broken law."""
+    """A bijection breaks at least one law; the message lists all of them."""
 
 
 @dataclass
 class Case:
-    """A bijection under test.
+    """Bijection under test.
 
     Attributes:
-        build: makes a new instance; called several times under different seeds of torch.
-        shape: of one example of x.
-        interval: where x is drawn, uniformly.
-        num_classes: where positive, the context is labels in [0, num_classes).
-        context_shape: shape of one example of a real-valued context, or None.
-        tolerance: of the algebra, in fp64.
+        build: Function that creates an instance; called several times under different seeds of torch.
+        shape: Shape of one example of x.
+        interval: (low, high) of the uniformly distributed x.
+        num_classes: Number of classes; if positive, the context is labels in [0, num_classes).
+        context_shape: Shape of one example of a real-valued context, or None.
+        tolerance: Largest allowed error in fp64, relative to the compared values (at least 1).
     """
 
     build: Callable[[], Bijection]
@@ -49,9 +48,9 @@ class Case:
     tolerance: float = 1e-8
 
     def instance(self, seed: int, dtype: torch.dtype = torch.float64) -> Bijection:
-        """A new instance in eval mode, its parameters moved off their special starting values.
+        """Create an instance in eval mode, with noise added to its initial parameters.
 
-        Zero-initialised layers would otherwise make half of the laws true of anything.
+        Otherwise half of the laws would hold trivially for zero-initialised layers.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -62,7 +61,7 @@ class Case:
         return bijection
 
     def inputs(self, seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor | None]:
-        """(x, context) for a small batch."""
+        """Create (x, context) for a small batch."""
         generator = torch.Generator().manual_seed(combine_seeds(seed, 1))
         low, high = self.interval
         u = torch.rand(BATCH, *self.shape, generator=generator, dtype=dtype)
@@ -75,7 +74,7 @@ class Case:
 
 
 Law = Callable[[Case], Iterator[str]]
-"""Yields what is wrong, one sentence each; nothing where the law holds."""
+"""Generator of one message per violation; it yields nothing if the law holds."""
 
 
 def check_bijection(
@@ -89,33 +88,33 @@ def check_bijection(
     """Check every law of a bijection on small random inputs.
 
     Args:
-        build: makes a new instance; it is called several times, under different seeds.
-        shape: of one example of x, small: the Jacobian of size D × D is computed.
-        interval: where x is drawn.
-        num_classes: where positive, the context is labels.
-        context_shape: shape of one example of a real-valued context.
-        tolerance: of the algebra, in fp64, relative to the magnitude of what is compared (at least 1).
+        build: Function that creates an instance; called several times under different seeds of torch.
+        shape: Shape of one example of x, small, because the D × D Jacobian is computed.
+        interval: (low, high) of the uniformly distributed x.
+        num_classes: Number of classes; if positive, the context is labels in [0, num_classes).
+        context_shape: Shape of one example of a real-valued context.
+        tolerance: Largest allowed error in fp64, relative to the compared values (at least 1).
 
     Raises:
-        LawBroken: naming every law that does not hold, and by how much.
+        LawBroken: A law does not hold; the message lists every broken law and its error.
     """
     case = Case(build, shape, interval, num_classes, context_shape, tolerance)
     broken = broken_laws(case)
     if broken:
-        lines = [f"  {law}: {what}" for law, complaints in broken.items() for what in complaints]
+        lines = [f"  {law}: {message}" for law, messages in broken.items() for message in messages]
         raise LawBroken("\n".join([f"{type(build()).__name__} breaks", *lines]))
 
 
 def broken_laws(case: Case) -> dict[str, list[str]]:
-    """Name of each broken law to what is wrong; a law that raises is broken, too."""
+    """Return the broken laws by name, with a message per violation; a law that raises is broken too."""
     broken = {}
     for name, law in LAWS.items():
         try:
-            complaints = list(law(case))
-        except Exception as error:  # whatever a bijection raises, its law does not hold
-            complaints = [f"raised {type(error).__name__}: {error}"]
-        if complaints:
-            broken[name] = complaints
+            messages = list(law(case))
+        except Exception as error:  # any exception of a bijection breaks the law
+            messages = [f"raised {type(error).__name__}: {error}"]
+        if messages:
+            broken[name] = messages
     return broken
 
 
@@ -123,7 +122,7 @@ def broken_laws(case: Case) -> dict[str, list[str]]:
 
 
 def round_trip(case: Case) -> Iterator[str]:
-    """inverse(forward(x)) = x and forward(inverse(z)) = z, in fp64."""
+    """Round trips reproduce the input: inverse(forward(x)) = x and forward(inverse(z)) = z, in fp64."""
     bijection = case.instance(0)
     x, context = case.inputs(0)
     z, _ = bijection(x, context)
@@ -134,9 +133,9 @@ def round_trip(case: Case) -> Iterator[str]:
 
 
 def log_det(case: Case) -> Iterator[str]:
-    """log_det equals log|det| of autograd's Jacobian, in both directions, for every example.
+    """log_det equals log|det| of the autograd Jacobian, in both directions, for every example.
 
-    So does its gradient: a log_det that is cut off from autograd has the right value and trains nothing.
+    Its gradient is compared too: a log_det detached from the graph has the right value but trains nothing.
     """
     bijection = case.instance(0)
     x, context = case.inputs(0)
@@ -153,12 +152,12 @@ def log_det(case: Case) -> Iterator[str]:
         ours = gradients_of(direction(variables[0], one)[1], variables)
         theirs = gradients_of(jacobian_log_det(direction, variables[0], one, graph=True), variables)
         for mine, oracle in zip(ours, theirs, strict=True):
-            what = f"the gradient of log_det of {name} differs from that of autograd's"
+            what = f"the gradient of log_det of {name} differs from autograd's"
             yield from differs(mine, oracle, 100 * case.tolerance, what)
 
 
 def shapes(case: Case) -> Iterator[str]:
-    """log_det is (batch,) in the dtype of the input; shapes are as output_shape and input_shape say."""
+    """log_det is (batch,) in the dtype of the input; shapes agree with output_shape and input_shape."""
     bijection = case.instance(0)
     x, context = case.inputs(0)
     z, forward = bijection(x, context)
@@ -169,15 +168,15 @@ def shapes(case: Case) -> Iterator[str]:
         if value.dtype != x.dtype:
             yield f"log_det of {name} has dtype {value.dtype}, expected {x.dtype}"
     if tuple(z.shape[1:]) != tuple(bijection.output_shape(case.shape)):
-        yield f"output_shape says {bijection.output_shape(case.shape)}, forward gives {tuple(z.shape[1:])}"
+        yield f"output_shape gives {bijection.output_shape(case.shape)}, forward gives {tuple(z.shape[1:])}"
     if tuple(bijection.input_shape(tuple(z.shape[1:]))) != tuple(case.shape):
-        yield f"input_shape says {bijection.input_shape(tuple(z.shape[1:]))}, expected {case.shape}"
+        yield f"input_shape gives {bijection.input_shape(tuple(z.shape[1:]))}, expected {case.shape}"
     if back.dtype != x.dtype:
         yield f"inverse gives {back.dtype}, expected {x.dtype}"
 
 
 def examples_are_independent(case: Case) -> Iterator[str]:
-    """A batch of one gives what the same example gives within a batch, in both directions."""
+    """An example gives the same result alone as within a batch, in both directions."""
     bijection = case.instance(0)
     x, context = case.inputs(0)
     for name, direction in {"forward": bijection.forward, "inverse": bijection.inverse}.items():
@@ -193,9 +192,9 @@ def examples_are_independent(case: Case) -> Iterator[str]:
 
 
 def is_pure(case: Case) -> Iterator[str]:
-    """Inputs stay as they were, a second call gives the same, nothing random, no state, no mode flag.
+    """Both directions are deterministic, leave their inputs unmodified, and change no state in eval mode.
 
-    Only a map that declares `uses_batch_statistics` may do something else in training mode.
+    Only a map that declares `uses_batch_statistics` may give a different result in training mode.
     """
     bijection = case.instance(0)
     x, context = case.inputs(0)
@@ -205,7 +204,7 @@ def is_pure(case: Case) -> Iterator[str]:
         trained, trained_log_det = bijection(x, context)
         bijection.eval()
         if not (torch.equal(value, trained) and torch.equal(value_log_det, trained_log_det)):
-            yield "forward gives something else in training mode"
+            yield "forward gives a different result in training mode"
     before = copy.deepcopy(bijection.state_dict())
     before_context = None if context is None else context.clone()
     for name, direction in {"forward": bijection.forward, "inverse": bijection.inverse}.items():
@@ -225,7 +224,7 @@ def is_pure(case: Case) -> Iterator[str]:
 
 
 def gradients(case: Case) -> Iterator[str]:
-    """Gradients reach the input and every parameter, finite, through both directions."""
+    """Finite gradients reach the input and every parameter through both directions."""
     for name in ("forward", "inverse"):
         bijection = case.instance(0)
         x, context = case.inputs(0)
@@ -236,10 +235,10 @@ def gradients(case: Case) -> Iterator[str]:
         weights = torch.linspace(0.5, 1.5, value.numel(), dtype=value.dtype).view_as(value)
         loss = (weights * (value + 0.3 * value.square())).sum() + value_log_det.square().sum()
         if not loss.requires_grad:
-            yield f"{name} is cut off from autograd"
+            yield f"the result of {name} is detached from the graph"
             continue
         loss.backward()
-        for parameter_name, tensor in {"its input": x, **dict(bijection.named_parameters())}.items():
+        for parameter_name, tensor in {"the input": x, **dict(bijection.named_parameters())}.items():
             if tensor.grad is None or not tensor.grad.any():
                 yield f"no gradient reaches {parameter_name} through {name}"
             elif not tensor.grad.isfinite().all():
@@ -247,7 +246,7 @@ def gradients(case: Case) -> Iterator[str]:
 
 
 def saved_is_loaded(case: Case) -> Iterator[str]:
-    """A state loaded into another instance gives the same function, and stays it when trained on."""
+    """A state dict loaded into another instance gives the same function, also after a training batch."""
     saved, other = case.instance(0), case.instance(1)
     x, context = case.inputs(0)
     initialise(saved, x, context)
@@ -267,23 +266,23 @@ def saved_is_loaded(case: Case) -> Iterator[str]:
             if not same(parameter, parameters[name]):
                 yield f"a forward pass after loading changes the parameter {name}"
         if uses_batch_statistics(other):
-            break  # the running statistics have moved: legitimate, and then another function
+            break  # running statistics were updated, so the function has rightly changed
 
 
 def constant_log_det(case: Case) -> Iterator[str]:
-    """Where the class promises it, the log-determinant is the same for any input."""
+    """The log-determinant is the same for every input if the class declares so."""
     bijection = case.instance(0)
     if not bijection.constant_log_det:
         return
     first = bijection(*case.inputs(0))[1]
     second = bijection(*case.inputs(5))[1]
-    yield from differs(first, second, case.tolerance, "log_det was promised constant")
+    yield from differs(first, second, case.tolerance, "log_det is declared constant but differs")
 
 
 def autocast(case: Case) -> Iterator[str]:
-    """Under bf16 autocast values and log-dets stay fp32, and the round trip within 10 × of fp32.
+    """Under bf16 autocast values and log-dets stay fp32, with a round-trip error within 10 × that of fp32.
 
-    A map without a conditioner gives the same numbers as without autocast: nothing of it may run in bf16.
+    A map without a conditioner gives the same numbers as without autocast: no part of it may run in bf16.
     """
     bijection = case.instance(0, torch.float32)
     x, context = case.inputs(0, torch.float32)
@@ -307,7 +306,7 @@ def autocast(case: Case) -> Iterator[str]:
         yield "a value or log_det is not fp32"
     allowed = 10 * max(plain, 1e-6)
     if not mixed <= allowed:
-        yield f"round trip is wrong by {mixed:.1e} under bf16 autocast, by {plain:.1e} in fp32"
+        yield f"round-trip error is {mixed:.1e} under bf16 autocast, {plain:.1e} in fp32"
 
 
 LAWS: dict[str, Law] = {
@@ -335,9 +334,9 @@ def jacobian_log_det(
     context: Tensor | None,
     graph: bool = False,
 ) -> Tensor:
-    """log|det| of the Jacobian of `direction` at every example of x, by torch's autograd: (batch,).
+    """Compute log|det| of the Jacobian of `direction` at every example of x with autograd: (batch,).
 
-    With `graph` it can itself be differentiated.
+    With `graph`, the result can be differentiated.
     """
     values = []
     for i in range(len(x)):
@@ -352,25 +351,25 @@ def jacobian_log_det(
 
 
 def gradients_of(value: Tensor, variables: list[Tensor]) -> list[Tensor]:
-    """Gradients of the sum of `value`; zeros for what it does not depend on."""
+    """Gradients of the sum of `value`; zeros for variables that it does not depend on."""
     if not value.requires_grad:
         return [torch.zeros_like(variable) for variable in variables]
-    found = torch.autograd.grad(value.sum(), variables, allow_unused=True)
+    grads = torch.autograd.grad(value.sum(), variables, allow_unused=True)
     return [
         torch.zeros_like(variable) if gradient is None else gradient
-        for variable, gradient in zip(variables, found, strict=True)
+        for variable, gradient in zip(variables, grads, strict=True)
     ]
 
 
 def uses_batch_statistics(bijection: Bijection) -> bool:
-    """Whether any part of it declares that it normalises by the batch in training mode."""
+    """Whether any submodule declares that it normalises by the batch in training mode."""
     return any(getattr(part, "uses_batch_statistics", False) for part in bijection.modules())
 
 
 def differs(value: Tensor, expected: Tensor, tolerance: float, message: str) -> Iterator[str]:
-    """Yield `message` with the difference, unless it is within `tolerance` × max(1, |expected|).
+    """Yield `message` with the difference if it exceeds `tolerance` × max(1, |expected|).
 
-    Anything that is not finite differs from everything.
+    Non-finite values always differ.
     """
     if value.shape != expected.shape:
         yield f"{message}: shape {tuple(value.shape)}, expected {tuple(expected.shape)}"
@@ -386,7 +385,7 @@ def differs(value: Tensor, expected: Tensor, tolerance: float, message: str) -> 
 
 
 def same(a: Tensor, b: Tensor) -> bool:
-    """Bit for bit, NaN included."""
+    """Whether two tensors have the same shape, dtype and values; NaN equals NaN."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     both_nan = a.isnan() & b.isnan() if a.is_floating_point() else torch.zeros_like(a, dtype=torch.bool)

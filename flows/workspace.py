@@ -1,4 +1,4 @@
-"""Memory that is written over: on a CPU fresh megabytes cost more time than a product that fills them."""
+"""Reusable buffers: on a CPU, allocating megabytes takes longer than the product that fills them."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -9,35 +9,38 @@ T = TypeVar("T")
 
 
 class Workspace:
-    """Memory for images of one size, by name; each piece is made once and written over.
+    """Named buffers for images of one size; each is allocated once and then overwritten.
 
     Args:
-        like: of the dtype and device to compute in.
-        batch, height, width: of the images; P = batch·height·width pixels.
+        like: Tensor with the dtype and device of the buffers.
+        batch, height, width: Size of the images; P = batch·height·width is the number of pixels.
     """
 
     def __init__(self, like: Tensor, batch: int, height: int, width: int):
         self.like = like.new_empty(0)
         self.batch, self.height, self.width = batch, height, width
         self.pixels = batch * height * width
-        self._pieces: dict[str, Any] = {}
+        self._buffers: dict[str, Any] = {}
 
     def get(self, name: str, make: Callable[[], T]) -> T:
-        """The piece of that name, a tensor or several views."""
-        if name not in self._pieces:
-            self._pieces[name] = make()
-        return cast(T, self._pieces[name])
+        """Return the buffer called `name`, a tensor or several views; `make` allocates it on first use."""
+        if name not in self._buffers:
+            self._buffers[name] = make()
+        return cast(T, self._buffers[name])
 
     def rows(self, name: str, channels: int) -> Tensor:
-        """(P, channels), with anything in it."""
+        """Buffer (P, channels) with undefined contents."""
         return self.get(name, lambda: self.like.new_empty(self.pixels, channels))
 
     def images(self, rows: Tensor) -> Tensor:
-        """Rows (P, C) as images (batch, H, W, C), a view."""
+        """View rows (P, C) as images (batch, H, W, C)."""
         return rows.view(self.batch, self.height, self.width, rows.shape[1])
 
     def padded(self, channels: int, marked: bool = False) -> Tensor:
-        """(batch, H + 2, W + 2, channels), zeros; where `marked`, the last channel is 1 all around."""
+        """Allocate zeros (batch, H + 2, W + 2, channels).
+
+        If `marked`, the last channel is 1 on the border.
+        """
         padded = self.like.new_zeros(self.batch, self.height + 2, self.width + 2, channels)
         if marked:
             padded[..., -1] = 1

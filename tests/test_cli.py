@@ -117,7 +117,7 @@ def test_roundtrip(checkpoint, tmp_path, capsys):
     double = [row["max_error"] for row in result["rows"] if row["precision"] == "fp64"]
     assert double and max(double) < 1e-12
     assert result["certified"] == result["images"]
-    assert "came back bit for bit in fp32" in capsys.readouterr().out
+    assert "reconstructions are bit-exact in fp32" in capsys.readouterr().out
     with Image.open(tmp_path / "r.png") as picture:
         assert picture.width > 1000
 

@@ -742,7 +742,7 @@ def test_hub_data_from_parquet_with_other_names(hub, tmp_path):
 
 
 def test_hub_data_says_what_is_wrong(hub, tmp_path):
-    with pytest.raises(DataMissing, match="nowhere is not to be had"):
+    with pytest.raises(DataMissing, match="nowhere cannot be loaded"):
         HubData(str(tmp_path / "nowhere")).split("train")
     with pytest.raises(ValueError, match="has the columns image, label, not img"):
         HubData(str(hub), image_column="img").split("train")
@@ -840,7 +840,7 @@ def test_shards_say_what_is_wrong(tmp_path):
     broken, textual = str(tmp_path / "a.png.tar"), str(tmp_path / "a.txt.tar")
     with pytest.raises(ValueError, match=r"a\.png\.tar: a cannot be decoded: not a picture"):
         Shards(broken, broken, broken).split("test")
-    with pytest.raises(ValueError, match=r"a\.txt\.tar: a has txt, and no picture"):
+    with pytest.raises(ValueError, match=r"a\.txt\.tar: a has txt, but no picture"):
         Shards(textual, textual, textual).split("test")
     empty = str(tmp_path / "empty.tar")
     tarfile.open(empty, "w").close()

@@ -514,7 +514,7 @@ def test_levels_of_w_plus_are_layers():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"start": "map", "size": 24}, "a code of 24 is no map of 4×4, expected a multiple of 16"),
+        ({"start": "map", "size": 24}, "a map of 4×4 needs a code size divisible by 16, got 24"),
         (
             {"start": "map", "size": 32, "flavour": "official"},
             "flavour official: its encoder ends in a dense",
@@ -601,7 +601,7 @@ def test_a_growing_gan_is_exported_when_it_is_grown(make, tmp_path):
     assert (tmp_path / "grown/model.safetensors").exists()
     with pytest.raises(ValueError, match="objective.growing: DCGAN has 1 sizes"):
         objective.check(DCGAN(SHAPE, size=6, channels=(8, 4)), 64)
-    with pytest.raises(ValueError, match="training.images: 32 end before the model is grown"):
+    with pytest.raises(ValueError, match="training.images: 32 images end before the model has its final size"):
         objective.check(model, 32)
     objective.check(model, 48)
 
@@ -785,7 +785,7 @@ def test_lia_reports_what_comes_back(tmp_path):
 
 
 def test_an_objective_names_the_model_it_cannot_train():
-    with pytest.raises(ValueError, match="objective LIATraining trains a LIA, and StyleGAN is none"):
+    with pytest.raises(ValueError, match="objective LIATraining: expected a model of class LIA, got StyleGAN"):
         LIATraining(32).check(stylegan(), 64)
 
 

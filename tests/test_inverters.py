@@ -448,7 +448,7 @@ def test_compare_writes_table_grid_page_and_records(checkpoints, capsys):
         assert torch.equal(kept[:, :5], picture[:, :5]) and torch.equal(kept[:, 35:], picture[:, 35:])
     with pytest.raises(SystemExit) as ended:
         main(["render", record, "--checkpoint", str(checkpoints / "style"), "--output", str(out / "no")])
-    assert ended.value.code == 2 and "mean nothing to StyleGAN" in capsys.readouterr().err
+    assert ended.value.code == 2 and "cannot be used with StyleGAN" in capsys.readouterr().err
     assert not (out / "no").exists()
 
 

@@ -172,7 +172,7 @@ def test_second_derivatives_are_refused_with_the_way_out():
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
-        (nn.Dropout(0.1), "draws random numbers"),
+        (nn.Dropout(0.1), "uses random numbers"),
         (nn.BatchNorm2d(2), "updates running statistics"),
     ],
 )

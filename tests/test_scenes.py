@@ -166,7 +166,7 @@ def test_a_checkpoints_config_makes_the_set_again(tmp_path):
 
 def test_withholding_everything_is_an_error():
     data = Scenes(cache=None, images=5, categories=["bedroom"], withhold=["bedroom"])
-    with pytest.raises(ValueError, match="nothing is left to draw"):
+    with pytest.raises(ValueError, match="no scene is left"):
         data.split("train")
 
 

@@ -273,7 +273,7 @@ def test_mistakes_are_named(scenes):
     with pytest.raises(ValueError, match="no class masks"):
         UNetSegmenter((3, 16, 16), [])
     judge = predictor()
-    with pytest.raises(ValueError, match="tells 1 attributes, the predictor 4"):
+    with pytest.raises(ValueError, match="predictor's 4 attributes, got 1"):
         judge.loss(judge(random_images(2)), batch_of(random_images(2)))
     segmenter = UNetSegmenter((3, 16, 16), ["a"], channels=[8])
     with pytest.raises(ValueError, match="no class masks"):
@@ -300,7 +300,7 @@ def test_torchvisions_networks_are_judges_as_they_are():
     assert judge.scores[2].name == "class: 2" and judge.scores[2].attribute == "class"
     own = ClassPredictor(network, [str(i) for i in range(7)], side=64, exclusive=False)
     torch.testing.assert_close(own.predict(images), network(prepare(images)).detach().sigmoid())
-    with pytest.raises(ValueError, match="tells 7 classes, 2 names were given"):
+    with pytest.raises(ValueError, match="expected a network with 2 classes, one per name, got 7"):
         ClassPredictor(network, ["a", "b"]).predict(images)
 
 

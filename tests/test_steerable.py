@@ -131,7 +131,7 @@ def test_a_run_leaves_its_walks_as_directions(tmp_path, monkeypatch):
     assert [each.name for each in found] == ["zoom", "shift x", "shift y", "brightness"]
     assert all(each.method == "joint walk" and each.sigma > 0 for each in found)
     assert report["walks"].keys() == {each.name for each in found}
-    assert "learned with the generator, in z explains" in (tmp_path / "README.md").read_text()
+    assert "its walk in z, learned with the generator, explains" in (tmp_path / "README.md").read_text()
     export(tmp_path, tmp_path / "exported", half=True)
     carried = load_directions(
         tmp_path / "exported" / "directions.safetensors", load_model(tmp_path / "exported")

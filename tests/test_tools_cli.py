@@ -277,7 +277,7 @@ def test_mistakes_are_one_line(directions, capsys, tmp_path):
         (["steer", "find", folder / "glow", "--space", "w", *predictor], "no space 'w'"),
         (["steer", "find", folder / "glow", "--method", "Walk", "--scores", "sideways", *predictor],
          "there is no edit 'sideways'"),
-        (["steer", "apply", folder / "lia", file], "they mean nothing to LIA"),
+        (["steer", "apply", folder / "lia", file], "they cannot be used with LIA"),
         (["steer", "apply", folder / "glow", file, "--names", "dark"], "there is no direction 'dark'"),
         (["steer", "apply", folder / "glow", file, "--levels", "level7"], "no level 'level7'"),
         (["dissect", folder / "glow", "--segmenter", folder / "segmenter", "--layers", "top"],

@@ -358,7 +358,7 @@ def test_the_guard_goes_over_to_checkpoint_and_a_resumed_run_stays_there(tmp_pat
         [sys.executable, "-c", strict, *arguments], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert (done.stdout + done.stderr).count("going on with memory 'checkpoint'") == 1
+    assert (done.stdout + done.stderr).count("switching to memory 'checkpoint'") == 1
     readings = [line for line in losses(tmp_path / "run") if "memory/reconstruction" in dict(line)]
     assert len(readings) == 1
     saved = torch.load(states(tmp_path / "run")[-1] / "custom_checkpoint_0.pkl")
@@ -395,7 +395,7 @@ def test_batches_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="training.batch: 10 images do not divide into 4 ranks × 1"):
         ShuffledBatches(50, 10, 0, world=4)
     with pytest.raises(
-        ValueError, match="training.batch: 64 images asked per step, the training split has 50"
+        ValueError, match="training.batch: expected at most 50, the images of the training split, got 64"
     ):
         ShuffledBatches(50, 64, 0)
 

@@ -1,1 +1,1 @@
-"""Invertible maps with log-determinants; base.py holds the contract."""
+"""Invertible maps with log-determinants; `base.py` defines their interface."""

@@ -1,4 +1,4 @@
-"""The contract of every invertible map."""
+"""Interface of every bijection."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
@@ -8,17 +8,17 @@ from torch import Tensor, nn
 
 Shape = tuple[int, ...]
 Mapped = tuple[Tensor, Tensor]
-"""(value, log_det): what both directions of a bijection return."""
+"""(value, log_det), the return type of both directions of a bijection."""
 
 
 class PulledBack(NamedTuple):
-    """One step of reversible backpropagation: what `Bijection.pull_back` returns.
+    """Result of `Bijection.pull_back`, one step of reversible backpropagation; no tensor has a graph.
 
     Attributes:
-        x: the input, rebuilt from the output; without a graph, as all of these.
-        grad_x: gradient of the input.
-        grad_context: gradient of a real-valued context, or None.
-        grads: gradient of each of `Bijection.tensors()`, None where nothing depends on it.
+        x: Input, reconstructed from the output.
+        grad_x: Gradient of the input.
+        grad_context: Gradient of a real-valued context, or None.
+        grads: Gradients of `Bijection.tensors()`, in that order; None for a tensor that was not used.
     """
 
     x: Tensor
@@ -28,27 +28,27 @@ class PulledBack(NamedTuple):
 
 
 class Bijection(nn.Module, ABC):
-    """An invertible map on batches, from data `x` to latent `z`.
+    """Invertible map between batches of data `x` and latents `z`.
 
-    Both directions return `(value, log_det)`. `log_det` has shape (batch,) and is the natural logarithm
-    of |det| of the Jacobian of the map *just applied*, so the two directions' log-dets sum to zero.
+    Both directions return `(value, log_det)`. `log_det` has shape (batch,) and is the natural logarithm of
+    |det| of the Jacobian of the map *just applied*, so the log-dets of the two directions sum to zero.
 
-    To add one:
-        - put it in a new file of this folder and implement `forward` and `inverse` side by side;
-        - both are differentiable, draw no random numbers, keep their input as it was, and know no mode
-          flag; permutations, masks, signs and initialisation flags are buffers;
-        - override `output_shape` and `input_shape` where the shape changes;
-        - give `example` a small instance, or several; `flows.testing` then runs the laws over it.
+    To add a bijection:
+        - create a file in this folder and implement `forward` and `inverse` next to each other;
+        - make both directions differentiable and deterministic; they leave their input unmodified and do not
+          depend on train or eval mode; permutations, masks, signs and initialisation flags are buffers;
+        - override `output_shape` and `input_shape` if the shape changes;
+        - implement `examples` with one or more small instances, which `flows.testing` checks.
 
     Args of both directions:
-        x, z: (batch, ...), floating.
-        context: what the map is conditioned on, handed on unchanged by compositions: labels (batch,) or
-            an image-shaped tensor; maps that need none ignore it.
+        x, z: (batch, ...), floating point.
+        context: Conditioning input, which compositions pass on unchanged: labels (batch,) or an image-shaped
+            tensor. Unconditional maps ignore it.
 
     Attributes:
-        constant_log_det: the log-determinant does not depend on the input (permutations, ActNorm).
-        uses_batch_statistics: the one exception to the rule on mode flags: in training mode the forward
-            direction normalises by the batch and updates running statistics (RealNVP's batch norm).
+        constant_log_det: Whether the log-determinant is independent of the input (permutations, ActNorm).
+        uses_batch_statistics: Whether the forward direction, in training mode, normalises by the batch and
+            updates running statistics (RealNVP's batch norm). Only such maps may depend on the mode.
     """
 
     constant_log_det: ClassVar[bool] = False
@@ -56,37 +56,37 @@ class Bijection(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
-        """Data to latent."""
+        """Map data to latent."""
 
     @abstractmethod
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
-        """Latent to data."""
+        """Map latent to data."""
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Shape of one example of `z` where one of `x` has `shape`. Raises ValueError if it does not fit."""
+        """Shape of one example of `z`, given that of `x`; raises ValueError if it does not fit."""
         return shape
 
     def input_shape(self, shape: Shape) -> Shape:
-        """Shape of one example of `x` where one example of `z` has `shape`."""
+        """Shape of one example of `x`, given that of `z`."""
         return shape
 
     def tensors(self) -> list[Tensor]:
-        """The parameters that gradients are asked for, in the order of `parameters()`."""
+        """Parameters that require gradients, in the order of `parameters()`."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def pull_back(
         self, z: Tensor, context: Tensor | None, grad_z: Tensor, grad_log_det: Tensor
     ) -> PulledBack:
-        """Rebuild x from z = forward(x) and carry gradients back, for the memory mode `reversible`.
+        """Reconstruct x from z = forward(x) and backpropagate, for the memory mode `reversible`.
 
-        This one inverts, and differentiates a second forward pass by autograd; maps that can do both with
-        one evaluation of their network override it.
+        The default inverts, then differentiates a second forward pass with autograd. Maps that can do both
+        with one evaluation of their network override it.
 
         Args:
-            z: output, without a graph.
-            context: as in `forward`.
-            grad_z: gradient of the value.
-            grad_log_det: gradient of the log-determinant, (batch,).
+            z: Output, without a graph.
+            context: Context given to `forward`.
+            grad_z: Gradient of the output.
+            grad_log_det: Gradient of the log-determinant, (batch,).
         """
         with torch.no_grad():
             x, _ = self.inverse(z, context)
@@ -101,22 +101,22 @@ class Bijection(nn.Module, ABC):
 
     @classmethod
     def examples(cls) -> "dict[str, Example]":
-        """Small named instances, with an input shape each, on which the laws are run."""
+        """Small instances by name, each with its input shape, which `flows.testing` checks."""
         raise TypeError(
-            f"{cls.__name__} has no examples: implement the classmethod `examples` so that the laws of "
-            "flows.testing reach it"
+            f"{cls.__name__} has no examples: implement the classmethod `examples`, so that "
+            "flows.testing can check it"
         )
 
 
 class Example:
-    """A small bijection to check: `bijection` on inputs of `shape`, drawn as `low + (high − low)·u`.
+    """Small bijection to be checked, with the distribution of its inputs.
 
     Args:
-        bijection: the instance; in eval mode.
-        shape: of one example, without the batch axis.
-        interval: where inputs are drawn, uniformly; for maps defined on an interval only.
-        num_classes: where positive, the context is labels in [0, num_classes).
-        context_shape: shape of one example of a real-valued context.
+        bijection: Instance; it is put into eval mode.
+        shape: Shape of one input, without the batch axis.
+        interval: (low, high) of the uniformly distributed inputs, for maps that are defined on an interval.
+        num_classes: Number of classes; if positive, the context is labels in [0, num_classes).
+        context_shape: Shape of one example of a real-valued context.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Example:
 
 
 class Inverse(Bijection):
-    """The same map with its two directions exchanged, as an object."""
+    """Inverse of a bijection, with `forward` and `inverse` exchanged."""
 
     def __init__(self, bijection: Bijection):
         super().__init__()
@@ -161,7 +161,7 @@ class Inverse(Bijection):
 
 
 def as_leaf(context: Tensor | None) -> Tensor | None:
-    """A real-valued context as the leaf of a new graph; labels and None as they are."""
+    """Detach a real-valued context as the leaf of a new graph; labels and None are returned unchanged."""
     if context is None or not context.is_floating_point():
         return context
     return context.detach().requires_grad_()
@@ -170,17 +170,17 @@ def as_leaf(context: Tensor | None) -> Tensor | None:
 def pull(
     results: list[tuple[Tensor, Tensor]], to: list[Tensor | None], create_graph: bool = False
 ) -> list[Tensor | None]:
-    """Gradients by autograd, given those of the results; None for what nothing depends on.
+    """Compute gradients with autograd from the gradients of the results; None for unused tensors.
 
     Args:
-        results: (value, its gradient); values without a graph are left out.
-        to: what gradients are asked for; None and tensors that require none get None.
-        create_graph: gradients with a graph of their own.
+        results: Pairs (value, gradient of the value); values without a graph are skipped.
+        to: Tensors whose gradients are computed; None and tensors that require no gradient get None.
+        create_graph: Whether the gradients get a graph of their own.
     """
     connected = [(value, grad) for value, grad in results if value.requires_grad]
     asked = [tensor for tensor in to if tensor is not None and tensor.requires_grad]
     if not connected or not asked:
         return [None] * len(to)
     values, given = zip(*connected, strict=True)
-    found = iter(torch.autograd.grad(values, asked, given, create_graph=create_graph, allow_unused=True))
-    return [next(found) if tensor is not None and tensor.requires_grad else None for tensor in to]
+    grads = iter(torch.autograd.grad(values, asked, given, create_graph=create_graph, allow_unused=True))
+    return [next(grads) if tensor is not None and tensor.requires_grad else None for tensor in to]

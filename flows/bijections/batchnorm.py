@@ -10,20 +10,22 @@ from flows.numerics import batch_moments, sum_per_example
 
 
 class BatchNorm(Bijection):
-    """changed' = (changed − μ) / √(σ² + ε), log|det| = −½ Σ log(σ² + ε); what a coupling kept stays.
+    """Batch normalisation: changed' = (changed − μ) / √(σ² + ε), log|det| = −½ Σ log(σ² + ε).
 
-    In training mode the forward direction uses the batch's statistics, with gradients through them, and
-    updates the running ones; they are taken over all ranks. In eval mode, and in the inverse, the running
-    statistics are used: only then is this a map of single examples. For a checkerboard the statistics
-    run over the changed pixels *and* the zeros in their midst, as in the released code.
+    Only the part changed by the preceding coupling is normalised. In training mode the forward direction
+    uses the statistics of the batch over all ranks, with gradients through them, and updates the running
+    statistics. Eval mode and the inverse use the running statistics; only then does the map act on single
+    examples. With a checkerboard, the statistics cover the changed pixels *and* the zeros between them, as in
+    the released code.
 
     Args:
-        partition: that of the coupling before it.
-        channels: of the changed part.
-        lag: 0 normalises by the batch alone (released code); towards 1 by the running average, through
-            which gradients reach the current batch (paper, equations 21, 22).
-        momentum: weight of the current batch in the running statistics.
-        epsilon: ε.
+        partition: Partition of the preceding coupling.
+        channels: Number of channels of the changed part.
+        lag: Weight of the running average in the statistics. 0 normalises by the batch alone (released
+            code), larger values by a running average through which gradients reach the current batch (paper,
+            equations 21, 22).
+        momentum: Weight of the current batch in the running statistics.
+        epsilon: Constant ε added to the variance.
     """
 
     uses_batch_statistics = True
@@ -47,7 +49,7 @@ class BatchNorm(Bijection):
         self.register_buffer("variance", torch.ones(channels))
 
     def batch_statistics(self, changed: Tensor) -> tuple[Tensor, Tensor]:
-        """(μ, σ²) to normalise this batch by, each (1, channels, 1, 1); updates the running ones."""
+        """Return (μ, σ²) for this batch, each (1, channels, 1, 1), and update the running statistics."""
         old_mean, old_variance = (value.clone() for value in self.running_statistics())
         mean, variance = batch_moments(changed)
         if not is_recomputing():
@@ -60,7 +62,7 @@ class BatchNorm(Bijection):
         return mean, variance
 
     def running_statistics(self) -> tuple[Tensor, Tensor]:
-        """(μ, σ²), each (1, channels, 1, 1)."""
+        """Running (μ, σ²), each (1, channels, 1, 1)."""
         return self.mean.view(1, -1, 1, 1), self.variance.view(1, -1, 1, 1)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
@@ -75,7 +77,7 @@ class BatchNorm(Bijection):
         return self.partition.merge(kept, changed * log_std.exp() + mean), sum_per_example(log_std)
 
     def _on_changed(self, changed: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """(mean, ½ log(variance + ε)), of the shape of `changed` and zero where the kept part stands."""
+        """(mean, ½ log(variance + ε)), shaped like `changed` and zero at the kept positions."""
         log_std = 0.5 * (variance + self.epsilon).log()
         ones = self.partition.restrict(torch.ones_like(changed))
         return mean * ones, log_std * ones

@@ -1,4 +1,4 @@
-"""Composition: maps one after the other."""
+"""Composition of bijections."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -15,22 +15,22 @@ from flows.once import once, parts
 
 
 class Tap(nn.Identity):
-    """A named place between two maps, called in both directions.
+    """Identity module between two steps of a chain, called in both directions.
 
-    A forward hook on a layer never fires in generation, because generation calls `.inverse`. A hook on a
-    tap does: it sees the hidden state, and what it returns replaces it.
+    A forward hook on a step does not run in generation, because generation calls `.inverse`. A hook on a tap
+    runs in both directions: it gets the hidden state and may return a replacement.
     """
 
 
 class Chain(Bijection):
-    """Maps one after the other; a `Tap` stands at every boundary between two of them.
+    """Composition of bijections, with a `Tap` between every two steps.
 
-    A chain within a chain is run as if its steps stood in the outer one, and channel maps side by side are
-    folded into one, unless somebody listens: a place with a hook is passed, one map at a time.
+    The steps of a nested chain are run as if they belonged to the outer one, and adjacent channel maps are
+    folded into one. If this would bypass a hook, the steps are run one at a time instead.
 
     Attributes:
-        memory: what is kept for the backward pass; set by `flows.memory.set_memory`. An outer chain's
-            holds for those within it.
+        memory: Memory mode, set by `flows.memory.set_memory`. The mode of an outer chain applies to the
+            chains nested in it.
     """
 
     memory: Memory = PLAIN
@@ -44,38 +44,38 @@ class Chain(Bijection):
         rows = self._runs_in_rows(x)
         if not rows and self._has_hooks():
             return self._one_by_one(x, context)
-        steps, of_folded = self._prepared(x, rows)
+        steps, folded_log_det = self._prepared(x, rows)
         z, log_det = run(steps, self.memory, x, context)
-        return z, log_det + of_folded
+        return z, log_det + folded_log_det
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         rows = self._runs_in_rows(z)
         if not rows and self._has_hooks():
             return self._one_by_one_inversely(z, context)
-        steps, of_folded = self._prepared(z, rows)
+        steps, folded_log_det = self._prepared(z, rows)
         x, log_det = run_backwards(steps, z, context)
-        return x, log_det - of_folded
+        return x, log_det - folded_log_det
 
     def folded(self) -> tuple[list[Step], list[Folding]]:
-        """The steps as they are run where nobody listens."""
+        """Steps as they are run without hooks, and the foldings among them."""
         return fold(list(self._flat()))
 
     def _runs_in_rows(self, x: Tensor) -> bool:
-        """Whether couplings are computed in rows: on a CPU, as long as nobody listens anywhere within."""
+        """Whether couplings are computed in rows: on a CPU, if no submodule has a hook."""
         return runs_in_rows(x) and not any(map(has_hooks, parts(self)[1:]))
 
     def _prepared(self, like: Tensor, rows: bool) -> tuple[list[Any], Tensor]:
-        """The steps as they are run, and the log-det of all foldings together."""
+        """Steps as they are run, and the log-det of all foldings together."""
 
-        def work_out() -> tuple[list[Any], Tensor]:
+        def compute() -> tuple[list[Any], Tensor]:
             steps, foldings = self.folded()
             log_det = sum((f.log_det(like) for f in foldings), start=like.new_zeros(()))
             return in_rows(steps) if rows else steps, log_det
 
-        return once(self, like, (*like.shape[1:], rows), work_out)
+        return once(self, like, (*like.shape[1:], rows), compute)
 
     def reconstruction_error(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """How far off the rebuilt activations are for this input; see `reversal.reconstruction_error`."""
+        """Error of the activations rebuilt for this input, as defined by `reversal.reconstruction_error`."""
         return reconstruction_error(self.folded()[0], self.memory, x, context)
 
     def _flat(self) -> Iterator[Bijection]:
@@ -86,7 +86,7 @@ class Chain(Bijection):
                 yield step
 
     def _has_hooks(self) -> bool:
-        """Whether a hook waits at a place that folding and flattening would pass over."""
+        """Whether a hook is registered on a module that folding and flattening would bypass."""
         inner = [step for step in self.steps if isinstance(step, (Chain, ChannelMap))]
         return (
             any(map(has_hooks, self.taps))

@@ -1,4 +1,4 @@
-"""Coupling layers: change one part of the input by a function of the other (NICE §3.2, RealNVP §3.2)."""
+"""Couplings, which change one part of the input by a function of the other (NICE §3.2, RealNVP §3.2)."""
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,11 @@ from flows.numerics import sum_per_example, zero_log_det
 
 
 class AdditiveCoupling(Bijection):
-    """kept' = kept, changed' = changed + t(kept); log|det| = 0 (NICE equation 9).
+    """Additive coupling: kept' = kept, changed' = changed + t(kept); log|det| = 0 (NICE equation 9).
 
     Args:
-        partition: what is kept and what is changed.
-        network: t; takes (kept, context) and returns a tensor of the shape of `changed`.
+        partition: Partition of the input into a kept and a changed part.
+        network: Network t; takes (kept, context) and returns a tensor of the shape of `changed`.
     """
 
     constant_log_det = True
@@ -25,7 +25,7 @@ class AdditiveCoupling(Bijection):
         self.network = network
 
     def shift(self, kept: Tensor, context: Tensor | None) -> Tensor:
-        """t(kept), in the dtype of `kept` also where the network ran in bf16."""
+        """Compute t(kept), in the dtype of `kept` even if the network runs in bf16."""
         return self.partition.restrict(self.network(kept, context).to(kept.dtype))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
@@ -41,7 +41,7 @@ class AdditiveCoupling(Bijection):
     def pull_back(
         self, z: Tensor, context: Tensor | None, grad_z: Tensor, grad_log_det: Tensor
     ) -> PulledBack:
-        """With one evaluation of the network: the kept part is the same in x and z."""
+        """Reconstruct and backpropagate with one network evaluation, as x and z have the same kept part."""
         kept, changed = self.partition.split(z)
         with torch.enable_grad():
             kept_leaf, context = kept.detach().requires_grad_(), as_leaf(context)
@@ -65,17 +65,18 @@ class AdditiveCoupling(Bijection):
 
 
 class AffineCoupling(Bijection):
-    """kept' = kept, changed' = changed·s(kept) + t(kept); log|det| = Σ log s (RealNVP equations 7, 8).
+    """Affine coupling: kept' = kept, changed' = changed·s(kept) + t(kept); log|det| = Σ log s.
 
-    With `shift_first`, changed' = (changed + t)·s, as Glow's and RealNVP's released codes have it.
+    RealNVP equations 7, 8. With `shift_first`, changed' = (changed + t)·s, as in the released code of Glow
+    and RealNVP.
 
     Args:
-        partition: what is kept and what is changed.
-        network: takes (kept, context) and returns twice the channels of `changed`.
-        scale: turns the raw half of the output into log s.
-        shift_first: see above.
-        interleaved: shift and raw scale are the even and odd output channels (Glow's released code);
-            otherwise the first and the second half.
+        partition: Partition of the input into a kept and a changed part.
+        network: Network; takes (kept, context) and returns twice the channels of `changed`.
+        scale: Map from the raw half of the network's output to log s.
+        shift_first: Whether the shift is added before scaling.
+        interleaved: Whether shift and raw scale are the even and odd output channels (Glow's released code);
+            otherwise they are the first and the second half.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class AffineCoupling(Bijection):
         self.interleaved = interleaved
 
     def shift_and_log_scale(self, kept: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(t, log s), in the dtype of `kept` also where the network ran in bf16."""
+        """Compute (t, log s), in the dtype of `kept` even if the network runs in bf16."""
         output = self.network(kept, context).to(kept.dtype)
         shift, raw = (output[:, 0::2], output[:, 1::2]) if self.interleaved else output.chunk(2, 1)
         return self.partition.restrict(shift), self.partition.restrict(self.scale(raw))
@@ -122,7 +123,7 @@ class AffineCoupling(Bijection):
     def pull_back(
         self, z: Tensor, context: Tensor | None, grad_z: Tensor, grad_log_det: Tensor
     ) -> PulledBack:
-        """With one evaluation of the network: the kept part is the same in x and z.
+        """Reconstruct and backpropagate with one network evaluation, as x and z have the same kept part.
 
         z = (x + t)·s: ∂x = ∂t = s·∂z, ∂log s = z·∂z + ∂log_det; z = x·s + t: ∂x = s·∂z, ∂t = ∂z,
         ∂log s = (z − t)·∂z + ∂log_det.
@@ -167,31 +168,31 @@ class AffineCoupling(Bijection):
 def _with_network(
     partition: Partition, grad_kept: Tensor, through: Tensor | None, grad_changed: Tensor
 ) -> Tensor:
-    """The gradient of x, where `through` reaches the kept part by way of the network, if at all."""
+    """Gradient of x; `through` is the gradient of the kept part through the network, or None."""
     if through is not None:
         grad_kept = grad_kept + partition.restrict_kept(through)
     return partition.merge(grad_kept, grad_changed)
 
 
 def same_shape(output: Tensor, changed: Tensor) -> Tensor:
-    """`output`, unless its shape is not that of `changed`: broadcasting would hide a wrong log-determinant.
+    """Return `output` if it has the shape of `changed`: broadcasting would hide a wrong log-determinant.
 
     Raises:
-        ValueError: naming both shapes.
+        ValueError: The shapes differ.
     """
     if output.shape != changed.shape:
         raise ValueError(
-            f"a coupling's network gives shift or scale of shape {tuple(output.shape)} for a changed part "
-            f"of shape {tuple(changed.shape)}: expected the same, so twice its channels in all for an affine "
-            "coupling"
+            f"a coupling's network returned a shift or scale of shape {tuple(output.shape)} for a changed "
+            f"part of shape {tuple(changed.shape)}: expected the same shape, that is, a network output with "
+            "the channels of the changed part, or twice as many for an affine coupling"
         )
     return output
 
 
 class _Toy(nn.Module):
-    """A conditioner for the examples: a linear map across channels and a tanh, far from the identity.
+    """Conditioner for the examples: a linear map across channels and a tanh, far from the identity.
 
-    A pixel also sees the image's mean: the pixels that a checkerboard changes are zeros themselves.
+    The image's mean is added to every pixel, because the pixels that a checkerboard changes are zero.
     """
 
     def __init__(self, inputs: int, outputs: int):

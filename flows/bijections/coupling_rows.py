@@ -1,6 +1,7 @@
-"""Couplings on the rows of a matrix, in place: both directions and the gradient by hand.
+"""Couplings on matrices of pixels, in place: both directions and hand-written gradients.
 
-Rows are an image's pixels, (P, C) with P = batch·H·W; what a coupling changes is a view of some columns.
+A matrix (P, C), P = batch·H·W, has the pixels of a batch as rows. The changed part of a coupling is a view of
+some of its columns.
 """
 
 import torch
@@ -14,33 +15,33 @@ from flows.workspace import Workspace
 
 
 def to_rows(x: Tensor) -> Tensor:
-    """The pixels of x (batch, C, H, W) as rows (P, C); a view where x is channels-last."""
+    """Arrange the pixels of x (batch, C, H, W) as rows (P, C), a view if x is channels-last."""
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
 def to_images(rows: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `to_rows`, a view; batch and size are those of `like`."""
+    """Invert `to_rows`: a view with the batch size, height and width of `like`."""
     batch, _, height, width = like.shape
     return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
 def workspace_for(x: Tensor) -> Workspace:
-    """Memory for computing with images like x."""
+    """Workspace for images with the batch size, height and width of x."""
     return Workspace(x, len(x), *x.shape[2:])
 
 
 def per_example(logs: Tensor | None, like: Tensor) -> Tensor:
-    """The sum of logs (P, c) over every example's pixels: (batch,); zeros for None."""
+    """Sum logs (P, c) over the pixels and columns of every example: (batch,); zeros for None."""
     return zero_log_det(like) if logs is None else logs.view(len(like), -1).sum(1)
 
 
 def added(logs: Tensor | None, log_scale: Tensor | None) -> Tensor | None:
-    """Sum of both; None for a coupling without scale."""
+    """Add `log_scale` to the sum so far; None for couplings without scale."""
     return log_scale if logs is None or log_scale is None else logs + log_scale
 
 
 def shift_and_log_scale(coupling: Coupling, output: Tensor) -> tuple[Tensor, Tensor | None]:
-    """(t, log s) from a network's output; log s is None for an additive coupling."""
+    """Compute (t, log s) from a network's output; log s is None for an additive coupling."""
     if isinstance(coupling, AdditiveCoupling):
         return output, None
     shift, raw = halves(coupling, output)
@@ -48,7 +49,7 @@ def shift_and_log_scale(coupling: Coupling, output: Tensor) -> tuple[Tensor, Ten
 
 
 def halves(coupling: AffineCoupling, output: Tensor) -> tuple[Tensor, Tensor]:
-    """The columns of shift and raw scale, views."""
+    """Columns of the shift and of the raw scale, as views."""
     if coupling.interleaved:
         return output[:, 0::2], output[:, 1::2]
     shift, raw = output.chunk(2, 1)
@@ -56,7 +57,7 @@ def halves(coupling: AffineCoupling, output: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def couple(coupling: Coupling, changed: Tensor, shift: Tensor, log_scale: Tensor | None) -> None:
-    """x to z, in place."""
+    """Map x to z, in place."""
     if log_scale is None:
         changed += shift
     elif coupling.shift_first:
@@ -66,7 +67,7 @@ def couple(coupling: Coupling, changed: Tensor, shift: Tensor, log_scale: Tensor
 
 
 def uncouple(coupling: Coupling, changed: Tensor, shift: Tensor, log_scale: Tensor | None) -> None:
-    """z to x, in place."""
+    """Map z to x, in place."""
     if log_scale is None:
         changed -= shift
     elif coupling.shift_first:
@@ -83,17 +84,17 @@ def pull_back(
     shift: Tensor | None,
     log_scale: Tensor | None,
 ) -> Tensor:
-    """Turn the gradient of z into that of x, in place; returns that of the network's output.
+    """Turn the gradient of z into that of x, in place; returns the gradient of the network's output.
 
     z = (x + t)·s: ∂x = ∂t = s·∂z, ∂log s = z·∂z + ∂log_det; z = x·s + t: ∂x = s·∂z, ∂t = ∂z,
     ∂log s = (z − t)·∂z + ∂log_det.
 
     Args:
-        coupling: its form.
-        changed: z, (P, c).
+        coupling: Coupling that mapped x to z.
+        changed: Changed part of z, (P, c).
         grad: ∂z, (P, c); ∂x on return.
-        grad_log_det: of the log-determinant that the pixel is part of, (P, 1).
-        shift: t, needed where it is not added first.
+        grad_log_det: Gradient of the log-determinant of each pixel's example, (P, 1).
+        shift: t, (P, c), needed if `needs_shift(coupling)`.
         log_scale: log s, (P, c), or None for an additive coupling.
     """
     if isinstance(coupling, AdditiveCoupling):
@@ -101,18 +102,18 @@ def pull_back(
     assert log_scale is not None
     grad_output = grad.new_empty(len(grad), 2 * grad.shape[1])
     scale: Scale = coupling.scale
-    of_shift, of_raw = halves(coupling, grad_output)
+    grad_shift, grad_raw = halves(coupling, grad_output)
     scaled = changed if coupling.shift_first or shift is None else changed - shift
     grad_log_scale = torch.addcmul(grad_log_det, grad, scaled)
-    torch.mul(grad_log_scale, scale.slope(log_scale), out=of_raw)
+    torch.mul(grad_log_scale, scale.slope(log_scale), out=grad_raw)
     if coupling.shift_first:
-        of_shift.copy_(grad.mul_(log_scale.exp()))
+        grad_shift.copy_(grad.mul_(log_scale.exp()))
     else:
-        of_shift.copy_(grad)
+        grad_shift.copy_(grad)
         grad.mul_(log_scale.exp())
     return grad_output
 
 
 def needs_shift(coupling: Coupling) -> bool:
-    """Whether `pull_back` looks at the shift."""
+    """Whether `pull_back` needs the shift."""
     return isinstance(coupling, AffineCoupling) and not coupling.shift_first

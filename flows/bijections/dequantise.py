@@ -1,8 +1,8 @@
-"""Dequantisation: from bytes to a point of their bin, the one step that is not a bijection.
+"""Dequantisation of bytes to points within their bins, the only step that is not a bijection.
 
 For a density p on [0, 1]^D and noise u ~ q(u | image) within the bin, the probability of an 8-bit image is
 bounded by log P(image) ≥ log p(x) − log q(x | image) (Theis et al. 2016; Ho et al. 2019, equation 12).
-A dequantiser returns x and log q; the way back is floor, exact for every u.
+A dequantiser returns x and log q. The inverse is a floor, exact for every u.
 """
 
 import math
@@ -18,29 +18,30 @@ from flows.numerics import Keys, normal_rows, sum_per_example, uniform_rows
 
 
 class Dequantiser(nn.Module, ABC):
-    """Draws a point within the bin of every byte.
+    """Maps every byte to a random point within its bin.
 
     Args:
-        bins: number of bins on [0, 1]; see `flows.images`.
+        bins: Number of bins on [0, 1], 2 to 256 (`flows.images`).
     """
 
     def __init__(self, bins: int = 256):
         super().__init__()
         if not 2 <= bins <= 256:
-            raise UserError(f"bins: expected 2 … 256 grey levels of a byte, got {bins}")
+            raise UserError(f"bins: expected 2 to 256 grey levels, got {bins}")
         self.bins = bins
 
     @abstractmethod
     def forward(self, images: Tensor, seed: int | Tensor, keys: Keys, dtype: torch.dtype) -> Mapped:
-        """uint8 (batch, C, H, W) to (x, log_q): x floats in [0, 1], log_q (batch,) nats.
+        """Map uint8 images (batch, C, H, W) to (x, log_q): x floats in [0, 1], log_q (batch,) in nats.
 
-        The noise of an image depends on `seed` and on its key alone.
+        The noise of an image depends on `seed` and on the key of the image only.
         """
 
     def place(self, images: Tensor, u: Tensor) -> Tensor:
-        """x = (bin + u) / bins for u in [0, 1), kept inside the bin.
+        """Compute x = (bin + u) / bins for u in [0, 1), kept inside the bin.
 
-        In floating point bin + u may round up to the next bin; the largest number below its edge does not.
+        In floating point, bin + u may round up to the next bin; x is limited to the largest number below the
+        bin's upper edge.
         """
         index = bin_index(images, self.bins).to(u.dtype)
         edge = (index + 1) / self.bins
@@ -48,7 +49,7 @@ class Dequantiser(nn.Module, ABC):
 
 
 class UniformDequantiser(Dequantiser):
-    """u uniform on [0, 1): log q = D·log(bins)."""
+    """Dequantiser with u uniform on [0, 1): log q = D·log(bins)."""
 
     def forward(self, images: Tensor, seed: int | Tensor, keys: Keys, dtype: torch.dtype) -> Mapped:
         like = torch.empty(0, dtype=dtype, device=images.device)
@@ -58,11 +59,11 @@ class UniformDequantiser(Dequantiser):
 
 
 class VariationalDequantiser(Dequantiser):
-    """u = flow(ε; image), ε ~ N(0, 1): a learned q (Flow++, Ho et al. 2019, section 3.1).
+    """Dequantiser with a learned q: u = flow(ε; image), ε ~ N(0, 1) (Flow++, Ho et al. 2019, section 3.1).
 
     Args:
-        flow: a bijection from ℝ^(C,H,W) to (0, 1)^(C,H,W); its context is the image in [−½, ½].
-        bins: see `Dequantiser`.
+        flow: Bijection from ℝ^(C,H,W) to (0, 1)^(C,H,W); its context is the image in [−½, ½].
+        bins: Number of bins on [0, 1], 2 to 256 (`flows.images`).
     """
 
     def __init__(self, flow: Bijection, bins: int = 256):

@@ -1,4 +1,4 @@
-"""Maps of the channels of every pixel, and their folding: ActNorm and 1×1 convolution become one product."""
+"""Channel maps and their folding: ActNorm and 1×1 convolution become one matrix product."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from flows.numerics import full_precision, zero_log_det
 
 
 class Affine(NamedTuple):
-    """n affine maps of channels, x ↦ weight x + offset.
+    """Stack of n affine maps of channels, x ↦ weight x + offset.
 
     Attributes:
         weight: (n, C, C).
         offset: (n, C).
-        log_abs_det: (n,), log|det weight|, of one pixel.
+        log_abs_det: (n,), log|det weight| of one pixel.
     """
 
     weight: Tensor
@@ -27,15 +27,14 @@ class Affine(NamedTuple):
 
 
 class ChannelMap(Bijection):
-    """z = W x + b at every pixel; log|det| = H·W·log|det W|.
+    """Affine map of the channels at every pixel: z = W x + b; log|det| = H·W·log|det W|.
 
-    Those that stand side by side in a chain are computed as one (`fold`), as long as nobody listens at the
-    place between them.
+    Adjacent channel maps of a chain are computed as one (`fold`), unless there is a hook between them.
 
     Attributes:
-        channels: C.
-        dense: W is a full matrix; runs of maps are folded only where one of them is, a scaling alone costs
-            less as it is.
+        channels: Number of channels C.
+        dense: Whether W is a full matrix. A run of maps is folded only if one of them is dense; a scaling
+            alone is cheaper without folding.
     """
 
     constant_log_det = True
@@ -45,11 +44,11 @@ class ChannelMap(Bijection):
     @classmethod
     @abstractmethod
     def stack(cls, maps: Sequence[Self]) -> Affine:
-        """The maps' W, b and log|det W|, all of one size, computed together."""
+        """Compute W, b and log|det W| of several maps of the same size together."""
 
 
 class Folded:
-    """A run of channel maps as one: value @ `weight` + `offset`. Its log-det is the `Folding`'s."""
+    """Run of channel maps as one, x ↦ weight x + offset; the `Folding` has its log-det."""
 
     def __init__(self, folding: "Folding", weight: Tensor, offset: Tensor, number: int):
         self.folding, self.weight, self.offset, self.number = folding, weight, offset, number
@@ -62,26 +61,26 @@ class Folded:
         return mix_channels(weight, z, offset), None
 
     def tensors(self) -> list[Tensor]:
-        """What gradients are asked for."""
+        """Weight and offset, the tensors whose gradients are computed."""
         return [self.weight, self.offset]
 
     def pull_back(
         self, z: Tensor, context: Tensor | None, grad_z: Tensor, grad_log_det: Tensor
     ) -> PulledBack:
-        """x = W⁻¹(z − b); ∂x = Wᵀ∂z, ∂W = Σ ∂z xᵀ, ∂b = Σ ∂z, over batch and pixels."""
+        """Compute x = W⁻¹(z − b); ∂x = Wᵀ∂z, ∂W = Σ ∂z xᵀ, ∂b = Σ ∂z, summed over batch and pixels."""
         x, _ = self.inverse(z)
         with full_precision(z):
-            over = grad_z.flatten(2) if grad_z.dim() > 2 else grad_z.unsqueeze(2)
-            grad_weight = torch.bmm(over, x.reshape(over.shape).transpose(1, 2)).sum(0)
+            flat_grad = grad_z.flatten(2) if grad_z.dim() > 2 else grad_z.unsqueeze(2)
+            grad_weight = torch.bmm(flat_grad, x.reshape(flat_grad.shape).transpose(1, 2)).sum(0)
         grad_x = mix_channels(self.weight.detach().T, grad_z)
-        return PulledBack(x, grad_x, None, [grad_weight, over.sum((0, 2))])
+        return PulledBack(x, grad_x, None, [grad_weight, flat_grad.sum((0, 2))])
 
 
 class Folding:
-    """Runs of channel maps of the same kinds and sizes: run i of n is computed as one affine map.
+    """Runs of channel maps of the same kinds and sizes; run i of n is computed as one affine map.
 
-    What does not depend on the images is computed for all of them together: products, determinants and
-    inverses of n small matrices are a call each, not n.
+    Quantities that do not depend on the images are computed for all runs together: products, determinants and
+    inverses of n small matrices take one call each instead of n.
     """
 
     def __init__(self, runs: Sequence[Sequence[ChannelMap]]):
@@ -96,18 +95,18 @@ class Folding:
         self._inverted: tuple[Tensor, Tensor] | None = None
 
     def inverted(self) -> tuple[Tensor, Tensor]:
-        """W⁻¹ (n, C, C) and −W⁻¹b (n, C), computed in double precision, once."""
+        """W⁻¹ (n, C, C) and −W⁻¹b (n, C), computed once, in double precision."""
         if self._inverted is None:
             self._inverted = invert_affine(self.affine.weight, self.affine.offset)
         return self._inverted
 
     def log_det(self, x: Tensor) -> Tensor:
-        """log|det| of all runs together on inputs like x (batch, ...), a scalar."""
+        """Sum of log|det| over all runs for inputs like x (batch, ...), a scalar."""
         channels = self.affine.offset.shape[1]
         return x[0].numel() // channels * self.affine.log_abs_det.sum()
 
     def folded(self) -> list[Folded]:
-        """The runs in their order."""
+        """Runs as `Folded` steps, in order."""
         pairs = zip(self.affine.weight.unbind(), self.affine.offset.unbind(), strict=True)
         return [Folded(self, weight, offset, i) for i, (weight, offset) in enumerate(pairs)]
 
@@ -116,7 +115,7 @@ Step = Bijection | Folded
 
 
 def run_plainly(steps: Sequence[Step], x: Tensor, context: Tensor | None) -> Mapped:
-    """All steps in order."""
+    """Apply all steps in order."""
     total = zero_log_det(x)
     for step in steps:
         x, log_det = step(x, context)
@@ -125,7 +124,7 @@ def run_plainly(steps: Sequence[Step], x: Tensor, context: Tensor | None) -> Map
 
 
 def run_backwards(steps: Sequence[Step], z: Tensor, context: Tensor | None) -> Mapped:
-    """The inverses of all steps, from the last to the first."""
+    """Apply the inverses of all steps, from the last to the first."""
     total = zero_log_det(z)
     for step in reversed(steps):
         z, log_det = step.inverse(z, context)
@@ -134,7 +133,7 @@ def run_backwards(steps: Sequence[Step], z: Tensor, context: Tensor | None) -> M
 
 
 def fold(steps: Sequence[Bijection]) -> tuple[list[Step], list[Folding]]:
-    """The steps with every foldable run of channel maps replaced, and the foldings that they belong to."""
+    """Replace every foldable run of channel maps; returns the steps and the foldings of the replaced runs."""
     replaced: list[Any] = []
     waiting: dict[tuple[object, ...], list[int]] = {}
     for are_maps, group in groupby(steps, key=lambda step: isinstance(step, ChannelMap)):
@@ -155,24 +154,24 @@ def fold(steps: Sequence[Bijection]) -> tuple[list[Step], list[Folding]]:
 
 
 def invert(weight: Tensor) -> Tensor:
-    """The inverses of (..., C, C) in double precision, whatever the module's own."""
+    """Invert (..., C, C) in double precision, whatever the dtype of `weight`."""
     with full_precision(weight):
         return torch.linalg.inv(weight.double())
 
 
 def invert_affine(weight: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-    """W⁻¹ (n, C, C) and −W⁻¹b (n, C) of n affine maps, computed in double precision."""
+    """Compute W⁻¹ (n, C, C) and −W⁻¹b (n, C) of n affine maps in double precision."""
     inverse = invert(weight)
     with full_precision(weight):
-        back = -(inverse @ offset.double().unsqueeze(2)).squeeze(2)
-    return inverse.to(weight.dtype), back.to(weight.dtype)
+        inverse_offset = -(inverse @ offset.double().unsqueeze(2)).squeeze(2)
+    return inverse.to(weight.dtype), inverse_offset.to(weight.dtype)
 
 
 def mix_channels(weight: Tensor, x: Tensor, offset: Tensor | None = None) -> Tensor:
-    """Weight (C, C) applied to the channels of x (batch, C) or (batch, C, H, W), and offset (C,) added.
+    """Apply weight (C, C) to the channels of x (batch, C) or (batch, C, H, W), and add offset (C,).
 
-    A matrix product rather than a convolution: torch lets convolutions run in TF32 on GPUs by default,
-    which costs the inverse three digits; matrix products stay in fp32.
+    A matrix product is used instead of a convolution: on GPUs, torch computes convolutions in TF32 by
+    default, which costs the inverse three digits; matrix products stay in fp32.
     """
     with full_precision(x):
         weight = weight.to(x.dtype)

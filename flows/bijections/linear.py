@@ -1,4 +1,4 @@
-"""Linear maps across channels: Glow's invertible 1×1 convolution, NICE's whitening."""
+"""Linear maps across channels: Glow's invertible 1×1 convolution and NICE's whitening."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from flows.numerics import full_precision, sum_over_ranks
 
 
 def _log_abs_det(weight: Tensor) -> Tensor:
-    """log|det| of (..., C, C), taken in double precision."""
+    """Compute log|det| of (..., C, C) in double precision."""
     return torch.linalg.slogdet(weight.double()).logabsdet.to(weight.dtype)
 
 
@@ -22,12 +22,13 @@ def _pixels(x: Tensor) -> int:
 
 
 class InvertibleConv1x1(ChannelMap):
-    """z = W x at every pixel; log|det| = H·W·log|det W| (Glow §3.2, equation 9).
+    """Invertible 1×1 convolution: z = W x at every pixel; log|det| = H·W·log|det W| (Glow §3.2, equation 9).
 
-    Starts as a random rotation. The determinant is taken in double precision, as in the released code.
+    W is initialised as a random rotation. The determinant is computed in double precision, as in the released
+    code.
 
     Args:
-        channels: C.
+        channels: Number of channels C.
     """
 
     dense = True
@@ -51,7 +52,7 @@ class InvertibleConv1x1(ChannelMap):
 
     @classmethod
     def stack(cls, maps: Sequence["InvertibleConv1x1"]) -> Affine:
-        weight = torch.stack([each.weight for each in maps])
+        weight = torch.stack([layer.weight for layer in maps])
         return Affine(weight, weight.new_zeros(weight.shape[:2]), _log_abs_det(weight))
 
     @classmethod
@@ -60,10 +61,12 @@ class InvertibleConv1x1(ChannelMap):
 
 
 class InvertibleConv1x1LU(ChannelMap):
-    """The same with W = P L (U + diag(s)): P and the signs of s fixed, log|det W| = Σ log|s| (equation 11).
+    """Invertible 1×1 convolution with W = P L (U + diag(s)); log|det W| = Σ log|s| (Glow §3.2, equation 11).
+
+    P and the signs of s are fixed.
 
     Args:
-        channels: C.
+        channels: Number of channels C.
     """
 
     dense = True
@@ -73,7 +76,8 @@ class InvertibleConv1x1LU(ChannelMap):
     def __init__(self, channels: int):
         super().__init__()
         self.channels = channels
-        # Contiguous: the factors come in column order, and a reloaded copy would not add up bit for bit.
+        # Contiguous: torch returns the factors in column-major order, and sums over a reloaded copy would
+        # differ in the last bit.
         factors = torch.linalg.lu(_random_rotation(channels))
         permutation, lower, upper = (factor.contiguous() for factor in factors)
         diagonal = upper.diagonal()
@@ -84,7 +88,7 @@ class InvertibleConv1x1LU(ChannelMap):
         self.log_s = nn.Parameter(diagonal.abs().log())
 
     def weight(self) -> Tensor:
-        """W, shape (C, C)."""
+        """Matrix W, (C, C)."""
         identity = torch.eye(len(self.signs), dtype=self.log_s.dtype, device=self.log_s.device)
         lower = self.lower.tril(-1) + identity
         upper = self.upper.triu(1) + (self.signs * self.log_s.exp()).diag()
@@ -101,8 +105,8 @@ class InvertibleConv1x1LU(ChannelMap):
 
     @classmethod
     def stack(cls, maps: Sequence["InvertibleConv1x1LU"]) -> Affine:
-        weight = torch.stack([each.weight() for each in maps])
-        log_abs_det = torch.stack([each.log_s for each in maps]).sum(1)
+        weight = torch.stack([layer.weight() for layer in maps])
+        log_abs_det = torch.stack([layer.log_s for layer in maps]).sum(1)
         return Affine(weight, weight.new_zeros(weight.shape[:2]), log_abs_det)
 
     @classmethod
@@ -117,12 +121,11 @@ def _random_rotation(channels: int) -> Tensor:
 class Whitening(DataDependent, Bijection):
     """ZCA whitening with fixed statistics: z = W (x − mean), W = V diag(1/√(λ + ε)) Vᵀ (NICE §5.1).
 
-    The identity until it is initialised from data; the determinant belongs to the likelihood and is
-    returned.
+    The map is the identity until it is initialised from data. Its log-determinant is part of the likelihood.
 
     Args:
-        size: D of vectors (batch, D).
-        epsilon: added to the covariance's eigenvalues λ; 0 whitens exactly.
+        size: Dimension D of the vectors (batch, D).
+        epsilon: Constant added to the eigenvalues λ of the covariance; 0 whitens exactly.
     """
 
     constant_log_det = True
@@ -135,8 +138,8 @@ class Whitening(DataDependent, Bijection):
         self.epsilon = epsilon
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("weight", torch.eye(size))
-        # In two summands: a model in fp32 rounds its buffers, and a sum of thousands of logarithms
-        # deserves more digits once the model is evaluated in double precision.
+        # Two summands: an fp32 model rounds its buffers, and this sum of thousands of logarithms needs
+        # more digits when the model is evaluated in double precision.
         self.register_buffer("log_abs_det", torch.zeros(2))
 
     @torch.no_grad()
@@ -144,7 +147,7 @@ class Whitening(DataDependent, Bijection):
         """Set mean and covariance from x (n, D) of all ranks, in double precision.
 
         Raises:
-            ValueError: the covariance is singular and `epsilon` is 0.
+            UserError: The covariance is singular, even with `epsilon` added.
         """
         data = x.double()
         count = sum_over_ranks(data.new_tensor(float(len(data))))
@@ -160,7 +163,7 @@ class Whitening(DataDependent, Bijection):
         roots = eigenvalues.sqrt()
         self.mean.copy_(mean)
         self.weight.copy_((vectors / roots) @ vectors.T)
-        # Of the matrix as it is stored, not as it was before rounding.
+        # Determinant of the matrix as stored, after rounding.
         exact = torch.linalg.slogdet(self.weight.double()).logabsdet
         rounded = exact.to(self.log_abs_det.dtype).double()
         self.log_abs_det.copy_(torch.stack([rounded, exact - rounded]))
@@ -172,8 +175,8 @@ class Whitening(DataDependent, Bijection):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         with full_precision(z):
-            # Solved, not multiplied by a stored inverse: two rounded matrices are inverses of each other
-            # only to fp32, whatever precision the model is moved to afterwards.
+            # Solve instead of multiplying by a stored inverse: two rounded matrices are inverses of each
+            # other only to fp32 precision, even if the model is converted to double precision later.
             x = torch.linalg.solve(self.weight.double(), z.double(), left=False).to(z.dtype)
             return x + self.mean, -self.log_abs_det.sum().expand(z.shape[0])
 

@@ -1,4 +1,4 @@
-"""Multi-scale architecture (RealNVP §3.6): half of every level's channels leaves early."""
+"""Multi-scale architecture (RealNVP §3.6): half of the channels is factored out after each level."""
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -13,19 +13,19 @@ from flows.numerics import zero_log_det
 
 
 class Multiscale(Bijection):
-    """An image to one flat code (batch, D): the halves that leave, and what remains, coarse to fine.
+    """Multi-scale map from an image to one flat code (batch, D), ordered coarse to fine.
 
-    Level i maps its input by `levels[i]`; but for the last, the second half of the channels leaves and
-    the first half goes on. Glow's learned prior of the leaving half given the remaining one is an affine
-    coupling at the end of a level's chain, so every level's part of the code is whitened and the whole
-    code has one standard prior.
+    Level i applies `levels[i]`. After every level but the last, the second half of the channels is factored
+    out into the code, and the first half is passed to the next level. Glow's learned prior of the second half
+    given the first is an affine coupling at the end of a level's chain, so each level's part of the code is
+    whitened and the whole code has one standard prior.
 
     Args:
-        levels: the maps, fine to coarse (the order in which an image meets them).
+        levels: Bijections, fine to coarse, in the order in which they are applied to an image.
         shape: (C, H, W) of one input.
 
     Raises:
-        ValueError: an odd number of channels would have to be halved.
+        UserError: A level but the last ends with an odd number of channels.
     """
 
     def __init__(self, levels: Sequence[Bijection], shape: Shape):
@@ -48,18 +48,18 @@ class Multiscale(Bijection):
         ends = list(accumulate(sizes, initial=0))
         names = [f"level{i}" for i in range(len(self.levels), 0, -1)]
         self.slices = {name: slice(*bounds) for name, bounds in zip(names, pairwise(ends), strict=True)}
-        """Where each level's part stands in the code: ordered, coarsest first; `level1` is the finest."""
+        """Slice of each level's part of the code, by name, coarsest first; `level1` is the finest."""
         shapes = [(part[0], part[1], part[2]) for part in reversed(self.parts)]
         self.maps = dict(zip(names, shapes, strict=True))
-        """The shape (C, H, W) of each level's part."""
+        """Shape (C, H, W) of each level's part of the code, by name."""
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         log_det, parts = zero_log_det(x), []
         for level in self.levels[:-1]:
             x, level_log_det = level(x, context)
             log_det = log_det + level_log_det
-            x, leaving = x.chunk(2, 1)
-            parts.append(leaving.flatten(1))
+            x, factored_out = x.chunk(2, 1)
+            parts.append(factored_out.flatten(1))
         x, level_log_det = self.levels[-1](x, context)
         parts.append(x.flatten(1))
         return torch.cat(parts[::-1], 1), log_det + level_log_det
@@ -71,8 +71,8 @@ class Multiscale(Bijection):
             for part, shape in zip(z.split(sizes, 1), reversed(self.parts), strict=True)
         ]
         x, log_det = self.levels[-1].inverse(parts[0], context)
-        for level, leaving in zip(reversed(self.levels[:-1]), parts[1:], strict=True):
-            x, level_log_det = level.inverse(torch.cat([x, leaving], 1), context)
+        for level, factored_out in zip(reversed(self.levels[:-1]), parts[1:], strict=True):
+            x, level_log_det = level.inverse(torch.cat([x, factored_out], 1), context)
             log_det = log_det + level_log_det
         return x, log_det
 

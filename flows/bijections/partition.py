@@ -1,4 +1,4 @@
-"""How a coupling divides its input into a part it keeps and a part it changes."""
+"""Partitions of a coupling's input into a kept and a changed part."""
 
 from abc import ABC, abstractmethod
 
@@ -7,37 +7,37 @@ from torch import Tensor, nn
 
 
 class Partition(nn.Module, ABC):
-    """Divides x into (kept, changed) and puts the two back together.
+    """Splits x into (kept, changed) and merges the two again.
 
-    Two kinds exist: *cuts*, which give two smaller tensors, and *masks*, which give two tensors of full
-    size with zeros at the other's places. `restrict` makes the difference invisible to a coupling: for a
-    mask it zeroes what belongs to the kept part.
+    There are two kinds. *Cuts* give two smaller tensors. *Masks* give two tensors of full size, each with
+    zeros at the positions of the other. `restrict` lets a coupling treat both kinds alike: for a mask, it
+    sets the kept positions to zero.
     """
 
     @abstractmethod
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(kept, changed)."""
+        """Split x into (kept, changed)."""
 
     @abstractmethod
     def merge(self, kept: Tensor, changed: Tensor) -> Tensor:
-        """The inverse of `split`."""
+        """Merge the two parts, the inverse of `split`."""
 
     def restrict(self, changed: Tensor) -> Tensor:
-        """`changed`-shaped values, with zeros wherever the kept part stands."""
+        """Set values shaped like `changed` to zero at the kept positions."""
         return changed
 
     def restrict_kept(self, kept: Tensor) -> Tensor:
-        """`kept`-shaped values, with zeros wherever the changed part stands."""
+        """Set values shaped like `kept` to zero at the changed positions."""
         return kept
 
 
 class Halves(Partition):
-    """Keep the first half of the channels (of a vector's entries) and change the second, or the reverse.
+    """Keeps the first half of the channels, or of a vector's entries, and changes the second half.
 
-    With an odd number the first half is the smaller one.
+    With an odd number, the first half is the smaller one.
 
     Args:
-        keep_first: False keeps the second half and changes the first.
+        keep_first: Whether the first half is kept; otherwise the second half is kept and the first changed.
     """
 
     def __init__(self, keep_first: bool = True):
@@ -53,10 +53,10 @@ class Halves(Partition):
 
 
 class OddEven(Partition):
-    """Keep the odd entries of a vector and change the even ones, or the reverse (NICE §5.1).
+    """Keeps the odd entries of a vector and changes the even ones (NICE §5.1).
 
     Args:
-        keep_odd: False keeps entries 0, 2, 4, … and changes 1, 3, 5, …
+        keep_odd: Whether entries 1, 3, 5, … are kept; otherwise they are changed, and 0, 2, 4, … are kept.
     """
 
     def __init__(self, keep_odd: bool = True):
@@ -75,11 +75,11 @@ class OddEven(Partition):
 
 
 class Checkerboard(Partition):
-    """Keep the pixels where row + column is even and change the others, or the reverse (RealNVP §3.4).
+    """Keeps the pixels whose row + column is even and changes the others (RealNVP §3.4).
 
     Args:
         size: (H, W) of the images.
-        keep_even: False keeps the odd pixels.
+        keep_even: Whether the even pixels are kept; otherwise they are changed, and the odd ones are kept.
     """
 
     mask: Tensor

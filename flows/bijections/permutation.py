@@ -1,4 +1,4 @@
-"""Fixed permutations of the channels (or of the entries of a vector)."""
+"""Fixed permutations of the channels, or of the entries of a vector."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from flows.numerics import zero_log_det
 
 
 class Reverse(Bijection):
-    """Channels in reverse order; its own inverse."""
+    """Reversal of the channel order, its own inverse."""
 
     constant_log_det = True
 
@@ -24,10 +24,10 @@ class Reverse(Bijection):
 
 
 class Permutation(Bijection):
-    """Channels in a given order: z[:, i] = x[:, order[i]].
+    """Permutation of the channels: z[:, i] = x[:, order[i]].
 
     Args:
-        order: a permutation of 0 … channels − 1; kept in a buffer, so that it is saved.
+        order: Permutation of 0 … channels − 1; a buffer, so that it is saved.
     """
 
     constant_log_det = True
@@ -51,10 +51,10 @@ class Permutation(Bijection):
 
 
 def random_permutation(channels: int) -> Permutation:
-    """A permutation drawn once from torch's global generator."""
+    """Permutation sampled once from torch's global generator."""
     return Permutation(torch.randperm(channels))
 
 
 def odd_even_permutation(size: int) -> Permutation:
-    """First the entries 1, 3, 5, …, then 0, 2, 4, … (NICE's interleaved partition)."""
+    """Permutation to the order 1, 3, 5, …, 0, 2, 4, … (NICE's interleaved partition)."""
     return Permutation(torch.cat([torch.arange(1, size, 2), torch.arange(0, size, 2)]))

@@ -1,4 +1,4 @@
-"""Maps of pixel values: centring, and RealNVP's logit."""
+"""Elementwise maps of pixel values: centring, RealNVP's logit, and the sigmoid."""
 
 import math
 
@@ -11,7 +11,10 @@ from flows.numerics import sum_per_example
 
 
 class Centre(Bijection):
-    """z = (x − ½)·width: [0, 1] to [−width/2, width/2]. Glow uses width 1, NICE on CIFAR-10 width 2."""
+    """Centring z = (x − ½)·width, from [0, 1] to [−width/2, width/2].
+
+    Glow uses width 1, NICE on CIFAR-10 width 2.
+    """
 
     constant_log_det = True
 
@@ -34,14 +37,14 @@ class Centre(Bijection):
 
 
 class Logit(Bijection):
-    """z = logit(α + (1 − 2α)·x) for x in [0, 1] (RealNVP §4.1, with the released code's α = 0.05).
+    """Logit z = logit(α + (1 − 2α)·x) for x in [0, 1] (RealNVP §4.1, with α = 0.05 as in the released code).
 
-    log|det| = Σ softplus(z) + softplus(−z) + log(1 − 2α). The paper prints α + (1 − α)·x, which leaves
-    the interval; the code has (1 − 2α). The inverse undoes the squeeze towards ½ as well, which the
-    released sampler forgets.
+    log|det| = Σ softplus(z) + softplus(−z) + log(1 − 2α). The paper prints α + (1 − α)·x, which reaches 1 at
+    x = 1; the released code has 1 − 2α. The inverse also undoes the affine map to [α, 1 − α], which the
+    released sampler omits.
 
     Args:
-        alpha: α; both ends keep this distance from 0 and 1.
+        alpha: Distance α of the logit's argument from 0 and 1.
     """
 
     def __init__(self, alpha: float = 0.05):
@@ -64,7 +67,7 @@ class Logit(Bijection):
 
 
 class Sigmoid(Bijection):
-    """z = sigmoid(x), ℝ to (0, 1): the last layer of a variational dequantiser's flow."""
+    """Sigmoid z = 1 / (1 + exp(−x)), ℝ to (0, 1): the last layer of a variational dequantiser's flow."""
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         return torch.sigmoid(x), sum_per_example(logsigmoid(x) + logsigmoid(-x))

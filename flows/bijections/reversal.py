@@ -1,11 +1,11 @@
-"""Running steps for the forward pass and back: plainly, by recomputation, or by inversion.
+"""Execution of steps in the memory modes: plain, by recomputation, or by inversion.
 
-Inversion gives back what autograd would have kept. One autograd function stands for a whole chain; it
-saves the chain's output, and its backward pass walks the steps in reverse: each rebuilds its input from
-its output and turns the gradients of its output into those of its input and parameters
-(`Bijection.pull_back`; RevNet, Gomez et al. 2017, arXiv 1707.04585, with the log-determinant as a second
-output). Parameters are inputs of that function, so that DistributedDataParallel sees their gradients;
-nobody's storage is freed, what the caller does not keep goes by itself.
+Inversion reconstructs the activations that autograd would have kept. One autograd function represents a whole
+chain and saves the chain's output. Its backward pass visits the steps in reverse order: each step
+reconstructs its input from its output and turns the gradients of its output into those of its input and
+parameters (`Bijection.pull_back`; RevNet, Gomez et al. 2017, arXiv 1707.04585, with the log-determinant as a
+second output). Parameters are inputs of that function, so that DistributedDataParallel sees their gradients.
+No storage is freed explicitly: an activation is released when the caller keeps no reference to it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ from flows.numerics import zero_log_det
 
 
 def run(steps: Sequence[Step], memory: Memory, x: Tensor, context: Tensor | None) -> Mapped:
-    """All steps in order, in the given memory mode; log-dets of folded steps are left to the caller."""
+    """Apply all steps in order in the given memory mode; the caller adds the log-dets of folded steps."""
     total = zero_log_det(x)
     for are_rows, stretch in groupby(steps, key=lambda step: isinstance(step, Rows)):
         if are_rows:
@@ -39,7 +39,7 @@ def run(steps: Sequence[Step], memory: Memory, x: Tensor, context: Tensor | None
 
 
 def _run_stretch(steps: Sequence[Step], memory: Memory, x: Tensor, context: Tensor | None) -> Mapped:
-    """Steps among which there are no `Rows`: those know by themselves what to keep."""
+    """Apply steps that contain no `Rows`, which implement the memory modes themselves."""
     recorded = torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
     if memory.mode == "plain" or not recorded or not any(step.tensors() for step in steps):
         return run_plainly(steps, x, context)
@@ -49,7 +49,7 @@ def _run_stretch(steps: Sequence[Step], memory: Memory, x: Tensor, context: Tens
 
 
 def segments(steps: Sequence[Step]) -> list[list[Step]]:
-    """The steps in groups, each ending with a map that has parameters of its own (see `Memory`)."""
+    """Group the steps so that each group ends with a map that has parameters, as defined by `Memory`."""
     groups: list[list[Step]] = [[]]
     for step in steps:
         groups[-1].append(step)
@@ -59,18 +59,18 @@ def segments(steps: Sequence[Step]) -> list[list[Step]]:
 
 
 def reconstruction_error(steps: Sequence[Step], memory: Memory, x: Tensor, context: Tensor | None) -> Tensor:
-    """The largest error of the activations that a backward pass would rebuild from z, a scalar.
+    """Largest error of the activations that a backward pass would reconstruct from z, a scalar.
 
-    Relative to the largest kept activation, at least 1. In mode `anchored` the walk back starts anew at
-    every anchor.
+    Errors are relative to the largest true activation of the step, at least 1. In mode `anchored`, the
+    reconstruction restarts at every anchor.
     """
-    groups, kept = segments(steps), [x]
+    groups, activations = segments(steps), [x]
     for segment in groups:
-        kept.append(run_plainly(segment, kept[-1], context)[0])
-    worst, z = zero_log_det(x).amax(), kept[-1]
+        activations.append(run_plainly(segment, activations[-1], context)[0])
+    worst, z = zero_log_det(x).amax(), activations[-1]
     for number in reversed(range(len(groups))):
         z, _ = run_backwards(groups[number], z, context)
-        true = kept[number]
+        true = activations[number]
         worst = torch.maximum(worst, (z - true).abs().amax() / true.abs().amax().clamp(min=1))
         if memory.mode == "anchored" and number % memory.every == 0:
             z = true
@@ -99,15 +99,15 @@ def _first_and_again() -> tuple[AbstractContextManager[None], AbstractContextMan
 
 
 def _run_reversibly(steps: Sequence[Step], memory: Memory, x: Tensor, context: Tensor | None) -> Mapped:
-    global _left_alone
-    # Not a decorator: this imports the compiler, which would make every start a second longer.
-    if _left_alone is None:
-        _left_alone = torch.compiler.disable(_as_one_node)
-    return _left_alone(steps, memory, x, context)
+    global _uncompiled
+    # Not a decorator: `disable` imports the compiler, which would add a second to every start.
+    if _uncompiled is None:
+        _uncompiled = torch.compiler.disable(_as_one_node)
+    return _uncompiled(steps, memory, x, context)
 
 
-_left_alone: Callable[[Sequence[Step], Memory, Tensor, Tensor | None], Mapped] | None = None
-"""`_as_one_node`, once it has been called; a compiler does not look into it."""
+_uncompiled: Callable[[Sequence[Step], Memory, Tensor, Tensor | None], Mapped] | None = None
+"""`_as_one_node` excluded from compilation, created by the first call."""
 
 
 def _as_one_node(steps: Sequence[Step], memory: Memory, x: Tensor, context: Tensor | None) -> Mapped:
@@ -116,7 +116,7 @@ def _as_one_node(steps: Sequence[Step], memory: Memory, x: Tensor, context: Tens
 
 
 class _Reversible(torch.autograd.Function):
-    """The steps as one node of autograd's graph; see the module's head."""
+    """Steps as one node of the autograd graph, as described in the module docstring."""
 
     @staticmethod
     def forward(
@@ -135,7 +135,7 @@ class _Reversible(torch.autograd.Function):
             total += log_det
             place += len(segment)
         ctx.steps, ctx.anchors, ctx.keys = steps, list(anchors), [id(tensor) for tensor in tensors]
-        # The tensors are saved for autograd's check that nobody has changed them in between.
+        # The tensors are saved so that autograd checks that they were not modified in between.
         ctx.save_for_backward(x, context, *anchors.values(), *tensors)
         ctx.device_type = x.device.type
         ctx.autocast = torch.is_autocast_enabled(ctx.device_type), torch.get_autocast_dtype(ctx.device_type)

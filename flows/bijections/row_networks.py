@@ -1,4 +1,4 @@
-"""Coupling networks on pixels as rows: what `bijections.rows` asks of them, and how they are made ready."""
+"""Interface and preparation of coupling networks that are computed on rows of pixels."""
 
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Protocol, cast
@@ -11,27 +11,28 @@ from flows.workspace import Workspace
 Coupling = AdditiveCoupling | AffineCoupling
 Parameters = Sequence[Tensor | None]
 TOGETHER = 8
-"""Networks whose weights are made ready at the same time: few calls, and a bounded copy of the weights."""
+"""Number of networks whose weights are prepared together: few calls, and a bounded copy of weights."""
 
 
 class RowNetworks(Protocol):
-    """n networks from rows (P, inputs) to rows (P, outputs); `networks.glow_rows.GlowRows` is one."""
+    """Interface of n networks, from rows (P, inputs) to rows (P, outputs), e.g. `glow_rows.GlowRows`."""
 
     def run(self, i: int, kept: Tensor, keep: bool) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-        """Output of network i, in memory of its own, and what `pull_back` needs.
+        """Compute the output of network i, in its own memory, and the activations for `pull_back`.
 
-        With `keep`, that is in memory of its own too, and None stands for what is cheap to make again.
+        With `keep`, the activations have their own memory too, and None replaces those that are cheap to
+        recompute.
         """
 
     def pull_back(self, i: int, grad: Tensor, kept: Tensor, activations: tuple[Tensor | None, ...]) -> Tensor:
-        """Gradient of `kept` from that of the output."""
+        """Compute the gradient of `kept` from that of the output."""
 
     def gradients(self, into: Parameters) -> None:
-        """Write those of all parameters, each stacked for the n networks, after `pull_back` of all."""
+        """Write the parameters' gradients, stacked over the n networks, after all calls of `pull_back`."""
 
 
 class RowNetwork(Protocol):
-    """What a coupling's network has so that it can be computed in rows; see `networks.glow.GlowNetwork`."""
+    """Interface of a coupling's network that can be computed in rows, e.g. `networks.glow.GlowNetwork`."""
 
     def row_kind(self) -> Hashable | None: ...
     def row_parameters(self) -> Parameters: ...
@@ -39,24 +40,24 @@ class RowNetwork(Protocol):
 
 
 def network_of(coupling: Coupling) -> RowNetwork:
-    """The coupling's network, for rows."""
+    """Network of a coupling, as a `RowNetwork`."""
     return cast(RowNetwork, coupling.network)
 
 
 def networks_from(
     couplings: Sequence[Coupling], first: int, parameters: Parameters, workspace: Workspace
 ) -> RowNetworks:
-    """Those of `TOGETHER` couplings from number `first` on, ready to run."""
-    each = len(parameters) // len(couplings)
+    """Prepare the networks of `TOGETHER` couplings, from number `first` on."""
+    count = len(parameters) // len(couplings)
     last = min(first + TOGETHER, len(couplings))
-    chosen = [parameters[i * each : (i + 1) * each] for i in range(first, last)]
+    chosen = [parameters[i * count : (i + 1) * count] for i in range(first, last)]
     return network_of(couplings[first]).row_networks(chosen, workspace)
 
 
 def walk(
     couplings: Sequence[Coupling], parameters: Parameters, workspace: Workspace
 ) -> Iterator[tuple[Coupling, RowNetworks, int]]:
-    """Every coupling, with networks that are ready, and the number of its own among them."""
+    """Iterate over (coupling, prepared networks, index of the coupling's network among them)."""
     networks = None
     for i, coupling in enumerate(couplings):
         if networks is None or i % TOGETHER == 0:

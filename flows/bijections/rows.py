@@ -1,11 +1,12 @@
-"""Steps of a channel map and a coupling on a CPU: an image's pixels are the rows of a matrix.
+"""Fused CPU execution of channel maps and couplings, with pixels as the rows of a matrix.
 
-The steps of a level become one node of autograd's graph. Between them stands a matrix (P, C), P =
-batch·H·W: a channel map is one product, a coupling works in place on some of the columns, and its network is
-computed in rows too (`RowNetworks`). What is kept for the backward pass follows from the memory mode: every
-step's input and activations (`plain`), every input (`checkpoint`), every M-th (`anchored`), or the output
-alone (`reversible`); what is not kept is computed again or rebuilt by inversion (RevNet, Gomez et al. 2017,
-arXiv 1707.04585, with the log-determinant as a second output).
+The steps of a level, each a channel map and a coupling, become one node of the autograd graph. Activations
+between steps are a matrix (P, C), P = batch·H·W. A channel map is one matrix product; a coupling changes some
+of the columns in place, and its network is computed in rows too (`RowNetworks`). The memory mode determines
+what is kept for the backward pass: the input and activations of every step (`plain`), every input
+(`checkpoint`), every M-th input (`anchored`), or the output alone (`reversible`). The rest is recomputed or
+reconstructed by inversion (RevNet, Gomez et al. 2017, arXiv 1707.04585, with the log-determinant as a second
+output).
 """
 
 from collections.abc import Hashable, Sequence
@@ -38,7 +39,10 @@ from flows.numerics import full_precision
 
 
 def runs_in_rows(x: Tensor) -> bool:
-    """Whether inputs like x can be: images on a CPU, outside autocast, torch.compile and torch.func."""
+    """Whether inputs like x can be computed in rows.
+
+    They must be images on a CPU, outside autocast, torch.compile and torch.func.
+    """
     return (
         not torch.compiler.is_compiling()
         and x.device.type == "cpu"
@@ -53,9 +57,9 @@ def runs_in_rows(x: Tensor) -> bool:
 
 
 def in_rows(steps: Sequence[Step]) -> list[Any]:
-    """The steps, with every run of folded channel maps and couplings of one kind as `Rows`.
+    """Replace every run of folded channel maps and couplings of one kind by a `Rows`.
 
-    These call no module within a coupling: the caller sees to it that nobody listens there.
+    A `Rows` calls no submodule of a coupling, so the caller ensures that none of them has a hook.
     """
     units: list[tuple[Hashable, tuple[Step, ...]]] = []
     waiting = list(reversed(steps))
@@ -74,7 +78,7 @@ def in_rows(steps: Sequence[Step]) -> list[Any]:
 
 
 def _kind(step: Step, following: Step) -> Hashable | None:
-    """What two steps must share with others to stand in one `Rows`; None where they cannot."""
+    """Key shared by pairs of steps that can be in the same `Rows`; None for pairs that cannot be in one."""
     if not isinstance(step, Folded) or type(following) not in (AffineCoupling, AdditiveCoupling):
         return None
     coupling = cast(Coupling, following)
@@ -87,7 +91,7 @@ def _kind(step: Step, following: Step) -> Hashable | None:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether somebody listens at this module."""
+    """Whether a hook is registered on this module itself."""
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
@@ -100,7 +104,7 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 class Rows:
-    """n steps, each a folded channel map and a coupling, as one; its log-det is that of the couplings."""
+    """Run of n steps, each a folded channel map and a coupling; returns the log-det of the couplings only."""
 
     def __init__(self, pairs: Sequence[tuple[Folded, Coupling]]):
         self.pairs = pairs
@@ -124,7 +128,7 @@ class Rows:
         return to_images(rows, x), per_example(logs, x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
-        """The inverse; step by step where gradients are recorded."""
+        """Invert the steps, one at a time if gradients are recorded."""
         if torch.is_grad_enabled():
             return run_backwards([step for pair in self.pairs for step in pair], z, context)
         inverses, offsets = (value[self.start :] for value in self.folding.inverted())
@@ -139,11 +143,11 @@ class Rows:
         return to_images(rows, z), -per_example(logs, z)
 
     def parameters(self) -> Parameters:
-        """Of all networks, one after the other."""
+        """Parameters of all networks, one network after the other."""
         return [tensor for coupling in self.couplings for tensor in network_of(coupling).row_parameters()]
 
     def _prepared(self, x: Tensor) -> list[tuple[Coupling, RowNetworks, int]]:
-        """The walk, made ready once for each size of images."""
+        """Couplings with prepared networks, cached for each shape of x."""
         key = tuple(x.shape)
         if key not in self._ready:
             self._ready[key] = list(walk(self.couplings, self.parameters(), workspace_for(x)))

@@ -1,4 +1,4 @@
-"""`Rows` as one node of autograd's graph: what is kept for the backward pass, and the way back."""
+"""`Rows` as one node of the autograd graph: the tensors kept for the backward pass, and that pass."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -33,15 +33,15 @@ def in_graph(
     offset: Tensor,
     parameters: Parameters,
 ) -> Mapped:
-    """n steps x ↦ coupling(weight x + offset), with gradients.
+    """Apply n steps x ↦ coupling(weight x + offset), with gradients.
 
     Args:
-        couplings: of each step.
-        memory: what is kept.
+        couplings: Couplings of the n steps.
+        memory: Memory mode.
         x: (batch, C, H, W).
-        weight: of each step, (n, C, C).
-        offset: of each step, (n, C).
-        parameters: of all networks, one after the other; inputs of the node, so that
+        weight: (n, C, C), one matrix for each step.
+        offset: (n, C), one vector for each step.
+        parameters: Parameters of all networks, one network after the other; inputs of the node, so that
             DistributedDataParallel sees their gradients.
     """
     return cast(Mapped, _InGraph.apply(couplings, memory, x, weight, offset, *parameters))
@@ -78,7 +78,7 @@ class _InGraph(torch.autograd.Function):
         ctx.couplings, ctx.anchored = couplings, list(inputs)
         ctx.counts = len(parameters), len(inputs)
         first = x if memory.keeps_input(0) else None
-        # Parameters are saved for autograd's check that nobody has changed them in between.
+        # Parameters are saved so that autograd checks that they were not modified in between.
         ctx.save_for_backward(first, z, weight, offset, *parameters, *inputs.values(), *activations)
         return z, log_det
 
@@ -87,7 +87,7 @@ class _InGraph(torch.autograd.Function):
         first, z, weight, offset, *rest = ctx.saved_tensors
         n, (parameter_count, anchor_count) = len(ctx.couplings), ctx.counts
         parameters, rest = rest[:parameter_count], rest[parameter_count:]
-        if torch.is_grad_enabled():  # a second derivative is wanted
+        if torch.is_grad_enabled():  # a second derivative was requested
             return (
                 None,
                 None,
@@ -97,7 +97,7 @@ class _InGraph(torch.autograd.Function):
         if first is not None:
             inputs[0] = to_rows(first)
         activations = rest[anchor_count:]
-        each = len(activations) // n
+        count = len(activations) // n
 
         workspace = workspace_for(grad_z)
         pixels = workspace.height * workspace.width
@@ -114,7 +114,7 @@ class _InGraph(torch.autograd.Function):
                     coupling, number = ctx.couplings[i], i - start
                     kept, changed = coupling.partition.split(z)
                     if activations:
-                        shift, log_scale, *active = activations[i * each : (i + 1) * each]
+                        shift, log_scale, *active = activations[i * count : (i + 1) * count]
                     else:
                         output, active = networks.run(number, kept, keep=False)
                         shift, log_scale = shift_and_log_scale(coupling, output)
@@ -132,16 +132,16 @@ class _InGraph(torch.autograd.Function):
                     torch.sum(grad, 0, out=grad_offset[i])
                     grad = grad @ weight[i]
                 networks.gradients([None if stack is None else stack[start:stop] for stack in grads])
-                del networks  # before the next ones are made
-        of_parameters = [None if stack is None else stack[i] for i in range(n) for stack in grads]
-        return None, None, to_images(grad, grad_z), grad_weight, grad_offset, *of_parameters
+                del networks  # before the next ones are created
+        grad_parameters = [None if stack is None else stack[i] for i in range(n) for stack in grads]
+        return None, None, to_images(grad, grad_z), grad_weight, grad_offset, *grad_parameters
 
 
 def _stacked_like(parameters: Parameters, n: int) -> Parameters:
-    """Room for the gradients of n networks' parameters, in their memory layout, stacked.
+    """Allocate stacked gradients of n networks' parameters, in the memory layout of the parameters.
 
-    Few large pieces, taken before the small ones come and go: else what a step leaves of the heap grows
-    with depth, and what autograd is handed in another layout it copies.
+    A few large blocks are allocated before the small, short-lived ones; otherwise the heap that a training
+    step leaves behind grows with depth. Autograd would copy gradients in another memory layout.
     """
     return [
         None if p is None else torch.empty_strided((n, *p.shape), (p.numel(), *p.stride()), dtype=p.dtype)
@@ -152,7 +152,7 @@ def _stacked_like(parameters: Parameters, n: int) -> Parameters:
 def _differentiably(
     couplings: Sequence[Coupling], inputs: Parameters, grad_z: Tensor, grad_log_det: Tensor
 ) -> tuple[Tensor | None, ...]:
-    """Gradients with a graph of their own, by torch operations."""
+    """Compute gradients that have a graph of their own, with torch operations."""
     x, weight, offset, *_ = inputs
     if x is None or weight is None or offset is None:
         raise RuntimeError(NO_SECOND_DERIVATIVE)

@@ -1,8 +1,8 @@
-"""How an affine coupling turns a raw network output into a log-scale.
+"""Scale functions, which map the raw network output of an affine coupling to a log-scale.
 
-The choice decides whether a *trained* flow can be inverted away from its data. A scale that may come
-close to 0 loses its inverse there while the loss looks healthy; a scale kept within [½, 2] does not, at
-no cost in bits/dim that we could measure (README, docs/numerics.md).
+The choice decides whether a *trained* flow can be inverted away from its data. A scale that can approach 0
+loses its inverse there although the loss looks normal; a scale within [½, 2] does not, without a measurable
+cost in bits/dim (README, docs/numerics.md).
 """
 
 import math
@@ -19,27 +19,27 @@ ScaleName = Literal["two-sided", "sigmoid", "tanh", "exp"]
 
 
 class Scale(nn.Module, ABC):
-    """A map from raw outputs (any shape) to log-scales of the same shape.
+    """Map from raw network outputs (any shape) to log-scales of the same shape.
 
     Attributes:
-        has_slope: `slope` is implemented; needed where gradients are taken by hand (`bijections.rows`).
+        has_slope: Whether `slope` is implemented, which hand-written gradients need (`bijections.rows`).
     """
 
     has_slope: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, raw: Tensor) -> Tensor:
-        """log s."""
+        """Compute log s."""
 
     def slope(self, log_scale: Tensor) -> Tensor:
-        """d log s / d raw, as a function of log s; for scales without parameters."""
-        raise TypeError(f"{type(self).__name__} has no slope")
+        """Compute d log s / d raw from log s; for scales without parameters."""
+        raise TypeError(f"{type(self).__name__} does not implement slope")
 
 
 class TwoSided(Scale):
-    """log s = log b · tanh(raw), so s ∈ [1/b, b]; 1 at raw = 0. The house's default, b = 2.
+    """Two-sided scale: log s = log b · tanh(raw), so s ∈ [1/b, b] and s = 1 at raw = 0; by default b = 2.
 
-    After Behrmann et al. 2020 (arXiv 2006.09347), section 6.
+    Follows Behrmann et al. 2020 (arXiv 2006.09347), section 6. The models of this package use it by default.
     """
 
     has_slope = True
@@ -56,7 +56,7 @@ class TwoSided(Scale):
 
 
 class SigmoidScale(Scale):
-    """s = sigmoid(raw + 2) ∈ (0, 1): Glow's released code. Not bounded away from 0."""
+    """Scale of Glow's released code: s = sigmoid(raw + 2) ∈ (0, 1), not bounded away from 0."""
 
     has_slope = True
 
@@ -68,10 +68,10 @@ class SigmoidScale(Scale):
 
 
 class LearnedTanh(Scale):
-    """log s = c · tanh(raw) with one learned scalar c: RealNVP's released code.
+    """Scale of RealNVP's released code: log s = c · tanh(raw) with one learned scalar c.
 
     Args:
-        start: c at initialisation; 0 in its checkerboard couplings, 1 in its channel couplings.
+        start: Initial value of c. RealNVP has 0 in checkerboard couplings and 1 in channel couplings.
     """
 
     def __init__(self, start: float = 1.0):
@@ -83,7 +83,7 @@ class LearnedTanh(Scale):
 
 
 class Exponential(Scale):
-    """log s = raw: the papers' equations as printed (RealNVP equation 8, Glow table 1). Unbounded."""
+    """Unbounded scale as printed in the papers: log s = raw (RealNVP equation 8, Glow table 1)."""
 
     has_slope = True
 
@@ -95,7 +95,7 @@ class Exponential(Scale):
 
 
 def make_scale(name: ScaleName, start: float = 1.0) -> Scale:
-    """The scale of that name; `start` is for RealNVP's learned factor."""
+    """Create the scale called `name`; `start` is the initial value of RealNVP's learned factor."""
     forms: dict[str, type[Scale]] = {
         "two-sided": TwoSided,
         "sigmoid": SigmoidScale,

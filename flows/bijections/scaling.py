@@ -14,10 +14,10 @@ from flows.numerics import sum_per_example
 
 
 class DiagonalScaling(Bijection):
-    """z = exp(s) ⊙ x, log|det| = Σ s (NICE §3.3, equation 6 of the released arXiv text).
+    """Diagonal scaling z = exp(s) ⊙ x; log|det| = Σ s (NICE §3.3, equation 6 of the released arXiv text).
 
     Args:
-        size: D of vectors (batch, D).
+        size: Dimension D of the vectors (batch, D).
     """
 
     constant_log_det = True
@@ -38,12 +38,12 @@ class DiagonalScaling(Bijection):
 
 
 class ActNorm(ChannelAffine, ChannelMap):
-    """z = (x + bias)·exp(3·logs), per channel; log|det| = H·W·Σ 3·logs (Glow §3.1).
+    """Activation normalisation z = (x + bias)·exp(3·logs), per channel; log|det| = H·W·Σ 3·logs (Glow §3.1).
 
-    The identity until `initialise` sets it from a batch.
+    The map is the identity until `initialise` sets its parameters from a batch.
 
     Args:
-        channels: C of inputs (batch, C) or (batch, C, H, W).
+        channels: Number of channels C of inputs (batch, C) or (batch, C, H, W).
     """
 
     dense = False
@@ -58,9 +58,9 @@ class ActNorm(ChannelAffine, ChannelMap):
 
     @classmethod
     def stack(cls, maps: Sequence["ActNorm"]) -> Affine:
-        log_scale = cls.logs_factor * torch.stack([each.logs for each in maps])
+        log_scale = cls.logs_factor * torch.stack([layer.logs for layer in maps])
         scale = log_scale.exp()
-        offset = torch.stack([each.bias for each in maps]) * scale
+        offset = torch.stack([layer.bias for layer in maps]) * scale
         return Affine(scale.diag_embed(), offset, log_scale.sum(1))
 
     @classmethod
@@ -69,7 +69,7 @@ class ActNorm(ChannelAffine, ChannelMap):
 
 
 def _log_det(x: Tensor, log_scale: Tensor) -> Tensor:
-    """log|det| of a scaling per channel: every pixel contributes; (batch,)."""
+    """Compute log|det| of a per-channel scaling, summed over pixels: (batch,)."""
     pixels = x[0, 0].numel()
     return (pixels * log_scale.sum()).expand(x.shape[0])
 
@@ -77,15 +77,15 @@ def _log_det(x: Tensor, log_scale: Tensor) -> Tensor:
 class LearnedPrior(Bijection):
     """Whitening by a learned Gaussian, per channel and per class: z = (x − mean)·exp(−log_std).
 
-    Glow's learned top prior N(mean, std²) written as a layer, after which the prior is standard; the
-    density is the same. With classes, mean and log-std are those of the label in `context` (released
-    code: `learntop`, and a zero-initialised linear map of the label). Starts as the identity.
+    This is Glow's learned top prior N(mean, std²), written as a layer followed by a standard prior; the
+    density is the same. With classes, mean and log-std are those of the label in `context` (released code:
+    `learntop`, and a zero-initialised linear map of the label). The layer is initialised as the identity.
 
     Args:
-        channels: C of inputs (batch, C, H, W).
-        num_classes: 0 for an unconditional prior.
-        bound: where set, log_std is `log(bound)·tanh` of its parameter, which keeps the map within
-            factors of `bound` (two-sided scales, see `flows.bijections.scales`).
+        channels: Number of channels C of inputs (batch, C, H, W).
+        num_classes: Number of classes; 0 for an unconditional prior.
+        bound: Largest std. If given, log_std is `log(bound)·tanh` of its parameter, so std ∈ [1/bound, bound]
+            (two-sided, as in `flows.bijections.scales`).
     """
 
     def __init__(self, channels: int, num_classes: int = 0, bound: float | None = None):
@@ -95,9 +95,9 @@ class LearnedPrior(Bijection):
         self.log_bound = None if bound is None else math.log(bound)
 
     def statistics(self, x: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(mean, log_std), each (batch or 1, C, 1, 1)."""
+        """Return (mean, log_std), each (batch or 1, C, 1, 1)."""
         if self.num_classes and labels is None:
-            raise UserError(f"this model is conditional: expected labels in [0, {self.num_classes})")
+            raise UserError(f"this model is class-conditional: expected labels in [0, {self.num_classes})")
         rows = self.table if not self.num_classes else self.table[labels]
         mean, log_std = rows[..., None, None].to(x.dtype).unbind(1)
         if self.log_bound is not None:

@@ -1,4 +1,4 @@
-"""Squeezes: trade spatial size for channels (RealNVP §3.6), and flattening."""
+"""Squeezes, which trade spatial size for channels (RealNVP §3.6), and flattening."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from flows.numerics import zero_log_det
 
 
 class Squeeze(Bijection):
-    """(C, H, W) to (4C, H/2, W/2): every 2×2 block becomes four channels, in the order c, row, column."""
+    """Squeeze (C, H, W) to (4C, H/2, W/2): every 2×2 block becomes four channels, in order c, row, column."""
 
     constant_log_det = True
 
@@ -25,7 +25,7 @@ class Squeeze(Bijection):
         if height % 2 or width % 2:
             raise UserError(
                 f"cannot squeeze {height}×{width} pixels: expected even sides; use fewer levels, or "
-                "images whose side is divisible by 2 to the number of levels"
+                "images whose sides are divisible by 2^levels"
             )
         return 4 * channels, height // 2, width // 2
 
@@ -39,10 +39,10 @@ class Squeeze(Bijection):
 
 
 class OrderedSqueeze(Squeeze):
-    """RealNVP's squeeze before factoring out: all channels of pixel (0,0), then (1,1), (0,1), (1,0).
+    """RealNVP's squeeze before factoring out: all channels of pixel (0,0), then of (1,1), (0,1), (1,0).
 
-    The first half of the channels is one colour of the checkerboard, the second half the other
-    (released code of RealNVP, `squeeze_2x2_ordered`).
+    The first half of the channels holds one colour of the checkerboard, the second half the other
+    (`squeeze_2x2_ordered` in RealNVP's released code).
     """
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
@@ -60,10 +60,10 @@ _DIAGONALS = ((0, 0), (1, 1), (0, 1), (1, 0))
 
 
 class Flatten(Bijection):
-    """An image (C, H, W) to a vector (C·H·W,), row by row.
+    """Flattening of an image (C, H, W) to a vector (C·H·W,), in that order of axes.
 
     Args:
-        shape: (C, H, W).
+        shape: (C, H, W) of one image.
     """
 
     constant_log_det = True

@@ -70,7 +70,7 @@ def atlas(
     judge, finder = load_predictor(predictor, model), load_segmenter(segmenter, model)
     told = [each.name for each in judge.scores]
     wanted = scores or [name for name in SCORES if name in told] or told[:8]
-    encodes = model.guarantee[model.search_space] != "none"
+    encodes = model.check_space(model.search_space).encodes
     source: Literal["samples", "images"] = "images" if encodes else "samples"
     taken = artefact if artefact and can_take_out(model, finder, artefact) else None
     shared = {"flows": __version__, "model": model.fingerprint(), "n": n, "seed": seed}

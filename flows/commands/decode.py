@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import torch
-
 from flows.commands.common import save_picture, write_json
 from flows.inversion.codes import load_codes
 from flows.inversion.exact import decode_exactly
@@ -28,9 +26,8 @@ def decode(
     """
     model = open_model(checkpoint, device)
     contents = load_codes(codes, model)
-    labels = None if contents.labels is None else torch.tensor(contents.labels, device=model.device)
     precisions = [given.precision for given in contents.certificates]
-    images = decode_exactly(model, contents.code, precisions, labels)
+    images = decode_exactly(model, contents.codes, precisions)
     stems = [Path(name).stem for name in contents.names]
     written = []
     for i, image in enumerate(images):

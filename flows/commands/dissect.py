@@ -10,7 +10,7 @@ from torch import Tensor
 from flows.commands.common import print_table, write_json
 from flows.dissection.artefacts import Cleaning, clean, without
 from flows.dissection.causal import Ablation, ablate, by_random_units, class_means, class_pixels
-from flows.dissection.dissect import Agreement, Scheme, Source, best_by_class, best_layer, counts, samples
+from flows.dissection.dissect import Agreement, Scheme, best_by_class, best_layer, counts
 from flows.dissection.dissect import dissect as run
 from flows.dissection.instrument import default_layers, layers_of
 from flows.dissection.intervention import Insertion, insertion, learned_order
@@ -23,12 +23,12 @@ from flows.dissection.report import (
     top_images,
     write_dissection_report,
 )
-from flows.editing.codes import coded
 from flows.errors import Unsupported, UserError
 from flows.images import reduce
 from flows.metrics.perceptual import PooledFeatures
 from flows.models.base import LatentModel
-from flows.opening import bundled_model, data_of, first_test, load_segmenter, open_model
+from flows.models.codes import Codes
+from flows.opening import bundled_model, first_test, load_segmenter, open_model
 from flows.page import as_text
 from flows.semantics.base import Segmenter
 
@@ -94,7 +94,7 @@ def dissect(
     segmenter = segmenter or bundled_model("segmenter", model)
     judge = load_segmenter(segmenter, model)
     space = space or model.search_space
-    codes = samples(model, n, space, seed) if source == "samples" else real(model, n, space)
+    codes, masks = (model.sample(n, space, seed), None) if source == "samples" else real(model, n, space)
     check_layers(model, space, layers)
     chosen = layers or default_layers(model, space)
     if not chosen:
@@ -106,21 +106,21 @@ def dissect(
             check_class(option, label, judge)
     # Before the long work: what is missing should be missed at once.
     wanted = clean_images(model, judge, artefact) if artefact else None
-    found = run(model, judge, codes, chosen, scheme, level)
+    found = run(model, judge, codes, chosen, scheme, level, masks)
     rows = [row for each in found.values() for row in each.rows()]
     best = list(best_by_class(found).values())
-    few = samples(model, ABLATED, space, seed + 1)
-    ordered = Chosen(model, judge, few, samples(model, LEARNED, space, seed + 3), found, order)
+    few = model.sample(ABLATED, space, seed + 1)
+    ordered = Chosen(model, judge, few, model.sample(LEARNED, space, seed + 3), found, order)
     ablations = switch_off(ordered, classes, units)
     result = Dissected(
-        f"Units of {Path(checkpoint).name}, {len(codes.codes)} {source}",
+        f"Units of {Path(checkpoint).name}, {len(codes)} {source}",
         {
             "checkpoint": checkpoint, "segmenter": segmenter, "source": source, "n": n, "space": space,
             "scheme": scheme, "level": level, "order": order, "seed": seed,
         },
         rows, best, ablations, top_images(model, codes, [row for row in best if row.interpretable]),
         [each for label in insert or [] if (each := put_in(ordered, label, units))],
-        take_out(ordered, samples(model, n, space, seed + 2), artefact, units, *wanted)
+        take_out(ordered, model.sample(n, space, seed + 2), artefact, units, *wanted)
         if artefact and wanted
         else None,
     )  # fmt: skip
@@ -152,13 +152,12 @@ def dissect(
     print(f"written to {out}: {', '.join(written)}, units.json")
 
 
-def real(model: LatentModel, n: int, space: str) -> Source:
-    """Codes of the first n test images with their true masks. Raises ValueError where there are none."""
-    batch = data_of(model, None).first("test", n)
+def real(model: LatentModel, n: int, space: str) -> tuple[Codes, Tensor]:
+    """Codes of the first n test images, and their true masks. Raises UserError without masks."""
+    batch = first_test(model, n)
     if batch.masks is None:
         raise UserError("--source images: the model's data set has no class masks; take samples")
-    codes, labels = coded(model, batch.images, space)
-    return Source(codes, space, labels, batch.masks)
+    return model.encode_bytes(batch.images, space, batch.labels), batch.masks
 
 
 def check_layers(model: LatentModel, space: str, layers: list[str] | None) -> None:
@@ -175,7 +174,7 @@ class Chosen:
 
     Attributes:
         model, judge: whose, and by whom classes are seen.
-        source: codes on which units are switched off and on; none that any unit was chosen on.
+        codes: Codes on which units are ablated and inserted; none that any unit was chosen on.
         learned_on: codes on which their order is learned.
         found: agreement by layer.
         order: see `dissect`.
@@ -184,8 +183,8 @@ class Chosen:
 
     model: LatentModel
     judge: Segmenter
-    source: Source
-    learned_on: Source
+    codes: Codes
+    learned_on: Codes
     found: dict[str, Agreement]
     order: Literal["agreement", "learned"]
     orders: dict[tuple[str, str], list[int]] = field(default_factory=dict)
@@ -216,8 +215,8 @@ def check_class(option: str, label: str, judge: Segmenter) -> None:
 
 def switch_off(chosen: Chosen, classes: list[str] | None, units: int) -> list[Ablation]:
     """For each class the units of the layer that agrees best with it, switched off in their order."""
-    model, judge, source = chosen.model, chosen.judge, chosen.source
-    before = class_pixels(model, judge, source)
+    model, judge, codes = chosen.model, chosen.judge, chosen.codes
+    before = class_pixels(model, judge, codes)
     share = (before > 0).double().mean(0)
     ablations, chance = [], {}
     for i, label in enumerate(judge.classes):
@@ -229,8 +228,8 @@ def switch_off(chosen: Chosen, classes: list[str] | None, units: int) -> list[Ab
         order = chosen.units(layer, label)
         sizes = [size for size in SIZES if size <= min(units, len(order))]
         if layer not in chance:
-            chance[layer] = by_random_units(model, judge, source, layer, sizes, before)
-        ablations.append(ablate(model, judge, source, layer, label, order, sizes, before, chance[layer]))
+            chance[layer] = by_random_units(model, judge, codes, layer, sizes, before)
+        ablations.append(ablate(model, judge, codes, layer, label, order, sizes, before, chance[layer]))
     return ablations
 
 
@@ -240,7 +239,7 @@ def put_in(chosen: Chosen, label: str, units: int) -> Insertion | None:
     if layer is None:
         print(f"--insert {label}: no unit agrees with it")
         return None
-    few = chosen.source.part(slice(0, INSERTED))
+    few = chosen.codes[:INSERTED]
     which = chosen.units(layer, label)[:units]
     return insertion(chosen.model, chosen.judge, few, layer, label, which, chosen.values(layer, label))
 
@@ -252,12 +251,12 @@ def clean_images(model: LatentModel, judge: Segmenter, label: str) -> tuple[Tens
         ValueError: hardly a test image is without it, or the extra `metrics` is missing.
     """
     features = PooledFeatures()
-    test = reduce(first_test(model, REAL), model.bins)
+    test = reduce(first_test(model, REAL).images, model.bins)
     return without(test, judge, label, model), features
 
 
 def take_out(
-    chosen: Chosen, source: Source, label: str, units: int, real: Tensor, features: PooledFeatures
+    chosen: Chosen, codes: Codes, label: str, units: int, real: Tensor, features: PooledFeatures
 ) -> Cleaning | None:
     """The units of an artefact off; None, and a line that says so, where no unit agrees with it."""
     layer = best_layer(chosen.found, label, units)
@@ -265,4 +264,4 @@ def take_out(
         print(f"--artefact {label}: no unit agrees with it")
         return None
     which = chosen.units(layer, label)[:units]
-    return clean(chosen.model, chosen.judge, source, layer, label, which, real, features)
+    return clean(chosen.model, chosen.judge, codes, layer, label, which, real, features)

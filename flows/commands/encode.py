@@ -34,8 +34,7 @@ def encode(
     labels = labels_or_none(model, label, len(pictures))
     inversion = invert_exactly(model, pictures, labels)
     names = [path.name for path in images]
-    stored = None if labels is None else labels.tolist()
-    save_codes(output, CodeFile(inversion.code, names, inversion.certificates, stored), model)
+    save_codes(output, CodeFile(inversion.codes, names, inversion.certificates), model)
     levels = "" if model.bins == 256 else f" at {model.bins} grey levels"
     for name, given in zip(names, inversion.certificates, strict=True):
         verdict = f"bit-exact{levels}" if given.certified else "NOT certified"

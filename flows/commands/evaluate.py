@@ -15,7 +15,7 @@ from flows.metrics.likelihood import batches, evaluate_likelihood
 from flows.metrics.neighbours import nearest
 from flows.models.base import LikelihoodModel
 from flows.opening import data_of, load_likelihood
-from flows.training.validation import draw, sample_sheet
+from flows.training.validation import generate, sample_sheet
 
 
 def evaluate(
@@ -75,7 +75,7 @@ def _neighbours(
     console: Console,
 ) -> dict[str, float]:
     """Distance of samples and of test images to the training set: copies are much nearer than test images."""
-    samples = draw(model, count, temperature)
+    samples = generate(model, count, temperature)
     test = source.split("test").first(100).images
     train = source.split("train")
     parts = (pixels.reduce(part.images, model.bins) for part in batches(train, None, 1000))

@@ -8,12 +8,12 @@ from jsonargparse.typing import PositiveInt
 
 from flows import images as pixels
 from flows.commands.common import labels_or_none, save_picture, write_json
-from flows.editing.codes import line, sphere
+from flows.editing.paths import line, sphere
 from flows.errors import UserError
 from flows.inversion.encoder import Encoder
 from flows.inversion.exact import invert_exactly
 from flows.metrics.reconstruction import psnr
-from flows.numerics import exact_arithmetic
+from flows.models.codes import Codes
 from flows.opening import open_model, read_pictures
 
 
@@ -55,23 +55,22 @@ def interpolate(
     model = open_model(checkpoint, device)
     pictures = read_pictures([first, second], model.image_shape, resize)
     labels = labels_or_none(model, label, 2)
-    if model.guarantee["z"] == "exact":
-        if space not in (None, "z"):
+    if model.is_exact:
+        if space not in (None, model.prior_space.name):
             raise UserError(f"--space: {type(model).__name__} has space 'z' alone, got {space!r}")
-        found = invert_exactly(model, pictures, labels)
-        code, ends, chosen = found.code, found.reconstruction, "z"
-        kept = all(given.certified for given in found.certificates)
+        exact = invert_exactly(model, pictures, labels)
+        codes, ends = exact.codes, exact.reconstruction
+        kept = all(given.certified for given in exact.certificates)
     else:
-        encoded = Encoder(space).invert(model, pictures)
-        code, ends, chosen, kept = encoded.code.double(), encoded.reconstruction, encoded.space, False
-    share = torch.linspace(0, 1, steps, dtype=torch.float64, device=model.device)[:, None]
+        inversion = Encoder(space).invert(model, pictures, labels=labels)
+        codes, ends, kept = inversion.codes, inversion.reconstruction, False
+    share = torch.linspace(0, 1, steps, dtype=torch.float64)[:, None]
     mix = {"line": line, "sphere": sphere}[path]
-    codes = mix(code[:1].to(model.device), code[1:].to(model.device), share)
-    with torch.no_grad(), exact_arithmetic(model.device):
-        decoded = model.decode(codes, chosen, labels=labels_or_none(model, label, steps))
-    strip = pixels.to_bytes(decoded, model.bins).cpu()
+    first_code, last_code = codes.values.double().cpu().split(1)
+    way = Codes(mix(first_code, last_code, share), codes.space, labels_or_none(model, label, steps))
+    strip = model.decode_bytes(way)
     strip[0], strip[-1] = ends
-    learned = model.guarantee[chosen] != "exact"
+    chosen, learned = codes.space, not model.spaces[codes.space].exact
     if learned:
         strip = torch.cat([pictures[:1], strip, pictures[1:]])
     save_picture(pixels.grid(strip, len(strip), zoom=zoom), output)

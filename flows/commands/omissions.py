@@ -17,7 +17,6 @@ from flows.dissection.omissions_report import (
     lost_classes,
     write_omissions_report,
 )
-from flows.inversion.base import nothing_to_add
 from flows.inversion.encoder import Encoder
 from flows.inversion.layer import Layer
 from flows.inversion.optimise import Optimise
@@ -25,7 +24,6 @@ from flows.models.base import LatentModel
 from flows.opening import bundled_model, first_test, load_segmenter, open_model
 from flows.page import as_text
 from flows.semantics.base import Segmenter, segment_bytes
-from flows.training.validation import draw
 
 SHOWN = 12
 """Images of energy maps and of inversions."""
@@ -68,14 +66,17 @@ def omissions(
     model = open_model(checkpoint, device)
     segmenter = segmenter or bundled_model("segmenter", model)
     judge = load_segmenter(segmenter, model)
-    test = pixels.reduce(first_test(model, n), model.bins)
-    drawn = draw(model, n, temperature, seed)
+    batch = first_test(model, n)
+    test = pixels.reduce(batch.images, model.bins)
+    drawn = model.decode_bytes(model.sample(n, seed=seed, temperature=temperature))
     found = compare_classes(shares(judge, test, model), shares(judge, drawn, model), judge.classes)
-    few = test[:images]
-    exact = bool(nothing_to_add(model))
-    instances = reconstruct_instances(model, judge, few, steps) if images and not exact else None
-    mapped = exact and images and any(space.maps for space in model.spaces.values())
-    energies = implausible(model, judge, test[: max(ENERGIES, images)], images) if mapped else None
+    instances = None
+    if images and not model.is_exact:
+        instances = reconstruct_instances(model, judge, test[:images], batch.labels[:images], steps)
+    energies = None
+    if images and model.is_exact and model.prior_space.maps:
+        many = max(ENERGIES, images)
+        energies = implausible(model, judge, test[:many], batch.labels[:many], images)
     title = f"What {Path(checkpoint).name} does not draw, of {n:,} samples"
     written = write_omissions_report(out, title, found, instances, energies)
     told = {"checkpoint": checkpoint, "segmenter": segmenter, "n": n}
@@ -100,9 +101,9 @@ def omissions(
     print(f"written to {out}: {', '.join(written)}, omissions.json")
 
 
-def implausible(model: LatentModel, judge: Segmenter, images: Tensor, shown: int) -> Energies:
+def implausible(model: LatentModel, judge: Segmenter, images: Tensor, labels: Tensor, shown: int) -> Energies:
     """Energy maps of a flow's code of uint8 images, by the class that a segmenter sees."""
-    maps = energy_maps(model, pixels.to_unit(images, model.bins))
+    maps = energy_maps(model, images, labels)
     masks = segment_bytes(judge, images, model.bins, model.device)
     return Energies(images[:shown], maps[:shown], energy_by_class(maps, masks, judge.classes))
 
@@ -113,12 +114,14 @@ def shares(judge: Segmenter, images: Tensor, model: LatentModel) -> Tensor:
     return torch.cat([shares_of(segment_bytes(judge, part, model.bins, model.device)) for part in parts])
 
 
-def reconstruct_instances(model: LatentModel, judge: Segmenter, images: Tensor, steps: int) -> Instances:
+def reconstruct_instances(
+    model: LatentModel, judge: Segmenter, images: Tensor, labels: Tensor, steps: int
+) -> Instances:
     """Images through the encoder or a search, then through a search over a layer; see `Layer`."""
-    learned = model.guarantee.get("w", "none") == "learned"
-    first = Encoder("w") if learned else Optimise(None, steps)
+    encodes = model.check_space(model.search_space).encodes
+    first = Encoder() if encodes else Optimise(None, steps)
     inverter = Layer(first, None, steps)
-    found = inverter.invert(model, images, torch.Generator().manual_seed(0))
+    found = inverter.invert(model, images, torch.Generator().manual_seed(0), labels)
     before, after = (
         segment_bytes(judge, each, model.bins, model.device) for each in (images, found.reconstruction)
     )

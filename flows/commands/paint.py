@@ -6,20 +6,19 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from PIL import Image
 from torch import Tensor
 
 from flows import images as pixels
 from flows.commands.common import write_json
 from flows.commands.dissect import check_layers
+from flows.commands.steer.apply import given_images
 from flows.dissection.instrument import default_layers, instrument
 from flows.dissection.paint import Brush, Painted, Stroke
 from flows.dissection.paint import paint as paint_on
 from flows.dissection.unit_brush import UNITS, find_units
-from flows.editing.codes import draw, encoded
 from flows.editing.editor import EXEMPLARS, exemplars_of
 from flows.errors import Unsupported, UserError
-from flows.opening import first_test, load_segmenter, open_model, read_pictures
+from flows.opening import load_segmenter, open_model, open_picture
 from flows.page import draw_rows, save_picture
 from flows.semantics.base import Segmenter
 
@@ -84,17 +83,14 @@ def paint(
     space = model.search_space
     asked = [parse_stroke(stroke, judge, *model.image_shape[1:]) for stroke in strokes]
     check_layers(model, space, layers)
-    if images or test:
-        if model.guarantee[space] == "none":
-            raise Unsupported(
-                f"{type(model).__name__} has no encoder for pictures: paint samples of it, --n 8"
-            )
-        given = read_pictures(images, model.image_shape, resize) if images else first_test(model, test)
-        given = pixels.reduce(given, model.bins)
-        codes = encoded(model, given, space)
+    if (images or test) and not model.check_space(space).encodes:
+        raise Unsupported(f"{type(model).__name__} has no encoder for pictures: paint samples of it, --n 8")
+    given, known = given_images(model, images, test, resize)
+    if given is None:
+        codes = model.sample(n, space, seed, temperature)
+        given = model.decode_bytes(codes)
     else:
-        codes = model.sample_codes(n, space, torch.Generator().manual_seed(seed), temperature)
-        given = draw(model, codes, space)
+        codes = model.encode_bytes(given, space, known)
     labels = dict.fromkeys(each.label for each in asked)
     brushes: dict[str, Brush]
     if brush == "exemplars":
@@ -106,8 +102,8 @@ def paint(
     done = [(brushes[each.label], each.where, each.stroke) for each in asked]
     rows, painted = [], list[Painted]()
     with instrument(model, space) as probe:
-        for code, picture in zip(codes, given, strict=True):
-            painted.append(paint_on(probe, code[None], picture, done, strength))
+        for code, picture in zip(codes.split(1), given, strict=True):
+            painted.append(paint_on(probe, code, picture, done, strength))
             rows.append(("", torch.stack([picture, *painted[-1].stages])))
     head = ["input", *(f"{each.stroke} {each.label}" for each in asked)]
     save_picture(draw_rows(rows, len(head), 96, head), output)
@@ -170,8 +166,7 @@ def brush_mask(place: str, height: int, width: int) -> Tensor:
         return found
     if not Path(place).is_file():
         raise UserError(f"--strokes: expected {GRAMMAR}; there is no file {place}")
-    with Image.open(place) as opened:
-        grey = pixels.from_pillow(opened, 1)[0]
+    grey = pixels.from_pillow(open_picture(Path(place), 1), 1)[0]
     if grey.shape != (height, width):
         raise UserError(
             f"--strokes: expected {width}×{height} pixels, {place} has {grey.shape[1]}×{grey.shape[0]}"

@@ -2,14 +2,11 @@
 
 from pathlib import Path
 
-import torch
 from jsonargparse.typing import PositiveInt
 
 from flows import images as pixels
 from flows.commands.common import labels_or_none, save_picture, write_json
 from flows.models.base import LikelihoodModel
-from flows.numerics import exact_arithmetic
-from flows.once import prepared
 from flows.opening import open_model
 
 
@@ -43,17 +40,11 @@ def sample(
         device: torch device.
     """
     model = open_model(checkpoint, device)
-    generator = torch.Generator().manual_seed(seed)
     space = space or model.sampling_space
     if temperature is None:
         temperature = 0.7 if isinstance(model, LikelihoodModel) else 1.0
-    codes = model.sample_codes(n, space, generator, temperature)
-    pictures = []
-    with torch.no_grad(), prepared(), exact_arithmetic(model.device):
-        for part in codes.split(batch):
-            labels = labels_or_none(model, label, len(part))
-            pictures.append(pixels.to_bytes(model.decode(part, space, labels), model.bins).cpu())
-    images = torch.cat(pictures)
+    codes = model.sample(n, space, seed, temperature, labels_or_none(model, label, n))
+    images = model.decode_bytes(codes, batch)
     if output.suffix:
         save_picture(pixels.grid(images, zoom=zoom), output)
     else:

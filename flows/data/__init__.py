@@ -1,1 +1,1 @@
-"""Data sets of 8-bit images; base.py holds the contract."""
+"""Data sets of 8-bit images; `base` defines their contract."""

@@ -12,7 +12,7 @@ from flows.data.decode import LazySplit, square
 from flows.data.torchvision_sets import ROOT, find_files, official_set
 from flows.files import reading
 
-# Rows 40 to 187 and columns 15 to 162, as in the code of RealNVP: (left, top, right, bottom).
+# Crop of rows 40 to 187 and columns 15 to 162, as in RealNVP's code: (left, top, right, bottom).
 BOX = (15, 40, 163, 188)
 
 LAYOUT = (
@@ -25,16 +25,15 @@ LAYOUT = (
 class CelebA(ImageData):
     """CelebA, cropped to the face as for RealNVP and resized.
 
-    Splits: the official ones, 162,770 for training, 19,867 for validation, 19,962 for the test.
-    `Split.attributes` has the 40 attributes. The download goes through a file host that often
-    refuses; put the files from the set's own page into `root`/celeba by hand then. Pictures are
-    decoded when asked for.
+    Splits: the official ones, 162,770 for training, 19,867 for validation, 19,962 for test.
+    `Split.attributes` has the 40 attributes. The download uses a file host that often refuses; in that case
+    put the files from the data set's own page into `root`/celeba by hand. Images are decoded on access.
 
     Args:
-        root: folder with the files in torchvision's layout.
-        download: fetch them if they are not there.
-        size: side of the square images in pixels, 148 for no resizing.
-        bins: number of grey levels a model should tell apart; 32 for 5-bit faces.
+        root: Folder with the files in torchvision's layout.
+        download: Whether to download missing files.
+        size: Side of the square images in pixels, 148 for no resizing.
+        bins: Number of grey levels that a model distinguishes; 32 for 5-bit faces.
     """
 
     name = "celeba"
@@ -60,10 +59,12 @@ class CelebA(ImageData):
 
     def split(self, name: SplitName) -> LazySplit:
         part = "valid" if name == "validation" else name
-        found = find_files(partial(official_set("CelebA"), self.root, part), self.root, self.download, LAYOUT)
+        dataset = find_files(
+            partial(official_set("CelebA"), self.root, part), self.root, self.download, LAYOUT
+        )
         folder = self.root / "celeba" / "img_align_celeba"
-        decode = partial(self._decode, folder, found.filename)
-        return LazySplit(decode, torch.full((len(found.filename),), -1), found.attr.byte())
+        decode = partial(self._decode, folder, dataset.filename)
+        return LazySplit(decode, torch.full((len(dataset.filename),), -1), dataset.attr.byte())
 
     def _decode(self, folder: Path, names: list[str], index: int) -> Tensor:
         path = folder / names[index]

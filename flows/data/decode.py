@@ -1,4 +1,4 @@
-"""From picture files of any kind and size to the square uint8 images of a data set."""
+"""Decoding of picture files of any format and size to square uint8 images."""
 
 import struct
 import zipfile
@@ -17,7 +17,7 @@ EXTENSIONS = (
     ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
 )  # fmt: skip
 
-# What Pillow and zipfile raise for files that are damaged or no pictures.
+# Exceptions of Pillow and zipfile for files that are damaged or not pictures.
 BROKEN = (
     OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, zipfile.BadZipFile,
     Image.DecompressionBombError,
@@ -25,43 +25,43 @@ BROKEN = (
 
 
 def square(picture: Image.Image, size: int, channels: int) -> Tensor:
-    """A picture upright, over white, centre-cropped and resized: uint8 (channels, size, size)."""
-    # Resizing needs colours, not palette entries, hence flat before fit_square.
+    """Convert a picture to uint8 (channels, size, size): upright, over white, centre-cropped, resized."""
+    # Resizing needs colours instead of palette entries, so the picture is flattened first.
     return images.from_pillow(images.fit_square(upright(picture, channels), size), channels)
 
 
 def upright(picture: Image.Image, channels: int) -> Image.Image:
-    """A picture as its EXIF says it stands, over white, grey for one channel, else RGB.
+    """Rotate a picture by its EXIF orientation and flatten it over white; grey for one channel, else RGB.
 
     Raises:
-        ValueError: its pixels have more than 8 bits.
+        UserError: the pixels have more than 8 bits.
     """
     check_depth(picture)
     return images.flatten(ImageOps.exif_transpose(picture), channels)
 
 
 def check_depth(picture: Image.Image) -> None:
-    """Raise ValueError for pixels of more than 8 bits, which Pillow would clip and not scale."""
+    """Raise UserError for pixels of more than 8 bits, which Pillow would clip instead of scaling."""
     if picture.mode.startswith(("I", "F")):
         raise UserError(f"expected 8-bit pixels, got Pillow's mode {picture.mode}")
 
 
 def square_transform(size: int, channels: int) -> str:
-    """What `square` does, for the record of a data set."""
+    """Describe `square` for the `transform` of a data set."""
     grey = ", grey" if channels == 1 else ""
     return f"centre-cropped to a square and resized to {size}×{size} (Lanczos){grey}"
 
 
 def reason(error: Exception) -> str:
-    """What is wrong with a file, without the object or path that Pillow names."""
+    """Describe why a file cannot be decoded, without the object that Pillow names."""
     return "not a picture" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 class LazySplit(Split):
-    """A split too large for memory, decoded when asked for.
+    """Split that is too large for memory; images are decoded on access.
 
     Args:
-        decode: index to uint8 (C, H, W).
+        decode: Function from an index to an image, uint8 (C, H, W).
         labels: int64 (n,).
         attributes: uint8 (n, number of attributes) or None.
     """

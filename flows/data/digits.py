@@ -12,19 +12,19 @@ from flows.data.base import ArraySplit, ImageData, SplitName
 class Digits(ImageData):
     """UCI handwritten digits as shipped with scikit-learn, for demos and tests.
 
-    The original values are 0 … 16, so a model sees 17 bins and bits/dim are on 17 levels, not on 256.
-    Splits: a fixed permutation, 1,397 for training, 200 for validation, 200 for the test.
+    The original values are 0 … 16, so a model sees 17 bins, and bits/dim refer to 17 levels instead of 256.
+    Splits: a fixed permutation, 1,397 for training, 200 for validation, 200 for test.
     """
 
     name = "digits"
     image_shape = (1, 8, 8)
     bins = 17
-    transform = "17 grey levels, spread over the bytes 0 to 241"
+    transform = "17 grey levels, spread evenly over the bytes 0 to 241"
     class_names = tuple("0123456789")
 
     @cached_property
     def _arrays(self) -> tuple[Tensor, Tensor]:
-        from sklearn.datasets import load_digits  # takes a second
+        from sklearn.datasets import load_digits  # importing takes a second
 
         digits = load_digits()
         levels = torch.from_numpy(digits.images).to(torch.uint8)[:, None]

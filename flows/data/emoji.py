@@ -1,8 +1,8 @@
-"""Emoji: about 3,800 colour drawings whose names say what differs between them. No download.
+"""Emoji: about 3,800 colour images whose names state their differences. No download.
 
-Debian's font NotoColorEmoji has one bitmap of 136×128 pixels for each; PyPI's `emoji` knows their
-names. A runner comes as woman and as man, in five skin tones, facing left and right: pairs of
-pictures that differ in one attribute are the ground truth that steering needs.
+Debian's font NotoColorEmoji has one bitmap of 136×128 pixels per emoji; the PyPI package `emoji` has their
+names. A runner exists as woman and as man, in five skin tones, facing left and right: pairs of images that
+differ in one attribute are ground truth for steering.
 """
 
 import re
@@ -20,11 +20,11 @@ from flows.errors import DataMissing
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 
-# The one size at which the font has bitmaps, and the canvas on which they stand undistorted.
+# The only size at which the font has bitmaps, and the side of a canvas that fits them undistorted.
 FONT_SIZE = 109
 CANVAS = 136
 
-# An attribute holds where one of its phrases stands in the name as whole words: "cat with wry
+# An image has an attribute if its name contains one of these phrases as whole words: "cat with wry
 # smile" has none, "woman's hat" is not a woman, "medium-light skin tone" is not "light skin tone".
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "light":        ("light skin tone",),
@@ -44,11 +44,11 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "facing right": ("facing right",),
 }  # fmt: skip
 
-# Put before a family's name when it is hashed to a split. With this value every attribute occurs in
-# all three splits, though only six families face right.
+# Prefix of a family's name in the hash that selects its split. With this value every attribute occurs
+# in all three splits, although only six families face right.
 SALT = "526"
 
-# What distinguishes the members of a family: tone, gender and side.
+# Tone, gender and side, which distinguish the members of a family.
 VARIANT = re.compile(
     r"\b((medium-)?light|(medium-)?dark|medium) skin tone\b|\bfacing right\b"
     r"|\b(wom[ae]n|m[ae]n|person|people|boy|girl|child)\b(?!’)"
@@ -56,7 +56,7 @@ VARIANT = re.compile(
 
 
 class EmojiSplit(ArraySplit):
-    """A split that also has the names of its pictures, in their order."""
+    """Split with the names of its images, in their order."""
 
     def __init__(self, pixels: Tensor, attributes: Tensor, names: tuple[str, ...]):
         super().__init__(pixels, attributes=attributes)
@@ -64,15 +64,15 @@ class EmojiSplit(ArraySplit):
 
 
 class Emoji(ImageData):
-    """Emoji over white, with attributes read from their names.
+    """Emoji over white, with attributes derived from their names.
 
-    Splits: about 80 % for training and 10 % each for validation and test, by family, so that the
-    tones and genders of one picture stay together; 3,005, 354 and 412 with the font of Debian 12.
-    Which split a family belongs to depends on its name alone, whatever a newer font adds.
+    Splits: about 80 % for training and 10 % each for validation and test, by family, so that the tones and
+    genders of one image stay together; 3,005, 354 and 412 with the font of Debian 12. The split of a family
+    depends on its name alone, not on what a newer font adds.
 
     Args:
-        size: side of the square pictures in pixels.
-        font: a bitmap colour font like Debian's NotoColorEmoji.
+        size: Side of the square images in pixels.
+        font: Path of a bitmap colour font like Debian's NotoColorEmoji.
     """
 
     name = "emoji"
@@ -85,8 +85,8 @@ class Emoji(ImageData):
         self.transform = f"136×128 over white, padded to a square and resized to {size}×{size}"
 
     @cached_property
-    def _drawn(self) -> tuple[tuple[str, ...], Tensor]:
-        """Names and uint8 (n, 3, size, size), the first name of every distinct picture."""
+    def _rendered(self) -> tuple[tuple[str, ...], Tensor]:
+        """Names and images, uint8 (n, 3, size, size), with the first name of every distinct image."""
         distinct: dict[bytes, tuple[str, Tensor]] = {}
         font = open_font(self.font)
         for characters, name in characters_by_name():
@@ -97,7 +97,7 @@ class Emoji(ImageData):
         return names, torch.stack(pictures)
 
     def split(self, name: SplitName) -> EmojiSplit:
-        names, pixels = self._drawn
+        names, pixels = self._rendered
         rows = [i for i, n in enumerate(names) if split_of(n) == name]
         chosen = tuple(names[i] for i in rows)
         attributes = torch.tensor([attributes_of(n) for n in chosen], dtype=torch.uint8)
@@ -108,12 +108,12 @@ class Emoji(ImageData):
 
 
 def characters_by_name() -> list[tuple[str, str]]:
-    """Pairs of (characters, English name) of every emoji, sorted by name."""
+    """Return pairs (characters, English name) of all emoji, sorted by name."""
     try:
         from emoji import EMOJI_DATA, STATUS
     except ImportError as error:
         raise DataMissing(
-            f'the names of the emoji are missing ({error}); `pip install -e ".[data]"` brings them'
+            f'emoji need the package `emoji` for their names ({error}); run `pip install -e ".[data]"`'
         ) from error
     full = STATUS["fully_qualified"]
     pairs = [(c, e["en"]) for c, e in EMOJI_DATA.items() if e["status"] == full]
@@ -121,17 +121,17 @@ def characters_by_name() -> list[tuple[str, str]]:
 
 
 def attributes_of(name: str) -> list[int]:
-    """One for every attribute that the name has, in the order of ATTRIBUTES, else zero."""
+    """Return 1 for every attribute that the name has, else 0, in the order of ATTRIBUTES."""
     return [int(any(f" {p} " in f" {name} " for p in phrases)) for phrases in ATTRIBUTES.values()]
 
 
 def family(name: str) -> str:
-    """The name without tone, gender and side: "woman running dark skin tone" becomes "running"."""
+    """Return the name without tone, gender and side: "woman running dark skin tone" becomes "running"."""
     return " ".join(VARIANT.sub("", name).split())
 
 
 def split_of(name: str) -> SplitName:
-    """The split of the emoji with this name."""
+    """Return the split of the emoji with this name."""
     return hashed_split(f"{SALT} {family(name)}", validation=0.1, test=0.1)
 
 
@@ -139,28 +139,28 @@ def split_of(name: str) -> SplitName:
 
 
 def open_font(path: Path) -> ImageFont.FreeTypeFont:
-    """The font at its one size, with the layout engine that joins characters to one picture."""
+    """Open the font at FONT_SIZE with the layout engine that joins characters into one glyph."""
     if not features.check("raqm"):
         raise DataMissing(
-            "emoji of several characters need Pillow's layout engine raqm, which this Pillow "
-            "lacks; `apt install libfribidi0` brings what Pillow's wheels need for it"
+            "emoji of several characters need Pillow's layout engine raqm, which is not available; "
+            "run `apt install libfribidi0`, which Pillow's wheels need for it"
         )
     try:
         return ImageFont.truetype(path, FONT_SIZE, layout_engine=ImageFont.Layout.RAQM)
     except OSError as error:
         raise DataMissing(
             f"no colour font with bitmaps of size {FONT_SIZE} at {path} ({error}); "
-            "`apt install fonts-noto-color-emoji` brings it, or set data.font"
+            "run `apt install fonts-noto-color-emoji`, or set data.font"
         ) from error
 
 
 def has_picture(font: ImageFont.FreeTypeFont, characters: str) -> bool:
-    """Whether the font draws these characters as one picture, not as none or as several."""
+    """Whether the font renders these characters as exactly one glyph."""
     return font.getbbox(characters) == font.getbbox("😀")
 
 
 def render_emoji(font: ImageFont.FreeTypeFont, characters: str, size: int) -> Tensor:
-    """One emoji over white: uint8 (3, size, size)."""
+    """Render one emoji over white: uint8 (3, size, size)."""
     canvas = Image.new("RGB", (CANVAS, CANVAS), "white")
     left, top, right, bottom = font.getbbox(characters)
     corner = (CANVAS - right - left) // 2, (CANVAS - bottom - top) // 2

@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao et al. 2017): 70,000 grey pictures of clothes, ten balanced classes."""
+"""Fashion-MNIST (Xiao et al. 2017): 70,000 grey images of clothes in ten balanced classes."""
 
 import gzip
 from pathlib import Path
@@ -17,9 +17,9 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 class Fashion(ImageData):
     """Fashion-MNIST, zero-padded from 28×28 to 32×32.
 
-    Looks for Debian's package `dataset-fashion-mnist`, then for torchvision's files under `root`, then
-    downloads them where `download` allows it. Splits: 57,000 / 3,000 of the official training set
-    (fixed permutation), and the official 10,000 test images.
+    Sources, in this order: Debian's package `dataset-fashion-mnist`, torchvision's files under `root`, and a
+    download if `download` is set. Splits: 57,000 / 3,000 of the official training set (fixed permutation),
+    and the official 10,000 test images.
     """
 
     name = "fashion-mnist"
@@ -43,26 +43,26 @@ class Fashion(ImageData):
         return ArraySplit(pad(pixels, (2, 2, 2, 2)), labels)
 
     def _official(self, train: bool) -> tuple[Tensor, Tensor]:
-        """uint8 (n, 1, 28, 28) and int64 (n,) in the published order."""
+        """Images uint8 (n, 1, 28, 28) and labels int64 (n,) in the published order."""
         if DEBIAN.is_dir():
             stem = "train" if train else "t10k"
             pixels = read_idx(DEBIAN / f"{stem}-images-idx3-ubyte.gz", header=16)
             labels = read_idx(DEBIAN / f"{stem}-labels-idx1-ubyte.gz", header=8)
             return pixels.view(-1, 1, 28, 28), labels.long()
         try:
-            from torchvision import datasets  # takes a second
+            from torchvision import datasets  # importing takes a second
 
-            found = datasets.FashionMNIST(self.root, train, download=self.download)
+            dataset = datasets.FashionMNIST(self.root, train, download=self.download)
         except (RuntimeError, OSError) as error:
             raise DataMissing(
-                f"Fashion-MNIST is neither at {DEBIAN} nor under {self.root}, and the download did "
-                f"not work ({error}); `apt install dataset-fashion-mnist` brings it, or unpack "
-                "torchvision's FashionMNIST/raw there and set data.root"
+                f"Fashion-MNIST is neither at {DEBIAN} nor under {self.root}, and was not downloaded "
+                f"({error}); run `apt install dataset-fashion-mnist`, or unpack torchvision's "
+                "FashionMNIST/raw under data.root"
             ) from error
-        return found.data[:, None], found.targets.long()
+        return dataset.data[:, None], dataset.targets.long()
 
 
 def read_idx(path: Path, header: int) -> Tensor:
-    """The bytes of a gzipped IDX file after its header, uint8 (n,)."""
+    """Read the bytes of a gzipped IDX file after its header, uint8 (n,)."""
     with reading(path, "gzipped IDX file"):
         return torch.frombuffer(bytearray(gzip.decompress(path.read_bytes())[header:]), dtype=torch.uint8)

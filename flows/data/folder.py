@@ -1,4 +1,4 @@
-"""A folder or a zip archive of pictures: FFHQ, AFHQ, LSUN exports, one's own photographs."""
+"""Images from a folder or a zip archive: FFHQ, AFHQ, LSUN exports, your own photographs."""
 
 import io
 import os
@@ -36,33 +36,32 @@ IN_MEMORY_BYTES = 2**30
 
 
 class Folder(ImageData):
-    """Pictures below a folder or in a zip archive, of any size, centre-cropped and resized.
+    """Pictures of any size below a folder or in a zip archive, centre-cropped and resized.
 
-    Splits: where the folder has subfolders `train` and `test` (and perhaps `validation` or `val`),
-    these, and pictures elsewhere belong to none. Otherwise, and for a missing validation split,
-    each picture is assigned by a hash of its name, so that adding pictures moves none of the
-    others.
+    Splits: if the folder has subfolders `train` and `test` (and optionally `validation` or `val`), these;
+    pictures elsewhere are not used. Otherwise, and for a missing validation split, each picture is assigned
+    by a hash of its name, so that adding pictures moves no others.
 
-    Labels: the first level of subfolders (below `train` and `test`, where there are these), if
-    there are two or more; −1 for pictures outside of them. Hidden files are ignored.
+    Labels: the first level of subfolders (below `train` and `test`, if these exist), if there are at least
+    two; −1 for pictures outside of them. Hidden files are ignored.
 
     Args:
-        path: the folder or zip archive.
-        size: side of the square images in pixels.
-        channels: 3 for RGB, 1 for grey.
-        validation: share held out for validation.
-        test: share held out for the test.
-        in_memory: decode all pictures once and keep them; None does so below 1 GiB.
-        bins: number of grey levels a model should tell apart; 32 for Glow's 5-bit faces.
+        path: Path of the folder or zip archive.
+        size: Side of the square images in pixels.
+        channels: Number of channels, 3 for RGB, 1 for grey.
+        validation: Share of the pictures held out for validation.
+        test: Share of the pictures held out for test.
+        in_memory: Whether to decode all pictures once and keep them; None does so below 1 GiB.
+        bins: Number of grey levels that a model distinguishes; 32 for Glow's 5-bit faces.
 
     Attributes:
-        unreadable: "name: reason" of every file that looks like a picture and is none. They are
-            left out, with a warning. Without `in_memory` only headers are checked beforehand, and a
-            picture that breaks off further down raises ValueError when it is decoded.
+        unreadable: "name: reason" of every file with a picture's extension that cannot be read. Such files
+            are left out, with a warning. Without `in_memory` only headers are checked in advance, and a
+            truncated picture raises UserError when it is decoded.
 
     Raises:
-        DataMissing: if nothing is at `path`.
-        ValueError: if `path` holds no readable picture, or a split would be empty.
+        DataMissing: nothing is at `path`.
+        UserError: `path` holds no readable picture, or a split would be empty.
     """
 
     name = "folder"
@@ -79,7 +78,7 @@ class Folder(ImageData):
     ):
         if min(validation, test) < 0 or validation + test >= 1:
             raise UserError(
-                "validation and test: expected shares that leave some for training, got "
+                "validation and test: expected shares ≥ 0 that add up to less than 1, got "
                 f"{validation} and {test}"
             )
         self.path = path.expanduser()
@@ -93,12 +92,12 @@ class Folder(ImageData):
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The names of the labels, sorted."""
+        """Names of the labels, sorted."""
         return self._layout.class_names
 
     @property
     def unreadable(self) -> tuple[str, ...]:
-        """What is wrong with the files that could not be read; "name: reason" each."""
+        """Files that cannot be read, "name: reason" each."""
         return self._contents[1]
 
     def split(self, name: SplitName) -> Split:
@@ -124,7 +123,7 @@ class Folder(ImageData):
 
     @cached_property
     def _contents(self) -> tuple[tuple[str, ...], tuple[str, ...], Tensor | None]:
-        """Readable names, what is wrong with the others, and the readable pixels if in memory."""
+        """Readable names, "name: reason" of the other files, and the readable pixels if in memory."""
         n_bytes = len(self._layout.names) * self.channels * self.size**2
         in_memory = n_bytes < IN_MEMORY_BYTES if self.in_memory is None else self.in_memory
         check = self._decode if in_memory else self._verify
@@ -155,7 +154,7 @@ class Folder(ImageData):
 
 
 def attempt(check: Callable[[str], T], name: str) -> T | Exception:
-    """What `check` returns for a file, or what Pillow raises for a broken one."""
+    """Return `check(name)`, or the exception that Pillow raises for a broken file."""
     try:
         return check(name)
     except BROKEN as error:
@@ -163,7 +162,7 @@ def attempt(check: Callable[[str], T], name: str) -> T | Exception:
 
 
 def report_unreadable(path: Path, unreadable: tuple[str, ...], n: int) -> None:
-    """Warn of unreadable files, by number and first names; raise ValueError if all n are so."""
+    """Warn of unreadable files by number and first names; raise UserError if all n are unreadable."""
     if not unreadable:
         return
     shown = "; ".join(unreadable[:5]) + ("; …" if len(unreadable) > 5 else "")
@@ -173,34 +172,37 @@ def report_unreadable(path: Path, unreadable: tuple[str, ...], n: int) -> None:
     warnings.warn(message, stacklevel=2)
 
 
-# What the names say -------------------------------------------------------------------------------
+# Splits and labels --------------------------------------------------------------------------------
 
 
 class Layout:
-    """What the names of pictures say about their splits and labels; see `Folder`.
+    """Splits and labels that follow from the names of pictures; see `Folder`.
 
     Args:
-        names: relative names of all pictures, with / between folders.
-        validation: share of the pictures without a folder of their split, for validation.
-        test: the same for the test.
+        names: Relative names of all pictures, with / between folders.
+        validation: Share held out for validation if the split has no folder.
+        test: Share held out for test if there are no folders of splits.
+
+    Raises:
+        UserError: there are folders for training and validation, but none for test.
     """
 
     def __init__(self, names: tuple[str, ...], validation: float, test: float):
         self.names = names
         self.shares = (validation, test)
         self.top = shared_folders(names)
-        found = {SPLIT_FOLDERS[part] for n in names if (part := self._parts(n)[0]) in SPLIT_FOLDERS}
-        if {"train", "validation"} <= found and "test" not in found:
+        present = {SPLIT_FOLDERS[part] for n in names if (part := self._parts(n)[0]) in SPLIT_FOLDERS}
+        if {"train", "validation"} <= present and "test" not in present:
             raise UserError(
-                "there are folders for training and validation and none for the test: add test/, or point "
-                "path at the training folder, which is then split"
+                "there are folders for training and validation, but none for test: add test/, or set path to "
+                "the training folder, which is then split"
             )
-        self.own_folders = found if {"train", "test"} <= found else set()
+        self.own_folders = present if {"train", "test"} <= present else set()
         first = {parts[0] for name in names if len(parts := self._below_split(name)) > 1}
         self.class_names = tuple(sorted(first)) if len(first) > 1 else ()
 
     def split_of(self, name: str) -> SplitName | None:
-        """The split of a picture; None for one outside of the splits' folders."""
+        """Return the split of a picture; None if it lies outside of the folders of splits."""
         validation, test = self.shares
         if not self.own_folders:
             return hashed_split(name, validation, test)
@@ -210,7 +212,7 @@ class Layout:
         return split
 
     def label(self, name: str) -> int:
-        """The index of the picture's class, or −1."""
+        """Return the class index of a picture, or −1."""
         parts = self._below_split(name)
         return self.class_names.index(parts[0]) if self.class_names and len(parts) > 1 else -1
 
@@ -223,9 +225,9 @@ class Layout:
 
 
 def shared_folders(names: tuple[str, ...]) -> int:
-    """How many folders at the top contain everything, as in an archive of one folder.
+    """Return the number of top-level folders that contain everything, as in an archive of one folder.
 
-    They say nothing about classes. A folder named like a split is not counted.
+    They carry no information about classes. A folder named like a split is not counted.
     """
     folders = [PurePosixPath(name).parts[:-1] for name in names]
     shared = os.path.commonprefix(folders)
@@ -236,12 +238,12 @@ def shared_folders(names: tuple[str, ...]) -> int:
 
 
 def picture_names(path: Path) -> tuple[str, ...]:
-    """Names of the picture files below a folder or in a zip archive, relative, sorted.
+    """Return the relative names of the picture files below a folder or in a zip archive, sorted.
 
-    Raises DataMissing if nothing is at `path`, and ValueError if it is neither of the two.
+    Raises DataMissing if nothing is at `path`, and UserError if it is neither a folder nor a zip archive.
     """
     if path.is_dir():
-        found = [
+        names = [
             Path(folder, file).relative_to(path).as_posix()
             for folder, _, files in os.walk(path, followlinks=True)
             for file in files
@@ -251,23 +253,23 @@ def picture_names(path: Path) -> tuple[str, ...]:
     elif not zipfile.is_zipfile(path):
         raise UserError(f"data.path: expected a folder or a zip archive, got {path}")
     else:
-        found = [entry for entry in _archive(path, os.getpid()).namelist() if entry[-1] != "/"]
-    return tuple(sorted(name for name in found if is_picture(name)))
+        names = [entry for entry in _archive(path, os.getpid()).namelist() if entry[-1] != "/"]
+    return tuple(sorted(name for name in names if is_picture(name)))
 
 
 def is_picture(name: str) -> bool:
-    """Whether a relative name has a picture's extension and is not hidden or a Mac's leftover."""
+    """Whether a relative name has a picture's extension and is neither hidden nor macOS metadata."""
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
     return not hidden and PurePosixPath(name).suffix.lower() in EXTENSIONS
 
 
 def open_file(path: Path, name: str) -> Path | io.BytesIO:
-    """What Pillow can open for the file `name` of a folder or archive."""
+    """Return a path or buffer from which Pillow can open the file `name` of a folder or archive."""
     return path / name if path.is_dir() else io.BytesIO(_archive(path, os.getpid()).read(name))
 
 
 @lru_cache(maxsize=4)
 def _archive(path: Path, process: int) -> zipfile.ZipFile:
-    """The opened archive, one for each process: two that share one would share its position."""
+    """Open an archive, once per process: processes that share one would share its file position."""
     with reading(path, "zip archive"):
         return zipfile.ZipFile(path)

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, or local folders in its layouts, through `datasets`."""
+"""Data sets from the Hugging Face hub, or local folders in its layouts, through `datasets`."""
 
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal
@@ -17,30 +17,29 @@ HELD_OUT = 0.05
 
 
 class HubData(ImageData):
-    """Images of a hub data set.
+    """Images of a data set on the Hugging Face hub.
 
-    Such as uoft-cs/cifar10, flwrlabs/celeba or huggan/flowers-102-categories. `repo` may also be a
-    local folder of parquet files or pictures, which needs no network. Pictures are decoded when
-    asked for.
+    Examples are uoft-cs/cifar10, flwrlabs/celeba and huggan/flowers-102-categories. `repo` may also be a
+    local folder of parquet files or pictures, which needs no network. Images are decoded on access.
 
-    Splits: those of the data set by name. A validation or test split that it lacks is 5 % of its
-    training split each (fixed permutation), which then loses them.
+    Splits: those of the data set, by name. A missing validation or test split is 5 % of the training split
+    (fixed permutation), which then excludes it.
 
     Args:
-        repo: name on the hub, or path of a local folder.
-        subset: the configuration, for data sets that have several.
-        image_column: column with the pictures.
-        label_column: column with class labels or integers, None for no labels.
-        size: side of the square images in pixels; others are centre-cropped and resized.
-        channels: 3 for RGB, 1 for grey.
-        train: the data set's name for its training split.
-        validation: its name for the validation split.
-        test: its name for the test split.
-        bins: number of grey levels a model should tell apart; 32 for 5-bit pictures.
+        repo: Name on the hub, or path of a local folder.
+        subset: Configuration, for data sets that have several.
+        image_column: Column with the pictures.
+        label_column: Column with class labels or integers, None for no labels.
+        size: Side of the square images in pixels; other pictures are centre-cropped and resized.
+        channels: Number of channels, 3 for RGB, 1 for grey.
+        train: Name of the training split in the data set.
+        validation: Name of the validation split in the data set.
+        test: Name of the test split in the data set.
+        bins: Number of grey levels that a model distinguishes; 32 for 5-bit images.
 
     Raises:
-        DataMissing: if `datasets` is not installed, or finds nothing of that name.
-        ValueError: for a column or training split that the data set does not have.
+        DataMissing: `datasets` is not installed, or finds no data set of that name.
+        UserError: the data set lacks a column or the training split.
     """
 
     name = "hub"
@@ -73,7 +72,7 @@ class HubData(ImageData):
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The names of the labels, if the data set has any."""
+        """Names of the labels, if the data set has any."""
         features = self._loaded[self.split_names["train"]].features
         return tuple(getattr(features.get(self.label_column), "names", ()))
 
@@ -86,12 +85,14 @@ class HubData(ImageData):
         return square(pictures[index][self.image_column], self.size, self.channels)
 
     def _labels(self, rows: "Dataset") -> Tensor:
-        """int64 (n,)."""
+        """Labels, int64 (n,)."""
         if self.label_column is None:
             return torch.full((len(rows),), -1)
         labels = torch.tensor(rows.with_format("numpy")[self.label_column][:])
         if labels.is_floating_point() or labels.dim() != 1:
-            raise UserError(f"data.label_column: {self.label_column} does not hold class labels")
+            raise UserError(
+                f"data.label_column: expected class labels in {self.label_column}; set it to null for none"
+            )
         return labels.long()
 
     def _rows(self, name: SplitName) -> "Dataset":
@@ -113,22 +114,22 @@ class HubData(ImageData):
         try:
             from datasets import load_dataset
 
-            found = load_dataset(self.repo, self.subset)
+            loaded = load_dataset(self.repo, self.subset)
         except ImportError as error:
             raise DataMissing(
-                f'hub data sets need `datasets` ({error}); `pip install -e ".[data]"` brings it'
+                f'hub data sets need the package `datasets` ({error}); run `pip install -e ".[data]"`'
             ) from error
         except (OSError, RuntimeError) as error:
-            raise DataMissing(f"data.repo: {self.repo} is not to be had: {error}") from error
-        self._check(found)
-        return found
+            raise DataMissing(f"data.repo: {self.repo} cannot be loaded: {error}") from error
+        self._check(loaded)
+        return loaded
 
-    def _check(self, found: "DatasetDict") -> None:
-        """Raise ValueError where a split or column named in the config is not there."""
+    def _check(self, loaded: "DatasetDict") -> None:
+        """Raise UserError if a split or column named in the config is missing."""
         train = self.split_names["train"]
-        if train not in found:
-            raise UserError(f"data.train: {self.repo} has the splits {', '.join(found)}, not {train}")
-        columns = found[train].column_names
+        if train not in loaded:
+            raise UserError(f"data.train: {self.repo} has the splits {', '.join(loaded)}, not {train}")
+        columns = loaded[train].column_names
         for column in filter(None, (self.image_column, self.label_column)):
             if column not in columns:
                 raise UserError(

@@ -17,20 +17,19 @@ from flows.files import reading
 class ImageNetSmall(ImageData):
     """Downsampled ImageNet from its official npz files: train_data_batch_1 to 10 and val_data.
 
-    Two generations go by this name and differ in how the photographs were resized; their
-    likelihoods are not comparable. The figures of RealNVP and Glow are on the older one (van den
-    Oord et al. 2016), which was published as PNG files: read those with `Folder`. The npz files are
-    by Chrabaszcz et al. 2017.
+    Two generations have this name and differ in how the photographs were resized; their likelihoods are not
+    comparable. RealNVP and Glow report results on the older one (van den Oord et al. 2016), which was
+    published as PNG files: read those with `Folder`. The npz files are by Chrabaszcz et al. 2017.
 
-    Splits: the training set less 1 % for validation (fixed permutation); the official validation
-    set for the test. Labels count from zero in the files' own order of classes. Files saved without
-    compression stay on disk and are mapped, so that all processes share them; others are read into
-    memory, 3.9 GB at 32×32 and 15.7 GB at 64×64.
+    Splits: the training set less 1 % for validation (fixed permutation); the official validation set for
+    test. Labels count from zero in the class order of the files. Files saved without compression stay on
+    disk and are memory-mapped, so that all processes share them; others are read into memory, 3.9 GB at
+    32×32 and 15.7 GB at 64×64.
 
     Args:
-        path: folder with the npz files.
-        size: side of the images in the files.
-        generation: which of the two the files hold; only recorded.
+        path: Folder with the npz files.
+        size: Side of the images in the files, in pixels.
+        generation: Generation of the data set in the files; only recorded.
     """
 
     name = "imagenet-small"
@@ -56,7 +55,7 @@ class ImageNetSmall(ImageData):
 
     @cached_property
     def _train(self) -> tuple[list[np.ndarray], Tensor]:
-        """The ten parts and the labels of all of them, shared by training and validation."""
+        """Images of the ten parts and labels of all of them, shared by training and validation."""
         files = [f"train_data_batch_{i}.npz" for i in range(1, 11)]
         parts = [self._images(file) for file in files]
         return parts, torch.cat([self._labels(file) for file in files])
@@ -74,7 +73,7 @@ class ImageNetSmall(ImageData):
         return pixels.reshape(-1, 3, self.size, self.size)
 
     def _labels(self, file: str) -> Tensor:
-        """int64 (n,), from zero; the files count from one."""
+        """Labels, int64 (n,), from zero; the files count from one."""
         path = self._file(file)
         with reading(path, "npz file"):
             return torch.from_numpy(read_member(path, "labels").astype(np.int64)) - 1
@@ -82,19 +81,19 @@ class ImageNetSmall(ImageData):
     def _file(self, file: str) -> Path:
         if not (self.path / file).is_file():
             raise DataMissing(
-                f"no {file} in {self.path}; the npz files of downsampled ImageNet are for "
-                "registered users of its web site: unpack them there, or set data.path"
+                f"no {file} in {self.path}; download the npz files of downsampled ImageNet from its web "
+                "site (for registered users) and unpack them there, or set data.path"
             )
         return self.path / file
 
 
 class PartedSplit(Split):
-    """Rows of images that lie in several arrays, which are neither joined nor copied.
+    """Split of images in several arrays, which are neither joined nor copied.
 
     Args:
-        parts: uint8 (n of the part, C, H, W) each.
+        parts: Arrays of images, uint8 (n of the part, C, H, W).
         labels: int64 (n of all parts,).
-        rows: int64 (n of this split,), indices into the parts as if they were joined.
+        rows: int64 (n of this split,), indices into the concatenated parts.
     """
 
     def __init__(self, parts: list[np.ndarray], labels: Tensor, rows: Tensor):
@@ -120,7 +119,7 @@ class PartedSplit(Split):
 
 
 def read_member(path: Path, name: str) -> np.ndarray:
-    """One array of an npz file; mapped from disk where it is not compressed, read where it is."""
+    """Load an array of an npz file: memory-mapped if it is uncompressed, else read."""
     with zipfile.ZipFile(path) as archive:
         member = archive.getinfo(f"{name}.npy")
         with archive.open(member) as opened:
@@ -133,17 +132,17 @@ def read_member(path: Path, name: str) -> np.ndarray:
 
 
 def read_header(opened: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether in Fortran's order, and type of an npy file, up to its first element."""
+    """Read shape, Fortran order and dtype of an npy file, up to its first element."""
     if np.lib.format.read_magic(opened) == (1, 0):
         return np.lib.format.read_array_header_1_0(opened)
     return np.lib.format.read_array_header_2_0(opened)
 
 
 def member_start(path: Path, member: zipfile.ZipInfo) -> int:
-    """Where the content of an uncompressed member begins in its archive.
+    """Return the byte offset of an uncompressed member's content in its archive.
 
-    Behind a local header of 30 bytes, whose last two numbers are the lengths of the name and of the
-    extra field that follow it; the latter can differ from the one in the archive's directory.
+    The content follows a local header of 30 bytes, a name and an extra field. The header ends with the
+    lengths of name and extra field; the latter can differ from the length in the archive's directory.
     """
     with open(path, "rb") as opened:
         opened.seek(member.header_offset + 26)

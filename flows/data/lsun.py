@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 class LSUN(ImageData):
-    """One category of LSUN, shrunk to a short side of 1.5 × `size`, then the central square.
+    """One category of LSUN, resized to a short side of 1.5 × `size` and cropped to the central square.
 
-    RealNVP and Glow shrink to 96 pixels and cut 64×64 at random; here the crop is the same every
-    time. Splits: the training file less 0.1 % for validation (fixed permutation); the file
-    `…_val_lmdb`, 300 photographs, for the test. Pictures are decoded when asked for.
+    RealNVP and Glow resize to 96 pixels and crop 64×64 at random; here the crop is fixed. Splits: the
+    training file less 0.1 % for validation (fixed permutation); the file `…_val_lmdb`, 300 photographs, for
+    test. Images are decoded on access.
 
     Args:
-        root: folder with `<category>_train_lmdb` and `<category>_val_lmdb`.
-        category: which of the ten categories.
-        size: side of the square images in pixels.
-        bins: number of grey levels a model should tell apart; 32 for 5-bit pictures.
+        root: Folder with `<category>_train_lmdb` and `<category>_val_lmdb`.
+        category: Name of one of the ten categories.
+        size: Side of the square images in pixels.
+        bins: Number of grey levels that a model distinguishes; 32 for 5-bit images.
     """
 
     name = "lsun"
@@ -69,26 +69,25 @@ class LSUN(ImageData):
 
 
 def central(picture: Image.Image, size: int) -> Image.Image:
-    """The central square of `size` pixels after shrinking the short side to 1.5 × `size`."""
+    """Return the central square of `size` pixels after resizing the short side to 1.5 × `size`."""
     side = min(picture.size) * size / (size * 3 // 2)
     left, top = (picture.width - side) / 2, (picture.height - side) / 2
     box = (left, top, left + side, top + side)
     return images.flatten(picture, 3).resize((size, size), Image.Resampling.LANCZOS, box)
 
 
-# torchvision's reader keeps its list of keys in the working directory, under a name that is the
-# same for different roots, and cannot be sent to the workers of a loader; hence the dozen lines
-# below.
+# torchvision's reader stores its list of keys in the working directory, under a name that is the same for
+# different roots, and cannot be sent to the workers of a loader; the functions below replace it.
 
 
 def read_keys(file: Path) -> list[bytes]:
-    """The keys of all pictures, sorted."""
+    """Read the keys of all pictures, sorted."""
     with open_lmdb(file).begin() as transaction:
         return list(transaction.cursor().iternext(keys=True, values=False))
 
 
 def open_lmdb(file: Path) -> "lmdb.Environment":
-    """The opened file of this process; LMDB forbids to use one that was opened before a fork."""
+    """Return the environment opened by this process; LMDB forbids use of one opened before a fork."""
     return _opened(file, os.getpid())
 
 
@@ -97,7 +96,9 @@ def _opened(file: Path, process: int) -> "lmdb.Environment":
     try:
         import lmdb
     except ImportError as error:
-        raise DataMissing(f'LSUN needs lmdb ({error}); `pip install -e ".[data]"`') from error
+        raise DataMissing(
+            f'LSUN needs the package `lmdb` ({error}); run `pip install -e ".[data]"`'
+        ) from error
     try:
         return lmdb.open(str(file), readonly=True, lock=False, readahead=False, create=False)
     except lmdb.Error as error:

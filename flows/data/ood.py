@@ -1,8 +1,8 @@
-"""Foreign images: pictures that no data set here resembles, for the certificate of the round trip.
+"""Out-of-distribution test images for the certificate of the round trip.
 
-A flow that returns its own training images proves little; the inverse breaks where the data never
-went. The suite is the same on every machine: photographs, text, digits, noise, constants and the
-patterns that hurt most, one-pixel checkerboards and stripes.
+An exact round trip on training images proves little; the inverse fails far away from the data. The suite is
+the same on every machine: photographs, text, digits, noise, constants and the patterns that are hardest,
+one-pixel checkerboards and stripes.
 """
 
 import textwrap
@@ -28,19 +28,19 @@ SENTENCES = (
 
 
 def ood_images(image_shape: Shape, bins: int = 256, samples: Tensor | None = None) -> dict[str, Tensor]:
-    """The suite at the shape and grey levels of a model, in the order in which tables show it.
+    """Return the suite at the shape and grey levels of a model, in the order of the tables.
 
     Args:
         image_shape: (C, H, W) of the model. Photographs and digits are grey unless C is 3.
-        bins: grey levels of the model; every byte is the lowest of its bin.
-        samples: uint8 (n, C, H, W) test images of the model's data set, which then also appear
-            upside down and inverted.
+        bins: Number of grey levels of the model; every byte is the lowest of its bin.
+        samples: uint8 (n, C, H, W), test images of the model's data set, which are added upside down and
+            inverted.
 
     Returns:
-        Name to uint8 (n, C, H, W); n differs from name to name.
+        Mapping from name to images, uint8 (n, C, H, W); n differs between names.
 
     Raises:
-        ValueError: if `samples` is not uint8 of that shape.
+        UserError: `samples` is not uint8 of that shape.
     """
     suite = photographs(image_shape)
     every_photograph = torch.cat(list(suite.values()))
@@ -55,12 +55,12 @@ def ood_images(image_shape: Shape, bins: int = 256, samples: Tensor | None = Non
     return {name: images.reduce(pictures, bins) for name, pictures in suite.items()}
 
 
-# Pictures of something ----------------------------------------------------------------------------
+# Photographs, text, digits ------------------------------------------------------------------------
 
 
 def photographs(image_shape: Shape) -> dict[str, Tensor]:
-    """Seven photographs by name, each whole and in four quarters: uint8 (5, C, H, W)."""
-    from sklearn.datasets import load_sample_image  # takes a second
+    """Return seven photographs by name, each whole and in four quarters: uint8 (5, C, H, W)."""
+    from sklearn.datasets import load_sample_image  # importing takes a second
 
     opened = {name: read_asset(name) for name in PHOTOGRAPHS}
     for name, file in SCIKIT_LEARN.items():
@@ -69,13 +69,13 @@ def photographs(image_shape: Shape) -> dict[str, Tensor]:
 
 
 def read_asset(name: str) -> Image.Image:
-    """A photograph of the assets, 96×96 pixels."""
+    """Read a photograph of the assets, 96×96 pixels."""
     with Image.open(ASSETS / f"{name}.png") as opened:
         return opened.convert("RGB")
 
 
 def crops(picture: Image.Image, image_shape: Shape) -> Tensor:
-    """A picture and its four quarters, each cut to the shape: uint8 (5, C, H, W)."""
+    """Return a picture and its four quarters, each cropped to the shape: uint8 (5, C, H, W)."""
     right, bottom = picture.size
     x, y = right // 2, bottom // 2
     corners = [(0, 0, x, y), (x, 0, right, y), (0, y, x, bottom), (x, y, right, bottom)]
@@ -91,13 +91,13 @@ def fit_to_shape(picture: Image.Image, image_shape: Shape) -> Tensor:
 
 
 def text(image_shape: Shape) -> Tensor:
-    """Four sentences, black on white and white on black: uint8 (8, C, H, W)."""
+    """Render four sentences, black on white and white on black: uint8 (8, C, H, W)."""
     black_on_white = torch.stack([write(sentence, image_shape) for sentence in SENTENCES])
     return torch.cat([black_on_white, 255 - black_on_white])
 
 
 def write(sentence: str, image_shape: Shape) -> Tensor:
-    """A sentence broken into as many lines as it takes; the rest is cut off: uint8 (C, H, W)."""
+    """Render a sentence with line breaks, cut off at the bottom: uint8 (C, H, W)."""
     _, height, width = image_shape
     font = ImageFont.load_default(size=max(8, height // 4))
     columns = max(1, int(width // font.getlength("n")))
@@ -108,43 +108,43 @@ def write(sentence: str, image_shape: Shape) -> Tensor:
 
 
 def digits(image_shape: Shape) -> Tensor:
-    """One handwritten digit of each kind from scikit-learn, enlarged: uint8 (10, C, H, W)."""
-    from sklearn.datasets import load_digits  # takes a second
+    """Return one handwritten digit of each class from scikit-learn, resized: uint8 (10, C, H, W)."""
+    from sklearn.datasets import load_digits  # importing takes a second
 
     levels = torch.from_numpy(load_digits().images[:10]).to(torch.uint8)
     return torch.stack([fit_to_shape(images.to_pillow(level[None] * 15), image_shape) for level in levels])
 
 
-# Pictures of nothing ------------------------------------------------------------------------------
+# Noise, constants, patterns -----------------------------------------------------------------------
 
 
 def noise(image_shape: Shape) -> dict[str, Tensor]:
-    """Independent bytes, uniform or only 0 and 255: uint8 (8, C, H, W) each."""
+    """Return independent bytes, uniform or only 0 and 255: uint8 (8, C, H, W) each."""
     generator = torch.Generator().manual_seed(0)
-    draws = torch.randint(256, (16, *image_shape), generator=generator, dtype=torch.uint8)
-    return {"uniform noise": draws[:8], "black-or-white noise": (draws[8:] > 127).byte() * 255}
+    values = torch.randint(256, (16, *image_shape), generator=generator, dtype=torch.uint8)
+    return {"uniform noise": values[:8], "black-or-white noise": (values[8:] > 127).byte() * 255}
 
 
 def constants(image_shape: Shape) -> dict[str, Tensor]:
-    """Black, white and mid grey: uint8 (1, C, H, W) each."""
+    """Return black, white and mid grey: uint8 (1, C, H, W) each."""
     greys = {"black": 0, "white": 255, "mid grey": 128}
     return {k: torch.full((1, *image_shape), v, dtype=torch.uint8) for k, v in greys.items()}
 
 
 def patterns(image_shape: Shape) -> dict[str, Tensor]:
-    """Checkerboards, stripes, single pixels and gradients: uint8 (n, C, H, W) each."""
+    """Return checkerboards, stripes, single pixels and gradients: uint8 (n, C, H, W) each."""
     _, height, width = image_shape
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    found = {f"checkerboard of {side} px": both_phases((y // side + x // side) % 2) for side in (1, 2, 4, 8)}
-    found["horizontal stripes"] = both_phases(y % 2)
-    found["vertical stripes"] = both_phases(x % 2)
+    suite = {f"checkerboard of {side} px": both_phases((y // side + x // side) % 2) for side in (1, 2, 4, 8)}
+    suite["horizontal stripes"] = both_phases(y % 2)
+    suite["vertical stripes"] = both_phases(x % 2)
     corner, centre = (y + x == 0), (y == height // 2) & (x == width // 2)
-    found["single white pixel"] = torch.stack([corner, centre]) * 255
+    suite["single white pixel"] = torch.stack([corner, centre]) * 255
     across, down = x * 255 // max(width - 1, 1), y * 255 // max(height - 1, 1)
-    found["gradients"] = torch.stack([across, down, (across + down) // 2, (across - down).abs()])
-    return {k: v.byte()[:, None].expand(-1, *image_shape).clone() for k, v in found.items()}
+    suite["gradients"] = torch.stack([across, down, (across + down) // 2, (across - down).abs()])
+    return {k: v.byte()[:, None].expand(-1, *image_shape).clone() for k, v in suite.items()}
 
 
 def both_phases(pattern: Tensor) -> Tensor:
-    """A pattern of 0 and 1, and its complement, in black and white: (2, H, W)."""
+    """Return a pattern of 0 and 1 and its complement, in black and white: (2, H, W)."""
     return torch.stack([pattern, 1 - pattern]) * 255

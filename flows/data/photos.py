@@ -10,7 +10,7 @@ from flows import images
 from flows.data.base import ArraySplit, ImageData, SplitName
 from flows.errors import DataMissing, UserError
 
-# Patches of one photograph resemble one another, so that a photograph belongs to one split only.
+# Patches of one photograph resemble each other, so that each photograph belongs to one split only.
 PHOTOS: dict[SplitName, tuple[str, ...]] = {
     "train": (
         "astronaut", "china", "hubble_deep_field", "immunohistochemistry", "motorcycle", "retina",
@@ -25,14 +25,14 @@ SHORT_SIDE = 512
 class Photos(ImageData):
     """Patches of photographs: a face, a cat, coffee, galaxies, a motorcycle, a temple, and others.
 
-    Splits are by photograph. With patches of 32×32: 1,921 for training, 260 for validation (a
-    flower), 342 for the test (a cat and a cup of coffee). The label of a patch is its photograph.
+    Splits are by photograph. With patches of 32×32: 1,921 for training, 260 for validation (a flower), 342
+    for test (a cat and a cup of coffee). The label of a patch is its photograph.
 
     Args:
-        size: side of the square patches in pixels.
+        size: Side of the square patches in pixels.
 
     Raises:
-        ValueError: if `size` is not within 1 to 300, the short side of the smallest photograph.
+        UserError: `size` is not in 1 to 300, the short side of the smallest photograph.
     """
 
     name = "photos"
@@ -43,7 +43,7 @@ class Photos(ImageData):
             raise UserError(f"size: expected 1 to 300 pixels, got {size}")
         self.size = size
         self.image_shape = (3, size, size)
-        # The two large ones, retina and galaxies, would otherwise be two thirds of all patches.
+        # Without the limit, the two large ones, retina and galaxies, would give two thirds of all patches.
         self.transform = (
             f"patches of {size}×{size} without overlap from photographs of at most {SHORT_SIDE} "
             "pixels on the short side"
@@ -63,25 +63,27 @@ class Photos(ImageData):
 
 
 def read_photo(name: str) -> Image.Image:
-    """A photograph of scikit-learn or scikit-image by name."""
+    """Load a photograph of scikit-learn or scikit-image by name."""
     if name in ("china", "flower"):
-        from sklearn.datasets import load_sample_image  # takes a second
+        from sklearn.datasets import load_sample_image  # importing takes a second
 
         return Image.fromarray(load_sample_image(f"{name}.jpg"))
     try:
         import skimage.data
 
-        # Of the stereo pair one view only: the other shows the same scene.
-        found = skimage.data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(skimage.data, name)()
+        # Only one view of the stereo pair: the other shows the same scene.
+        pixels = (
+            skimage.data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(skimage.data, name)()
+        )
     except ImportError as error:
         raise DataMissing(
-            f'the photographs need scikit-image ({error}); `pip install -e ".[data]"` brings it'
+            f'the photographs need the package scikit-image ({error}); run `pip install -e ".[data]"`'
         ) from error
-    return Image.fromarray(found)
+    return Image.fromarray(pixels)
 
 
 def shrink_photo(photo: Image.Image) -> Image.Image:
-    """The photograph with at most SHORT_SIDE pixels on its short side, never enlarged."""
+    """Shrink a photograph to at most SHORT_SIDE pixels on its short side; never enlarge it."""
     scale = SHORT_SIDE / min(photo.size)
     if scale >= 1:
         return photo
@@ -90,6 +92,6 @@ def shrink_photo(photo: Image.Image) -> Image.Image:
 
 
 def patches(photo: Image.Image, size: int) -> Tensor:
-    """Square patches from left to right, row by row, without overlap: uint8 (n, 3, size, size)."""
+    """Return square patches without overlap, from left to right, row by row: uint8 (n, 3, size, size)."""
     tiled = images.from_pillow(photo, 3).unfold(1, size, size).unfold(2, size, size)
     return tiled.permute(1, 2, 0, 3, 4).reshape(-1, 3, size, size)

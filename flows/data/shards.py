@@ -1,7 +1,7 @@
-"""WebDataset's tar shards: data sets larger than the disk, read as a stream.
+"""Tar shards in WebDataset's format: data sets larger than the disk, read as a stream.
 
-The other data sets here are random access. A stream cannot be, so that `Shards` gives its training
-images by `stream` in place of `split`. Validation and test images are few and are held in memory.
+The other data sets have random access. A stream has not, so `Shards` provides its training images by
+`stream` instead of `split`. Validation and test images are few and are held in memory.
 """
 
 import io
@@ -25,20 +25,20 @@ Sample = dict[str, Any]
 
 
 class Shards(StreamedData):
-    """Tar shards in WebDataset's format: pictures, and labels in files that end in .cls.
+    """Tar shards in WebDataset's format, with pictures, and labels in .cls files.
 
-    Shards are named by a pattern with braces, as in /data/train-{000000..000146}.tar; webdataset
-    also reads addresses that begin with http: or pipe:.
+    A pattern with braces names the shards, for example /data/train-{000000..000146}.tar; webdataset also
+    reads addresses that begin with http: or pipe:.
 
     Args:
-        train: pattern of the training shards.
-        validation: pattern of the validation shards.
-        test: pattern of the test shards.
-        size: side of the square images in pixels; others are centre-cropped and resized.
-        channels: 3 for RGB, 1 for grey.
-        limit: the number of images read, at most, for validation and for the test.
-        seed: of the order of the shards.
-        bins: number of grey levels a model should tell apart; 32 for 5-bit pictures.
+        train: Pattern of the training shards.
+        validation: Pattern of the validation shards.
+        test: Pattern of the test shards.
+        size: Side of the square images in pixels; other pictures are centre-cropped and resized.
+        channels: Number of channels, 3 for RGB, 1 for grey.
+        limit: Maximum number of images read for validation and for test.
+        seed: Seed of the order of the shards.
+        bins: Number of grey levels that a model distinguishes; 32 for 5-bit images.
     """
 
     name = "shards"
@@ -66,14 +66,14 @@ class Shards(StreamedData):
         self.transform = square_transform(size, channels)
 
     def stream(self, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """This rank's training images from number `start` on, without end; see `ShardStream.stream`."""
+        """Yield this rank's training images from number `start` on; see `ShardStream.stream`."""
         shards = expand(self.patterns["train"])
         return ShardStream(shards, self.size, self.channels, self.seed).stream(start, rank, world)
 
     def split(self, name: SplitName) -> ArraySplit:
-        """The first `limit` images of the validation or test shards, in their order.
+        """Return the first `limit` images of the validation or test shards, in their order.
 
-        Raises ValueError for "train", whose images are a stream.
+        Raises UserError for "train", whose images are a stream.
         """
         if name == "train":
             raise UserError("the training images of Shards are a stream; use Shards.stream()")
@@ -86,19 +86,19 @@ class Shards(StreamedData):
 
 
 class ShardStream:
-    """An endless stream of single images, the same on every run, divided among ranks.
+    """Endless stream of single images, the same in every run, divided among ranks.
 
-    One epoch is all shards in an order drawn from the seed and the number of the epoch, every shard
-    from its first to its last sample; write the samples into the shards in random order. Image g of
-    the stream has the key g and goes to rank g mod world, so that what is seen does not depend on
-    the number of ranks. Every rank reads all shards and decodes its own images only: reading is
-    cheap beside decoding, and no rank runs out before the others.
+    One epoch consists of all shards in an order that depends on the seed and the epoch, each shard from its
+    first to its last sample; write the samples into the shards in random order. Image g of the stream has
+    key g and goes to rank g mod world, so that the images seen do not depend on the number of ranks. Every
+    rank reads all shards and decodes its own images only: reading is cheap compared with decoding, and no
+    rank runs out before the others.
 
     Args:
-        shards: addresses of the tar files.
-        size: side of the square images in pixels.
-        channels: 3 for RGB, 1 for grey.
-        seed: of the order of the shards.
+        shards: Addresses of the tar files.
+        size: Side of the square images in pixels.
+        channels: Number of channels, 3 for RGB, 1 for grey.
+        seed: Seed of the order of the shards.
     """
 
     def __init__(self, shards: tuple[str, ...], size: int, channels: int, seed: int = 0):
@@ -108,11 +108,11 @@ class ShardStream:
         self.seed = seed
 
     def stream(self, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """This rank's images from number `start` of the whole stream on.
+        """Yield this rank's images from number `start` of the whole stream on.
 
-        A start above zero first counts the samples of every shard, once for each object. That reads
-        all shards without decoding. Whole epochs and shards are then skipped unread, and what lies
-        before `start` within its shard is read and not decoded.
+        For a start above zero, the samples of every shard are counted first, once per object, which reads all
+        shards without decoding. Whole epochs and shards are then skipped unread; samples before `start` in
+        its shard are read but not decoded.
         """
         position, samples = self._from(start)
         for key, sample in zip(count(position), samples, strict=False):
@@ -122,18 +122,18 @@ class ShardStream:
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """The number of samples in every shard."""
+        """Number of samples in every shard."""
         sizes = tuple(sum(1 for _ in read_shard(shard)) for shard in self.shards)
         if not sum(sizes):
             raise UserError(f"no samples in {', '.join(self.shards)}")
         return sizes
 
     def order(self, epoch: int) -> list[int]:
-        """The indices of the shards in the order of that epoch."""
+        """Return the indices of the shards in the order of an epoch."""
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.shards)).tolist()
 
     def _from(self, start: int) -> tuple[int, Iterator[Sample]]:
-        """Number of the first sample of the shard that holds `start`, and all from it on."""
+        """Number of the first sample of the shard that holds `start`, and all samples from there on."""
         if start == 0:
             return 0, self._samples(epoch=0, shard=0)
         epoch, rest = divmod(start, sum(self.sizes))
@@ -143,14 +143,14 @@ class ShardStream:
         return start - rest + before, self._samples(epoch, shard)
 
     def _samples(self, epoch: int, shard: int) -> Iterator[Sample]:
-        """The samples from the shard at place `shard` of that epoch on, without end."""
+        """Samples from the shard at position `shard` of an epoch on, without end."""
         while True:
-            found = False
+            has_samples = False
             for index in self.order(epoch)[shard:]:
                 for sample in read_shard(self.shards[index]):
-                    found = True
+                    has_samples = True
                     yield sample
-            if not found and not shard:
+            if not has_samples and not shard:
                 raise UserError(f"no samples in {', '.join(self.shards)}")
             epoch, shard = epoch + 1, 0
 
@@ -159,7 +159,7 @@ class ShardStream:
 
 
 def expand(pattern: str) -> tuple[str, ...]:
-    """The addresses that a pattern with braces stands for."""
+    """Expand a pattern with braces to addresses."""
     try:
         from webdataset.shardlists import expand_urls
     except ImportError as error:
@@ -168,7 +168,7 @@ def expand(pattern: str) -> tuple[str, ...]:
 
 
 def read_shard(url: str) -> Iterator[Sample]:
-    """The samples of one tar file in its order: extension to content, __key__ to name."""
+    """Yield the samples of one tar file in order: extension to content, __key__ to name."""
     try:
         from webdataset.gopen import gopen
         from webdataset.tariterators import group_by_keys, tar_file_expander
@@ -189,16 +189,16 @@ def read_shard(url: str) -> Iterator[Sample]:
 
 
 def missing_webdataset(error: ImportError) -> DataMissing:
-    """The error for a machine without webdataset."""
-    return DataMissing(f'tar shards need `webdataset` ({error}); `pip install -e ".[data]"` brings it')
+    """Return the error for a missing package webdataset."""
+    return DataMissing(f'tar shards need the package `webdataset` ({error}); run `pip install -e ".[data]"`')
 
 
 def decode_sample(sample: Sample, size: int, channels: int) -> tuple[Tensor, int]:
-    """The picture, uint8 (channels, size, size), and the label of a sample, −1 if it has none."""
+    """Return the image, uint8 (channels, size, size), and the label of a sample, −1 if it has none."""
     content = next((sample[key] for key in sample if f".{key}" in EXTENSIONS), None)
     if content is None:
-        found = ", ".join(key for key in sample if not key.startswith("__"))
-        raise UserError(f"{sample['__url__']}: {sample['__key__']} has {found}, and no picture")
+        extensions = ", ".join(key for key in sample if not key.startswith("__"))
+        raise UserError(f"{sample['__url__']}: {sample['__key__']} has {extensions}, but no picture")
     try:
         with Image.open(io.BytesIO(content)) as picture:
             return square(picture, size, channels), int(sample.get("cls", -1))

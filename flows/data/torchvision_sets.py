@@ -1,6 +1,6 @@
-"""The small standard sets, read through torchvision and kept in memory as uint8.
+"""Small standard data sets, read through torchvision and held in memory as uint8.
 
-Each looks under `root` first, in torchvision's layout, and downloads only where it may.
+Files are searched under `root` in torchvision's layout first, and downloaded only if `download` is set.
 """
 
 import zipfile
@@ -26,16 +26,16 @@ ROOT = Path("~/.cache/flows")
 
 
 def find_files(make: Callable[..., T], root: Path, download: bool, layout: str) -> T:
-    """`make(download=False)`, and if that fails and `download` allows it, `make(download=True)`.
+    """Return `make(download=False)` or, if that fails and `download` is set, `make(download=True)`.
 
     Args:
-        make: a torchvision class with everything but `download` filled in.
-        root: where it looks.
-        download: whether it may download.
-        layout: the files below `root` by which it knows the set, for the message.
+        make: Class of torchvision with all arguments but `download` bound.
+        root: Folder in which `make` searches, for the error message.
+        download: Whether to download missing files.
+        layout: Files below `root` by which `make` recognises the data set, for the error message.
 
     Raises:
-        DataMissing: if neither works.
+        DataMissing: the files are missing, and the download fails or is not allowed.
     """
     for attempt in (False, True) if download else (False,):
         try:
@@ -49,24 +49,24 @@ def find_files(make: Callable[..., T], root: Path, download: bool, layout: str) 
 
 
 def official_set(name: str) -> Any:
-    """torchvision's class of that name; imported when it is asked for, which takes a second."""
+    """Return torchvision's class of that name; the import takes a second, so it is not at the top."""
     from torchvision import datasets
 
     return getattr(datasets, name)
 
 
 class TorchvisionData(ImageData):
-    """A set that torchvision reads, with official training and test images.
+    """Data set that torchvision reads, with official training and test images.
 
-    Splits: 95 % and 5 % of the official training set (fixed permutation), and the official test
-    set. To add one: a class here with the attributes of `ImageData`, `layout` and `official`.
+    Splits: 95 % and 5 % of the official training set (fixed permutation), and the official test set. To add
+    one: write a class in this file with the attributes of `ImageData`, `layout` and `official`.
 
     Args:
-        root: folder with the files in torchvision's layout.
-        download: fetch them if they are not there.
+        root: Folder with the files in torchvision's layout.
+        download: Whether to download missing files.
 
     Attributes:
-        layout: the files below `root` by which torchvision knows the set.
+        layout: Files below `root` by which torchvision recognises the data set.
     """
 
     layout: str
@@ -77,7 +77,7 @@ class TorchvisionData(ImageData):
 
     @abstractmethod
     def official(self, train: bool) -> tuple[Tensor, Tensor]:
-        """Images uint8 (n, C, H, W) and labels int64 (n,) in the published order."""
+        """Return images uint8 (n, C, H, W) and labels int64 (n,) in the published order."""
 
     def split(self, name: SplitName) -> ArraySplit:
         pixels, labels = self.official(train=name != "test")
@@ -88,20 +88,20 @@ class TorchvisionData(ImageData):
         return ArraySplit(pixels[chosen], labels[chosen])
 
     def find(self, make: Callable[..., T]) -> T:
-        """What `make(download=...)` returns; see the function `find`."""
+        """Apply `find_files` with the root, download option and layout of this data set."""
         return find_files(make, self.root, self.download, self.layout)
 
 
-# Grey, 28×28 --------------------------------------------------------------------------------------
+# Grey ---------------------------------------------------------------------------------------------
 
 
 class MNIST(TorchvisionData):
     """MNIST: 70,000 handwritten digits.
 
     Args:
-        root: folder with the files in torchvision's layout.
-        download: fetch them if they are not there.
-        size: 28 as published, or 32 with a zero border.
+        root: Folder with the files in torchvision's layout.
+        download: Whether to download missing files.
+        size: Side of the images in pixels, 28 as published, or 32 with a zero border.
     """
 
     name = "mnist"
@@ -115,11 +115,11 @@ class MNIST(TorchvisionData):
         self.transform = "28×28 zero-padded to 32×32" if size == 32 else "none"
 
     def official(self, train: bool) -> tuple[Tensor, Tensor]:
-        found = self.find(partial(official_set(self.source), self.root, train))
-        return self.padded(found.data), found.targets.long()
+        dataset = self.find(partial(official_set(self.source), self.root, train))
+        return self.padded(dataset.data), dataset.targets.long()
 
     def padded(self, pixels: Tensor) -> Tensor:
-        """uint8 (n, 28, 28) to (n, *image_shape)."""
+        """Pad uint8 (n, 28, 28) to (n, *image_shape)."""
         border = (self.image_shape[2] - 28) // 2
         return pad(pixels[:, None], (border,) * 4)
 
@@ -134,13 +134,13 @@ class KMNIST(MNIST):
 
 
 class EMNIST(MNIST):
-    """EMNIST: handwritten letters and digits, turned upright (the files hold them transposed).
+    """EMNIST: handwritten letters and digits, upright (the files hold them transposed).
 
     Args:
-        root: folder with the files in torchvision's layout.
-        download: fetch them if they are not there.
-        size: 28 as published, or 32 with a zero border.
-        part: which of the published parts.
+        root: Folder with the files in torchvision's layout.
+        download: Whether to download missing files.
+        size: Side of the images in pixels, 28 as published, or 32 with a zero border.
+        part: Name of one of the published parts.
     """
 
     name = "emnist"
@@ -160,8 +160,8 @@ class EMNIST(MNIST):
         self.transform = f"part {part}, transposed{padded}"
 
     def official(self, train: bool) -> tuple[Tensor, Tensor]:
-        found = self.find(partial(official_set("EMNIST"), self.root, self.part, train=train))
-        return self.padded(found.data.mT), found.targets.long()
+        dataset = self.find(partial(official_set("EMNIST"), self.root, self.part, train=train))
+        return self.padded(dataset.data.mT), dataset.targets.long()
 
 
 class USPS(TorchvisionData):
@@ -173,8 +173,8 @@ class USPS(TorchvisionData):
     class_names = tuple("0123456789")
 
     def official(self, train: bool) -> tuple[Tensor, Tensor]:
-        found = self.find(partial(official_set("USPS"), self.root, train))
-        return torch.from_numpy(found.data)[:, None], torch.as_tensor(found.targets)
+        dataset = self.find(partial(official_set("USPS"), self.root, train))
+        return torch.from_numpy(dataset.data)[:, None], torch.as_tensor(dataset.targets)
 
 
 # Colour -------------------------------------------------------------------------------------------
@@ -192,9 +192,9 @@ class CIFAR10(TorchvisionData):
     source = "CIFAR10"
 
     def official(self, train: bool) -> tuple[Tensor, Tensor]:
-        found = self.find(partial(official_set(self.source), self.root, train))
-        pixels = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
-        return pixels, torch.as_tensor(found.targets)
+        dataset = self.find(partial(official_set(self.source), self.root, train))
+        pixels = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
+        return pixels, torch.as_tensor(dataset.targets)
 
 
 class CIFAR100(CIFAR10):
@@ -227,18 +227,18 @@ class SVHN(TorchvisionData):
 
     def official(self, train: bool) -> tuple[Tensor, Tensor]:
         part = "train" if train else "test"
-        found = self.find(partial(official_set("SVHN"), self.root, part))
-        return torch.from_numpy(found.data).contiguous(), torch.from_numpy(found.labels).long()
+        dataset = self.find(partial(official_set("SVHN"), self.root, part))
+        return torch.from_numpy(dataset.data).contiguous(), torch.from_numpy(dataset.labels).long()
 
 
 class STL10(TorchvisionData):
     """STL-10: 13,000 labelled photographs of 96×96 pixels in ten classes, 100,000 without labels.
 
     Args:
-        root: folder with the files in torchvision's layout.
-        download: fetch them if they are not there.
-        size: 96 as published, or a smaller side to resize to.
-        unlabelled: train on the 100,000 photographs without labels (2.8 GB in memory at 96).
+        root: Folder with the files in torchvision's layout.
+        download: Whether to download missing files.
+        size: Side of the images in pixels, 96 as published, or smaller by resizing.
+        unlabelled: Whether to train on the 100,000 photographs without labels (2.8 GB in memory at 96).
     """
 
     name = "stl-10"
@@ -255,9 +255,9 @@ class STL10(TorchvisionData):
 
     def official(self, train: bool) -> tuple[Tensor, Tensor]:
         part = self.part if train else "test"
-        found = self.find(partial(official_set("STL10"), self.root, part))
-        labels = torch.from_numpy(np.asarray(found.labels)).long()
-        return self._resized(torch.from_numpy(found.data)), labels
+        dataset = self.find(partial(official_set("STL10"), self.root, part))
+        labels = torch.from_numpy(np.asarray(dataset.labels)).long()
+        return self._resized(torch.from_numpy(dataset.data)), labels
 
     def _resized(self, pixels: Tensor) -> Tensor:
         size = self.image_shape[2]
@@ -267,14 +267,14 @@ class STL10(TorchvisionData):
 
 
 class Flowers102(ImageData):
-    """Oxford's flowers: 8,189 photographs in 102 classes, cropped and resized when first read.
+    """Oxford Flowers: 8,189 photographs in 102 classes, centre-cropped and resized.
 
-    Splits: the official ones, 1,020 for training, 1,020 for validation, 6,149 for the test.
+    Splits: the official ones, 1,020 for training, 1,020 for validation, 6,149 for test.
 
     Args:
-        root: folder with the files in torchvision's layout.
-        download: fetch them if they are not there.
-        size: side of the square images in pixels.
+        root: Folder with the files in torchvision's layout.
+        download: Whether to download missing files.
+        size: Side of the square images in pixels.
     """
 
     name = "flowers-102"
@@ -289,7 +289,7 @@ class Flowers102(ImageData):
     def split(self, name: SplitName) -> ArraySplit:
         part = "val" if name == "validation" else name
         make = partial(official_set("Flowers102"), self.root, part)
-        found = find_files(make, self.root, self.download, self.layout)
-        pairs = [(square(picture, self.image_shape[2], 3), label) for picture, label in found]
+        dataset = find_files(make, self.root, self.download, self.layout)
+        pairs = [(square(picture, self.image_shape[2], 3), label) for picture, label in dataset]
         pixels, labels = zip(*pairs, strict=True)
         return ArraySplit(torch.stack(pixels), torch.tensor(labels))

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.dissection.causal import seen_through, units_change
-from flows.dissection.dissect import Source
 from flows.dissection.instrument import layers_of
 from flows.errors import UserError
 from flows.metrics.perceptual import kernel_distance
 from flows.models.base import LatentModel
+from flows.models.codes import Codes
 from flows.semantics.base import Segmenter, segment_bytes
 
 FEWEST = 100
@@ -77,7 +77,7 @@ def without(images: Tensor, segmenter: Segmenter, label: str, model: LatentModel
 def clean(
     model: LatentModel,
     segmenter: Segmenter,
-    source: Source,
+    codes: Codes,
     layer: str,
     label: str,
     units: Sequence[int],
@@ -91,7 +91,7 @@ def clean(
     Args:
         model: in eval mode.
         segmenter: knows the artefact as a class.
-        source: samples that no unit was found on.
+        codes: Codes of samples that no unit was found on.
         layer: of the units.
         label: of the artefact.
         units: in their order.
@@ -101,17 +101,17 @@ def clean(
         shown: samples kept for pictures.
     """
     column = list(segmenter.classes).index(label)
-    channels = layers_of(model, source.space)[layer].channels
+    channels = layers_of(model, codes.space)[layer].channels
     tried = [size for size in sizes if size <= len(units)]
     drawn = []
     for size in tried:
         change = [(layer, units_change(list(units[:size]), channels))] if size else []
-        drawn.append(seen_through(model, source, change, lambda x: pixels.to_bytes(x, model.bins)))
+        drawn.append(seen_through(model, codes, change, lambda x: pixels.to_bytes(x, model.bins)))
     seen = [
         segment_bytes(segmenter, each, model.bins, model.device)[:, column].flatten(1).sum(1)
         for each in drawn
     ]
-    paired = min(len(real), len(source.codes))
+    paired = min(len(real), len(codes))
     wanted = features(real[:paired])
     most = seen[0].argsort(descending=True, stable=True)[:shown]
     area = model.image_shape[1] * model.image_shape[2]

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from flows.dissection.dissect import Source, drawn
 from flows.dissection.instrument import Change, instrument, layers_of
 from flows.errors import UserError
 from flows.models.base import LatentModel
+from flows.models.codes import Codes
 from flows.once import prepared
 from flows.semantics.base import Segmenter
 
@@ -26,16 +26,16 @@ def units_change(units: Sequence[int], channels: int, value: Tensor | float = 0.
 @torch.no_grad()
 def seen_through(
     model: LatentModel,
-    source: Source,
+    codes: Codes,
     changes: Sequence[tuple[str, Change]],
     see: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """What `see` says of images (batch, C, H, W) in [0, 1], drawn through these changes of layers."""
     found = []
-    with instrument(model, source.space) as probe, prepared():
+    with instrument(model, codes.space) as probe, prepared():
         for layer, change in changes:
             probe.change(layer, change)
-        for _, images in drawn(probe, source):
+        for _, images in probe.batches(codes):
             found.append(see(images.clamp(0, 1).float()).cpu())
     return torch.cat(found)
 
@@ -43,11 +43,11 @@ def seen_through(
 def class_pixels(
     model: LatentModel,
     segmenter: Segmenter,
-    source: Source,
+    codes: Codes,
     changes: Sequence[tuple[str, Change]] = (),
 ) -> Tensor:
     """Pixels of every class in each image, (n, classes), drawn through these changes."""
-    return seen_through(model, source, changes, lambda images: segmenter.segment(images).flatten(2).sum(2))
+    return seen_through(model, codes, changes, lambda images: segmenter.segment(images).flatten(2).sum(2))
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Ablation:
 def ablate(
     model: LatentModel,
     segmenter: Segmenter,
-    source: Source,
+    codes: Codes,
     layer: str,
     label: str,
     units: Sequence[int],
@@ -87,7 +87,7 @@ def ablate(
     Args:
         model: in eval mode.
         segmenter: of the classes.
-        source: codes; those whose images lack the class count for nothing.
+        codes: Codes; those whose images lack the class count for nothing.
         layer: of the units.
         label: name of the class.
         units: best first.
@@ -99,27 +99,26 @@ def ablate(
         ValueError: no image has the class.
     """
     column = list(segmenter.classes).index(label)
-    before = class_pixels(model, segmenter, source) if before is None else before
-    channels = layers_of(model, source.space)[layer].channels
+    before = class_pixels(model, segmenter, codes) if before is None else before
+    channels = layers_of(model, codes.space)[layer].channels
     has = torch.nonzero(before[:, column] > 0)[:, 0]
     if not len(has):
         raise UserError(f"none of {len(before)} images has a {label}: nothing can be removed")
-    labels = None if source.labels is None else source.labels[has]
-    relevant = Source(source.codes[has], source.space, labels)
+    relevant = codes[has]
     tried = [size for size in sizes if size <= min(len(units), channels)]
     removed = []
     for size in tried:
         change = units_change(list(units[:size]), channels)
         after = class_pixels(model, segmenter, relevant, [(layer, change)])
         removed.append(1 - float(after[:, column].sum()) / float(before[:, column].sum()))
-    chance = chance or by_random_units(model, segmenter, source, layer, tried, before)
+    chance = chance or by_random_units(model, segmenter, codes, layer, tried, before)
     return Ablation(label, layer, list(units), tried, removed, [float(chance[n][column]) for n in tried])
 
 
 def by_random_units(
     model: LatentModel,
     segmenter: Segmenter,
-    source: Source,
+    codes: Codes,
     layer: str,
     sizes: Sequence[int],
     before: Tensor,
@@ -129,7 +128,7 @@ def by_random_units(
 
     Counted where the class was, as `ablate` does, in the mean over several draws.
     """
-    channels = layers_of(model, source.space)[layer].channels
+    channels = layers_of(model, codes.space)[layer].channels
     random, has = torch.Generator().manual_seed(0), before > 0
     total = before.double().sum(0).clamp(min=1)
     found = {}
@@ -137,20 +136,20 @@ def by_random_units(
         left = torch.zeros_like(total)
         for _ in range(draws):
             change = units_change(torch.randperm(channels, generator=random)[:size].tolist(), channels)
-            after = class_pixels(model, segmenter, source, [(layer, change)])
+            after = class_pixels(model, segmenter, codes, [(layer, change)])
             left += (after * has).double().sum(0) / draws
         found[size] = 1 - left / total
     return found
 
 
 @torch.no_grad()
-def class_means(model: LatentModel, segmenter: Segmenter, source: Source, layer: str, label: str) -> Tensor:
+def class_means(model: LatentModel, segmenter: Segmenter, codes: Codes, layer: str, label: str) -> Tensor:
     """Mean activation of every unit at places of a class, (C,): what is put in to draw it."""
     column = list(segmenter.classes).index(label)
     total, weight = None, 0.0
-    with instrument(model, source.space) as probe, prepared():
+    with instrument(model, codes.space) as probe, prepared():
         probe.retain(layer)
-        for _, images in drawn(probe, source):
+        for _, images in probe.batches(codes):
             images = images.clamp(0, 1).float()
             h = probe.kept[layer].float()
             share = interpolate(
@@ -160,7 +159,7 @@ def class_means(model: LatentModel, segmenter: Segmenter, source: Source, layer:
             total = part if total is None else total + part
             weight += float(share.sum())
     if total is None or weight == 0:
-        raise UserError(f"no image of {len(source.codes)} has a {label}")
+        raise UserError(f"no image of {len(codes)} has a {label}")
     return total / weight
 
 
@@ -168,7 +167,7 @@ def class_means(model: LatentModel, segmenter: Segmenter, source: Source, layer:
 def average_causal_effect(
     model: LatentModel,
     segmenter: Segmenter,
-    source: Source,
+    codes: Codes,
     layer: str,
     label: str,
     units: Sequence[int],
@@ -181,7 +180,7 @@ def average_causal_effect(
     Args:
         model: in eval mode.
         segmenter: of the classes.
-        source: codes.
+        codes: Codes of the images.
         layer: of the units.
         label: name of the class.
         units: which.
@@ -191,7 +190,7 @@ def average_causal_effect(
     effect = []
     for value in (values, torch.zeros_like(values)):
         change = units_change(units, len(values), value)
-        pixels = class_pixels(model, segmenter, source, [(layer, change)])
+        pixels = class_pixels(model, segmenter, codes, [(layer, change)])
         effect.append(float(pixels[:, column].double().mean()))
     area = model.image_shape[1] * model.image_shape[2]
     return (effect[0] - effect[1]) / area

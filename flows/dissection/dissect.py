@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from flows.dissection.instrument import Probe, instrument
+from flows.dissection.instrument import instrument
 from flows.dissection.tally import AgreementTally, Quantiles, quantile_shares
 from flows.models.base import LatentModel
+from flows.models.codes import Codes
 from flows.once import prepared
 from flows.semantics.base import Segmenter
 from flows.semantics.segmenter import one_hot
@@ -109,44 +110,14 @@ def best_layer(found: Mapping[str, Agreement], label: str, units: int = 1) -> st
     return best.layer if key(best)[1] > 0 else None
 
 
-@dataclass(frozen=True)
-class Source:
-    """Codes with the masks of what they draw: as a segmenter sees it, or as it is known.
-
-    Attributes:
-        codes: (n, D).
-        space: of the codes.
-        labels: (n,), of a class-conditional model.
-        masks: uint8 (n, H, W), the truth; None asks the segmenter.
-    """
-
-    codes: Tensor
-    space: str
-    labels: Tensor | None = None
-    masks: Tensor | None = None
-
-    def part(self, which: slice) -> "Source":
-        """Some of them."""
-        labels = None if self.labels is None else self.labels[which]
-        return Source(
-            self.codes[which], self.space, labels, None if self.masks is None else self.masks[which]
-        )
-
-
-def samples(model: LatentModel, n: int, space: str, seed: int = 0) -> Source:
-    """n codes of the prior, with classes in turn."""
-    with torch.no_grad():
-        codes = model.sample_codes(n, space, torch.Generator().manual_seed(seed))
-    return Source(codes, space, model.classes_in_turn(n))
-
-
 def dissect(
     model: LatentModel,
     segmenter: Segmenter,
-    source: Source,
+    codes: Codes,
     layers: Sequence[str],
     scheme: Scheme = "information",
     level: float = 0.01,
+    masks: Tensor | None = None,
 ) -> dict[str, Agreement]:
     """How the units of some layers agree with classes.
 
@@ -157,32 +128,35 @@ def dissect(
     Args:
         model: in eval mode.
         segmenter: of the classes.
-        source: 2n codes.
+        codes: 2n codes.
         layers: names; see `instrument.layers_of`.
         scheme: how thresholds are chosen.
-        level: of `quantile`, the share of places at which a unit is active.
+        level: Share of places at which a unit is active, for `quantile`.
+        masks: uint8 (2n, H, W), true classes; None takes those that the segmenter predicts.
 
     Returns:
-        agreement by layer.
+        Agreement by layer.
     """
-    half = len(source.codes) // 2
-    first, second = source.part(slice(0, half)), source.part(slice(half, None))
+    half = len(codes) // 2
+    first, second = (
+        (codes[rows], None if masks is None else masks[rows]) for rows in (slice(half), slice(half, None))
+    )
     quantiles = {layer: Quantiles() for layer in layers}
-    for layer, activations, _ in _seen(model, segmenter, first, layers, "thresholds"):
+    for layer, activations, _ in _seen(model, segmenter, *first, layers, "thresholds"):
         quantiles[layer].add(activations)
     classes = len(segmenter.classes)
     shares = quantile_shares() if scheme == "information" else torch.tensor([level])
     levels = {layer: each.at(shares) for layer, each in quantiles.items()}
     tallies = {layer: AgreementTally(levels[layer], classes) for layer in layers}
     if scheme == "information":
-        for layer, activations, masks in _seen(model, segmenter, first, layers, "choice"):
-            tallies[layer].add(activations, masks())
+        for layer, activations, ask in _seen(model, segmenter, *first, layers, "choice"):
+            tallies[layer].add(activations, ask())
         chosen = {layer: best_levels(tally) for layer, tally in tallies.items()}
         tallies = {layer: AgreementTally(levels[layer], classes) for layer in layers}
     else:
         chosen = {layer: torch.zeros(len(levels[layer]), classes, dtype=torch.long) for layer in layers}
-    for layer, activations, masks in _seen(model, segmenter, second, layers, "agreement"):
-        tallies[layer].add(activations, masks())
+    for layer, activations, ask in _seen(model, segmenter, *second, layers, "agreement"):
+        tallies[layer].add(activations, ask())
     return {
         layer: agreement_of(layer, tallies[layer], chosen[layer], levels[layer], shares, segmenter.classes)
         for layer in layers
@@ -208,27 +182,26 @@ def agreement_of(
     )  # fmt: skip
 
 
-def drawn(probe: Probe, source: Source) -> Iterator[tuple[Source, Tensor]]:
-    """Part of the source and its images as they are drawn, (batch, C, H, W), through the probe's changes."""
-    model = probe.model
-    for start in range(0, len(source.codes), BATCH):
-        part = source.part(slice(start, start + BATCH))
-        labels = None if part.labels is None else part.labels.to(model.device)
-        yield part, probe.decode(part.codes.to(model.device, model.dtype), labels)
-
-
 @torch.no_grad()
 def _seen(
-    model: LatentModel, segmenter: Segmenter, source: Source, layers: Sequence[str], told: str
+    model: LatentModel,
+    segmenter: Segmenter,
+    codes: Codes,
+    known: Tensor | None,
+    layers: Sequence[str],
+    title: str,
 ) -> Iterator[tuple[str, Tensor, Callable[[], Tensor]]]:
-    """Layer, activations, and what gives the masks, for each batch and layer."""
-    with instrument(model, source.space) as probe, prepared():
+    """Layer, activations, and a function that returns the masks, for each batch and layer."""
+    with instrument(model, codes.space) as probe, prepared():
         probe.retain(*layers)
-        batches = -(-len(source.codes) // BATCH)
-        for part, images in tqdm(drawn(probe, source), desc=told, total=batches, leave=False):
+        total = -(-len(codes) // BATCH)
+        for rows, images in tqdm(probe.batches(codes, BATCH), desc=title, total=total, leave=False):
+            part = None if known is None else known[rows]
             masks: list[Tensor] = []
 
-            def ask(images: Tensor = images, part: Source = part, masks: list[Tensor] = masks) -> Tensor:
+            def ask(
+                images: Tensor = images, part: Tensor | None = part, masks: list[Tensor] = masks
+            ) -> Tensor:
                 if not masks:
                     masks.append(masks_of(segmenter, images, part))
                 return masks[0]
@@ -237,10 +210,10 @@ def _seen(
                 yield layer, probe.kept[layer], ask
 
 
-def masks_of(segmenter: Segmenter, images: Tensor, source: Source) -> Tensor:
-    """bool (batch, classes, H, W): the truth where it is known, else what the segmenter sees."""
-    if source.masks is not None:
-        return one_hot(source.masks, len(segmenter.classes))
+def masks_of(segmenter: Segmenter, images: Tensor, known: Tensor | None) -> Tensor:
+    """bool (batch, classes, H, W): the true masks where they are known, else those of the segmenter."""
+    if known is not None:
+        return one_hot(known, len(segmenter.classes))
     return segmenter.segment(images.clamp(0, 1).float())
 
 

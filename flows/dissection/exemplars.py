@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.dissection.dissect import Source, drawn
 from flows.dissection.instrument import CODE, Change, Probe, instrument, outer_layers
 from flows.dissection.paint import Canvas, Changes, Stroke, StrokeEdit, grown, places, soft
 from flows.errors import Unsupported, UserError
 from flows.models.base import LatentModel
+from flows.models.codes import Codes
 from flows.once import prepared
 from flows.semantics.base import Segmenter, column_of_class, segment_bytes
 
@@ -38,21 +38,23 @@ class Pictures:
         masks: bool (n, classes, H, W).
         segmenter: who saw them.
         space: of their codes.
-        source: their n codes; None of pictures that an exact inverse encodes when they are needed.
+        known: Codes of the pictures; None where an exact inverse encodes them when they are needed.
+        labels: int64 (n,), classes of the pictures, where they are known and not in `known`.
     """
 
     images: Tensor
     masks: Tensor
     segmenter: Segmenter
     space: str
-    source: Source | None = None
+    known: Codes | None = None
+    labels: Tensor | None = None
 
-    def codes(self, model: LatentModel, chosen: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Codes of some of them, by number, and their classes if any."""
-        if self.source is not None:
-            labels = self.source.labels
-            return self.source.codes[chosen], None if labels is None else labels[chosen]
-        return model.encode_bytes(self.images[chosen], self.space), model.first_class(len(chosen))
+    def codes(self, model: LatentModel, chosen: Tensor) -> Codes:
+        """Codes of some of the pictures, by number."""
+        if self.known is not None:
+            return self.known[chosen]
+        labels = None if self.labels is None else self.labels[chosen]
+        return model.encode_bytes(self.images[chosen], self.space, labels)
 
     def brush(self, model: LatentModel, label: str, layers: Sequence[str] | None = None) -> "ExemplarBrush":
         """A brush of a class.
@@ -77,21 +79,23 @@ class Pictures:
 
 
 @torch.no_grad()
-def look_at(model: LatentModel, segmenter: Segmenter, source: Source) -> Pictures:
-    """Draw codes and see the classes in them."""
+def exemplars_of_codes(model: LatentModel, segmenter: Segmenter, codes: Codes) -> Pictures:
+    """Decode codes, and segment the images."""
     images, masks = [], []
-    with instrument(model, source.space) as probe, prepared():
-        for _, batch in drawn(probe, source):
+    with instrument(model, codes.space) as probe, prepared():
+        for _, batch in probe.batches(codes):
             batch = batch.clamp(0, 1).float()
             images.append(pixels.to_bytes(batch, model.bins))
             masks.append(segmenter.segment(batch).cpu())
-    return Pictures(torch.cat(images), torch.cat(masks), segmenter, source.space, source)
+    return Pictures(torch.cat(images), torch.cat(masks), segmenter, codes.space, codes)
 
 
-def look_at_images(model: LatentModel, segmenter: Segmenter, images: Tensor, space: str) -> Pictures:
+def exemplars_of_images(
+    model: LatentModel, segmenter: Segmenter, images: Tensor, space: str, labels: Tensor | None = None
+) -> Pictures:
     """See the classes in uint8 images (n, C, H, W) that a model with an exact inverse draws as they are."""
     seen = segment_bytes(segmenter, images, model.bins, model.device)
-    return Pictures(images, seen, segmenter, space)
+    return Pictures(images, seen, segmenter, space, labels=labels)
 
 
 def ways_to_draw(model: LatentModel, space: str) -> list[tuple[str, ...]]:
@@ -102,7 +106,7 @@ def ways_to_draw(model: LatentModel, space: str) -> list[tuple[str, ...]]:
     what they hold is not all that is drawn from there.
     """
     parts = [CODE + level for level in model.spaces[space].maps]
-    if parts and model.guarantee[space] == "exact":
+    if parts and model.spaces[space].exact:
         return [tuple(parts)]
     return [(name,) for name in (*parts, *(outer_layers(model) or model.units()))]
 
@@ -190,11 +194,9 @@ class ExemplarBrush:
     def activations(self, probe: Probe, chosen: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """What these layers hold in pictures: (pictures, C, height, width) by layer."""
         model = probe.model
-        codes, labels = self.pictures.codes(model, chosen)
         other = Probe(model, probe.space)
         other.retain(*layers)
-        labels = None if labels is None else labels.to(model.device)
-        other.decode(codes.to(model.device, model.dtype), labels)
+        other.decode(self.pictures.codes(model, chosen))
         return other.kept
 
     def merits(self, canvas: Canvas, images: Tensor, change: Tensor, mask: Tensor, stroke: Stroke) -> Tensor:

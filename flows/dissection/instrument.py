@@ -10,7 +10,8 @@ from torch import Tensor
 
 from flows.errors import UserError
 from flows.hooks import Hook, hooked
-from flows.models.base import LatentModel, Unit
+from flows.models.base import BATCH, LatentModel, Unit
+from flows.models.codes import Codes
 from flows.numerics import exact_arithmetic
 
 LAYERS = 8
@@ -75,13 +76,20 @@ class Probe:
         else:
             self._changes.pop(layer, None)
 
-    def decode(self, code: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Images of codes (batch, D), through the changes."""
-        code = self._through_code(code)
+    def decode(self, codes: Codes) -> Tensor:
+        """Images (batch, C, H, W) of codes of the probe's space, through the changes."""
+        codes = codes.to(self.model)
+        codes = codes.with_values(self._through_code(codes.values))
         inner = {name for name in (*self._retained, *self._changes) if not name.startswith(CODE)}
         hooks = {name: self._hook(name) for name in inner}
         with hooked(self.model, hooks), exact_arithmetic(self.model.device):
-            return self.model.decode(code, self.space, labels)
+            return self.model.decode_codes(codes)
+
+    def batches(self, codes: Codes, size: int = BATCH) -> Iterator[tuple[slice, Tensor]]:
+        """Rows of the codes and their images (batch, C, H, W), through the changes."""
+        for start in range(0, len(codes), size):
+            rows = slice(start, start + size)
+            yield rows, self.decode(codes[rows])
 
     def check(self, layer: str) -> None:
         """Raise ValueError naming some of the layers that there are."""
@@ -139,7 +147,7 @@ def networks_inside(model: LatentModel) -> list[str]:
     A flow's own states are as many numbers as the image everywhere; what it knows is in these networks. Of
     other models the outermost layers have it all.
     """
-    if model.guarantee[next(iter(model.spaces))] != "exact":
+    if not model.is_exact:
         return []
     units, outer = model.units(), outer_layers(model)
     widest = max((units[name].channels for name in outer), default=0)
@@ -171,7 +179,7 @@ def instrument(model: LatentModel, space: str | None = None) -> Iterator[Probe]:
         model: in eval mode.
         space: of the codes that will be decoded; None takes the prior space.
     """
-    probe = Probe(model, space or next(iter(model.spaces)))
+    probe = Probe(model, space or model.prior_space.name)
     try:
         yield probe
     finally:

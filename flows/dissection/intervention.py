@@ -11,10 +11,11 @@ from tqdm import tqdm
 
 from flows import images as pixels
 from flows.dissection.causal import seen_through
-from flows.dissection.dissect import Agreement, Source
+from flows.dissection.dissect import Agreement
 from flows.dissection.instrument import Change, Probe, instrument, layers_of
 from flows.errors import UserError
 from flows.models.base import LatentModel
+from flows.models.codes import Codes
 from flows.numerics import frozen
 from flows.once import prepared
 from flows.semantics.base import Segmenter
@@ -23,7 +24,7 @@ from flows.semantics.base import Segmenter
 def learn_units(
     model: LatentModel,
     segmenter: Segmenter,
-    source: Source,
+    codes: Codes,
     layer: str,
     label: str,
     values: Tensor,
@@ -44,7 +45,7 @@ def learn_units(
     Args:
         model: in eval mode.
         segmenter: differentiable.
-        source: codes, none that the units will be judged on.
+        codes: Codes, none that the units will be evaluated on.
         layer: of the units.
         label: name of the class.
         values: (C,), put in; see `causal.class_means`.
@@ -63,24 +64,24 @@ def learn_units(
     """
     column = list(segmenter.classes).index(label)
     random = torch.Generator().manual_seed(seed)
-    unit = layers_of(model, source.space)[layer]
-    there = seen_through(model, source, [], lambda images: segmenter.segment(images)[:, [column]]).float()
+    unit = layers_of(model, codes.space)[layer]
+    there = seen_through(model, codes, [], lambda images: segmenter.segment(images)[:, [column]]).float()
     has = torch.nonzero(there.flatten(1).any(1))[:, 0]
     if not len(has):
-        raise UserError(f"no image of {len(source.codes)} has a {label}")
+        raise UserError(f"no image of {len(codes)} has a {label}")
     weight = begin_at(agreement, unit.channels).to(model.device).requires_grad_()
     optimiser = torch.optim.Adam([weight], lr)
-    with frozen(model), instrument(model, source.space) as probe, prepared():
+    with frozen(model), instrument(model, codes.space) as probe, prepared():
         for _ in tqdm(range(steps), desc=f"units of {label}", leave=False):
             alpha = weight.sigmoid()
-            anywhere = torch.randint(len(source.codes), (batch,), generator=random)
+            anywhere = torch.randint(len(codes), (batch,), generator=random)
             patch = random_patches(batch, unit.size, random)
             put_in = Change(alpha[:, None, None] * patch.to(alpha), values.to(alpha)[:, None, None])
             where = interpolate(patch, there.shape[2:], mode="nearest")
-            gained = _probability(probe, segmenter, source, anywhere, (layer, put_in), where, column)
+            gained = _probability(probe, segmenter, codes[anywhere], (layer, put_in), where, column)
             some = has[torch.randint(len(has), (batch,), generator=random)]
             off = Change(alpha[:, None, None], torch.zeros_like(alpha)[:, None, None])
-            left = _probability(probe, segmenter, source, some, (layer, off), there[some], column)
+            left = _probability(probe, segmenter, codes[some], (layer, off), there[some], column)
             loss = left - gained + penalty * alpha.square().mean()
             (weight.grad,) = torch.autograd.grad(loss, [weight])
             optimiser.step()
@@ -88,10 +89,10 @@ def learn_units(
 
 
 def learned_order(
-    model: LatentModel, segmenter: Segmenter, source: Source, found: Agreement, label: str, values: Tensor
+    model: LatentModel, segmenter: Segmenter, codes: Codes, found: Agreement, label: str, values: Tensor
 ) -> list[int]:
     """All units of a layer, those first that a class needs most; see `learn_units`."""
-    alpha = learn_units(model, segmenter, source, found.layer, label, values, found.of(label))
+    alpha = learn_units(model, segmenter, codes, found.layer, label, values, found.of(label))
     order: list[int] = alpha.argsort(descending=True).tolist()
     return order
 
@@ -104,19 +105,15 @@ def begin_at(agreement: Tensor | None, channels: int) -> Tensor:
 
 
 def _probability(
-    probe: Probe, segmenter: Segmenter, source: Source, chosen: Tensor, change: tuple[str, Change],
-    where: Tensor, column: int,
-) -> Tensor:  # fmt: skip
-    """Mean probability of a class where `where` (batch, 1, H, W) is 1, drawn through a change."""
-    model = probe.model
+    probe: Probe, segmenter: Segmenter, codes: Codes, change: tuple[str, Change], where: Tensor, column: int
+) -> Tensor:
+    """Mean probability of a class where `where` (batch, 1, H, W) is 1, decoded through a change."""
     probe.undo()
     probe.change(*change)
-    labels = None if source.labels is None else source.labels[chosen].to(model.device)
-    drawn = probe.decode(source.codes[chosen].to(model.device, model.dtype), labels).float()
-    images = pixels.clamp_through(drawn)
-    found = segmenter.probabilities(images)[:, column : column + 1]
-    weight = where.to(found)
-    return (found * weight).sum() / weight.sum()
+    images = pixels.clamp_through(probe.decode(codes).float())
+    probability = segmenter.probabilities(images)[:, column : column + 1]
+    weight = where.to(probability)
+    return (probability * weight).sum() / weight.sum()
 
 
 def random_patches(n: int, size: tuple[int, int], random: torch.Generator) -> Tensor:
@@ -163,7 +160,7 @@ class Insertion:
 def insertion(
     model: LatentModel,
     segmenter: Segmenter,
-    source: Source,
+    codes: Codes,
     layer: str,
     label: str,
     units: Sequence[int],
@@ -178,7 +175,7 @@ def insertion(
     Args:
         model: in eval mode.
         segmenter: of the classes.
-        source: codes.
+        codes: Codes of the images.
         layer: of the units.
         label: name of the class.
         units: which.
@@ -186,10 +183,10 @@ def insertion(
         rows: places to a side; at most those of the layer.
     """
     column = list(segmenter.classes).index(label)
-    unit = layers_of(model, source.space)[layer]
+    unit = layers_of(model, codes.space)[layer]
     rows = min(rows, *unit.size)
-    before = seen_through(model, source, [], lambda images: pixels.to_bytes(images, model.bins))
-    masks = seen_through(model, source, [], segmenter.segment).float()
+    before = seen_through(model, codes, [], lambda images: pixels.to_bytes(images, model.bins))
+    masks = seen_through(model, codes, [], segmenter.segment).float()
     chosen = torch.zeros(unit.channels, 1, 1)
     chosen[list(units)] = 1
     gains = torch.zeros(len(before), rows, rows)
@@ -199,7 +196,7 @@ def insertion(
             patch = torch.zeros(1, *unit.size)
             patch[0, _part(y, rows, unit.size[0]), _part(x, rows, unit.size[1])] = 1
             change = Change(chosen * patch, values[:, None, None])
-            after = seen_through(model, source, [(layer, change)], segmenter.segment)[:, column].float()
+            after = seen_through(model, codes, [(layer, change)], segmenter.segment)[:, column].float()
             # Where the patch lies in the picture, whose side the layer's need not divide.
             there = interpolate(patch[None], masks.shape[2:], mode="nearest")[0, 0] > 0
             gain = (after - masks[:, column])[:, there].mean(1)

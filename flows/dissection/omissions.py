@@ -10,9 +10,7 @@ from torch.nn.functional import interpolate
 
 from flows.errors import Unsupported
 from flows.metrics.frechet import Frechet, frechet, half_split_floor
-from flows.models.base import LatentModel
-from flows.numerics import exact_arithmetic
-from flows.once import prepared
+from flows.models.base import BATCH, LatentModel
 
 RESAMPLES = 500
 
@@ -152,7 +150,9 @@ def energy_by_class(
 
 
 @torch.no_grad()
-def energy_maps(model: LatentModel, images: Tensor, batch: int = 100) -> Tensor:
+def energy_maps(
+    model: LatentModel, images: Tensor, labels: Tensor | None = None, batch: int = BATCH
+) -> Tensor:
     """Where a flow finds images implausible: the energy of its code, z²/2, at every place, nats per pixel.
 
     Every level's part of the code is spread over the pixels that it lies on; the sum over an image is that of
@@ -160,8 +160,9 @@ def energy_maps(model: LatentModel, images: Tensor, batch: int = 100) -> Tensor:
 
     Args:
         model: one with an exact inverse whose code lies over the image.
-        images: floats (n, C, H, W) in [0, 1].
-        batch: images at a time.
+        images: uint8 (n, C, H, W).
+        labels: int64 (n,), classes of the images; see `LatentModel.encode_bytes`.
+        batch: Number of images at a time.
 
     Returns:
         (n, H, W) on the host.
@@ -169,19 +170,17 @@ def energy_maps(model: LatentModel, images: Tensor, batch: int = 100) -> Tensor:
     Raises:
         ValueError: no part of its code lies over the image.
     """
-    name = next(iter(model.spaces))
-    space = model.spaces[name]
-    if not space.maps or model.guarantee[name] != "exact":
+    space = model.prior_space
+    if not space.maps or not space.exact:
         raise Unsupported(f"{type(model).__name__} has no exact code that lies over the image: no energy map")
     _, height, width = model.image_shape
-    found = []
-    with prepared(), exact_arithmetic(model.device):
-        for part in images.split(batch):
-            code = model.encode(part.to(model.device, model.dtype), name, model.first_class(len(part)))
-            total = torch.zeros(len(part), 1, height, width)
-            for level, shape in space.maps.items():
-                energy = code[:, space.levels[level]].unflatten(1, shape).square().sum(1, keepdim=True) / 2
-                spread = shape[1] * shape[2] / (height * width)
-                total += spread * interpolate(energy.cpu().float(), (height, width), mode="nearest")
-            found.append(total[:, 0])
-    return torch.cat(found)
+    maps = []
+    for part in model.encode_bytes(images, space.name, labels, batch).split(batch):
+        total = torch.zeros(len(part), 1, height, width)
+        for level, shape in space.maps.items():
+            values = part.values[:, space.levels[level]].unflatten(1, shape)
+            energy = values.square().sum(1, keepdim=True) / 2
+            share = shape[1] * shape[2] / (height * width)
+            total += share * interpolate(energy.cpu().float(), (height, width), mode="nearest")
+        maps.append(total[:, 0])
+    return torch.cat(maps)

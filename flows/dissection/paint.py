@@ -11,6 +11,7 @@ from torch.nn.functional import adaptive_max_pool2d, avg_pool2d, max_pool2d
 from flows import images as pixels
 from flows.dissection.instrument import Change, Probe
 from flows.models.base import LatentModel
+from flows.models.codes import Codes, concatenate
 
 Stroke = Literal["draw", "erase"]
 Changes = list[tuple[str, Change]]
@@ -40,14 +41,14 @@ class Canvas:
 
     Attributes:
         probe: of `instrument`, on the model; its own changes are forgotten.
-        code: (1, D), of the picture.
+        codes: Code of the picture.
         picture: uint8 (C, H, W), as it is before a stroke.
         margin: pixels around the brush within which an edit fades.
         earlier: what strokes before changed that is not in the code.
     """
 
     probe: Probe
-    code: Tensor
+    codes: Codes
     picture: Tensor
     margin: int = 2
     earlier: Changes = field(default_factory=list)
@@ -59,14 +60,13 @@ class Canvas:
 
     def drawn(self, changes: Changes, n: int = 1) -> Tensor:
         """Images (n, C, H, W) in [0, 1], on the host, through earlier changes and n ways to go on."""
-        return self._draw(self.code.expand(n, -1), changes)
+        return self._draw(self.codes if n == 1 else self.codes.repeat(n), changes)
 
-    def _draw(self, codes: Tensor, changes: Changes) -> Tensor:
+    def _draw(self, codes: Codes, changes: Changes) -> Tensor:
         self.probe.undo()
         for layer, change in self.earlier + changes:
             self.probe.change(layer, change)
-        codes = codes.to(self.model.device, self.model.dtype)
-        images = self.probe.decode(codes, self.model.first_class(len(codes)))
+        images = self.probe.decode(codes)
         self.probe.undo()
         return images.clamp(0, 1).float().cpu()
 
@@ -92,8 +92,9 @@ class Canvas:
 
     def moved(self, step: Tensor) -> "Canvas":
         """The canvas after a step (1, D) of its code; what the model had lost stays where nothing changes."""
-        onward = replace(self, code=self.code + step.to(self.code))
-        before, after = self._draw(torch.cat([self.code, onward.code]), []).split(1)
+        values = self.codes.values
+        onward = replace(self, codes=self.codes.with_values(values + step.to(values)))
+        before, after = self._draw(concatenate([self.codes, onward.codes]), []).split(1)
         everywhere = torch.ones(self.picture.shape[1:], dtype=torch.bool)
         moved = self.composed(before, after, everywhere, RESIDUAL_FADE_OF_MOVES)
         picture = pixels.to_bytes(moved, self.model.bins)[0]
@@ -107,8 +108,8 @@ class Canvas:
         beyond = (after - before)[0].abs().amax(0)[~stroke_edit.where]
         outside = float(beyond.max()) if len(beyond) else 0.0
         if exact(self.probe):
-            again = self.model.encode_bytes(picture[None], self.probe.space)
-            return replace(self, code=again, picture=picture), outside
+            again = self.model.encode_bytes(picture[None], self.probe.space, self.codes.labels)
+            return replace(self, codes=again, picture=picture), outside
         return replace(self, picture=picture, earlier=self.earlier + stroke_edit.changes), outside
 
 
@@ -159,7 +160,7 @@ class Painted:
 @torch.no_grad()
 def paint(
     probe: Probe,
-    code: Tensor,
+    codes: Codes,
     original: Tensor,
     strokes: Sequence[tuple[Brush, Tensor, Stroke]],
     strength: float = 1.0,
@@ -172,13 +173,13 @@ def paint(
 
     Args:
         probe: of `instrument`, on the model; its own changes are forgotten.
-        code: (1, D), of the picture.
+        codes: Code of the picture.
         original: uint8 (C, H, W).
         strokes: brush, bool (H, W) where it was, and whether it draws or erases; in their order.
         strength: see `Brush.dab`.
         margin: pixels around the brush within which the edit fades.
     """
-    canvas, stroke_edits, stages = Canvas(probe, code, original, margin), list[StrokeEdit](), list[Tensor]()
+    canvas, stroke_edits, stages = Canvas(probe, codes, original, margin), list[StrokeEdit](), list[Tensor]()
     outside = 0.0
     for brush, mask, stroke in strokes:
         stroke_edits.append(brush.stroke_edit(canvas, mask, stroke, strength))
@@ -190,10 +191,10 @@ def paint(
 
 @torch.no_grad()
 def repaint(
-    probe: Probe, code: Tensor, original: Tensor, stroke_edits: Sequence[StrokeEdit], margin: int = 2
+    probe: Probe, codes: Codes, original: Tensor, stroke_edits: Sequence[StrokeEdit], margin: int = 2
 ) -> Tensor:
     """The picture again, uint8 (C, H, W), that `paint` left by these dabs; arguments as there."""
-    canvas = Canvas(probe, code, original, margin)
+    canvas = Canvas(probe, codes, original, margin)
     for stroke_edit in stroke_edits:
         canvas, _ = canvas.painted(stroke_edit)
     return canvas.picture
@@ -201,7 +202,7 @@ def repaint(
 
 def exact(probe: Probe) -> bool:
     """Whether what was painted has a code of its own, on which the next stroke goes on."""
-    return probe.model.guarantee[probe.space] == "exact"
+    return probe.model.spaces[probe.space].exact
 
 
 def touched_units(changes: Changes) -> dict[str, int]:

@@ -13,10 +13,11 @@ from torch.nn.functional import interpolate
 from flows import images as pixels
 from flows.dissection.artefacts import Cleaning
 from flows.dissection.causal import Ablation
-from flows.dissection.dissect import Source, UnitRow, counts, drawn
+from flows.dissection.dissect import UnitRow, counts
 from flows.dissection.instrument import instrument
 from flows.dissection.intervention import Insertion
 from flows.models.base import LatentModel
+from flows.models.codes import Codes
 from flows.once import prepared
 from flows.page import as_text, cells, draw_rows, numbers, table, write_page
 
@@ -203,14 +204,14 @@ def contexts_rows(found: Insertion) -> list[list[str]]:
 
 @torch.no_grad()
 def top_images(
-    model: LatentModel, source: Source, units: Sequence[UnitRow], top: int = 8
+    model: LatentModel, codes: Codes, units: Sequence[UnitRow], top: int = 8
 ) -> list[tuple[UnitRow, list[Image.Image]]]:
     """For every unit the images in which it is most active, its activation above the threshold outlined."""
     layers = list(dict.fromkeys(row.layer for row in units))
     best: list[list[tuple[float, Tensor, Tensor]]] = [[] for _ in units]
-    with instrument(model, source.space) as probe, prepared():
+    with instrument(model, codes.space) as probe, prepared():
         probe.retain(*layers)
-        for _, images in drawn(probe, source):
+        for _, images in probe.batches(codes):
             shown = pixels.to_bytes(images, model.bins).cpu()
             for kept, row in zip(best, units, strict=True):
                 h = probe.kept[row.layer][:, row.unit].float().cpu()

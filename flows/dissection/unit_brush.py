@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from flows.dissection.causal import class_means
-from flows.dissection.dissect import best_layer, dissect, samples
+from flows.dissection.dissect import best_layer, dissect
 from flows.dissection.instrument import Change
 from flows.dissection.intervention import learned_order
 from flows.dissection.paint import Canvas, Stroke, StrokeEdit, places
@@ -76,16 +76,16 @@ def find_units(
         ValueError: there is no such class, or no sample has it, or no unit agrees with it.
     """
     column_of_class(segmenter, label)
-    source = samples(model, n, space, seed)
-    found = dissect(model, segmenter, source, layers)
+    codes = model.sample(n, space, seed)
+    found = dissect(model, segmenter, codes, layers)
     layer = best_layer(found, label, units)
     if layer is None:
         raise UserError(
             f"no unit of {', '.join(found)} agrees with {label!r}: there is nothing to paint it with"
         )
-    values = class_means(model, segmenter, source, layer, label)
+    values = class_means(model, segmenter, codes, layer, label)
     if order == "learned":
-        ordered = learned_order(model, segmenter, source, found[layer], label, values)
+        ordered = learned_order(model, segmenter, codes, found[layer], label, values)
     else:
         ordered = found[layer].order(label)
     return UnitBrush(label, layer, tuple(ordered[:units]), values)

@@ -13,15 +13,19 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.data.base import ImageData
-from flows.dissection.dissect import Source, samples
-from flows.dissection.exemplars import ExemplarBrush, Pictures, look_at, look_at_images
+from flows.dissection.exemplars import (
+    ExemplarBrush,
+    Pictures,
+    exemplars_of_codes,
+    exemplars_of_images,
+)
 from flows.dissection.instrument import Change, instrument
 from flows.dissection.paint import Canvas, Stroke, StrokeEdit
-from flows.editing.codes import coded, cut_short, draw
 from flows.editing.history import Edit, History, Start
 from flows.errors import Unsupported, UserError
-from flows.metrics.typicality import typicality
-from flows.models.base import LatentModel
+from flows.metrics.typicality import limit_typicality, typicality
+from flows.models.base import LatentModel, Space
+from flows.models.codes import Codes
 from flows.opening import data_of, find_bundled, open_model
 from flows.semantics.base import Predictor, Score, Segmenter, SemanticModel, predict_images, scores_of
 from flows.semantics.load import load_semantic_model
@@ -91,14 +95,14 @@ class Editor:
         return Path(self.checkpoint).name
 
     @property
-    def encodes(self) -> bool:
-        """Whether pictures can be brought here: by an exact inverse or by an encoder."""
-        return self.model.guarantee[self.space] != "none" and not self.model.num_classes
+    def latent(self) -> Space:
+        """The space in which pictures are edited."""
+        return self.model.spaces[self.space]
 
     @property
-    def tempers(self) -> bool:
-        """Whether a temperature changes its samples: not where every z is brought to one length."""
-        return not (self.space == "z" and self.model.normalises_z)
+    def encodes(self) -> bool:
+        """Whether pictures can be encoded, exactly or by a learned encoder, without their classes."""
+        return self.latent.encodes and not self.model.needs_labels(self.space)
 
     @cached_property
     def data(self) -> ImageData | None:
@@ -131,16 +135,17 @@ class Editor:
         small = pixels.fit(flat, height, width, box)
         picture = pixels.reduce(pixels.from_pillow(small, channels), self.model.bins)
         with self.lock:
-            code, _ = coded(self.model, picture[None], self.space)
+            codes = self.model.encode_bytes(picture[None], self.space)
         whole = pixels.from_pillow(flat, channels)
-        return History.of(Start(picture, code.cpu(), self.space, name, upload=whole, box=box))
+        return History.of(Start(picture, codes.cpu(), name, upload=whole, box=box))
 
     def sample(self, seed: int, temperature: float = 1.0) -> History:
         """A picture that the model draws."""
-        with self.lock, torch.no_grad():
-            code = self.model.sample_codes(1, self.space, torch.Generator().manual_seed(seed), temperature)
-            picture = draw(self.model, code, self.space)[0]
-        return History.of(Start(picture, code.cpu(), self.space, "sample", seed))
+        labels = torch.tensor([seed % self.model.num_classes]) if self.latent.labelled else None
+        with self.lock:
+            codes = self.model.sample(1, self.space, seed, temperature, labels)
+            picture = self.model.decode_bytes(codes)[0]
+        return History.of(Start(picture, codes.cpu(), "sample", seed))
 
     # Edits ----------------------------------------------------------------------------------------
 
@@ -164,20 +169,18 @@ class Editor:
         Raises:
             ValueError: there is no direction or level of that name, or nothing is left of one.
         """
-        told = self.model.check_space(self.space)
-        code = history.code
-        moved = code
+        start = moved = history.codes
         for name, amount in sigmas.items():
             if amount:
-                moved = shift(moved, self.direction(name, without, levels), amount, told)
-        with self.lock:
-            if budget is not None:
-                moved = cut_short(self.model, code, moved, self.space, budget)
+                moved = shift(moved, self.direction(name, without, levels), amount)
+        if budget is not None:
+            with self.lock:
+                moved = limit_typicality(self.model, start, moved, budget)
         parts = [f"{name} {amount:+.3g} σ" for name, amount in sigmas.items() if amount]
         settings = {
             "sigmas": dict(sigmas), "without": list(without), "levels": list(levels), "budget": budget,
         }  # fmt: skip
-        return Edit(", ".join(parts) or "not moved", step=(moved - code).cpu(), settings=settings)
+        return Edit(", ".join(parts) or "not moved", step=moved.values - start.values, settings=settings)
 
     def direction(self, name: str, without: Sequence[str] = (), levels: Sequence[str] = ()) -> Direction:
         """The direction of that name, leaving others alone, on some levels; see `move`."""
@@ -189,21 +192,20 @@ class Editor:
         others = [self.directions[each] for each in without if each != name]
         if others:
             found = condition(found, others, self._scale)
-        return found.on_levels(levels, self.model.check_space(self.space)) if levels else found
+        return found.on_levels(levels, self.latent) if levels else found
 
     @cached_property
-    def _scale(self) -> Tensor:
-        with self.lock, torch.no_grad():
-            random = torch.Generator().manual_seed(0)
-            return self.model.sample_codes(SCALE, self.space, random).float().cpu()
+    def _scale(self) -> Codes:
+        with self.lock:
+            return self.model.sample(SCALE, self.space, 0).cpu()
 
-    def towards(self, history: History, other: Tensor, share: float, levels: Sequence[str] = ()) -> Edit:
+    def towards(self, history: History, other: Codes, share: float, levels: Sequence[str] = ()) -> Edit:
         """A step towards another picture's code (1, D), a share of the way, on some levels or on all."""
-        step = share * (other - history.code)
+        step = share * (other.values - history.codes.values)
         if levels:
-            kept, told = torch.zeros_like(step), self.model.check_space(self.space)
+            kept = torch.zeros_like(step)
             for level in levels:
-                kept[:, told.levels[level]] = step[:, told.levels[level]]
+                kept[:, self.latent.levels[level]] = step[:, self.latent.levels[level]]
             step = kept
         where = f"{', '.join(levels)} " if levels else ""
         return Edit(f"{where}{share:.0%} of the way to another picture", step=step)
@@ -228,7 +230,7 @@ class Editor:
             raise UserError("nothing is painted yet: paint on the picture where the thing should be")
         brush, stage = self.brush(label), history.stages[-1]
         with self.lock, instrument(self.model, self.space) as probe:
-            canvas = Canvas(probe, stage.code, stage.picture, earlier=stage.earlier)
+            canvas = Canvas(probe, stage.codes, stage.picture, earlier=stage.earlier)
             stroke_edit = brush.stroke_edit(canvas, mask, stroke, strength)
         if not stroke_edit.changes:
             return Edit(f"no {label} to erase there")
@@ -260,26 +262,24 @@ class Editor:
 
     # Codes ----------------------------------------------------------------------------------------
 
-    def typicality(self, code: Tensor) -> float:
-        """Of one code (1, D), see `metrics.typicality`; not a number without a map to the prior."""
-        found = self._typicality(code)
+    def typicality(self, codes: Codes) -> float:
+        """Typicality of one code; NaN without a map to the prior."""
+        found = self._typicality(codes)
         return float(found[0]) if len(found) else float("nan")
 
     @cached_property
     def usual_typicality(self) -> Tensor:
-        """The same of samples, (n,); empty without a map to the prior."""
-        with self.lock, torch.no_grad():
-            codes = self.model.sample_codes(USUAL, self.space, torch.Generator().manual_seed(1))
+        """Typicality of samples, (n,); empty without a map to the prior."""
+        with self.lock:
+            codes = self.model.sample(USUAL, self.space, 1)
         return self._typicality(codes)
 
     @torch.no_grad()
-    def _typicality(self, code: Tensor) -> Tensor:
+    def _typicality(self, codes: Codes) -> Tensor:
         with self.lock:
-            try:
-                there = code.to(self.model.device, self.model.dtype)
-                return typicality(self.model, there, self.space).cpu()
-            except ValueError:
+            if not self.model.can_convert(codes, self.model.prior_space.name):
                 return torch.empty(0)
+            return typicality(self.model, codes).cpu()
 
     # Judges ---------------------------------------------------------------------------------------
 
@@ -383,10 +383,11 @@ def open_editor(
 
 def exemplars_of(model: LatentModel, segmenter: Segmenter, n: int, space: str) -> Pictures:
     """n training images to paint after, or samples where the model has no encoder or no data."""
-    if model.guarantee[space] == "none" or model.description.get("source") is None:
-        return look_at(model, segmenter, samples(model, n, space))
-    images = data_of(model, None).first("train", n).images
-    if model.guarantee[space] == "exact":
-        return look_at_images(model, segmenter, pixels.reduce(images, model.bins), space)
-    codes, labels = coded(model, images, space)
-    return look_at(model, segmenter, Source(codes, space, labels))
+    latent = model.check_space(space)
+    if not latent.encodes or model.description.get("source") is None:
+        return exemplars_of_codes(model, segmenter, model.sample(n, space))
+    batch = data_of(model, None).first("train", n)
+    if latent.exact:
+        images = pixels.reduce(batch.images, model.bins)
+        return exemplars_of_images(model, segmenter, images, space, batch.labels)
+    return exemplars_of_codes(model, segmenter, model.encode_bytes(batch.images, space, batch.labels))

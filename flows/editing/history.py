@@ -12,6 +12,7 @@ from flows import images as pixels
 from flows.dissection.instrument import instrument
 from flows.dissection.paint import Canvas, Changes, StrokeEdit
 from flows.models.base import LatentModel
+from flows.models.codes import Codes
 from flows.once import prepared
 
 
@@ -21,8 +22,7 @@ class Start:
 
     Attributes:
         picture: uint8 (C, H, W), as the model sees it.
-        code: (1, D), in the model's precision.
-        space: of the code.
+        codes: Code of the picture, in the model's precision, on the host.
         name: of the file, or "sample".
         seed: of a sample.
         upload: uint8 (C, height, width), the upright picture it was cropped from; None of a sample.
@@ -30,8 +30,7 @@ class Start:
     """
 
     picture: Tensor
-    code: Tensor
-    space: str
+    codes: Codes
     name: str
     seed: int = 0
     upload: Tensor | None = None
@@ -61,12 +60,12 @@ class Stage:
 
     Attributes:
         picture: uint8 (C, H, W).
-        code: (1, D).
+        codes: Code of the picture.
         earlier: changes of layers that are not in the code.
     """
 
     picture: Tensor
-    code: Tensor
+    codes: Codes
     earlier: Changes = field(default_factory=list)
 
 
@@ -87,7 +86,7 @@ class History:
     @staticmethod
     def of(start: Start) -> "History":
         """Without edits: its picture is the start's, byte for byte."""
-        return History(start, (), (Stage(start.picture, start.code),))
+        return History(start, (), (Stage(start.picture, start.codes),))
 
     @property
     def picture(self) -> Tensor:
@@ -95,21 +94,21 @@ class History:
         return self.stages[-1].picture
 
     @property
-    def code(self) -> Tensor:
+    def codes(self) -> Codes:
         """After all edits, (1, D); what painting changed in a model without an exact inverse is beside it."""
-        return self.stages[-1].code
+        return self.stages[-1].codes
 
     @torch.no_grad()
     def then(self, model: LatentModel, edit: Edit) -> "History":
         """With one edit more."""
-        with prepared(), instrument(model, self.start.space) as probe:
+        with prepared(), instrument(model, self.start.codes.space) as probe:
             stage = self.stages[-1]
-            canvas = Canvas(probe, stage.code, stage.picture, earlier=stage.earlier)
+            canvas = Canvas(probe, stage.codes, stage.picture, earlier=stage.earlier)
             if edit.step is not None:
                 canvas = canvas.moved(edit.step)
             if edit.stroke_edit is not None and edit.stroke_edit.changes:
                 canvas, _ = canvas.painted(edit.stroke_edit)
-        after = Stage(canvas.picture, canvas.code, canvas.earlier)
+        after = Stage(canvas.picture, canvas.codes.cpu(), canvas.earlier)
         return replace(self, edits=(*self.edits, edit), stages=(*self.stages, after))
 
     def undone(self) -> "History":

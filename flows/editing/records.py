@@ -17,6 +17,7 @@ from flows.errors import CheckpointError
 from flows.files import write_atomically
 from flows.inversion.records import digest_of
 from flows.models.base import LatentModel
+from flows.models.codes import Codes
 from flows.versioned import check_made_by, read_metadata, read_versioned
 
 HISTORY_VERSION = 1
@@ -34,7 +35,9 @@ def save_history(path: Path, history: History, model: LatentModel, checkpoint: s
         checkpoint: where the model was loaded from, a hint for people.
     """
     start = history.start
-    tensors = {"picture": start.picture, "code": start.code}
+    tensors = {"picture": start.picture, "code": start.codes.values}
+    if start.codes.labels is not None:
+        tensors["labels"] = start.codes.labels
     if start.upload is not None:
         tensors["upload"] = start.upload
     edits = []
@@ -48,12 +51,12 @@ def save_history(path: Path, history: History, model: LatentModel, checkpoint: s
                 layers.append(layer)
                 tensors[f"{i}.{j}.amount"], tensors[f"{i}.{j}.value"] = change.amount, change.value
         edits.append({"told": edit.label, "layers": layers, "settings": dict(edit.settings)})
-    told = {
+    header = {
         "model_type": type(model).__name__, "fingerprint": model.fingerprint(), "checkpoint": checkpoint,
-        "space": start.space, "name": start.name, "seed": start.seed, "box": start.box, "edits": edits,
+        "space": start.codes.space, "name": start.name, "seed": start.seed, "box": start.box, "edits": edits,
         "digest": digest_of(history.picture),
     }  # fmt: skip
-    metadata = {"history_version": str(HISTORY_VERSION), "history": json.dumps(told)}
+    metadata = {"history_version": str(HISTORY_VERSION), "history": json.dumps(header)}
     whole = {name: each.detach().cpu().contiguous().clone() for name, each in tensors.items()}
     write_atomically(path, lambda target: save_file(whole, target, metadata=metadata))
 
@@ -67,7 +70,7 @@ def read_history_header(path: Path) -> dict[str, Any] | None:
         CheckpointError: it is one, and altered.
     """
     metadata = read_metadata(path)
-    return _told(metadata, path) if "history_version" in metadata else None
+    return _parse_header(metadata, path) if "history_version" in metadata else None
 
 
 def load_history(path: Path, model: LatentModel) -> tuple[History, bool]:
@@ -80,49 +83,50 @@ def load_history(path: Path, model: LatentModel) -> tuple[History, bool]:
         CheckpointError: missing, no history, altered, or of another model; the message has both fingerprints.
     """
     metadata, tensors = read_versioned(path, "record of edits", "history", HISTORY_VERSION, "flows studio")
-    told = _told(metadata, path)
-    check_made_by(path.name, "edits", model, told["fingerprint"], told["model_type"])
+    header = _parse_header(metadata, path)
+    check_made_by(path.name, "edits", model, header["fingerprint"], header["model_type"])
     try:
-        start = _start(told, tensors)
+        start = _start(header, tensors)
         pixels.check_bytes(start.picture[None], model.image_shape)
-        model.check_code(start.code, start.space)
-        edits = [_edit(i, each, tensors) for i, each in enumerate(told["edits"][:LONGEST])]
+        model.check_code(start.codes.values, start.codes.space)
+        edits = [_edit(i, each, tensors) for i, each in enumerate(header["edits"][:LONGEST])]
         history = replace(History.of(start), edits=tuple(edits)).again(model)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise CheckpointError(
             f"{path.name} was altered: its contents do not fit together ({error})"
         ) from error
-    return history, digest_of(history.picture) == told["digest"]
+    return history, digest_of(history.picture) == header["digest"]
 
 
-def _told(metadata: dict[str, str], path: Path) -> dict[str, Any]:
+def _parse_header(metadata: dict[str, str], path: Path) -> dict[str, Any]:
     try:
-        told = json.loads(metadata["history"])
+        header = json.loads(metadata["history"])
         for key in ("model_type", "fingerprint", "space", "edits", "digest"):
-            told[key]
+            header[key]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path.name} was altered: it does not say what it is ({error})") from error
-    return dict(told)
+    return dict(header)
 
 
-def _start(told: dict[str, Any], tensors: dict[str, Tensor]) -> Start:
-    upload, box = tensors.get("upload"), told.get("box")
+def _start(header: dict[str, Any], tensors: dict[str, Tensor]) -> Start:
+    upload, box = tensors.get("upload"), header.get("box")
     if upload is not None:
         pixels.check_bytes(upload[None])
         left, top, right, bottom = (int(edge) for edge in box or ())
         if not (0 <= left < right <= upload.shape[2] and 0 <= top < bottom <= upload.shape[1]):
             raise ValueError(f"box {box}")
         box = (left, top, right, bottom)
-    name, seed = str(told["name"]), int(told["seed"])
-    return Start(tensors["picture"], tensors["code"], told["space"], name, seed, upload, box)
+    name, seed = str(header["name"]), int(header["seed"])
+    codes = Codes(tensors["code"], header["space"], tensors.get("labels"))
+    return Start(tensors["picture"], codes, name, seed, upload, box)
 
 
-def _edit(i: int, told: dict[str, Any], tensors: dict[str, Tensor]) -> Edit:
+def _edit(i: int, header: dict[str, Any], tensors: dict[str, Tensor]) -> Edit:
     stroke_edit = None
     if f"{i}.where" in tensors:
         changes = [
             (layer, Change(tensors[f"{i}.{j}.amount"], tensors[f"{i}.{j}.value"]))
-            for j, layer in enumerate(told["layers"])
+            for j, layer in enumerate(header["layers"])
         ]
         stroke_edit = StrokeEdit(changes, tensors[f"{i}.where"].to(torch.bool))
-    return Edit(str(told["told"]), tensors.get(f"{i}.step"), stroke_edit, dict(told["settings"]))
+    return Edit(str(header["told"]), tensors.get(f"{i}.step"), stroke_edit, dict(header["settings"]))

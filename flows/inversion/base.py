@@ -13,10 +13,12 @@ from torch import Tensor
 from flows import images as pixels
 from flows.errors import Unsupported
 from flows.hooks import Hook, hooked
-from flows.models.base import LatentModel
+from flows.models.base import HasNoise, LatentModel
+from flows.models.codes import Codes
 from flows.numerics import exact_arithmetic
 
-CLASS_UNKNOWN = "its codes need a class, which inverters are not told"
+BATCH = 128
+"""Number of images that are encoded or decoded at a time."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,7 @@ class Inversion:
 
     Attributes:
         method: name of the inverter, with what it was told.
-        space: of the codes.
-        code: (batch, D).
+        codes: Codes of the images.
         noise: inputs of the generator that belong to the codes, (batch, 1, height, width) each; empty where
             the stored ones do.
         reconstruction: uint8 (batch, C, H, W), what the codes bring back.
@@ -44,8 +45,7 @@ class Inversion:
     """
 
     method: str
-    space: str
-    code: Tensor
+    codes: Codes
     noise: list[Tensor]
     reconstruction: Tensor
     seconds: float
@@ -61,7 +61,7 @@ class Inversion:
     @property
     def drawn(self) -> Tensor:
         """(batch,), whether a picture came back: what is not finite is drawn black, and is none."""
-        fine = self.code.flatten(1).isfinite().all(1).cpu()
+        fine = self.codes.values.isfinite().all(1).cpu()
         if len(self.losses):
             fine = fine & self.losses.isfinite().any(0).cpu()
         return fine & self.finite.cpu() if len(self.finite) else fine
@@ -84,18 +84,29 @@ class Inverter(ABC):
 
     @abstractmethod
     def invert(
-        self, model: LatentModel, images: Tensor, generator: torch.Generator | None = None
+        self,
+        model: LatentModel,
+        images: Tensor,
+        generator: torch.Generator | None = None,
+        labels: Tensor | None = None,
     ) -> Inversion:
         """Invert uint8 images (batch, C, H, W).
 
         Args:
-            model: in eval mode; its weights stay as they are.
-            images: bytes of the model's shape.
-            generator: of everything random.
+            model: Model in eval mode; its weights are not changed.
+            images: uint8 images of the model's shape.
+            generator: Source of all random numbers.
+            labels: int64 (batch,), classes of the images for a class-conditional model; see
+                `LatentModel.labels_of`.
 
         Raises:
-            ValueError: the model has not what it needs (`why_not`), or the images do not fit it.
+            Unsupported: The model lacks what the method needs (`why_not`).
+            UserError: The images do not fit the model, or their classes are needed and not known.
         """
+
+    @abstractmethod
+    def space_of(self, model: LatentModel) -> str:
+        """Name of the space that this model's images are inverted into."""
 
     def single(self) -> "Inverter":
         """The same with one start."""
@@ -109,10 +120,8 @@ class Inverter(ABC):
         pixels.check_bytes(images, model.image_shape)
 
 
-def nothing_to_add(model: LatentModel) -> str:
-    """Why a model whose inverse is exact needs no more than its codes; empty for others."""
-    exact = model.guarantee[next(iter(model.spaces))] == "exact"
-    return "its inverse is exact, there is nothing to add" if exact else ""
+NOTHING_TO_ADD = "its inverse is exact, there is nothing to add"
+"""Why methods that refine a reconstruction do not run on a model with an exact inverse."""
 
 
 def now(model: LatentModel) -> float:
@@ -130,40 +139,47 @@ def final_losses(trace: Tensor, fine: Tensor | bool = True) -> Tensor:
 
 def reconstruct(
     model: LatentModel,
-    code: Tensor,
-    space: str,
+    codes: Codes,
     noise: Sequence[Tensor] = (),
     activations: Mapping[str, Tensor] | None = None,
-    batch: int = 128,
+    batch: int = BATCH,
 ) -> Tensor:
-    """What codes bring back, with the noise and activations that belong to them: uint8 on the host."""
-    return draw(model, code, space, noise, activations, batch)[0]
+    """Decode codes with the noise and activations that belong to them: uint8 on the host."""
+    return reconstruct_checked(model, codes, noise, activations, batch)[0]
 
 
 @torch.no_grad()
-def draw(
+def reconstruct_checked(
     model: LatentModel,
-    code: Tensor,
-    space: str,
+    codes: Codes,
     noise: Sequence[Tensor] = (),
     activations: Mapping[str, Tensor] | None = None,
-    batch: int = 128,
+    batch: int = BATCH,
 ) -> tuple[Tensor, Tensor]:
-    """`bring_back`, and of every image whether it is finite: (batch,) on the host."""
-    found, finite = [], []
+    """Reconstructions, and whether each is finite: (batch,) on the host; see `reconstruct`."""
+    images, finite = [], []
     with exact_arithmetic(model.device):
-        for start in range(0, len(code), batch):
+        for start in range(0, len(codes), batch):
             rows = slice(start, start + batch)
             put = {name: value[rows] for name, value in (activations or {}).items()}
             with replaced(model, put):
-                image = model.decode_with_noise(code[rows], [each[rows] for each in noise], space)
-            found.append(pixels.to_bytes(image, model.bins).cpu())
+                image = decode_with(model, codes[rows], [each[rows] for each in noise])
+            images.append(pixels.to_bytes(image, model.bins).cpu())
             finite.append(image.flatten(1).isfinite().all(1).cpu())
-    return torch.cat(found), torch.cat(finite)
+    return torch.cat(images), torch.cat(finite)
+
+
+def decode_with(model: LatentModel, codes: Codes, noise: Sequence[Tensor]) -> Tensor:
+    """Decode codes, differentiably, with noise inputs (batch, 1, height, width) or with the stored ones."""
+    if not noise:
+        return model.decode_codes(codes)
+    if not isinstance(model, HasNoise):
+        raise Unsupported(f"{type(model).__name__} has no noise inputs, got {len(noise)}")
+    return model.decode_with_noise(codes.values.to(model.device, model.dtype), noise, codes.space)
 
 
 def replaced(model: LatentModel, activations: Mapping[str, Tensor]) -> AbstractContextManager[None]:
-    """A block in which the named layers answer with these activations, whatever they are given."""
+    """A block in which the named layers return these activations for every input."""
 
     def answer(value: Tensor) -> Hook:
         return lambda _: value

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from flows.errors import CheckpointError
 from flows.files import write_atomically
 from flows.inversion.exact import Certificate
 from flows.models.base import LatentModel
+from flows.models.codes import Codes
 from flows.versioned import check_made_by, read_versioned
 
 CODES_VERSION = 1
@@ -22,30 +22,29 @@ class CodeFile:
     """The contents of a code file.
 
     Attributes:
-        code: (n, D), fp64.
-        names: of the images they came from.
-        certificates: one per code.
-        labels: class of each, for a class-conditional model; otherwise None.
+        codes: n codes, fp64.
+        names: Names of the images.
+        certificates: One certificate for each code.
     """
 
-    code: Tensor
+    codes: Codes
     names: list[str]
     certificates: list[Certificate]
-    labels: list[int] | None = None
 
 
-def save_codes(path: Path, contents: CodeFile, model: LatentModel, space: str = "z") -> None:
+def save_codes(path: Path, contents: CodeFile, model: LatentModel) -> None:
     """Write codes to a safetensors file that only `model` will accept."""
+    codes = contents.codes
     metadata = {
         "codes_version": str(CODES_VERSION),
         "model_type": type(model).__name__,
         "fingerprint": model.fingerprint(),
-        "space": space,
+        "space": codes.space,
         "names": json.dumps(contents.names),
         "certificates": json.dumps([asdict(given) for given in contents.certificates]),
-        "labels": json.dumps(contents.labels),
+        "labels": json.dumps(None if codes.labels is None else codes.labels.tolist()),
     }
-    tensors = {"code": contents.code.cpu().contiguous()}
+    tensors = {"code": codes.values.cpu().contiguous()}
     write_atomically(path, lambda target: save_file(tensors, target, metadata=metadata))
 
 
@@ -69,4 +68,5 @@ def load_codes(path: Path, model: LatentModel, space: str = "z") -> CodeFile:
     counts = {len(code), len(names), len(certificates), len(code) if labels is None else len(labels)}
     if len(counts) != 1 or tuple(code.shape[1:]) != model.spaces[space].shape:
         raise CheckpointError(f"{path} was altered: codes, names, certificates and labels do not match")
-    return CodeFile(code, names, certificates, labels)
+    classes = None if labels is None else torch.tensor(labels, dtype=torch.long)
+    return CodeFile(Codes(code, space, classes), names, certificates)

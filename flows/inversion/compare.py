@@ -19,6 +19,7 @@ from flows.metrics.perceptual import FeatureNetwork, perceptual_distance
 from flows.metrics.reconstruction import psnr, structural_similarity
 from flows.metrics.typicality import typicality
 from flows.models.base import LatentModel, LikelihoodModel
+from flows.models.codes import Codes
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,16 @@ class Group:
     Attributes:
         images: uint8 (n, C, H, W).
         sources: one for each.
-        codes: for a model whose name is a key, the space and the codes that drew the images.
-        only: name of the one model that inverts them; None for every model.
+        codes: Codes that generated the images, for a model whose name is a key.
+        only: Name of the one model that inverts them; None for every model.
+        labels: int64 (n,), classes of the images, −1 where unknown; None where no class is known.
     """
 
     images: Tensor
     sources: list[ImageSource]
-    codes: dict[str, tuple[str, Tensor]] = field(default_factory=dict)
+    codes: dict[str, Codes] = field(default_factory=dict)
     only: str | None = None
+    labels: Tensor | None = None
 
 
 Groups = Mapping[str, Group]
@@ -142,10 +145,11 @@ def compare(
     for model_name, model in models.items():
         warm_up(model.eval())
         for inverter_name, inverter in inverters.items():
-            reason = inverter.why_not(model)
+            impossible = inverter.why_not(model)
             for name, group in groups.items():
                 if group.only not in (None, model_name):
                     continue
+                reason = impossible or unlabelled(model, inverter, group)
                 row = Row(model_name, inverter_name, name, len(group.images), reason)
                 try:
                     result = Result(row) if reason else one(row, model, inverter, group, seed, network, edits)
@@ -158,10 +162,21 @@ def compare(
     return results
 
 
+def unlabelled(model: LatentModel, inverter: Inverter, group: Group) -> str:
+    """Why a group without labels cannot be inverted; empty where it can."""
+    space = inverter.space_of(model)
+    if not model.needs_labels(space, group.labels):
+        return ""
+    others = [name for name, other in model.spaces.items() if not other.labelled]
+    return f"codes of {space!r} need classes, which these images have not" + (
+        f"; search {others[0]!r}" if others else ""
+    )
+
+
 @torch.no_grad()
 def warm_up(model: LatentModel) -> None:
     """Decode once: the first pair's clock must not pay for what a device sets up."""
-    model.decode(model.sample_codes(1, "z", torch.Generator().manual_seed(0)), labels=model.first_class(1))
+    model.decode_codes(model.sample(1, model.prior_space.name))
 
 
 def one(
@@ -175,11 +190,11 @@ def one(
 ) -> Result:
     """One inverter on one model and group; `row` has their names."""
     group = replace(group, images=pixels.reduce(group.images, model.bins))
-    found = inverter.invert(model, group.images, torch.Generator().manual_seed(seed))
-    return judged(row, model, inverter if edits else None, found, group, seed, network)
+    inversion = inverter.invert(model, group.images, torch.Generator().manual_seed(seed), group.labels)
+    return measured(row, model, inverter if edits else None, inversion, group, seed, network)
 
 
-def judged(
+def measured(
     row: Row,
     model: LatentModel,
     inverter: Inverter | None,
@@ -238,8 +253,9 @@ def measure(head: Row, model: LatentModel, found: Inversion, group: Group, quali
         head, psnr=float(quality.median()), worst_psnr=float(quality.min()),
         ssim=similar * float(came.double().mean()), bit_exact=float(same.double().mean()),
         seconds=found.seconds / len(images), steps=found.steps, starts=starts, spread=spread, apart=apart,
-        failed=failed, typicality=mean_typicality(model, found), log_prob=log_prob_of(model, found),
-        code_error=math.nan if known is None else code_error(model, found, *known),
+        failed=failed, typicality=mean_typicality(model, found.codes),
+        log_prob=log_prob_of(model, found.codes),
+        code_error=math.nan if known is None else code_error(model, found.codes, known),
     )  # fmt: skip
 
 
@@ -253,46 +269,48 @@ def _apart(codes: Tensor) -> float:
 
 
 @torch.no_grad()
-def mean_typicality(model: LatentModel, found: Inversion) -> float:
-    """Mean |typicality| of codes; not a number where they have no counterpart in the prior space."""
-    try:
-        code = found.code.to(model.dtype).to(model.device)
-        return float(typicality(model, code, found.space).abs().mean())
-    except ValueError:
+def mean_typicality(model: LatentModel, codes: Codes) -> float:
+    """Mean |typicality| of codes; NaN without a map to the prior space."""
+    if not model.can_convert(codes, model.prior_space.name):
         return math.nan
+    return float(typicality(model, codes).abs().mean())
 
 
 @torch.no_grad()
-def log_prob_of(model: LatentModel, found: Inversion) -> float:
-    """Mean log-density of codes per dimension, nats; not a number where the model does not know it."""
-    try:
-        code = found.code.to(model.dtype).to(model.device)
-        return float(model.log_prob_code(code, found.space).mean() / code.shape[1])
-    except ValueError:
+def log_prob_of(model: LatentModel, codes: Codes) -> float:
+    """Mean log-density of codes per dimension, nats; NaN where the model does not know it."""
+    if not model.spaces[codes.space].density:
         return math.nan
+    values = codes.to(model).values
+    return float(model.log_prob_code(values, codes.space).mean() / values.shape[1])
 
 
 @torch.no_grad()
-def code_error(model: LatentModel, found: Inversion, space: str, known: Tensor) -> float:
-    """How far codes are from those that drew the images, relative to their distance from the middle."""
-    code = found.code.to(model.dtype).to(model.device)
-    try:
-        known, space = model.convert(known, space, found.space), found.space
-    except ValueError:
-        try:
-            code = model.convert(code, found.space, space)
-        except ValueError:
-            return math.nan
-    middle, _ = extent(model, space, codes=1000)
-    return float(((code - known).norm(dim=1) / (known - middle).norm(dim=1)).median())
+def code_error(model: LatentModel, codes: Codes, known: Codes) -> float:
+    """Median distance to the codes that generated the images, relative to their distance from the mean.
 
-
-def likelihood_of(model: LatentModel, images: Tensor) -> float:
-    """Mean bits/dim of uint8 images where the model has a likelihood, otherwise not a number."""
-    if not isinstance(model, LikelihoodModel) or model.num_classes:
+    Both are compared in the space of `codes` or, without a map to it, in that of `known`; NaN without either.
+    """
+    if model.can_convert(known, codes.space):
+        known = model.convert_codes(known, codes.space)
+    elif model.can_convert(codes, known.space):
+        codes = model.convert_codes(codes, known.space)
+    else:
         return math.nan
-    random, found = torch.Generator().manual_seed(0), []
-    with torch.no_grad():
-        for part in images.split(LIKELIHOOD_BATCH):
-            found.append(model(part.to(model.device), None, random).log_prob)
-    return float(bits_per_dim(torch.cat(found), images[0].numel()).mean())
+    mean, _ = extent(model, codes.space, codes=1000)
+    values, truth = codes.to(model).values, known.to(model).values
+    return float(((values - truth).norm(dim=1) / (truth - mean).norm(dim=1)).median())
+
+
+@torch.no_grad()
+def likelihood_of(model: LatentModel, images: Tensor, labels: Tensor | None = None) -> float:
+    """Mean bits/dim of uint8 images where the model has a likelihood, otherwise NaN; see `labels_of`."""
+    if not isinstance(model, LikelihoodModel) or model.needs_labels(model.prior_space.name, labels):
+        return math.nan
+    labels = model.labels_of(images, labels, model.prior_space.name)
+    random, parts = torch.Generator().manual_seed(0), []
+    for start in range(0, len(images), LIKELIHOOD_BATCH):
+        rows = slice(start, start + LIKELIHOOD_BATCH)
+        some = None if labels is None else labels[rows]
+        parts.append(model(images[rows].to(model.device), some, random).log_prob)
+    return float(bits_per_dim(torch.cat(parts), images[0].numel()).mean())

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from flows.errors import UserError
+from flows.errors import Unsupported, UserError
 from flows.metrics.perceptual import FeatureNetwork
-from flows.models.base import LatentModel
+from flows.models.base import HasFeatures, LatentModel
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Distance:
         """Of every image, (batch,); `image` is x̂ and `target` x, (batch, C, H, W) in [0, 1]."""
         loss = self.pixel * (2 * (image - target)).square().flatten(1).mean(1)
         if self.feature:
+            if not isinstance(model, HasFeatures):
+                raise Unsupported(f"{type(model).__name__} has no network of its own to compare images by")
             for a, b in zip(model.features(image), model.features(target), strict=True):
                 loss = loss + self.feature * (a - b).square().flatten(1).mean(1)
         if self.perceptual and self.network is not None:

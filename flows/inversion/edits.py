@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from flows.inversion.base import Inversion, Inverter, draw, reconstruct
+from flows.inversion.base import Inversion, Inverter, reconstruct, reconstruct_checked
 from flows.inversion.exact import in_own_precision
 from flows.inversion.optimise import extent
 from flows.metrics.reconstruction import psnr
@@ -25,17 +25,17 @@ def edit_consistency(model: LatentModel, inverter: Inverter, found: Inversion, s
         return math.nan
     if not found.drawn[:IMAGES].all():
         return math.nan  # black against black would look like nothing lost
-    drawer = in_own_precision(model, found)
-    code = found.code[:IMAGES].to(model.device, drawer.dtype)
-    step = step_in(model, found.space, seed).to(code)
+    decoder = in_own_precision(model, found)
+    codes = found.codes[:IMAGES].to(decoder)
+    step = step_in(model, codes.space, seed).to(codes.values)
     noise = [each[:IMAGES] for each in found.noise]
-    edited, finite = draw(drawer, code + step, found.space, noise)
-    again = inverter.single().invert(model, edited, torch.Generator().manual_seed(seed))
+    edited, finite = reconstruct_checked(decoder, codes.with_values(codes.values + step), noise)
+    again = inverter.single().invert(model, edited, torch.Generator().manual_seed(seed), codes.labels)
     if not (finite & again.drawn).all():
         return math.nan
-    drawer = in_own_precision(model, again)
-    back = again.code.to(model.device, drawer.dtype) - step.to(drawer.dtype)
-    undone = reconstruct(drawer, back, again.space, again.noise)
+    decoder = in_own_precision(model, again)
+    moved = again.codes.to(decoder)
+    undone = reconstruct(decoder, moved.with_values(moved.values - step.to(moved.values)), again.noise)
     return float(psnr(found.reconstruction[:IMAGES], undone).median())
 
 

@@ -3,12 +3,9 @@
 import torch
 from torch import Tensor
 
-from flows.inversion.base import CLASS_UNKNOWN, Inversion, Inverter, draw, now
+from flows.inversion.base import BATCH, Inversion, Inverter, now, reconstruct_checked
 from flows.models.base import LatentModel
-from flows.numerics import exact_arithmetic
 from flows.once import prepared
-
-BATCH = 128
 
 
 class Encoder(Inverter):
@@ -28,22 +25,24 @@ class Encoder(Inverter):
         return self.space or model.search_space
 
     def why_not(self, model: LatentModel) -> str:
-        space = self.space_of(model)
-        if space not in model.spaces:
-            return f"it has no space {space!r}"
-        if model.num_classes and model.guarantee[space] != "none":
-            return CLASS_UNKNOWN
-        return "" if model.guarantee[space] != "none" else "it has no encoder"
+        name = self.space_of(model)
+        if name not in model.spaces:
+            return f"it has no space {name!r}"
+        return "" if model.spaces[name].encodes else "it has no encoder"
 
     @torch.no_grad()
     def invert(
-        self, model: LatentModel, images: Tensor, generator: torch.Generator | None = None
+        self,
+        model: LatentModel,
+        images: Tensor,
+        generator: torch.Generator | None = None,
+        labels: Tensor | None = None,
     ) -> Inversion:
         self.check(model, images)
         start = now(model)
-        with prepared(), exact_arithmetic(model.device):
-            space = self.space_of(model)
-            code = model.encode_bytes(images, space, BATCH)
-            seconds = now(model) - start
-            back, finite = draw(model, code, space)
-        return Inversion(f"{self.name} ({space})", space, code, [], back, seconds, finite=finite)
+        codes = model.encode_bytes(images, self.space_of(model), labels, BATCH)
+        seconds = now(model) - start
+        with prepared():
+            reconstruction, finite = reconstruct_checked(model, codes)
+        name = f"{self.name} ({codes.space})"
+        return Inversion(name, codes, [], reconstruction, seconds, finite=finite)

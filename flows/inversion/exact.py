@@ -7,14 +7,11 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.errors import Unsupported
-from flows.inversion.base import CLASS_UNKNOWN, Inversion, Inverter, now
+from flows.inversion.base import BATCH, Inversion, Inverter, now
 from flows.metrics.roundtrip import PRECISIONS, RoundTrip, in_precision, round_trip
 from flows.models.base import LatentModel
-from flows.numerics import exact_arithmetic
+from flows.models.codes import Codes
 from flows.once import prepared
-
-BATCH = 128
-"""Images encoded or decoded at a time."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +36,12 @@ class ExactInversion:
     """Codes of a batch of images.
 
     Attributes:
-        code: (batch, D) in fp64; a code of precision fp32 is a float32 number exactly.
+        codes: Codes in fp64; a code of precision fp32 is a float32 number exactly.
         reconstruction: uint8 (batch, C, H, W), what decoding gave.
         certificates: one per image.
     """
 
-    code: Tensor
+    codes: Codes
     reconstruction: Tensor
     certificates: list[Certificate]
 
@@ -69,12 +66,14 @@ def invert_exactly(model: LatentModel, images: Tensor, labels: Tensor | None = N
     Raises:
         ValueError: the model's guarantee for its space is not "exact", or the images do not fit it.
     """
-    if model.guarantee["z"] != "exact":
-        kind = model.guarantee["z"]
-        raise Unsupported(f"{type(model).__name__} has no exact inverse: its guarantee is {kind!r}")
+    space = model.prior_space
+    if not space.exact:
+        raise Unsupported(
+            f"{type(model).__name__} has no exact inverse: its guarantee is {space.guarantee!r}"
+        )
     pixels.check_bytes(images, model.image_shape)
-    size = model.spaces["z"].shape[0]
-    code = torch.empty(len(images), size, dtype=torch.float64)
+    labels = model.labels_of(images, labels, space.name)
+    code = torch.empty(len(images), *space.shape, dtype=torch.float64)
     reconstruction = torch.empty_like(images, device="cpu")
     certificates: dict[int, Certificate] = {}
     left = list(range(len(images)))
@@ -84,10 +83,11 @@ def invert_exactly(model: LatentModel, images: Tensor, labels: Tensor | None = N
             for rows in (left[i : i + BATCH] for i in range(0, len(left), BATCH)):
                 some = None if labels is None else labels[rows]
                 trip = round_trip(encoder, images[rows], some, per_level=False)
-                code[rows], reconstruction[rows] = trip.code.double().cpu(), trip.reconstruction.cpu()
+                code[rows], reconstruction[rows] = trip.codes.values.double().cpu(), trip.reconstruction.cpu()
                 certificates |= zip(rows, _certify(trip, precision, margin(model.bins)), strict=True)
         left = [i for i in left if not certificates[i].certified]
-    return ExactInversion(code, reconstruction, [certificates[i] for i in range(len(images))])
+    codes = Codes(code, space.name, None if labels is None else labels.cpu())
+    return ExactInversion(codes, reconstruction, [certificates[i] for i in range(len(images))])
 
 
 def _certify(trip: RoundTrip, precision: str, limit: float) -> list[Certificate]:
@@ -96,20 +96,14 @@ def _certify(trip: RoundTrip, precision: str, limit: float) -> list[Certificate]
 
 
 @torch.no_grad()
-def decode_exactly(
-    model: LatentModel, code: Tensor, precisions: list[str], labels: Tensor | None = None
-) -> Tensor:
-    """Decode codes (batch, D), each in the precision of its certificate: uint8 (batch, C, H, W)."""
-    result = torch.empty(len(code), *model.image_shape, dtype=torch.uint8)
-    for precision, dtype in PRECISIONS.items():
-        wanted = [i for i, given in enumerate(precisions) if given == precision]
-        decoder = in_precision(model, precision) if wanted else model
-        with prepared(), exact_arithmetic(model.device):
-            for rows in (wanted[i : i + BATCH] for i in range(0, len(wanted), BATCH)):
-                some = None if labels is None else labels[rows]
-                images = decoder.decode(code[rows].to(dtype).to(model.device), labels=some)
-                result[rows] = pixels.to_bytes(images, model.bins).cpu()
-    return result
+def decode_exactly(model: LatentModel, codes: Codes, precisions: list[str]) -> Tensor:
+    """Decode codes, each in the precision of its certificate: uint8 (batch, C, H, W) on the host."""
+    images = torch.empty(len(codes), *model.image_shape, dtype=torch.uint8)
+    for precision in PRECISIONS:
+        rows = [i for i, given in enumerate(precisions) if given == precision]
+        if rows:
+            images[rows] = in_precision(model, precision).decode_bytes(codes[rows], BATCH)
+    return images
 
 
 def in_own_precision(model: LatentModel, found: Inversion) -> LatentModel:
@@ -122,21 +116,26 @@ class Exact(Inverter):
 
     name = "exact"
 
+    def space_of(self, model: LatentModel) -> str:
+        return model.prior_space.name
+
     def why_not(self, model: LatentModel) -> str:
-        if model.num_classes:
-            return CLASS_UNKNOWN
-        guarantee = model.guarantee["z"]
-        return "" if guarantee == "exact" else f"its guarantee is {guarantee!r}, it has no exact inverse"
+        space = model.prior_space
+        return "" if space.exact else f"its guarantee is {space.guarantee!r}, it has no exact inverse"
 
     def invert(
-        self, model: LatentModel, images: Tensor, generator: torch.Generator | None = None
+        self,
+        model: LatentModel,
+        images: Tensor,
+        generator: torch.Generator | None = None,
+        labels: Tensor | None = None,
     ) -> Inversion:
         self.check(model, images)
         start = now(model)
-        found = invert_exactly(model, images)
+        exact = invert_exactly(model, images, labels)
         seconds = now(model) - start
-        precision = [given.precision for given in found.certificates]
-        finite = torch.tensor([given.error for given in found.certificates]).isfinite()
+        precision = [given.precision for given in exact.certificates]
+        finite = torch.tensor([given.error for given in exact.certificates]).isfinite()
         return Inversion(
-            self.name, "z", found.code, [], found.reconstruction, seconds, precision=precision, finite=finite
+            self.name, exact.codes, [], exact.reconstruction, seconds, precision=precision, finite=finite
         )

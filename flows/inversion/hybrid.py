@@ -5,9 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from flows.inversion.base import nothing_to_add
+from flows.inversion.base import NOTHING_TO_ADD
 from flows.inversion.distance import Distance
-from flows.inversion.optimise import Optimise, Random
+from flows.inversion.optimise import Optimise, Random, Target
 from flows.models.base import LatentModel
 
 Domain = Literal["encoder", "likelihood", "none"]
@@ -52,34 +52,27 @@ class Hybrid(Optimise):
             self.name = f"in-domain, {domain}"
 
     def why_not(self, model: LatentModel) -> str:
-        missing = nothing_to_add(model) or super().why_not(model)
-        if missing or model.guarantee[self.space_of(model)] == "none":
-            return missing or "it has no encoder"
-        if self.domain == "likelihood":
-            space = self.space_of(model)
-            try:
-                with torch.no_grad():
-                    model.log_prob_code(model.sample_codes(1, space, torch.Generator()), space)
-            except ValueError as error:
-                return str(error)
+        if model.is_exact:
+            return NOTHING_TO_ADD
+        missing = super().why_not(model)
+        if missing:
+            return missing
+        space = model.spaces[self.space_of(model)]
+        if not space.encodes:
+            return "it has no encoder"
+        if self.domain == "likelihood" and not space.density:
+            return f"{type(model).__name__} knows no density of space {space.name!r}"
         return ""
 
-    def begin(
-        self,
-        model: LatentModel,
-        target: Tensor,
-        start: int,
-        middle: Tensor,
-        random: Random,
-    ) -> Tensor:
+    def begin(self, model: LatentModel, target: Target, start: int, mean: Tensor, random: Random) -> Tensor:
         with torch.no_grad():
-            return model.encode(target, self.space_of(model))
+            return model.encode(target.images, target.space, target.labels)
 
-    def domain_loss(self, model: LatentModel, code: Tensor, image: Tensor) -> Tensor | float:
+    def domain_loss(self, model: LatentModel, target: Target, code: Tensor, image: Tensor) -> Tensor | float:
         if self.domain == "encoder":
             # An image that is not finite has no code, and an infinite loss by its pixels.
-            again = model.encode(image.nan_to_num(0.0).clamp(0, 1), self.space_of(model))
+            again = model.encode(image.nan_to_num(0.0).clamp(0, 1), target.space, target.labels)
             return self.domain_weight * (code - again).square().mean(1)
         if self.domain == "likelihood":
-            return -self.domain_weight * model.log_prob_code(code, self.space_of(model)) / code.shape[1]
+            return -self.domain_weight * model.log_prob_code(code, target.space) / code.shape[1]
         return 0.0

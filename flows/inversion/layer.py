@@ -6,16 +6,18 @@ from torch import Tensor
 from flows import images as pixels
 from flows.hooks import hooked
 from flows.inversion.base import (
+    NOTHING_TO_ADD,
     Inversion,
     Inverter,
+    decode_with,
     final_losses,
-    nothing_to_add,
     now,
     reconstruct,
     replaced,
 )
 from flows.inversion.distance import Distance
 from flows.models.base import LatentModel
+from flows.models.codes import Codes
 from flows.numerics import frozen
 
 
@@ -52,13 +54,16 @@ class Layer(Inverter):
         self.weight, self.distance = weight, distance or Distance()
 
     def why_not(self, model: LatentModel) -> str:
-        missing = nothing_to_add(model) or self.first.why_not(model)
+        missing = NOTHING_TO_ADD if model.is_exact else self.first.why_not(model)
         if missing:
             return missing
         units = model.units()
         if self.layer is not None and self.layer not in units:
             return f"it has no layer {self.layer!r}"
         return "" if units else "it has no layers that hooks can see"
+
+    def space_of(self, model: LatentModel) -> str:
+        return self.first.space_of(model)
 
     def layer_of(self, model: LatentModel) -> str:
         """The layer that is searched."""
@@ -72,26 +77,30 @@ class Layer(Inverter):
         return whole[-1] if whole else next(iter(model.units()))
 
     def invert(
-        self, model: LatentModel, images: Tensor, generator: torch.Generator | None = None
+        self,
+        model: LatentModel,
+        images: Tensor,
+        generator: torch.Generator | None = None,
+        labels: Tensor | None = None,
     ) -> Inversion:
         self.check(model, images)
-        found = self.first.invert(model, images, generator)
-        code, layer = found.code.to(model.dtype).to(model.device), self.layer_of(model)
+        first = self.first.invert(model, images, generator, labels)
+        codes, layer = first.codes.to(model), self.layer_of(model)
         target = pixels.to_unit(images, model.bins, model.dtype).to(model.device)
-        start = activations_at(model, layer, code, found.space, found.noise)
+        start = activations_at(model, layer, codes, first.noise)
         begun = now(model)
         with frozen(model):
-            best, trace = self._search(model, layer, start, code, found, target)
-        put, seconds = {layer: best}, found.seconds + now(model) - begun
+            best, trace = self._search(model, layer, start, codes, first.noise, target)
+        put, seconds = {layer: best}, first.seconds + now(model) - begun
         fine = best.flatten(1).isfinite().all(1)
         return Inversion(
-            f"{self.name} {layer}, {self.steps} steps after {found.method}", found.space, code, found.noise,
-            reconstruct(model, code, found.space, found.noise, put), seconds, found.steps + self.steps,
-            final_losses(trace, fine), code.unsqueeze(0), trace.unsqueeze(1), put,
+            f"{self.name} {layer}, {self.steps} steps after {first.method}", codes, first.noise,
+            reconstruct(model, codes, first.noise, put), seconds, first.steps + self.steps,
+            final_losses(trace, fine), codes.values.unsqueeze(0), trace.unsqueeze(1), put,
         )  # fmt: skip
 
     def _search(
-        self, model: LatentModel, layer: str, start: Tensor, code: Tensor, found: Inversion, target: Tensor
+        self, model: LatentModel, layer: str, start: Tensor, codes: Codes, noise: list[Tensor], target: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Activations and the loss of every step."""
         width = start.flatten(1).std(1)[:, None, None, None]  # each image's own: they are searched alone
@@ -99,7 +108,7 @@ class Layer(Inverter):
         adam, trace = torch.optim.Adam([moved], self.lr), []
         for _ in range(self.steps):
             with replaced(model, {layer: start + width * moved}):
-                image = model.decode_with_noise(code, found.noise, found.space)
+                image = decode_with(model, codes, noise)
             loss = self.distance(model, image, target)
             loss = loss + self.weight * moved.square().flatten(1).mean(1)
             adam.zero_grad()
@@ -111,9 +120,9 @@ class Layer(Inverter):
 
 
 @torch.no_grad()
-def activations_at(model: LatentModel, layer: str, code: Tensor, space: str, noise: list[Tensor]) -> Tensor:
+def activations_at(model: LatentModel, layer: str, codes: Codes, noise: list[Tensor]) -> Tensor:
     """What a layer answers with when these codes are decoded, (batch, C, height, width)."""
     found: list[Tensor] = []
     with hooked(model, {layer: found.append}):
-        model.decode_with_noise(code, noise, space)
+        decode_with(model, codes, noise)
     return found[-1]

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,13 +12,14 @@ from torch.nn.functional import avg_pool2d
 
 from flows import images as pixels
 from flows.errors import UserError
-from flows.inversion.base import CLASS_UNKNOWN, Inversion, Inverter, now, reconstruct
+from flows.inversion.base import Inversion, Inverter, decode_with, now, reconstruct
 from flows.inversion.distance import Distance
-from flows.models.base import LatentModel
+from flows.models.base import HasNoise, LatentModel
+from flows.models.codes import Codes
 from flows.numerics import combine_seeds, draw_seed, frozen, normal_rows
 
 Algorithm = Literal["adam", "lbfgs"]
-Watch = Callable[[float, Tensor], bool]
+Watch = Callable[[float, Codes], bool]
 """Told the share of a start's budget that is used and the codes (batch, D) so far; False ends the search."""
 Random = torch.Generator | None
 LBFGS_EVALUATIONS = 5
@@ -30,7 +32,7 @@ class Optimise(Inverter):
     """StyleGAN2's projector (Karras et al. 2020, arXiv 1912.04958, section 5), for any model and space.
 
     Adam with a rate that rises over the first twentieth and falls over the last quarter, on codes in units of
-    each coordinate's spread, so that one rate serves every space; noise on the code that fades over the first
+    each coordinate's std, so that one rate serves every space; noise on the code that fades over the first
     three quarters, after which the best code on the way is kept; noise inputs optimised too, kept away from
     carrying the picture by a penalty, and *returned with the code*: without them the picture would be another
     one. Images are searched independently; the
@@ -43,7 +45,7 @@ class Optimise(Inverter):
             are searched at the same time, so it is meant for the whole batch. Not for `lbfgs`.
         lr: largest learning rate, in spreads.
         algorithm: `adam`, or `lbfgs` (with line search, without exploration; image by image).
-        starts: the middle of the space first, then codes from the prior.
+        starts: the mean of the space first, then codes from the prior.
         distance: to the image (LPIPS alone in the paper).
         noise: optimise the noise inputs too, of models that have some.
         noise_weight: of their penalty.
@@ -87,8 +89,6 @@ class Optimise(Inverter):
         space = self.space_of(model)
         if space not in model.spaces:
             return f"it has no space {space!r}"
-        if model.num_classes and space == "z":
-            return CLASS_UNKNOWN + ("" if model.search_space == "z" else f"; search {model.search_space!r}")
         return ""
 
     def single(self) -> "Optimise":
@@ -97,71 +97,70 @@ class Optimise(Inverter):
         return one
 
     def invert(
-        self, model: LatentModel, images: Tensor, generator: torch.Generator | None = None
+        self,
+        model: LatentModel,
+        images: Tensor,
+        generator: torch.Generator | None = None,
+        labels: Tensor | None = None,
     ) -> Inversion:
         self.check(model, images)
-        target = pixels.to_unit(images, model.bins, model.dtype).to(model.device)
         space = self.space_of(model)
+        labels = model.labels_of(images, labels, space)
+        target = Target(pixels.to_unit(images, model.bins, model.dtype).to(model.device), space, labels)
         with frozen(model):
-            middle, spread = extent(model, space)
+            mean, std = extent(model, space)
             begun = now(model)
-            # All starts are drawn before the first search: they do not depend on its length.
-            beginnings = [
-                (self.begin(model, target, start, middle, generator), int(draw_seed(generator)))
+            # All starts are sampled before the first search: they do not depend on its length.
+            starts = [
+                (self.begin(model, target, start, mean, generator), int(draw_seed(generator)))
                 for start in range(self.starts)
             ]
-            found = [self._search(model, target, code, spread, seed) for code, seed in beginnings]
-        losses = torch.stack([each.loss for each in found])
+            searches = [self._search(model, target, code, std, seed) for code, seed in starts]
+        losses = torch.stack([each.loss for each in searches])
         best = losses.argmin(0)
         rows = torch.arange(len(images))
-        codes = torch.stack([each.code for each in found])
+        all_codes = torch.stack([each.code for each in searches])
         noise = [
-            torch.stack(parts)[best, rows] for parts in zip(*(each.noise for each in found), strict=True)
+            torch.stack(parts)[best, rows] for parts in zip(*(each.noise for each in searches), strict=True)
         ]
         seconds = now(model) - begun
-        code = codes[best, rows]
-        steps = min(len(each.trace) for each in found)  # seconds may allow one start more than another
+        codes = target.codes(all_codes[best, rows])
+        steps = min(len(each.trace) for each in searches)  # seconds may allow one start more than another
         return Inversion(
             f"{self.name} ({space}, {self.algorithm}, {steps} steps"
             f"{', ' + str(self.starts) + ' starts' if self.starts > 1 else ''})",
-            space, code, noise, reconstruct(model, code, space, noise), seconds, steps,
-            losses, codes, torch.stack([each.trace[:steps] for each in found], 1),
+            codes, noise, reconstruct(model, codes, noise), seconds, steps,
+            losses, all_codes, torch.stack([each.trace[:steps] for each in searches], 1),
         )  # fmt: skip
 
     # One start ------------------------------------------------------------------------------------
 
-    def begin(
-        self,
-        model: LatentModel,
-        target: Tensor,
-        start: int,
-        middle: Tensor,
-        random: Random,
-    ) -> Tensor:
-        """Where start number `start` begins, (batch, D); `middle` is that of the space."""
+    def begin(self, model: LatentModel, target: "Target", start: int, mean: Tensor, random: Random) -> Tensor:
+        """Initial codes (batch, D) of start number `start`; `mean` is that of the space."""
         if start == 0:
-            return middle.expand(len(target), -1).clone()
-        return model.sample_codes(len(target), self.space_of(model), random)
+            return mean.expand(len(target), -1).clone()
+        return model.sample_codes(len(target), target.space, random)
 
-    def domain_loss(self, model: LatentModel, code: Tensor, image: Tensor) -> Tensor | float:
-        """What keeps the code where the model knows its way, (batch,); nothing here."""
+    def domain_loss(
+        self, model: LatentModel, target: "Target", code: Tensor, image: Tensor
+    ) -> Tensor | float:
+        """Loss (batch,) that keeps the code inside the model's domain; 0 here."""
         return 0.0
 
-    def _search(
-        self, model: LatentModel, target: Tensor, code: Tensor, spread: Tensor, seed: int
-    ) -> "_Found":
-        noise = [each.repeat(len(target), 1, 1, 1) for each in model.noise()] if self.noise else []
+    def _search(self, model: LatentModel, target: "Target", code: Tensor, std: Tensor, seed: int) -> "_Found":
+        stored = model.noise() if self.noise and isinstance(model, HasNoise) else []
+        noise = [each.repeat(len(target), 1, 1, 1) for each in stored]
         if self.algorithm == "lbfgs":
-            return self._lbfgs(model, target, code.detach(), noise, spread)
-        return self._adam(model, target, code.detach(), noise, spread, seed)
+            return self._lbfgs(model, target, code.detach(), noise, std)
+        return self._adam(model, target, code.detach(), noise, std, seed)
 
     def _adam(
         self,
         model: LatentModel,
-        target: Tensor,
+        target: "Target",
         start: Tensor,
         noise: list[Tensor],
-        spread: Tensor,
+        std: Tensor,
         seed: int,
     ) -> "_Found":
         moved = torch.zeros_like(start, requires_grad=True)
@@ -178,10 +177,10 @@ class Optimise(Inverter):
                     break
             for group in adam.param_groups:
                 group["lr"] = self.lr * rate(share)
-            code, fading = start + spread * moved, self.exploration * max(0.0, 1 - share / 0.75) ** 2
+            code, fading = start + std * moved, self.exploration * max(0.0, 1 - share / 0.75) ** 2
             if fading:
                 shaken = fading * normal_rows(combine_seeds(seed, step), rows, code.shape[1:], code)
-                loss = self._loss(model, target, code + spread * shaken, noise)
+                loss = self._loss(model, target, code + std * shaken, noise)
             else:
                 loss = self._loss(model, target, code, noise)
                 best.offer(loss, [code, *noise])
@@ -192,25 +191,25 @@ class Optimise(Inverter):
             with torch.no_grad():
                 for each in noise:
                     each.copy_(standard(each))
-            if self.watch is not None and not self.watch(share, (start + spread * moved).detach()):
+            if self.watch is not None and not self.watch(share, target.codes((start + std * moved).detach())):
                 break
-        return self._end(model, target, (start + spread * moved).detach(), noise, trace, best)
+        return self._end(model, target, (start + std * moved).detach(), noise, trace, best)
 
     def _lbfgs(
-        self, model: LatentModel, target: Tensor, start: Tensor, noise: list[Tensor], spread: Tensor
+        self, model: LatentModel, target: "Target", start: Tensor, noise: list[Tensor], std: Tensor
     ) -> "_Found":
         trace, code = torch.zeros(self.steps, len(target)), start.clone()
         for i in range(len(target)):
             moved = torch.zeros_like(start[i : i + 1])
             own = [each.clone().requires_grad_() for each in (moved, *(each[i : i + 1] for each in noise))]
-            one = target[i : i + 1]
+            one = target.row(i)
             lbfgs = torch.optim.LBFGS(
                 own, max_iter=1, max_eval=LBFGS_EVALUATIONS, history_size=20, line_search_fn="strong_wolfe"
             )
 
-            def evaluate(own: list[Tensor] = own, one: Tensor = one, begun: Tensor = start[i]) -> Tensor:
+            def evaluate(own: list[Tensor] = own, one: "Target" = one, begun: Tensor = start[i]) -> Tensor:
                 free = [standard(each) for each in own[1:]]
-                loss = self._loss(model, one, begun + spread * own[0], free).sum()
+                loss = self._loss(model, one, begun + std * own[0], free).sum()
                 gradients = torch.autograd.grad(loss, own)
                 for variable, gradient in zip(own, gradients, strict=True):
                     variable.grad = gradient
@@ -218,14 +217,14 @@ class Optimise(Inverter):
 
             for step in range(self.steps):
                 trace[step, i] = float(lbfgs.step(evaluate))
-            code[i] = start[i] + spread * own[0].detach()[0]
+            code[i] = start[i] + std * own[0].detach()[0]
             for each, value in zip(noise, own[1:], strict=True):
                 each[i] = standard(value.detach())[0]
         return self._end(model, target, code, noise, list(trace), _Best(len(target)))
 
     @torch.no_grad()
     def _end(
-        self, model: LatentModel, target: Tensor, code: Tensor, noise: list[Tensor], trace: list[Tensor],
+        self, model: LatentModel, target: "Target", code: Tensor, noise: list[Tensor], trace: list[Tensor],
         best: "_Best",
     ) -> "_Found":  # fmt: skip
         """The result; what is not finite is a failed start, and says so by its loss."""
@@ -235,13 +234,40 @@ class Optimise(Inverter):
         steps = torch.stack(trace) if trace else torch.empty(0, len(target))
         return _Found(best.variables[0], best.variables[1:], best.loss, steps)
 
-    def _loss(self, model: LatentModel, target: Tensor, code: Tensor, noise: list[Tensor]) -> Tensor:
+    def _loss(self, model: LatentModel, target: "Target", code: Tensor, noise: list[Tensor]) -> Tensor:
         """Of every image, (batch,)."""
-        image = model.decode_with_noise(code, noise, self.space_of(model))
-        loss = self.distance(model, image, target)
+        image = decode_with(model, target.codes(code), noise)
+        loss = self.distance(model, image, target.images)
         if noise:
             loss = loss + self.noise_weight * sum(map(correlation, noise))
-        return loss + self.domain_loss(model, code, image)
+        return loss + self.domain_loss(model, target, code, image)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Images that codes are searched for.
+
+    Attributes:
+        images: (batch, C, H, W) in [0, 1].
+        space: Name of the latent space.
+        labels: int64 (batch,), classes of the images where the space needs them; else None.
+    """
+
+    images: Tensor
+    space: str
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def row(self, i: int) -> "Target":
+        """One of the images."""
+        labels = None if self.labels is None else self.labels[i : i + 1]
+        return Target(self.images[i : i + 1], self.space, labels)
+
+    def codes(self, values: Tensor) -> Codes:
+        """Values (batch, D) as codes of these images."""
+        return Codes(values, self.space, self.labels)
 
 
 class _Best:
@@ -300,21 +326,21 @@ def correlation(noise: Tensor) -> Tensor:
 
 @torch.no_grad()
 def extent(model: LatentModel, space: str, codes: int = 10_000, seed: int = 123) -> tuple[Tensor, Tensor]:
-    """Middle of a space and its spread, the standard deviation of every coordinate: (D,) each.
+    """Middle of a space and its std, the standard deviation of every coordinate: (D,) each.
 
     Known for a space with a prior, otherwise measured on so many codes. A coordinate that hardly varies
     counts as a thousandth of the widest.
     """
     prior, shape = model.check_space(space).prior, model.check_space(space).shape
     if prior is not None:
-        middle = torch.zeros(shape, dtype=model.dtype, device=model.device)
-        return middle, torch.full_like(middle, prior.deviation)
+        mean = torch.zeros(shape, dtype=model.dtype, device=model.device)
+        return mean, torch.full_like(mean, prior.deviation)
     # Of the very object, too: callables of a user's may be different functions with one fingerprint.
     key = id(model), model.fingerprint(), space, codes, seed
     if key not in _measured:
         _measured[key] = _measure_extent(model, space, codes, seed)
-    middle, spread = _measured[key]
-    return middle.to(model.device, model.dtype), spread.to(model.device, model.dtype)
+    mean, std = _measured[key]
+    return mean.to(model.device, model.dtype), std.to(model.device, model.dtype)
 
 
 _measured: dict[tuple[int, str, str, int, int], tuple[Tensor, Tensor]] = {}
@@ -330,6 +356,6 @@ def _measure_extent(model: LatentModel, space: str, codes: int, seed: int) -> tu
     for part in parts:
         found = model.sample_codes(part, space, random).double().cpu()
         total, squares = total + found.sum(0), squares + found.square().sum(0)
-    middle = total / codes
-    spread = ((squares - codes * middle.square()) / (codes - 1)).clamp(min=0).sqrt()
-    return middle, spread.clamp(min=1e-3 * float(spread.max()))
+    mean = total / codes
+    std = ((squares - codes * mean.square()) / (codes - 1)).clamp(min=0).sqrt()
+    return mean, std.clamp(min=1e-3 * float(std.max()))

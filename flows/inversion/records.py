@@ -17,6 +17,7 @@ from flows.images import Box
 from flows.inversion.base import Inversion, reconstruct
 from flows.inversion.exact import decode_exactly
 from flows.models.base import LatentModel
+from flows.models.codes import Codes
 from flows.versioned import check_made_by, read_versioned
 
 RECORD_VERSION = 1
@@ -42,15 +43,14 @@ class Record:
     """The contents of a record file; `render` draws it.
 
     Attributes:
-        method, space, code, noise, activations, weights, precision: as in `Inversion`.
+        method, codes, noise, activations, weights, precision: Fields of `Inversion`.
         seed: of everything random in the search.
         sources: one for every code.
         digest: SHA-256 of the bytes that came back.
     """
 
     method: str
-    space: str
-    code: Tensor
+    codes: Codes
     seed: int
     sources: list[ImageSource]
     digest: str
@@ -63,7 +63,7 @@ class Record:
 def record_of(found: Inversion, sources: list[ImageSource], seed: int) -> Record:
     """The record of an inversion that began from this seed."""
     return Record(
-        found.method, found.space, found.code, seed, sources, digest_of(found.reconstruction), found.noise,
+        found.method, found.codes, seed, sources, digest_of(found.reconstruction), found.noise,
         found.activations, found.weights, found.precision,
     )  # fmt: skip
 
@@ -71,17 +71,17 @@ def record_of(found: Inversion, sources: list[ImageSource], seed: int) -> Record
 def render_record(model: LatentModel, record: Record) -> Tensor:
     """Draw the images of a record again: uint8 (n, C, H, W)."""
     if record.precision:
-        return decode_exactly(model, record.code, record.precision)
-    code = record.code.to(model.device)
+        return decode_exactly(model, record.codes, record.precision)
+    codes = record.codes.to(model.device)
     noise = [each.to(model.device) for each in record.noise]
     put = {name: value.to(model.device) for name, value in record.activations.items()}
     if not record.weights:
-        return reconstruct(model, code, record.space, noise, put)
+        return reconstruct(model, codes, noise, put)
     found = []
     for i, weights in enumerate(record.weights):
         tuned = copy.deepcopy(model)
         tuned.load_state_dict(weights, strict=False)
-        found.append(reconstruct(tuned, code[i : i + 1], record.space, [each[i : i + 1] for each in noise]))
+        found.append(reconstruct(tuned, codes[i : i + 1], [each[i : i + 1] for each in noise]))
     return torch.cat(found)
 
 
@@ -95,7 +95,9 @@ def digest_of(images: Tensor) -> str:
 
 def save_record(path: Path, record: Record, model: LatentModel) -> None:
     """Write a safetensors file that only `model` will accept."""
-    tensors = {"code": record.code}
+    tensors = {"code": record.codes.values}
+    if record.codes.labels is not None:
+        tensors["labels"] = record.codes.labels
     tensors |= {f"noise.{i}": each for i, each in enumerate(record.noise)}
     tensors |= {f"activations.{name}": each for name, each in record.activations.items()}
     for i, weights in enumerate(record.weights):
@@ -104,7 +106,7 @@ def save_record(path: Path, record: Record, model: LatentModel) -> None:
         "model_type": type(model).__name__,
         "fingerprint": model.fingerprint(),
         "method": record.method,
-        "space": record.space,
+        "space": record.codes.space,
         "seed": record.seed,
         "precision": record.precision,
         "sources": [asdict(source) for source in record.sources],
@@ -129,7 +131,7 @@ def load_record(path: Path, model: LatentModel) -> Record:
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} was altered: its contents do not fit together ({error})") from error
     check_made_by(path, "codes", model, fingerprint, model_type)
-    model.check_code(record.code, record.space)
+    model.check_code(record.codes.values, record.codes.space)
     return record
 
 
@@ -145,13 +147,13 @@ def _read(told: dict[str, Any], tensors: dict[str, Tensor]) -> Record:
         elif kind == "weights":
             number, _, parameter = rest.partition(".")
             weights.setdefault(int(number), {})[parameter] = value
-    code = tensors["code"]
+    codes = Codes(tensors["code"], told["space"], tensors.get("labels"))
     sources = [_source(given) for given in told["sources"]]
-    counts = {len(code), len(sources), len(weights) or len(code), len(told["precision"]) or len(code)}
+    counts = {len(codes), len(sources), len(weights) or len(codes), len(told["precision"]) or len(codes)}
     if len(counts) != 1:
-        raise ValueError(f"{len(code)} codes, {len(sources)} sources")
+        raise ValueError(f"{len(codes)} codes, {len(sources)} sources")
     return Record(
-        told["method"], told["space"], code, told["seed"], sources, told["digest"],
+        told["method"], codes, told["seed"], sources, told["digest"],
         [noise[i] for i in range(len(noise))], activations, [weights[i] for i in range(len(weights))],
         told["precision"],
     )  # fmt: skip

@@ -6,9 +6,18 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.inversion.base import Inversion, Inverter, final_losses, nothing_to_add, now, reconstruct
+from flows.inversion.base import (
+    NOTHING_TO_ADD,
+    Inversion,
+    Inverter,
+    decode_with,
+    final_losses,
+    now,
+    reconstruct,
+)
 from flows.inversion.distance import Distance
 from flows.models.base import LatentModel
+from flows.models.codes import Codes
 
 
 class Tune(Inverter):
@@ -30,44 +39,51 @@ class Tune(Inverter):
         self.pivot, self.steps, self.lr, self.distance = pivot, steps, lr, distance or Distance()
 
     def why_not(self, model: LatentModel) -> str:
-        missing = nothing_to_add(model) or self.pivot.why_not(model)
+        missing = NOTHING_TO_ADD if model.is_exact else self.pivot.why_not(model)
         if missing:
             return missing
         if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
             return "a scripted module cannot be copied and tuned"
         return "" if next(model.parameters(), None) is not None else "it has no weights that can be tuned"
 
+    def space_of(self, model: LatentModel) -> str:
+        return self.pivot.space_of(model)
+
     def invert(
-        self, model: LatentModel, images: Tensor, generator: torch.Generator | None = None
+        self,
+        model: LatentModel,
+        images: Tensor,
+        generator: torch.Generator | None = None,
+        labels: Tensor | None = None,
     ) -> Inversion:
         self.check(model, images)
-        found = self.pivot.invert(model, images, generator)
-        code = found.code.to(model.dtype).to(model.device)
+        pivot = self.pivot.invert(model, images, generator, labels)
+        codes = pivot.codes.to(model)
         target = pixels.to_unit(images, model.bins, model.dtype).to(model.device)
-        weights, back, traces, seconds = [], [], [], found.seconds
+        weights, images_back, traces, seconds = [], [], [], pivot.seconds
         for i in range(len(images)):
-            noise, begun = [each[i : i + 1] for each in found.noise], now(model)
-            tuned, trace = self._tune(model, code[i : i + 1], noise, target[i : i + 1], found.space)
+            noise, begun = [each[i : i + 1] for each in pivot.noise], now(model)
+            tuned, trace = self._tune(model, codes[i : i + 1], noise, target[i : i + 1])
             seconds += now(model) - begun
             weights.append(changed_weights(model, tuned))
-            back.append(reconstruct(tuned, code[i : i + 1], found.space, noise))
+            images_back.append(reconstruct(tuned, codes[i : i + 1], noise))
             traces.append(trace)
         trail = torch.stack(traces, 1)
         return Inversion(
-            f"{self.name}, {self.steps} steps after {found.method}", found.space, code, found.noise,
-            torch.cat(back), seconds, found.steps + self.steps,
-            final_losses(trail), code.unsqueeze(0), trail.unsqueeze(1), weights=weights,
+            f"{self.name}, {self.steps} steps after {pivot.method}", codes, pivot.noise,
+            torch.cat(images_back), seconds, pivot.steps + self.steps,
+            final_losses(trail), codes.values.unsqueeze(0), trail.unsqueeze(1), weights=weights,
         )  # fmt: skip
 
     def _tune(
-        self, model: LatentModel, code: Tensor, noise: list[Tensor], target: Tensor, space: str
+        self, model: LatentModel, codes: Codes, noise: list[Tensor], target: Tensor
     ) -> tuple[LatentModel, Tensor]:
         """A copy of the model with other weights, and the loss of every step."""
         tuned = copy.deepcopy(model).requires_grad_(True)
         parameters, trace = list(tuned.parameters()), []
         adam = torch.optim.Adam(parameters, self.lr)
         for _ in range(self.steps):
-            image = tuned.decode_with_noise(code, noise, space)
+            image = decode_with(tuned, codes, noise)
             loss = self.distance(model, image, target).sum()
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
             for parameter, gradient in zip(parameters, gradients, strict=True):

@@ -1,1 +1,1 @@
-"""Figures: likelihood, round trip, nearest neighbours."""
+"""Metrics: likelihood, round trip, reconstruction, distances of sets of images, nearest neighbours."""

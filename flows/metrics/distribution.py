@@ -1,4 +1,4 @@
-"""Distances between sets of images without a pretrained network."""
+"""Distances between sets of images that need no pretrained network."""
 
 import torch
 from torch import Tensor
@@ -10,45 +10,46 @@ PATCH, PATCHES, PROJECTIONS = 7, 64, 256
 def sliced_wasserstein(first: Tensor, second: Tensor, seed: int = 0) -> dict[str, float]:
     """Sliced Wasserstein distance of local patches, per scale (PGGAN, Karras et al. 2018, section 5), × 1000.
 
-    A Laplacian pyramid, 7×7 patches at every scale, each colour normalised over all patches of a set;
-    the distance is the mean over random directions of the mean absolute difference of sorted projections.
+    Patches of 7×7 pixels are taken from every scale of a Laplacian pyramid, each colour normalised over all
+    patches of a set. The distance is the mean over random directions of the mean absolute difference of
+    sorted projections.
 
     Args:
-        first: uint8 (n, C, H, W).
-        second: as many of the same shape.
-        seed: of patches and directions.
+        first: uint8 (n, C, H, W), first set.
+        second: uint8 (n, C, H, W), second set.
+        seed: Seed of patches and directions.
 
     Returns:
-        the side of every scale (`"32"`) to its distance, and `"mean"`.
+        Side of every scale, such as `"32"`, to the distance at this scale, and their `"mean"`.
 
     Raises:
-        ValueError: the sets differ in shape.
+        ValueError: The sets differ in shape.
     """
     if first.shape != second.shape:
-        raise ValueError(f"expected as many images of the same shape, got {first.shape} and {second.shape}")
+        raise ValueError(f"expected two sets of the same shape, got {first.shape} and {second.shape}")
     generator = torch.Generator().manual_seed(seed)
-    found = {}
+    distances = {}
     for a, b in zip(_pyramid(first), _pyramid(second), strict=True):
         rows = [_patches(level, generator) for level in (a, b)]
         directions = torch.randn(rows[0].shape[1], PROJECTIONS, generator=generator)
         directions = directions / directions.norm(dim=0)
         one, other = ((part @ directions).sort(0).values for part in rows)
-        found[str(a.shape[2])] = 1000 * float((one - other).abs().mean())
-    return {**found, "mean": sum(found.values()) / len(found)}
+        distances[str(a.shape[2])] = 1000 * float((one - other).abs().mean())
+    return {**distances, "mean": sum(distances.values()) / len(distances)}
 
 
 def _pyramid(images: Tensor) -> list[Tensor]:
-    """Differences between scales, fine to coarse, and the coarsest (at least 8 pixels)."""
-    level, found = images.float().cpu() / 255, []
+    """Laplacian pyramid: differences between scales, fine to coarse, and the coarsest (8 pixels or more)."""
+    level, differences = images.float().cpu() / 255, []
     while level.shape[2] >= 16:
         smaller = avg_pool2d(level, 2)
-        found.append(level - interpolate(smaller, scale_factor=2, mode="bilinear", align_corners=False))
+        differences.append(level - interpolate(smaller, scale_factor=2, mode="bilinear", align_corners=False))
         level = smaller
-    return [*found, level]
+    return [*differences, level]
 
 
 def _patches(level: Tensor, generator: torch.Generator) -> Tensor:
-    """(n · PATCHES, C · 49), random places, each colour with mean 0 and variance 1 over all."""
+    """Random patches, (n · PATCHES, C · 49), each colour with mean 0 and variance 1 over all of them."""
     windows = unfold(level, PATCH)  # (n, C · 49, places)
     chosen = torch.randint(windows.shape[2], (len(level), 1, PATCHES), generator=generator)
     rows = windows.gather(2, chosen.expand(-1, windows.shape[1], -1)).transpose(1, 2)

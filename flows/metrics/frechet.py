@@ -1,4 +1,4 @@
-"""The Fréchet distance between two sets of vectors, with the floor that their size leaves."""
+"""Fréchet distance between two sets of vectors, and its floor for sets of finite size."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Frechet:
-    """|μ₁ − μ₂|² + Tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½), in two parts (Dowson and Landau 1982).
+    """Fréchet distance |μ₁ − μ₂|² + Tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½) in two parts (Dowson and Landau 1982).
 
     Attributes:
-        mean: |μ₁ − μ₂|².
-        covariance: the trace.
+        mean: First part, |μ₁ − μ₂|².
+        covariance: Second part, the trace.
     """
 
     mean: float
@@ -20,15 +20,15 @@ class Frechet:
 
     @property
     def total(self) -> float:
-        """Their sum."""
+        """Sum of both parts."""
         return self.mean + self.covariance
 
 
 def frechet(first: Tensor, second: Tensor) -> Frechet:
-    """Between the normal distributions with the moments of two sets of vectors (n, D) and (m, D); fp64."""
-    moments = [(each.double().mean(0), torch.cov(each.double().T)) for each in (first, second)]
+    """Fréchet distance of the normal distributions with the moments of (n, D) and (m, D) vectors, in fp64."""
+    moments = [(part.double().mean(0), torch.cov(part.double().T)) for part in (first, second)]
     (mean1, cov1), (mean2, cov2) = moments
-    # Tr (Σ₁Σ₂)^½ is the sum of the roots of the eigenvalues of Σ₁^½ Σ₂ Σ₁^½, which is symmetric.
+    # Tr (Σ₁Σ₂)^½ is the sum of the square roots of the eigenvalues of Σ₁^½ Σ₂ Σ₁^½, which is symmetric.
     values, vectors = torch.linalg.eigh(cov1)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     inner = torch.linalg.eigvalsh(root @ cov2 @ root).clamp(min=0).sqrt().sum()
@@ -37,11 +37,11 @@ def frechet(first: Tensor, second: Tensor) -> Frechet:
 
 
 def half_split_floor(vectors: Tensor, splits: int = 5, seed: int = 0) -> Frechet:
-    """Mean distance between random halves of one set (n, D): what two equal distributions are apart."""
+    """Mean distance between random halves of one set (n, D), as reference for equal distributions."""
     random = torch.Generator().manual_seed(seed)
-    found = []
+    distances = []
     for _ in range(splits):
         order = torch.randperm(len(vectors), generator=random)
         half = len(vectors) // 2
-        found.append(frechet(vectors[order[:half]], vectors[order[half : 2 * half]]))
-    return Frechet(sum(each.mean for each in found) / splits, sum(each.covariance for each in found) / splits)
+        distances.append(frechet(vectors[order[:half]], vectors[order[half : 2 * half]]))
+    return Frechet(sum(d.mean for d in distances) / splits, sum(d.covariance for d in distances) / splits)

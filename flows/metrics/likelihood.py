@@ -1,4 +1,4 @@
-"""Bits per dimension, the only place that divides by D·ln 2, and the importance-weighted bound."""
+"""Bits per dimension and the importance-weighted bound; the only module that divides by D·ln 2."""
 
 import math
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ from flows.numerics import evaluating, exact_arithmetic
 from flows.once import prepared
 
 NOISE_SEED = 0
-"""Seed of the dequantisation noise in evaluations, so that two of them are the same number."""
+"""Seed of the dequantisation noise in evaluations, so that they can be repeated exactly."""
 
 
 def bits_per_dim(log_prob: Tensor, dimensions: int) -> Tensor:
-    """Nats per image, of any shape, to bits per dimension: −log P / (D·ln 2)."""
+    """Convert log P in nats per image, of any shape, to bits per dimension: −log P / (D·ln 2)."""
     return -log_prob / (dimensions * math.log(2))
 
 
@@ -27,12 +27,12 @@ class LikelihoodReport:
     """Likelihood of a split of a data set.
 
     Attributes:
-        images: how many were evaluated.
-        bits_per_dim: mean over them, an upper bound by uniform or variational dequantisation.
-        standard_error: of that mean.
-        terms: bits/dim of each term of the bound; they sum to `bits_per_dim`.
-        iwbo: tighter bound in bits/dim by `iwbo_samples` importance samples, or None.
-        iwbo_samples: see `iwbo`.
+        images: Number of images evaluated.
+        bits_per_dim: Mean bits/dim, an upper bound by uniform or variational dequantisation.
+        standard_error: Standard error of `bits_per_dim`.
+        terms: Name of each term of the bound to bits/dim; they sum to `bits_per_dim`.
+        iwbo: Importance-weighted bound in bits/dim, which is tighter, or None.
+        iwbo_samples: Number of importance samples of `iwbo`.
     """
 
     images: int
@@ -47,10 +47,10 @@ class LikelihoodReport:
 def evaluate_likelihood(
     model: LikelihoodModel, split: Split, images: int | None = None, batch: int = 128, iwbo_samples: int = 0
 ) -> LikelihoodReport:
-    """Bits/dim of the first `images` images of a split (all where None), in the model's own precision.
+    """Evaluate bits/dim of the first `images` images of a split (None uses all), in the model's precision.
 
     Raises:
-        FloatingPointError: a likelihood is not finite; the message names the image. Nothing is skipped.
+        NonFinite: A likelihood is not finite; the message names the image. No image is skipped.
     """
     totals: dict[str, float] = {}
     per_image, bounds = [], []
@@ -82,9 +82,9 @@ def evaluate_likelihood(
 
 @torch.no_grad()
 def importance_weighted(model: LikelihoodModel, part: Batch, samples: int) -> Tensor:
-    """log (1/k Σ p(x_k)/q(x_k)) over k dequantisations (Burda et al. 2016): (batch,), nats.
+    """Importance-weighted bound log (1/k Σ p(x_k)/q(x_k)) over k dequantisations: (batch,), nats.
 
-    At least as tight as the mean of the same k bounds, and exact in the limit.
+    It is at least as tight as the mean of the same k bounds, and exact in the limit (Burda et al. 2016).
     """
     labels, keys = labels_for(model, part), part.keys.tolist()
     draws = []
@@ -97,19 +97,19 @@ def importance_weighted(model: LikelihoodModel, part: Batch, samples: int) -> Te
 
 
 def batches(split: Split, images: int | None, batch: int) -> Iterator[Batch]:
-    """The first `images` images of a split, in order, in batches."""
+    """Batches of the first `images` images of a split, in order; None uses all."""
     count = len(split) if images is None else min(images, len(split))
     for start in range(0, count, batch):
         yield split.__getitems__(list(range(start, min(start + batch, count))))
 
 
 def labels_for(model: LatentModel, part: Batch) -> Tensor | None:
-    """The labels where the model is class-conditional."""
+    """Labels of a batch if the model is class-conditional, else None."""
     return part.labels if model.num_classes else None
 
 
 def check_finite(log_prob: Tensor, keys: Tensor) -> None:
-    """Raise FloatingPointError naming the first image whose likelihood is not finite."""
+    """Raise NonFinite naming the first image whose likelihood is not finite."""
     bad = ~log_prob.isfinite()
     if bad.any():
         key = int(keys[bad.cpu()][0])

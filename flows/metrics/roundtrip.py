@@ -1,4 +1,4 @@
-"""Does an image come back? Errors of decode(encode(image)), per image and per level of the code."""
+"""Round trip: errors of decode(encode(image)), per image and per level of the code."""
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.models.base import LatentModel
+from flows.models.codes import Codes
 from flows.numerics import exact_arithmetic
 from flows.once import prepared
 
@@ -18,18 +19,18 @@ PRECISIONS: Precision = {"fp32": torch.float32, "fp64": torch.float64}
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """What happened to each image of a batch.
+    """Round trip of a batch of images.
 
     Attributes:
-        code: (batch, ...), as encoded.
+        codes: Codes of the images.
         reconstruction: uint8 (batch, C, H, W).
-        error: (batch,), largest |x − decode(encode(x))| on the [0, 1] scale; infinite where not finite.
-        finite: (batch,) bool, neither code nor reconstruction has an infinity or NaN.
-        bit_exact: (batch,) bool, every byte is the one that went in.
-        level_error: level name to (batch,), largest |encode(decode(z)) − z| over that level's part.
+        error: (batch,), largest |x − decode(encode(x))|, pixels in [0, 1]; infinite where not finite.
+        finite: (batch,) bool, whether code and reconstruction are free of infinities and NaN.
+        bit_exact: (batch,) bool, whether every byte equals the input.
+        level_error: Name of a level to (batch,), largest |encode(decode(z)) − z| over this level's part.
     """
 
-    code: Tensor
+    codes: Codes
     reconstruction: Tensor
     error: Tensor
     finite: Tensor
@@ -45,48 +46,50 @@ def round_trip(
 
     Images are compared as the model sees them, reduced to its number of grey levels.
     """
+    space = model.prior_space
+    codes = model.encode_bytes(images, space.name, labels, max(1, len(images)))
     x = pixels.to_unit(images, model.bins, model.dtype).to(model.device)
     with exact_arithmetic(model.device):
-        code = model.encode(x, labels=labels)
-        back = model.decode(code, labels=labels)
-    reconstruction = pixels.to_bytes(back, model.bins)
+        decoded = model.decode_codes(codes)
+    reconstruction = pixels.to_bytes(decoded, model.bins)
     same = reconstruction == pixels.reduce(images, model.bins).to(model.device)
     levels = {}
     if per_level:
-        # Beyond [0, 1] only by the error itself, which clamping cannot hide: `error` is taken before it.
+        # Values leave [0, 1] only by the error itself, which clamping does not hide: `error` precedes it.
         with exact_arithmetic(model.device):
-            again = model.encode(torch.nan_to_num(back, nan=0.5).clamp(0, 1), labels=labels)
-        parts = model.spaces["z"].levels.items()
-        levels = {name: _largest(again[:, part] - code[:, part]) for name, part in parts}
-    finite = code.flatten(1).isfinite().all(1) & back.flatten(1).isfinite().all(1)
+            again = model.encode(torch.nan_to_num(decoded, nan=0.5).clamp(0, 1), space.name, codes.labels)
+        levels = {
+            name: _largest(again[:, part] - codes.values[:, part]) for name, part in space.levels.items()
+        }
+    finite = codes.values.isfinite().all(1) & decoded.flatten(1).isfinite().all(1)
     exact = same.flatten(1).all(1) & finite
-    return RoundTrip(code, reconstruction, _largest(back - x), finite, exact, levels)
+    return RoundTrip(codes, reconstruction, _largest(decoded - x), finite, exact, levels)
 
 
 def _largest(difference: Tensor) -> Tensor:
-    """Largest magnitude per example, infinite where anything is not finite."""
+    """Largest magnitude per example; infinite if any value is not finite."""
     infinite = float("inf")
     return torch.nan_to_num(difference.abs(), nan=infinite, posinf=infinite).flatten(1).amax(1)
 
 
 def in_precision(model: LatentModel, precision: str) -> LatentModel:
-    """The model itself where it has that precision already, otherwise a converted copy."""
+    """Return the model if it has this precision already, else a converted copy."""
     dtype = PRECISIONS[precision]
     return model if model.dtype == dtype else copy.deepcopy(model).to(dtype)
 
 
 @dataclass(frozen=True)
 class RoundTripRow:
-    """One line of a round-trip report: a group of images in one precision.
+    """Row of a round-trip table: a group of images in one precision.
 
     Attributes:
-        group: name of the images.
-        precision: "fp32" or "fp64".
-        images: how many.
-        max_error, median_error: over the images' own largest errors, on the [0, 1] scale.
-        bit_exact: share of images returned with every byte as it was, in [0, 1].
-        finite: no code and no reconstruction contained an infinity or NaN.
-        level_error: largest error of the code per level.
+        group: Name of the group.
+        precision: Name of the precision, "fp32" or "fp64".
+        images: Number of images.
+        max_error, median_error: Maximum and median over images of `RoundTrip.error`, pixels in [0, 1].
+        bit_exact: Share of bit-exact reconstructions, in [0, 1].
+        finite: Whether all codes and reconstructions are free of infinities and NaN.
+        level_error: Name of a level to the largest error of its part of the code.
     """
 
     group: str
@@ -100,7 +103,7 @@ class RoundTripRow:
 
 
 def summarise(group: str, precision: str, trips: Iterable[RoundTrip]) -> RoundTripRow:
-    """One row from the batches of a group."""
+    """Combine the batches of a group into one row."""
     trips = list(trips)
     error = torch.cat([trip.error for trip in trips])
     exact = torch.cat([trip.bit_exact for trip in trips])
@@ -125,14 +128,14 @@ def round_trip_table(
     limits: Mapping[str, int | None],
     batch: int = 128,
 ) -> Iterator[RoundTripRow]:
-    """One row per group and precision.
+    """Generate one row per group and precision.
 
     Args:
-        model: in any precision.
-        groups: name to (uint8 images (n, C, H, W), labels or None).
-        limits: "fp32" and "fp64" to how many images of each group to take; None takes all. Leave a
-            precision out to skip it.
-        batch: images at a time.
+        model: Model, in any precision.
+        groups: Name of a group to (uint8 images (n, C, H, W), labels or None).
+        limits: Precision, "fp32" or "fp64", to the number of images per group; None uses all. A precision
+            that is not listed is skipped.
+        batch: Images per batch.
     """
     for precision, limit in limits.items():
         converted = in_precision(model, precision)
@@ -148,5 +151,5 @@ def round_trip_table(
 
 
 def _without_pictures(trip: RoundTrip) -> RoundTrip:
-    """Drop code and reconstruction: ten thousand of them need not be held for a summary."""
-    return replace(trip, code=torch.empty(0), reconstruction=torch.empty(0))
+    """Drop code and reconstruction, which a summary of ten thousand images need not hold in memory."""
+    return replace(trip, codes=trip.codes[:0], reconstruction=torch.empty(0))

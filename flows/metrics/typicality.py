@@ -1,48 +1,48 @@
-"""How far codes are from where a model's samples come from."""
+"""Typicality of codes: their length compared with the length of samples."""
 
 import torch
 from torch import Tensor
 
 from flows.models.base import LatentModel
+from flows.models.codes import Codes
 
 
-def typicality(model: LatentModel, code: Tensor, space: str) -> Tensor:
-    """|z|/√(E|z|²) − 1 of codes (batch, D), z in the prior space: (batch,).
+def typicality(model: LatentModel, codes: Codes) -> Tensor:
+    """Relative deviation |z|/√(E|z|²) − 1 of the norm of codes, z in the prior space: (batch,).
 
-    Of a standard normal E|z|² is D. 0 is typical; below 0 codes are nearer to the middle than samples are,
-    above it farther out: in many dimensions both are where hardly a sample lies.
+    For a standard normal prior E|z|² is D. 0 is typical. Codes below 0 are nearer to the mean than samples,
+    codes above 0 farther away; in many dimensions there are hardly any samples in either region.
 
     Raises:
-        ValueError: the model has no map from this space to its prior space.
+        Unsupported: The model has no map from the codes' space to its prior space (`can_convert`).
     """
-    prior_space = next(iter(model.spaces.values()))
+    prior_space = model.prior_space
     assert prior_space.prior is not None
-    z = model.convert(code, space, prior_space.name).flatten(1)
+    z = model.convert_codes(codes, prior_space.name).values
     usual = prior_space.prior.deviation * z.shape[1] ** 0.5
     return z.norm(dim=1) / usual - 1
 
 
 @torch.no_grad()
-def largest_typical_share(
-    model: LatentModel, code: Tensor, step: Tensor, space: str, budget: float, rounds: int = 24
-) -> Tensor:
-    """How much of a step codes can take without leaving a budget of typicality: (batch,) in [0, 1].
+def limit_typicality(model: LatentModel, start: Codes, end: Codes, budget: float, rounds: int = 24) -> Codes:
+    """Farthest codes on the lines from `start` to `end` that stay within a budget of typicality.
 
-    The largest share s, found by bisection between 0 and 1, at which |typicality(code + s·step)| is at most
-    the budget, or at most what it was before the step, where that was more.
+    Bisection finds the largest share of each line, in [0, 1], at which |typicality| is at most the budget, or
+    at most that of the start if that is larger.
 
     Args:
-        model: one with a map from this space to its prior space.
-        code: (batch, D).
-        step: (batch, D), added.
-        space: of both.
-        budget: largest |typicality|.
-        rounds: of bisection.
+        model: Model with a map from the codes' space to its prior space.
+        start: n codes.
+        end: n codes of the same space.
+        budget: Maximum |typicality|.
+        rounds: Number of bisection steps.
     """
-    allowed = typicality(model, code, space).abs().clamp(min=budget) + 1e-6
+    here, step = start.to(model), (end.values - start.values).to(model.device, model.dtype)
+    allowed = typicality(model, here).abs().clamp(min=budget) + 1e-6
 
     def fits(share: Tensor) -> Tensor:
-        return typicality(model, code + share[:, None] * step, space).abs() <= allowed
+        moved = here.with_values(here.values + share[:, None] * step)
+        return typicality(model, moved).abs() <= allowed
 
     low, high = torch.zeros_like(allowed), torch.ones_like(allowed)
     whole = fits(high)
@@ -50,4 +50,5 @@ def largest_typical_share(
         middle = (low + high) / 2
         inside = fits(middle)
         low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
-    return torch.where(whole, torch.ones_like(low), low)
+    share = torch.where(whole, torch.ones_like(low), low).to(start.values)
+    return start.with_values(start.values + share[:, None] * (end.values - start.values))

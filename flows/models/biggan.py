@@ -61,8 +61,8 @@ class BigGAN(GAN):
         self.num_classes = num_classes
         self.assemble(image_shape, bins, generator, critic, size)
         levels = {"z": slice(0, size), "class": slice(size, size + width)}
-        self.spaces["z+c"] = Space("z+c", (size + width,), None, levels, "z and a class vector, side by side")
-        self.guarantee["z+c"] = "none"
+        doc = "z and a class vector, side by side"
+        self.spaces["z+c"] = Space("z+c", (size + width,), None, levels, doc, conversions=frozenset({"z"}))
 
     def render(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
         generator = self.generator
@@ -84,16 +84,10 @@ class BigGAN(GAN):
         assert isinstance(generator, BigGANGenerator)
         return torch.cat([code, generator.classes(labels)], 1)
 
-    def sample_codes(
-        self,
-        n: int,
-        space: str = "z",
-        generator: torch.Generator | None = None,
-        temperature: float = 1.0,
+    def induced_codes(
+        self, n: int, space: str, generator: torch.Generator | None, temperature: float
     ) -> Tensor:
-        self.check_space(space)
+        """Draw codes of z+c: scaled z, and the vectors of uniformly drawn classes."""
         code = self.prior_codes(n, generator, temperature)
-        if space == "z":
-            return code
         share = uniform_rows(draw_seed(generator), torch.arange(n), (1,), code).squeeze(1)
         return self.with_classes(code, (share * self.num_classes).long())

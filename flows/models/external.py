@@ -49,13 +49,18 @@ class ExternalGenerator(LatentModel):
         self.bins = 256
         self.generator, self.mapping, self.interval = generator, mapping, interval
         self.register_buffer("anchor", torch.zeros(()))  # knows device and precision where it has no weights
-        self.spaces = {"z": Space("z", (size,), Normal(), {"all": slice(0, size)}, "the generator's input")}
-        self.guarantee = {"z": "none"}
+        conversions = frozenset[str]() if mapping is None else frozenset({"w"})
+        self.spaces = {
+            "z": Space(
+                "z", (size,), Normal(), {"all": slice(0, size)}, "the generator's input", density=True,
+                conversions=conversions,
+            )
+        }  # fmt: skip
         if mapping is not None:
             if width is None:
                 raise UserError("width: with a mapping, the size of w is needed")
             self.spaces["w"] = Space("w", (width,), None, {"all": slice(0, width)}, "mapped z")
-            self.guarantee["w"], self.search_space = "none", "w"
+            self.search_space = "w"
         self.description: dict[str, Any] = {}
 
     def encode(self, images: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
@@ -78,16 +83,6 @@ class ExternalGenerator(LatentModel):
         if (source, target) == ("z", "w") and self.mapping is not None:
             return self.mapping(code)
         return super().convert(code, source, target)
-
-    def sample_codes(
-        self,
-        n: int,
-        space: str = "z",
-        generator: torch.Generator | None = None,
-        temperature: float = 1.0,
-    ) -> Tensor:
-        self.check_space(space)
-        return self.convert(self.prior_codes(n, generator, temperature), "z", space)
 
     def fingerprint(self) -> str:
         known = super().fingerprint()

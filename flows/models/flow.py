@@ -11,9 +11,9 @@ from flows.bijections.base import Bijection
 from flows.bijections.chain import Tap
 from flows.bijections.dequantise import Dequantiser
 from flows.data_dependent import initialise
-from flows.models.base import Guarantee, LikelihoodBound, LikelihoodModel, Space, Unit
+from flows.models.base import BATCH, LikelihoodBound, LikelihoodModel, Space, Unit
 from flows.models.priors import Prior
-from flows.numerics import Keys, draw_seed, evaluating
+from flows.numerics import Keys, draw_seed, evaluating, exact_arithmetic
 from flows.once import prepared
 
 
@@ -54,8 +54,12 @@ class Flow(LikelihoodModel):
             raise ValueError(f"expected a bijection from {self.image_shape} to ({size},), it ends in {got}")
         levels = levels or {"level1": slice(0, size)}
         doc = "whitened code of the whole image, exact both ways"
-        self.spaces = {"z": Space("z", (size,), prior, levels, doc, maps or {})}
-        self.guarantee: dict[str, Guarantee] = {"z": "exact"}
+        self.spaces = {
+            "z": Space(
+                "z", (size,), prior, levels, doc, maps or {}, guarantee="exact", density=True,
+                labelled=bool(num_classes),
+            )
+        }  # fmt: skip
         self.description: dict[str, Any] = {}
 
     # Likelihood -----------------------------------------------------------------------------------
@@ -99,6 +103,21 @@ class Flow(LikelihoodModel):
             code, log_det = self.bijection(x, self._context(labels, len(x)))
         return self.prior.log_prob(code).sum(1) + log_det
 
+    @torch.no_grad()
+    def infer_labels(self, images: Tensor, batch: int = BATCH) -> Tensor:
+        """Most likely classes argmax_y log p(x | y) of uint8 images (n, C, H, W), x at the bin centres.
+
+        Returns:
+            int64 (n,), on the model's device.
+        """
+        parts = [torch.empty(0, dtype=torch.long, device=self.device)]
+        with prepared(), exact_arithmetic(self.device):
+            for some in images.split(batch):
+                x = pixels.to_unit(some, self.bins, self.dtype).to(self.device)
+                classes = [torch.full((len(x),), i, device=self.device) for i in range(self.num_classes)]
+                parts.append(torch.stack([self.log_density(x, label) for label in classes]).argmax(0))
+        return torch.cat(parts)
+
     def initialise(
         self,
         images: Tensor,
@@ -121,16 +140,6 @@ class Flow(LikelihoodModel):
         self.check_code(code, space)
         with prepared(), evaluating(self):
             return self.bijection.inverse(code.to(self.dtype), self._context(labels, len(code)))[0]
-
-    def sample_codes(
-        self,
-        n: int,
-        space: str = "z",
-        generator: torch.Generator | None = None,
-        temperature: float = 1.0,
-    ) -> Tensor:
-        self.check_space(space)
-        return self.prior_codes(n, generator, temperature)
 
     def units(self) -> dict[str, Unit]:
         # Not the maps themselves: they answer with a pair, and only when called forwards.

@@ -2,15 +2,15 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from flows import images as pixels
-from flows.errors import Unsupported, UserError
-from flows.models.base import Guarantee, LatentModel, Space, Unit
+from flows.errors import Unsupported
+from flows.models.base import LatentModel, Space, Unit
 from flows.models.priors import Normal
 from flows.networks.growing import Growing, shrink
 
@@ -24,10 +24,12 @@ class GAN(LatentModel):
     Attributes:
         generator: codes of the prior space to images in [−1, 1]; see `decode`.
         critic: images in [−1, 1] to one number each, larger for what looks real, and `features`.
+        normalises_z: Whether every z is scaled to unit mean square, so that a temperature has no effect in z.
     """
 
     generator: nn.Module
     critic: nn.Module
+    normalises_z: ClassVar[bool] = False
 
     def assemble(
         self, image_shape: Sequence[int], bins: int, generator: nn.Module, critic: nn.Module, size: int
@@ -40,8 +42,12 @@ class GAN(LatentModel):
         self.generator, self.critic = (
             part.to(memory_format=torch.channels_last) for part in (generator, critic)
         )
-        self.spaces = {"z": Space("z", (size,), Normal(), {"all": slice(0, size)}, "the generator's input")}
-        self.guarantee: dict[str, Guarantee] = {"z": "none"}
+        self.spaces = {
+            "z": Space(
+                "z", (size,), Normal(), {"all": slice(0, size)}, "the generator's input", density=True,
+                tempered=not self.normalises_z, labelled=bool(self.num_classes),
+            )
+        }  # fmt: skip
         self.description: dict[str, Any] = {}
 
     @abstractmethod
@@ -81,7 +87,7 @@ class GAN(LatentModel):
 
     def encode(self, images: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
         raise Unsupported(
-            f"{type(self).__name__} has no encoder: its guarantee for {space!r} is 'none'; "
+            f"{type(self).__name__} has no encoder: the guarantee of {space!r} is 'none'; "
             "`flows compare` inverts it by optimisation"
         )
 
@@ -93,28 +99,6 @@ class GAN(LatentModel):
         """Images of full size, by repetition, where the generator has not grown to it."""
         side = images.shape[-1]
         return images if side == self.image_shape[-1] else interpolate(images, self.image_shape[1:])
-
-    def sample_codes(
-        self,
-        n: int,
-        space: str = "z",
-        generator: torch.Generator | None = None,
-        temperature: float = 1.0,
-    ) -> Tensor:
-        self.check_space(space)
-        if space == "z":
-            if temperature != 1 and self.normalises_z:
-                raise UserError(
-                    f"{type(self).__name__} brings every z to one length, so that a temperature of "
-                    f"{temperature:g} changes nothing; "
-                    + ("take 1" if self.sampling_space == "z" else f"draw in {self.sampling_space}")
-                )
-            return self.prior_codes(n, generator, temperature)
-        return self.truncated(self.convert(self.prior_codes(n, generator), "z", space), space, temperature)
-
-    def truncated(self, code: Tensor, space: str, temperature: float) -> Tensor:
-        """Codes of an induced space drawn towards its middle: mean + temperature·(code − mean)."""
-        raise Unsupported(f"{type(self).__name__} has no induced space {space!r}")
 
     def units(self) -> dict[str, Unit]:
         modules = self.generator.named_modules(prefix="generator")

@@ -19,7 +19,7 @@ from flows.bijections.scaling import ActNorm
 from flows.bijections.squeeze import Flatten
 from flows.checks import check_choice, check_positive
 from flows.errors import UserError
-from flows.models.base import Guarantee
+from flows.models.codes import Codes
 from flows.models.styles import StyleGenerator, StyleModel, check_sizes
 from flows.networks.encoder import MapEncoder, PlainEncoder, ResidualEncoder
 from flows.networks.equalised import LEAKY_GAIN, EqualisedConv2d, EqualisedLinear
@@ -180,12 +180,14 @@ class LIA(StyleModel):
         encoder = make_encoder(encoder_channels, size, image_shape[0], official, start, start_side)
         self.encoder = encoder.to(memory_format=torch.channels_last)
         self.assemble_styles(image_shape, bins, generator, critic, size, size)
-        promises: dict[str, Guarantee] = {"z": "exact-given-w", "w": "learned", "w+": "learned"}
-        self.guarantee = promises
-        if start == "map":
-            shape = map_channels(size, start_side), start_side, start_side
-            for name in ("z", "w"):
-                self.spaces[name] = replace(self.spaces[name], maps={"all": shape})
+        shape = map_channels(size, start_side) if start == "map" else 0, start_side, start_side
+        maps = {"all": shape} if start == "map" else {}
+        z, w, wide = self.spaces.values()
+        self.spaces = {
+            "z": replace(z, guarantee="exact-given-w", maps=maps),
+            "w": replace(w, guarantee="learned", density=True, conversions=frozenset({"z", "w+"}), maps=maps),
+            "w+": replace(wide, guarantee="learned"),
+        }
         if refinements < 0:
             raise UserError(f"refinements: expected 0 or more, got {refinements}")
         self.refinements, self.refiner = refinements, None
@@ -238,12 +240,21 @@ class LIA(StyleModel):
         """The encoder's codes of images in [−1, 1], and what the refinements make of them."""
         return refine(w, images, self.refiner, self.refinements, self.generator.draw)
 
+    def can_convert(self, codes: Codes, target: str) -> bool:
+        if codes.space == "w+" and target != "w+":
+            return bool(self._agree(codes.values))
+        return super().can_convert(codes, target)
+
+    def _agree(self, code: Tensor) -> bool:
+        """Whether all layers of codes of w+ are equal, so that they have a w."""
+        styles = code.unflatten(1, (self.layers, self.width))
+        return torch.equal(styles, styles[:, :1].expand_as(styles))
+
     def convert_back(self, code: Tensor, source: str, target: str) -> Tensor:
         if source == "w+":
-            styles = code.unflatten(1, (self.layers, self.width))
-            if not torch.equal(styles, styles[:, :1].expand_as(styles)):
+            if not self._agree(code):
                 raise UserError("a w+ code whose layers differ has no w, and no z")
-            code = styles[:, 0]
+            code = code[:, : self.width]
         return self.phi(code)[0] if target == "z" else code
 
     def log_prob_code(self, code: Tensor, space: str = "z") -> Tensor:

@@ -1,13 +1,14 @@
 """GANs whose images come from a code per layer: spaces z, w and w+, truncation."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from flows.errors import Unsupported, UserError
-from flows.models.base import Guarantee, Space
+from flows.models.base import Space
 from flows.models.gan import GAN
 from flows.networks.stylegan import StyledLayer, Synthesis
 from flows.numerics import normal_rows
@@ -73,12 +74,16 @@ class StyleModel(GAN):
         layers = len(generator.synthesis.layers)
         self.layers, self.width = layers, width
         each = {f"layer{i}": slice(i * width, (i + 1) * width) for i in range(layers)}
+        whole, labelled = {"all": slice(0, width)}, bool(self.num_classes)
+        doc = "a style for each layer, coarse to fine"
         self.spaces |= {
-            "w": Space("w", (width,), None, {"all": slice(0, width)}, "one style for all layers"),
-            "w+": Space("w+", (layers * width,), None, each, "a style for each layer, coarse to fine"),
-        }
-        none: dict[str, Guarantee] = {"w": "none", "w+": "none"}
-        self.guarantee |= none
+            "z": replace(self.spaces["z"], conversions=frozenset({"w", "w+"})),
+            "w": Space(
+                "w", (width,), None, whole, "one style for all layers", conversions=frozenset({"w+"}),
+                labelled=labelled,
+            ),
+            "w+": Space("w+", (layers * width,), None, each, doc, labelled=labelled),
+        }  # fmt: skip
 
     def convert(self, code: Tensor, source: str, target: str) -> Tensor:
         """z to w to w+; back to z only where the mapping has an inverse, and to w where all layers agree."""
@@ -118,7 +123,11 @@ class StyleModel(GAN):
         self.check_code(code, space)
         return (self.enlarged(self._draw(code.to(self.dtype), space, noise)) + 1) / 2
 
-    def truncated(self, code: Tensor, space: str, temperature: float) -> Tensor:
+    def induced_codes(
+        self, n: int, space: str, generator: torch.Generator | None, temperature: float
+    ) -> Tensor:
+        """Draw codes of w or w+, truncated: mean + temperature·(code − mean)."""
+        code = self.convert(self.prior_codes(n, generator), "z", space)
         if temperature == 1:
             return code
         mean = self.w_mean if space == "w" else self.w_mean.repeat(self.layers)

@@ -1,1 +1,1 @@
-"""Networks that are not invertible: conditioners of couplings."""
+"""Networks that are not invertible: conditioners, generators, critics and encoders."""

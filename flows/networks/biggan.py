@@ -1,4 +1,4 @@
-"""BigGAN's networks (Brock et al. 2019, arXiv 1809.11096, appendix B), class-conditional."""
+"""Class-conditional BigGAN networks (Brock et al. 2019, arXiv 1809.11096, appendix B)."""
 
 from collections.abc import Sequence
 
@@ -11,21 +11,21 @@ from flows.networks.stylegan import with_deviation
 
 
 def conv(inputs: int, outputs: int, size: int, bias: bool = True) -> nn.Module:
-    """A convolution of spectral norm 1 that keeps the size, orthogonal at first."""
+    """Return a convolution of spectral norm 1 that keeps the size, with orthogonal initialisation."""
     layer = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=bias)
     nn.init.orthogonal_(layer.weight)
     return spectral_norm(layer, eps=1e-6)
 
 
 def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Module:
-    """A linear layer of spectral norm 1, orthogonal at first."""
+    """Return a linear layer of spectral norm 1 with orthogonal initialisation."""
     layer = nn.Linear(inputs, outputs, bias=bias)
     nn.init.orthogonal_(layer.weight)
     return spectral_norm(layer, eps=1e-6)
 
 
 class ConditionalBatchNorm(nn.Module):
-    """Batch norm whose scale and offset are linear in a condition (batch, width)."""
+    """Batch normalisation with scale and offset linear in a condition (batch, width)."""
 
     def __init__(self, channels: int, width: int):
         super().__init__()
@@ -40,7 +40,7 @@ class ConditionalBatchNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over pixels with a learned weight that starts at 0 (SAGAN, arXiv 1805.08318)."""
+    """Self-attention over pixels with a learned weight, initially 0 (SAGAN, arXiv 1805.08318)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -54,13 +54,13 @@ class Attention(nn.Module):
         query = self.query(x).flatten(2)
         key, value = (max_pool2d(part(x), 2).flatten(2) for part in (self.key, self.value))
         attention = (query.transpose(1, 2) @ key).softmax(2)
-        seen = (value @ attention.transpose(1, 2)).unflatten(2, x.shape[2:])
-        y: Tensor = x + self.weight * self.output(seen)
+        attended = (value @ attention.transpose(1, 2)).unflatten(2, x.shape[2:])
+        y: Tensor = x + self.weight * self.output(attended)
         return y
 
 
 class UpBlock(nn.Module):
-    """Residual block that doubles the side, under a condition."""
+    """Conditional residual block that doubles the side."""
 
     def __init__(self, inputs: int, outputs: int, width: int):
         super().__init__()
@@ -71,20 +71,20 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         y = self.conv1(interpolate(relu(self.norm1(x, condition)), scale_factor=2))
         y = self.conv2(relu(self.norm2(y, condition)))
-        beside = interpolate(self.beside(x), scale_factor=2)
-        return y + beside
+        shortcut = interpolate(self.beside(x), scale_factor=2)
+        return y + shortcut
 
 
 class BigGANGenerator(nn.Module):
-    """z and a class vector to images in [−1, 1]; every block sees its own part of z and the class vector.
+    """Map z and a class vector to images in [−1, 1]; each block sees its own part of z and the class vector.
 
     Args:
-        size: of z, a multiple of the number of blocks + 1.
-        width: of a class vector.
-        classes: how many.
-        channels: of the 4×4, 8×8, … maps.
-        colours: channels of the images.
-        attention: side of the maps with self-attention; 0 has none.
+        size: Dimension of z, a multiple of the number of blocks + 1.
+        width: Dimension of a class vector.
+        classes: Number of classes.
+        channels: Number of channels of the 4×4, 8×8, … maps.
+        colours: Number of image channels.
+        attention: Side of the maps with self-attention; 0 for none.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class BigGANGenerator(nn.Module):
         return self.draw(torch.cat([z, self.classes(labels)], 1))
 
     def draw(self, code: Tensor) -> Tensor:
-        """Images from z and class vectors side by side, (batch, size + width)."""
+        """Generate images from concatenated z and class vectors, (batch, size + width)."""
         z, condition = code[:, : self.size], code[:, self.size :]
         first, *rest = z.chunk(self.parts, 1)
         x = self.start(first).view(len(z), -1, 4, 4)
@@ -121,7 +121,7 @@ class BigGANGenerator(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Residual block; halves the side where told."""
+    """Residual block that optionally halves the side."""
 
     def __init__(self, inputs: int, outputs: int, halve: bool, first: bool = False):
         super().__init__()
@@ -133,19 +133,19 @@ class DownBlock(nn.Module):
         y = self.conv2(relu(self.conv1(x if self.first else relu(x))))
         if self.halve:
             y, x = avg_pool2d(y, 2), avg_pool2d(x, 2)
-        beside: Tensor = self.beside(x)
-        return y + beside
+        shortcut: Tensor = self.beside(x)
+        return y + shortcut
 
 
 class BigGANCritic(nn.Module):
-    """Images and their classes to one number each, by projection (Miyato and Koyama 2018).
+    """Projection critic from images and their classes to one score each (Miyato and Koyama 2018).
 
     Args:
-        classes: how many.
-        channels: of the 4×4, 8×8, … maps, as the generator has them.
-        colours: channels of the images.
-        attention: as in the generator.
-        deviation: append the minibatch deviation (PGGAN, section 3) to the 4×4 maps.
+        classes: Number of classes.
+        channels: Number of channels of the 4×4, 8×8, … maps, as in the generator.
+        colours: Number of image channels.
+        attention: Side of the maps with self-attention, as in the generator; 0 for none.
+        deviation: Whether to append the minibatch std (PGGAN, section 3) to the 4×4 maps.
     """
 
     def __init__(
@@ -173,18 +173,18 @@ class BigGANCritic(nn.Module):
         self.classes = spectral_norm(embedding, eps=1e-6)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Activations of all sizes, fine to coarse, of images in [−1, 1]."""
-        x, found = images, []
+        """Return the activations at all sizes, fine to coarse, for images in [−1, 1]."""
+        x, activations = images, []
         for i, block in enumerate(self.blocks):
             last = self.deviation and i + 1 == len(self.blocks)
             x = block(with_deviation(x) if last else x)
             if str(i) in self.attention:
                 x = self.attention[str(i)](x)
-            found.append(x)
-        return found
+            activations.append(x)
+        return activations
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """(batch,), larger for images that look real and like their class."""
+        """Return scores (batch,), larger for images that look real and like their class."""
         x = relu(self.features(images)[-1]).sum((2, 3))
         score: Tensor = self.output(x).squeeze(1) + (self.classes(labels) * x).sum(1)
         return score

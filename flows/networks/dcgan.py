@@ -1,4 +1,4 @@
-"""DCGAN's networks (Radford, Metz and Chintala 2016, arXiv 1511.06434)."""
+"""DCGAN networks (Radford, Metz and Chintala 2016, arXiv 1511.06434)."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,14 @@ from torch import Tensor, nn
 
 
 class DCGANGenerator(nn.Module):
-    """z to images in [−1, 1]: transposed convolutions that double the side, batch norm, ReLU; tanh.
+    """Map z to images in [−1, 1] by transposed convolutions that double the side.
+
+    Each is followed by batch norm and ReLU, the last by tanh.
 
     Args:
-        size: of z.
-        channels: of the layers at 4×4, 8×8, … up to half of the images' side.
-        colours: channels of the images.
+        size: Dimension of z.
+        channels: Number of channels at 4×4, 8×8, …, up to half the side of the images.
+        colours: Number of image channels.
     """
 
     def __init__(self, size: int, channels: Sequence[int], colours: int):
@@ -33,11 +35,13 @@ class DCGANGenerator(nn.Module):
 
 
 class DCGANCritic(nn.Module):
-    """Images in [−1, 1] to one number each: strided convolutions, batch norm but for the first, leaky ReLU.
+    """Map images in [−1, 1] to one score each by strided convolutions.
+
+    Leaky ReLU follows each, batch norm all but the first.
 
     Args:
-        channels: as the generator has them, 4×4 first.
-        colours: channels of the images.
+        channels: Number of channels per layer, 4×4 first, as in the generator.
+        colours: Number of image channels.
     """
 
     def __init__(self, channels: Sequence[int], colours: int):
@@ -51,21 +55,21 @@ class DCGANCritic(nn.Module):
         _initialise(self)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Activations of all sizes, fine to coarse."""
-        found = []
+        """Return the activations at all sizes, fine to coarse."""
+        activations = []
         for layer in self.layers:
             images = layer(images)
-            found.append(images)
-        return found
+            activations.append(images)
+        return activations
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch,), larger for images that look real."""
+        """Return scores (batch,), larger for images that look real."""
         score: Tensor = self.output(self.features(images)[-1])
         return score.flatten()
 
 
 def _initialise(network: nn.Module) -> None:
-    """Weights ~ N(0, 0.02²), scales of batch norms ~ N(1, 0.02²), as in the paper."""
+    """Initialise weights from N(0, 0.02²) and batch norm scales from N(1, 0.02²), as in the paper."""
     for part in network.modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(part.weight, std=0.02)

@@ -1,4 +1,4 @@
-"""LIA's encoders: images to w."""
+"""LIA's encoders, which map images to w."""
 
 from collections.abc import Sequence
 
@@ -12,21 +12,21 @@ from flows.networks.stylegan import PlainBlock, activate, begin_halved
 
 
 class OffsetBatchNorm(BatchNorm):
-    """Batch normalisation of maps or vectors, with a learned offset and no scale."""
+    """Batch normalisation of maps or vectors with a learned offset and no scale."""
 
     def __init__(self, channels: int):
         super().__init__(channels, affine=False)
         self.offset = nn.Parameter(torch.zeros(channels))
 
     def _check_input_dim(self, input: Tensor) -> None:
-        return  # both kinds
+        return  # maps and vectors are accepted
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input) + self.offset.view(-1, *[1] * (input.dim() - 2))
 
 
 class EncoderBlock(nn.Module):
-    """Half the side, then two convolutions beside a shortcut (ResNet, first version)."""
+    """Residual block at half the side: average pooling, two convolutions and a shortcut (ResNet v1)."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -49,12 +49,12 @@ class EncoderBlock(nn.Module):
 
 
 class ResidualEncoder(nn.Module):
-    """Images in [−1, 1] to w, as in LIA's released code (`networks_encoder.py`).
+    """Map images in [−1, 1] to w, as in LIA's released code (`networks_encoder.py`).
 
     Args:
-        channels: of the stem and of every block after it, down to 4×4; log2(side/4) + 1 of them.
-        width: of w.
-        colours: channels of the images.
+        channels: Number of channels of the stem and of each block, down to 4×4; log2(side/4) + 1 entries.
+        width: Dimension of w.
+        colours: Number of image channels.
     """
 
     def __init__(self, channels: Sequence[int], width: int, colours: int):
@@ -77,12 +77,12 @@ class ResidualEncoder(nn.Module):
 
 
 class PlainEncoder(nn.Module):
-    """Images in [−1, 1] to w by strided convolutions with equalised learning rates, without batch norm.
+    """Map images in [−1, 1] to w by strided convolutions with equalised learning rates, without batch norm.
 
     Args:
-        channels: as in `Encoder`.
-        width: of w.
-        colours: channels of the images.
+        channels: Number of channels of the stem and of each block, down to 4×4; log2(side/4) + 1 entries.
+        width: Dimension of w.
+        colours: Number of image channels.
     """
 
     def __init__(self, channels: Sequence[int], width: int, colours: int):
@@ -102,12 +102,12 @@ class PlainEncoder(nn.Module):
 
 
 class MapEncoder(nn.Module):
-    """Images in [−1, 1] to a code that is a map, by convolutions alone: each place sees what lies around it.
+    """Convolutional encoder from images in [−1, 1] to a spatial code; each position sees its surroundings.
 
     Args:
-        channels: of the stem and of every block after it, down to the side of the map.
-        depth: channels of the map.
-        colours: channels of the images.
+        channels: Number of channels of the stem and of each block, down to the side of the code.
+        depth: Number of channels of the code.
+        colours: Number of image channels.
     """
 
     def __init__(self, channels: Sequence[int], depth: int, colours: int):
@@ -119,7 +119,7 @@ class MapEncoder(nn.Module):
         self.head = EqualisedConv2d(channels[-1], depth, 1)
 
     def begin_as(self, small: "MapEncoder") -> None:
-        """Encode the means of 2×2 pixels as one of half the side encodes its images; see `begin_halved`."""
+        """Initialise from an encoder of half the side, applied to means of 2×2 pixels; see `begin_halved`."""
         begin_halved(self.stem, self.blocks, small.stem, small.blocks)
         for name in ("hidden", "head"):
             getattr(self, name).load_state_dict(getattr(small, name).state_dict())

@@ -7,17 +7,19 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
 LEAKY_GAIN = math.sqrt(2)
-"""Keeps the variance through a leaky ReLU of slope 0.2, nearly."""
+"""Gain that approximately preserves the variance through a leaky ReLU of slope 0.2."""
 
 
 class EqualisedLinear(nn.Module):
-    """Weights ~ N(0, 1)/m, used as w·gain·m/√inputs: Adam then moves every layer at the same relative pace.
+    """Linear layer with weights ~ N(0, 1)/m, used as w·gain·m/√inputs.
+
+    Adam then updates every layer at the same relative rate.
 
     Args:
-        inputs, outputs: sizes.
-        gain: standard deviation of the output for inputs of variance 1.
-        multiplier: m, factor on the learning rate (0.01 in StyleGAN's mapping).
-        bias: initial value of all biases; None has none.
+        inputs, outputs: Number of features.
+        gain: Std of the output for inputs of variance 1.
+        multiplier: Factor m on the learning rate (0.01 in StyleGAN's mapping).
+        bias: Initial value of all biases; None for no bias.
     """
 
     def __init__(
@@ -35,14 +37,14 @@ class EqualisedLinear(nn.Module):
 
 
 class EqualisedConv2d(nn.Module):
-    """The same for convolutions, padded to keep the size.
+    """Convolution with an equalised learning rate, padded to keep the size.
 
     Args:
-        inputs, outputs: channels.
-        size: of the kernel; odd, or even where it halves the side.
-        gain, multiplier: as in `EqualisedLinear`.
-        bias: whether there is one.
-        halve: half the side, by a stride of 2.
+        inputs, outputs: Number of channels.
+        size: Side of the kernel; odd, or even with `halve`.
+        gain, multiplier: Std of the output and factor on the learning rate, as in `EqualisedLinear`.
+        bias: Whether to add a bias.
+        halve: Whether to halve the side by a stride of 2.
     """
 
     def __init__(

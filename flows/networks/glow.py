@@ -14,15 +14,15 @@ from flows.workspace import Workspace
 
 
 class ActNormConv2d(ChannelAffine):
-    """A convolution, an ActNorm and a ReLU: max(0, (w * x + bias)·exp(3·logs)).
+    """Convolution, ActNorm and ReLU: max(0, (w * x + bias)·exp(3·logs)).
 
-    Scaling the few weights rather than the many activations saves two passes over the output in each
-    direction of training.
+    Scaling the weights instead of the activations saves two passes over the output in each direction of
+    training.
 
     Args:
-        inputs, outputs: channels.
-        size: 3 or 1.
-        edge: mark the border (3×3 only; see `scaled.edge_conv2d`).
+        inputs, outputs: Number of channels.
+        size: Side of the kernel, 3 or 1.
+        edge: Whether to mark the border (3×3 only; see `scaled.edge_conv2d`).
     """
 
     def __init__(self, inputs: int, outputs: int, size: int, edge: bool = False):
@@ -39,7 +39,7 @@ class ActNormConv2d(ChannelAffine):
 
 
 class ZeroConv2d(nn.Module):
-    """A 3×3 convolution with bias, zero at initialisation, times exp(3·logs).
+    """3×3 convolution with bias, times exp(3·logs), zero at initialisation.
 
     Couplings therefore start as the identity.
     """
@@ -56,15 +56,17 @@ class ZeroConv2d(nn.Module):
 
 
 class GlowNetwork(nn.Module):
-    """3×3 conv, ActNorm, ReLU, 1×1 conv, ActNorm, ReLU, 3×3 zero conv.
+    """Coupling network: 3×3 conv, ActNorm, ReLU, 1×1 conv, ActNorm, ReLU, 3×3 zero conv.
 
     Args:
-        inputs: channels of the kept part.
-        outputs: channels to predict.
-        width: hidden channels (512 in the paper).
-        edge: mark the border, as the released code does.
-        context_channels: channels of an image-shaped context, concatenated to the input; 0 ignores it.
-        input_bound: largest magnitude of the kept part that the network sees; see `numerics.bounded`.
+        inputs: Number of channels of the kept part.
+        outputs: Number of channels to predict.
+        width: Number of hidden channels (512 in the paper).
+        edge: Whether to mark the border, as the released code does.
+        context_channels: Number of channels of an image-shaped context, concatenated to the input; 0 ignores
+            the context.
+        input_bound: Largest magnitude of the kept part as input, which is clipped; None for no clipping.
+            See `numerics.bounded`.
     """
 
     def __init__(
@@ -90,17 +92,17 @@ class GlowNetwork(nn.Module):
             kept = torch.cat([kept, context], 1)
         return self.last(self.second(self.first(kept)))
 
-    # For CPUs: `bijections.rows` computes couplings on pixels as rows, several networks together.
+    # Execution on CPUs: `bijections.rows` treats pixels as matrix rows and prepares several networks at once.
 
     def row_kind(self) -> Hashable | None:
-        """What networks must share to be computed together; None where this one cannot be."""
+        """Return a key that is equal for networks that can be prepared together; None if this one cannot."""
         if self.context_channels:
             return None
         edges = self.first.edge_weight is not None, self.last.edge_weight is not None
         return type(self), self.first.weight.shape, self.last.weight.shape, edges, self.input_bound
 
     def row_parameters(self) -> Parameters:
-        """What `row_networks` takes of each."""
+        """Return the parameters of this network in the order that `row_networks` expects."""
         first, second, last = self.first, self.second, self.last
         return (
             first.weight, first.edge_weight, first.bias, first.logs,
@@ -109,12 +111,12 @@ class GlowNetwork(nn.Module):
         )  # fmt: skip
 
     def row_networks(self, parameters: Sequence[Parameters], workspace: Workspace) -> GlowRows:
-        """Networks of the kind of this one, ready to run."""
+        """Prepare networks with the `row_kind` of this one, given the parameters of each."""
         return GlowRows(parameters, self.input_bound, workspace)
 
 
 class ConvPrior(nn.Module):
-    """One zero conv: mean and log-std of a leaving half given the one that stays (`split2d_prior`)."""
+    """Zero convolution from the kept half to mean and log-std of the half split off (`split2d_prior`)."""
 
     def __init__(self, inputs: int, outputs: int, edge: bool = True, input_bound: float | None = None):
         super().__init__()
@@ -126,7 +128,7 @@ class ConvPrior(nn.Module):
 
 
 class SqueezedContext(nn.Module):
-    """A network whose image-shaped context is squeezed first, to the resolution of a squeezed input."""
+    """Network wrapper that squeezes an image-shaped context to the resolution of a squeezed input."""
 
     def __init__(self, network: nn.Module):
         super().__init__()

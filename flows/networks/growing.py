@@ -1,4 +1,4 @@
-"""Networks that begin with small images and grow (PGGAN, Karras et al. 2018, arXiv 1710.10196, section 2)."""
+"""Networks that start with small images and grow (PGGAN, Karras et al. 2018, arXiv 1710.10196, section 2)."""
 
 import math
 
@@ -7,12 +7,12 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 
 class Growing(nn.Module):
-    """A network for images of 4×4, 8×8, … up to `sizes` of them; it is fully grown unless told otherwise.
+    """Network for images of 4×4, 8×8, …, `sizes` sizes in all; fully grown by default.
 
-    How far it has grown follows from the images shown so far; it is set in training and no part of the state.
+    Training sets the current size from the number of images seen; it is not part of the state dict.
 
     Attributes:
-        size: how many sizes it has, from 1 on; a fraction is the share of the newest, which fades in.
+        size: Number of sizes in use, at least 1; a fraction is the share of the newest, which fades in.
     """
 
     def __init__(self, sizes: int):
@@ -22,13 +22,13 @@ class Growing(nn.Module):
 
     @property
     def grown(self) -> tuple[int, float]:
-        """How many sizes there are, and the share of the newest, in (0, 1]."""
+        """Number of sizes in use and share of the newest, in (0, 1]."""
         sizes = math.ceil(self.size)
         return sizes, 1 - (sizes - self.size)
 
 
 def shrink(images: Tensor, size: float, sizes: int) -> Tensor:
-    """Images as a network of that size sees them: means over squares, the newest size fading in."""
+    """Downsample images to the current size of a network by average pooling; the newest size fades in."""
     whole = math.ceil(min(size, sizes))
     images = avg_pool2d(images, 2 ** (sizes - whole))
     share = 1 - (whole - min(size, sizes))

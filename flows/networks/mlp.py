@@ -4,14 +4,14 @@ from torch import Tensor, nn
 
 
 class ReluMLP(nn.Sequential):
-    """`hidden_layers` layers of `width` ReLU units and a linear output (NICE §5.1).
+    """Perceptron of `hidden_layers` layers of `width` ReLU units and a linear output (NICE §5.1).
 
     Args:
-        inputs, outputs: sizes of the vectors.
-        width: units of each hidden layer.
-        hidden_layers: how many.
-        uniform: where set, weights start uniform within ± this (0.01 in the released code); None keeps
-            torch's default.
+        inputs, outputs: Number of features.
+        width: Number of units of each hidden layer.
+        hidden_layers: Number of hidden layers.
+        uniform: Bound u of the initial weights ~ U(−u, u), with zero biases (0.01 in the released code); None
+            keeps PyTorch's default.
     """
 
     def __init__(

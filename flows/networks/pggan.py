@@ -1,4 +1,4 @@
-"""PGGAN's generator (Karras et al. 2018, arXiv 1710.10196, table 2), which grows."""
+"""PGGAN's growing generator (Karras et al. 2018, arXiv 1710.10196, table 2)."""
 
 from collections.abc import Sequence
 
@@ -11,17 +11,19 @@ from flows.networks.stylegan import activate, pixel_norm
 
 
 class PGGANGenerator(Growing):
-    """z to images: z and the channels of every pixel are brought to mean square 1; nearest upsampling.
+    """Map z to images, with nearest-neighbour upsampling.
+
+    z and the channels of every pixel are normalised to mean square 1.
 
     Args:
-        size: of z.
-        channels: of the 4×4, 8×8, … blocks; their number sets the side of the images.
-        colours: channels of the images.
+        size: Dimension of z.
+        channels: Number of channels of the 4×4, 8×8, … blocks; one entry per size.
+        colours: Number of image channels.
     """
 
     def __init__(self, size: int, channels: Sequence[int], colours: int = 3):
         super().__init__(len(channels))
-        self.start = EqualisedLinear(size, 16 * channels[0], LEAKY_GAIN / 4)  # the released gain √2/4
+        self.start = EqualisedLinear(size, 16 * channels[0], LEAKY_GAIN / 4)  # gain √2/4 of the released code
         self.layers = nn.ModuleList([EqualisedConv2d(channels[0], channels[0], 3, LEAKY_GAIN)])
         self.to_colours = nn.ModuleList([EqualisedConv2d(channels[0], colours, 1)])
         for before, after in zip(channels, channels[1:], strict=False):
@@ -30,7 +32,7 @@ class PGGANGenerator(Growing):
             self.to_colours.append(EqualisedConv2d(after, colours, 1))
 
     def forward(self, z: Tensor) -> Tensor:
-        """Images, about [−1, 1], of the side that it has grown to."""
+        """Generate images, approximately in [−1, 1], at the current size."""
         sizes, share = self.grown
         x = pixel_norm(activate(self.start(pixel_norm(z)).view(len(z), -1, 4, 4)))
         x = pixel_norm(activate(self.layers[0](x)))

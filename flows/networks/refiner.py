@@ -1,4 +1,4 @@
-"""What refines a code by looking at the image that it draws, and at the slope of its error."""
+"""Refinement of a code by the gradient of its image's error."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,15 +9,16 @@ from torch.nn.functional import leaky_relu
 
 
 class Refiner(nn.Module):
-    """How to move a code, given the slope of its image's error: one step of iterative amortised inference.
+    """Network that updates a code from the gradient of its image's error.
 
-    Marino, Yue and Mandt 2018 (arXiv 1807.09356), equation 6, with the last step as a further input. At first
-    a step goes down the slope, by a learned length in every channel; three convolutions learn the rest.
+    One step of iterative amortised inference: Marino, Yue and Mandt 2018 (arXiv 1807.09356), equation 6, with
+    the previous step as an additional input. At initialisation a step follows the negative gradient, with a
+    learned length per channel; three convolutions learn the rest.
 
     Args:
-        depth: channels of the code, a map; a dense one is a map of 1×1.
-        side: of the map.
-        hidden: channels within.
+        depth: Number of channels of the code, a map; a dense code is a map of 1×1.
+        side: Side of the map.
+        hidden: Number of hidden channels.
     """
 
     def __init__(self, depth: int, side: int, hidden: int = 128):
@@ -31,29 +32,29 @@ class Refiner(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, code: Tensor, slope: Tensor, before: Tensor) -> Tensor:
-        """The step, (batch, D).
+        """Return the step, (batch, D).
 
         Args:
-            code: where it stands, (batch, D).
-            slope: gradient of the error there, of which only the direction counts.
-            before: the last step, zeros at first.
+            code: (batch, D), current code.
+            slope: (batch, D), gradient of the error at `code`; only its direction counts.
+            before: (batch, D), previous step; zeros at first.
         """
         shape = (-1, self.depth, self.side, self.side)
         down = slope.view(shape)
         down = down / (down.square().mean((1, 2, 3), keepdim=True).sqrt() + 1e-12)
-        seen = torch.cat([down, code.view(shape), 10 * before.view(shape)], 1)  # steps are about 0.1
-        y = self.last(leaky_relu(self.second(leaky_relu(self.first(seen), 0.2)), 0.2))
+        inputs = torch.cat([down, code.view(shape), 10 * before.view(shape)], 1)  # steps are about 0.1
+        y = self.last(leaky_relu(self.second(leaky_relu(self.first(inputs), 0.2)), 0.2))
         step: Tensor = 0.1 * y - self.length * down
         return step.flatten(1)
 
 
 class Refined(NamedTuple):
-    """What an encoder and `times` refinements find.
+    """Codes of an encoder and of `times` refinements, with their errors.
 
     Attributes:
-        codes: (times + 1, batch, D), of the encoder and after every refinement.
-        errors: (times, batch), |x̂ − x|² of all codes but the last, a mean over pixels in [−1, 1].
-        slopes: (times, batch, D), the errors' gradients by the codes.
+        codes: (times + 1, batch, D), codes of the encoder and after every refinement.
+        errors: (times, batch), |x̂ − x|² of all codes but the last, mean over pixels in [−1, 1].
+        slopes: (times, batch, D), gradients of the errors with respect to the codes.
     """
 
     codes: Tensor
@@ -66,15 +67,15 @@ def refine(
 ) -> Refined:
     """Refine an encoder's codes (batch, D).
 
-    Gradients reach the encoder and every step of the refiner, but go through neither what a step was given
-    nor the generator, as published.
+    Gradients reach the encoder and every step of the refiner, but pass neither through the inputs of a step
+    nor through the generator, as published.
 
     Args:
-        w: of the encoder.
-        images: in [−1, 1].
-        refiner: None where there is nothing to refine.
-        times: how many steps.
-        draw: w to images in [−1, 1].
+        w: (batch, D), codes of the encoder.
+        images: (batch, C, H, W), range [−1, 1].
+        refiner: Network that predicts the steps; None for no refinement.
+        times: Number of refinements.
+        draw: Generator from w to images in [−1, 1].
     """
     codes, step = [w], torch.zeros_like(w)
     errors, slopes = [w.new_empty(0, len(w))], [w.new_empty(0, *w.shape)]

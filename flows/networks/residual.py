@@ -1,4 +1,4 @@
-"""Residual blocks with group norms, for networks that look at images: the same for any batch, on any rank."""
+"""Residual networks for images with group norm, so that outputs do not depend on the batch or the rank."""
 
 import torch
 from torch import Tensor, nn
@@ -6,10 +6,10 @@ from torch.nn.functional import avg_pool2d, silu
 
 
 class NormedBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x)))))), the first version with pre-activation (He et al. 2016).
+    """Pre-activation residual block x + conv(silu(norm(conv(silu(norm(x)))))) (He et al. 2016).
 
     Args:
-        inputs, outputs: channels; each divides by 8.
+        inputs, outputs: Number of channels, a multiple of 8.
     """
 
     def __init__(self, inputs: int, outputs: int):
@@ -28,14 +28,14 @@ class NormedBlock(nn.Module):
 
 
 class Tower(nn.Module):
-    """Images to a vector: blocks, each at half the side of the one before, and a layer over all places.
+    """Map images to a vector: residual blocks, each at half the side of the previous, and a dense layer.
 
     Args:
-        colours: of the images.
-        side: of the images, at least 2**(len(channels) − 1).
-        channels: of every block; each divides by 8.
-        hidden: units of the layer over all places.
-        outputs: length of the vector.
+        colours: Number of image channels.
+        side: Side of the images in pixels, at least 2**(len(channels) − 1).
+        channels: Number of channels of each block, multiples of 8.
+        hidden: Number of units of the dense layer over all positions.
+        outputs: Length of the vector.
     """
 
     def __init__(self, colours: int, side: int, channels: list[int], hidden: int, outputs: int):
@@ -58,12 +58,14 @@ class Tower(nn.Module):
 
 
 class UNet(nn.Module):
-    """Images to maps of the same size (Ronneberger et al. 2015, arXiv 1505.04597), upsampled by neighbours.
+    """U-Net from images to maps of the same size (Ronneberger et al. 2015, arXiv 1505.04597).
+
+    Upsampling is nearest-neighbour.
 
     Args:
-        colours: of the images.
-        channels: at full side, half, a quarter …; each divides by 8.
-        outputs: maps.
+        colours: Number of image channels.
+        channels: Number of channels at full side, half, a quarter, …; multiples of 8.
+        outputs: Number of maps.
     """
 
     def __init__(self, colours: int, channels: list[int], outputs: int):
@@ -72,19 +74,19 @@ class UNet(nn.Module):
         pairs = list(zip([channels[0], *channels], channels, strict=False))
         self.down = nn.ModuleList(NormedBlock(before, after) for before, after in pairs)
         upward = list(zip(channels[:0:-1], channels[-2::-1], strict=True))
-        self.up = nn.ModuleList(NormedBlock(below + beside, beside) for below, beside in upward)
+        self.up = nn.ModuleList(NormedBlock(below + skip, skip) for below, skip in upward)
         self.norm = nn.GroupNorm(8, channels[0])
         self.head = nn.Conv2d(channels[0], outputs, 1)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
-        kept = []
+        skips = []
         for i, block in enumerate(self.down):
             x = block(avg_pool2d(x, 2) if i else x)
-            kept.append(x)
-        for block, beside in zip(self.up, kept[-2::-1], strict=True):
+            skips.append(x)
+        for block, skip in zip(self.up, skips[-2::-1], strict=True):
             x = nn.functional.interpolate(x, scale_factor=2.0)
-            x = block(torch.cat([x, beside], 1))
+            x = block(torch.cat([x, skip], 1))
         maps: Tensor = self.head(silu(self.norm(x)))
         return maps

@@ -1,4 +1,4 @@
-"""RealNVP's coupling network: a residual net, weight-normalised and batch-normalised (§3.4, appendix E)."""
+"""RealNVP's coupling network: a residual network with weight and batch normalisation (§3.4, appendix E)."""
 
 import math
 
@@ -11,14 +11,14 @@ from flows.numerics import batch_moments, bounded
 
 
 class ShiftedBatchNorm2d(nn.Module):
-    """Batch normalisation with a shift and no gain, statistics over all ranks; running ones in eval mode.
+    """Batch normalisation with a shift and no gain; statistics over all ranks, running ones in eval mode.
 
-    torch's SyncBatchNorm does the reduction on GPUs only.
+    PyTorch's SyncBatchNorm reduces over ranks on GPUs only.
 
     Args:
-        channels: C.
-        momentum: weight of the current batch in the running statistics.
-        epsilon: added to the variance.
+        channels: Number of channels.
+        momentum: Weight of the current batch in the running statistics.
+        epsilon: Constant added to the variance.
     """
 
     uses_batch_statistics = True
@@ -46,15 +46,15 @@ class ShiftedBatchNorm2d(nn.Module):
 
 
 class WeightNormConv2d(nn.Module):
-    """Convolution with unit-norm filters (Salimans and Kingma 2016); a gain per output where asked.
+    """Convolution with unit-norm filters (Salimans and Kingma 2016) and an optional gain per output.
 
     Without a gain a batch norm follows, which would cancel it.
 
     Args:
-        inputs, outputs: channels.
-        size: 3 or 1; padded to keep the size of the image.
-        gain: learn the filters' norms.
-        bias: add a bias.
+        inputs, outputs: Number of channels.
+        size: Side of the kernel, 3 or 1; padded to keep the size of the image.
+        gain: Whether to learn the norms of the filters.
+        bias: Whether to add a bias.
     """
 
     def __init__(self, inputs: int, outputs: int, size: int, gain: bool = False, bias: bool = False):
@@ -76,7 +76,7 @@ class WeightNormConv2d(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(relu(norm(conv(relu(norm(x))))))."""
+    """Residual block x + conv(relu(norm(conv(relu(norm(x))))))."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -91,18 +91,19 @@ class ResidualBlock(nn.Module):
 
 
 class RealNVPNetwork(nn.Module):
-    """Residual blocks whose outputs, and the stem's, all reach the end through 1×1 skips.
+    """Residual network; the outputs of stem and blocks are summed through 1×1 skip convolutions.
 
-    The input is batch-normalised, doubled for a checkerboard (half of it is zeros), and given as [h, −h],
-    for a checkerboard with the mask beside it.
+    The input is batch-normalised, doubled for a checkerboard (half of it is zeros), and passed as [h, −h],
+    with the mask as a further channel for a checkerboard.
 
     Args:
-        inputs: channels of the kept part.
-        outputs: channels to predict.
-        width: hidden channels.
-        blocks: residual blocks.
-        mask: (1, 1, H, W) of a checkerboard's kept pixels; None for a cut across channels.
-        input_bound: largest magnitude of the normalised input; see `numerics.bounded`.
+        inputs: Number of channels of the kept part.
+        outputs: Number of channels to predict.
+        width: Number of hidden channels.
+        blocks: Number of residual blocks.
+        mask: (1, 1, H, W), 1 at the kept pixels of a checkerboard; None for a split across channels.
+        input_bound: Largest magnitude of the normalised input, which is clipped; None for no clipping.
+            See `numerics.bounded`.
     """
 
     mask: Tensor | None
@@ -118,7 +119,7 @@ class RealNVPNetwork(nn.Module):
     ):
         super().__init__()
         self.input_bound = input_bound
-        # Its own copy: a buffer under two names is refused by safetensors.
+        # A copy: safetensors refuses one buffer under two names.
         self.register_buffer("mask", None if mask is None else mask.clone())
         self.input_norm = ShiftedBatchNorm2d(inputs)
         self.stem = WeightNormConv2d(2 * inputs + (mask is not None), width, 3, bias=True)

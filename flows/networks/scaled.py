@@ -1,4 +1,4 @@
-"""Convolutions with outputs scaled by exp(3·logs) and, if wanted, a marked border (Glow's released code)."""
+"""Convolutions with outputs scaled by exp(3·logs) and an optional border marker (Glow's released code)."""
 
 from torch import Tensor
 from torch.nn.functional import conv2d, pad, unfold
@@ -11,21 +11,21 @@ LOGS_FACTOR = ChannelAffine.logs_factor
 def scaled_by(
     logs: Tensor, weight: Tensor, edge_weight: Tensor | None, bias: Tensor
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """The weights times exp(3·logs) per output: cheaper than scaling the many activations."""
+    """Multiply the weights by exp(3·logs) per output, which is cheaper than scaling the activations."""
     gain = (LOGS_FACTOR * logs).exp()
     per_output = gain.view(-1, 1, 1, 1)
     return weight * per_output, None if edge_weight is None else edge_weight * per_output, bias * gain
 
 
 def edge_conv2d(x: Tensor, weight: Tensor, edge_weight: Tensor | None, bias: Tensor) -> Tensor:
-    """Convolution of x, with one more channel that is 1 on the zero padding and 0 inside.
+    """Convolve x with an additional marker channel that is 1 on the zero padding and 0 inside.
 
-    The marker is the same for every image, so its share of the output is computed once and added.
+    The marker is the same for every image, so its part of the output is computed once and added.
 
     Args:
         x: (batch, inputs, H, W).
         weight: (outputs, inputs, k, k).
-        edge_weight: of the marker, (outputs, 1, 3, 3), or None without one.
+        edge_weight: (outputs, 1, 3, 3), weight of the marker, or None for no marker.
         bias: (outputs,).
     """
     if edge_weight is None:
@@ -36,6 +36,6 @@ def edge_conv2d(x: Tensor, weight: Tensor, edge_weight: Tensor | None, bias: Ten
 
 
 def marker_windows(x: Tensor) -> Tensor:
-    """(H·W, 9): which of the nine neighbours of every pixel of x (..., H, W) lie outside the image."""
+    """Mark which of the nine neighbours of every pixel of x (..., H, W) lie outside the image: (H·W, 9)."""
     outside = pad(x.new_zeros(1, 1, *x.shape[-2:]), (1, 1, 1, 1), value=1.0)
     return unfold(outside, 3)[0].T

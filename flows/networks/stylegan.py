@@ -1,4 +1,4 @@
-"""StyleGAN's networks (Karras et al. 2019, 2020, arXiv 1812.04948 and 1912.04958), in plain PyTorch."""
+"""StyleGAN networks (Karras et al. 2019, 2020, arXiv 1812.04948 and 1912.04958) in plain PyTorch."""
 
 import math
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from flows.networks.growing import Growing
 
 
 def activate(x: Tensor) -> Tensor:
-    """Leaky ReLU of slope 0.2."""
+    """Apply a leaky ReLU of slope 0.2."""
     return leaky_relu(x, 0.2)
 
 
 class Mapping(nn.Module):
-    """z to w by a perceptron; z is normalised to mean square 1 first.
+    """Mapping network, a perceptron from z to w; z is first normalised to mean square 1.
 
     Args:
-        size: of z, of w and of the hidden layers.
-        layers: how many (8 in StyleGAN, 2 in small ones).
-        multiplier: factor on its learning rate.
+        size: Dimension of z, of w and of the hidden layers.
+        layers: Number of layers (8 in StyleGAN, 2 in small models).
+        multiplier: Factor on the learning rate.
     """
 
     def __init__(self, size: int, layers: int, multiplier: float = 0.01):
@@ -41,22 +41,23 @@ class Mapping(nn.Module):
 
 
 def pixel_norm(x: Tensor) -> Tensor:
-    """Divide by the root of the mean square over the channels (axis 1)."""
+    """Divide by the root mean square over the channels (axis 1)."""
     return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
 
 
 class ModulatedConv2d(nn.Module):
-    """A convolution whose inputs are scaled by a style, its outputs brought back to variance 1.
+    """Convolution with inputs scaled by a style and outputs normalised to variance 1.
 
-    Scaling activations before and after is the same as scaling the weights of each image (StyleGAN2,
+    Scaling activations before and after is equivalent to scaling the weights for each image (StyleGAN2,
     equations 1–3), and one ordinary convolution serves the whole batch.
 
     Args:
-        inputs, outputs: channels.
-        size: of the kernel; odd, or 4 where it doubles the side.
-        width: of w, from which the style is an affine function.
-        demodulate: bring the outputs back to variance 1; not for colours.
-        double: twice the side, by a transposed convolution of stride 2: every output sees 2×2 inputs.
+        inputs, outputs: Number of channels.
+        size: Side of the kernel; odd, or 4 with `double`.
+        width: Dimension of w; the style is an affine function of w.
+        demodulate: Whether to normalise the outputs to variance 1; not for colours.
+        double: Whether to double the side by a transposed convolution of stride 2; every output sees 2×2
+            inputs.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class ModulatedConv2d(nn.Module):
         super().__init__()
         self.style = EqualisedLinear(width, inputs, bias=1.0)
         self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size))
-        self.phases = 4 if double else 1  # of the kernel's entries, each output sees one in so many
+        self.phases = 4 if double else 1  # each output sees 1/phases of the kernel
         self.scale = math.sqrt(self.phases / (inputs * size**2))
         self.demodulate, self.doubles = demodulate, double
 
@@ -85,13 +86,13 @@ class ModulatedConv2d(nn.Module):
 class StyledLayer(nn.Module):
     """Modulated convolution, noise, bias, leaky ReLU.
 
-    The noise is a stored buffer: the generator is a function of its codes. `strength` starts at 0.
+    The noise is a stored buffer, so that the generator is a function of its codes. `strength` starts at 0.
 
     Args:
-        inputs, outputs: channels.
-        width: of w.
-        side: of the output in pixels.
-        double: whether the input has half that side.
+        inputs, outputs: Number of channels.
+        width: Dimension of w.
+        side: Side of the output in pixels.
+        double: Whether the input has half that side.
     """
 
     noise: Tensor
@@ -110,12 +111,12 @@ class StyledLayer(nn.Module):
 
 
 def double(x: Tensor) -> Tensor:
-    """Twice the side, bilinear."""
+    """Upsample to twice the side, bilinear."""
     return interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def larger(image: Tensor, share: float) -> Tensor:
-    """Twice the side: repeated for a new size, as real images are, and bilinear the more it has faded in."""
+    """Upsample to twice the side: from nearest, as for real images, to bilinear as the new size fades in."""
     if share == 1:
         return double(image)
     return torch.lerp(interpolate(image, scale_factor=2), double(image), share)
@@ -125,30 +126,34 @@ Start = Literal["constant", "linear", "map"]
 
 
 def map_channels(width: int, side: int) -> int:
-    """Channels of a code of `width` that is a map. Raises ValueError where it is none of that side."""
+    """Return the number of channels of a code of `width` as a map of side × side.
+
+    Raises:
+        UserError: `width` is not divisible by side².
+    """
     if width % side**2:
         raise UserError(
-            f"start map: a code of {width} is no map of {side}×{side}, expected a multiple of {side**2}"
+            f"start map: a map of {side}×{side} needs a code size divisible by {side**2}, got {width}"
         )
     return width // side**2
 
 
 class Synthesis(Growing):
-    """w, one per layer, to images: styled layers, and a sum of colours over all sizes.
+    """Synthesis network from w, one per layer, to images: styled layers and a sum of colours over all sizes.
 
     Args:
-        channels: of the first layer and of every next, of twice the side; their number sets that of images.
-        width: of w.
-        colours: channels of the images.
-        tanh: end with one (LIA's decoder), else linear.
-        depth: styled layers of every size but the first, which has one: 2 in the paper, or 1.
-        start: what the first layer sees: a learned `constant` (StyleGAN); a `linear` function of the first w
-            (as in PGGAN); or that w itself as a `map` of width/side² channels, brought to as many as the
-            layer has, so that a part of the code lies at a place of the image.
-        start_side: of the first layer in pixels.
+        channels: Number of channels of each size, from `start_side` on; the side doubles with each entry.
+        width: Dimension of w.
+        colours: Number of image channels.
+        tanh: Whether to end with tanh (LIA's decoder); the output is linear otherwise.
+        depth: Number of styled layers of each size, 2 in the paper, or 1; the first size has one.
+        start: Input of the first layer: a learned `constant` (StyleGAN); a `linear` function of the first w
+            (as in PGGAN); or that w itself as a `map` of width/side² channels, projected to the channels of
+            the layer, so that each part of the code has a position in the image.
+        start_side: Side of the first layer in pixels.
 
     Raises:
-        ValueError: w is no map of that side.
+        UserError: `start` is `map`, and w is not a map of `start_side`.
     """
 
     def __init__(
@@ -161,7 +166,7 @@ class Synthesis(Growing):
         start: Start = "constant",
         start_side: int = 4,
     ):
-        self.skipped = start_side.bit_length() - 3  # sizes, counted from 4×4
+        self.skipped = start_side.bit_length() - 3  # number of sizes from 4×4 that are left out
         super().__init__(self.skipped + len(channels))
         first, places = channels[0], start_side**2
         self.start_side = start_side
@@ -184,20 +189,20 @@ class Synthesis(Growing):
         self.tanh = tanh
 
     def forward(self, w: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
-        """Images, about [−1, 1], of the side that it has grown to.
+        """Generate images, approximately in [−1, 1], at the current size.
 
         Args:
             w: (batch, layers, width).
-            noise: of every layer, (batch or 1, 1, side, side); None takes the stored ones.
+            noise: Noise of each layer, (batch or 1, 1, side, side); None uses the stored noise.
         """
-        given = [None] * len(self.layers) if noise is None else list(noise)
+        noises = [None] * len(self.layers) if noise is None else list(noise)
         x, image = self.beginning(w[:, 0]), None
         sizes, share = self.grown
-        for i, (layer, own) in enumerate(zip(self.layers, given, strict=True)):
+        for i, (layer, layer_noise) in enumerate(zip(self.layers, noises, strict=True)):
             size, place = divmod(i + self.depth - 1, self.depth)
             if size + self.skipped >= sizes:
                 break
-            x = layer(x, w[:, i], own)
+            x = layer(x, w[:, i], layer_noise)
             if place == self.depth - 1:  # the last layer of its size
                 colours = self.to_colours[size](x, w[:, i])
                 newest = share if size + self.skipped == sizes - 1 else 1
@@ -208,34 +213,38 @@ class Synthesis(Growing):
 
     @torch.no_grad()
     def begin_as(self, small: "Synthesis") -> None:
-        """Draw what one of half the side draws, at twice the side: its weights, and new colours of zero.
+        """Initialise from a generator of half the side, whose images are then generated at twice the side.
+
+        The weights of `small` are copied; the colours of the new size are zero.
 
         Raises:
-            ValueError: it is not this one without its last size.
+            UserError: `small` is not this network without its last size.
         """
         wanted = {name: value.shape for name, value in self.state_dict().items()}
         given = small.state_dict()
         if len(self.to_colours) != len(small.to_colours) + 1 or any(
             wanted.get(name) != value.shape for name, value in given.items()
         ):
-            raise UserError("the smaller generator is not this one without its last size")
+            raise UserError(
+                "expected a smaller generator with the layers of this one except those of its last size"
+            )
         self.load_state_dict(given, strict=False)
         colours = self.to_colours[-1]
         assert isinstance(colours, ModulatedConv2d)
         colours.weight.zero_()
-        # The new size begins bilinear: four independent kernels for the four places of a pixel are a
-        # pattern of dots, which a generator that draws already does not lose again.
+        # The new size starts bilinear: four independent kernels for the four subpixels of a pixel give a
+        # pattern of dots that a trained generator does not lose again.
         doubling = cast(StyledLayer, self.layers[-self.depth]).convolution
         tent = torch.tensor([1.0, 3.0, 3.0, 1.0]).to(doubling.weight)
         doubling.weight.copy_(torch.randn_like(doubling.weight[:, :, :1, :1]) * torch.outer(tent, tent) / 5)
 
     @property
     def layers_in_use(self) -> int:
-        """Of the size that it has grown to."""
+        """Number of layers in use at the current size."""
         return 1 + self.depth * (self.grown[0] - self.skipped - 1)
 
     def beginning(self, w: Tensor) -> Tensor:
-        """What the first layer sees, (batch, C, side, side)."""
+        """Return the input of the first layer, (batch, C, side, side), for its w (batch, width)."""
         side = self.start_side
         if self.from_map is not None:
             return cast(Tensor, self.from_map(w.view(len(w), -1, side, side)))
@@ -249,15 +258,15 @@ Blocks = Literal["residual", "plain", "pooled"]
 
 
 class Critic(Growing):
-    """Images to one number each: blocks that halve the side, minibatch deviation, two linear layers.
+    """Map images to one score each: blocks that halve the side, minibatch std, two linear layers.
 
     Args:
-        channels: of the 4×4, 8×8, … blocks, as the synthesis has them.
-        colours: channels of the images.
-        grows: take images of every size, see `Growing`; without, only those of full size.
-        blocks: `residual`, two convolutions and a shortcut (StyleGAN2), or `plain`, one strided convolution,
-            half the operations, which tells real from generated scenes apart in as many steps, or `pooled`,
-            two convolutions and the mean of 2×2 (PGGAN).
+        channels: Number of channels of the 4×4, 8×8, … blocks, as in `Synthesis`.
+        colours: Number of image channels.
+        grows: Whether to accept images of every size (see `Growing`), not only of full size.
+        blocks: Kind of block: `residual`, two convolutions and a shortcut (StyleGAN2); `plain`, one strided
+            convolution, half the operations, which separates real from generated scenes in as many steps;
+            or `pooled`, two convolutions and the mean of 2×2 (PGGAN).
     """
 
     def __init__(
@@ -266,7 +275,9 @@ class Critic(Growing):
         super().__init__(len(channels))
         widths = list(reversed(channels))
         entries = widths if grows else widths[:1]
-        self.from_colours = nn.ModuleList(EqualisedConv2d(colours, each, 1, LEAKY_GAIN) for each in entries)
+        self.from_colours = nn.ModuleList(
+            EqualisedConv2d(colours, channel, 1, LEAKY_GAIN) for channel in entries
+        )
         pairs = zip(widths, widths[1:], strict=False)
         make = {"residual": CriticBlock, "plain": PlainBlock, "pooled": PooledBlock}[blocks]
         self.blocks = nn.ModuleList(make(before, after) for before, after in pairs)
@@ -276,11 +287,11 @@ class Critic(Growing):
         self.output = EqualisedLinear(last, 1)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Activations of all sizes, fine to coarse, of images in [−1, 1] of the side it has grown to."""
+        """Return the activations at all sizes, fine to coarse, for images in [−1, 1] of the current size."""
         sizes, share = self.grown
         first = len(self.blocks) + 1 - sizes
         x = activate(self.from_colours[first](images))
-        found = [x]
+        activations = [x]
         for i, block in enumerate(self.blocks):
             if i < first:
                 continue
@@ -288,28 +299,28 @@ class Critic(Growing):
             if i == first and share < 1:
                 coarse = activate(self.from_colours[i + 1](avg_pool2d(images, 2)))
                 x = coarse + share * (x - coarse)
-            found.append(x)
-        return found
+            activations.append(x)
+        return activations
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch,), larger for images that look real."""
+        """Return scores (batch,), larger for images that look real."""
         return self.judge(self.features(images)[-1])
 
     def begin_as(self, small: "Critic") -> None:
-        """Judge the means of 2×2 pixels as one of half the side judges its images; see `begin_halved`."""
+        """Initialise from a critic of half the side, applied to means of 2×2 pixels; see `begin_halved`."""
         begin_halved(self.from_colours[0], self.blocks, small.from_colours[0], small.blocks)
         for name in ("last", "hidden", "output"):
             getattr(self, name).load_state_dict(getattr(small, name).state_dict())
 
     def judge(self, coarsest: Tensor) -> Tensor:
-        """The same from the last of `features`."""
+        """Return scores (batch,) from the last of `features`."""
         x = activate(self.last(with_deviation(coarsest)))
         score: Tensor = self.output(activate(self.hidden(x.flatten(1))))
         return score.squeeze(1)
 
 
 class CriticBlock(nn.Module):
-    """Two convolutions, the second of which halves the side; a 1×1 convolution beside them."""
+    """Residual block of two convolutions, the second with stride 2, and a 1×1 shortcut."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -318,12 +329,12 @@ class CriticBlock(nn.Module):
         self.beside = EqualisedConv2d(inputs, outputs, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        beside = self.beside(avg_pool2d(x, 2))
-        return (activate(self.second(activate(self.first(x)))) + beside) / LEAKY_GAIN
+        shortcut = self.beside(avg_pool2d(x, 2))
+        return (activate(self.second(activate(self.first(x)))) + shortcut) / LEAKY_GAIN
 
 
 class PlainBlock(nn.Module):
-    """One convolution that halves the side."""
+    """Convolution that halves the side."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -335,27 +346,30 @@ class PlainBlock(nn.Module):
 
 @torch.no_grad()
 def begin_halved(entry: nn.Module, blocks: nn.ModuleList, old_entry: nn.Module, old: nn.ModuleList) -> None:
-    """Let a network see what one of half the side saw: the means of 2×2 pixels.
+    """Initialise a network from one of half the side, applied to means of 2×2 pixels.
 
-    Six channels of the entry carry ±x, of which leaky ReLUs lose nothing: l(x) − l(−x) = 1.2·x. The first
-    block takes their means where the old entry had single pixels; the other blocks are the old ones.
+    Two channels of the entry per colour carry ±x, from which x can be recovered after a leaky ReLU:
+    l(x) − l(−x) = 1.2·x. The first block replaces the old entry, with means in place of single pixels; the
+    other blocks are copied.
 
     Raises:
-        ValueError: the blocks are not plain ones, their channels are others, or there are not enough.
+        UserError: a block is not a `PlainBlock`, the channels differ, or the entry has too few.
     """
     first = blocks[0]
     if not isinstance(first, PlainBlock) or not all(isinstance(block, PlainBlock) for block in old):
-        raise UserError("only networks of plain blocks can begin as one of half the side")
+        raise UserError("only networks of plain blocks can be initialised from one of half the side")
     assert isinstance(entry, EqualisedConv2d) and isinstance(old_entry, EqualisedConv2d)
     convolution = first.convolution
     colours = entry.weight.shape[1]
-    kept, own = ([each.weight.shape for each in part.modules() if isinstance(each, EqualisedConv2d)]
-                 for part in (old, blocks[1:]))  # fmt: skip
-    fits = kept == own
+    old_shapes, own_shapes = (
+        [layer.weight.shape for layer in part.modules() if isinstance(layer, EqualisedConv2d)]
+        for part in (old, blocks[1:])
+    )
+    fits = old_shapes == own_shapes
     if not fits or len(entry.weight) < 2 * colours or len(convolution.weight) != len(old_entry.weight):
         raise UserError(
-            "the smaller network's channels are not those of this one after its first block, which needs "
-            f"at least {2 * colours} of its own"
+            "expected a smaller network with the channels of this one after its first block, and an entry of "
+            f"at least {2 * colours} channels"
         )
     signs = torch.cat([torch.eye(colours), -torch.eye(colours)])[:, :, None, None].to(entry.weight)
     entry.weight[: 2 * colours] = signs / entry.scale
@@ -371,7 +385,7 @@ def begin_halved(entry: nn.Module, blocks: nn.ModuleList, old_entry: nn.Module, 
 
 
 class PooledBlock(nn.Module):
-    """Two convolutions, then means over squares of 2×2."""
+    """Two convolutions followed by 2×2 average pooling."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -383,7 +397,7 @@ class PooledBlock(nn.Module):
 
 
 def with_deviation(x: Tensor, group: int = 4) -> Tensor:
-    """x with one more channel: the mean standard deviation over groups of images (PGGAN, section 3).
+    """Append a channel with the mean std over groups of images (PGGAN, section 3).
 
     Images i, i + n/g, i + 2n/g, … form a group of g; a batch that g does not divide is one group.
     """

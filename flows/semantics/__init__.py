@@ -1,1 +1,1 @@
-"""Judges: attribute predictors and segmenters, by which tools see what is in an image."""
+"""Semantic models: attribute predictors and segmenters, with which tools measure what images show."""

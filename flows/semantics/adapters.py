@@ -1,4 +1,4 @@
-"""Other people's networks as judges: torchvision's, timm's, transformers', or any callable on images."""
+"""Adapters for third-party networks: torchvision, timm, transformers, or any callable on images."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,13 +15,14 @@ from flows.semantics.segmenter import one_hot
 
 
 class Prepared:
-    """Images as a network wants them, and its answer as logits.
+    """Network with its preprocessing of images, which returns logits.
 
     Args:
-        network: (batch, 3, side, side), normalised, to logits: a tensor, a mapping with `out` (torchvision's
-            segmenters) or something with `logits` (transformers). Put it in eval mode.
-        side: of the images it was trained on; None leaves them as they are.
-        mean, deviation: of its colours, in [0, 1].
+        network: Callable from normalised images (batch, 3, side, side) to logits: a tensor, a mapping with
+            the key `out` (torchvision's segmenters) or an object with the attribute `logits` (transformers).
+            Put it in eval mode.
+        side: Side in pixels that images are resized to; None does not resize.
+        mean, deviation: Mean and std of each colour for the normalisation, pixels in [0, 1].
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class Prepared:
         self.network, self.side, self.mean, self.deviation = network, side, mean, deviation
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits of images (batch, C, H, W) in [0, 1]; grey ones become RGB."""
+        """Logits of images (batch, C, H, W) in [0, 1]; grey images are converted to RGB."""
         x = images.expand(-1, 3, -1, -1) if self.side is None else pixels.to_square_rgb(images, self.side)
         answer = self.network(pixels.normalise(x, self.mean, self.deviation))
         if isinstance(answer, Tensor):
@@ -45,19 +46,21 @@ class Prepared:
 
 
 class ClassPredictor:
-    """A classifier as a `Predictor`: one probability for each class.
+    """Adapter of a classifier to `Predictor`, with one probability per class.
 
         weights = torchvision.models.ResNet18_Weights.DEFAULT
         network = torchvision.models.resnet18(weights=weights).eval()
-        judge = ClassPredictor(network, weights.meta["categories"], side=224)
+        predictor = ClassPredictor(network, weights.meta["categories"], side=224)
 
     Args:
-        network: see `Prepared`; logits (batch, classes).
-        classes: their names.
-        attribute: what they are classes of; for `exclusive` ones, `attribute: class` names a score.
-        exclusive: one of them is true (softmax); otherwise each by itself (sigmoid), an attribute of its own.
-        side, mean, deviation: see `Prepared`.
-        name: for tables.
+        network: Callable that returns logits (batch, classes); see `Prepared`.
+        classes: Names of the classes.
+        attribute: Name of the attribute that `exclusive` classes belong to; scores are named
+            `attribute: class`.
+        exclusive: Whether exactly one class is true (softmax). Otherwise every class is an attribute of its
+            own (sigmoid).
+        side, mean, deviation: Preprocessing of the images; see `Prepared`.
+        name: Name for tables; empty uses the network's class name.
     """
 
     def __init__(
@@ -73,19 +76,19 @@ class ClassPredictor:
     ):
         self.logits, self.exclusive = Prepared(network, side, mean, deviation), exclusive
         self.scores = tuple(
-            Score(f"{attribute}: {each}", attribute, "category", True)
+            Score(f"{attribute}: {label}", attribute, "category", True)
             if exclusive
-            else Score(each, each, "attribute", True)
-            for each in classes
+            else Score(label, label, "attribute", True)
+            for label in classes
         )
         self.name = name or type(network).__name__
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """Images (batch, C, H, W) in [0, 1] to probabilities (batch, classes).
+        """Predict probabilities (batch, classes) for images (batch, C, H, W) in [0, 1].
 
         Raises:
-            ValueError: the network answers with another number of classes.
+            UserError: The network returns another number of classes.
         """
         logits = self.logits(images)
         check_count(logits, len(self.scores))
@@ -93,16 +96,18 @@ class ClassPredictor:
 
 
 class ClassSegmenter:
-    """A network that classifies pixels as a `Segmenter`.
+    """Adapter of a network that classifies pixels to `Segmenter`.
 
-        network = torchvision.models.segmentation.lraspp_mobilenet_v3_large(weights="DEFAULT").eval()
-        judge = ClassSegmenter(network, weights.meta["categories"], side=520)
+        weights = torchvision.models.segmentation.LRASPP_MobileNet_V3_Large_Weights.DEFAULT
+        network = torchvision.models.segmentation.lraspp_mobilenet_v3_large(weights=weights).eval()
+        segmenter = ClassSegmenter(network, weights.meta["categories"], side=520)
 
     Args:
-        network: see `Prepared`; logits (batch, classes, h, w), brought to the images' size.
-        classes: their names; a pixel belongs to the most probable one.
-        side, mean, deviation: see `Prepared`.
-        name: for tables.
+        network: Callable that returns logits (batch, classes, h, w), which are resized to the images' size;
+            see `Prepared`.
+        classes: Names of the classes; a pixel belongs to the most probable one.
+        side, mean, deviation: Preprocessing of the images; see `Prepared`.
+        name: Name for tables; empty uses the network's class name.
     """
 
     def __init__(
@@ -119,10 +124,10 @@ class ClassSegmenter:
         self.name = name or type(network).__name__
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Images (batch, C, H, W) in [0, 1] to (batch, classes, H, W) in [0, 1], differentiable.
+        """Class probabilities (batch, classes, H, W) of images (batch, C, H, W) in [0, 1], differentiable.
 
         Raises:
-            ValueError: the network answers with another number of classes.
+            UserError: The network returns another number of classes.
         """
         logits = self.logits(images)
         check_count(logits, len(self.classes))
@@ -131,11 +136,11 @@ class ClassSegmenter:
 
     @torch.no_grad()
     def segment(self, images: Tensor) -> Tensor:
-        """Images (batch, C, H, W) in [0, 1] to bool (batch, classes, H, W)."""
+        """Class masks, bool (batch, classes, H, W), of images (batch, C, H, W) in [0, 1]."""
         return one_hot(self.probabilities(images).argmax(1), len(self.classes))
 
 
 def check_count(logits: Tensor, expected: int) -> None:
-    """Raise ValueError where a network has another number of classes."""
+    """Raise UserError if a network does not return the expected number of classes."""
     if logits.shape[1] != expected:
-        raise UserError(f"the network tells {logits.shape[1]} classes, {expected} names were given")
+        raise UserError(f"expected a network with {expected} classes, one per name, got {logits.shape[1]}")

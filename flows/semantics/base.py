@@ -1,4 +1,4 @@
-"""What tools know of a judge: named scores of images, or a mask for every class. Bring your own."""
+"""Interfaces of predictors and segmenters, which any object may implement, and their trainable base."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ from flows.stored import StoredModule
 
 @dataclass(frozen=True)
 class Score:
-    """One number that is said of an image; a category has one for each class, a hue its cosine and sine.
+    """Column of a predictor's output; a category has one per class, a hue has its cosine and its sine.
 
     Attributes:
-        name: `daylight`, `category: bedroom`, `wall_hue cos`.
-        attribute: name of the attribute it is of.
-        group: of the attribute.
-        probability: whether it is one, in [0, 1]; otherwise a number from `low` to `high`.
-        low, high: its range.
-        quality: how well the predictor tells it on images that it was not trained on: accuracy or R²; 1
-            where nobody measured that.
+        name: Name, such as `daylight`, `category: bedroom` or `wall_hue cos`.
+        attribute: Name of the attribute that the score belongs to.
+        group: Group of the attribute.
+        probability: Whether the score is a probability in [0, 1]; otherwise it is a number from `low` to
+            `high`.
+        low, high: Range of the score.
+        quality: Accuracy or R² of the predictor on images that it was not trained on; 1 if unknown.
     """
 
     name: str
@@ -38,24 +38,24 @@ class Score:
 
 
 def scores_of(attributes: Sequence[Attribute]) -> tuple[Score, ...]:
-    """The scores by which attributes are told, in their order."""
-    found = []
-    for each in attributes:
-        if each.kind == "binary":
-            found.append(Score(each.name, each.name, each.group, True))
-        elif each.kind == "category":
-            names = [f"{each.name}: {name}" for name in each.classes]
-            found += [Score(name, each.name, each.group, True) for name in names]
-        elif each.kind == "circular":
-            names = [f"{each.name} {name}" for name in ("cos", "sin")]
-            found += [Score(name, each.name, each.group, False, -1.0, 1.0) for name in names]
+    """Scores of attributes, in the order of the attributes."""
+    scores = []
+    for a in attributes:
+        if a.kind == "binary":
+            scores.append(Score(a.name, a.name, a.group, True))
+        elif a.kind == "category":
+            names = [f"{a.name}: {name}" for name in a.classes]
+            scores += [Score(name, a.name, a.group, True) for name in names]
+        elif a.kind == "circular":
+            names = [f"{a.name} {name}" for name in ("cos", "sin")]
+            scores += [Score(name, a.name, a.group, False, -1.0, 1.0) for name in names]
         else:
-            found.append(Score(each.name, each.name, each.group, False, each.low, each.high))
-    return tuple(found)
+            scores.append(Score(a.name, a.name, a.group, False, a.low, a.high))
+    return tuple(scores)
 
 
 def column_of(scores: Sequence[Score], name: str) -> int:
-    """The column of the score of that name. Raises ValueError naming those that there are."""
+    """Column of the score with this name. Raises UserError naming the known scores if there is none."""
     known = [score.name for score in scores]
     if name not in known:
         raise UserError(f"there is no score {name!r}; expected one of {', '.join(known)}")
@@ -63,22 +63,22 @@ def column_of(scores: Sequence[Score], name: str) -> int:
 
 
 def true_scores(attributes: Sequence[Attribute], values: Tensor) -> Tensor:
-    """The scores of attributes that are known.
+    """Scores of attributes whose values are known.
 
     Args:
-        attributes: A of them.
-        values: (n, A), not a number where it cannot be seen.
+        attributes: Sequence of A attributes.
+        values: (n, A), NaN where an attribute is not visible.
 
     Returns:
-        (n, number of scores), not a number likewise.
+        (n, number of scores), NaN where the attribute is not visible.
     """
     columns = []
-    for each, value in zip(attributes, values.float().unbind(1), strict=True):
-        if each.kind == "category":
-            classes = torch.arange(len(each.classes), device=value.device)
+    for attribute, value in zip(attributes, values.float().unbind(1), strict=True):
+        if attribute.kind == "category":
+            classes = torch.arange(len(attribute.classes), device=value.device)
             hit = (value[:, None] == classes).float()
             columns.append(torch.where(value.isnan()[:, None], torch.nan, hit))
-        elif each.kind == "circular":
+        elif attribute.kind == "circular":
             columns.append(torch.stack([(2 * torch.pi * value).cos(), (2 * torch.pi * value).sin()], 1))
         else:
             columns.append(value[:, None])
@@ -87,52 +87,52 @@ def true_scores(attributes: Sequence[Attribute], values: Tensor) -> Tensor:
 
 @runtime_checkable
 class Predictor(Protocol):
-    """Whatever gives images named scores."""
+    """Protocol of objects that predict named scores of images."""
 
     @property
     def scores(self) -> tuple[Score, ...]:
-        """What it tells, in the order of its columns."""
+        """Scores, in the order of the columns of `predict`."""
         ...
 
     @property
     def name(self) -> str:
-        """For tables."""
+        """Name for tables."""
         ...
 
     def predict(self, images: Tensor) -> Tensor:
-        """Images (batch, C, H, W) in [0, 1] to scores (batch, number of scores).
+        """Predict scores (batch, number of scores) for images (batch, C, H, W) in [0, 1].
 
-        Not a number where a score says nothing of that image: the hue of a lamp that is not there.
+        A score is NaN where it does not apply to an image, as the hue of a lamp that is not there.
         """
         ...
 
 
 @runtime_checkable
 class Segmenter(Protocol):
-    """Whatever finds classes in images; a pixel may belong to several of them.
+    """Protocol of objects that segment images into classes; a pixel may belong to several classes.
 
     Attributes:
-        classes: their names.
+        classes: Names of the classes.
     """
 
     classes: tuple[str, ...]
 
     @property
     def name(self) -> str:
-        """For tables."""
+        """Name for tables."""
         ...
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Images (batch, C, H, W) in [0, 1] to (batch, classes, H, W) in [0, 1], differentiable."""
+        """Class probabilities (batch, classes, H, W) of images (batch, C, H, W) in [0, 1], differentiable."""
         ...
 
     def segment(self, images: Tensor) -> Tensor:
-        """Images (batch, C, H, W) in [0, 1] to bool (batch, classes, H, W)."""
+        """Class masks, bool (batch, classes, H, W), of images (batch, C, H, W) in [0, 1]."""
         ...
 
 
 def column_of_class(segmenter: Segmenter, label: str) -> int:
-    """The column of the class of that name. Raises ValueError naming those that there are."""
+    """Column of the class with this name. Raises UserError naming the known classes if there is none."""
     if label not in segmenter.classes:
         raise UserError(f"there is no class {label!r}; expected one of {', '.join(segmenter.classes)}")
     return list(segmenter.classes).index(label)
@@ -140,7 +140,7 @@ def column_of_class(segmenter: Segmenter, label: str) -> int:
 
 @torch.no_grad()
 def predict_images(predictor: Predictor, images: Tensor, device: torch.device, batch: int = 200) -> Tensor:
-    """Scores (n, number of scores), on the host, of images (n, C, H, W) in [0, 1], seen on `device`."""
+    """Scores (n, number of scores), on the host, of images (n, C, H, W) in [0, 1], predicted on `device`."""
     return torch.cat([predictor.predict(part.to(device)).float().cpu() for part in images.split(batch)])
 
 
@@ -148,26 +148,29 @@ def predict_images(predictor: Predictor, images: Tensor, device: torch.device, b
 def segment_bytes(
     segmenter: Segmenter, images: Tensor, bins: int, device: torch.device, batch: int = 200
 ) -> Tensor:
-    """What a segmenter sees in uint8 images (n, C, H, W): bool (n, classes, H, W) on the host.
+    """Segment uint8 images in batches.
 
     Args:
-        segmenter: on `device`.
-        images: of a model or data set.
-        bins: their grey levels.
-        device: where they are seen.
-        batch: images at a time.
+        segmenter: Segmenter on `device`.
+        images: uint8 (n, C, H, W), images of a model or data set.
+        bins: Number of grey levels of the images.
+        device: Device of the segmenter.
+        batch: Images per batch.
+
+    Returns:
+        Class masks, bool (n, classes, H, W), on the host.
     """
     parts = [pixels.to_unit(part, bins).to(device) for part in images.split(batch)]
     return torch.cat([segmenter.segment(part).cpu() for part in parts])
 
 
 class Measurement(NamedTuple):
-    """How good a judge is on images whose truth is known.
+    """Quality of a semantic model on images with known attributes or masks.
 
     Attributes:
-        values: by name of attribute or class, and of the figure.
-        score: lower is better.
-        line: for the terminal.
+        values: Name of an attribute or class to name of a figure to value.
+        score: Score of the model; lower is better.
+        line: Summary for the terminal.
     """
 
     values: dict[str, dict[str, float]]
@@ -176,73 +179,73 @@ class Measurement(NamedTuple):
 
 
 class SemanticModel(StoredModule):
-    """A network of ours that learns to see what is known of a data set; trained by `Supervised`.
+    """Predictor or segmenter that is trained on the attributes or masks of a data set by `Supervised`.
 
     Attributes:
-        network: images in [−1, 1] to what `loss` takes; set by `assemble`.
+        network: Network from images in [−1, 1] to the outputs that `loss` takes; set by `assemble`.
     """
 
     network: nn.Module
 
     def assemble(self, image_shape: tuple[int, int, int], bins: int, network: nn.Module) -> None:
-        """Set what every judge has."""
+        """Set the attributes of every semantic model."""
         channels, height, width = image_shape
         self.image_shape, self.bins, self.network = (channels, height, width), bins, network
         self.description = {}
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 images (batch, C, H, W) to what `loss` takes."""
+        """Outputs of the network, as `loss` takes them, for uint8 images (batch, C, H, W)."""
         return self.outputs(pixels.to_unit(images, self.bins))
 
     def outputs(self, images: Tensor) -> Tensor:
-        """The same of images in [0, 1]."""
+        """Outputs of the network, as `loss` takes them, for images (batch, C, H, W) in [0, 1]."""
         outputs: Tensor = self.network(2 * images - 1)
         return outputs
 
     @abstractmethod
     def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """A scalar, and parts of it to log; `outputs` are those of the batch's images.
+        """Scalar loss, and its parts for the log; `outputs` are those of the batch's images.
 
         Raises:
-            ValueError: the batch says nothing of what this judge learns.
+            UserError: The batch lacks the attributes or masks that this model learns.
         """
 
     @abstractmethod
     def calibrate(self, held_out: Split, images: int | None) -> None:
-        """Set temperatures so that probabilities and errors are what they say, on held-out images."""
+        """Set temperatures that calibrate probabilities and predicted errors on held-out images."""
 
     @abstractmethod
     def measure(self, split: Split, images: int | None) -> Measurement:
-        """Compare with the truth."""
+        """Compare predictions with the known attributes or masks."""
 
     def pictures(self, test: Split) -> dict[str, Tensor]:
-        """File name to uint8 (C, height, width): what a person would want to see of it."""
+        """Pictures for the report: file name to uint8 (C, height, width)."""
         return {}
 
     @abstractmethod
     def legend(self) -> list[str]:
-        """Lines that say what the figures of `measure` are."""
+        """Lines that explain the figures of `measure`."""
 
     def note(self, measured: Measurement) -> None:
-        """Keep the figures beside the weights: tools say how far a judge can be trusted."""
+        """Store the figures beside the weights, so that tools know the quality of each prediction."""
         self.description = {**self.description, "validation": measured.values}
 
 
 def outputs_on(
     judge: SemanticModel, split: Split, images: int | None, batch: int = 500
 ) -> tuple[Tensor, Batch]:
-    """A judge's outputs on the first images of a split, on the host, with the batch of these images."""
+    """Outputs for the first `images` images of a split, on the host, and the batch of these images."""
     known = split.first(images)
     with torch.no_grad():
-        found = [judge(part.to(judge.device)).cpu() for part in known.images.split(batch)]
-    return torch.cat(found), known
+        outputs = [judge(part.to(judge.device)).cpu() for part in known.images.split(batch)]
+    return torch.cat(outputs), known
 
 
 def json_attributes(attributes: Sequence[Attribute]) -> list[dict[str, Any]]:
-    """Attributes as plain JSON values, for the arguments of a model that is stored."""
+    """Convert attributes to plain JSON values, for the arguments of a stored model."""
     return [{**vars(each), "classes": list(each.classes)} for each in attributes]
 
 
 def read_attributes(stored: Sequence[dict[str, Any]]) -> tuple[Attribute, ...]:
-    """The attributes of `json_attributes`."""
+    """Convert the result of `json_attributes` back to attributes."""
     return tuple(Attribute(**{**each, "classes": tuple(each["classes"])}) for each in stored)

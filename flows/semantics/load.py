@@ -1,4 +1,4 @@
-"""Find the class of a judge that a checkpoint names, and load it."""
+"""Loading of predictors and segmenters from checkpoints."""
 
 from pathlib import Path
 from typing import cast
@@ -9,10 +9,11 @@ from flows.stored import load_stored, types_in
 
 
 def load_semantic_model(path_or_repo: str | Path, map_location: str = "cpu") -> SemanticModel:
-    """The predictor or segmenter in a folder that `train.py` wrote, or in a repository of the hub.
+    """Load a predictor or segmenter from a folder that `train.py` wrote, or from a repository of the hub.
 
     Raises:
-        CheckpointError: see `flows.load`.
+        CheckpointError: No such folder, a file is missing or was altered, another format version, or the
+            model is not a predictor or segmenter of this release.
     """
     return cast(
         SemanticModel, load_stored(path_or_repo, types_in(flows.semantics, SemanticModel), map_location)

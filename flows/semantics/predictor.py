@@ -1,4 +1,4 @@
-"""An attribute predictor: what is there, how large, how bright; with calibrated probabilities and errors."""
+"""Attribute predictor with calibrated probabilities and errors."""
 
 import math
 from dataclasses import replace
@@ -23,23 +23,24 @@ from flows.semantics.base import (
 )
 
 BINS = 15
-"""Of the expected calibration error (Guo et al. 2017, arXiv 1706.04599)."""
+"""Number of bins of the expected calibration error (Guo et al. 2017, arXiv 1706.04599)."""
 
 
 class AttributePredictor(SemanticModel):
-    """One network with a head for every attribute of a data set.
+    """Network with one head for every attribute of a data set.
 
-    Binary and categorical heads are logits, divided by a temperature of their own (Guo et al. 2017); a real
-    one is a mean and a log-variance, a circular one a vector in the plane and a log-variance. What cannot
-    be seen in an image (the hue of a lamp that is not there) is left out of loss and figures; a head of its
-    own learns of each attribute whether it can be seen, and where it cannot, predictions are not a number.
+    Binary and categorical heads are logits, divided by one temperature per attribute (Guo et al. 2017). A
+    real attribute has a mean and a log-variance, a circular one a vector in the plane and a log-variance.
+    Attributes that are not visible in an image (the hue of a lamp that is not there) are excluded from loss
+    and figures. A further head predicts whether each attribute is visible; where it is not, predictions are
+    NaN.
 
     Args:
         image_shape: (C, side, side).
-        attributes: as `json_attributes` has them; taken from the data set.
-        bins: grey levels of the images.
-        channels: of the blocks, see `Tower`.
-        hidden: units of the layer before the heads.
+        attributes: Attributes in the format of `json_attributes`; taken from the data set.
+        bins: Number of grey levels of the images.
+        channels: Channels of the blocks; see `Tower`. None uses [16, 32, 64, 128].
+        hidden: Width of the layer before the heads.
     """
 
     log_temperature: Tensor
@@ -56,71 +57,71 @@ class AttributePredictor(SemanticModel):
         check_positive(hidden=hidden)
         if not attributes:
             raise UserError(
-                "attributes: the data set says nothing of its images, or is not there: nothing to learn"
+                "attributes: the data set has no attributes or labels, or no files here: nothing to learn"
             )
         self.attributes = read_attributes(attributes)
         colours, side, _ = image_shape
-        self.widths = [_width(each) for each in self.attributes]
+        self.widths = [_width(attribute) for attribute in self.attributes]
         outputs = sum(self.widths) + len(self.attributes)
         network = Tower(colours, side, channels or [16, 32, 64, 128], hidden, outputs)
         self.assemble(image_shape, bins, network)
-        # Of a real or circular attribute, half the log of what its variance has to be multiplied by.
+        # For a real or circular attribute: half the log of the factor on its variance.
         self.register_buffer("log_temperature", torch.zeros(len(self.attributes)))
 
     @property
     def scores(self) -> tuple[Score, ...]:
-        """What it tells, with its own quality on validation images, where it has been looked at."""
+        """Scores, with their quality on validation images if it was measured."""
         known = self.description.get("validation", {})
         quality = {name: figures[quality_name(figures)] for name, figures in known.items()}
         return tuple(
-            replace(each, quality=quality.get(each.attribute, 1.0)) for each in scores_of(self.attributes)
+            replace(score, quality=quality.get(score.attribute, 1.0)) for score in scores_of(self.attributes)
         )
 
     @property
     def name(self) -> str:
-        """For tables."""
+        """Name for tables."""
         return f"{self.description.get('name', 'untrained')} predictor"
 
     def heads(self, outputs: Tensor) -> list[Tensor]:
-        """The outputs (batch, …) of every attribute."""
+        """Outputs (batch, …) of the head of every attribute."""
         return list(outputs[:, : sum(self.widths)].split(self.widths, 1))
 
     def seen(self, outputs: Tensor) -> Tensor:
-        """Logits (batch, A) of whether each attribute can be seen."""
+        """Logits (batch, A) of the visibility of every attribute."""
         return outputs[:, sum(self.widths) :]
 
     def predict(self, images: Tensor) -> Tensor:
-        """Images (batch, C, H, W) in [0, 1] to scores (batch, number of scores): see `Predictor`."""
+        """Predict scores (batch, number of scores) for images (batch, C, H, W) in [0, 1]; see `Predictor`."""
         outputs = self.outputs(images)
         hidden = self.seen(outputs) < 0
-        wide = torch.tensor([_columns(each) for each in self.attributes], device=hidden.device)
+        wide = torch.tensor([_columns(attribute) for attribute in self.attributes], device=hidden.device)
         return self.to_scores(outputs).masked_fill(hidden.repeat_interleave(wide, 1), torch.nan)
 
     def to_scores(self, outputs: Tensor) -> Tensor:
-        """Calibrated probabilities, and means of what is real, within its range."""
+        """Convert outputs to calibrated probabilities, and to means within the range of real attributes."""
         columns = []
-        for each, head, log_t in zip(self.attributes, self.heads(outputs), self.log_temperature, strict=True):
-            if each.kind == "binary":
+        for a, head, log_t in zip(self.attributes, self.heads(outputs), self.log_temperature, strict=True):
+            if a.kind == "binary":
                 columns.append((head * torch.exp(-log_t)).sigmoid())
-            elif each.kind == "category":
+            elif a.kind == "category":
                 columns.append((head * torch.exp(-log_t)).softmax(1))
-            elif each.kind == "circular":
+            elif a.kind == "circular":
                 columns.append(head[:, :2])
             else:
-                columns.append(each.low + (each.high - each.low) * head[:, :1].clamp(0, 1))
+                columns.append(a.low + (a.high - a.low) * head[:, :1].clamp(0, 1))
         return torch.cat(columns, 1)
 
-    # Learning -------------------------------------------------------------------------------------
+    # Training -------------------------------------------------------------------------------------
 
     def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         targets = known_attributes(batch, self.attributes)
         by_kind: dict[str, list[Tensor]] = {}
-        for each, head, target in zip(self.attributes, self.heads(outputs), targets.unbind(1), strict=True):
+        for a, head, target in zip(self.attributes, self.heads(outputs), targets.unbind(1), strict=True):
             seen = ~target.isnan()
             if seen.any():
-                # The mean over the whole batch: an attribute that is seldom seen has less to say.
-                told = _head_loss(each, head[seen], target[seen]).sum() / len(target)
-                by_kind.setdefault(each.kind, []).append(told)
+                # The mean over the whole batch: an attribute that is rarely visible has less weight.
+                part = _head_loss(a, head[seen], target[seen]).sum() / len(target)
+                by_kind.setdefault(a.kind, []).append(part)
         there = (~targets.isnan()).to(outputs.dtype)
         seen = binary_cross_entropy_with_logits(self.seen(outputs), there, reduction="none")
         sums = {kind: torch.stack(parts).sum() for kind, parts in by_kind.items()} | {
@@ -132,12 +133,12 @@ class AttributePredictor(SemanticModel):
     def calibrate(self, held_out: Split, images: int | None) -> None:
         outputs, known = outputs_on(self, held_out, images)
         targets = known_attributes(known, self.attributes)
-        for i, (each, head, target) in enumerate(
+        for i, (attribute, head, target) in enumerate(
             zip(self.attributes, self.heads(outputs), targets.unbind(1), strict=True)
         ):
             seen = ~target.isnan()
             if seen.any():
-                self.log_temperature[i] = _log_temperature(each, head[seen], target[seen])
+                self.log_temperature[i] = _log_temperature(attribute, head[seen], target[seen])
 
     @torch.no_grad()
     def measure(self, split: Split, images: int | None) -> Measurement:
@@ -146,31 +147,31 @@ class AttributePredictor(SemanticModel):
         scores = self.to_scores(outputs)
         truth = true_scores(self.attributes, targets)
         values: dict[str, dict[str, float]] = {}
-        at = 0
-        for i, (each, head) in enumerate(zip(self.attributes, self.heads(outputs), strict=True)):
+        start = 0
+        for i, (attribute, head) in enumerate(zip(self.attributes, self.heads(outputs), strict=True)):
             seen = ~targets[:, i].isnan()
-            columns = slice(at, at + _columns(each))
-            at = columns.stop
+            columns = slice(start, start + _columns(attribute))
+            start = columns.stop
             if seen.any():
-                spread = torch.exp(head[seen, -1] / 2 + self.log_temperature[i].cpu())
-                values[each.name] = {
-                    **figures_of(each, scores[seen, columns], truth[seen, columns], spread),
+                std = torch.exp(head[seen, -1] / 2 + self.log_temperature[i].cpu())
+                values[attribute.name] = {
+                    **figures_of(attribute, scores[seen, columns], truth[seen, columns], std),
                     "seen": float(((self.seen(outputs)[:, i] > 0) == seen).double().mean()),
                 }
-        good = [figures[quality_name(figures)] for figures in values.values()]
-        told = {
+        qualities = [figures[quality_name(figures)] for figures in values.values()]
+        by_figure = {
             name: [figures[name] for figures in values.values() if name in figures]
             for name in ("accuracy", "r2")
         }
-        line = "  ".join(f"{name} {sum(each) / len(each):.3f}" for name, each in told.items() if each)
-        return Measurement(values, 1 - sum(good) / len(good), line)
+        line = "  ".join(f"{name} {sum(part) / len(part):.3f}" for name, part in by_figure.items() if part)
+        return Measurement(values, 1 - sum(qualities) / len(qualities), line)
 
     def legend(self) -> list[str]:
         return [
-            "`accuracy` of what is there or not, `share` of the commonest answer; `calibration` is",
-            "the expected calibration error; `r2` of numbers, with the root mean square `error` in their own",
-            "unit and the share `within` one predicted standard deviation (0.68 for a Gaussian). What cannot",
-            "be seen in an image is left out, `images` are left; `seen` is how often it is known which.",
+            "Binary and categorical attributes have `accuracy`, the `share` of the most frequent answer, and",
+            "the expected `calibration` error. Real and circular ones have R² (`r2`), the root mean square",
+            "`error` in their unit, and the share `within` one predicted std (0.68 for a Gaussian). `images`",
+            "counts the images in which an attribute is visible; `seen` is the accuracy of its visibility.",
         ]
 
 
@@ -183,21 +184,23 @@ def _columns(attribute: Attribute) -> int:
 
 
 def known_attributes(batch: Batch, attributes: tuple[Attribute, ...]) -> Tensor:
-    """The attributes of a batch, (batch, A); the labels where it has no others.
+    """Attributes of a batch, (batch, A), or its labels if it has no attributes.
 
     Raises:
-        ValueError: the data set has others than those.
+        UserError: The number of attributes is not the expected one.
     """
     known = batch.labels[:, None].float() if batch.attributes is None else batch.attributes
     if known.shape[1] != len(attributes):
-        raise UserError(f"the data set tells {known.shape[1]} attributes, the predictor {len(attributes)}")
+        raise UserError(
+            f"expected a data set with the predictor's {len(attributes)} attributes, got {known.shape[1]}"
+        )
     return known.where(known != -1, torch.nan) if batch.attributes is None else known
 
 
 def _head_loss(attribute: Attribute, head: Tensor, target: Tensor) -> Tensor:
-    """Of every image: cross entropy, or a Gaussian's −log density up to a constant; nats, (n,).
+    """Loss of each image, (n,), nats: cross entropy, or a Gaussian's −log density up to a constant.
 
-    A Gaussian's gradient is multiplied by its standard deviation, lest what is hard be given up (β-NLL with
+    A Gaussian's gradient is multiplied by its std, so that difficult targets are learned, too (β-NLL with
     β = ½, Seitzer et al. 2022, arXiv 2203.09168).
     """
     if attribute.kind == "binary":
@@ -221,9 +224,9 @@ def _residual(attribute: Attribute, head: Tensor, target: Tensor) -> tuple[Tenso
 
 
 def _log_temperature(attribute: Attribute, head: Tensor, target: Tensor) -> float:
-    """What minimises the loss on held-out images, of a grid of temperatures from 1/8 to 8.
+    """Log-temperature that minimises the loss on held-out images, from a grid of temperatures 1/8 to 8.
 
-    For real numbers half the log of the ratio of squared error and variance, in the mean.
+    For real and circular attributes: half the log of the mean ratio of squared error and variance.
     """
     if attribute.kind in ("real", "circular"):
         error, log_variance = _residual(attribute, head, target)
@@ -237,23 +240,24 @@ def _log_temperature(attribute: Attribute, head: Tensor, target: Tensor) -> floa
 
 
 def quality_name(figures: dict[str, float]) -> str:
-    """Which of an attribute's figures says how good its prediction is: 1 is perfect."""
+    """Name of the figure that measures the quality of an attribute's prediction; 1 is perfect."""
     return "accuracy" if "accuracy" in figures else "r2"
 
 
-def figures_of(attribute: Attribute, scores: Tensor, truth: Tensor, spread: Tensor) -> dict[str, float]:
-    """An attribute's own error on images in which it can be seen.
+def figures_of(attribute: Attribute, scores: Tensor, truth: Tensor, std: Tensor) -> dict[str, float]:
+    """Figures of an attribute on images in which it is visible.
 
     Args:
-        attribute: which.
-        scores: (n, columns of the attribute).
-        truth: (n, columns of the attribute).
-        spread: (n,), the predicted standard deviation, of real ones as a share of the range.
+        attribute: Attribute to evaluate.
+        scores: (n, columns of the attribute), predicted.
+        truth: (n, columns of the attribute), true.
+        std: (n,), predicted std, for real attributes as a share of the range.
 
     Returns:
-        of what is there or not: `accuracy`, `calibration` (expected calibration error), `share` (of the
-        largest class); of real numbers: `r2`, `error` (root mean square, in the attribute's unit), `within`
-        (share inside one predicted standard deviation; 0.68 for a Gaussian).
+        Number of `images`, and for binary and categorical attributes `accuracy`, `calibration` (expected
+        calibration error) and `share` (of the largest class); for real and circular ones `r2`, `error` (root
+        mean square, in the attribute's unit) and `within` (share inside one predicted std; 0.68 for a
+        Gaussian).
     """
     if attribute.kind in ("binary", "category"):
         if attribute.kind == "binary":
@@ -267,7 +271,7 @@ def figures_of(attribute: Attribute, scores: Tensor, truth: Tensor, spread: Tens
     error = (scores - truth).square().sum(1)
     around = (truth - truth.mean(0)).square().sum(1).mean()
     unit = 1.0 if attribute.kind == "circular" else attribute.high - attribute.low
-    within = ((scores - truth)[:, 0].abs() / unit <= spread).double().mean()
+    within = ((scores - truth)[:, 0].abs() / unit <= std).double().mean()
     return {
         "r2": float(1 - error.mean() / around.clamp(min=1e-12)),
         "error": float((error.mean() / scores.shape[1]).sqrt()), "within": float(within),
@@ -276,7 +280,7 @@ def figures_of(attribute: Attribute, scores: Tensor, truth: Tensor, spread: Tens
 
 
 def calibration_error(confidence: Tensor, right: Tensor) -> float:
-    """Expected calibration error: mean over bins of |accuracy − confidence|, weighted by their images."""
+    """Expected calibration error: mean over bins of |accuracy − confidence|, weighted by number of images."""
     bins = (confidence * BINS).long().clamp(max=BINS - 1)
     total = 0.0
     for i in range(BINS):

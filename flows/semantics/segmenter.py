@@ -1,4 +1,4 @@
-"""A segmenter: a small U-Net that learns the class masks of a data set."""
+"""Segmenter: a small U-Net that is trained on the class masks of a data set."""
 
 import colorsys
 
@@ -14,13 +14,13 @@ from flows.semantics.base import Measurement, SemanticModel, outputs_on
 
 
 class UNetSegmenter(SemanticModel):
-    """Every pixel to one of the classes, with a temperature for all.
+    """U-Net that assigns every pixel to one class, with one temperature for all classes.
 
     Args:
         image_shape: (C, side, side).
-        mask_classes: their names; taken from the data set.
-        bins: grey levels of the images.
-        channels: at full side, half, …; see `UNet`.
+        mask_classes: Names of the classes; taken from the data set.
+        bins: Number of grey levels of the images.
+        channels: Channels at full side, half, …; see `UNet`. None uses [24, 48, 96].
     """
 
     log_temperature: Tensor
@@ -34,26 +34,26 @@ class UNetSegmenter(SemanticModel):
     ):
         super().__init__()
         if not mask_classes:
-            raise UserError("mask_classes: the data set has no class masks, there is nothing to learn")
+            raise UserError("mask_classes: the data set has no class masks: nothing to learn")
         self.classes = tuple(mask_classes)
         self.assemble(image_shape, bins, UNet(image_shape[0], channels or [24, 48, 96], len(mask_classes)))
         self.register_buffer("log_temperature", torch.zeros(()))
 
     @property
     def name(self) -> str:
-        """For tables."""
+        """Name for tables."""
         return f"{self.description.get('name', 'untrained')} segmenter"
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Images (batch, C, H, W) in [0, 1] to calibrated (batch, classes, H, W): see `Segmenter`."""
+        """Calibrated class probabilities (batch, classes, H, W) of images (batch, C, H, W) in [0, 1]."""
         return (self.outputs(images) * torch.exp(-self.log_temperature)).softmax(1)
 
     def segment(self, images: Tensor) -> Tensor:
-        """Images (batch, C, H, W) in [0, 1] to bool (batch, classes, H, W), one class a pixel."""
+        """Masks, bool (batch, classes, H, W), of images (batch, C, H, W) in [0, 1]; one class per pixel."""
         chosen = self.outputs(images).argmax(1)
         return one_hot(chosen, len(self.classes))
 
-    # Learning -------------------------------------------------------------------------------------
+    # Training -------------------------------------------------------------------------------------
 
     def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         return cross_entropy(outputs, known_masks(batch).to(outputs.device)), {}
@@ -73,32 +73,34 @@ class UNetSegmenter(SemanticModel):
         chosen = outputs.argmax(1)
         values: dict[str, dict[str, float]] = {}
         for i, name in enumerate(self.classes):
-            found, true = chosen == i, masks == i
-            union = int((found | true).sum())
+            predicted, true = chosen == i, masks == i
+            union = int((predicted | true).sum())
             if true.any():
                 values[name] = {
-                    "iou": int((found & true).sum()) / union,
+                    "iou": int((predicted & true).sum()) / union,
                     "share": float(true.double().mean()),
                 }
         mean = sum(figures["iou"] for figures in values.values()) / len(values)
         accuracy = float((chosen == masks).double().mean())
-        return Measurement(values, 1 - mean, f"mean IoU {mean:.3f}  pixels right {accuracy:.3f}")
+        return Measurement(values, 1 - mean, f"mean IoU {mean:.3f}  pixel accuracy {accuracy:.3f}")
 
     def legend(self) -> list[str]:
-        return ["`iou`: intersection over union, pixels of all images together; `share` of all pixels."]
+        return [
+            "`iou`: intersection over union, over the pixels of all images; `share`: share of all pixels."
+        ]
 
     @torch.no_grad()
     def pictures(self, test: Split) -> dict[str, Tensor]:
-        """Images, what is in them, and what was found."""
+        """Sheet with test images, their true masks and their predicted masks."""
         known = test.first(20)
-        found = self(known.images.to(self.device)).argmax(1).cpu()
+        predicted = self(known.images.to(self.device)).argmax(1).cpu()
         rows = [
             known.images,
             coloured(known_masks(known), len(self.classes)),
-            coloured(found, len(self.classes)),
+            coloured(predicted, len(self.classes)),
         ]
         columns = 10
-        ordered = [each for i in range(0, 20, columns) for row in rows for each in row[i : i + columns]]
+        ordered = [image for i in range(0, 20, columns) for row in rows for image in row[i : i + columns]]
         return {
             "segmented.png": pixels.grid(
                 torch.stack(ordered), columns, zoom=max(1, 64 // ordered[0].shape[1])
@@ -107,7 +109,7 @@ class UNetSegmenter(SemanticModel):
 
 
 def coloured(masks: Tensor, classes: int) -> Tensor:
-    """Numbers of classes (n, H, W) as uint8 (n, 3, H, W), each in a colour of its own."""
+    """Convert class indices (n, H, W) to uint8 (n, 3, H, W), with one colour per class."""
     table = [
         colorsys.hsv_to_rgb(i * 0.618 % 1, 0.45 + 0.4 * (i % 2), 0.95 - 0.3 * (i % 3 == 2))
         for i in range(classes)
@@ -116,12 +118,12 @@ def coloured(masks: Tensor, classes: int) -> Tensor:
 
 
 def known_masks(batch: Batch) -> Tensor:
-    """int64 (batch, H, W). Raises ValueError where the data set has no masks."""
+    """Class indices of a batch, int64 (batch, H, W). Raises UserError if the data set has no masks."""
     if batch.masks is None:
-        raise UserError("the data set has no class masks; a segmenter learns from one that has, as Scenes")
+        raise UserError("the data set has no class masks; choose one that has, such as Scenes")
     return batch.masks.long()
 
 
 def one_hot(chosen: Tensor, classes: int) -> Tensor:
-    """Numbers of classes (batch, H, W) to bool (batch, classes, H, W)."""
+    """Convert class indices (batch, H, W) to bool (batch, classes, H, W)."""
     return chosen[:, None] == torch.arange(classes, device=chosen.device)[:, None, None]

@@ -13,6 +13,7 @@ from torch import Tensor
 from flows.errors import CheckpointError, UserError
 from flows.files import write_atomically
 from flows.models.base import LatentModel, Space
+from flows.models.codes import Codes
 from flows.versioned import check_made_by, read_versioned
 
 DIRECTIONS_VERSION = 1
@@ -34,7 +35,8 @@ class Direction:
         method: by which it was found.
         levels: those that it moves; all where empty.
         fingerprint: of the model.
-        evidence: what speaks for it: accuracies, shares of variance, sizes.
+        evidence: Figures that support it: accuracies, shares of variance, lengths.
+        slices: Slices of the code's last axis for `levels`; not stored, as the space has them.
     """
 
     name: str
@@ -46,57 +48,65 @@ class Direction:
     levels: tuple[str, ...] = ()
     fingerprint: str = ""
     evidence: dict[str, float] = field(default_factory=dict)
+    slices: tuple[slice, ...] = ()
 
     def distance(self, code: Tensor) -> Tensor:
         """Signed distances (batch,) of codes (batch, D) from the plane, in the units of the space."""
         return code @ self.vector.to(code) + self.bias
 
     def on_levels(self, levels: Sequence[str], space: Space) -> "Direction":
-        """The same, moving these levels only. Raises ValueError where the space has none of that name."""
+        """The same direction, restricted to some levels. Raises UserError if the space has no such level."""
         for name in levels:
             if name not in space.levels:
                 raise UserError(
                     f"space {space.name!r} has no level {name!r}; expected some of {', '.join(space.levels)}"
                 )
-        return replace(self, levels=tuple(levels))
+        slices = tuple(space.levels[name] for name in levels)
+        return replace(self, levels=tuple(levels), slices=slices)
+
+    @property
+    def step(self) -> Tensor:
+        """Change of a code for one unit of length, (D,): the vector, zero outside the direction's levels."""
+        if not self.levels:
+            return self.vector
+        step = torch.zeros_like(self.vector)
+        for where in self.slices:
+            step[where] = self.vector[where]
+        return step
+
+    def check(self, codes: Codes) -> None:
+        """Raise UserError unless the codes are in the direction's space."""
+        if codes.space != self.space:
+            raise UserError(f"{self.name} is a direction of {self.space!r}, the codes are in {codes.space!r}")
 
 
-def step_of(direction: Direction, space: Space) -> Tensor:
-    """What is added for one unit of length, (D,): the vector, zero outside its levels."""
-    if not direction.levels:
-        return direction.vector
-    step = torch.zeros_like(direction.vector)
-    for name in direction.levels:
-        step[space.levels[name]] = direction.vector[space.levels[name]]
-    return step
-
-
-def shift(code: Tensor, direction: Direction, alpha: float | Tensor, space: Space) -> Tensor:
-    """Codes moved by `alpha` sigmas, relative to where they are.
-
-    Args:
-        code: (batch, D).
-        direction: along which.
-        alpha: in sigmas, one number or (batch,).
-        space: of the codes.
-    """
-    amount = torch.as_tensor(alpha).to(code).expand(len(code)) * direction.sigma
-    return code + amount[:, None] * step_of(direction, space).to(code)
-
-
-def place(code: Tensor, direction: Direction, alpha: float | Tensor, space: Space) -> Tensor:
-    """Codes moved to a signed distance of `alpha` sigmas from the plane, wherever they were.
+def shift(codes: Codes, direction: Direction, alpha: float | Tensor) -> Codes:
+    """Move codes by `alpha` sigmas from where they are.
 
     Args:
-        code: (batch, D).
-        direction: along which.
-        alpha: in sigmas, one number or (batch,).
-        space: of the codes.
+        codes: n codes in the direction's space.
+        direction: Direction of the move.
+        alpha: Number of sigmas, one for all codes or (n,).
     """
-    step = step_of(direction, space).to(code)
-    wanted = torch.as_tensor(alpha).to(code).expand(len(code)) * direction.sigma
-    missing = wanted - direction.distance(code)
-    return code + (missing / (step @ direction.vector.to(code)))[:, None] * step
+    direction.check(codes)
+    values = codes.values
+    amount = torch.as_tensor(alpha).to(values).expand(len(values)) * direction.sigma
+    return codes.with_values(values + amount[:, None] * direction.step.to(values))
+
+
+def place(codes: Codes, direction: Direction, alpha: float | Tensor) -> Codes:
+    """Move codes to a signed distance of `alpha` sigmas from the direction's plane.
+
+    Args:
+        codes: n codes in the direction's space.
+        direction: Direction of the move.
+        alpha: Number of sigmas, one for all codes or (n,).
+    """
+    direction.check(codes)
+    values, step = codes.values, direction.step.to(codes.values)
+    wanted = torch.as_tensor(alpha).to(values).expand(len(values)) * direction.sigma
+    missing = wanted - direction.distance(values)
+    return codes.with_values(values + (missing / (step @ direction.vector.to(values)))[:, None] * step)
 
 
 # Files --------------------------------------------------------------------------------------------
@@ -133,9 +143,9 @@ def load_directions(path: Path, model: LatentModel) -> list[Direction]:
     for each in found:
         if each.vector.shape != model.check_space(each.space).shape:
             raise CheckpointError(f"{path} was altered: {each.name!r} has not the size of its space")
-    return found
+    return [each.on_levels(each.levels, model.spaces[each.space]) for each in found]
 
 
 def as_row(direction: Direction) -> dict[str, Any]:
-    """Everything but the vector, as plain values."""
-    return {key: value for key, value in vars(direction).items() if key != "vector"}
+    """Everything that a file's header holds, as plain values: all but the vector."""
+    return {key: value for key, value in vars(direction).items() if key not in ("vector", "slices")}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from flows.errors import UserError
+from flows.models.codes import Codes
 from flows.steering.base import Direction
 from flows.steering.method import FEWEST, Labelled, known
 from flows.steering.survey import Survey
@@ -74,7 +75,7 @@ class Boundary(Labelled):
         above = seen.double() @ vector + bias > 0
         everything = ((value > threshold) == above)[rest].double().mean()
         return Direction(
-            name, vector.float(), bias, survey.space, float((seen.double() @ vector).std()), "boundary",
+            name, vector.float(), bias, survey.codes.space, float((seen.double() @ vector).std()), "boundary",
             fingerprint=survey.fingerprint,
             evidence={
                 "validation_accuracy": right, "all_accuracy": float(everything),
@@ -112,7 +113,7 @@ def balanced(true: Tensor, found: Tensor) -> float:
     return float(torch.stack(parts).mean())
 
 
-def condition(direction: Direction, others: Sequence[Direction], codes: Tensor) -> Direction:
+def condition(direction: Direction, others: Sequence[Direction], codes: Codes) -> Direction:
     """The part of a direction that leaves others alone: n' = n − Cᵀ(CCᵀ)⁻¹C n, of length 1.
 
     Its plane is put where it agrees best with the sides of the first one's over the codes.
@@ -120,8 +121,8 @@ def condition(direction: Direction, others: Sequence[Direction], codes: Tensor) 
     Args:
         direction: to be changed; all its levels move.
         others: one or more, whose distances shall not change.
-        codes: (n, D) of the same space, as those that will be moved: their deviation along the new direction
-            is its sigma. Codes of samples spread otherwise than those of real images.
+        codes: n codes of the same space, like those that will be moved: their std along the new direction is
+            its sigma. The std of samples differs from that of real images.
 
     Raises:
         ValueError: another space, or nothing is left of it.
@@ -147,13 +148,13 @@ def condition(direction: Direction, others: Sequence[Direction], codes: Tensor) 
     )  # fmt: skip
 
 
-def rotate_to(direction: Direction, vector: Tensor, codes: Tensor) -> Direction:
+def rotate_to(direction: Direction, vector: Tensor, codes: Codes) -> Direction:
     """A direction along another unit vector, float64 (D,), with what depends on it anew, over codes (n, D).
 
     Its plane is put where it agrees best with the sides of the first one's.
     """
-    codes = codes.detach().double().cpu()
-    along, side = codes @ vector, codes @ direction.vector.double() + direction.bias > 0
+    values = codes.values.detach().double().cpu()
+    along, side = values @ vector, values @ direction.vector.double() + direction.bias > 0
     return replace(direction, vector=vector.float(), bias=-best_cut(along, side), sigma=float(along.std()))
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from flows.models.base import LatentModel
+from flows.models.codes import Codes, concatenate
 from flows.semantics.base import Predictor, column_of
 from flows.steering.base import Direction, shift
 from flows.steering.boundary import rotate_to
@@ -42,8 +43,7 @@ def disentangle(
     model: LatentModel,
     predictor: Predictor,
     direction: Direction,
-    codes: Tensor,
-    labels: Tensor | None = None,
+    codes: Codes,
     alpha: float = 2.0,
     enough: float = 0.1,
     rounds: int = 6,
@@ -60,8 +60,7 @@ def disentangle(
         model: whose codes they are.
         predictor: differentiable.
         direction: named after one of its scores; all its levels move.
-        codes: (n, D), none that it will be judged on.
-        labels: (n,), of a class-conditional model.
+        codes: n codes, none that it will be evaluated on.
         alpha: sigmas moved, as it will be.
         enough: leakage, relative to the own effect, that need not be taken away.
         rounds: at most.
@@ -70,15 +69,14 @@ def disentangle(
     Returns:
         the best of all rounds, the given direction among them.
     """
-    space = model.check_space(direction.space)
     own = column_of(predictor.scores, own_score(direction.name))
     # A score's change is told of the images that show the direction's own: the lamp's, of those with a lamp.
-    told = ~score_codes(model, predictor, codes, direction.space, labels)[:, own].isnan()
-    codes, labels = codes[told], None if labels is None else labels[told]
+    defined = ~score_codes(model, predictor, codes)[:, own].isnan()
+    codes = codes[defined]
     current, asked = direction, [own]
     best, leakages, effects = direction, list[float](), list[float]()
     for turn in tqdm(range(rounds + 1), desc=direction.name, leave=False):
-        matrix = rescore(model, predictor, [current], codes, alpha, labels, resamples=2)
+        matrix = rescore(model, predictor, [current], codes, alpha, resamples=2)
         effect, leaks = matrix.own(current.name), leaking(matrix, current.name)
         keeps = not effects or effect >= fewest * effects[0]
         worst = max(leaks.values(), default=0.0)
@@ -89,9 +87,8 @@ def disentangle(
         if worst <= enough or turn == rounds:
             break
         asked += [i for i, leak in leaks.items() if leak > enough and i not in asked]
-        moved = torch.cat([shift(codes, current, sign * alpha, space) for sign in (-1, 1)])
-        both = None if labels is None else torch.cat([labels, labels])
-        found = mean_gradients(model, predictor, moved, both, direction.space, asked)
+        moved = concatenate([shift(codes, current, sign * alpha) for sign in (-1, 1)])
+        found = mean_gradients(model, predictor, moved, asked)
         spread = matrix.spread[asked].double()
         # By the unit of length: half the change from −α to +α is α·σ·(J₋ + J₊)/2 for each unit of the vector.
         slopes = alpha * current.sigma * found.sums / len(moved) / spread[:, None]
@@ -109,7 +106,7 @@ def leaking(matrix: Rescoring, name: str) -> dict[int, float]:
     return {i: matrix.leakage(name, matrix.scores[i].name) for i in matrix.others(name)}
 
 
-def corrected(direction: Direction, slopes: Tensor, change: Tensor, codes: Tensor) -> Direction:
+def corrected(direction: Direction, slopes: Tensor, change: Tensor, codes: Codes) -> Direction:
     """The direction with the shortest addition that takes changes (scores,) back, by slopes (scores, D)."""
     gram = slopes @ slopes.T
     ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)

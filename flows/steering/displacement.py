@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from flows.data.base import Attribute, ImageData
+from flows.data.base import Attribute, Batch, ImageData
 from flows.errors import Unsupported, UserError
 from flows.images import to_bytes, to_unit
 from flows.models.base import LatentModel, Space
@@ -13,7 +13,6 @@ from flows.semantics.base import column_of, scores_of, true_scores
 from flows.steering.base import Direction
 from flows.steering.method import FEWEST, Method, Task
 from flows.steering.operators import OPERATORS, Operator
-from flows.steering.survey import encode_images
 
 
 @dataclass
@@ -42,7 +41,7 @@ class Displacement(Method):
             ValueError: the model does not encode into this space, there is no such edit, or too few images
                 show the factor.
         """
-        if task.model.guarantee[task.space] == "none":
+        if not task.model.check_space(task.space).encodes:
             raise Unsupported(
                 f"{type(task.model).__name__} does not encode into {task.space!r}: no displacement"
             )
@@ -51,7 +50,7 @@ class Displacement(Method):
         if not task.names:
             raise UserError("--scores: name edits, or scores of factors that can be drawn again")
         attributes = [redrawn(task.data, name) for name in task.names]
-        given = task.data.first("train", self.images).images
+        given = task.data.first("train", self.images)
         return [
             self.of_operator(task, given, OPERATORS[name])
             if attribute is None
@@ -59,15 +58,16 @@ class Displacement(Method):
             for name, attribute in zip(task.names, attributes, strict=True)
         ]
 
-    def of_operator(self, task: Task, images: Tensor, operator: Operator) -> Direction:
+    def of_operator(self, task: Task, batch: Batch, operator: Operator) -> Direction:
         """The walk of an edit of pixels; an amount of 1 is its full strength."""
         random = torch.Generator().manual_seed(task.seed)
-        strengths = operator.draw(len(images) * self.strengths, random)
-        repeated = images.repeat_interleave(self.strengths, 0)
+        strengths = operator.draw(len(batch.images) * self.strengths, random)
+        repeated = batch.images.repeat_interleave(self.strengths, 0)
         pictures = to_unit(repeated, task.model.bins)
         moved, known = operator(pictures, strengths)
         edited = to_bytes(moved * known + pictures * (1 - known), task.model.bins)
-        found = displacements(task.model, repeated, edited, task.space)
+        labels = batch.labels.repeat_interleave(self.strengths)
+        found = displacements(task.model, repeated, edited, task.space, labels)
         return fit_direction(found, operator.amount(strengths), operator.name, task)
 
     def of_factor(self, task: Task, data: ImageData, attribute: Attribute, name: str) -> Direction:
@@ -80,7 +80,7 @@ class Displacement(Method):
             raise UserError(f"--data {data.name}: nothing is known of its images")
         index, score = data.attributes.index(attribute), column_of(scores_of([attribute]), name)
         before, random = known.attributes[:, index], torch.Generator().manual_seed(task.seed)
-        codes = encode_images(task.model, known.images, task.space).double()
+        codes = encoded(task.model, known.images, task.space, known.labels)
         moved, amounts = [], []
         for _ in range(1 if attribute.kind == "binary" else self.strengths):
             after = other_values(attribute, before, random)
@@ -93,7 +93,7 @@ class Displacement(Method):
                     f"{name}: it changes {int(seen.sum())} of {len(seen)} images, expected at least "
                     f"{FEWEST}; take more images"
                 )
-            moved.append(encode_images(task.model, edited[seen], task.space).double() - codes[seen])
+            moved.append(encoded(task.model, edited[seen], task.space, known.labels[seen]) - codes[seen])
             amounts.append(amount[seen])
         found = fit_direction(torch.cat(moved), torch.cat(amounts), name, task)
         along = codes @ found.vector.double()
@@ -126,9 +126,16 @@ def other_values(attribute: Attribute, values: Tensor, random: torch.Generator) 
     return torch.where(values.isnan(), torch.nan, drawn)
 
 
-def displacements(model: LatentModel, images: Tensor, edited: Tensor, space: str) -> Tensor:
+def displacements(
+    model: LatentModel, images: Tensor, edited: Tensor, space: str, labels: Tensor | None = None
+) -> Tensor:
     """f(edited) − f(images) of uint8 images (n, C, H, W): float64 (n, D), on the host."""
-    return encode_images(model, edited, space).double() - encode_images(model, images, space).double()
+    return encoded(model, edited, space, labels) - encoded(model, images, space, labels)
+
+
+def encoded(model: LatentModel, images: Tensor, space: str, labels: Tensor | None) -> Tensor:
+    """Values of the codes of uint8 images: float64 (n, D), on the host."""
+    return model.encode_bytes(images, space, labels).values.cpu().double()
 
 
 def fit_direction(moved: Tensor, amounts: Tensor, name: str, task: Task) -> Direction:

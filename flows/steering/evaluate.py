@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flows.errors import UserError
 from flows.models.base import LatentModel
+from flows.models.codes import Codes
 from flows.semantics.base import Predictor, Score, column_of
 from flows.steering.base import Direction, place, shift
 from flows.steering.survey import score_codes
@@ -109,9 +110,8 @@ def rescore(
     model: LatentModel,
     predictor: Predictor,
     directions: Sequence[Direction],
-    codes: Tensor,
+    codes: Codes,
     alpha: float = 2.0,
-    labels: Tensor | None = None,
     resamples: int = 1000,
     before: Tensor | None = None,
 ) -> Rescoring:
@@ -121,26 +121,21 @@ def rescore(
         model: whose codes they are.
         predictor: of the scores.
         directions: of one space.
-        codes: (n, D) of that space; new samples or real images, none that a direction was found on.
+        codes: n codes of that space; new samples or real images, none that a direction was found on.
         alpha: in sigmas.
-        labels: (n,), of a class-conditional model.
         resamples: of the bootstrap, over images.
         before: scores of the codes as they are, where they are known.
 
     Returns:
         the matrix (HiGAN, Yang et al. 2021, with its sign, and intervals).
     """
-    space = model.check_space(directions[0].space)
     if before is None:
-        before = score_codes(model, predictor, codes, space.name, labels)
+        before = score_codes(model, predictor, codes)
     spread = deviation(before).clamp(min=1e-3)
     scores, told, kept = predictor.scores, [], []
     for each in directions:
         own = own_score(each.name)
-        low, high = (
-            score_codes(model, predictor, shift(codes, each, amount, space), space.name, labels)
-            for amount in (-alpha, alpha)
-        )
+        low, high = (score_codes(model, predictor, shift(codes, each, amount)) for amount in (-alpha, alpha))
         told.append(visible_changes((high - low) / 2 / spread, column_of(scores, own)))
         kept.append(min(kept_share(before, after, scores, own) for after in (low, high)))
     lows, highs = zip(*(bootstrap(change, resamples) for change in told), strict=True)
@@ -192,9 +187,8 @@ def response(
     model: LatentModel,
     predictor: Predictor,
     direction: Direction,
-    codes: Tensor,
+    codes: Codes,
     alphas: Sequence[float],
-    labels: Tensor | None = None,
     absolute: bool = False,
 ) -> Tensor:
     """Mean scores (number of alphas, number of scores) against the number of sigmas moved.
@@ -203,19 +197,13 @@ def response(
         model: whose codes they are.
         predictor: of the scores.
         direction: along which.
-        codes: (n, D), of the direction's space; the first `RESPONSE_CODES` are taken.
+        codes: Codes of the direction's space; the first `RESPONSE_CODES` are taken.
         alphas: in sigmas.
-        labels: (n,), of a class-conditional model.
         absolute: `place` instead of `shift`.
     """
-    space = model.check_space(direction.space)
     move = place if absolute else shift
     few = codes[:RESPONSE_CODES]
-    which = None if labels is None else labels[:RESPONSE_CODES]
-    rows = [
-        score_codes(model, predictor, move(few, direction, alpha, space), direction.space, which).nanmean(0)
-        for alpha in alphas
-    ]
+    rows = [score_codes(model, predictor, move(few, direction, alpha)).nanmean(0) for alpha in alphas]
     return torch.stack(rows)
 
 

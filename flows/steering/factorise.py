@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flows.errors import UserError
-from flows.models.base import LatentModel
+from flows.errors import Unsupported, UserError
+from flows.models.base import HasStyles, LatentModel
+from flows.models.codes import Codes
 from flows.numerics import exact_arithmetic
 from flows.steering.base import Direction
 from flows.steering.method import Method, Task
@@ -36,6 +37,8 @@ class Factorise(Method):
         Raises:
             ValueError: the model has no styles, the space is not w, or there is no such level.
         """
+        if not isinstance(task.model, HasStyles):
+            raise Unsupported(f"{type(task.model).__name__} has no styles that its layers read")
         weights = task.model.style_weights()
         if task.space != "w":
             raise UserError(f"styles are read from w: set --space w, not {task.space}")
@@ -69,50 +72,49 @@ class JacobianDirections(Method):
     def find(self, task: Task) -> list[Direction]:
         """Directions `jacobian0`, `jacobian1`, …, with the share of the image's change that each makes."""
         random = torch.Generator().manual_seed(task.seed)
-        codes = task.draw(self.codes)
-        size = codes.shape[1]
+        codes = task.sample(self.codes)
+        size = codes.values.shape[1]
         wide = min(size, self.components + OVERSAMPLING)
-        basis, _ = torch.linalg.qr(torch.randn(size, wide, generator=random).to(codes))
+        basis, _ = torch.linalg.qr(torch.randn(size, wide, generator=random).to(codes.values))
         for _ in range(self.iterations):
-            basis, _ = torch.linalg.qr(gram_product(task.model, task.space, codes, basis))
+            basis, _ = torch.linalg.qr(gram_product(task.model, codes, basis))
         # Rayleigh–Ritz: within the subspace, the eigenvectors themselves, in order.
-        image = gram_product(task.model, task.space, codes, basis)
+        image = gram_product(task.model, codes, basis)
         values, rotation = torch.linalg.eigh((basis.T @ image).double())
         vectors = basis.double() @ rotation
         return principal(
             task, values.flip(0).cpu(), vectors.flip(1).cpu(), self.components, "jacobian",
-            trace(task.model, task.space, codes, random),
+            trace(task.model, codes, random),
         )  # fmt: skip
 
 
-def gram_product(model: LatentModel, space: str, codes: Tensor, vectors: Tensor) -> Tensor:
+def gram_product(model: LatentModel, codes: Codes, vectors: Tensor) -> Tensor:
     """Mean over codes of JᵀJ v for each column v of (D, k): (D, k)."""
     total = torch.zeros_like(vectors)
     with exact_arithmetic(model.device):
-        for code in codes:
-            many = code.expand(vectors.shape[1], -1).contiguous()
-            labels = model.first_class(len(many))
+        for code in codes.split(1):
+            many = code.repeat(vectors.shape[1])
 
-            def decode(z: Tensor, labels: Tensor | None = labels) -> Tensor:
-                return model.decode(z, space, labels)
+            def decode(values: Tensor, many: Codes = many) -> Tensor:
+                return model.decode_codes(many.with_values(values))
 
-            _, change = torch.autograd.functional.jvp(decode, many, vectors.T.contiguous())
-            _, back = torch.autograd.functional.vjp(decode, many, change)
+            _, change = torch.autograd.functional.jvp(decode, many.values, vectors.T.contiguous())
+            _, back = torch.autograd.functional.vjp(decode, many.values, change)
             total = total + back.T
     return total / len(codes)
 
 
-def trace(model: LatentModel, space: str, codes: Tensor, random: torch.Generator, probes: int = 32) -> float:
+def trace(model: LatentModel, codes: Codes, random: torch.Generator, probes: int = 32) -> float:
     """Hutchinson's estimate of the trace of the mean JᵀJ."""
-    signs = torch.randint(2, (codes.shape[1], probes), generator=random).to(codes) * 2 - 1
-    return float((signs * gram_product(model, space, codes, signs)).sum() / probes)
+    signs = torch.randint(2, (codes.values.shape[1], probes), generator=random).to(codes.values) * 2 - 1
+    return float((signs * gram_product(model, codes, signs)).sum() / probes)
 
 
 def principal(
     task: Task, values: Tensor, vectors: Tensor, components: int, name: str, total: float | None = None
 ) -> list[Direction]:
     """Directions of the first columns of `vectors`; `sigma` is the spread of codes along them."""
-    codes = task.draw(1000).double().cpu()
+    codes = task.sample(1000).values.double().cpu()
     whole = float(values.sum()) if total is None else total
     found = []
     for i in range(min(components, vectors.shape[1])):

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from flows.errors import Unsupported
 from flows.models.base import LatentModel
+from flows.models.codes import Codes
 from flows.page import heat_map, write_page
 from flows.semantics.base import Predictor
 from flows.steering.base import Direction
@@ -24,8 +24,8 @@ def to_levels(model: LatentModel, direction: Direction, space: str) -> Direction
     if direction.space == space:
         return direction
     vector = direction.vector[None].to(model.device, model.dtype)
-    codes = torch.cat([torch.zeros_like(vector), vector, 3 * vector])
-    still, once, thrice = model.convert(codes, direction.space, space)
+    codes = Codes(torch.cat([torch.zeros_like(vector), vector, 3 * vector]), direction.space)
+    still, once, thrice = model.convert_codes(codes, space).values
     wide = once - still
     if not torch.allclose(thrice - still, 3 * wide, rtol=1e-3, atol=1e-5):
         raise Unsupported(
@@ -44,9 +44,8 @@ def rank_levels(
     model: LatentModel,
     predictor: Predictor,
     directions: Sequence[Direction],
-    codes: Tensor,
+    codes: Codes,
     alpha: float = 2.0,
-    labels: Tensor | None = None,
 ) -> dict[str, dict[str, float]]:
     """For each direction, the change of its own score when one level alone is moved, in spreads.
 
@@ -54,9 +53,8 @@ def rank_levels(
         model: whose codes they are.
         predictor: of the scores.
         directions: of one space with several levels.
-        codes: (n, D) of that space.
+        codes: n codes of that space.
         alpha: in sigmas.
-        labels: (n,), of a class-conditional model.
 
     Returns:
         direction to level to signed change.
@@ -68,10 +66,10 @@ def rank_levels(
     if len(space.levels) < 2:
         raise Unsupported(f"space {space.name!r} has one level only; nothing is there to rank")
     found: dict[str, dict[str, float]] = {each.name: {} for each in directions}
-    before = score_codes(model, predictor, codes, space.name, labels)
+    before = score_codes(model, predictor, codes)
     for level in space.levels:
         moved = [each.on_levels([level], space) for each in directions]
-        matrix = rescore(model, predictor, moved, codes, alpha, labels, resamples=2, before=before)
+        matrix = rescore(model, predictor, moved, codes, alpha, resamples=2, before=before)
         for i, each in enumerate(directions):
             found[each.name][level] = float(matrix.signed[i, matrix.column(own_score(each.name))])
     return found
@@ -83,11 +81,13 @@ def with_levels(model: LatentModel, space: str) -> str:
     Raises:
         ValueError: neither.
     """
-    if len(model.check_space(space).levels) > 1:
-        return space
-    if "w+" not in model.spaces:
-        raise Unsupported(f"space {space!r} of {type(model).__name__} has one level only, and there is no w+")
-    return "w+"
+    here = model.check_space(space)
+    for name in (space, *sorted(here.conversions)):
+        if len(model.spaces[name].levels) > 1:
+            return name
+    raise Unsupported(
+        f"space {space!r} of {type(model).__name__} has one level, as have those that it converts to"
+    )
 
 
 def levels_map(out: Path, title: str, ranked: dict[str, dict[str, float]]) -> list[str]:

@@ -72,7 +72,7 @@ class MeanDifference(Labelled):
         # The part of the length that chance alone would give: E|m̂|² = |m|² + Σ var/n.
         chance = float((low.variance / low.count + high.variance / high.count).sum().sqrt())
         return Direction(
-            name, vector.float(), bias, survey.space, float((codes.double() @ vector).std()),
+            name, vector.float(), bias, survey.codes.space, float((codes.double() @ vector).std()),
             "mean-difference", fingerprint=survey.fingerprint,
             evidence={
                 "all_accuracy": float((found == above).double().mean()),

@@ -11,9 +11,10 @@ from torch import Tensor
 from flows.data.base import ImageData
 from flows.errors import UserError
 from flows.models.base import LatentModel
+from flows.models.codes import Codes
 from flows.semantics.base import Predictor, scores_of, true_scores
 from flows.steering.base import Direction
-from flows.steering.survey import Survey, encode_images, survey_images, survey_samples
+from flows.steering.survey import Survey, survey_images, survey_samples
 
 FEWEST = 10
 """Codes on each side, below which no direction is sought."""
@@ -59,7 +60,7 @@ class Task:
             if not told:
                 raise UserError(f"--data {self.data.name}: nothing is known of its images")
             return survey_images(
-                self.model, known.images, true_scores(told, values), scores_of(told), self.space
+                self.model, known.images, true_scores(told, values), scores_of(told), self.space, known.labels
             )
         if self.predictor is None:
             raise UserError("expected a predictor of the scores, or data whose truth is known")
@@ -67,17 +68,16 @@ class Task:
             self.model, self.predictor, self.n, self.space, self.seed, self.temperature, self.cache
         )
 
-    def codes(self, n: int) -> tuple[Tensor, Tensor | None]:
-        """n codes (n, D) and their classes if any: real images encoded, or samples of the seed."""
-        if self.data is not None:
-            images = self.data.first("train", n).images
-            return encode_images(self.model, images, self.space), self.model.first_class(n)
-        return self.draw(n), self.model.classes_in_turn(n)
+    def codes(self, n: int) -> Codes:
+        """n codes: real images encoded, with their classes, or samples of the seed."""
+        if self.data is None:
+            return self.sample(n)
+        batch = self.data.first("train", n)
+        return self.model.encode_bytes(batch.images, self.space, batch.labels)
 
-    @torch.no_grad()
-    def draw(self, n: int) -> Tensor:
-        """The first n codes (n, D) of the space and seed."""
-        return self.model.sample_codes(n, self.space, torch.Generator().manual_seed(self.seed))
+    def sample(self, n: int) -> Codes:
+        """The first n samples of the space and seed."""
+        return self.model.sample(n, self.space, self.seed)
 
 
 class Method(ABC):
@@ -111,7 +111,7 @@ class Labelled(Method):
 
 
 def known(survey: Survey, name: str) -> tuple[Tensor, Tensor]:
-    """Codes and values of a score where it says something."""
+    """Values of the codes (m, D), and of a score (m,), where the score is defined."""
     value = survey.column(name)
     seen = ~torch.isnan(value)
-    return survey.codes[seen], value[seen]
+    return survey.codes.values[seen], value[seen]

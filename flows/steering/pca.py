@@ -9,6 +9,7 @@ from torch import Tensor
 from flows.errors import UserError
 from flows.hooks import hooked
 from flows.models.base import LatentModel
+from flows.models.codes import Codes, concatenate
 from flows.numerics import exact_arithmetic
 from flows.once import prepared
 from flows.steering.base import Direction
@@ -52,21 +53,20 @@ class PrincipalComponents(Method):
             raise UserError(f"there is no layer {self.layer!r}; expected one of {', '.join(model.units())}")
         if self.batch < self.components:
             raise UserError(f"--method.batch: expected at least {self.components}, got {self.batch}")
-        codes = task.draw(self.n)
-        parts = list(codes.split(self.batch))
+        parts = list(task.sample(self.n).split(self.batch))
         parts = parts if len(parts[-1]) >= self.components else parts[:-1]
         from sklearn.decomposition import IncrementalPCA  # takes a second
 
         machine = IncrementalPCA(self.components)
         for part in parts:
-            machine.partial_fit(self.seen(model, part, task.space).numpy())
+            machine.partial_fit(self.seen(model, part).numpy())
         vectors = torch.tensor(machine.components_, dtype=torch.float64)
         if self.layer is not None:
             vectors = self.regressed(machine, parts, task)
         found = []
         for i, (vector, share) in enumerate(zip(vectors, machine.explained_variance_ratio_, strict=True)):
             unit = vector / vector.norm()
-            along = torch.cat(parts).double().cpu() @ unit
+            along = concatenate(parts).values.double().cpu() @ unit
             found.append(Direction(
                 f"pc{i}", unit.float(), -float(along.mean()), task.space, float(along.std()), "pca",
                 fingerprint=model.fingerprint(), evidence={"variance": float(share)},
@@ -74,22 +74,22 @@ class PrincipalComponents(Method):
         return found
 
     @torch.no_grad()
-    def seen(self, model: LatentModel, codes: Tensor, space: str) -> Tensor:
+    def seen(self, model: LatentModel, codes: Codes) -> Tensor:
         """The codes, or the layer's activations for them: (batch, size) on the host."""
         if self.layer is None:
-            return codes.float().cpu()
+            return codes.values.float().cpu()
         kept: list[Tensor] = []
         with hooked(model, {self.layer: kept.append}), prepared(), exact_arithmetic(model.device):
-            model.decode(codes, space, model.first_class(len(codes)))
+            model.decode_codes(codes)
         return kept[-1].flatten(1).float().cpu()
 
-    def regressed(self, machine: Any, parts: list[Tensor], task: Task) -> Tensor:
+    def regressed(self, machine: Any, parts: list[Codes], task: Task) -> Tensor:
         """Directions of the codes, (components, D), that go with a step along each component."""
         left = right = None
         for part in parts:
-            x = torch.tensor(machine.transform(self.seen(task.model, part, task.space).numpy()))
+            x = torch.tensor(machine.transform(self.seen(task.model, part).numpy()))
             x = torch.cat([x, torch.ones(len(x), 1)], 1).double()
-            c = part.double().cpu()
+            c = part.values.double().cpu()
             left = x.T @ x if left is None else left + x.T @ x
             right = x.T @ c if right is None else right + x.T @ c
         assert left is not None and right is not None

@@ -11,10 +11,10 @@ from flows import images as pixels
 from flows.data.base import Attribute, ImageData
 from flows.metrics.perceptual import kernel_distance
 from flows.models.base import LatentModel
+from flows.models.codes import Codes
 from flows.semantics.base import Predictor, Score, column_of, predict_images
 from flows.steering.base import Direction, shift
 from flows.steering.evaluate import own_score
-from flows.steering.survey import seen_in
 
 FEWEST = 10
 """Images from which a share of the true edit is told."""
@@ -43,13 +43,9 @@ class Quality:
         return dict(vars(self))
 
 
-def moved_images(
-    model: LatentModel, direction: Direction, codes: Tensor, alpha: float, labels: Tensor | None = None
-) -> Tensor:
-    """Codes (n, D) moved by `alpha` sigmas: images (n, C, H, W) in [0, 1], on the host."""
-    space = model.check_space(direction.space)
-    moved = shift(codes, direction, alpha, space)
-    return seen_in(model, moved, space.name, labels, lambda images: images.float())
+def moved_images(model: LatentModel, direction: Direction, codes: Codes, alpha: float) -> Tensor:
+    """Images of n codes moved by `alpha` sigmas: (n, C, H, W) in [0, 1], on the host."""
+    return model.map_images(shift(codes, direction, alpha), lambda images: images.float())
 
 
 def reach_of(response: Tensor, real: Tensor) -> float:
@@ -61,26 +57,24 @@ def reach_of(response: Tensor, real: Tensor) -> float:
 def distances_by_alpha(
     model: LatentModel,
     direction: Direction,
-    codes: Tensor,
+    codes: Codes,
     alphas: Sequence[float],
     real: Tensor,
     features: Callable[[Tensor], Tensor],
-    labels: Tensor | None = None,
 ) -> list[float]:
     """KID of moved images to as many real ones, for each number of sigmas.
 
     Args:
         model: whose codes they are.
         direction: along which.
-        codes: (n, D).
+        codes: n codes.
         alphas: in sigmas.
         real: features (n, F) of as many real images, none of them those that the codes are of.
         features: of uint8 images.
-        labels: (n,), of a class-conditional model.
     """
     found = []
     for alpha in alphas:
-        images = pixels.to_bytes(moved_images(model, direction, codes, alpha, labels), model.bins)
+        images = pixels.to_bytes(moved_images(model, direction, codes, alpha), model.bins)
         found.append(kernel_distance(real, features(images)))
     return found
 
@@ -106,10 +100,9 @@ def faithfulness(
     model: LatentModel,
     predictor: Predictor,
     direction: Direction,
-    codes: Tensor,
+    codes: Codes,
     alpha: float,
     data: ImageData,
-    labels: Tensor | None = None,
 ) -> float | None:
     """How much a move is like drawing the test image again with the direction's own factor changed.
 
@@ -122,10 +115,9 @@ def faithfulness(
         model: whose codes they are.
         predictor: that reads the factor.
         direction: named after a score of a factor.
-        codes: (n, D), of the first n test images.
+        codes: Codes of the first n test images.
         alpha: in sigmas.
         data: of the test images.
-        labels: (n,), of a class-conditional model.
 
     Returns:
         R², or None where the data cannot be drawn again, or in fewer than ten images anything changes.
@@ -137,7 +129,7 @@ def faithfulness(
         return None
     images, read, again = [], [], []
     for amount in (0.0, alpha):
-        images.append(moved_images(model, direction, codes, amount, labels))
+        images.append(moved_images(model, direction, codes, amount))
         read.append(predict_images(predictor, images[-1], model.device))
         value = attribute_value(attribute, predictor.scores, read[-1])
         again.append(data.redraw("test", attribute.name, value).float() / 255)

@@ -9,6 +9,7 @@ from torch import Tensor
 from flows.errors import Unsupported, UserError
 from flows.images import clamp_through
 from flows.models.base import LatentModel
+from flows.models.codes import Codes
 from flows.numerics import exact_arithmetic, frozen
 from flows.once import prepared
 from flows.semantics.base import Predictor, column_of
@@ -44,11 +45,11 @@ class ScoreGradient(Method):
         if task.predictor is None:
             raise UserError("expected a predictor, through which gradients go")
         columns = [column_of(task.predictor.scores, name) for name in task.names]
-        codes, labels = task.codes(min(self.codes, task.n))
-        found = mean_gradients(task.model, task.predictor, codes, labels, task.space, columns)
+        codes = task.codes(min(self.codes, task.n))
+        found = mean_gradients(task.model, task.predictor, codes, columns)
         return [self.one(task, i, found, codes) for i in range(len(columns))]
 
-    def one(self, task: Task, i: int, found: "Gradients", codes: Tensor) -> Direction:
+    def one(self, task: Task, i: int, found: "Gradients", codes: Codes) -> Direction:
         """The direction of the i-th name."""
         assert task.predictor is not None
         name, told = task.names[i], ~found.values[:, i].isnan()
@@ -59,7 +60,7 @@ class ScoreGradient(Method):
         if length == 0:
             raise UserError(f"{name}: the predictor has no gradient at these codes")
         vector = found.sums[i] / length
-        along = codes.double().cpu() @ vector
+        along = codes.values.double().cpu() @ vector
         above = found.values[:, i] > (score.low + score.high) / 2
         return Direction(
             name, vector.float(), -best_cut(along[told], above[told]), task.space, float(along.std()),
@@ -87,30 +88,26 @@ class Gradients:
 
 
 def mean_gradients(
-    model: LatentModel, predictor: Predictor, codes: Tensor, labels: Tensor | None, space: str,
-    columns: Sequence[int],
-) -> Gradients:  # fmt: skip
+    model: LatentModel, predictor: Predictor, codes: Codes, columns: Sequence[int]
+) -> Gradients:
     """Gradients of some of a predictor's scores by the codes, added up; on the host.
 
     Args:
         model: whose codes they are.
         predictor: differentiable.
-        codes: (n, D).
-        labels: (n,), of a class-conditional model.
-        space: of the codes.
+        codes: n codes.
         columns: numbers of the scores.
 
     Raises:
         ValueError: what the predictor says has no gradient.
     """
     values = []
-    sums = torch.zeros(len(columns), codes.shape[1], dtype=torch.double)
+    sums = torch.zeros(len(columns), codes.values.shape[1], dtype=torch.double)
     lengths = torch.zeros(len(columns), dtype=torch.double)
     with frozen(model), prepared(), exact_arithmetic(model.device):
-        for start in range(0, len(codes), BATCH):
-            code = codes[start : start + BATCH].to(model.device, model.dtype).requires_grad_()
-            of = None if labels is None else labels[start : start + BATCH].to(model.device)
-            drawn = model.decode(code, space, of).float()
+        for part in codes.to(model).split(BATCH):
+            code = part.values.detach().clone().requires_grad_()
+            drawn = model.decode_codes(part.with_values(code)).float()
             scores = predictor.predict(clamp_through(drawn))[:, list(columns)]
             if not scores.requires_grad:
                 raise Unsupported("what the predictor says has no gradient by its images")

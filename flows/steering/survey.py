@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,8 @@ from torch import Tensor
 
 from flows.files import reading, write_atomically
 from flows.models.base import LatentModel
-from flows.numerics import exact_arithmetic
-from flows.once import prepared
+from flows.models.codes import Codes
 from flows.semantics.base import Predictor, Score, column_of
-
-BATCH = 100
-"""Images decoded and judged at a time; results do not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -25,19 +21,15 @@ class Survey:
     """Codes and what their images show.
 
     Attributes:
-        space: of the codes.
-        codes: float32 (n, D), on the host.
+        codes: n codes, float32, on the host.
         values: float32 (n, number of scores); not a number where a score says nothing of that image.
         scores: the columns of `values`.
-        labels: int64 (n,) of a class-conditional model, else None.
-        fingerprint: of the model.
+        fingerprint: Fingerprint of the model.
     """
 
-    space: str
-    codes: Tensor
+    codes: Codes
     values: Tensor
     scores: tuple[Score, ...]
-    labels: Tensor | None = None
     fingerprint: str = ""
 
     def __len__(self) -> int:
@@ -82,63 +74,44 @@ def survey_samples(
         stored = cache / f"survey-{digest}.safetensors"
         if stored.is_file():
             with reading(stored, "survey; remove it"):
-                found = load_file(stored)
-            return Survey(
-                space, found["codes"], found["values"], predictor.scores, found.get("labels"),
-                model.fingerprint(),
-            )  # fmt: skip
-    random = torch.Generator().manual_seed(seed)
-    codes = model.sample_codes(n, space, random, temperature)
-    labels = model.classes_in_turn(n)
-    values = score_codes(model, predictor, codes, space, labels)
-    survey = Survey(space, codes.float().cpu(), values, predictor.scores, labels, model.fingerprint())
+                kept = load_file(stored)
+                codes = Codes(kept["codes"], space, kept.get("labels"))
+                return Survey(codes, kept["values"], predictor.scores, model.fingerprint())
+    codes = model.sample(n, space, seed, temperature)
+    values = score_codes(model, predictor, codes)
+    codes = codes.cpu().with_values(codes.values.float().cpu())
     if stored is not None:
-        tensors = {"codes": survey.codes, "values": survey.values}
-        tensors |= {} if labels is None else {"labels": labels}
+        tensors = {"codes": codes.values, "values": values}
+        tensors |= {} if codes.labels is None else {"labels": codes.labels}
         write_atomically(stored, lambda path: save_file(tensors, path))
-    return survey
+    return Survey(codes, values, predictor.scores, model.fingerprint())
 
 
 @torch.no_grad()
 def survey_images(
-    model: LatentModel, images: Tensor, values: Tensor, scores: Sequence[Score], space: str | None = None
+    model: LatentModel,
+    images: Tensor,
+    values: Tensor,
+    scores: Sequence[Score],
+    space: str | None = None,
+    labels: Tensor | None = None,
 ) -> Survey:
-    """Encode images of which something is known.
+    """Encode images whose scores are known.
 
     Args:
-        model: one that can encode.
+        model: Model with an encoder.
         images: uint8 (n, C, H, W).
-        values: (n, number of scores), the truth.
-        scores: its columns.
-        space: of the codes; None takes the model's search space.
+        values: (n, number of scores), true values.
+        scores: Columns of `values`.
+        space: Latent space; None takes the model's search space.
+        labels: int64 (n,), classes of the images; see `LatentModel.encode_bytes`.
     """
-    space = space or model.search_space
-    codes = encode_images(model, images, space)
-    return Survey(space, codes, values.float(), tuple(scores), None, model.fingerprint())
-
-
-def encode_images(model: LatentModel, images: Tensor, space: str) -> Tensor:
-    """Codes float32 (n, D), on the host, of uint8 images, as `survey_images` has them."""
-    return model.encode_bytes(images, space).float().cpu()
+    codes = model.encode_bytes(images, space, labels)
+    codes = codes.cpu().with_values(codes.values.float().cpu())
+    return Survey(codes, values.float(), tuple(scores), model.fingerprint())
 
 
 @torch.no_grad()
-def score_codes(
-    model: LatentModel, predictor: Predictor, codes: Tensor, space: str, labels: Tensor | None = None
-) -> Tensor:
-    """Scores (n, number of scores) of what codes (n, D) draw, on the host; see `Predictor.predict`."""
-    return seen_in(model, codes, space, labels, lambda images: predictor.predict(images.float()).float())
-
-
-@torch.no_grad()
-def seen_in(
-    model: LatentModel, codes: Tensor, space: str, labels: Tensor | None, see: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """What `see` says of the images (batch, C, H, W) in [0, 1] that codes (n, D) draw, on the host."""
-    found = []
-    with prepared(), exact_arithmetic(model.device):
-        for i in range(0, len(codes), BATCH):
-            code = codes[i : i + BATCH].to(model.device, model.dtype)
-            which = None if labels is None else labels[i : i + BATCH].to(model.device)
-            found.append(see(model.decode(code, space, which).clamp(0, 1)).cpu())
-    return torch.cat(found)
+def score_codes(model: LatentModel, predictor: Predictor, codes: Codes) -> Tensor:
+    """Scores (n, number of scores) of the images that codes decode to, on the host."""
+    return model.map_images(codes, lambda images: predictor.predict(images.float()).float())

@@ -75,12 +75,12 @@ class Walk(Method):
     ) -> tuple[Tensor, Tensor]:
         """The masked squared error of a random batch, and that of not moving at all."""
         with torch.no_grad():
-            code = model.sample_codes(self.batch, space, random)
-            labels = model.first_class(len(code))
-            before = model.decode(code, space, labels)
-            strength = operator.draw(len(code), random).to(code)
+            codes = model.sample(self.batch, space, random)
+            before = model.decode_codes(codes)
+            strength = operator.draw(len(codes), random).to(before)
             target, known = operator(before.clamp(0, 1), strength)
-        moved = model.decode(code + operator.amount(strength)[:, None] * walk, space, labels)
+        step = operator.amount(strength)[:, None] * walk
+        moved = model.decode_codes(codes.with_values(codes.values + step))
         parts = known.sum() * target.shape[1]
         return (known * (moved - target)).square().sum() / parts, (
             known * (before - target)

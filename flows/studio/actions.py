@@ -14,17 +14,17 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images as pixels
-from flows.dissection.dissect import UnitRow, dissect, samples
+from flows.dissection.dissect import UnitRow, dissect
 from flows.dissection.omissions import omissions, shares_of
 from flows.dissection.paint import touched_units
 from flows.dissection.report import top_images
-from flows.editing.codes import draw, line
-from flows.editing.codes import sphere as sphere_between
 from flows.editing.editor import Editor, ScoreReading
 from flows.editing.history import History
+from flows.editing.paths import line
+from flows.editing.paths import sphere as sphere_between
 from flows.errors import Unsupported, UserError
 from flows.inversion.base import Inversion, Inverter
-from flows.inversion.compare import Group, Row, judged
+from flows.inversion.compare import Group, Row, measured
 from flows.inversion.encoder import Encoder
 from flows.inversion.exact import Exact, invert_exactly
 from flows.inversion.optimise import Optimise
@@ -32,6 +32,7 @@ from flows.inversion.records import ImageSource
 from flows.metrics.neighbours import nearest
 from flows.metrics.perceptual import FeatureNetwork
 from flows.metrics.reconstruction import psnr
+from flows.models.codes import Codes
 from flows.page import as_text
 from flows.semantics.base import segment_bytes
 
@@ -78,21 +79,21 @@ def inverted(editor: Editor, history: History) -> Inverted:
         raise Unsupported(f"{editor.name} has no encoder: look for a code by optimisation")
     with editor.lock:
         start = time.perf_counter()
-        if model.guarantee[editor.space] == "exact":
-            found = invert_exactly(model, picture)
+        if editor.latent.exact:
+            found = invert_exactly(model, picture, history.start.codes.labels)
             seconds, given = time.perf_counter() - start, found.certificates[0]
             back = found.reconstruction[0]
             said = "Bit-exact: every byte comes back." if given.bit_exact else "Not exact."
             told = f"{said} Largest error {given.error:.1e} of 1, {given.precision}."
         else:
-            learned = Encoder(editor.space).invert(model, picture)
+            learned = Encoder(editor.space).invert(model, picture, labels=history.start.codes.labels)
             seconds, back = learned.seconds, learned.reconstruction[0]
             apart = int((back.int() - picture[0].int()).abs().max())
             told = (
                 f"A learned encoder, not exact: {float(psnr(picture, back[None])[0]):.1f} dB, "
                 f"largest error {apart} of 255."
             )
-        value, usual = editor.typicality(history.start.code), editor.usual_typicality
+        value, usual = editor.typicality(history.start.codes), editor.usual_typicality
     return Inverted(back, told, value, usual, seconds)
 
 
@@ -138,15 +139,15 @@ def search(editor: Editor, picture: Tensor, seconds: float, every: float = 0.3) 
     with editor.lock:
         model = copy.deepcopy(editor.model)
     target = pixels.reduce(picture[None], model.bins)
-    news: Queue[Tensor | Inversion | Exception] = Queue()
+    news: Queue[Codes | Inversion | Exception] = Queue()
     stopped, share, begun, last = threading.Event(), [0.0], time.perf_counter(), [0.0]
 
-    def watch(used: float, codes: Tensor) -> bool:
+    def watch(used: float, codes: Codes) -> bool:
         share[0] = used
         # Whoever waits takes the news at once: where they lie, nobody does any more.
         if news.empty() and time.perf_counter() - last[0] > every:
             last[0] = time.perf_counter()
-            news.put(codes.clone())
+            news.put(codes.with_values(codes.values.clone()))
         left = not news.empty() and time.perf_counter() - last[0] > LEFT
         return not stopped.is_set() and not left
 
@@ -170,7 +171,7 @@ def search(editor: Editor, picture: Tensor, seconds: float, every: float = 0.3) 
                 back = found.reconstruction
                 yield Searched(back[0], 1.0, float(psnr(target, back)[0]), passed, found)
                 return
-            back = draw(model, found, editor.space)
+            back = model.decode_bytes(found)
             yield Searched(back[0], share[0], float(psnr(target, back)[0]), passed)
     finally:
         stopped.set()
@@ -213,7 +214,7 @@ def compare_on_model(
     try:
         check_size(editor, picture)
         if editor.encodes:
-            exact = editor.model.guarantee[editor.space] == "exact"
+            exact = editor.latent.exact
             inverter: Inverter = Exact() if exact else Encoder(editor.space)
             with editor.lock:
                 found = inverter.invert(editor.model, pixels.reduce(picture[None], editor.model.bins))
@@ -236,7 +237,7 @@ def _judged(
 ) -> Compared:  # fmt: skip
     group = Group(pixels.reduce(picture[None], editor.model.bins), [ImageSource(row.group)])
     with editor.lock:
-        result = judged(row, editor.model, inverter, found, group, network=network)
+        result = measured(row, editor.model, inverter, found, group, network=network)
     return Compared(result.row, result.reconstruction[0])
 
 
@@ -345,10 +346,10 @@ def look_inside(editor: Editor, layer: str, units: int = 6) -> list[tuple[UnitRo
     if editor.segmenter is None:
         raise Unsupported(f"{editor.name} has no segmenter of its images: units cannot be named")
     with editor.lock:
-        source = samples(editor.model, SEEN, editor.space, 0)
-        found = dissect(editor.model, editor.segmenter, source, [layer])[layer]
-        best = diverse(found.rows())[:units]
-        return top_images(editor.model, source, best)
+        codes = editor.model.sample(SEEN, editor.space, 0)
+        agreement = dissect(editor.model, editor.segmenter, codes, [layer])[layer]
+        best = diverse(agreement.rows())[:units]
+        return top_images(editor.model, codes, best)
 
 
 def diverse(rows: Sequence[UnitRow]) -> list[UnitRow]:
@@ -373,7 +374,7 @@ def missing_classes(editor: Editor) -> list[tuple[str, float, float]]:
         )
     with editor.lock:
         real = pixels.reduce(editor.data.first("test", COUNTED).images, model.bins)
-        drawn = draw(model, samples(model, COUNTED, editor.space, 0).codes, editor.space)
+        drawn = model.decode_bytes(model.sample(COUNTED, editor.space, 0))
         shares = [
             shares_of(segment_bytes(segmenter, each, model.bins, model.device)) for each in (real, drawn)
         ]
@@ -397,10 +398,11 @@ def interpolate_histories(
         sphere: along the great circle of the two codes, their lengths mixed; else along the line.
     """
     share = torch.linspace(0, 1, steps, dtype=torch.float64)[1:-1, None]
-    codes = (sphere_between if sphere else line)(history.code.double(), other.code.double(), share)
+    ends = history.codes.values.double(), other.codes.values.double()
+    way = history.codes[[0] * len(share)].with_values((sphere_between if sphere else line)(*ends, share))
     with editor.lock:
-        middle = draw(editor.model, codes.to(editor.model.dtype), editor.space)
-    return [history.picture, *middle, other.picture]
+        between = editor.model.decode_bytes(way)
+    return [history.picture, *between, other.picture]
 
 
 def nearest_training_image(editor: Editor, picture: Tensor) -> tuple[Tensor, float]:

@@ -98,7 +98,7 @@ class Page:
         # Choices that a visitor's page is told when it loads; a client that is no page has these.
         editor = studio.editor(studio.first)
         self.directions = list(editor.directions)
-        self.all_levels = list(editor.model.check_space(editor.space).levels)
+        self.all_levels = list(editor.latent.levels)
         with gr.Blocks(
             title="flows studio", analytics_enabled=False, delete_cache=(KEPT, KEPT)
         ) as self.blocks:
@@ -409,13 +409,13 @@ class Page:
         studio, editor = self.studio, self.studio.editor(name)
         studio.warm(name)
         slots, directions, alike = studio.slots(name), list(editor.directions), studio.alike(name)
-        levels = list(editor.model.check_space(editor.space).levels)
+        levels, tempered = list(editor.latent.levels), editor.latent.tempered
         classes, layers = studio.classes(name), studio.layers(name)
         groups = [any(slots[i * POOL : (i + 1) * POOL]) for i in range(len(GROUPS))]
         none = "" if directions else f"No directions are stored with {name}: `flows steer find` finds some."
         return [
             f"**{type(editor.model).__name__}**, {editor.model.image_shape[1]}×{editor.model.image_shape[2]} "
-            f"pixels. {GUARANTEES[editor.model.guarantee[editor.space]]}",
+            f"pixels. {GUARANTEES[editor.latent.guarantee]}",
             studio.examples(name) if editor.encodes else [], none,
             *(gr.update(visible=each) for each in groups),
             *(gr.update(label=each.replace("_", " "), visible=bool(each), value=0) for each in slots),
@@ -424,7 +424,7 @@ class Page:
             gr.update(choices=classes, value=classes[0] if classes else None),
             gr.update(choices=layers, value=layers[0] if layers else None),
             gr.update(choices=levels, value=[]), gr.update(choices=[], value=[]),
-            gr.update(interactive=editor.tempers, value=TEMPERATURE if editor.tempers else 1.0),
+            gr.update(interactive=tempered, value=TEMPERATURE if tempered else 1.0),
             gr.update(choices=alike, value=alike[:3]), gr.update(choices=alike, value=alike[-1]),
         ]  # fmt: skip
 
@@ -466,7 +466,7 @@ class Page:
         """The same of a sample of a model that does not."""
         start, editor = session.history.start, self.studio.editor(session.name)
         told = f"{session.name} has no encoder; this is a sample of it, seed {start.seed}."
-        gauge = self.gauge_of(editor.typicality(start.code), editor.usual_typicality)
+        gauge = self.gauge_of(editor.typicality(start.codes), editor.usual_typicality)
         shown = self.enlarged(start.picture)
         return [shown, shown, gr.update(value=None, label="Error"), told, gauge]
 

@@ -316,7 +316,7 @@ class Studio:
         if session.other is None:
             raise UserError("there is no second picture yet: show the way to one first")
         editor = self.editor(session.name)
-        edit = editor.towards(session.history, session.other.code, share, levels)
+        edit = editor.towards(session.history, session.other.codes, share, levels)
         return session._replace(history=editor.then(session.history, edit))
 
     def samples(self, name: str, seed: float, temperature: float) -> list[tuple[Image.Image, str]]:

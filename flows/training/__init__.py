@@ -1,1 +1,1 @@
-"""One loop, resumable bit for bit, and what it needs."""
+"""Training loop, resumable bit for bit, and its parts."""

@@ -1,4 +1,4 @@
-"""Random flips and shifts of training images, drawn by key like all other noise."""
+"""Random flips and shifts of training images; the random numbers depend on seed and key."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ from flows.training.settings import Augmentation
 
 
 def augment(images: Tensor, kinds: Sequence[Augmentation], seed: int, keys: Sequence[int]) -> Tensor:
-    """uint8 (batch, C, H, W), each image changed by its own draws.
+    """Augment uint8 images (batch, C, H, W), each with its own random numbers.
 
-    `flip` mirrors left and right with probability ½ (RealNVP on CelebA and LSUN). `shift` moves by up to
+    `flip` mirrors left and right with probability ½ (RealNVP on CelebA and LSUN). `shift` translates by up to
     a tenth of the side in both directions and repeats the border (Glow on CIFAR-10).
     """
     if not kinds:
@@ -27,13 +27,13 @@ def augment(images: Tensor, kinds: Sequence[Augmentation], seed: int, keys: Sequ
 
 
 def _shift(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """Move by (2u − 1)/10 of the side, u in [0, 1), to whole pixels; the border is repeated."""
+    """Translate by (2u − 1)/10 of the side, u in [0, 1), in whole pixels; the border is repeated."""
     batch, _, height, width = images.shape
 
     def sources(u: Tensor, side: int) -> Tensor:
         moved = ((2 * u - 1) * 0.1 * side).round().long()
         return (torch.arange(side, device=u.device) - moved[:, None]).clamp(0, side - 1)
 
-    each = torch.arange(batch, device=images.device)[:, None, None]
+    index = torch.arange(batch, device=images.device)[:, None, None]
     rows, columns = sources(down, height)[:, :, None], sources(right, width)[:, None, :]
-    return images.permute(0, 2, 3, 1)[each, rows, columns].permute(0, 3, 1, 2).contiguous()
+    return images.permute(0, 2, 3, 1)[index, rows, columns].permute(0, 3, 1, 2).contiguous()

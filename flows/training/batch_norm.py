@@ -1,4 +1,4 @@
-"""Batch norms of averaged weights, which have other statistics than those they were averaged from."""
+"""Recalibration of batch norms: averaged weights have other statistics than the weights they average."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -15,14 +15,14 @@ from flows.models.base import LatentModel
 def recalibrate_batch_norm(
     model: LatentModel, generator: nn.Module, labels: Tensor, batches: int = 20, batch: int = 100
 ) -> None:
-    """Set a generator's batch norms from fresh codes (BigGAN's standing statistics, appendix C.1).
+    """Recalibrate a generator's batch norms on fresh codes (BigGAN's standing statistics, appendix C.1).
 
     Args:
-        model: in eval mode, before and after.
-        generator: its part that draws.
-        labels: of held-out images; a class-conditional model goes through them again and again.
-        batches: of codes.
-        batch: codes in each.
+        model: Model in eval mode; it stays in eval mode.
+        generator: Part of the model that generates images; its batch norms are recalibrated.
+        labels: (n,), labels of held-out images; a class-conditional model repeats them as needed.
+        batches: Number of batches of codes.
+        batch: Codes per batch.
     """
     codes = model.sample_codes(batches * batch, generator=torch.Generator().manual_seed(3))
     which = labels.to(codes.device).repeat(math.ceil(len(codes) / len(labels)))[: len(codes)]
@@ -33,16 +33,16 @@ def recalibrate_batch_norm(
 
 @contextmanager
 def recalibrating(norms: Iterable[BatchNorm]) -> Iterator[list[BatchNorm]]:
-    """A block in which batch norms take their statistics anew, a plain mean over all batches they see."""
-    those = list(norms)
-    momenta = [norm.momentum for norm in those]
-    for norm in those:
+    """Context in which batch norms collect new statistics: a plain mean over all batches they process."""
+    layers = list(norms)
+    momenta = [norm.momentum for norm in layers]
+    for norm in layers:
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
     try:
-        yield those
+        yield layers
     finally:
-        for norm, momentum in zip(those, momenta, strict=True):
+        for norm, momentum in zip(layers, momenta, strict=True):
             norm.momentum = momentum
             norm.eval()

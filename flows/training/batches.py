@@ -1,4 +1,4 @@
-"""The order of training images, as a function of the seed and of how many were shown."""
+"""Order of the training images, a function of the seed and the number of images shown."""
 
 import signal
 from collections.abc import Iterator
@@ -18,20 +18,20 @@ from flows.training.settings import Training
 class ShuffledBatches(Sampler[list[int]]):
     """Endless micro-batches of indices for one rank, starting after `start` global batches.
 
-    Every epoch is a fresh permutation, drawn from (seed, epoch), of which the last incomplete global batch
-    is left out. A global batch is cut into one contiguous share per rank, and that into micro-batches:
-    the ranks together see what one rank alone would see. Resuming needs the number of batches only.
+    Every epoch is a new permutation, determined by (seed, epoch), without its last incomplete global batch.
+    A global batch is divided into one contiguous share per rank, and each share into micro-batches: all ranks
+    together see what a single rank would see. Resuming needs only the number of batches.
 
     Args:
-        length: images in the split.
-        batch: images of a global batch.
-        seed: of the order.
-        start: global batches already shown.
-        rank, world: this process and how many there are.
-        accumulate: micro-batches per step.
+        length: Number of images in the split.
+        batch: Images per global batch.
+        seed: Seed of the order.
+        start: Number of global batches already shown.
+        rank, world: Index of this process, and number of processes.
+        accumulate: Micro-batches per step.
 
     Raises:
-        ValueError: the batch does not divide evenly, or is larger than the split.
+        UserError: The batch does not divide evenly, or is larger than the split.
     """
 
     def __init__(
@@ -46,7 +46,9 @@ class ShuffledBatches(Sampler[list[int]]):
     ):
         self.micro = micro_batch_size(batch, world, accumulate)
         if batch > length:
-            raise UserError(f"training.batch: {batch} images asked per step, the training split has {length}")
+            raise UserError(
+                f"training.batch: expected at most {length}, the images of the training split, got {batch}"
+            )
         self.length, self.batch, self.seed, self.start = length, batch, seed, start
         self.first = rank * accumulate * self.micro
         self.accumulate = accumulate
@@ -65,18 +67,18 @@ class ShuffledBatches(Sampler[list[int]]):
                 step += 1
 
 
-def _as_it_is(batch: Any) -> Any:
-    """A split already gives whole batches; there is nothing to collate."""
+def _unchanged(batch: Any) -> Any:
+    """Return the batch unchanged: a split returns whole batches, so there is nothing to collate."""
     return batch
 
 
 def training_batches(
     data: ImageData, training: Training, steps: int, rank: int, world: int
 ) -> Iterator[Batch]:
-    """This rank's micro-batches, endless, after `steps` global batches were shown.
+    """Endless micro-batches of this rank, starting after `steps` global batches.
 
     Raises:
-        ValueError: the batch does not divide evenly, or is larger than the split.
+        UserError: The batch does not divide evenly, or is larger than the split.
     """
     if isinstance(data, StreamedData):
         size = micro_batch_size(training.batch, world, training.accumulate)
@@ -91,7 +93,7 @@ def training_batches(
 
 
 def first_images(data: ImageData, images: int, seed: int, rank: int, world: int) -> Batch:
-    """This rank's share of the first `images` images of training, for data-dependent initialisation."""
+    """This rank's share of the first `images` training images, for data-dependent initialisation."""
     if isinstance(data, StreamedData):
         return join(list(islice(data.stream(0, rank, world), images // world)))
     split = data.split("train")
@@ -100,13 +102,13 @@ def first_images(data: ImageData, images: int, seed: int, rank: int, world: int)
 
 
 def join(batches: list[Batch]) -> Batch:
-    """One batch of several."""
+    """Concatenate batches into one."""
     columns = zip(*batches, strict=True)
     return Batch(*(cast(Tensor, None if parts[0] is None else torch.cat(parts)) for parts in columns))
 
 
 def micro_batch_size(batch: int, world: int, accumulate: int) -> int:
-    """Images of one micro-batch of one rank. Raises ValueError where the batch does not divide."""
+    """Number of images in a micro-batch of one rank. Raises UserError if the batch does not divide evenly."""
     if batch % (world * accumulate):
         raise UserError(
             f"training.batch: {batch} images do not divide into {world} ranks × {accumulate} "
@@ -116,21 +118,21 @@ def micro_batch_size(batch: int, world: int, accumulate: int) -> int:
 
 
 def _ignore_signals(_: int) -> None:
-    """Let the main process decide when to stop: launchers signal the whole group, workers included."""
+    """Ignore signals in a loader worker: launchers signal the whole group, and the main process decides."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def make_loader(split: Split, sampler: ShuffledBatches, workers: int) -> DataLoader[Batch]:
-    """A loader of micro-batches.
+    """Create the loader of micro-batches.
 
-    It has a generator of its own: building an iterator draws from torch's global one otherwise, which
-    would shift every later draw of a resumed run.
+    It has its own generator: otherwise building an iterator would take a number from torch's global generator
+    and change all later random numbers of a resumed run.
     """
     return DataLoader(
         split,
         batch_sampler=sampler,
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(0),

@@ -1,4 +1,4 @@
-"""Training states: everything a run needs to go on as if it had never stopped."""
+"""Training states: everything needed to resume a run as if it had never stopped."""
 
 import json
 import shutil
@@ -17,14 +17,14 @@ PREFIX = "state-"
 
 
 class Progress:
-    """What a run knows beside its tensors; saved through Accelerate with the rest.
+    """Progress of a run, saved by Accelerate together with its tensors.
 
     Attributes:
-        images: shown so far.
-        steps: optimiser steps so far.
-        seconds: spent in training so far, over all sessions.
-        best: lowest validation bits/dim, infinite before the first.
-        fallback: the memory mode that the guard went over to, or "".
+        images: Number of images shown so far.
+        steps: Number of optimiser steps so far.
+        seconds: Training time so far in seconds, over all sessions.
+        best: Lowest score of an evaluation, infinite before the first.
+        fallback: Memory mode that the guard switched to, or "".
     """
 
     def __init__(self) -> None:
@@ -35,19 +35,19 @@ class Progress:
         self.fallback = ""
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers and words, as Accelerate's weights-only loading requires."""
+        """Return plain numbers and strings, as Accelerate's weights-only loading requires."""
         return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over the numbers of `state_dict`."""
+        """Restore the values of `state_dict`."""
         vars(self).update(state)
 
 
 def save_state(accelerator: Accelerator, folder: Path, images: int, keep: int) -> Path:
-    """Write `folder/state-<images>` on all ranks together, whole or not at all; keep the newest `keep`.
+    """Write the state `folder/state-<images>` atomically and keep the newest `keep` states.
 
-    Every rank calls this. The files are written to a temporary sibling, listed with their SHA-256 in a
-    manifest, and appear under their name by one rename.
+    Every rank must call this. The files are written to a temporary sibling folder and listed with their
+    SHA-256 in a manifest; then the folder is renamed.
     """
     final = folder / f"{PREFIX}{images:012d}"
     temporary = folder / f".{final.name}.partial"
@@ -64,7 +64,7 @@ def save_state(accelerator: Accelerator, folder: Path, images: int, keep: int) -
         write_atomically(temporary / MANIFEST, lambda path: path.write_text(manifest))
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
-        # A state beyond this one is of a course that was given up when an older one was resumed.
+        # A state with more images belongs to a run that was abandoned when an older state was resumed.
         later = [state for state in states(folder) if state.name > final.name]
         for old in [*later, *states(folder)[: -keep - len(later)]]:
             shutil.rmtree(old)
@@ -73,15 +73,15 @@ def save_state(accelerator: Accelerator, folder: Path, images: int, keep: int) -
 
 
 def states(folder: Path) -> list[Path]:
-    """The complete states of a run, oldest first."""
+    """Complete training states of a run, oldest first."""
     return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir())
 
 
 def check_state(state: Path) -> None:
-    """Raise CheckpointError, naming the file, unless the state is whole and as it was written."""
+    """Raise CheckpointError, naming the file, unless the state is complete and unaltered."""
     manifest = state / MANIFEST
     if not manifest.is_file():
-        raise CheckpointError(f"{manifest} is missing: {state} is no training state, or was cut off")
+        raise CheckpointError(f"{manifest} is missing: {state} is not a training state, or was cut off")
     try:
         record = json.loads(manifest.read_text())
         version, files = record["state_version"], dict(record["files"])
@@ -96,10 +96,10 @@ def check_state(state: Path) -> None:
 
 
 def find_state(folder: Path, resume: str | None) -> Path | None:
-    """The state that `--resume` means: `latest` is the newest of the run, or None where there is none yet.
+    """Training state for `--resume`; `latest` is the newest state of the run, or None if there is none yet.
 
     Raises:
-        CheckpointError: a state given by path does not exist, or the one found was altered.
+        CheckpointError: A state given by its path does not exist, or the state was altered.
     """
     if resume is None:
         return None

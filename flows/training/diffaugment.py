@@ -1,4 +1,4 @@
-"""DiffAugment (Zhao et al. 2020, arXiv 2006.10738): differentiable changes for real and drawn images."""
+"""DiffAugment (Zhao et al. 2020, arXiv 2006.10738): differentiable augmentation for GANs."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -13,14 +13,18 @@ Change = Literal["colour", "translation", "cutout"]
 
 
 def diffaugment(images: Tensor, changes: Sequence[Change], seed: int, keys: Keys) -> Tensor:
-    """Random changes of images (batch, C, H, W) in [−1, 1], differentiable in the images.
+    """Augment images at random, differentiably.
 
     Args:
-        images: real or generated.
-        changes: which, in this order: `colour` (brightness ±½, saturation ×[0, 2], contrast ×[½, 1½]),
-            `translation` (by up to an eighth of the side), `cutout` (a square of half the side).
-        seed: of the changes.
-        keys: identity of every image; what is done to it depends on the seed and its key alone.
+        images: (batch, C, H, W), real or generated images in [−1, 1].
+        changes: Augmentations, applied in the given order: `colour` (brightness ±½, saturation ×[0, 2],
+            contrast ×[½, 1½]), `translation` (by up to an eighth of the side), `cutout` (a square of half
+            the side).
+        seed: Seed of the random numbers.
+        keys: Identity of every image; its augmentation depends only on the seed and its key.
+
+    Returns:
+        Augmented images of the same shape.
     """
     for number, change in enumerate(changes):
         chance = uniform_rows(combine_seeds(seed, number), keys, (3, 1, 1, 1), images)
@@ -28,7 +32,7 @@ def diffaugment(images: Tensor, changes: Sequence[Change], seed: int, keys: Keys
     return images
 
 
-# Every change has numbers in [0, 1) for every image, (batch, 3, 1, 1, 1).
+# Every augmentation takes three random numbers in [0, 1) per image, (batch, 3, 1, 1, 1).
 
 
 def _colour(images: Tensor, chance: Tensor) -> Tensor:
@@ -36,8 +40,8 @@ def _colour(images: Tensor, chance: Tensor) -> Tensor:
     images = images + (brightness - 0.5)
     grey = images.mean(1, keepdim=True)
     images = grey + (images - grey) * 2 * saturation
-    middle = images.mean((1, 2, 3), keepdim=True)
-    return middle + (images - middle) * (0.5 + contrast)
+    mean = images.mean((1, 2, 3), keepdim=True)
+    return mean + (images - mean) * (0.5 + contrast)
 
 
 def _translation(images: Tensor, chance: Tensor) -> Tensor:
@@ -63,7 +67,7 @@ def _cutout(images: Tensor, chance: Tensor) -> Tensor:
 
 
 def _integers(chance: Tensor, n: int) -> Tensor:
-    """Numbers in [0, 1), (batch, 1, 1, 1), to integers below n, (batch, 1)."""
+    """Map numbers in [0, 1), (batch, 1, 1, 1), to integers below n, (batch, 1)."""
     return (chance.flatten(1) * n).long().clamp(max=n - 1)
 
 

@@ -1,4 +1,4 @@
-"""How far samples are from the test images, beside how far those are from one another."""
+"""Distances of samples from test images, with the distance between test images for comparison."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,17 +10,17 @@ from flows.metrics.distribution import sliced_wasserstein
 from flows.metrics.perceptual import EfficientNetLite0, embed, kernel_distance
 
 IMAGES, FEWEST = 2000, 500
-"""Test images taken for each half at most, and the fewest of which KID says anything."""
+"""Maximum number of test images per half, and minimum number per half for KID."""
 
 
 def halves_of(test: Tensor) -> tuple[Tensor, Tensor]:
-    """Two sets of equally many different images (n, C, H, W)."""
+    """Split test images (n, C, H, W), or their labels, into two disjoint halves of equal size."""
     half = len(test) // 2
     return test[:half], test[half : 2 * half]
 
 
 def swd_to(first: Tensor, second: Tensor, drawn: Tensor) -> dict[str, Any]:
-    """Sliced Wasserstein distances by scale to half of the test images, of samples and of the other half."""
+    """Sliced Wasserstein distances, per scale, from half of the test images to samples and the other half."""
     return {
         "samples": sliced_wasserstein(first, drawn),
         "between test halves": sliced_wasserstein(first, second),
@@ -31,41 +31,42 @@ def swd_to(first: Tensor, second: Tensor, drawn: Tensor) -> dict[str, Any]:
 def kid_to(
     first: Tensor, second: Tensor, draw: Callable[[float], Tensor], temperatures: tuple[float, ...] = (1.0,)
 ) -> dict[str, Any]:
-    """KID of samples to one half of the test images, and of the other half: uint8 (n, C, H, W) each.
+    """KID of samples, and of one half of the test images, relative to the other half.
 
     Args:
-        first: half of the test images.
-        second: the other half.
-        draw: samples at a temperature.
-        temperatures: at which; 1 is among them.
+        first: uint8 (n, C, H, W), half of the test images.
+        second: uint8 (n, C, H, W), the other half.
+        draw: Function from a temperature to samples, uint8 (n, C, H, W).
+        temperatures: Sampling temperatures; 1 must be among them.
 
     Returns:
-        `samples` at temperature 1, `temperatures` with every one, `between test halves`, and the network's
-        name; or only `missing`, the reason why there is no figure.
+        KID at temperature 1 (`samples`), at every temperature (`temperatures`) and `between test halves`, the
+        name of the `network` and the number of `images` per half; or only `missing`, the reason why KID was
+        not computed.
     """
     if len(first) < FEWEST:
-        return {"missing": f"{len(first)} images in each half of the test split say nothing"}
+        return {"missing": f"{len(first)} test images per half, at least {FEWEST} are needed"}
     try:
         network = EfficientNetLite0()
     except DataMissing as error:
         return {"missing": str(error)}
     real = embed(network, first)
-    found = {each: kernel_distance(real, embed(network, draw(each))) for each in temperatures}
+    distances = {t: kernel_distance(real, embed(network, draw(t))) for t in temperatures}
     return {
         "network": network.name,
-        "samples": found[1.0],
-        "temperatures": {f"{temperature:g}": value for temperature, value in found.items()},
+        "samples": distances[1.0],
+        "temperatures": {f"{temperature:g}": value for temperature, value in distances.items()},
         "between test halves": kernel_distance(real, embed(network, second)),
         "images": len(first),
     }
 
 
 def kid_line(found: dict[str, Any]) -> str:
-    """A sentence on the result of `kid_to`."""
+    """Sentence that describes the result of `kid_to`."""
     if "missing" in found:
         return f"KID: {found['missing']}."
-    each = ", ".join(f"{value:.3f} at temperature {name}" for name, value in found["temperatures"].items())
+    values = ", ".join(f"{value:.3f} at temperature {name}" for name, value in found["temperatures"].items())
     return (
-        f"KID ({found['network']}, {found['images']:,} images): {each}; between two halves of the test "
+        f"KID ({found['network']}, {found['images']:,} images): {values}; between two halves of the test "
         f"images {found['between test halves']:.3f}."
     )

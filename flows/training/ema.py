@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights, by torch's own AveragedModel."""
+"""Exponential moving average of the weights, based on torch's AveragedModel."""
 
 from typing import cast
 
@@ -12,15 +12,16 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class WeightAverage(AveragedModel):
-    """averaged ← d·averaged + (1 − d)·current with d = min(decay, (1 + n)/(10 + n)) at update n.
+    """Moving average of a model's weights.
 
-    The ramp lets short runs forget their first weights. Buffers (permutations, running statistics,
-    flags) are copied, not averaged. Build it after data-dependent initialisation.
+    Update n: averaged ← d·averaged + (1 − d)·current with d = min(decay, (1 + n)/(10 + n)). The ramp lets
+    short runs forget their initial weights. Buffers (permutations, running statistics, flags) are copied, not
+    averaged. Construct it after data-dependent initialisation.
     """
 
     def __init__(self, model: nn.Module, decay: float):
         def average(averaged: Tensors, current: Tensors, updates: Tensor | int) -> None:
-            # On the device of the counter: reading its value would wait for an accelerator in every step.
+            # On the counter's device: reading its value would synchronise an accelerator in every step.
             n = torch.as_tensor(updates, dtype=torch.float64)
             d = torch.clamp((1 + n) / (10 + n), max=decay)
             for mean, value in zip(averaged, current, strict=True):
@@ -31,5 +32,5 @@ class WeightAverage(AveragedModel):
 
     @property
     def model(self) -> StoredModule:
-        """The averaged model, in eval mode."""
+        """Averaged model, in eval mode."""
         return cast(StoredModule, self.module.eval())

@@ -1,4 +1,4 @@
-"""Figures of a run: curves over the images shown, and what came back of foreign images."""
+"""Figures of a run: curves over the images shown, and reconstructions of out-of-distribution images."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ Lines = list[dict[str, float]]
 
 
 def draw_curves(metrics: Lines, bins: int, path: Path) -> None:
-    """Bits/dim of training and validation, and the round-trip error, over images shown; a PNG."""
+    """Plot bits/dim of training and validation and the round-trip error over images shown, as a PNG."""
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     likelihood, trip = figure.subplots(1, 2)
     _plot(
@@ -26,7 +26,7 @@ def draw_curves(metrics: Lines, bins: int, path: Path) -> None:
     likelihood.set_ylabel("bits/dim")
     validated = [line["validation/bits_per_dim"] for line in metrics if "validation/bits_per_dim" in line]
     if len(validated) > 2:
-        # The first steps start near log2(bins) and would flatten everything that follows.
+        # The first steps start near log2(bins) and would flatten the rest of the curve.
         trained = [line["likelihood/bits_per_dim"] for line in metrics if "likelihood/bits_per_dim" in line]
         low, high = min(validated + trained), sorted(validated)[-2]
         likelihood.set_ylim(low - 0.15 * (high - low) - 0.02, high + 0.5 * (high - low) + 0.05)
@@ -43,12 +43,12 @@ def draw_curves(metrics: Lines, bins: int, path: Path) -> None:
 
 
 def draw_lines(metrics: Lines, panels: dict[str, str], path: Path) -> None:
-    """Values of the log over images shown, a panel for each that was logged; a PNG.
+    """Plot values of the log over images shown, one panel per value that was logged, as a PNG.
 
     Args:
-        metrics: lines of the log.
-        panels: name of the value to the label of its axis.
-        path: of the picture.
+        metrics: Lines of the log.
+        panels: Name of a logged value to the label of its axis.
+        path: Path of the PNG file.
     """
     logged = {name: label for name, label in panels.items() if any(name in line for line in metrics)}
     figure = Figure(figsize=(1 + 3.6 * max(1, len(logged)), 3.2), layout="constrained")
@@ -62,11 +62,11 @@ def draw_lines(metrics: Lines, panels: dict[str, str], path: Path) -> None:
 
 
 def draw_bars(figures: dict[str, dict[str, float]], path: Path) -> None:
-    """A panel of bars from 0 to 1 for each figure; a PNG.
+    """Plot bars from 0 to 1, one panel per figure, as a PNG.
 
     Args:
-        figures: name of the figure to what it is of to its value.
-        path: of the picture.
+        figures: Name of a figure, such as accuracy, to name of an attribute or class to value.
+        path: Path of the PNG file.
     """
     longest = max(len(values) for values in figures.values())
     figure = Figure(figsize=(4.2 * len(figures), 0.8 + 0.19 * longest), layout="constrained")
@@ -99,11 +99,10 @@ def _plot(axes: Axes, metrics: Lines, names: dict[str, str]) -> None:
 
 
 def draw_round_trip(model: LatentModel, groups: dict[str, Tensor], path: Path) -> None:
-    """One image of every group above what encoding and decoding in fp32 made of it; a PNG."""
+    """Plot one image of every group above its reconstruction in fp32, as a PNG."""
     names = list(groups)
     originals = torch.stack([pictures[0] for pictures in groups.values()])
-    labels = model.first_class(len(names))
-    trip = round_trip(model, originals, labels, per_level=False)
+    trip = round_trip(model, originals, per_level=False)
     columns = 12
     bands = -(-len(names) // columns)
     figure = Figure(figsize=(columns, 2.75 * bands), layout="constrained")

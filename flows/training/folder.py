@@ -1,4 +1,4 @@
-"""The folder of a run: refused where it would overwrite another, and never continued as something else."""
+"""Folder of a run: it is not overwritten by another run, and resumed only with the same settings."""
 
 import importlib
 import inspect
@@ -24,24 +24,24 @@ MAY_CHANGE = {
     "training.memory", "training.anchor_every", "training.guard_every",
     "data.init_args.root", "data.init_args.path", "data.init_args.download",
 }  # fmt: skip
-"""Settings that a resumed run may have different: they change nothing of what it computes but rounding."""
+"""Settings that may differ when a run is resumed: they affect its results only by rounding."""
 
 
 def prepare_folder(
     folder: Path, resolved: dict[str, Any], resume: str | None, state: Path | None, overwrite: bool
 ) -> None:
-    """Make the folder of a run and write its resolved config, the run's receipt.
+    """Create the folder of a run and write its resolved config.
 
     Args:
-        folder: of the run.
-        resolved: the config, every setting spelt out.
-        resume: the --resume of the command line.
-        state: the training state it means, None where there is none yet.
-        overwrite: empty a folder that holds a run already.
+        folder: Folder of the run.
+        resolved: Resolved config, with every setting.
+        resume: Value of `--resume`, or None.
+        state: Training state to resume from, or None.
+        overwrite: Whether to clear a folder that already holds a run.
 
     Raises:
-        ValueError: the folder holds a run and neither resume nor overwrite was given, or the run that is to
-            be resumed was started with other settings; the message names them.
+        UserError: The folder holds a run and neither `resume` nor `overwrite` was given, or the run to be
+            resumed was started with other settings, which the message names.
     """
     if state is not None:
         receipt = state.parent / RUN_CONFIG
@@ -51,13 +51,13 @@ def prepare_folder(
         # Without a state, `--resume latest` starts from the beginning, but not over a finished run.
         if not overwrite:
             raise UserError(
-                f"{folder} holds a run already: --resume latest continues one that has a training state, "
+                f"{folder} holds a run already: --resume latest continues it if it has a training state, "
                 "--folder names another folder, --overwrite true starts anew"
             )
         clear(folder)
     for partial in folder.glob(f".{PREFIX}*"):
         shutil.rmtree(partial)
-    # How this session was started is no setting of the run: a run of the receipt must not resume or wipe.
+    # `resume` and `overwrite` belong to this session: running the written config must do neither.
     kept = {key: value for key, value in resolved.items() if key not in ("resume", "overwrite")}
     write_receipt(folder, kept)
 
@@ -69,12 +69,12 @@ def write_receipt(folder: Path, resolved: dict[str, Any]) -> None:
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a run or an exported model stands there."""
+    """Whether the folder holds a run or an exported model."""
     return any((folder / name).exists() for name in (RUN_CONFIG, METRICS_FILE, WEIGHTS_FILE))
 
 
 def clear(folder: Path) -> None:
-    """Remove what a run wrote; files of other names stay."""
+    """Remove the files that a run writes; other files are kept."""
     for state in states(folder):
         shutil.rmtree(state)
     for name in ("logs", "samples"):
@@ -85,7 +85,7 @@ def clear(folder: Path) -> None:
 
 
 def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    """Raise ValueError naming the settings in which two resolved configs differ beyond MAY_CHANGE."""
+    """Raise UserError naming the settings in which two resolved configs differ, except for MAY_CHANGE."""
     old, new = flatten_settings(before), flatten_settings(now)
     names = [
         name
@@ -100,7 +100,7 @@ def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> Non
 
 
 def flatten_settings(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings to one with dotted keys."""
+    """Flatten nested mappings to one mapping with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, dict) and value:
@@ -111,23 +111,24 @@ def flatten_settings(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]
 
 
 def instantiate_data(source: dict[str, Any]) -> ImageData:
-    """The data set of a stored config: a class of flows.data and its arguments, nothing else.
+    """Instantiate the data set of a stored config, which must be a class of flows.data and not a stream.
+
+    A config may come from an untrusted source; importing arbitrary classes would run that source's code.
 
     Raises:
-        ValueError: the class is not a data set of flows.data. A config may come from a stranger, and
-            importing whatever it names would be running their code.
+        UserError: The class is not such a data set, or an argument is unknown.
     """
     path = str(source.get("class_path"))
     module, _, name = path.rpartition(".")
     if not module.startswith("flows.data."):
-        raise UserError(f"data set {path!r} is not one of flows.data: name one with --data")
+        raise UserError(f"data set {path!r} is not one of flows.data; choose one with --data")
     try:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UserError(f"this release of flows has no data set {path!r}") from error
     if not (inspect.isclass(cls) and issubclass(cls, ImageData)) or issubclass(cls, StreamedData):
-        # A stream is named by addresses, and a shard's may be a command to run.
-        raise UserError(f"data set {path!r} is not taken from a checkpoint: name one with --data")
+        # A stream is given by addresses of shards, and an address may be a shell command.
+        raise UserError(f"data set {path!r} cannot be taken from a checkpoint; choose one with --data")
     given = source.get("init_args") or {}
     hints = inspect.signature(cls).parameters
     unknown = set(given) - set(hints)

@@ -1,4 +1,4 @@
-"""What stands at the end of a GAN's run: distances to the test images, samples, curves, and a model card."""
+"""Report of a GAN's run: distances from the test images, samples, curves, and a model card."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,22 +17,22 @@ from flows.training.figures import draw_lines
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
 from flows.training.log import METRICS_FILE, read_metrics
 from flows.training.report import facts_of, training_paragraph
-from flows.training.validation import draw, sheet_of
+from flows.training.validation import generate, sheet_of
 
 CURVES = {
     "validation/swd_mean": "sliced Wasserstein distance × 1000",
     "validation/kid": "KID",
-    "validation/psnr": "PSNR of what comes back, dB",
+    "validation/psnr": "PSNR of reconstructions, dB",
 }
 
 
 class Section(NamedTuple):
-    """What a kind of GAN reports besides.
+    """Additional section of a report, for one kind of GAN.
 
     Attributes:
-        values: for report.json.
-        lines: Markdown for the card.
-        pictures: file name to uint8 (C, height, width).
+        values: Entries of report.json.
+        lines: Markdown lines of the model card.
+        pictures: File name to uint8 (C, height, width).
     """
 
     values: dict[str, Any]
@@ -49,33 +49,36 @@ def write_gan_report(
     """Evaluate the exported generator of a run on the test split and write report, pictures and card.
 
     Args:
-        folder: of the run.
-        data: what it was trained on.
-        device: torch device.
-        more: makes a section of its own from the model and uint8 test images.
+        folder: Folder of the run.
+        data: Data set that the model was trained on.
+        device: Torch device.
+        more: Function from the model and uint8 test images to an additional section.
+
+    Returns:
+        Contents of report.json.
     """
     model = load_model(folder, device)
     metrics = read_metrics(folder / METRICS_FILE)
     test = data.split("test").first(2 * IMAGES)
     halves = halves_of(test.images)
-    drawn = draw(model, len(halves[0]), 1.0, seed=2, labels=halves_of(test.labels)[0])
+    samples = generate(model, len(halves[0]), 1.0, seed=2, labels=halves_of(test.labels)[0])
     report: dict[str, Any] = {
         **facts_of(model, metrics),
-        "sliced_wasserstein": swd_to(*halves, drawn),
-        "kid": kid_to(*halves, lambda _: drawn),
+        "sliced_wasserstein": swd_to(*halves, samples),
+        "kid": kid_to(*halves, lambda _: samples),
     }
     section = Section({}, [], {}) if more is None else more(model, halves[0])
     report |= section.values
     for name, picture in section.pictures.items():
         write_atomically(folder / name, pixels.to_pillow(picture).save)
     write_atomically(folder / REPORT_FILE, lambda path: path.write_text(to_json(report)))
-    write_atomically(folder / "samples.png", pixels.to_pillow(sheet_of(drawn[:80], 10)).save)
+    write_atomically(folder / "samples.png", pixels.to_pillow(sheet_of(samples[:80], 10)).save)
     draw_lines(metrics, CURVES, folder / "curves.png")
     card = _card(report, read_yaml(folder / RUN_CONFIG), section.lines)
     write_atomically(folder / CARD_FILE, lambda path: path.write_text(card))
     name = report["model"]["model_type"]
-    means = [report["sliced_wasserstein"][of]["mean"] for of in ("samples", "between test halves")]
-    print(f"{name}: sliced Wasserstein {means[0]:.1f}, between halves of the test images {means[1]:.1f}")
+    means = [report["sliced_wasserstein"][key]["mean"] for key in ("samples", "between test halves")]
+    print(f"{name}: sliced Wasserstein {means[0]:.1f}, between two halves of the test images {means[1]:.1f}")
     print(kid_line(report["kid"]))
     written = ", ".join([REPORT_FILE, "samples.png", "curves.png", *section.pictures, CARD_FILE])
     print(f"written to {folder}: {written}")
@@ -84,7 +87,7 @@ def write_gan_report(
 
 def _card(report: dict[str, Any], config: dict[str, Any], more: list[str]) -> str:
     name, data = report["model"]["model_type"], report["data"]
-    found = report["sliced_wasserstein"]
+    swd = report["sliced_wasserstein"]
     lines = [
         "---", "library_name: flows", "pipeline_tag: unconditional-image-generation",
         f"tags: [gan, {name.lower()}]", "---", "",
@@ -92,11 +95,11 @@ def _card(report: dict[str, Any], config: dict[str, Any], more: list[str]) -> st
         f"{report['parameters']:,} parameters, critic included, images {tuple(data['image_shape'])}. Pixels: "
         f"{data['transform']}.", "",
         "```python", "import flows", "", 'model = flows.load("path/to/this/folder")', "```", "",
-        "![samples](samples.png)", "", "Samples, none chosen.", "",
-        f"Sliced Wasserstein distance × 1000 to {found['images']:,} test images, by scale: "
-        + ", ".join(f"{side} {value:.1f}" for side, value in found["samples"].items())
+        "![samples](samples.png)", "", "Uncurated samples.", "",
+        f"Sliced Wasserstein distance × 1000 from {swd['images']:,} test images, by scale: "
+        + ", ".join(f"{side} {value:.1f}" for side, value in swd["samples"].items())
         + "; between two halves of the test images: "
-        + ", ".join(f"{side} {value:.1f}" for side, value in found["between test halves"].items()) + ".", "",
+        + ", ".join(f"{side} {value:.1f}" for side, value in swd["between test halves"].items()) + ".", "",
         kid_line(report["kid"]), "",
         *more,
         "![curves](curves.png)", "",

@@ -1,4 +1,4 @@
-"""The guard of memory modes that rebuild activations: what inversion does to them and to gradients."""
+"""Guard of the memory modes that rebuild activations: errors of activations and gradients by inversion."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,20 +13,20 @@ from flows.metrics.likelihood import labels_for
 from flows.models.base import LikelihoodModel
 
 LARGEST_ERROR = 1e-2
-"""Of a rebuilt activation, relative to the largest of the kept ones."""
+"""Maximum error of a rebuilt activation, relative to the largest kept activation."""
 SMALLEST_COSINE = 0.999
-"""Between the gradient by inversion and the one by autograd."""
+"""Minimum cosine between the gradient by inversion and the gradient by autograd."""
 IMAGES = 4
 
 
 @dataclass(frozen=True)
 class GuardReport:
-    """What the guard saw, the worst of all ranks.
+    """Measurements of the guard, the worst of all ranks.
 
     Attributes:
-        reconstruction: largest |rebuilt − kept| of any chain's activations for one image, relative to the
-            largest of the kept ones (at least 1).
-        cosine: of the angle between the two gradients of a few images.
+        reconstruction: Largest |rebuilt − kept| of the activations of any chain for one image, relative to
+            the largest kept activation (at least 1).
+        cosine: Cosine of the angle between the two gradients of a few images.
     """
 
     reconstruction: float
@@ -34,19 +34,19 @@ class GuardReport:
 
     @property
     def is_sound(self) -> bool:
-        """Whether both are within their limits; NaN is not."""
+        """Whether both values are within their limits; False for NaN."""
         return self.reconstruction <= LARGEST_ERROR and self.cosine >= SMALLEST_COSINE
 
     def scalars(self) -> dict[str, float]:
-        """For the log."""
+        """Values for the log."""
         return {"memory/reconstruction": self.reconstruction, "memory/gradient_cosine": self.cosine}
 
 
 def measure(model: LikelihoodModel, batch: Batch, accelerator: Accelerator) -> GuardReport:
-    """Compare, on the bare model: rebuilt activations of one image, gradients of a few.
+    """Compare rebuilt activations of one image, and gradients of a few images, on the bare model.
 
-    Every rank calls this, on its own batch. The weights, their gradients and torch's generators stay as
-    they were.
+    Every rank must call this, with its own batch. Weights, their gradients and torch's generators stay
+    unchanged.
     """
     few = batch.first(IMAGES).to(accelerator.device)
     worst = torch.stack([_reconstruction(model, few), -_cosine(model, few)]).nan_to_num(torch.inf)
@@ -55,7 +55,7 @@ def measure(model: LikelihoodModel, batch: Batch, accelerator: Accelerator) -> G
 
 
 def _reconstruction(model: LikelihoodModel, batch: Batch) -> Tensor:
-    """The largest relative error of any chain, for the first image."""
+    """Largest relative error of any chain, for the first image."""
     errors = []
 
     def compare(chain: Any, inputs: tuple[Tensor, ...], output: object) -> None:
@@ -72,7 +72,7 @@ def _reconstruction(model: LikelihoodModel, batch: Batch) -> Tensor:
 
 
 def _cosine(model: LikelihoodModel, batch: Batch) -> Tensor:
-    """Between the gradients of the model's mode and of `plain`."""
+    """Cosine between the gradients in the model's memory mode and in `plain`."""
     mode = memory_of(model)
     try:
         rebuilt = _gradient(model, batch)
@@ -96,5 +96,5 @@ def _bits(model: LikelihoodModel, batch: Batch) -> Tensor:
 
 
 def is_watched(memory: Memory) -> bool:
-    """Whether gradients in this mode depend on how exact an inverse is."""
+    """Whether gradients in this memory mode depend on the accuracy of an inverse."""
     return memory.mode in ("reversible", "anchored")

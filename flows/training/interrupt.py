@@ -1,4 +1,4 @@
-"""Stop a run at the next step instead of in the middle of one."""
+"""Interruption of a run after the current step instead of in the middle of it."""
 
 import signal
 from types import FrameType
@@ -8,9 +8,9 @@ from accelerate import Accelerator
 
 
 class Interrupt:
-    """While active, SIGINT, SIGTERM and SIGHUP set a flag; a second SIGINT interrupts at once.
+    """Context in which SIGINT, SIGTERM and SIGHUP set a flag; a second SIGINT interrupts at once.
 
-    SIGHUP is what a closed terminal sends; under `nohup` it is ignored, and stays so.
+    A closed terminal sends SIGHUP. Under `nohup` SIGHUP is ignored, and it stays ignored here.
     """
 
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -19,8 +19,8 @@ class Interrupt:
         self.received: str | None = None
 
     def __enter__(self) -> "Interrupt":
-        heard = [number for number in self.signals if signal.getsignal(number) is not signal.SIG_IGN]
-        self.before = {number: signal.signal(number, self._note) for number in heard}
+        handled = [number for number in self.signals if signal.getsignal(number) is not signal.SIG_IGN]
+        self.before = {number: signal.signal(number, self._note) for number in handled}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -33,7 +33,7 @@ class Interrupt:
         self.received = signal.Signals(number).name
 
     def anywhere(self, accelerator: Accelerator) -> bool:
-        """Whether any rank received one. Ranks must agree, or one waits for the others forever."""
+        """Whether any rank received a signal. Ranks must agree, or one would wait for the others forever."""
         if accelerator.num_processes == 1:
             return self.received is not None
         flag = torch.tensor(float(self.received is not None), device=accelerator.device)

@@ -1,4 +1,4 @@
-"""Where a run writes what it sees: metrics.jsonl, TensorBoard, a progress bar."""
+"""Log of a run: metrics.jsonl, TensorBoard, and a progress bar."""
 
 import json
 import os
@@ -16,14 +16,14 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class RunLog:
-    """The main process's log of a run; on other ranks every call does nothing.
+    """Log of a run, written by the main process; on other ranks every call does nothing.
 
     Args:
-        folder: of the run.
-        total: images of the whole run.
-        start: images shown before; later lines of an interrupted session are removed from the files, so
-            that a resumed run's log is that of an uninterrupted one.
-        active: on the main process only.
+        folder: Folder of the run.
+        total: Number of images of the whole run.
+        start: Number of images shown before this session. Later lines of an interrupted session are removed
+            from the files, so that the log of a resumed run equals that of an uninterrupted one.
+        active: Whether this is the main process.
     """
 
     def __init__(self, folder: Path, total: int, start: int = 0, active: bool = True):
@@ -42,7 +42,7 @@ class RunLog:
         self.folder = folder
 
     def scalars(self, images: int, values: dict[str, float]) -> None:
-        """One line of metrics.jsonl and one point per value in TensorBoard."""
+        """Write one line of metrics.jsonl and one point per value to TensorBoard."""
         if not self.active:
             return
         line = {"images": images, "time": round(time.time(), 3), **values}
@@ -53,7 +53,7 @@ class RunLog:
             self.writer.add_scalar(name, value, images)
 
     def picture(self, images: int, name: str, sheet: Tensor) -> None:
-        """A sheet (C, H, W) of bytes, into TensorBoard and as `samples/<name>-<images>.png`."""
+        """Write a uint8 sheet (C, H, W) to TensorBoard and to `samples/<name>-<images>.png`."""
         if not self.active:
             return
         self.writer.add_image(name, sheet, images)
@@ -61,19 +61,19 @@ class RunLog:
         write_atomically(path, lambda target: pixels.to_pillow(sheet).save(target))
 
     def advance(self, images: int, **shown: str) -> None:
-        """Move the progress bar by a number of images."""
+        """Advance the progress bar by a number of images."""
         if self.active:
             self.bar.update(images)
             if shown:
                 self.bar.set_postfix(shown, refresh=False)
 
     def say(self, text: str) -> None:
-        """A line above the progress bar."""
+        """Print a line above the progress bar."""
         if self.active:
             self.bar.write(text)
 
     def close(self) -> None:
-        """Flush and close everything."""
+        """Close the progress bar, the TensorBoard writer and the file."""
         if self.active:
             self.bar.close()
             self.writer.close()
@@ -81,7 +81,7 @@ class RunLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The lines of a metrics.jsonl; a last line that was cut off by a kill is left out."""
+    """Read the lines of a metrics.jsonl; an incomplete last line, as after a kill, is skipped."""
     if not path.is_file():
         return []
     lines = path.read_text().split("\n")

@@ -1,4 +1,4 @@
-"""The one training loop: phases over Accelerate, resumable bit for bit."""
+"""Training loop over phases, based on Accelerate and resumable bit for bit."""
 
 import math
 import time
@@ -32,12 +32,12 @@ from flows.training.settings import Training
 
 @dataclass
 class Outcome:
-    """How a session of training ended.
+    """Result of a training session.
 
     Attributes:
-        progress: of the run.
-        interrupted: name of the signal that stopped it, or None where it ran to its end.
-        state: the training state written when it was interrupted.
+        progress: Progress of the run.
+        interrupted: Name of the signal that stopped the session, or None if the run is complete.
+        state: Training state that was written on interruption, or None.
     """
 
     progress: Progress
@@ -46,15 +46,15 @@ class Outcome:
 
 
 def make_accelerator(objective: Objective | None = None, model: StoredModule | None = None) -> Accelerator:
-    """One process, or all ranks that torchrun or `accelerate launch` started."""
-    # Not by Accelerate's mixed_precision, which patches the model's forward: validation, which is fp32,
-    # would run in bf16 as well. bf16 needs no loss scaling, so that `_step` can do it alone.
-    # Validation runs on the main process while the others wait, longer than the default ten minutes.
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
+    """Create the accelerator of one process, or of all ranks that torchrun or `accelerate launch` started."""
+    # Accelerate's mixed_precision is not used: it patches the model's forward, so that evaluation, which is
+    # fp32, would run in bf16 as well. bf16 needs no loss scaling; `_step` applies autocast itself.
+    # Evaluation runs on the main process while the others wait, longer than the default ten minutes.
+    process_group = InitProcessGroupKwargs(timeout=timedelta(hours=6))
     on_cpu = not torch.cuda.is_available()
-    left_out = objective is not None and model is not None and objective.leaves_parameters_out(model)
-    wrapping = DistributedDataParallelKwargs(find_unused_parameters=left_out)
-    return Accelerator(mixed_precision="no", cpu=on_cpu, kwargs_handlers=[patience, wrapping])
+    unused = objective is not None and model is not None and objective.leaves_parameters_out(model)
+    wrapping = DistributedDataParallelKwargs(find_unused_parameters=unused)
+    return Accelerator(mixed_precision="no", cpu=on_cpu, kwargs_handlers=[process_group, wrapping])
 
 
 def fit(
@@ -67,22 +67,22 @@ def fit(
     resume: Path | None = None,
     initialise: bool = True,
 ) -> Outcome:
-    """Train `model` in `folder` until `training.images` were shown or a signal comes.
+    """Train `model` in `folder` until `training.images` images were shown or a signal arrives.
 
-    The best model by the objective's score on the validation split is exported to `folder` (average
-    weights where there are any); the test split is not touched. The same call with the state of an
-    interrupted run continues it, with the same losses to the last bit. Without `initialise` data-dependent
-    layers stay as they are: the weights are somebody's.
+    The model with the best score on the validation split is exported to `folder`, with averaged weights if
+    `training.ema` is set; the test split is not used. The same call with the state of an interrupted run as
+    `resume` continues it, with losses that are equal to the last bit. With `initialise` False,
+    data-dependent layers keep their values, as needed for weights from a checkpoint.
 
     Raises:
-        NonFinite: a loss or gradient is not finite. Nothing is skipped and nothing is saved.
-        ValueError: the batch does not divide over the ranks, or exceeds the split.
+        NonFinite: A loss or gradient is not finite. No step is skipped and nothing is saved.
+        UserError: The batch does not divide over the ranks, or exceeds the split.
     """
     rank, world = accelerator.process_index, accelerator.num_processes
     held_out = data.split("validation")
     progress = Progress()
 
-    # Data-dependent layers are set on the bare model, before it is wrapped, from all ranks' images.
+    # Initialise data-dependent layers of the bare model, before wrapping, from the images of all ranks.
     model.to(accelerator.device).train()
     count = objective.initialisation_images(model)
     if resume is None and count and initialise:
@@ -91,7 +91,7 @@ def fit(
 
     set_memory(model, training.memory, training.anchor_every)
 
-    # Wrap. Losses are built on the wrapped model: its forward is what synchronises gradients.
+    # Wrap. Losses call the wrapped model, because its forward synchronises gradients.
     average = WeightAverage(model, training.ema) if training.ema else None
     parts = [accelerator.prepare(part) for part in objective.parts(model)]
     phases = objective.phases(model, parts)
@@ -108,7 +108,7 @@ def fit(
         set_memory(model, "checkpoint")
     evaluated = model if average is None else average.model
 
-    # Batches go on where the run stopped.
+    # Batches continue where the run stopped.
     stream = training_batches(data, training, progress.steps, rank, world)
     log = RunLog(folder, training.images, progress.images, accelerator.is_main_process)
     log.say(_summary(model, training, accelerator, resume))
@@ -122,7 +122,7 @@ def fit(
 
     with Interrupt() as interrupt, closing(log):
         while progress.images < training.images:
-            # One step of every phase whose turn it is.
+            # One step of every phase that is due.
             objective.advance(model, progress.images)
             micro_batches = [next(stream) for _ in range(training.accumulate)]
             for number, (phase, optimiser) in enumerate(zip(phases, optimisers, strict=True)):
@@ -133,8 +133,8 @@ def fit(
                 rate = learning_rate(training, progress.images, phase.span)
                 set_learning_rate(optimiser, rate * (phase.lr or training.lr) / training.lr)
                 seed = combine_seeds(training.seed, progress.steps, number)
-                moment = _Moment(micro_batches, seed, progress.steps)
-                values = _step(accelerator, phase, optimiser, moment, training)
+                inputs = _StepInputs(micro_batches, seed, progress.steps)
+                values = _step(accelerator, phase, optimiser, inputs, training)
                 meter.add(phase.name, values, progress.steps + 1)
             if average is not None:
                 average.update_parameters(model)
@@ -142,7 +142,7 @@ def fit(
             progress.images += training.batch
             progress.seconds = time.monotonic() - session
 
-            # Check and log. On an accelerator, looking at a value waits for it: only when due.
+            # Check and log. On an accelerator, reading a value synchronises: only when due.
             if due(training.log_every) or world == 1:
                 stopped = "a signal" if interrupt.anywhere(accelerator) else None
             intervals = (training.log_every, training.validate_every, training.save_every)
@@ -157,17 +157,17 @@ def fit(
             else:
                 log.advance(training.batch)
 
-            # Where activations are rebuilt, see whether they are still those that were.
+            # If activations are rebuilt, check that they still equal the original ones.
             watched = isinstance(model, LikelihoodModel) and guard.is_watched(memory_of(model))
             if watched and due(training.guard_every):
                 reading = guard.measure(cast(LikelihoodModel, model), micro_batches[0], accelerator)
                 log.scalars(progress.images, reading.scalars())
                 if not reading.is_sound:
-                    log.say(f"{progress.images:>9,} images  {reading}: going on with memory 'checkpoint'")
+                    log.say(f"{progress.images:>9,} images  {reading}: switching to memory 'checkpoint'")
                     set_memory(model, "checkpoint")
                     progress.fallback = "checkpoint"
 
-            # Look at it: held-out figures, samples; keep the best.
+            # Evaluate: held-out figures and samples; keep the best model.
             if due(training.validate_every):
                 if accelerator.is_main_process:
                     evaluated.eval()
@@ -178,7 +178,7 @@ def fit(
                 accelerator.wait_for_everyone()
                 model.train()
 
-            # Stop, or save what a later session needs.
+            # Save a training state when due, or stop.
             if due(training.save_every) or stopped:
                 state = save_state(accelerator, folder, progress.images, training.keep_states)
             if stopped:
@@ -189,7 +189,7 @@ def fit(
 
 
 def _summary(model: StoredModule, training: Training, accelerator: Accelerator, resume: Path | None) -> str:
-    """One line on what runs where; the number of processes is what a launcher may get wrong silently."""
+    """Summarise model and hardware in a line; a launcher may silently start a wrong number of processes."""
     world = accelerator.num_processes
     count = sum(parameter.numel() for parameter in model.parameters())
     share = training.batch // (world * training.accumulate)
@@ -201,8 +201,8 @@ def _summary(model: StoredModule, training: Training, accelerator: Accelerator, 
     )
 
 
-class _Moment(NamedTuple):
-    """What a phase's step is given: its batches, its seed, and how many steps went before."""
+class _StepInputs(NamedTuple):
+    """Inputs of a phase's step: its batches, its seed, and the number of previous steps."""
 
     micro_batches: list[Batch]
     seed: int
@@ -213,21 +213,21 @@ def _step(
     accelerator: Accelerator,
     phase: Phase,
     optimiser: torch.optim.Optimizer,
-    moment: _Moment,
+    inputs: _StepInputs,
     training: Training,
 ) -> dict[str, Tensor]:
-    """One optimiser step of one phase over its micro-batches; returns mean losses and the gradient norm.
+    """Run one optimiser step of a phase over its micro-batches; returns mean losses and the gradient norm.
 
-    Micro-batches are the inner loop, so that several phases cannot count each other's.
+    Micro-batches form the inner loop, so that several phases cannot count each other's.
     """
-    micro_batches, seed, steps = moment
+    micro_batches, seed, steps = inputs
     optimiser.zero_grad()
     sums: dict[str, Tensor] = {}
     for i, batch in enumerate(micro_batches):
         batch = batch.to(accelerator.device)
         keys = batch.keys.tolist()
-        # What is done to a picture is done to its mask; the draws depend on seed and key alone.
-        pictures = augment(batch.images, training.augment, combine_seeds(seed, 1), keys)
+        # Masks are augmented like their images: the random numbers depend only on seed and key.
+        images = augment(batch.images, training.augment, combine_seeds(seed, 1), keys)
         masks = batch.masks
         if masks is not None:
             masks = augment(masks[:, None], training.augment, combine_seeds(seed, 1), keys)[:, 0]
@@ -236,7 +236,7 @@ def _step(
         last = i + 1 == len(micro_batches)
         with nullcontext() if last else accelerator.no_sync(phase.part):
             with half:
-                loss, logs = phase.loss(batch._replace(images=pictures, masks=masks), generator, steps)
+                loss, logs = phase.loss(batch._replace(images=images, masks=masks), generator, steps)
             accelerator.backward(loss / len(micro_batches))
         for name, value in {"loss": loss, **logs}.items():
             part = value.detach() / len(micro_batches)
@@ -248,7 +248,7 @@ def _step(
 
 
 class _Meter:
-    """Means of the values of several steps, and a look-out for the first that is not finite."""
+    """Means of the values of several steps, with a check for the first value that is not finite."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -256,7 +256,7 @@ class _Meter:
         self.unchecked: list[tuple[int, str, str, Tensor]] = []
 
     def add(self, phase: str, values: dict[str, Tensor], step: int) -> None:
-        """Take in one step's values without looking at them."""
+        """Add the values of one step without reading them."""
         for name, value in values.items():
             key = f"{phase}/{name}"
             before = self.sums.get(key)
@@ -277,15 +277,15 @@ class _Meter:
         self.unchecked.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums since the last line of the log, so that the next one is that of an unbroken run."""
+        """Return the sums since the last line of the log, so that a resumed run continues the same line."""
         return {"sums": {k: v.cpu() for k, v in self.sums.items()}, "counts": dict(self.counts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over the sums of `state_dict`."""
+        """Restore the sums of `state_dict`."""
         self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
 
     def means(self, accelerator: Accelerator) -> dict[str, float]:
-        """Means since the last call, over all ranks; starts anew."""
+        """Return the means since the last call, over all ranks, and reset the sums."""
         names = list(self.sums)
         values = torch.stack([self.sums[name].float() / self.counts[name] for name in names])
         values = accelerator.reduce(values, "mean")
@@ -295,7 +295,7 @@ class _Meter:
 
 
 def _keep(evaluation: Evaluation, model: StoredModule, progress: Progress, log: RunLog, folder: Path) -> None:
-    """Log what was seen, and export the model if it is the best so far."""
+    """Log an evaluation, and export the model if it is the best so far."""
     log.scalars(progress.images, evaluation.values)
     for name, picture in evaluation.pictures.items():
         log.picture(progress.images, name, picture)

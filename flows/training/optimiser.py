@@ -1,4 +1,4 @@
-"""Optimisers and the course of the learning rate."""
+"""Optimisers and learning-rate schedules."""
 
 import math
 from collections.abc import Iterable
@@ -13,9 +13,9 @@ from flows.training.settings import Training
 def make_optimiser(
     params: Iterable[nn.Parameter], training: Training, betas: tuple[float, float] | None = None
 ) -> torch.optim.Optimizer:
-    """The optimiser of the settings, over `params`; `betas` where they differ from the settings'."""
+    """Create the optimiser of the settings for `params`; `betas` replaces the betas of the settings."""
     betas = betas or training.betas
-    # Plain floats: those of the command line are of a class that a training state may not name.
+    # Plain floats: numbers from the command line have a class that a training state may not contain.
     given = {"lr": training.lr, "eps": training.epsilon, "weight_decay": training.weight_decay}
     common: dict[str, Any] = {name: float(value) for name, value in given.items()}
     if training.optimiser == "rmsprop":
@@ -29,10 +29,10 @@ def make_optimiser(
 
 
 def learning_rate(training: Training, images_seen: int, span: tuple[int, float] = (0, math.inf)) -> float:
-    """Rate of the step after `images_seen` images: linear warm-up, then the decay of the settings.
+    """Learning rate of the step after `images_seen` images: linear warm-up, then the decay of the settings.
 
-    A function of the number of images alone: nothing of it needs saving, and no wrapper can step it
-    once per process. Warm-up and decay are those of the run, or of the `span` of images within it.
+    It depends only on the number of images, so it needs no saved state, and no wrapper can step it once per
+    process. Warm-up and decay extend over the `span` of images, by default the whole run.
     """
     first, last = span[0], min(span[1], training.images)
     images_seen -= first
@@ -49,6 +49,6 @@ def learning_rate(training: Training, images_seen: int, span: tuple[int, float] 
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Set the rate of every parameter group."""
+    """Set the learning rate of every parameter group."""
     for group in optimiser.param_groups:
         group["lr"] = rate

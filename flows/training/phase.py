@@ -1,4 +1,4 @@
-"""One optimiser's share of a training step, and what a model is trained for."""
+"""Phases, each one optimiser's part of a training step, and objectives, which define a model's training."""
 
 import math
 from abc import ABC, abstractmethod
@@ -15,26 +15,27 @@ from flows.errors import UserError
 from flows.stored import StoredModule
 
 Loss = Callable[[Batch, torch.Generator, int], tuple[Tensor, dict[str, Tensor]]]
-"""(batch, generator, number of the step) to (scalar loss, named values to log); the generator is the same on
-every rank."""
+"""Loss of a phase: (batch, generator, step number) to (scalar loss, named values to log).
+
+The generator is the same on every rank."""
 
 
 @dataclass
 class Phase:
-    """A loss and the parameters it moves.
+    """Loss and the parameters that it trains.
 
     Attributes:
-        name: for logs and error messages.
-        params: what this phase's optimiser steps.
-        loss: see `Loss`.
-        part: the wrapped module through whose forward the loss reaches `params`: a loss that calls the bare
-            module instead trains without gradient synchronisation, and nobody notices.
-        every: run in every n-th step only.
-        start, stop: the images shown between which it runs.
-        span: the images over which its learning rate warms up and decays.
-        lr: after warm-up; None takes the run's.
-        betas: of the optimiser; None takes the run's.
-        begin: called with the evaluated model (the average where there is one) before the first step.
+        name: Name for logs and error messages.
+        params: Parameters that this phase's optimiser updates.
+        loss: Loss function; see `Loss`.
+        part: Wrapped module through whose forward the loss reaches `params`. A loss that calls the bare
+            module instead trains without gradient synchronisation, and without an error.
+        every: Interval in steps between two runs of the phase.
+        start, stop: Range of images shown, [start, stop), in which the phase runs.
+        span: Range of images over which the learning rate warms up and decays.
+        lr: Learning rate after warm-up; None uses the run's.
+        betas: Betas of the optimiser; None uses the run's.
+        begin: Function called with the evaluated model (the average, if there is one) before the first step.
     """
 
     name: str
@@ -50,18 +51,18 @@ class Phase:
     begin: Callable[[StoredModule], None] | None = None
 
     def is_due(self, images: int, steps: int) -> bool:
-        """Whether it runs in the step after so many images and steps."""
+        """Whether the phase runs in the step after `images` images and `steps` steps."""
         return self.start <= images < self.stop and steps % self.every == 0
 
 
 class Evaluation(NamedTuple):
-    """What a run sees when it stops to look.
+    """Result of an evaluation during training.
 
     Attributes:
-        values: for the log.
-        score: lower is better; the model with the lowest is exported.
-        line: for the terminal.
-        pictures: name to uint8 (C, height, width).
+        values: Values for the log.
+        score: Score of the model; the model with the lowest score is exported.
+        line: Summary for the terminal.
+        pictures: Name to uint8 (C, height, width).
     """
 
     values: dict[str, float]
@@ -71,60 +72,62 @@ class Evaluation(NamedTuple):
 
 
 class Objective(ABC):
-    """What a model is trained for: a flow has one phase, a GAN two; one loop runs them all, in order.
+    """Training objective of a model: the phases of a step, the evaluation, and the report.
 
-    To add one: a file in `flows/training/objectives/`, a class whose constructor's arguments are what a
-    config may set under `objective`.
+    A flow has one phase, a GAN two; the training loop runs all phases in order.
+
+    To add one: create a file in `flows/training/objectives/` with a subclass. A config may set the arguments
+    of its constructor under `objective`.
 
     Attributes:
-        trains: the class of models it takes.
+        trains: Class of the models that the objective trains.
     """
 
     trains: ClassVar[type[StoredModule]]
 
     def leaves_parameters_out(self, model: StoredModule) -> bool:
-        """Whether some steps leave out parameters of a wrapped part, which its wrapper has to look for."""
+        """Whether some steps leave parameters of a wrapped part unused; its wrapper then looks for them."""
         return False
 
     def check(self, model: StoredModule, images: int) -> None:
-        """Raise ValueError where it cannot train this model with so many images."""
+        """Raise UserError if the objective cannot train this model with `images` images."""
         if not isinstance(model, self.trains):
             raise UserError(
-                f"objective {type(self).__name__} trains a {self.trains.__name__}, and "
-                f"{type(model).__name__} is none; set another objective"
+                f"objective {type(self).__name__}: expected a model of class {self.trains.__name__}, "
+                f"got {type(model).__name__}; set another objective"
             )
 
     def initialise(self, model: StoredModule, first: Batch, seed: int) -> None:
-        """Set what is set from data, on the bare model; not called without `initialisation_images`."""
-        raise TypeError(f"{type(self).__name__} asks for images and does not implement initialise")
+        """Initialise the bare model from data; called only if `initialisation_images` is above 0."""
+        raise TypeError(f"{type(self).__name__} has initialisation_images and does not implement initialise")
 
     def initialisation_images(self, model: StoredModule) -> int:
-        """How many images `initialise` wants; 0 where there is nothing to set."""
+        """Number of images that `initialise` needs; 0 if nothing is initialised from data."""
         return 0
 
     @abstractmethod
     def parts(self, model: StoredModule) -> list[nn.Module]:
-        """The modules that are wrapped, so that gradients are synchronised."""
+        """Modules to wrap, so that their gradients are synchronised."""
 
     @abstractmethod
     def phases(self, model: StoredModule, parts: Sequence[nn.Module]) -> list[Phase]:
-        """The phases, whose losses go through the wrapped `parts`, in the order of `self.parts`."""
+        """Phases, whose losses call the wrapped `parts`, which are in the order of `self.parts`."""
 
     def advance(self, model: StoredModule, shown: int) -> None:
-        """Set what depends on the images shown so far, before every step and before every look."""
+        """Update what depends on the images shown so far, before every step and every evaluation."""
         return
 
     @abstractmethod
     def evaluate(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Evaluation:
-        """Evaluation at the evaluated model, on the main process.
+        """Evaluate the model on held-out images, on the main process.
 
         Args:
-            model: the average where there is one.
-            held_out: the validation split.
-            images: how many of it; None takes all.
-            shown: training images so far.
+            model: Model with averaged weights, if there are any.
+            held_out: Validation split.
+            images: Number of images of the split; None uses all.
+            shown: Number of training images shown so far.
         """
 
     @abstractmethod
     def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
-        """Evaluate the exported model of a run on the test split, once, and write what stands at its end."""
+        """Evaluate the exported model of a run on the test split, once, and write the report; returns it."""

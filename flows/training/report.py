@@ -1,4 +1,4 @@
-"""What stands at the end of a run: test bits/dim, the certificate, pictures, and a model card."""
+"""Report of a flow's run: test bits/dim, round trip, samples, curves, and a model card."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -24,19 +24,19 @@ from flows.training.distances import IMAGES, halves_of, kid_line, kid_to
 from flows.training.figures import draw_curves, draw_round_trip
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
 from flows.training.log import METRICS_FILE, read_metrics
-from flows.training.validation import TEMPERATURES, draw, sample_sheet
+from flows.training.validation import TEMPERATURES, generate, sample_sheet
 
 DOUBLE_PRECISION_IMAGES = 64
-"""Images per group that are also sent round in fp64, whose convolutions have no fast path on CPUs."""
+"""Maximum number of images per group in the fp64 round trip; fp64 convolutions are slow on CPUs."""
 
 KID_TEMPERATURES = (0.7, 1.0)
 
 Groups = dict[str, tuple[Tensor, Tensor | None]]
-"""Name to (uint8 images, labels or None)."""
+"""Name of a group to (uint8 images, labels or None)."""
 
 
 def round_trip_groups(model: LikelihoodModel, data: ImageData, images: int | None) -> Groups:
-    """The test images and the foreign suite, as `round_trip_table` takes them."""
+    """Test images and the suite of out-of-distribution images, as arguments of `round_trip_table`."""
     test = data.split("test").first(images)
     suite = ood_images(model.image_shape, model.bins, test.images[:16])
     groups: Groups = {"test": (test.images, labels_for(model, test))}
@@ -52,13 +52,13 @@ def write_report(
     """Evaluate the exported model of a run on the test split, once, and write report, pictures and card.
 
     Args:
-        folder: of the run.
-        data: it was trained on.
-        images: of the test split; None takes all.
-        device: to evaluate on.
+        folder: Folder of the run.
+        data: Data set that the model was trained on.
+        images: Number of images of the test split; None uses all.
+        device: Torch device.
 
     Returns:
-        what `report.json` holds.
+        Contents of `report.json`.
     """
     model = load_model(folder, device)
     assert isinstance(model, LikelihoodModel)
@@ -86,13 +86,13 @@ def write_report(
 
 
 def sample_distance(model: LikelihoodModel, data: ImageData, images: int | None) -> dict[str, Any]:
-    """KID of samples at the model's own temperature and at the usual one, as `kid_to` has it."""
+    """KID of samples at every temperature of KID_TEMPERATURES; the result of `kid_to`."""
     halves = halves_of(data.split("test").first(min(images or 2 * IMAGES, 2 * IMAGES)).images)
-    return kid_to(*halves, lambda each: draw(model, len(halves[0]), each, seed=2), KID_TEMPERATURES)
+    return kid_to(*halves, lambda t: generate(model, len(halves[0]), t, seed=2), KID_TEMPERATURES)
 
 
 def facts_of(model: StoredModule, metrics: list[dict[str, float]]) -> dict[str, Any]:
-    """What a report says of any run: model, data, and training."""
+    """Entries of every report: model, data, and training."""
     return {
         "model": model.arguments(),
         "fingerprint": model.fingerprint(),
@@ -108,21 +108,21 @@ def facts_of(model: StoredModule, metrics: list[dict[str, float]]) -> dict[str, 
 
 
 def training_paragraph(report: dict[str, Any], config: dict[str, Any]) -> list[str]:
-    """Lines of a card: what a run was shown, how long it took, and by which settings."""
+    """Lines of a model card: images shown, duration, and the main settings."""
     training, settings = report["training"], config["training"]
     return [
         "## Training", "",
         f"{training['images']:,} images in {training['seconds'] / 60:.0f} minutes (flows "
         f"{training['flows']}, torch {training['torch']}), batch {settings['batch']}, "
-        f"{settings['optimiser']} at {settings['lr']}, EMA {settings['ema']}, seed {settings['seed']}. "
-        "`config.yaml` has every setting.", "",
+        f"{settings['optimiser']}, learning rate {settings['lr']}, EMA {settings['ema']}, "
+        f"seed {settings['seed']}. `config.yaml` contains all settings.", "",
     ]  # fmt: skip
 
 
 def print_report(
     folder: Path, report: dict[str, Any], likelihood: LikelihoodReport, rows: list[RoundTripRow]
 ) -> None:
-    """The report's figures on the terminal."""
+    """Print the figures of a report."""
     console = Console()
     console.print(
         f"\n[bold]{report['model']['model_type']}[/] on {report['data']['name']}: "
@@ -137,7 +137,7 @@ def print_report(
 
 
 def round_trip_summary(rows: list[RoundTripRow]) -> Table:
-    """A table for the terminal, one line per group of images."""
+    """Create the table for the terminal, one line per group of images."""
     header, *lines = round_trip_lines(rows)
     table = Table(padding=(0, 1, 0, 0), box=box.SIMPLE_HEAD)
     for i, column in enumerate(header):
@@ -148,20 +148,20 @@ def round_trip_summary(rows: list[RoundTripRow]) -> Table:
 
 
 def round_trip_lines(rows: list[RoundTripRow]) -> list[list[str]]:
-    """Header and one line per group of images, with the columns of every precision side by side.
+    """Header and one line per group of images, with the columns of all precisions side by side.
 
-    `n` counts the images of the first precision; later ones may have run on the first few of them only.
+    `n` is the number of images in the first precision; later precisions may use only the first few of them.
     """
     precisions = list(dict.fromkeys(row.precision for row in rows))
     by_group: dict[str, dict[str, RoundTripRow]] = {}
     for row in rows:
         by_group.setdefault(row.group, {})[row.precision] = row
-    columns = [f"{p} {what}" for p in precisions for what in ("largest", "median", "exact")]
+    columns = [f"{p} {figure}" for p in precisions for figure in ("largest", "median", "exact")]
     lines = [["images", "n", *columns]]
-    for group, found in by_group.items():
-        line = [group, f"{found[precisions[0]].images:,}"]
+    for group, by_precision in by_group.items():
+        line = [group, f"{by_precision[precisions[0]].images:,}"]
         for precision in precisions:
-            row = found[precision]
+            row = by_precision[precision]
             line += [
                 f"{row.max_error:.0e}" if row.finite else "not finite",
                 f"{row.median_error:.0e}",
@@ -172,13 +172,13 @@ def round_trip_lines(rows: list[RoundTripRow]) -> list[list[str]]:
 
 
 def verdict(rows: list[RoundTripRow]) -> str:
-    """One sentence: how many images came back bit for bit in fp32, and where they did not."""
+    """Sentence with the number of bit-exact reconstructions in fp32, and the groups with others."""
     single = [row for row in rows if row.precision == "fp32"]
     total = sum(row.images for row in single)
     exact = sum(round(row.bit_exact * row.images) for row in single)
     missed = [row.group for row in single if row.bit_exact < 1]
-    where = f"; not all of: {', '.join(missed)}" if missed else ""
-    return f"{exact:,} of {total:,} images came back bit for bit in fp32{where}"
+    where = f"; exceptions in: {', '.join(missed)}" if missed else ""
+    return f"{exact:,} of {total:,} reconstructions are bit-exact in fp32{where}"
 
 
 def model_card(
@@ -187,7 +187,7 @@ def model_card(
     likelihood: LikelihoodReport,
     config: dict[str, Any],
 ) -> str:
-    """README.md of an exported model, in the hub's form: what it is, figures, how made, limits."""
+    """Model card (README.md) of an exported model in the hub's format."""
     name, data = report["model"]["model_type"], report["data"]
     training = config["training"]
     header, *table = round_trip_lines(rows)
@@ -211,7 +211,7 @@ def model_card(
         "```",
         "",
         f"**{likelihood.bits_per_dim:.4f} bits/dim** (± {likelihood.standard_error:.4f}, standard error) on "
-        f"{likelihood.images:,} test images, as the bound by dequantisation. Its terms, in bits/dim: "
+        f"{likelihood.images:,} test images, an upper bound by dequantisation. Its terms, in bits/dim: "
         + ", ".join(f"{term} {value:.4f}" for term, value in likelihood.terms.items())
         + ".",
         "",
@@ -233,18 +233,18 @@ def model_card(
         "| --- |" + " --: |" * (len(header) - 1),
         *(f"| {' | '.join(line)} |" for line in table),
         "",
-        "Errors are the largest |x − decode(encode(x))| of an image, pixels in [0, 1]; a byte changes at "
-        f"{0.5 / data['bins']:.1e}. In fp64 at most the first {DOUBLE_PRECISION_IMAGES} images of a group "
-        "were sent round.",
+        "The error of an image is its largest |x − decode(encode(x))|, pixels in [0, 1]; an error of "
+        f"{0.5 / data['bins']:.1e} changes a byte. The fp64 columns use at most the first "
+        f"{DOUBLE_PRECISION_IMAGES} images of a group.",
         "",
         "## Training",
         "",
         f"{report['training']['images']:,} images in {report['training']['seconds'] / 60:.0f} minutes "
         f"(flows {report['training']['flows']}, torch {report['training']['torch']}), batch "
-        f"{training['batch']}, {training['optimiser']} at {training['lr']}, decay {training['decay']}, EMA "
-        f"{training['ema']}, seed {training['seed']}. The best model by validation bits/dim is kept, of the "
-        f"{'averaged' if training['ema'] else 'current'} weights; the test split was evaluated once. "
-        "`config.yaml` has every setting.",
+        f"{training['batch']}, {training['optimiser']}, learning rate {training['lr']}, decay "
+        f"{training['decay']}, EMA {training['ema']}, seed {training['seed']}. This is the model with the "
+        f"best validation bits/dim, with {'averaged' if training['ema'] else 'current'} weights; the test "
+        "split was evaluated once. `config.yaml` contains all settings.",
         "",
         "## Limits",
         "",

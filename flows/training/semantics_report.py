@@ -1,4 +1,4 @@
-"""What stands at the end of a judge's run: its own error on the test images, curves, and a model card."""
+"""Report of a predictor's or segmenter's run: figures on the test images, curves, and a model card."""
 
 from pathlib import Path
 from typing import Any
@@ -14,31 +14,34 @@ from flows.training.folder import REPORT_FILE, RUN_CONFIG
 from flows.training.log import METRICS_FILE, read_metrics
 from flows.training.report import facts_of, training_paragraph
 
-CURVES = {"supervised/loss": "training loss, nats", "validation/wrong": "1 − mean figure, held-out images"}
+CURVES = {"supervised/loss": "training loss, nats", "validation/wrong": "1 − mean quality, held-out images"}
 
 
 def write_judge_report(folder: Path, data: ImageData, device: str = "cpu") -> dict[str, Any]:
-    """Measure the exported judge of a run on the test split and write report, pictures and card.
+    """Evaluate the exported semantic model of a run on the test split and write report, pictures and card.
 
     Args:
-        folder: of the run.
-        data: what it was trained on.
-        device: torch device.
+        folder: Folder of the run.
+        data: Data set that the model was trained on.
+        device: Torch device.
+
+    Returns:
+        Contents of report.json.
     """
-    judge = load_semantic_model(folder, device)
+    model = load_semantic_model(folder, device)
     metrics = read_metrics(folder / METRICS_FILE)
     test = data.split("test")
-    measured = judge.measure(test, None)
-    report: dict[str, Any] = {**facts_of(judge, metrics), "test": measured.values, "images": len(test)}
+    measured = model.measure(test, None)
+    report: dict[str, Any] = {**facts_of(model, metrics), "test": measured.values, "images": len(test)}
     write_atomically(folder / REPORT_FILE, lambda path: path.write_text(to_json(report)))
     draw_lines(metrics, CURVES, folder / "curves.png")
     draw_bars(main_figures(measured), folder / "quality.png")
-    pictures = judge.pictures(test)
+    pictures = model.pictures(test)
     for name, picture in pictures.items():
         write_atomically(folder / name, pixels.to_pillow(picture).save)
-    card = _card(judge, report, measured, read_yaml(folder / RUN_CONFIG), list(pictures))
+    card = _card(model, report, measured, read_yaml(folder / RUN_CONFIG), list(pictures))
     write_atomically(folder / CARD_FILE, lambda path: path.write_text(card))
-    print(f"{type(judge).__name__}: on {len(test):,} test images {measured.line}")
+    print(f"{type(model).__name__}: on {len(test):,} test images {measured.line}")
     print(
         f"written to {folder}: {', '.join([REPORT_FILE, 'curves.png', 'quality.png', *pictures, CARD_FILE])}"
     )
@@ -46,16 +49,16 @@ def write_judge_report(folder: Path, data: ImageData, device: str = "cpu") -> di
 
 
 def main_figures(measured: Measurement) -> dict[str, dict[str, float]]:
-    """The first figure of everything that was judged, by the figure's name."""
-    found: dict[str, dict[str, float]] = {}
+    """Main figure (the first) of every attribute or class, grouped by the figure's name."""
+    grouped: dict[str, dict[str, float]] = {}
     for name, figures in measured.values.items():
         figure, value = next(iter(figures.items()))
-        found.setdefault(figure, {})[name] = value
-    return found
+        grouped.setdefault(figure, {})[name] = value
+    return grouped
 
 
 def _table(values: dict[str, dict[str, float]], figure: str) -> list[str]:
-    """Markdown for all that are told by that figure."""
+    """Markdown table of the attributes or classes that have this figure."""
     rows = {name: figures for name, figures in values.items() if figure in figures}
     columns = list(next(iter(rows.values())))
     return [
@@ -70,7 +73,7 @@ def _table(values: dict[str, dict[str, float]], figure: str) -> list[str]:
 
 
 def _card(
-    judge: SemanticModel,
+    model: SemanticModel,
     report: dict[str, Any],
     measured: Measurement,
     config: dict[str, Any],
@@ -82,13 +85,13 @@ def _card(
         f"# {name} on {data['name']}", "",
         f"{report['parameters']:,} parameters, images {tuple(data['image_shape'])}. Pixels: "
         f"{data['transform']}.", "",
-        "```python", "from flows.semantics.load import load_judge", "",
-        'judge = load_judge("path/to/this/folder")', "```", "",
+        "```python", "from flows.semantics.load import load_semantic_model", "",
+        'model = load_semantic_model("path/to/this/folder")', "```", "",
         f"On {report['images']:,} test images: {measured.line}.", "",
         "![quality](quality.png)", "",
         *[line for picture in pictures for line in (f"![{picture}]({picture})", "")],
         *[line for figure in main_figures(measured) for line in _table(measured.values, figure)],
-        *judge.legend(), "",
+        *model.legend(), "",
         "![curves](curves.png)", "",
         *training_paragraph(report, config),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a training run may be told. Durations are in images, so that a change of batch moves no schedule."""
+"""Training settings. Durations are counted in images, so that schedules do not depend on the batch size."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -23,36 +23,36 @@ else:
 
 @dataclass
 class Training:
-    """How to train.
+    """Settings of a training run.
 
     Attributes:
-        images: length of the run, in images shown.
-        batch: images per optimiser step, over all ranks together.
-        accumulate: micro-batches per step; divides each rank's share of `batch`.
-        optimiser: algorithm.
-        lr: learning rate after warm-up.
-        betas: of Adam, Adamax, AdamW; of RMSprop, (momentum, averaging).
-        epsilon: of the optimiser's denominator.
-        weight_decay: of the optimiser.
-        warmup: images over which the rate grows linearly from 0.
-        decay: course of the rate after warm-up.
-        final_lr: where `cosine` and `exponential` end.
-        clip: largest norm of the gradient; larger ones are scaled down. None leaves them.
-        ema: decay of the running average of the weights, per step; 0 switches it off. The average is what
-            is validated, sampled, tested and exported.
-        precision: of the conditioner networks; everything on the invertible path is fp32 always.
-        memory: what the backward pass keeps; see `flows.memory`. `reversible` and `anchored` rebuild
-            activations by inversion, watched by a guard that goes over to `checkpoint` where they are off.
-        anchor_every: steps between two kept activations of mode `anchored`.
-        guard_every: images between two looks of the guard.
-        augment: random horizontal flips, shifts by up to a tenth of the side.
-        seed: of weights, order of images and noise.
-        workers: loader processes; 0 loads in the main process, which is best for sets held in memory.
-        log_every: images between two lines of metrics.jsonl.
-        validate_every: images between validations, each with samples and a round trip.
-        validation_images: how many of the validation split; None takes all.
-        save_every: images between training states for --resume.
-        keep_states: how many of those to keep.
+        images: Length of the run, in images shown.
+        batch: Images per optimiser step, over all ranks together.
+        accumulate: Micro-batches per step; must divide each rank's share of `batch`.
+        optimiser: Optimisation algorithm.
+        lr: Learning rate after warm-up.
+        betas: Betas of Adam, Adamax and AdamW; (momentum, alpha) of RMSprop.
+        epsilon: Term added to the optimiser's denominator.
+        weight_decay: Weight decay of the optimiser.
+        warmup: Images over which the learning rate grows linearly from 0.
+        decay: Schedule of the learning rate after warm-up.
+        final_lr: Learning rate at the end of the schedules `cosine` and `exponential`.
+        clip: Maximum norm of the gradient; larger gradients are scaled down. None disables clipping.
+        ema: Decay of the moving average of the weights, per step; 0 disables it. The averaged model is
+            validated, sampled, tested and exported.
+        precision: Precision of the conditioner networks; the invertible path is always fp32.
+        memory: Memory mode of the backward pass; see `flows.memory`. `reversible` and `anchored` rebuild
+            activations by inversion; a guard switches to `checkpoint` if they become inaccurate.
+        anchor_every: Steps between two kept activations in mode `anchored`.
+        guard_every: Images between two measurements of the guard.
+        augment: Random horizontal flips, and shifts by up to a tenth of the side.
+        seed: Seed of weights, order of images, and noise.
+        workers: Number of loader processes; 0 loads in the main process, best for data sets held in memory.
+        log_every: Images between two lines of metrics.jsonl.
+        validate_every: Images between two evaluations, each with samples and, for flows, a round trip.
+        validation_images: Number of images of the validation split to use; None uses all.
+        save_every: Images between two training states for `--resume`.
+        keep_states: Number of training states to keep.
     """
 
     images: PositiveInt = 100_000

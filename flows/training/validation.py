@@ -1,6 +1,5 @@
-"""What a run looks at between steps: held-out bits/dim, the round trip, samples from fixed codes."""
+"""Evaluation during training: held-out bits/dim, round trip, and samples from fixed codes."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -11,15 +10,14 @@ from flows.data.base import Split
 from flows.metrics.likelihood import evaluate_likelihood, labels_for
 from flows.metrics.roundtrip import round_trip
 from flows.models.base import LatentModel, LikelihoodModel
-from flows.numerics import exact_arithmetic
 
 BATCH = 100
-"""Samples decoded at a time."""
+"""Number of samples that are decoded at a time."""
 TEMPERATURES = (0.0, 0.5, 0.7, 0.8, 1.0)
 
 
 def validate(model: LikelihoodModel, split: Split, images: int | None) -> dict[str, float]:
-    """Bits/dim with its terms, and the largest round-trip error on data and on noise, for the log."""
+    """Bits/dim and its terms, and the largest round-trip error on data and on noise, for the log."""
     report = evaluate_likelihood(model, split, images)
     values = {"validation/bits_per_dim": report.bits_per_dim}
     values |= {f"validation/terms/{name}": value for name, value in report.terms.items()}
@@ -36,37 +34,27 @@ def validate(model: LikelihoodModel, split: Split, images: int | None) -> dict[s
 def sample_sheet(
     model: LatentModel, temperatures: Sequence[float] = TEMPERATURES, columns: int = 10, seed: int = 0
 ) -> Tensor:
-    """A sheet of samples, one row per temperature, from the same codes: uint8 (C, height, width)."""
-    rows = [draw(model, columns, temperature, seed) for temperature in temperatures]
+    """Sheet of samples, one row per temperature, from the same codes: uint8 (C, height, width)."""
+    rows = [generate(model, columns, temperature, seed) for temperature in temperatures]
     return sheet_of(torch.cat(rows), columns)
 
 
 def sheet_of(pictures: Tensor, columns: int) -> Tensor:
-    """Pictures, uint8 (n, C, H, W), in rows, each enlarged to about 64 pixels: uint8 (C, height, width)."""
+    """Sheet of images, uint8 (n, C, H, W), each enlarged to about 64 pixels: uint8 (C, height, width)."""
     return pixels.grid(pictures, columns, zoom=max(1, round(64 / pictures.shape[2])))
 
 
-@torch.no_grad()
-def draw(
+def generate(
     model: LatentModel, n: int, temperature: float, seed: int = 0, labels: Tensor | None = None
 ) -> Tensor:
-    """n samples, uint8 (n, C, H, W) on the host.
+    """Generate n samples, uint8 (n, C, H, W) on the host.
 
     Args:
-        model: any.
-        n: how many.
-        temperature: of the codes.
-        seed: of the codes.
-        labels: (n,), for a class-conditional model, which otherwise goes through its classes.
+        model: Model to sample from.
+        n: Number of samples.
+        temperature: Temperature of the codes.
+        seed: Seed of the codes.
+        labels: (n,), classes of a class-conditional model; None cycles through its classes.
     """
-    generator = torch.Generator().manual_seed(seed)
-    codes = model.sample_codes(n, generator=generator, temperature=temperature)
-    classes: list[Tensor] | list[None] = [None] * math.ceil(n / BATCH)
-    if model.num_classes:
-        given = torch.arange(n) % model.num_classes if labels is None else labels
-        classes = list(given.to(model.device).split(BATCH))
-    with exact_arithmetic(model.device):
-        return torch.cat([
-            pixels.to_bytes(model.decode(part, labels=which), model.bins).cpu()
-            for part, which in zip(codes.split(BATCH), classes, strict=True)
-        ])  # fmt: skip
+    codes = model.sample(n, model.prior_space.name, seed, temperature, labels)
+    return model.decode_bytes(codes, BATCH)

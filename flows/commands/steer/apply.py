@@ -8,9 +8,10 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.commands.common import write_json
-from flows.editing.codes import cut_short, draw, encoded
 from flows.errors import UserError
 from flows.metrics.reconstruction import psnr
+from flows.metrics.typicality import limit_typicality
+from flows.models.base import LatentModel
 from flows.opening import first_test, open_model, read_pictures
 from flows.page import draw_rows, save_picture
 from flows.steering.base import Direction, load_directions, place, shift
@@ -60,39 +61,55 @@ def apply(
     model = open_model(checkpoint, device)
     found = select_directions(load_directions(directions, model), names)
     space = found[0].space
-    told = model.check_space(space)
     if levels is not None:
-        found = [each.on_levels(levels, told) for each in found]
-    inputs: Tensor | None = None
-    if images:
-        inputs = read_pictures(images, model.image_shape, resize)
-    elif test:
-        inputs = first_test(model, test)
+        found = [each.on_levels(levels, model.check_space(space)) for each in found]
+    inputs, labels = given_images(model, images, test, resize)
     if inputs is None:
-        code = model.sample_codes(n, space, torch.Generator().manual_seed(seed), temperature)
+        codes = model.sample(n, space, seed, temperature)
     else:
-        inputs = pixels.reduce(inputs, model.bins)
-        code = encoded(model, inputs, space)
+        codes = model.encode_bytes(inputs, space, labels)
     rows, moved = [], {}
     for each in found:
-        moves = [(place if absolute else shift)(code, each, alpha, told) for alpha in alphas]
+        moves = [(place if absolute else shift)(codes, each, alpha) for alpha in alphas]
         if budget is not None:
-            moves = [cut_short(model, code, to, space, budget) for to in moves]
-        strips = [draw(model, to, space) for to in moves]
+            moves = [limit_typicality(model, codes, to, budget) for to in moves]
+        strips = [model.decode_bytes(to) for to in moves]
         moved[each.name] = [float((strip.int() - strips[0].int()).abs().float().mean()) for strip in strips]
-        for i in range(len(code)):
+        for i in range(len(codes)):
             strip = torch.stack([pictures[i] for pictures in strips])
             strip = strip if inputs is None else torch.cat([inputs[i : i + 1], strip])
             rows.append((each.name if i == 0 else "", strip))
     head = [*([] if inputs is None else ["input"]), *(f"{alpha:+g}" for alpha in alphas)]
     save_picture(draw_rows(rows, len(head), head=head), output)
-    print(f"{len(found)} directions, {len(code)} pictures, {len(alphas)} steps: {output}")
+    print(f"{len(found)} directions, {len(codes)} pictures, {len(alphas)} steps: {output}")
     result = {"checkpoint": checkpoint, "directions": [each.name for each in found], "alphas": alphas}
     if inputs is not None:
-        back = psnr(inputs, draw(model, code, space)).tolist()
+        back = psnr(inputs, model.decode_bytes(codes)).tolist()
         print(f"unmoved, the pictures come back at {min(back):.1f} dB or more")
         result["unmoved_psnr"] = back
     write_json(json, {**result, "mean_change": moved})
+
+
+def given_images(
+    model: LatentModel, paths: list[Path] | None, test: int, resize: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Images that a command was given, at the model's grey levels, and their labels where they are known.
+
+    Args:
+        model: Model that the images are for.
+        paths: Picture files.
+        test: Number of test images, where there are no files.
+        resize: Whether pictures of another size are cropped and resized.
+
+    Returns:
+        uint8 (n, C, H, W) and int64 (n,); None and None where neither was given.
+    """
+    if paths:
+        return pixels.reduce(read_pictures(paths, model.image_shape, resize), model.bins), None
+    if test:
+        batch = first_test(model, test)
+        return pixels.reduce(batch.images, model.bins), batch.labels
+    return None, None
 
 
 def select_directions(

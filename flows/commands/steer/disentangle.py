@@ -63,18 +63,18 @@ def disentangle(
     rest = load_directions(others, model) if others else None
     found, alone = split_directions(known, names, without, rest)
     space = found[0].space
-    encodes = model.guarantee[space] != "none" and model.description.get("source") is not None
+    encodes = model.check_space(space).encodes and model.description.get("source") is not None
     images = encodes if source is None else source == "images"
     task = Task(model, space, [], None, data_of(model, None) if images else None, n, seed)
     if alone:
-        codes, _ = task.codes(n)
+        codes = task.codes(n)
         changed = [condition(each, alone, codes) for each in found]
         head, rows = ["direction", "kept"], [[each.name, as_text(each.evidence["kept"])] for each in changed]
     else:
         judge = load_predictor(predictor, model)
         check_own_scores(found, judge)
-        codes, labels = task.codes(n)
-        corrected = [bend(model, judge, each, codes, labels, alpha, enough, rounds) for each in found]
+        codes = task.codes(n)
+        corrected = [bend(model, judge, each, codes, alpha, enough, rounds) for each in found]
         changed = [each.direction for each in corrected]
         head = ["direction", "leakage", "after", "effect", "after", "scores left alone"]
         rows = [

@@ -7,8 +7,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 from flows.commands.common import print_table, write_json
 from flows.commands.steer.apply import select_directions
-from flows.editing.codes import encoded_test
-from flows.opening import load_predictor, open_model
+from flows.opening import first_test, load_predictor, open_model
 from flows.page import as_text
 from flows.steering.base import load_directions
 from flows.steering.evaluate import check_own_scores
@@ -55,13 +54,12 @@ def levels(
     check_own_scores(given, judge)
     found = [to_levels(model, each, wide) for each in given]
     if test:
-        codes, labels = encoded_test(model, test, wide)
+        batch = first_test(model, test)
+        codes = model.encode_bytes(batch.images, wide, batch.labels)
     else:
         with torch.no_grad():
-            codes = model.sample_codes(n, given[0].space, torch.Generator().manual_seed(seed))
-            codes = model.convert(codes, given[0].space, wide)
-        labels = model.classes_in_turn(n)
-    ranked = rank_levels(model, judge, found, codes, alpha, labels)
+            codes = model.convert_codes(model.sample(n, given[0].space, seed), wide)
+    ranked = rank_levels(model, judge, found, codes, alpha)
     written = levels_map(out, f"Levels of {Path(checkpoint).name}'s {wide}, {alpha:g} σ", ranked)
     result = {"checkpoint": checkpoint, "space": wide, "alpha": alpha, "levels": ranked}
     for path in (out / "levels.json", json):

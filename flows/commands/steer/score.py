@@ -9,12 +9,12 @@ from torch import Tensor
 from flows.commands.common import print_table, write_json
 from flows.commands.steer.apply import split_directions
 from flows.data.base import ImageData
-from flows.editing.codes import encoded_test
 from flows.errors import UserError
 from flows.images import reduce, to_bytes, to_unit
 from flows.metrics.perceptual import PooledFeatures
 from flows.models.base import LatentModel
-from flows.opening import bundled_model, data_of, load_predictor, open_model
+from flows.models.codes import Codes
+from flows.opening import bundled_model, data_of, first_test, load_predictor, open_model
 from flows.semantics.base import Predictor, column_of, predict_images
 from flows.semantics.predictor import AttributePredictor
 from flows.steering.base import Direction, load_directions
@@ -82,24 +82,24 @@ def score(
     # Before the long work: what is missing should be missed at once.
     costs = Costs(model, judge, alpha, test, kid)
     if test:
-        codes, labels = encoded_test(model, test, space)
+        batch = first_test(model, test)
+        codes = model.encode_bytes(batch.images, space, batch.labels)
     else:
-        codes = model.sample_codes(n, space, torch.Generator().manual_seed(seed))
-        labels = model.classes_in_turn(n)
+        codes = model.sample(n, space, seed)
     if others:
         found = [condition(each, others, codes) for each in found]
     alphas = [alpha * i / steps for i in range(-steps, steps + 1)]
-    responses = {each.name: response(model, judge, each, codes, alphas, labels) for each in found}
-    before = score_codes(model, judge, codes, space, labels)
-    matrix = rescore(model, judge, found, codes, alpha, labels, before=before)
+    responses = {each.name: response(model, judge, each, codes, alphas) for each in found}
+    before = score_codes(model, judge, codes)
+    matrix = rescore(model, judge, found, codes, alpha, before=before)
     scored = Scored(
         f"Steering {Path(checkpoint).name} in {space}",
         matrix,
         alphas,
         responses,
-        {each.name: costs.of(each, codes, labels, alphas, responses[each.name]) for each in found},
+        {each.name: costs.of(each, codes, alphas, responses[each.name]) for each in found},
         {each.name: each.method for each in found},
-        [strip for each in found for strip in strips_of(model, judge, each, codes, labels, before, alphas)],
+        [strip for each in found for strip in strips_of(model, judge, each, codes, before, alphas)],
     )
     written = write_score_report(out, scored)
     told = {"checkpoint": checkpoint, "predictor": predictor, "space": space, "codes": len(codes)}
@@ -143,60 +143,53 @@ class Costs:
         self.redraws = bool(test) and self.data.draws_again
         self.compared = real[:kid]
 
-    def images(self, codes: Tensor) -> int:
+    def images(self, codes: Codes) -> int:
         """How many codes a distance is taken of: as many as there are real images."""
         return min(len(self.compared), len(codes), self.kid)
 
-    def of(
-        self,
-        direction: Direction,
-        codes: Tensor,
-        labels: Tensor | None,
-        alphas: list[float],
-        response: Tensor,
-    ) -> Quality:
+    def of(self, direction: Direction, codes: Codes, alphas: list[float], response: Tensor) -> Quality:
         """Of one direction.
 
         Args:
             direction: which.
-            codes: (n, D).
-            labels: (n,), of a class-conditional model.
+            codes: n codes.
             alphas: sigmas of the response.
             response: (number of alphas, number of scores).
         """
         column = column_of(self.judge.scores, own_score(direction.name))
         faithful = None
         if self.data is not None and self.redraws:
-            faithful = faithfulness(self.model, self.judge, direction, codes, self.alpha, self.data, labels)
+            faithful = faithfulness(self.model, self.judge, direction, codes, self.alpha, self.data)
         return Quality(
             reach_of(response[:, column], self.real[:, column]) if len(self.real) else float("nan"),
-            self.distances(direction, codes, labels, alphas), faithful,
+            self.distances(direction, codes, alphas), faithful,
         )  # fmt: skip
 
-    def distances(
-        self, direction: Direction, codes: Tensor, labels: Tensor | None, alphas: list[float]
-    ) -> list[float]:
+    def distances(self, direction: Direction, codes: Codes, alphas: list[float]) -> list[float]:
         """See `Quality.distances`."""
         n = self.images(codes)
         if self.features is None or n < 2:
             return []
         real = self.features.held_out(self.compared[:n])
-        few = None if labels is None else labels[:n]
-        return distances_by_alpha(self.model, direction, codes[:n], alphas, real, self.features, few)
+        return distances_by_alpha(self.model, direction, codes[:n], alphas, real, self.features)
 
 
 def strips_of(
-    model: LatentModel, judge: Predictor, direction: Direction, codes: Tensor, labels: Tensor | None,
-    before: Tensor, alphas: list[float],
-) -> list[tuple[str, Tensor]]:  # fmt: skip
+    model: LatentModel,
+    judge: Predictor,
+    direction: Direction,
+    codes: Codes,
+    before: Tensor,
+    alphas: list[float],
+) -> list[tuple[str, Tensor]]:
     """Strips uint8 (number of alphas, C, H, W), the first with the direction's name.
 
     Of the first codes that show what it is named after: no floor of a church.
     """
     seen = ~before[:, column_of(judge.scores, own_score(direction.name))].isnan()
     shown = torch.nonzero(seen if seen.any() else ~seen)[:STRIPS, 0]
-    few, which = codes[shown.to(codes.device)], None if labels is None else labels[shown.to(labels.device)]
-    drawn = [to_bytes(moved_images(model, direction, few, alpha, which), model.bins) for alpha in alphas]
+    few = codes[shown]
+    drawn = [to_bytes(moved_images(model, direction, few, alpha), model.bins) for alpha in alphas]
     return [
         (direction.name if i == 0 else "", torch.stack([part[i] for part in drawn])) for i in range(len(few))
     ]

@@ -1,4 +1,4 @@
-"""Drawn rooms and churches with known factors: `Scenes` is the data set, `render` draws any factors."""
+"""Rendered rooms and churches with known factors: data set `Scenes`, and `render` for any factors."""
 
 from flows.data.scenes.canvas import CLASSES as CLASSES
 from flows.data.scenes.dataset import Scenes as Scenes

@@ -1,4 +1,4 @@
-"""The data set of drawn scenes."""
+"""Data set of rendered scenes."""
 
 import hashlib
 import io
@@ -31,18 +31,18 @@ from flows.errors import UserError
 from flows.files import reading, write_atomically
 
 RENDERER = 1
-"""Grows by one whenever the same factors are drawn differently."""
+"""Version of the renderer, increased whenever the same factors give different images."""
 FIRST: dict[SplitName, int] = {"train": 0, "validation": 2**40, "test": 2**41}
-"""Number of each split's first scene."""
+"""Number of the first scene of each split."""
 ATTEMPTS = 1000
 
 
 class ScenesSplit(ArraySplit):
-    """Pictures with everything that is known of them.
+    """Split of rendered scenes with their masks and factors.
 
     Attributes:
-        masks: uint8 (n, size, size), the class of every pixel, numbers of `canvas.CLASSES`.
-        factors: float32 (n, number of factors), columns of `factors.FACTORS`, seen or not.
+        masks: uint8 (n, size, size), class of every pixel, an index of `canvas.CLASSES`.
+        factors: float32 (n, number of factors), columns of `factors.FACTORS`, visible or not.
     """
 
     def __init__(self, rendered: Rendered):
@@ -56,33 +56,32 @@ SEEN = [i for i, factor in enumerate(FACTORS) if factor.name not in UNSEEN]
 
 
 def attributes_of(factors: NDArray[np.float32]) -> Tensor:
-    """What can be seen of factors (n, number of factors): (n, number of attributes), else not a number."""
+    """Select attributes (n, number of attributes) from factors (n, number of factors); NaN if not visible."""
     return torch.from_numpy(np.where(matters(factors), factors, np.float32(np.nan))[:, SEEN])
 
 
 class Scenes(ImageData):
-    """Drawn bedrooms, living rooms, kitchens and churches, with true factors and class masks.
+    """Rendered bedrooms, living rooms, kitchens and churches with true factors and class masks.
 
-    Whatever is claimed of a direction, a unit or an omission can be checked here against what was drawn,
-    or by drawing it again with one factor changed (`render`). Scene i of a split is the same whatever the
-    number of scenes. The label is the category, attributes are the factors, where they can be seen.
+    Claims about a direction, a unit or an omission can be checked against the true factors, or by rendering
+    a scene again with one factor changed (`render`). Scene i of a split does not depend on the number of
+    scenes. The label is the category; the attributes are the factors, where they are visible.
 
     Args:
-        size: side of the square pictures in pixels.
-        images: scenes of the training split.
-        validation: of the validation split.
-        test: of the test split.
-        categories: drawn equally often.
-        withhold: what the training split does not have: a category or an object (`plant`), or things
-            together (`bedroom+lamp_on`). The other splits have everything, so that one can see what a
-            model makes of it.
-        correlated: pairs of factors in all splits, `daylight,lamp_on: -0.8`: correlation of the normal
-            scores that both are made from.
-        seed: of all factors.
-        cache: folder for drawn splits, or null to draw anew each time.
+        size: Side of the square images in pixels.
+        images: Number of scenes in the training split.
+        validation: Number of scenes in the validation split.
+        test: Number of scenes in the test split.
+        categories: Categories to render, equally often; null for all.
+        withhold: Contents excluded from the training split: a category or an object (`plant`), or a
+            combination (`bedroom+lamp_on`). The other splits have them, to test how a model treats them.
+        correlated: Pairs of factors in all splits, for example `daylight,lamp_on: -0.8`, with the
+            correlation of the normal scores from which both are computed.
+        seed: Seed of all factors.
+        cache: Folder for rendered splits, or null to render them each time.
 
     Raises:
-        ValueError: an option that names no factor or category, or a correlation beyond ±1.
+        UserError: an option names no factor or category, or a correlation is beyond ±1.
     """
 
     name = "scenes"
@@ -114,7 +113,7 @@ class Scenes(ImageData):
         self.cache = None if cache is None else cache.expanduser()
         self.image_shape = (3, size, size)
         self.class_names = CATEGORIES
-        self.transform = _told(withhold, correlated)
+        self.transform = _transform(withhold, correlated)
 
     def split(self, name: SplitName) -> ScenesSplit:
         count = self.counts[name]
@@ -133,40 +132,40 @@ class Scenes(ImageData):
         return ScenesSplit(self.draw(name, n)).first(n)
 
     def draw(self, name: SplitName, count: int) -> Rendered:
-        """The first `count` scenes of a split."""
+        """Render the first `count` scenes of a split."""
         return render(self.first_factors(name, count), self.size)
 
     def redraw(self, name: SplitName, attribute: str, values: Tensor) -> Tensor:
         if attribute not in COLUMN:
-            raise UserError(f"scenes has no factor {attribute!r}; they are: {', '.join(COLUMN)}")
+            raise UserError(f"scenes has no factor {attribute!r}; choose from {', '.join(COLUMN)}")
         factors = self.first_factors(name, len(values))
         column, wanted = COLUMN[attribute], values.cpu().numpy()
         factors[:, column] = np.where(np.isnan(wanted), factors[:, column], wanted)
         return torch.from_numpy(render(factors, self.size).images)
 
     def first_factors(self, name: SplitName, count: int) -> NDArray[np.float32]:
-        """Factors of the first `count` scenes of a split."""
+        """Return the factors of the first `count` scenes of a split."""
         indices = [FIRST[name] + i for i in range(count)]
         return self.factors(indices, self.withhold if name == "train" else [])
 
     def factors(self, indices: list[int], withhold: list[dict[str, float]]) -> NDArray[np.float32]:
-        """Factors of these scenes; those that fulfil a withheld condition are drawn again."""
+        """Sample the factors of these scenes; scenes that fulfil a withheld condition are sampled again."""
         factors = sample_factors(self.seed, indices, self.categories, self.correlated)
         for attempt in range(1, ATTEMPTS):
-            wrong = np.zeros(len(factors), dtype=bool)
+            rejected = np.zeros(len(factors), dtype=bool)
             for condition in withhold:
-                wrong |= fulfils(factors, condition)
-            if not wrong.any():
+                rejected |= fulfils(factors, condition)
+            if not rejected.any():
                 return factors
-            again = [indices[i] for i in np.flatnonzero(wrong)]
-            factors[wrong] = sample_factors(self.seed, again, self.categories, self.correlated, attempt)
-        raise UserError("withhold: nothing is left to draw; every scene has what is withheld")
+            again = [indices[i] for i in np.flatnonzero(rejected)]
+            factors[rejected] = sample_factors(self.seed, again, self.categories, self.correlated, attempt)
+        raise UserError("withhold: no scene is left, because every scene has what is withheld; withhold less")
 
     def _file(self, name: SplitName) -> str:
         return f"{name}-{self._digest(name, self.counts[name])}.npz"
 
     def _digest(self, name: SplitName, count: int) -> str:
-        """Of all that the pictures of a split depend on."""
+        """Hash of everything that the images of a split depend on."""
         options = [
             RENDERER, PIL.__version__, self.size, count, self.categories, self.seed,
             self.withhold if name == "train" else [], sorted(map(str, self.correlated.items())),
@@ -175,17 +174,17 @@ class Scenes(ImageData):
 
 
 def save(rendered: Rendered, path: Path) -> None:
-    """Write pictures, masks and factors as an npz file; the same scenes give the same bytes."""
+    """Write images, masks and factors as an npz file; the same scenes give the same bytes."""
     content = io.BytesIO()
     np.savez(content, images=rendered.images, masks=rendered.masks, factors=rendered.factors)
     write_atomically(path, lambda place: place.write_bytes(content.getvalue()))
 
 
 def parse_correlations(given: dict[str, float]) -> Correlations:
-    """`{"daylight,lamp_on": -0.8}` to pairs; the second factor follows the first.
+    """Parse `{"daylight,lamp_on": -0.8}` to pairs of factors, of which the second follows the first.
 
     Raises:
-        ValueError: not two known factors, or a correlation beyond ±1.
+        UserError: a key does not name two factors, or a correlation is beyond ±1.
     """
     pairs: dict[tuple[str, str], float] = {}
     for text, rho in given.items():
@@ -198,24 +197,24 @@ def parse_correlations(given: dict[str, float]) -> Correlations:
     return pairs
 
 
-def _told(withhold: list[str] | None, correlated: dict[str, float] | None) -> str:
-    told = f"drawn, renderer {RENDERER}"
+def _transform(withhold: list[str] | None, correlated: dict[str, float] | None) -> str:
+    text = f"drawn, renderer {RENDERER}"
     if withhold:
-        told += f"; withheld: {', '.join(withhold)}"
+        text += f"; withheld: {', '.join(withhold)}"
     if correlated:
-        told += f"; correlated: {', '.join(f'{pair} {rho:+g}' for pair, rho in correlated.items())}"
-    return told
+        text += f"; correlated: {', '.join(f'{pair} {rho:+g}' for pair, rho in correlated.items())}"
+    return text
 
 
 def with_factor(factors: Tensor, **values: float) -> Tensor:
-    """A copy of factors (n, number of factors) with some of them set, to be drawn again.
+    """Return a copy of factors (n, number of factors) with some of them set, for `render`.
 
     Raises:
-        ValueError: there is no factor of that name.
+        UserError: there is no factor of that name.
     """
     result = factors.clone()
     for name, value in values.items():
         if name not in COLUMN:
-            raise UserError(f"there is no factor {name!r}; they are: {', '.join(COLUMN)}")
+            raise UserError(f"there is no factor {name!r}; choose from {', '.join(COLUMN)}")
         result[:, COLUMN[name]] = value
     return result

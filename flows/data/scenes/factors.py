@@ -1,4 +1,4 @@
-"""What a scene consists of: the factors, how they are drawn at random, and which of them matter."""
+"""Factors of a scene: their distributions, sampling and visibility."""
 
 from collections.abc import Mapping, Sequence
 
@@ -29,7 +29,7 @@ PRESENCE: dict[str, tuple[float, float, float, float]] = {
     "person": (0.0, 0.0, 0.0, 0.5),
     "vehicle": (0.0, 0.0, 0.0, 0.4),
 }
-"""Share of the scenes of each category (in their order) in which an object is present."""
+"""Probability that an object is present, for each of CATEGORIES."""
 OBJECTS = tuple(PRESENCE)
 
 
@@ -58,16 +58,16 @@ FACTORS: tuple[Attribute, ...] = (
     Attribute("banner", "binary", "artefact"),
     Attribute("banner_place", "real", "artefact"),
 )
-"""One column of the factors each. For an object, `lamp` is its presence and `lamp_place`, `lamp_size`,
-`lamp_hue` the rest; groups are HiGAN's levels, and `artefact` for the banner."""
+"""Columns of the factors. For an object such as a lamp, `lamp` is its presence, and `lamp_place`, `lamp_size`
+and `lamp_hue` are its properties. Groups are HiGAN's levels, and `artefact` for the banner."""
 NAMES = tuple(factor.name for factor in FACTORS)
 COLUMN = {name: i for i, name in enumerate(NAMES)}
 BANNER_SHARE = 0.25
 UNSEEN = ("tree_hue", "cloud_hue", "plant_hue")
-"""Factors that nothing is drawn by: foliage and daylight decide."""
+"""Factors without effect on the image: foliage and daylight determine these colours."""
 
 Correlations = Mapping[tuple[str, str], float]
-"""(factor, factor) to the correlation of the normal scores from which both are made."""
+"""Mapping from (factor, factor) to the correlation of the normal scores from which both are computed."""
 
 
 def sample_factors(
@@ -77,16 +77,16 @@ def sample_factors(
     correlated: Correlations | None = None,
     attempt: int = 0,
 ) -> NDArray[np.float32]:
-    """Factors of the scenes with these indices, (n, number of factors).
+    """Sample the factors of the scenes with these indices, (n, number of factors).
 
-    Those of scene i depend on the seed, i and the options alone, not on the other scenes of the call.
+    The factors of scene i depend on the seed, i and the options alone, not on the other scenes of the call.
 
     Args:
-        seed: of the whole set.
-        indices: which scenes, ≥ 0.
-        categories: to draw from, equally often.
-        correlated: see `Correlations`.
-        attempt: another draw for the same scenes, for those that are withheld.
+        seed: Seed of the data set.
+        indices: Indices of the scenes, ≥ 0.
+        categories: Categories to sample from, equally often.
+        correlated: Correlated pairs of factors; see `Correlations`.
+        attempt: Number of the sample for the same scene, increased while the scene is withheld.
     """
     uniform = np.empty((len(indices), len(FACTORS)))
     for row, index in zip(uniform, indices, strict=True):
@@ -101,7 +101,7 @@ def sample_factors(
 
 
 def from_uniform(uniform: NDArray[np.float64], categories: Sequence[str]) -> NDArray[np.float32]:
-    """Factors by their quantile functions, from uniform numbers of the same shape."""
+    """Map uniform numbers to factors of the same shape by the quantile functions of the factors."""
     numbers = np.array([CATEGORIES.index(name) for name in categories])
     place = np.minimum((uniform[:, COLUMN["category"]] * len(numbers)).astype(int), len(numbers) - 1)
     category = numbers[place]
@@ -113,7 +113,7 @@ def from_uniform(uniform: NDArray[np.float64], categories: Sequence[str]) -> NDA
         elif factor.kind in ("real", "circular"):
             factors[:, i] = factor.low + (factor.high - factor.low) * u
         else:
-            # Present where u is large, so that correlations have the sign that one expects.
+            # Present for large u, so that correlations have the expected sign.
             factors[:, i] = u > 1 - _share(factor.name, category)
     factors[:, COLUMN["lamp_on"]] *= factors[:, COLUMN["lamp"]]
     return factors
@@ -126,10 +126,10 @@ def _share(name: str, category: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def matters(factors: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which factors can be seen in a scene, (n, number of factors).
+    """Return which factors are visible in each scene, (n, number of factors).
 
-    The hue of a lamp that is not there, the wall of a church's floor: what cannot be seen is no fair
-    target of a predictor, and changing it changes nothing.
+    The hue of an absent lamp, for example, and the wood of a church's floor are not visible: they are not
+    valid targets of a predictor, and changing them does not change the image.
     """
     church = factors[:, COLUMN["category"]] == CATEGORIES.index("church")
     seen = np.ones(factors.shape, dtype=bool)
@@ -146,10 +146,10 @@ def matters(factors: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def parse_condition(text: str) -> dict[str, float]:
-    """What `withhold` names: `plant`, `kitchen`, or several joined by +, as `bedroom+lamp_on`.
+    """Parse an entry of `withhold`: `plant`, `kitchen`, or several joined by +, as in `bedroom+lamp_on`.
 
     Raises:
-        ValueError: neither a category nor a binary factor.
+        UserError: a name is neither a category nor a binary factor.
     """
     condition: dict[str, float] = {}
     for word in text.split("+"):
@@ -161,14 +161,14 @@ def parse_condition(text: str) -> dict[str, float]:
         else:
             binary = [factor.name for factor in FACTORS if factor.kind == "binary"]
             raise UserError(
-                f"withhold: {word!r} is neither a category ({', '.join(CATEGORIES)}) nor a factor that is "
-                f"there or not ({', '.join(binary)}); join several by +"
+                f"withhold: {word!r} is neither a category ({', '.join(CATEGORIES)}) nor a binary "
+                f"factor ({', '.join(binary)}); join several by +"
             )
     return condition
 
 
 def fulfils(factors: NDArray[np.float32], condition: Mapping[str, float]) -> NDArray[np.bool_]:
-    """Which scenes have all that a condition names, (n,)."""
+    """Return which scenes fulfil every part of a condition, (n,)."""
     met = np.ones(len(factors), dtype=bool)
     for name, value in condition.items():
         met &= factors[:, COLUMN[name]] == value

@@ -1,4 +1,4 @@
-"""Rooms: a box in one-point perspective, with what stands in it."""
+"""Room scenes: a box in one-point perspective with furniture."""
 
 from collections.abc import Mapping
 
@@ -12,9 +12,9 @@ Values = Mapping[str, float]
 
 
 class Room:
-    """The points of a room, as they are seen. A camera that turns moves the vanishing point sideways.
+    """Projection of the points of a room; the yaw of the camera moves the vanishing point sideways.
 
-    x goes from −1 (left wall) to 1, y from 0 (floor) to 1 (ceiling), d from 0 (front) to 1 (back wall).
+    x ranges from −1 (left wall) to 1, y from 0 (floor) to 1 (ceiling), d from 0 (front) to 1 (back wall).
     """
 
     def __init__(self, values: Values):
@@ -22,18 +22,18 @@ class Room:
         self.depth = 0.35 + 0.75 * values["depth"]
 
     def __call__(self, x: float, y: float, d: float) -> Point:
-        """Where a point is seen."""
+        """Project a point to image coordinates."""
         scale = 1 / (1 + self.depth * d)
         vx, vy = self.vanishing
         return vx + ((x + 1) / 2 - vx) * scale, vy + ((1 - y) - vy) * scale
 
     def scale(self, d: float) -> float:
-        """How large a length of 1 is at that depth."""
+        """Return the projected size of a length of 1 at depth d."""
         return 1 / (1 + self.depth * d)
 
 
 def draw_room(canvas: Raster, values: Values, category: str) -> tuple[Point, float] | None:
-    """Draw a bedroom, living room or kitchen. Returns the lamp's (x, y) and size where one is lit."""
+    """Render a bedroom, living room or kitchen; return (x, y) and reach of the lamp if it is lit."""
     room = Room(values)
     wall = hsv(values["wall_hue"], 0.33, 0.86)
     _shell(canvas, room, values, wall)
@@ -62,7 +62,7 @@ def draw_room(canvas: Raster, values: Values, category: str) -> tuple[Point, flo
 
 
 def _shell(canvas: Raster, room: Room, values: Values, wall: Colour) -> None:
-    """Ceiling, walls and floor."""
+    """Draw ceiling, walls and floor."""
     canvas.polygon([room(-1, 1, 0), room(1, 1, 0), room(1, 1, 1), room(-1, 1, 1)], WHITE, "ceiling")
     for side, light in ((-1, 0.8), (1, 0.72)):
         points = [room(side, 1, 0), room(side, 1, 1), room(side, 0, 1), room(side, 0, 0)]
@@ -90,7 +90,7 @@ def _window_extent(values: Values) -> tuple[float, float]:
 
 
 def _window(canvas: Raster, room: Room, values: Values) -> None:
-    """A window in the back wall, with curtains of its hue; the sky behind it follows the daylight."""
+    """Draw a window in the back wall, with curtains of its hue; the sky behind it follows the daylight."""
     x, half = _window_extent(values)
     low, high = 0.42, 0.86
     canvas.polygon(_rectangle(room, x - half, x + half, low, high, 1), WHITE, "window")
@@ -106,7 +106,7 @@ def _window(canvas: Raster, room: Room, values: Values) -> None:
 
 
 def _picture(canvas: Raster, room: Room, values: Values) -> None:
-    """A framed picture on the back wall, beside the window where there is one."""
+    """Draw a framed picture on the back wall, beside the window if there is one."""
     half = between(values["picture_size"], 0.1, 0.18)
     x = between(values["picture_place"], -0.7, 0.7)
     if values["window"]:
@@ -126,7 +126,7 @@ def _picture(canvas: Raster, room: Room, values: Values) -> None:
 
 
 def _door(canvas: Raster, room: Room, values: Values) -> None:
-    """A door in a side wall: the left one for a place below a half, else the right one."""
+    """Draw a door in a side wall, the left one for a place below 0.5, else the right one."""
     side = -1.0 if values["door_place"] < 0.5 else 1.0
     along = (2 * values["door_place"]) % 1.0
     near = between(along, 0.12, 0.5)
@@ -150,7 +150,7 @@ def _box(
     canvas: Raster, room: Room, x: tuple[float, float], y: tuple[float, float], d: tuple[float, float],
     colour: Colour, of: str,
 ) -> None:  # fmt: skip
-    """A box: its top, the sides that can be seen, and its front."""
+    """Draw a box: its top, the visible sides and its front."""
     (x0, x1), (y0, y1), (d0, d1) = x, y, d
     eye = 1 - room.vanishing[1]
     if y1 < eye:
@@ -165,7 +165,7 @@ def _box(
 
 
 def _bed(canvas: Raster, room: Room, values: Values) -> None:
-    """A bed with its head at the back wall: headboard, mattress, blanket of its hue, pillows."""
+    """Draw a bed with its head at the back wall: headboard, mattress, blanket of its hue, pillows."""
     half = between(values["bed_size"], 0.32, 0.46)
     x = between(values["bed_place"], -0.98 + half, 0.98 - half)
     near = 0.36
@@ -182,7 +182,7 @@ def _bed(canvas: Raster, room: Room, values: Values) -> None:
 
 
 def _sofa(canvas: Raster, room: Room, values: Values) -> None:
-    """A sofa in front of the back wall: back, seat, two arms."""
+    """Draw a sofa in front of the back wall: back, seat, two arms."""
     half = between(values["sofa_size"], 0.42, 0.62)
     x = between(values["sofa_place"], -0.97 + half, 0.97 - half)
     colour = hsv(values["sofa_hue"], 0.6, 0.72)
@@ -194,7 +194,7 @@ def _sofa(canvas: Raster, room: Room, values: Values) -> None:
 
 
 def _table(canvas: Raster, room: Room, values: Values) -> None:
-    """A table with four legs, in front of everything else."""
+    """Draw a table with four legs, in front of everything else."""
     half = between(values["table_size"], 0.22, 0.36)
     x = between(values["table_place"], -0.6, 0.6)
     near, far, height = 0.16, 0.42, 0.24
@@ -209,7 +209,7 @@ def _table(canvas: Raster, room: Room, values: Values) -> None:
 
 
 def _rug(canvas: Raster, room: Room, values: Values) -> None:
-    """A rug with a border, on the floor."""
+    """Draw a rug with a border, on the floor."""
     half = between(values["rug_size"], 0.3, 0.5)
     x = between(values["rug_place"], -0.4, 0.4)
     colour = hsv(values["rug_hue"], 0.6, 0.7)
@@ -221,7 +221,7 @@ def _rug(canvas: Raster, room: Room, values: Values) -> None:
 
 
 def _plant(canvas: Raster, room: Room, values: Values) -> None:
-    """A plant in a pot by a side wall; its leaves follow the foliage."""
+    """Draw a plant in a pot by a side wall; foliage sets the colour of its leaves."""
     side = -1 if values["plant_place"] < 0.5 else 1
     d = between((2 * values["plant_place"]) % 1.0, 0.62, 0.9)
     grown = between(values["plant_size"], 0.3, 0.46)
@@ -236,12 +236,12 @@ def _plant(canvas: Raster, room: Room, values: Values) -> None:
 
 
 def leaves(foliage: float) -> Colour:
-    """From withered yellow-brown (0) to a full green (1)."""
+    """Return the colour of leaves, from withered yellow-brown (0) to full green (1)."""
     return mix((0.72, 0.5, 0.16), (0.12, 0.5, 0.16), foliage)
 
 
 def _lamp(canvas: Raster, room: Room, values: Values) -> tuple[Point, float]:
-    """A standing lamp at the back; returns the middle of its shade, and its reach."""
+    """Draw a standing lamp at the back; return the centre of its shade and the reach of its light."""
     place = between(values["lamp_place"], -0.86, 0.86)
     d = 0.86
     s = room.scale(d)
@@ -259,7 +259,7 @@ def _lamp(canvas: Raster, room: Room, values: Values) -> tuple[Point, float]:
 
 
 def _cupboards(canvas: Raster, room: Room, values: Values) -> None:
-    """Kitchen cupboards, high on the back wall, left and right of the window."""
+    """Draw kitchen cupboards high on the back wall, left and right of the window."""
     paint = hsv(values["wall_hue"] + 0.5, 0.25, 0.7)
     spans = [(-0.95, 0.95)]
     if values["window"]:
@@ -274,7 +274,7 @@ def _cupboards(canvas: Raster, room: Room, values: Values) -> None:
 
 
 def _counter(canvas: Raster, room: Room, values: Values) -> None:
-    """A kitchen's row of lower cupboards along the back wall, with a stove."""
+    """Draw lower kitchen cupboards along the back wall, with a stove."""
     paint = hsv(values["wall_hue"] + 0.5, 0.25, 0.72)
     _box(canvas, room, (-1, 1), (0.0, 0.34), (0.78, 1.0), paint, "counter")
     points = [room(-1, 0.34, 0.78), room(1, 0.34, 0.78), room(1, 0.34, 1), room(-1, 0.34, 1)]

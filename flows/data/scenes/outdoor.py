@@ -1,4 +1,4 @@
-"""A church under the sky: nave with a gable, tower, and what stands around."""
+"""Church scenes: nave with a gable, tower, and surroundings under the sky."""
 
 from flows.data.scenes.canvas import Colour, Point, Raster, between, hsv, mix, shade
 from flows.data.scenes.indoor import Values, leaves
@@ -8,14 +8,14 @@ DAY: tuple[Colour, Colour] = (0.32, 0.58, 0.95), (0.8, 0.9, 1.0)
 
 
 def draw_church(canvas: Raster, values: Values) -> None:
-    """Draw sky, ground, church and what stands in front of it."""
+    """Render sky, ground, church and the objects in front of it."""
     horizon = 0.62 + 0.12 * values["vanishing"]
     _sky(canvas, values, horizon)
     if values["cloud"]:
         _cloud(canvas, values)
     grass = mix((0.5, 0.44, 0.22), (0.3, 0.56, 0.24), values["foliage"])
     canvas.box(0, horizon, 1, 1, grass, "ground")
-    # The path, which shows where one stands.
+    # The path, which shows the viewpoint.
     middle = 0.5 + 0.18 * values["yaw"]
     canvas.polygon([(middle - 0.03, horizon + 0.06), (middle + 0.05, horizon + 0.06), (0.68, 1), (0.34, 1)],
                    (0.72, 0.66, 0.55), "ground")  # fmt: skip
@@ -45,14 +45,14 @@ def _cloud(canvas: Raster, values: Values) -> None:
 
 
 def _church(canvas: Raster, values: Values, horizon: float) -> None:
-    """Front with gable and door, the side that the camera's turn shows, roof, and a tower behind."""
+    """Draw front with gable and door, the side wall that the yaw exposes, roof, and a tower behind."""
     stone = hsv(values["wall_hue"], 0.22, 0.84)
     scale = between(values["depth"], 1.0, 0.62)
     ground = horizon + 0.1 * scale
     turn = values["yaw"]
     x = 0.5 + 0.08 * turn
     half, tall, gable = 0.19 * scale, 0.27 * scale, 0.17 * scale
-    away = 1 if turn < 0 else -1  # to which side the nave goes back
+    away = 1 if turn < 0 else -1  # side to which the nave recedes
     length = (0.16 + 0.22 * abs(turn)) * scale
     edge = x + away * half
     back = edge + away * length
@@ -99,7 +99,7 @@ def _tower(canvas: Raster, values: Values, x: float, ground: float, scale: float
 
 
 def _tree(canvas: Raster, values: Values, horizon: float) -> None:
-    """A tree at the side; with little foliage its crown is small and brown."""
+    """Draw a tree at the side; with little foliage its crown is small and brown."""
     x = between(values["tree_place"], 0.05, 0.28) if values["tree_place"] < 0.5 else between(
         values["tree_place"], 0.72, 0.95
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Factors to pictures and class masks."""
+"""Rendering of factors to images and class masks."""
 
 from typing import NamedTuple
 
@@ -13,12 +13,12 @@ from flows.errors import UserError
 
 
 class Rendered(NamedTuple):
-    """Drawn scenes.
+    """Rendered scenes.
 
     Attributes:
         images: uint8 (n, 3, size, size).
-        masks: uint8 (n, size, size), numbers of `CLASSES`.
-        factors: float32 (n, number of factors), what was drawn.
+        masks: uint8 (n, size, size), indices of `canvas.CLASSES`.
+        factors: float32 (n, number of factors), factors of the scenes.
     """
 
     images: NDArray[np.uint8]
@@ -27,14 +27,14 @@ class Rendered(NamedTuple):
 
 
 def render(factors: NDArray[np.float32], size: int = 32) -> Rendered:
-    """Draw scenes; each depends on its own factors alone.
+    """Render scenes; each depends on its own factors alone.
 
     Args:
-        factors: (n, number of factors), see `factors.FACTORS`.
-        size: side of the pictures in pixels, at least 16.
+        factors: (n, number of factors), columns of `factors.FACTORS`.
+        size: Side of the images in pixels, at least 16.
 
     Raises:
-        ValueError: another number of columns, a category that there is not, or too small a size.
+        UserError: wrong number of columns, unknown category, or `size` below 16.
     """
     if factors.ndim != 2 or factors.shape[1] != len(NAMES):
         raise UserError(f"factors: expected (n, {len(NAMES)}), got {factors.shape}")
@@ -62,27 +62,27 @@ def _draw(values: dict[str, float], size: int) -> tuple[NDArray[np.uint8], NDArr
     light = _light(values, size, lamp)
     luminous = canvas.share_of("sky", "cloud", *(["lamp"] if lamp else []))[..., None]
     albedo = _aged(canvas.picture(), values["ageing"], size)
-    seen = albedo * (luminous + (1 - luminous) * light)
-    seen *= _warmth(values["warmth"])
+    image = albedo * (luminous + (1 - luminous) * light)
+    image *= _warmth(values["warmth"])
     if values["banner"]:
-        _banner(seen, mask, values["banner_place"], size)
-    return np.clip(np.rint(255 * seen), 0, 255).astype(np.uint8).transpose(2, 0, 1), mask
+        _banner(image, mask, values["banner_place"], size)
+    return np.clip(np.rint(255 * image), 0, 255).astype(np.uint8).transpose(2, 0, 1), mask
 
 
-# Light and age ------------------------------------------------------------------------------------
+# Light and ageing ---------------------------------------------------------------------------------
 
 NIGHT, DAY = np.array([0.4, 0.42, 0.54], np.float32), np.array([1.0, 1.0, 1.0], np.float32)
 GLOW = np.array([1.0, 0.78, 0.42], np.float32)
 
 
 def _places(size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """y (size, 1) and x (1, size) of the pixels' centres."""
+    """Coordinates y (size, 1) and x (1, size) of the pixel centres."""
     centres = ((np.arange(size) + 0.5) / size).astype(np.float32)
     return centres[:, None], centres[None, :]
 
 
 def _light(values: dict[str, float], size: int, lamp: tuple[Point, float] | None) -> NDArray[np.float32]:
-    """What falls on every pixel: the daylight, and the lamp's glow, (size, size, 3)."""
+    """Light on every pixel, daylight and the lamp's glow: (size, size, 3)."""
     day = np.float32(values["daylight"])
     light = np.broadcast_to(NIGHT + (DAY - NIGHT) * day, (size, size, 3)).astype(np.float32)
     if lamp is not None:
@@ -94,7 +94,7 @@ def _light(values: dict[str, float], size: int, lamp: tuple[Point, float] | None
 
 
 def _aged(albedo: NDArray[np.float32], ageing: float, size: int) -> NDArray[np.float32]:
-    """Colours fade towards brown, and blotches appear."""
+    """Fade colours towards brown and add blotches."""
     if ageing <= 0:
         return albedo
     share = np.float32(ageing)
@@ -115,16 +115,16 @@ def _warmth(warmth: float) -> NDArray[np.float32]:
 _LETTERS = "10110111010110101110110101110101"
 
 
-def _banner(seen: NDArray[np.float32], mask: NDArray[np.uint8], place: float, size: int) -> None:
-    """A half-transparent strip with something like text, over all else, in place."""
+def _banner(image: NDArray[np.float32], mask: NDArray[np.uint8], place: float, size: int) -> None:
+    """Blend a half-transparent strip with text-like marks over the image, in place."""
     height = max(3, round(0.16 * size))
     top = round((0.04 + 0.74 * place) * size)
     rows = slice(top, min(size, top + height))
-    seen[rows] = 0.45 * seen[rows] + 0.55 * 0.92
+    image[rows] = 0.45 * image[rows] + 0.55 * 0.92
     mask[rows] = CLASS["banner"]
     step = max(1, size // 32)
     inner = slice(top + max(1, height // 4), min(size, top + height - max(1, height // 4)))
     for i, letter in enumerate(_LETTERS[2:-2]):
         if letter == "1":
             x = (i + 2) * step
-            seen[inner, x : x + step] = 0.45 * seen[inner, x : x + step] + 0.55 * 0.12
+            image[inner, x : x + step] = 0.45 * image[inner, x : x + step] + 0.55 * 0.12

@@ -1,1 +1,1 @@
-"""Objectives: functions from a wrapped model to its phases."""
+"""Training objectives, each with the phases of a training step."""

@@ -1,4 +1,4 @@
-"""Adversarial training: critic and generator in turns."""
+"""Adversarial training, which alternates between critic and generator."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,19 +18,19 @@ from flows.models.gan import GAN, to_signed
 from flows.models.styles import StyleGenerator
 from flows.numerics import Keys, combine_seeds, frozen, normal_rows, uniform_rows
 from flows.stored import StoredModule
+from flows.training.batch_norm import recalibrate_batch_norm
 from flows.training.diffaugment import Change, diffaugment
 from flows.training.gan_report import write_gan_report
 from flows.training.objectives.growing import size_after
 from flows.training.phase import Evaluation, Objective, Phase
-from flows.training.batch_norm import recalibrate_batch_norm
-from flows.training.validation import draw, sheet_of
+from flows.training.validation import generate, sheet_of
 
 ScoreName = Literal["swd", "kid"]
 LossName = Literal["non-saturating", "wgan-gp", "hinge"]
 
 
 class CriticOnBoth(nn.Module):
-    """The critic on real and generated images in one call, each set by itself: what is wrapped."""
+    """Wrapped module that applies the critic to real and to generated images, separately, in one call."""
 
     def __init__(self, critic: nn.Module):
         super().__init__()
@@ -41,26 +41,27 @@ class CriticOnBoth(nn.Module):
 
 
 class Adversarial(Objective):
-    """A GAN's two phases.
+    """GAN objective, with one phase for the critic and one for the generator.
 
     Args:
-        loss: `non-saturating` (Goodfellow et al. 2014), `wgan-gp` (Gulrajani et al. 2017, arXiv 1704.00028)
-            or `hinge` (Lim and Ye 2017; BigGAN).
-        r1: γ of the penalty γ/2·|∇D|² on real images (Mescheder et al. 2018, arXiv 1801.04406); while
-            images are still small, less by their share of the pixels. None takes 3 for `non-saturating` and 0
-            for the others, as published.
-        r1_every: in every n-th step, n times as strong (StyleGAN2, "lazy").
-        gradient_penalty: λ of `wgan-gp`.
-        drift: weight of D(real)², for `wgan-gp` (PGGAN, appendix A.1).
-        critic_lr: learning rate of the critic; None takes the run's.
-        critic_steps: steps of the critic for each of the generator.
-        mixing: share of images with two styles (StyleGAN); for models that have styles.
-        augment: DiffAugment's changes, in all of the critic's inputs.
-        growing: images shown at 4×4, 8×8, … before the next size (PGGAN, section 2); 0 leaves a size out.
-            For models that grow; nothing is exported before they are grown.
-        fading: share of them during which a new size fades in.
-        score: of held-out images, by which the exported model is chosen: `swd`, sliced Wasserstein distance,
-            or `kid`, which sees more of what a person sees and needs the extra `metrics`.
+        loss: Loss: `non-saturating` (Goodfellow et al. 2014), `wgan-gp` (Gulrajani et al. 2017, arXiv
+            1704.00028) or `hinge` (Lim and Ye 2017; BigGAN).
+        r1: Weight γ of the penalty γ/2·|∇D|² on real images (Mescheder et al. 2018, arXiv 1801.04406); while
+            images are still small, it is multiplied by their share of the pixels. None uses 3 for
+            `non-saturating` and 0 for the others, as published.
+        r1_every: Interval n of the R1 penalty, which is applied every n-th step with n times the weight
+            ("lazy" regularisation, StyleGAN2).
+        gradient_penalty: Weight λ of the gradient penalty of `wgan-gp`.
+        drift: Weight of D(real)² in `wgan-gp` (PGGAN, appendix A.1).
+        critic_lr: Learning rate of the critic; None uses the run's.
+        critic_steps: Number of critic steps per generator step.
+        mixing: Share of images with two styles (StyleGAN), for models with styles.
+        augment: DiffAugment's augmentations of all inputs of the critic.
+        growing: Images shown at 4×4, 8×8, … before the next size (PGGAN, section 2), for models that grow; 0
+            skips a size. Nothing is exported before the final size is reached.
+        fading: Share of these images during which a new size fades in.
+        score: Score on held-out images that selects the exported model: `swd`, sliced Wasserstein distance,
+            or `kid`, which is closer to human perception and needs the extra `metrics`.
     """
 
     trains = GAN
@@ -99,13 +100,13 @@ class Adversarial(Objective):
             )
         if self.growing and size_after(images, self.growing, self.fading) < sizes:
             raise UserError(
-                f"training.images: {images:,} end before the model is grown, and nothing would be exported; "
-                f"objective.growing {list(self.growing)} with fading {self.fading:g} needs more than "
-                f"{sum(self.growing) + int(self.fading * self.growing[-1]):,}"
+                f"training.images: {images:,} images end before the model has its final size, and nothing "
+                f"would be exported; objective.growing {list(self.growing)} with fading {self.fading:g} "
+                f"needs more than {sum(self.growing) + int(self.fading * self.growing[-1]):,}"
             )
 
     def leaves_parameters_out(self, model: StoredModule) -> bool:
-        # What can grow has colours for every size, and uses those of one or two.
+        # A growing model has colour layers for every size and uses those of one or two sizes.
         return cast(GAN, model).sizes > 1
 
     def advance(self, model: StoredModule, shown: int) -> None:
@@ -133,12 +134,13 @@ class Adversarial(Objective):
     def critic_loss(
         self, gan: GAN, critic: nn.Module, draw: Callable[[Batch, int], Tensor] | None = None
     ) -> Any:
-        """A loss on real and generated images, with the gradient's penalty.
+        """Create the critic's loss on real and generated images, with gradient penalties.
 
         Args:
-            gan: bare.
-            critic: wrapped.
-            draw: a batch and a seed to images in [−1, 1] that are not real; None takes the generator's.
+            gan: Bare model.
+            critic: Wrapped critic.
+            draw: Function from a batch and a seed to images in [−1, 1] that count as generated; None uses the
+                generator.
         """
 
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -146,8 +148,8 @@ class Adversarial(Objective):
             with torch.no_grad():
                 drawn = draw(batch, seed) if draw else self.generate(gan, gan.generator, batch, seed)
             real = self.real_images(gan, batch, seed)
-            lazily = self.r1 > 0 and step % self.r1_every == 0
-            real.requires_grad_(lazily)
+            penalised = self.r1 > 0 and step % self.r1_every == 0
+            real.requires_grad_(penalised)
             seen = (
                 diffaugment(real, self.augment, combine_seeds(seed, 1), batch.keys),
                 diffaugment(drawn, self.augment, combine_seeds(seed, 6), batch.keys),
@@ -155,7 +157,7 @@ class Adversarial(Objective):
             labels = labels_of(gan, batch)
             on_real, on_drawn = critic(*seen, *labels)
             total, logs = self.separate(on_real, on_drawn), {}
-            if lazily:
+            if penalised:
                 penalty = squared_gradient(on_real, real).mean()
                 total = total + self.r1 / 2 * self.r1_every * share_of_pixels(gan, real) * penalty
                 logs["r1"] = penalty
@@ -169,7 +171,7 @@ class Adversarial(Objective):
         return loss
 
     def generator_loss(self, gan: GAN, part: nn.Module) -> Any:
-        """A loss on generated images, by the critic as it is."""
+        """Create the generator's loss on generated images, with the critic frozen."""
 
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
             seed = combine_seeds(number_from(generator), 2)
@@ -182,11 +184,11 @@ class Adversarial(Objective):
         return loss
 
     def fool(self, score: Tensor) -> Tensor:
-        """What the generator minimises, given what the critic says of its images."""
+        """Loss of the generator, given the critic's scores of its images."""
         return (softplus(-score) if self.loss == "non-saturating" else -score).mean()
 
     def separate(self, on_real: Tensor, on_drawn: Tensor) -> Tensor:
-        """What the critic minimises, without penalties."""
+        """Loss of the critic, without penalties."""
         if self.loss == "non-saturating":
             return softplus(-on_real).mean() + softplus(on_drawn).mean()
         if self.loss == "hinge":
@@ -196,9 +198,9 @@ class Adversarial(Objective):
     def slope_penalty(
         self, gan: GAN, real: Tensor, drawn: Tensor, labels: tuple[Tensor, ...], seed: int, keys: Keys
     ) -> Tensor:
-        """(|∇D| − 1)² between real and generated images, ∇ by an image of full size.
+        """Gradient penalty (|∇D| − 1)² between real and generated images, ∇ by an image of full size.
 
-        A pixel of a small image stands for several of those that it is shown as.
+        A pixel of a small image stands for several pixels of full size.
         """
         share = uniform_rows(seed, keys, (1, 1, 1), real)
         between = (real + share * (drawn - real)).detach().requires_grad_()
@@ -206,11 +208,11 @@ class Adversarial(Objective):
         return ((share_of_pixels(gan, between) * squared).sqrt() - 1).square().mean()
 
     def real_images(self, gan: GAN, batch: Batch, seed: int) -> Tensor:
-        """What the critic sees as real, in [−1, 1]."""
+        """Real images for the critic, in [−1, 1]."""
         return gan.shrunk(to_signed(batch.images))
 
     def generate(self, gan: GAN, generator: nn.Module, batch: Batch, seed: int) -> Tensor:
-        """One image for each of the batch; its code depends on the seed and the image's key."""
+        """Generate one image per image of the batch; its code depends on the seed and the image's key."""
         z = self.draw_codes(gan, batch, seed)
         if not (self.mixing and isinstance(gan.generator, StyleGenerator)):
             return cast(Tensor, generator(z, *labels_of(gan, batch)))
@@ -222,18 +224,18 @@ class Adversarial(Objective):
         return cast(Tensor, generator(z, second, crossover.masked_fill(whether >= self.mixing, layers)))
 
     def draw_codes(self, gan: GAN, batch: Batch, seed: int) -> Tensor:
-        """A code of z for each image of the batch."""
+        """Sample a code of z for each image of the batch."""
         like = torch.empty(0, device=batch.images.device)
         return normal_rows(combine_seeds(seed, 3), batch.keys, gan.spaces["z"].shape, like)
 
-    # Looking --------------------------------------------------------------------------------------
+    # Evaluation -----------------------------------------------------------------------------------
 
     def evaluate(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Evaluation:
         held = held_out.first(images)
         gan = cast(GAN, model)
         recalibrate_batch_norm(gan, gan.generator, held.labels)
         real = held.images
-        drawn = draw(gan, len(real), 1.0, seed=1, labels=held.labels)
+        drawn = generate(gan, len(real), 1.0, seed=1, labels=held.labels)
         distances = sliced_wasserstein(real, drawn)
         values = {f"validation/swd_{name}": value for name, value in distances.items()}
         line = "sliced Wasserstein " + " ".join(f"{name}: {value:.1f}" for name, value in distances.items())
@@ -251,25 +253,25 @@ class Adversarial(Objective):
 
 
 def labels_of(model: LatentModel, batch: Batch) -> tuple[Tensor, ...]:
-    """The labels of a batch for a class-conditional model, else nothing; generated images share them.
+    """Labels of a batch for a class-conditional model, else an empty tuple; generated images share them.
 
     Raises:
-        ValueError: the data set has no labels, or others than the model's classes.
+        UserError: The data set has no labels, or labels outside the model's classes.
     """
     return (model.check_labels(batch.labels, len(batch.labels)),) if model.num_classes else ()
 
 
 def share_of_pixels(model: LatentModel, images: Tensor) -> float:
-    """Of images of full size: a pixel that stands for many has a gradient for many."""
+    """Pixels of an image relative to full size; squared gradients by small images are multiplied by this."""
     return (images.shape[-1] / model.image_shape[-1]) ** 2
 
 
 def squared_gradient(scores: Tensor, images: Tensor) -> Tensor:
-    """|∇ scores|² by the images, (batch,), with a graph of its own."""
+    """Squared norm of the gradient of scores by images, (batch,), itself differentiable."""
     (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
     return gradient.square().flatten(1).sum(1)
 
 
 def number_from(generator: torch.Generator) -> int:
-    """A seed for what is random in a step, the same on every rank."""
+    """Seed of the random numbers of a step, the same on every rank."""
     return int(torch.randint(2**62, (), generator=generator))

@@ -1,12 +1,13 @@
-"""When a growing GAN takes on its next size (PGGAN, Karras et al. 2018, arXiv 1710.10196, section 2)."""
+"""Schedule of the sizes of a growing GAN (PGGAN, Karras et al. 2018, arXiv 1710.10196, section 2)."""
 
 import math
 
 
 def size_after(images: int, growing: tuple[int, ...], fading: float) -> float:
-    """`GAN.size` after so many images, growing[i] of them of side 4·2^i, a share of them fading in.
+    """Value of `GAN.size` after `images` images.
 
-    Sizes with 0 images at the beginning are left out, and the first that is shown does not fade in.
+    The size of side 4·2^i lasts growing[i] images, and fades in during the share `fading` of them. Sizes with
+    0 images at the beginning are skipped, and the first size that is shown does not fade in.
     """
     begun = False
     for i, share in enumerate(growing):

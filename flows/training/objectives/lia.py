@@ -1,4 +1,4 @@
-"""LIA's two stages: a GAN whose mapping is invertible, then an encoder into it (arXiv 1906.08090)."""
+"""Training of LIA in two stages: a GAN with an invertible mapping, then its encoder (arXiv 1906.08090)."""
 
 import math
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from flows.models.lia import LIA, InverseMapping
 from flows.models.priors import Normal
 from flows.numerics import combine_seeds, frozen
 from flows.stored import StoredModule
+from flows.training.batch_norm import recalibrating
 from flows.training.gan_report import write_gan_report
 from flows.training.objectives.adversarial import (
     Adversarial,
@@ -28,13 +29,12 @@ from flows.training.objectives.adversarial import (
 )
 from flows.training.objectives.lia_report import in_pairs, lia_section, phi_figures, reconstruct
 from flows.training.phase import Evaluation, Phase
-from flows.training.batch_norm import recalibrating
 
 
 class RefinedEncoder(nn.Module):
-    """Encoder and refiner in one call, what is wrapped in the paper's stage 2; the generator is not its part.
+    """Wrapped module of stage 2: encoder and refiner in one call; the generator is not part of it.
 
-    Images in [−1, 1] to codes, errors and slopes, as `LIA.refined` finds them.
+    It maps images in [−1, 1] to codes, errors and slopes, as `LIA.refined` does.
     """
 
     def __init__(self, lia: LIA):
@@ -46,10 +46,10 @@ class RefinedEncoder(nn.Module):
 
 
 class GeneratorAndEncoder(nn.Module):
-    """One call for both, what is wrapped where the encoder learns along in stage 1.
+    """Wrapped module of an anchored stage 1: generator and encoder in one call.
 
     Attributes:
-        log_spread: (width,), logarithm of how uncertain the encoder is about each coordinate of w.
+        log_spread: (width,), logarithm of σ, the std of the encoder's posterior of each coordinate of w.
     """
 
     def __init__(self, lia: LIA):
@@ -59,54 +59,58 @@ class GeneratorAndEncoder(nn.Module):
         self.log_spread = nn.Parameter(torch.full((lia.width,), -1.0, device=lia.device))
 
     def forward(self, real: Tensor, *noise: Tensor) -> tuple[Tensor, ...]:
-        """What `LIA.refined` finds for real images.
+        """Codes, errors and slopes of `LIA.refined` for real images; with noise, the terms of the loss.
 
-        Or, given what shakes the first and z, both standard normal, what those draw: what shaken codes bring
-        back, what z brings, and the former's divergence from the prior in nats, (batch,).
+        With noise (ε, z), both standard normal: returns the reconstructions G(E(x) + σε), the samples
+        G(φ⁻¹(z)), and a one-sample estimate of KL(q(w|x) ‖ p(w)) in nats, (batch,).
         """
         code = self.encoder(real)
         if not noise:
             return self.refined(code, real)
-        shaken, z = noise
-        code = code + self.log_spread.exp() * shaken
-        back = self.generator.draw(torch.cat([code, self.generator.mapping(z)]))
+        epsilon, z = noise
+        code = code + self.log_spread.exp() * epsilon
+        images = self.generator.draw(torch.cat([code, self.generator.mapping(z)]))
         latent, log_det = cast(InverseMapping, self.generator.mapping).phi(code)
         entropy = self.log_spread.sum() + 0.5 * code.shape[1] * math.log(2 * math.pi * math.e)
         divergence = -self.prior.log_prob(latent).sum(1) - log_det - entropy
-        return back[: len(real)], back[len(real) :], divergence
+        return images[: len(real)], images[len(real) :], divergence
 
 
 class LIATraining(Adversarial):
-    """Stage 1 trains generator, φ and critic; stage 2 the encoder, with generator and φ as they are.
+    """Two-stage objective of LIA.
 
-    With `anchor` above 0 the encoder learns along in stage 1. Then generator and encoder are, besides, a
+    Stage 1 trains generator, φ and critic; stage 2 trains the encoder, with generator and φ fixed.
+
+    With `anchor` above 0 the encoder is trained in stage 1, too. Generator and encoder are then also a
     variational autoencoder with the prior p(w) = N(φ(w)) |det ∂φ/∂w|, which φ makes exact: they minimise,
-    beside what the critic says, anchor·|G(E(x) + σε) − x|² + prior·KL(N(E(x), σ²) ‖ p). That is not the
-    paper's stage 1; its samples are as good after as many images, and real ones come back besides. φ should
-    keep volumes (`coupling: additive`): one that does not makes do with the rooms that are easiest to draw.
+    besides the adversarial loss, anchor·|G(E(x) + σε) − x|² + prior·KL(N(E(x), σ²) ‖ p). This is not the
+    paper's stage 1; its samples are as good after as many images, and it also reconstructs real images. φ
+    should preserve volume (`coupling: additive`): otherwise only the scenes that are easiest to generate are
+    learned.
 
-    Between them the generator takes its running average. In stage 2 nothing is sampled: the loss is
-    pixel·|x̂ − x|² + feature·|F(x̂) − F(x)|² + adversarial·softplus(−D(x̂)), x̂ = G(E(x)), F the critic's
-    features at all sizes; the critic goes on, on x and x̂. Where the model refines its codes, x̂ is what the
-    last one draws, and the first term is the mean over all of them.
+    After stage 1 the generator takes its averaged weights. Stage 2 uses no samples: the loss is
+    pixel·|x̂ − x|² + feature·|F(x̂) − F(x)|² + adversarial·softplus(−D(x̂)), with x̂ = G(E(x)) and F the
+    critic's features at all sizes; the critic continues to train, on x and x̂. If the model refines its codes,
+    x̂ is the image of the last code, and the first term is the mean over all codes.
 
     Args:
-        stage1_images: images shown before stage 2 begins; a multiple of the batch. The learning rate decays
+        stage1_images: Images shown before stage 2 begins; a multiple of the batch. The learning rate decays
             over each stage.
-        pixel: weight of the mean squared error in [−1, 1].
-        feature: weight of the features' mean squared error.
-        adversarial: weight of the critic's opinion (0.1 in the released code).
-        encoder_lr: learning rate of stage 2, encoder and critic.
-        critic_every: the critic's turn in stage 2 comes in every n-th step; refinements make it dear.
-        anchor: see above; 0 is the paper's.
-        prior: weight of the divergence, in nats: (first, then) where it changes after `prior_until` images.
-            What the decoder need not explain is taken for noise of variance N·prior/(2·anchor), N the values
-            of an image, pixels in [−1, 1]: the first makes codes that samples come to resemble, the second
-            lets them carry detail.
-        prior_until: images shown until then.
-        loss, r1, r1_every, critic_lr, mixing, growing, fading: as in `Adversarial`.
-        score: as there, of stage 1; a run that ends in stage 2 exports the last average of stage 1 with the
-            encoder that brings most back.
+        pixel: Weight of the mean squared error, pixels in [−1, 1].
+        feature: Weight of the mean squared error of the features.
+        adversarial: Weight of the adversarial term (0.1 in the released code).
+        encoder_lr: Learning rate of encoder and critic in stage 2.
+        critic_every: Interval in steps of critic updates in stage 2; each is expensive if the model uses
+            refinements.
+        anchor: Weight of the reconstruction error in stage 1; 0 is the paper's stage 1.
+        prior: Weight of the divergence, in nats, or a pair (first, second) that changes after `prior_until`
+            images. It implies a decoder with noise of variance N·prior/(2·anchor), N the number of values of
+            an image, pixels in [−1, 1]: the first weight gives codes that samples come to resemble, the
+            second lets codes carry detail.
+        prior_until: Images shown before the second weight of `prior` is used.
+        loss, r1, r1_every, critic_lr, mixing, growing, fading: Arguments of `Adversarial`.
+        score: Score that selects the exported model in stage 1, as in `Adversarial`. A run that ends in stage
+            2 exports the last average of stage 1 with the encoder of the highest PSNR.
     """
 
     trains = LIA
@@ -142,7 +146,9 @@ class LIATraining(Adversarial):
         self.priors = prior if isinstance(prior, tuple) else (prior, prior)
         self.prior = self.priors[0]
         if anchor and (growing or mixing):
-            raise UserError("objective.growing, objective.mixing: an anchored stage 1 has neither")
+            raise UserError(
+                "objective.growing, objective.mixing: expected neither with objective.anchor above 0"
+            )
 
     def leaves_parameters_out(self, model: StoredModule) -> bool:
         return self.anchor > 0 or super().leaves_parameters_out(model)
@@ -168,10 +174,10 @@ class LIATraining(Adversarial):
         if self.anchor:
             first[1].loss = self.anchored_loss(lia, generator)
             refiner = set() if lia.refiner is None else set(lia.refiner.parameters())
-            first[1].params = [each for each in generator.parameters() if each not in refiner]
+            first[1].params = [p for p in generator.parameters() if p not in refiner]
         betas, start, lr = (0.9, 0.99), self.stage1_images, self.encoder_lr
 
-        def bring_back(batch: Batch, seed: int) -> Tensor:
+        def rebuild(batch: Batch, seed: int) -> Tensor:
             real = to_signed(batch.images)
             return lia.render(lia.refined(lia.encoder(real), real).codes[-1], "w", None)
 
@@ -188,52 +194,52 @@ class LIATraining(Adversarial):
                 start=start, span=(start, math.inf), lr=lr, betas=betas, begin=take_average,
             ),
             Phase(
-                "critic2", list(lia.critic.parameters()), self.critic_loss(lia, critic, bring_back), critic,
+                "critic2", list(lia.critic.parameters()), self.critic_loss(lia, critic, rebuild), critic,
                 every=self.critic_every, start=start, span=(start, math.inf), lr=lr, betas=betas,
             ),
         ]  # fmt: skip
         return [*first, *second]
 
     def anchored_loss(self, lia: LIA, both: nn.Module) -> Any:
-        """The generator's loss, with the encoder learning along."""
+        """Create the generator's loss of an anchored stage 1, which also trains the encoder."""
 
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
             seed = combine_seeds(number_from(generator), 2)
             real, z = to_signed(batch.images), self.draw_codes(lia, batch, seed)
-            shaken = self.draw_codes(lia, batch, combine_seeds(seed, 5))
-            back, drawn, divergence = both(real, shaken, z)
+            epsilon = self.draw_codes(lia, batch, combine_seeds(seed, 5))
+            back, drawn, divergence = both(real, epsilon, z)
             with frozen(lia.critic):
                 opinion = self.fool(lia.critic(drawn))
             pixel = (back - real).square().mean()
-            far = divergence.mean()
-            total = opinion + self.anchor * pixel + self.prior * far
-            return total, {"opinion": opinion, "pixel": pixel, "divergence": far}
+            mean_divergence = divergence.mean()
+            total = opinion + self.anchor * pixel + self.prior * mean_divergence
+            return total, {"opinion": opinion, "pixel": pixel, "divergence": mean_divergence}
 
         return loss
 
     def encoder_loss(self, lia: LIA, encoder: nn.Module) -> Any:
-        """Pixels, features, and the critic's opinion of what comes back."""
+        """Create the encoder's loss of stage 2: errors of pixels and features, and an adversarial term."""
 
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
             real, critic = to_signed(batch.images), cast(Any, lia.critic)
             with frozen(lia.generator), frozen(critic):
                 codes, errors, slopes = encoder(real)
                 back = lia.render(codes[-1], "w", None)
-                # Errors of the codes before the last are known with their slopes: no need to draw them again.
+                # Errors and slopes of all codes but the last are known; their images are not needed again.
                 before = errors + (slopes * (codes[:-1] - codes[:-1].detach())).sum(2)
                 last = (back - real).square().flatten(1).mean(1)
                 pixel = torch.cat([before, last[None]]).mean()
-                found, wanted = critic.features(back), critic.features(real)
-                pairs = zip(found, wanted, strict=True)
+                features, targets = critic.features(back), critic.features(real)
+                pairs = zip(features, targets, strict=True)
                 feature = torch.stack([(a - b.detach()).square().mean() for a, b in pairs]).sum()
-                opinion = softplus(-critic.judge(found[-1])).mean()
+                opinion = softplus(-critic.judge(features[-1])).mean()
             total = self.pixel * pixel + self.feature * feature + self.adversarial * opinion
             return total, {"pixel": pixel, "feature": feature, "adversarial": opinion}
 
         return loss
 
     def evaluate(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Evaluation:
-        seen = super().evaluate(model, held_out, images, shown)
+        evaluation = super().evaluate(model, held_out, images, shown)
         pictures = held_out.first(images).images
         lia = cast(LIA, model)
         with recalibrating(part for part in lia.encoder.modules() if isinstance(part, BatchNorm)) as norms:
@@ -241,12 +247,16 @@ class LIATraining(Adversarial):
                 lia.encoder(to_signed(part).to(lia.device))
         w, back = reconstruct(lia, pictures)
         quality, trip = psnr(pictures, back), phi_figures(lia, w)["round_trip_fp32"]
-        values = {**seen.values, "validation/psnr": float(quality.mean()), "validation/phi_round_trip": trip}
+        values = {
+            **evaluation.values,
+            "validation/psnr": float(quality.mean()),
+            "validation/phi_round_trip": trip,
+        }
         sheet = in_pairs(pictures[:40], back[:40])
-        line = f"{seen.line}  reconstruction {values['validation/psnr']:.2f} dB"
-        # Stage 1 is kept by its samples, stage 2 by what comes back, and before any of stage 1.
-        score = -values["validation/psnr"] if shown > self.stage1_images else seen.score
-        return Evaluation(values, score, line, {**seen.pictures, "reconstructions": sheet})
+        line = f"{evaluation.line}  reconstruction {values['validation/psnr']:.2f} dB"
+        # Samples select the model in stage 1, PSNR in stage 2; a score of stage 2 is always the lower one.
+        score = -values["validation/psnr"] if shown > self.stage1_images else evaluation.score
+        return Evaluation(values, score, line, {**evaluation.pictures, "reconstructions": sheet})
 
     def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
         return write_gan_report(folder, data, device, lia_section)

@@ -1,4 +1,4 @@
-"""What LIA reports besides samples: what comes back of held-out images, and how exact φ is."""
+"""Report section of LIA: reconstructions of held-out images, and the accuracy of φ."""
 
 import copy
 from typing import Any
@@ -17,7 +17,7 @@ BATCH, COLUMNS, STEPS = 250, 10, 8
 
 
 def lia_section(model: LatentModel, images: Tensor) -> Section:
-    """Figures and pictures on uint8 test images (n, C, H, W)."""
+    """Create the report section of LIA, measured on uint8 test images (n, C, H, W)."""
     assert isinstance(model, LIA)
     w, back = reconstruct(model, images)
     quality = psnr(images, back)
@@ -41,48 +41,48 @@ def lia_section(model: LatentModel, images: Tensor) -> Section:
 
 @torch.no_grad()
 def reconstruct(model: LIA, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes in w of uint8 images, and what comes back of them, uint8 on the host."""
-    codes, found = [], []
+    """Codes in w of uint8 images, and their reconstructions, uint8 on the host."""
+    codes, reconstructions = [], []
     for part in images.split(BATCH):
         w = model.encode(pixels.to_unit(part, model.bins, model.dtype).to(model.device), "w")
         codes.append(w)
-        found.append(pixels.to_bytes(model.decode(w, "w"), model.bins).cpu())
-    return torch.cat(codes), torch.cat(found)
+        reconstructions.append(pixels.to_bytes(model.decode(w, "w"), model.bins).cpu())
+    return torch.cat(codes), torch.cat(reconstructions)
 
 
 @torch.no_grad()
 def phi_figures(model: LIA, w: Tensor) -> dict[str, Any]:
-    """Largest error of φ there and back on codes of images, log-determinant, and how normal z = φ(w) is."""
+    """Round-trip error and log-determinant of φ on codes w of images, and mean square and std of z = φ(w)."""
     double = copy.deepcopy(model.phi).double()
     z, log_det = model.phi(w)
     exact = double.inverse(double(w.double())[0])[0]
-    spread = z.std(0)
+    std = z.std(0)
     return {
         "round_trip_fp32": float((model.phi.inverse(z)[0] - w).abs().max()),
         "round_trip_fp64": float((exact - w.double()).abs().max()),
         "largest_log_det": float(log_det.abs().max()),
         "z_mean_square": float(z.square().mean()),
-        "z_spread_least": float(spread.min()),
-        "z_spread_largest": float(spread.max()),
+        "z_spread_least": float(std.min()),
+        "z_spread_largest": float(std.max()),
     }
 
 
 @torch.no_grad()
 def cycle_figures(model: LIA, n: int = 1000) -> dict[str, float]:
-    """z → image → encoder → z: median error relative to |z|, and of the image drawn from it."""
+    """Cycle z → image → encoder → z: median error relative to |z|, and median PSNR of the images."""
     z = model.sample_codes(n, generator=torch.Generator().manual_seed(5))
-    drawn = torch.cat([pixels.to_bytes(model.decode(part), model.bins).cpu() for part in z.split(BATCH)])
-    w, back = reconstruct(model, drawn)
+    samples = torch.cat([pixels.to_bytes(model.decode(part), model.bins).cpu() for part in z.split(BATCH)])
+    w, back = reconstruct(model, samples)
     again = model.convert(w, "w", "z")
     return {
         "z_error": float(((again - z).norm(dim=1) / z.norm(dim=1)).median()),
-        "image_psnr": float(psnr(drawn, back).median()),
+        "image_psnr": float(psnr(samples, back).median()),
     }
 
 
 @torch.no_grad()
 def interpolations(model: LIA, images: Tensor) -> Tensor:
-    """Rows from one real image to another: both ends as they are, straight lines in w between their codes."""
+    """Rows from one real image to another, with images along the straight line between their codes in w."""
     w, _ = reconstruct(model, images)
     share = torch.linspace(0, 1, STEPS, device=w.device)[:, None]
     rows = []
@@ -93,25 +93,25 @@ def interpolations(model: LIA, images: Tensor) -> Tensor:
 
 
 def in_pairs(images: Tensor, back: Tensor) -> Tensor:
-    """A sheet of rows of images, each above what came back of it."""
+    """Sheet of rows of images, each row above the reconstructions of its images."""
     rows = zip(images.split(COLUMNS), back.split(COLUMNS), strict=True)
     return sheet_of(torch.cat([part for row in rows if len(row[0]) == COLUMNS for part in row]), COLUMNS)
 
 
 def _lines(values: dict[str, Any]) -> list[str]:
-    found, phi, cycle = values["reconstruction"], values["phi"], values["cycle"]
+    quality, phi, cycle = values["reconstruction"], values["phi"], values["cycle"]
     return [
-        "## What comes back", "",
+        "## Reconstruction", "",
         "![reconstructions](reconstructions.png)", "",
-        f"{found['images']:,} test images through encoder and generator: {found['psnr_median']:.1f} dB "
-        f"median, {found['psnr_worst']:.1f} worst, SSIM {found['ssim']:.3f}. In pairs: the image above what "
-        "came back.", "",
+        f"{quality['images']:,} test images, reconstructed by encoder and generator: PSNR "
+        f"{quality['psnr_median']:.1f} dB median, {quality['psnr_worst']:.1f} dB worst, SSIM "
+        f"{quality['ssim']:.3f}. Every image is above its reconstruction.", "",
         "![interpolations](interpolations.png)", "",
-        "From one test image (left) to another (right) along straight lines in w.", "",
-        f"φ there and back on their codes: {phi['round_trip_fp32']:.1e} in fp32, "
+        "Interpolations from one test image (left) to another (right) along straight lines in w.", "",
+        f"Round-trip error of φ on their codes: {phi['round_trip_fp32']:.1e} in fp32, "
         f"{phi['round_trip_fp64']:.1e} in fp64; largest |log-determinant| {phi['largest_log_det']:.1e}. "
-        f"z = φ(E(x)) has mean square {phi['z_mean_square']:.2f}, its coordinates have spreads of "
+        f"z = φ(E(x)) has mean square {phi['z_mean_square']:.2f}; the std of its coordinates is "
         f"{phi['z_spread_least']:.2f} to {phi['z_spread_largest']:.2f}.", "",
-        f"z → image → encoder → z: {100 * cycle['z_error']:.0f} % of |z| off in the median; the image comes "
-        f"back at {cycle['image_psnr']:.1f} dB.", "",
+        f"Cycle z → image → encoder → z: median error of z {100 * cycle['z_error']:.0f} % of |z|; median "
+        f"PSNR of the images {cycle['image_psnr']:.1f} dB.", "",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Maximum likelihood, the one phase that trains a flow."""
+"""Maximum likelihood, the objective of flows, with a single phase."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from flows.training.validation import sample_sheet, validate
 
 
 class Likelihood(Objective):
-    """Mean bits/dim of the batch, plus the penalties that the paper's recipe names."""
+    """Objective that minimises the mean bits/dim of the batch, plus the penalties of the model."""
 
     trains = LikelihoodModel
 

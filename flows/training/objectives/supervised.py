@@ -1,4 +1,4 @@
-"""Supervised learning of a judge: what is known of the images is what it learns to see."""
+"""Supervised training of a semantic model on the attributes or masks of a data set."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from flows.training.semantics_report import write_judge_report
 
 
 class Supervised(Objective):
-    """The loss that the judge itself has; at every look it is calibrated on the held-out images."""
+    """Objective with the semantic model's own loss; every evaluation calibrates it on held-out images."""
 
     trains = SemanticModel
 
@@ -23,18 +23,18 @@ class Supervised(Objective):
         return [model]
 
     def phases(self, model: StoredModule, parts: Sequence[nn.Module]) -> list[Phase]:
-        judge, (wrapped,) = cast(SemanticModel, model), parts
+        semantic, (wrapped,) = cast(SemanticModel, model), parts
 
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-            return judge.loss(wrapped(batch.images), batch)
+            return semantic.loss(wrapped(batch.images), batch)
 
         return [Phase("supervised", list(model.parameters()), loss, wrapped)]
 
     def evaluate(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Evaluation:
-        judge = cast(SemanticModel, model)
-        judge.calibrate(held_out, images)
-        measured = judge.measure(held_out, images)
-        judge.note(measured)
+        semantic = cast(SemanticModel, model)
+        semantic.calibrate(held_out, images)
+        measured = semantic.measure(held_out, images)
+        semantic.note(measured)
         values = {
             f"validation/{figure}/{name}": value
             for name, figures in measured.values.items()
