@@ -1,15 +1,15 @@
-"""The same Glow here and in other libraries: seconds, memory against depth, and the round trip.
+"""Time, memory against depth, and round-trip errors of the same Glow in this project and in other libraries.
 
     pip install -e ".[bench]"
     python benchmarks/compare.py --output benchmarks/results            # half an hour on two cores
     python benchmarks/compare.py --quick --output quick-results          # two minutes, a smaller model
 
-Seconds are taken A B A B in one run and reported as medians; a ratio is the median over all rounds of the
-ratio within the round, so that a slow minute of the machine falls on all alike. Seconds of two runs are not
-to be compared. Memory is what one training step adds at its peak, in a fresh process each; parameters, their
-gradients and the optimiser's state are taken off. It is counted twice: as live tensors by torch's own
-allocator (`max_memory_allocated` would say so on a GPU), and as growth of the process, what the heap
-cannot return included. Writes results.json, results.md and memory.png.
+Times are measured alternately (A B A B) in one run and reported as medians. A ratio is the median over all
+rounds of the ratio within the round, so that a slow minute of the machine affects all models alike; times of
+two runs must not be compared. Memory is the peak that one training step adds, in a fresh process for each
+figure, without parameters, their gradients and the state of the optimiser. It is measured twice: as live
+tensors in torch's allocator (as `max_memory_allocated` on a GPU), and as growth of the process, including
+memory that the heap cannot return. Writes results.json, results.md and memory.png.
 """
 
 import argparse
@@ -39,7 +39,7 @@ TIMED_DIRECTIONS = ("normflows", "nflows", "FrEIA")
 
 
 def build(name: str, size: Size) -> Peer:
-    """The model of that name, from the same seed."""
+    """Build the model of a name, initialised from the same seed."""
     torch.manual_seed(0)
     if name == OFFICIAL:
         return Ours(size, official=True)
@@ -54,7 +54,7 @@ def pictures(batch: int, size: Size) -> torch.Tensor:
 
 
 def train_step(peer: Peer, x: torch.Tensor) -> Callable[[], None]:
-    """Forward, backward, optimiser; the same optimiser for all."""
+    """Training step of a model, with the same optimiser for all models: forward, backward, update."""
     optimiser = torch.optim.Adam(peer.model.parameters(), 1e-4, fused=True)
 
     def step() -> None:
@@ -66,31 +66,36 @@ def train_step(peer: Peer, x: torch.Tensor) -> Callable[[], None]:
 
 
 def compared(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, dict[str, float]]:
-    """Seconds, and the ratio to ours, of each."""
+    """Median seconds of each function, and the ratio to those of this project."""
     seconds = alternate(functions, repeats)
     return {"seconds": medians(seconds), "ratio": ratios(seconds, "flows")}
 
 
 def steps(size: Size, batch: int, repeats: int) -> dict[str, dict[str, float]]:
-    """Training step, of ours in every mode and of the peers."""
+    """Times of a training step, for this project in every memory mode and for the peers."""
     x = pictures(batch, size)
     names = (*OURS, OFFICIAL, *PEERS)
     return compared({name: train_step(build(name, size), x) for name in names}, repeats)
 
 
 def vector_steps(size: Size, batch: int, repeats: int) -> dict[str, dict[str, float]]:
-    """Training step of NICE on the images as vectors."""
+    """Times of a training step of NICE on images as vectors."""
     x = pictures(batch, size)
     return compared({name: train_step(kind(size), x) for name, kind in VECTORS.items()}, repeats)
 
 
 def trained_models(size: Size, trained: int) -> dict[str, Peer]:
-    """Ours and the peers, each after so many steps on the same batches of photographs' patches."""
+    """Models of this project and of the peers, trained on the same batches of patches of photographs.
+
+    Args:
+        size: Size of the models.
+        trained: Number of training steps.
+    """
     images = Photos(size.side).split("train").images
     peers = {name: build(name, size) for name in ("flows", *TIMED_DIRECTIONS)}
     for peer in peers.values():
         random = torch.Generator().manual_seed(0)
-        if isinstance(peer, Ours):  # the others do it by themselves, where they do it
+        if isinstance(peer, Ours):  # the peers initialise themselves, if at all
             peer.model.initialise(images[torch.randperm(len(images), generator=random)[:256]])
         optimiser = torch.optim.Adam(peer.model.parameters(), 1e-3, fused=True)
         for step in range(trained):
@@ -106,7 +111,7 @@ def trained_models(size: Size, trained: int) -> dict[str, Peer]:
 
 @torch.no_grad()
 def round_trips(peers: dict[str, Peer], size: Size) -> dict[str, dict[str, float]]:
-    """The largest error of a round trip, of held-out photographs and of binary noise."""
+    """Largest error of the round trip of held-out photographs and of binary noise."""
     photographs = (Photos(size.side).split("test").first(32).images + 0.5) / 256 - 0.5
     random = torch.Generator().manual_seed(2)
     noise = torch.randint(2, photographs.shape, generator=random) * 0.998 - 0.499
@@ -121,10 +126,10 @@ def round_trips(peers: dict[str, Peer], size: Size) -> dict[str, dict[str, float
 
 @torch.no_grad()
 def directions(peers: dict[str, Peer], size: Size, batch: int, repeats: int) -> dict[str, Any]:
-    """Seconds to encode and decode `batch` images."""
+    """Times to encode and to decode `batch` images."""
     x = pictures(batch, size)
     codes = {name: peer.encode(x) for name, peer in peers.items()}
-    # Ours knows that no weight changes between the calls; the peers have nothing to be told.
+    # Tells this project that no weight changes between the calls; the peers have no such option.
     with prepared():
         encode = compared({n: lambda p=p: p.encode(x) for n, p in peers.items()}, repeats)
         decode = compared({n: lambda p=p, n=n: p.decode(codes[n]) for n, p in peers.items()}, repeats)
@@ -135,13 +140,13 @@ def directions(peers: dict[str, Peer], size: Size, batch: int, repeats: int) -> 
 
 
 def memory_of(name: str, size: Size, batch: int) -> dict[str, float]:
-    """MB that one step adds at its peak, in this process; parameters, gradients and state are taken off."""
+    """Peak memory in MB that one step adds to this process, without parameters, gradients and state."""
     peer, x = build(name, size), pictures(batch, size)
     train_step(peer, x[:1])()
     peer.model.zero_grad()
     libc = ctypes.CDLL(None)
     libc.malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _status("VmRSS")
     peer.loss(x).backward()
     gradients = sum(p.numel() * 4 for p in peer.model.parameters() if p.grad is not None)
@@ -153,7 +158,7 @@ def memory_of(name: str, size: Size, batch: int) -> dict[str, float]:
 
 
 def _peak_of_live(recorded: profile) -> int:
-    """Bytes at the highest point of all allocations and releases that torch has recorded."""
+    """Peak in bytes over all allocations and releases that torch has recorded."""
     events = cast(Any, recorded.profiler).kineto_results.events()
     changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
     live = peak = 0
@@ -171,20 +176,20 @@ def _status(key: str) -> int:
 
 
 def memory_against_depth(names: list[str], depths: list[int], size: Size, batch: int) -> dict[str, Any]:
-    """MB by depth, each figure from a process of its own."""
-    found: dict[str, dict[str, list[float]]] = {"live": {}, "process": {}}
+    """Memory in MB for each depth, each figure from a process of its own."""
+    measured: dict[str, dict[str, list[float]]] = {"live": {}, "process": {}}
     for name in names:
         for depth in depths:
             options = ["--memory-of", name, "--depth", str(depth), "--width", str(size.width)]
             command = [sys.executable, __file__, *options, "--batch", str(batch)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             for kind, mb in json.loads(done.stdout.strip().splitlines()[-1]).items():
-                found[kind].setdefault(name, []).append(mb)
-    return found
+                measured[kind].setdefault(name, []).append(mb)
+    return measured
 
 
-def draw_memory(depths: list[int], found: dict[str, list[float]], path: Path) -> None:
-    """Memory against depth, both axes logarithmic; every line named where it ends."""
+def draw_memory(depths: list[int], measured: dict[str, list[float]], path: Path) -> None:
+    """Plot memory against depth, on logarithmic axes, with the name of each line at its end."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -192,15 +197,15 @@ def draw_memory(depths: list[int], found: dict[str, list[float]], path: Path) ->
 
     figure, axes = pyplot.subplots(figsize=(7.2, 4.4), layout="constrained")
     last = 0.0
-    for name, values in sorted(found.items(), key=lambda pair: pair[1][-1]):
+    for name, values in sorted(measured.items(), key=lambda pair: pair[1][-1]):
         ours = name.startswith("flows")
         axes.plot(depths, values, "o-" if ours else "s--", linewidth=2 if ours else 1, markersize=4)
-        last = max(values[-1], 1.16 * last)  # labels keep their distance
+        last = max(values[-1], 1.16 * last)  # minimum distance between labels
         axes.annotate(name, (depths[-1], last), xytext=(8, 0), textcoords="offset points", va="center",
                       fontsize=8, color=axes.lines[-1].get_color(), annotation_clip=False)  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="depth K (steps per level)")
     axes.set_title(
-        "Memory of one training step beyond parameters, gradients and optimiser state, MB", fontsize=9
+        "Memory of one training step without parameters, gradients and optimiser state, MB", fontsize=9
     )
     axes.set_xticks(depths, [str(depth) for depth in depths])
     marks = [mark for mark in (25, 50, 100, 200, 400, 800, 1600) if mark < 1.3 * last]
@@ -215,7 +220,7 @@ def draw_memory(depths: list[int], found: dict[str, list[float]], path: Path) ->
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """Tables of ratios, ours first."""
+    """Markdown tables of all results."""
     size = results["size"]
     lines = [
         f"K={size['depth']} L={size['levels']} width {size['width']}, {size['side']}×{size['side']}×"
@@ -226,14 +231,14 @@ def markdown(results: dict[str, Any]) -> str:
         seconds, ratio = results[key]["seconds"], results[key]["ratio"]
         lines += ["", f"| {title} | seconds | × ours |", "| --- | --: | --: |"]
         lines += [f"| {name} | {s:.3f} | {ratio[name]:.2f} |" for name, s in seconds.items()]
-    for batch, found in results["directions"].items():
+    for batch, timed in results["directions"].items():
         columns = ["encode, ms", "× ours", "decode, ms", "× ours"]
         lines += ["", f"| batch {batch} | {' | '.join(columns)} |", "| --- |" + " --: |" * len(columns)]
-        for name in found["encode"]["seconds"]:
+        for name in timed["encode"]["seconds"]:
             times = [
                 text
                 for way in ("encode", "decode")
-                for text in (f"{1e3 * found[way]['seconds'][name]:.0f}", f"{found[way]['ratio'][name]:.2f}")
+                for text in (f"{1e3 * timed[way]['seconds'][name]:.0f}", f"{timed[way]['ratio'][name]:.2f}")
             ]
             lines.append(f"| {name} | {' | '.join(times)} |")
     trips = results["round trip"]
@@ -242,7 +247,7 @@ def markdown(results: dict[str, Any]) -> str:
     for name in next(iter(trips.values())):
         lines.append(f"| {name} | " + " | ".join(f"{of[name]:.0e}" for of in trips.values()) + " |")
     depths = results["memory"]["depths"]
-    for kind, title in (("live", "MB of live tensors"), ("process", "MB of the process")):
+    for kind, title in (("live", "live tensors, MB,"), ("process", "growth of the process, MB,")):
         lines += ["", f"| {title} at K = | " + " | ".join(map(str, depths)) + " |"]
         lines += ["| --- |" + " --: |" * len(depths)]
         lines += [
@@ -255,7 +260,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure, and write the report."""
+    """Measure all models and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--repeats", type=int, default=9)
@@ -263,9 +268,9 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=16)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument(
-        "--quick", action="store_true", help="a smaller model, memory of four at two depths, two minutes"
+        "--quick", action="store_true", help="smaller model, memory of four models at two depths: two minutes"
     )
-    parser.add_argument("--memory-of", help="print the MB of one step of this model, and end")
+    parser.add_argument("--memory-of", help="print only the memory of one step of this model, in MB")
     given = parser.parse_args()
     if given.quick:
         given.depth, given.width, given.repeats = 4, 64, 3

@@ -1,11 +1,11 @@
-"""How often a class is there after it was painted, and gone after it was erased, as a predictor sees it.
+"""Success rates of drawing and erasing classes, measured by an attribute predictor.
 
     python benchmarks/painting.py --output benchmarks/results      # a quarter of an hour on two cores
 
-For every class: test images without it, of places where it can be, the brush over the bounding box that the
-thing has in another test image; and test images with it, the brush over its own. By exemplars, which the
-segmenter helps to choose, and by twenty units. The attribute predictor, which judges, has no part in either.
-Writes painting.json and prints the table of docs/dissection.md.
+Every class is drawn into test images without it, of categories that can contain it, with the brush over the
+bounding box of the class in another test image. It is erased from test images with it, with the brush over
+its own bounding box. The brushes are exemplars, which the segmenter helps to choose, and twenty units; the
+predictor is used by neither. Writes painting.json and prints the table of docs/dissection.md.
 """
 
 import argparse
@@ -24,7 +24,6 @@ from flows.commands.common import print_table, write_json
 from flows.dissection.instrument import default_layers, instrument
 from flows.dissection.paint import Brush, Stroke, paint
 from flows.dissection.unit_brush import find_units
-from flows.editing.codes import encoded
 from flows.editing.editor import EXEMPLARS, exemplars_of
 from flows.models.base import LatentModel
 from flows.opening import data_of, load_predictor, load_segmenter, open_model
@@ -33,19 +32,26 @@ from flows.semantics.base import Predictor, column_of, predict_images, true_scor
 CLASSES = ("window", "door", "bed", "lamp", "plant", "picture", "tree", "person", "vehicle", "banner")
 MODELS = ("scenes-glow", "scenes-lia", "scenes64-glow", "scenes64-lia")
 FEWEST = 12 / 32**2
-"""Share of a picture that a thing covers at least."""
+"""Minimum share of an image that a class covers."""
 
 
 @dataclass(frozen=True)
 class Strip:
-    """Pictures with a brush each: uint8 (n, C, H, W), and bool (n, H, W)."""
+    """Images with one brush each.
+
+    Attributes:
+        images: uint8 (n, C, H, W).
+        labels: int64 (n,), classes of the images.
+        masks: bool (n, H, W), pixels under the brush.
+    """
 
     images: Tensor
+    labels: Tensor
     masks: Tensor
 
 
 def box_of(mask: Tensor) -> Tensor:
-    """The bounding box of a mask, bool (H, W), as one."""
+    """Bounding box of a mask, bool (H, W), as a mask."""
     rows, columns = torch.nonzero(mask.any(1))[:, 0], torch.nonzero(mask.any(0))[:, 0]
     box = torch.zeros_like(mask)
     box[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
@@ -53,7 +59,16 @@ def box_of(mask: Tensor) -> Tensor:
 
 
 def strips(batch: Any, truth: Tensor, column: int, label: int, n: int, fewest: int) -> dict[Stroke, Strip]:
-    """Images to draw a class in and to erase it from, with their brushes; tiny things are passed over."""
+    """Images into which a class is drawn and from which it is erased, with their brushes.
+
+    Args:
+        batch: Images with masks and labels.
+        truth: True scores of the images, (images, scores).
+        column: Column of the class in `truth`.
+        label: Number of the class in the masks.
+        n: Maximum number of images per stroke.
+        fewest: Minimum number of pixels of the class in images that contain it.
+    """
     area = (batch.masks == label).flatten(1).sum(1)
     has = torch.nonzero((truth[:, column] == 1) & (area >= fewest))[:, 0]
     possible = torch.isin(batch.labels, batch.labels[has])
@@ -61,34 +76,36 @@ def strips(batch: Any, truth: Tensor, column: int, label: int, n: int, fewest: i
     has = has[:n]
     boxes = torch.stack([box_of(batch.masks[i] == label) for i in has.tolist()])
     return {
-        "draw": Strip(batch.images[lacks], boxes[torch.arange(len(lacks)) % len(boxes)]),
-        "erase": Strip(batch.images[has], boxes),
+        "draw": Strip(batch.images[lacks], batch.labels[lacks], boxes[torch.arange(len(lacks)) % len(boxes)]),
+        "erase": Strip(batch.images[has], batch.labels[has], boxes),
     }
 
 
 def share(
-    model: LatentModel, judge: Predictor, column: int, strip: Strip, brush: Brush, stroke: Stroke
+    model: LatentModel, predictor: Predictor, column: int, strip: Strip, brush: Brush, stroke: Stroke
 ) -> float:
-    """Of how many pictures the predictor says afterwards what was asked for.
+    """Share of images whose prediction agrees with the stroke afterwards.
 
-    Where there is nothing to paint the class after under the brush, the picture stays as it is, and counts.
+    An image without an exemplar for the brush stays as it is and is counted.
     """
     space, painted = model.search_space, []
-    codes = encoded(model, strip.images, space)
+    codes = model.encode_bytes(strip.images, space, strip.labels)
     with instrument(model, space) as probe:
-        for code, image, mask in zip(codes, strip.images, strip.masks, strict=True):
+        for code, image, mask in zip(codes.split(1), strip.images, strip.masks, strict=True):
             try:
-                painted.append(paint(probe, code[None], image, [(brush, mask, stroke)]).image)
+                painted.append(paint(probe, code, image, [(brush, mask, stroke)]).image)
             except ValueError:
                 painted.append(image)
-    said = predict_images(judge, pixels.to_unit(torch.stack(painted), model.bins), model.device)[:, column]
+    said = predict_images(predictor, pixels.to_unit(torch.stack(painted), model.bins), model.device)[
+        :, column
+    ]
     return float(((said > 0.5) == (stroke == "draw")).double().mean())
 
 
 def measure(checkpoint: Path, n: int, units: bool) -> list[dict[str, Any]]:
-    """Rows of one model."""
+    """Success rates of one model, one row per class."""
     model = open_model(str(checkpoint), None)
-    judge = load_predictor(None, model)
+    predictor = load_predictor(None, model)
     segmenter = load_segmenter(None, model)
     space = model.search_space
     data = data_of(model, None)
@@ -98,7 +115,7 @@ def measure(checkpoint: Path, n: int, units: bool) -> list[dict[str, Any]]:
     rows = []
     fewest = round(FEWEST * batch.images[0, 0].numel())
     for label in CLASSES:
-        column = column_of(judge.scores, label)
+        column = column_of(predictor.scores, label)
         strip = strips(batch, truth, column, segmenter.classes.index(label), n, fewest)
         brushes: dict[str, Callable[[], Brush]] = {
             "exemplars": partial(pictures.brush, model, label),
@@ -114,7 +131,7 @@ def measure(checkpoint: Path, n: int, units: bool) -> list[dict[str, Any]]:
                 row[name] = str(error)
                 continue
             row[name] = {
-                stroke: share(model, judge, column, each, brush, stroke) for stroke, each in strip.items()
+                stroke: share(model, predictor, column, each, brush, stroke) for stroke, each in strip.items()
             }
         print(row, flush=True)
         rows.append(row)
@@ -125,8 +142,8 @@ def main() -> None:
     """Print the table and write painting.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
-    parser.add_argument("--n", type=int, default=50, help="pictures for each class and stroke")
-    parser.add_argument("--models", nargs="+", default=MODELS, help="rows of others stay as they are")
+    parser.add_argument("--n", type=int, default=50, help="number of images per class and stroke")
+    parser.add_argument("--models", nargs="+", default=MODELS, help="models; rows of others are kept")
     parser.add_argument("--units", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args()
@@ -136,14 +153,14 @@ def main() -> None:
     for name in given.models:
         found = measure(given.checkpoints / name, given.n, given.units)
         rows += [{"n": given.n, **row} for row in found]
-    told = []
+    lines = []
     for row in rows:
         cells = [row["model"], row["class"]]
         for found in (row["exemplars"], row.get("units")):
             measured = isinstance(found, dict)
             cells += [f"{100 * value:.0f}" for value in found.values()] if measured else ["–", "–"]
-        told.append(cells)
-    print_table(["model", "class", "exemplars: drawn, %", "erased, %", "units: drawn, %", "erased, %"], told)
+        lines.append(cells)
+    print_table(["model", "class", "exemplars: drawn, %", "erased, %", "units: drawn, %", "erased, %"], lines)
     write_json(file, {"rows": rows})
 
 

@@ -1,9 +1,9 @@
-"""The same Glow in this project and in the libraries beside it.
+"""The same Glow, and the same NICE, in this project and in other libraries.
 
-Every builder makes K steps per level of ActNorm, 1×1 convolution and affine coupling on half the channels,
-with networks of a 3×3, a 1×1 and a 3×3 convolution of the given width, L levels with a squeeze before and
-half of the channels leaving after each: the same multiply–adds. Where a library has no such part, the
-nearest that it has stands in, and `note` says so. `count` counts every parameter, frozen ones included.
+Every Glow has L levels. A level is a squeeze, then K steps of ActNorm, 1×1 convolution and affine coupling on
+half of the channels, then a split of half of the channels. The coupling networks have a 3×3, a 1×1 and a 3×3
+convolution of the given width, so that all models have the same number of multiply-adds. If a library lacks a
+layer, its most similar one is used, and `note` names the difference. `count` includes frozen parameters.
 """
 
 import math
@@ -22,7 +22,15 @@ from flows.models.nice import NICE
 
 @dataclass(frozen=True)
 class Size:
-    """What is built: `depth` K steps, `levels` L, `width` hidden channels, square images of `side` pixels."""
+    """Size of a model.
+
+    Attributes:
+        depth: Number K of steps per level.
+        levels: Number L of levels.
+        width: Number of hidden channels of the coupling networks.
+        side: Side of the images, in pixels.
+        channels: Number of channels of the images.
+    """
 
     depth: int = 16
     levels: int = 3
@@ -32,7 +40,12 @@ class Size:
 
 
 class Peer(ABC):
-    """One library's model, with the three things that are timed. Images are floats in [−½, ½)."""
+    """Model of one library, with the three operations that are timed. Images are floats in [−½, ½).
+
+    Attributes:
+        note: Difference from the model of this project.
+        model: Module with the parameters.
+    """
 
     note: str = ""
     model: nn.Module
@@ -42,15 +55,15 @@ class Peer(ABC):
 
     @abstractmethod
     def loss(self, x: Tensor) -> Tensor:
-        """Mean negative log-density, to be differentiated."""
+        """Mean negative log-density, differentiable."""
 
     @abstractmethod
     def encode(self, x: Tensor) -> Any:
-        """Images to latents, in whatever form the library has them."""
+        """Encode images to latents, in the format of the library."""
 
     @abstractmethod
     def decode(self, latents: Any) -> Tensor:
-        """And back."""
+        """Decode latents to images."""
 
     def count(self) -> int:
         """Number of parameters."""
@@ -58,7 +71,7 @@ class Peer(ABC):
 
 
 class OwnFlow(Peer):
-    """A flow of this project."""
+    """Flow of this project."""
 
     model: Flow
 
@@ -73,7 +86,7 @@ class OwnFlow(Peer):
 
 
 class Ours(OwnFlow):
-    """This project's Glow without marked borders, which the others lack; with them where `official`."""
+    """Glow of this project, without border indicators (the other libraries have none) unless `official`."""
 
     def __init__(self, size: Size, memory: MemoryMode = "plain", every: int = 4, official: bool = False):
         shape = (size.channels, size.side, size.side)
@@ -85,7 +98,7 @@ class Ours(OwnFlow):
 
 
 class Normflows(Peer):
-    """normflows' GlowBlock, as its CIFAR-10 example builds it."""
+    """GlowBlock of normflows, as in its CIFAR-10 example."""
 
     note = "no ActNorm within networks"
 
@@ -118,7 +131,7 @@ class Normflows(Peer):
 
 
 def conditioner(inputs: int, outputs: int, width: int) -> nn.Sequential:
-    """The coupling network as the peers' users write it, zero at the end."""
+    """Coupling network in plain PyTorch, as users of the peers write it; the last layer is zero."""
     last = nn.Conv2d(width, outputs, 3, padding=1)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
@@ -129,7 +142,7 @@ def conditioner(inputs: int, outputs: int, width: int) -> nn.Sequential:
 
 
 class Nflows(Peer):
-    """nflows' own parts: ActNorm, OneByOneConvolution (LU), AffineCouplingTransform, MultiscaleComposite."""
+    """Layers of nflows: ActNorm, OneByOneConvolution (LU), AffineCouplingTransform, MultiscaleComposite."""
 
     note = "1×1 convolutions as LU, the only ones it has"
 
@@ -182,9 +195,9 @@ class _IgnoringContext(nn.Module):
 
 
 class FrEIA(Peer):
-    """FrEIA's AllInOneBlock; its 1×1 convolutions are fixed rotations."""
+    """AllInOneBlock of FrEIA, whose 1×1 convolutions are fixed rotations."""
 
-    note = "1×1 convolutions are fixed, and no gradient is taken of them"
+    note = "1×1 convolutions are fixed and have no gradient"
 
     def __init__(self, size: Size):
         from FrEIA.framework import GraphINN, InputNode, Node, OutputNode
@@ -224,7 +237,7 @@ class FrEIA(Peer):
 
 
 class Memcnn(Peer):
-    """memcnn's reversible wrapper around every block of FrEIA's: what there is without this project."""
+    """Reversible wrapper of memcnn around every block of FrEIA: the existing alternative to this project."""
 
     note = "FrEIA's blocks, each in memcnn's InvertibleModuleWrapper"
 
@@ -267,14 +280,14 @@ class Memcnn(Peer):
             for step in level:
                 x, log_det = step(x, log_det)
             if number + 1 < len(self.levels):
-                # Copies: the wrapper empties the memory that its inputs are views of.
+                # Copies, because the wrapper frees the memory that its inputs are views of.
                 x, leaving = (half.clone() for half in x.chunk(2, 1))
                 latents.append(leaving)
         return [*latents, x], log_det
 
 
 class _WithLogDet(nn.Module):
-    """A block as memcnn wants it: (x, log_det) to (z, log_det), and back."""
+    """Block with the interface of memcnn: (x, log_det) to (z, log_det), and the inverse."""
 
     def __init__(self, channels: int, side: int, width: int):
         super().__init__()
@@ -298,14 +311,14 @@ class _WithLogDet(nn.Module):
 PEERS: dict[str, type[Peer]] = {
     "normflows": Normflows, "nflows": Nflows, "FrEIA": FrEIA, "memcnn": Memcnn,
 }  # fmt: skip
-"""Glow. memcnn's directions are FrEIA's: there is nothing of its own to time."""
+"""Glow of each library. memcnn encodes and decodes by FrEIA, so these times are not measured separately."""
 
 
 # NICE, on vectors ---------------------------------------------------------------------------------
 
 
 class OurNICE(OwnFlow):
-    """This project's NICE: additive couplings on odd and even entries."""
+    """NICE of this project: additive couplings on odd and even entries."""
 
     couplings, hidden, width = 4, 5, 1000
 
@@ -317,7 +330,7 @@ class OurNICE(OwnFlow):
 
 
 class Zuko(Peer):
-    """zuko's NICE with additive couplings."""
+    """NICE of zuko, with additive couplings."""
 
     note = "no diagonal scaling at the end"
 
@@ -345,3 +358,4 @@ class Zuko(Peer):
 
 
 VECTORS: dict[str, type[Peer]] = {"flows": OurNICE, "zuko": Zuko}
+"""NICE on vectors of each library."""

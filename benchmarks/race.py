@@ -1,12 +1,12 @@
-"""Test bits/dim against seconds of training: this project's Glow and other libraries', from scratch.
+"""Test bits/dim against seconds of training, for the Glow of this project and of other libraries.
 
     pip install -e ".[bench]"
     python benchmarks/race.py --minutes 10 --output benchmarks/results     # 10 minutes each, on Fashion-MNIST
 
-All have the same size, optimiser, batches, noise and warm-up. They take turns of a few seconds, so that a
-slow minute of the machine falls on all alike; each has a clock of its own, which counts what its training
-takes from the first batch on, data-dependent initialisation included, and stops while it is evaluated.
-Writes race.json and race.png.
+All models have the same size, optimiser, batches, noise and warm-up, and start from scratch. They take turns
+of a few seconds, so that a slow minute of the machine affects all alike. Each has its own clock, which runs
+during its training, including data-dependent initialisation, and stops while it is evaluated. Writes
+race.json and race.png.
 """
 
 import argparse
@@ -25,18 +25,18 @@ from flows.files import write_atomically
 
 LR, WARMUP, CLIP, BATCH = 1e-3, 200, 50.0, 32
 TURN = 10.0
-"""Seconds of training before the next one's turn."""
+"""Seconds of training per turn."""
 
 
 class Runner:
-    """One model in training, with its clock.
+    """Training of one model, with its own clock.
 
     Args:
-        name: for the report.
-        peer: the model.
-        split: training images.
-        marks: seconds of its clock at which it is evaluated, ascending.
-        held_out: test images, floats in [−½, ½) with the noise that all get.
+        name: Name in the report.
+        peer: Model.
+        split: Training images.
+        marks: Times of the clock at which the model is evaluated, seconds, ascending.
+        held_out: Test images, floats in [−½, ½) with the same noise for all models.
     """
 
     def __init__(self, name: str, peer: Peer, split: Split, marks: list[float], held_out: Tensor):
@@ -49,11 +49,11 @@ class Runner:
 
     @property
     def is_done(self) -> bool:
-        """Whether it has been evaluated at every mark."""
+        """Whether the model has been evaluated at every mark."""
         return not self.marks
 
     def take_turn(self) -> None:
-        """Train until the turn or the next mark is over."""
+        """Train until the end of the turn or the next mark, and evaluate at a mark."""
         until = min(self.seconds + TURN, self.marks[0])
         self.peer.model.train()
         while self.seconds < until:
@@ -65,7 +65,7 @@ class Runner:
             self.curve.append((self.seconds, self.steps, self.evaluate()))
 
     def step(self) -> None:
-        """One step on the next batch of this model's own stream, the same for all."""
+        """Train one step on the next batch; all models get the same sequence of batches."""
         chosen = torch.randint(len(self.split), (BATCH,), generator=self.random)
         images = self.split.__getitems__(chosen.tolist()).images
         x = (images + torch.rand(images.shape, generator=self.random)) / 256 - 0.5
@@ -93,13 +93,13 @@ def bits(peer: Peer, x: Tensor) -> Tensor:
 
 
 def save(curves: dict[str, list[tuple[float, int, float]]], path: Path) -> None:
-    """(seconds, steps, bits/dim) of each, as JSON."""
+    """Write the curves (seconds, steps, bits/dim) of all models as JSON."""
     text = json.dumps(curves, indent=1)
     write_atomically(path, lambda place: place.write_text(text))
 
 
 def draw(curves: dict[str, list[tuple[float, int, float]]], path: Path) -> None:
-    """Bits/dim against seconds; every line named where it ends."""
+    """Plot bits/dim against minutes of training, with the name of each line at its end."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -124,7 +124,7 @@ def draw(curves: dict[str, list[tuple[float, int, float]]], path: Path) -> None:
 
 
 def main() -> None:
-    """Race, and write the report."""
+    """Train all models in turns and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--minutes", type=float, default=10.0)

@@ -1,10 +1,10 @@
-"""Images per second of a config's model: training step, likelihood, encode, decode.
+"""Images per second of the models of configs: training step, likelihood, encode, decode.
 
     python benchmarks/speed.py configs/fashion/glow.yaml configs/fashion/realnvp.yaml
 
-Prints one JSON line per config with medians over alternating repeats: each round runs every measurement
-of every config once, so that a slow minute of the machine falls on all of them alike. Compare ratios
-within a run, not seconds between two.
+Prints one JSON line per config with medians over alternating repeats: each round runs every measurement of
+every config once, so that a slow minute of the machine affects all of them alike. Compare ratios within a
+run, not times of two runs.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from flows.training.optimiser import make_optimiser
 
 
 def measurements(model: LikelihoodModel, experiment: Any, batch: int) -> dict[str, Callable[[], object]]:
-    """Name to a function that handles `batch` images once."""
+    """Name of each measurement to a function that processes `batch` images once."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (batch, *model.image_shape), dtype=torch.uint8, generator=generator)
     labels = torch.zeros(batch, dtype=torch.long)
@@ -54,7 +54,7 @@ def measurements(model: LikelihoodModel, experiment: Any, batch: int) -> dict[st
 
 
 def main() -> None:
-    """Measure the configs of the command line."""
+    """Measure the models of the configs on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("configs", nargs="+")
     parser.add_argument("--batch", type=int, default=32)
@@ -70,8 +70,8 @@ def main() -> None:
     seconds = medians(alternate(functions, given.repeats, warm=1))
     for config in given.configs:
         line: dict[str, Any] = {"config": config, "batch": given.batch, "threads": torch.get_num_threads()}
-        for (of, name), median in seconds.items():
-            if of == config:
+        for (measured, name), median in seconds.items():
+            if measured == config:
                 line[f"{name}_images_per_second"] = round(given.batch / median, 1)
         print(json.dumps(line))
 

@@ -1,11 +1,11 @@
-"""Boundaries of the shipped scenes models by space: accuracies, leakage before and after conditioning.
+"""Boundaries in the spaces of the included models of scenes: accuracies and leakages.
 
     python benchmarks/steering.py --output benchmarks/results      # ten minutes on two cores
 
-A boundary (InterFaceGAN) is found for every factor in every space: in those that have an encoder from real
-training images and their truth, elsewhere from samples as the predictor sees them. Each is moved along on
-codes that it was not found on, real test images where there is an encoder, and is then made to leave alone
-the one of the others that it changes most: that one's boundary, and the mean gradient of its score. Writes
+A boundary (InterFaceGAN) is found for every factor in every space: from encoded training images and their
+ground truth in spaces with an encoder, otherwise from samples scored by the predictor. Codes that it was not
+found on (test images, if there is an encoder) are moved along it. The boundary is then made orthogonal to the
+most affected other factor, in two ways: to its boundary, and to the mean gradient of its score. Writes
 steering.json and prints the tables of docs/steering.md.
 """
 
@@ -14,13 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from flows.commands.common import print_table, write_json
-from flows.editing.codes import encoded_test
 from flows.models.base import LatentModel
-from flows.opening import data_of, load_predictor, open_model
+from flows.models.codes import Codes
+from flows.opening import data_of, first_test, load_predictor, open_model
 from flows.steering.base import Direction
 from flows.steering.boundary import Boundary, condition
 from flows.steering.evaluate import Rescoring, rescore
@@ -40,16 +37,16 @@ ALPHA = 2.0
 
 @dataclass(frozen=True)
 class Place:
-    """A model's space with boundaries and what moving along them does.
+    """Boundaries in one space of a model, and the effect of moves along them.
 
     Attributes:
-        model: name of the checkpoint.
-        space: of its codes.
-        source: of what was learned from, `images` or `samples`.
-        directions: one for each factor.
-        matrix: of changes.
-        conditioned: for each factor: what it changed most of the others, its leakage before, and after
-            conditioning on its boundary and on the gradient of its score.
+        model: Name of the checkpoint.
+        space: Name of the latent space.
+        source: Source of the codes that the boundaries were found on, `images` or `samples`.
+        directions: Boundaries, one per factor.
+        matrix: Changes of all scores.
+        conditioned: Factor to the most affected other factor, and its leakage: without conditioning,
+            conditioned on its boundary, and conditioned on the gradient of its score.
     """
 
     model: str
@@ -60,11 +57,12 @@ class Place:
     conditioned: dict[str, tuple[str, float, float, float]]
 
     @property
-    def told(self) -> str:
+    def label(self) -> str:
+        """Heading of the column in tables."""
         return f"{self.model}, {self.space}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values for JSON."""
         return {
             "model": self.model, "space": self.space, "source": self.source,
             "accuracies": {each.name: each.evidence for each in self.directions},
@@ -77,39 +75,52 @@ class Place:
 
 
 def measure(checkpoint: Path, space: str, images: int, samples: int, moved: int) -> Place:
-    """Boundaries of one space, found on so many images or samples and moved along on `moved` other codes."""
+    """Find boundaries in one space of a model and move codes along them.
+
+    Args:
+        checkpoint: Folder of the model.
+        space: Name of the latent space.
+        images: Number of images that boundaries are found on, in a space with an encoder.
+        samples: Number of samples that boundaries are found on, in a space without an encoder.
+        moved: Number of other codes that are moved.
+    """
     model = open_model(str(checkpoint), None)
-    judge = load_predictor(str(checkpoint.parent / "scenes-predictor"), model)
-    encodes = model.guarantee[space] != "none"
+    predictor = load_predictor(str(checkpoint.parent / "scenes-predictor"), model)
+    encodes = model.check_space(space).encodes
     n = images if encodes else samples
     task = Task(
-        model, space, list(FACTORS), None if encodes else judge, data_of(model, None) if encodes else None, n
+        model,
+        space,
+        list(FACTORS),
+        None if encodes else predictor,
+        data_of(model, None) if encodes else None,
+        n,
     )
     directions = Boundary().find(task)
-    gradients = {each.name: each for each in ScoreGradient().find(replace(task, predictor=judge))}
-    codes, labels = held_out(model, space, moved)
-    matrix = rescore(model, judge, directions, codes, ALPHA, labels)
+    gradients = {each.name: each for each in ScoreGradient().find(replace(task, predictor=predictor))}
+    codes = held_out(model, space, moved)
+    matrix = rescore(model, predictor, directions, codes, ALPHA)
     conditioned = {}
     for each in directions:
         other = most_changed(matrix, each, directions)
-        alone = [condition(each, [taken], codes) for taken in (other, gradients[other.name])]
+        fixed = [condition(each, [taken], codes) for taken in (other, gradients[other.name])]
         after = [
-            rescore(model, judge, [one], codes, ALPHA, labels).leakage(one.name, other.name) for one in alone
+            rescore(model, predictor, [one], codes, ALPHA).leakage(one.name, other.name) for one in fixed
         ]
         conditioned[each.name] = (other.name, matrix.leakage(each.name, other.name), after[0], after[1])
     return Place(checkpoint.name, space, "images" if encodes else "samples", directions, matrix, conditioned)
 
 
-def held_out(model: LatentModel, space: str, n: int) -> tuple[Tensor, Tensor | None]:
-    """Codes of test images, or samples of a seed of their own."""
-    if model.guarantee[space] != "none":
-        return encoded_test(model, n, space)
-    random = torch.Generator().manual_seed(1)
-    return model.sample_codes(n, space, random), model.classes_in_turn(n)
+def held_out(model: LatentModel, space: str, n: int) -> Codes:
+    """Codes of test images or, without an encoder, of samples with another seed than the survey."""
+    if model.check_space(space).encodes:
+        batch = first_test(model, n)
+        return model.encode_bytes(batch.images, space, batch.labels)
+    return model.sample(n, space, seed=1)
 
 
 def most_changed(matrix: Rescoring, direction: Direction, directions: list[Direction]) -> Direction:
-    """The direction of another attribute whose score this one changes most."""
+    """Direction of another attribute, the one whose score this direction changes most."""
     attribute = matrix.scores[matrix.column(direction.name)].attribute
     others = [each for each in directions if matrix.scores[matrix.column(each.name)].attribute != attribute]
     return max(others, key=lambda each: matrix.leakage(direction.name, each.name))
@@ -119,36 +130,40 @@ def main() -> None:
     """Print the tables and write steering.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
-    parser.add_argument("--images", type=int, default=8000, help="that boundaries are found on")
-    parser.add_argument("--samples", type=int, default=20_000, help="likewise, where there is no encoder")
-    parser.add_argument("--moved", type=int, default=500, help="codes moved along them")
+    parser.add_argument("--images", type=int, default=8000, help="images that boundaries are found on")
+    parser.add_argument(
+        "--samples", type=int, default=20_000, help="samples that boundaries are found on, without an encoder"
+    )
+    parser.add_argument("--moved", type=int, default=500, help="codes that are moved along the boundaries")
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args()
     places = []
     for name, space in PLACES:
         places.append(measure(given.checkpoints / name, space, given.images, given.samples, given.moved))
         print(f"{name}, {space}: done", flush=True)
-    head = ["factor", *(each.told for each in places)]
-    evidence = {place.told: {each.name: each.evidence for each in place.directions} for place in places}
-    print("\nConfident / all, in percent (all: mean of the accuracies on what is so and on what is not):\n")
+    head = ["factor", *(each.label for each in places)]
+    evidence = {place.label: {each.name: each.evidence for each in place.directions} for place in places}
+    print(
+        "\nAccuracy on held-out confident codes / on all codes (balanced accuracy on all codes), percent:\n"
+    )
     print_table(
         head,
         [
             [
                 factor,
                 *(
-                    f"{100 * told[factor]['validation_accuracy']:.0f} / "
-                    f"{100 * told[factor]['all_accuracy']:.0f} "
-                    f"({100 * told[factor]['all_balanced_accuracy']:.0f})"
-                    for told in evidence.values()
+                    f"{100 * accuracies[factor]['validation_accuracy']:.0f} / "
+                    f"{100 * accuracies[factor]['all_accuracy']:.0f} "
+                    f"({100 * accuracies[factor]['all_balanced_accuracy']:.0f})"
+                    for accuracies in evidence.values()
                 ),
             ]
             for factor in FACTORS
         ],
     )
     print(
-        f"\nChange by {ALPHA:g} σ, in spreads; what else changes most: before, and after conditioning on its "
-        "boundary, on its gradient:\n"
+        f"\nChange by {ALPHA:g} σ, in std; most affected other factor and its leakage: without conditioning "
+        "→ conditioned on its boundary → on its gradient:\n"
     )
     print_table(
         head,

@@ -1,10 +1,10 @@
-"""How quick the studio is: from start to usable, from slider to picture, from brush to picture.
+"""Response times of the studio: start, slider and brush stroke.
 
-    python benchmarks/studio.py                        # the extras `studio` and `dev`, and Chromium
+    python benchmarks/studio.py                        # needs the extras `studio` and `dev`, and Chromium
 
-Start is from the command to a page with its examples in headless Chromium. A slider's time is from the
-key to the changed picture in that page. A stroke's is of the callback without the browser, whose editor has
-no graphics card here.
+Start: from the command to a page with its examples in headless Chromium. Slider: from the key press to the
+changed picture in that page. Stroke: the callback without the browser, whose image editor would need a
+graphics card.
 """
 
 import argparse
@@ -33,7 +33,7 @@ TIMES = 20
 
 
 def start(names: tuple[str, ...]) -> tuple[subprocess.Popen[bytes], str]:
-    """The studio on a free port."""
+    """Start the studio on a free port; returns the process and the address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -43,29 +43,29 @@ def start(names: tuple[str, ...]) -> tuple[subprocess.Popen[bytes], str]:
 
 
 def wait_for(address: str) -> None:
-    """Until a server listens; a browser that asks all the time would slow it."""
+    """Wait until the server listens; a browser that reloads repeatedly would slow it down."""
     port = int(address.rstrip("/").rsplit(":", 1)[1])
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
             break
-        except OSError:  # nobody listens yet
+        except OSError:  # the server does not listen yet
             time.sleep(0.05)
 
 
 def arrive(page: Page, address: str) -> None:
-    """Wait for the page, from before its server listens."""
+    """Wait until the server listens and the page shows its examples."""
     wait_for(address)
     page.goto(address)
     page.wait_for_selector("#examples img")
 
 
 def slider_times(page: Page) -> list[float]:
-    """Milliseconds from a key on the slider of daylight to another picture."""
+    """Milliseconds from a key press on the slider `daylight` to the changed picture."""
     page.locator("#examples button").first.click()
     page.wait_for_function("document.querySelector('#told').innerText.includes('test-image-0')")
     page.get_by_role("tab", name="Steer").click()
-    page.wait_for_timeout(15_000)  # the exemplars are looked at meanwhile
+    page.wait_for_timeout(15_000)  # the exemplars are computed meanwhile
     handle = page.get_by_label("range slider for daylight")
     handle.focus()
     found = []
@@ -84,11 +84,10 @@ def slider_times(page: Page) -> list[float]:
 
 
 def stroke_times(name: str) -> list[float]:
-    """Milliseconds of the callback of a stroke, once the exemplars are there."""
+    """Milliseconds of the callback of a stroke, after the exemplars have been computed."""
     with tempfile.TemporaryDirectory() as folder:
         studio = Studio([str(SHIPPED / name)], [], Path(folder))
-        studio = StudioPage(studio)
-        editor = studio.editor(name)
+        page, editor = StudioPage(studio), studio.editor(name)
         if editor.segmenter is None:
             return []
         session = studio.open(name, studio.examples(name)[1])
@@ -98,13 +97,13 @@ def stroke_times(name: str) -> list[float]:
         found = []
         for _ in range(TIMES + 2):
             begun = time.perf_counter()
-            studio.paint(session, {"layers": [layer]}, "bed", "draw", 1.0)
+            page.paint(session, {"layers": [layer]}, "bed", "draw", 1.0)
             found.append(1000 * (time.perf_counter() - begun))
         return found[2:]
 
 
 def main() -> None:
-    """Measure, and write JSON and a table."""
+    """Measure all models, write JSON and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "studio.json")
     given = parser.parse_args()

@@ -1,10 +1,10 @@
-"""What a studio holds in memory while more and more people visit it, and whether everybody is answered.
+"""Memory of the studio's server and answered requests, for a growing number of visitors.
 
-    python benchmarks/studio_load.py                   # the extra `dev`; five minutes on two cores
+    python benchmarks/studio_load.py                   # needs the extra `dev`; five minutes on two cores
 
-Visitors come twenty at a time, each with an upload of 1600×1600 pixels, which is kept whole; each moves a
-slider four times and takes record and picture along. They never say goodbye: what is forgotten is forgotten
-by the server's own limits.
+Visitors come twenty at a time. Each uploads 1600×1600 pixels, which the server stores unreduced, moves a
+slider four times, and downloads record and picture. No visitor closes the session, so that sessions end by
+the limits of the server only.
 """
 
 import argparse
@@ -29,20 +29,20 @@ AT_ONCE, MOVES, SIDE = 20, 4, 1600
 
 
 def megabytes(server: Popen[bytes]) -> int:
-    """That the server holds, Linux only."""
-    told = Path(f"/proc/{server.pid}/status").read_text()
-    found = re.search(r"VmRSS:\s+(\d+)", told)
-    assert found is not None
-    return int(found[1]) // 1024
+    """Resident memory of the server in MB, on Linux."""
+    status = Path(f"/proc/{server.pid}/status").read_text()
+    match = re.search(r"VmRSS:\s+(\d+)", status)
+    assert match is not None
+    return int(match[1]) // 1024
 
 
 def visit(address: str, upload: Path, number: int) -> int:
-    """One visitor; how many answers they had."""
+    """Run one visitor; returns the number of answered requests."""
     client = Client(address, verbose=False)
     client.predict(MODEL, handle_file(upload), api_name="/open")
     for move in range(MOVES):
         sigmas = [0.0] * (POOL * len(GROUPS))
-        sigmas[2 * POOL] = round(-2 + move / 2 + number / 100, 3)  # the first of the attributes
+        sigmas[2 * POOL] = round(-2 + move / 2 + number / 100, 3)  # first slider of the group `attributes`
         client.predict([], [], 0, *sigmas, api_name="/steer")
     client.predict(api_name="/keep")
     client.predict(api_name="/take")
@@ -50,7 +50,7 @@ def visit(address: str, upload: Path, number: int) -> int:
 
 
 def main() -> None:
-    """Measure, and write JSON and a table."""
+    """Measure all waves of visitors, write JSON and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--waves", type=int, default=14)
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "studio_load.json")

@@ -1,4 +1,4 @@
-"""README's tables, from the reports that `train.py` wrote.
+"""Tables of the documentation, from the reports of `train.py` and `flows dissect`.
 
 python benchmarks/table.py checkpoints/fashion-nice checkpoints/fashion-realnvp checkpoints/fashion-glow
 python benchmarks/table.py --samples checkpoints/scenes-*
@@ -11,30 +11,32 @@ from pathlib import Path
 from typing import Any
 
 COLUMNS = (
-    "model", "parameters", "images", "minutes", "test bits/dim", "test images exact", "foreign exact",
+    "model", "parameters", "images", "minutes", "test bits/dim", "test images exact", "OOD images exact",
     "largest error, test", "photographs", "noise", "checkerboards", "fp64",
 )  # fmt: skip
 PHOTOGRAPHS = ("cat", "person", "coffee", "rocket", "galaxies", "temple", "flower")
 
 
 def line(folder: Path) -> list[str]:
-    """One row of the table."""
+    """Row of the table of flows: likelihood and round trips."""
     report: dict[str, Any] = json.loads((folder / "report.json").read_text())
     rows = {(row["group"], row["precision"]): row for row in report["roundtrip"]}
     single = [row for (_, precision), row in rows.items() if precision == "fp32"]
-    foreign = [row for row in single if row["group"] != "test"]
+    ood = [row for row in single if row["group"] != "test"]
 
-    def exact(of: list[dict[str, Any]]) -> str:
-        returned = sum(round(row["bit_exact"] * row["images"]) for row in of)
-        return f"{returned:,} / {sum(row['images'] for row in of):,}"
+    def exact(chosen: list[dict[str, Any]]) -> str:
+        count = sum(round(row["bit_exact"] * row["images"]) for row in chosen)
+        return f"{count:,} / {sum(row['images'] for row in chosen):,}"
 
-    def largest(of: list[dict[str, Any]]) -> str:
+    def largest(chosen: list[dict[str, Any]]) -> str:
         return (
-            f"{max(row['max_error'] for row in of):.0e}" if all(row["finite"] for row in of) else "not finite"
+            f"{max(row['max_error'] for row in chosen):.0e}"
+            if all(row["finite"] for row in chosen)
+            else "not finite"
         )
 
     def named(*words: str) -> list[dict[str, Any]]:
-        return [row for row in foreign if any(word in row["group"] for word in words)]
+        return [row for row in ood if any(word in row["group"] for word in words)]
 
     model = report["model"]
     scale = f", {model['scale']}" if "scale" in model else ""
@@ -45,7 +47,7 @@ def line(folder: Path) -> list[str]:
         f"{report['training']['seconds'] / 60:.0f}",
         f"{report['likelihood']['bits_per_dim']:.3f}",
         exact([rows["test", "fp32"]]),
-        exact(foreign),
+        exact(ood),
         largest([rows["test", "fp32"]]),
         largest(named(*PHOTOGRAPHS, "photographs")),
         largest(named("noise")),
@@ -54,19 +56,28 @@ def line(folder: Path) -> list[str]:
     ]
 
 
-SAMPLE_COLUMNS = ("checkpoint", "parameters", "images", "minutes", "MB", "KID", "bits/dim", "comes back, dB")
+SAMPLE_COLUMNS = (
+    "checkpoint",
+    "parameters",
+    "images",
+    "minutes",
+    "MB",
+    "KID",
+    "bits/dim",
+    "reconstruction, dB",
+)
 
 
 def sample_line(folder: Path) -> list[str]:
-    """One row of the table of samples: flows, GANs and LIA alike."""
+    """Row of the table of samples, for flows, GANs and LIA."""
     report: dict[str, Any] = json.loads((folder / "report.json").read_text())
     training, likelihood = report["training"], report.get("likelihood")
     if likelihood:
-        back = "∞"
+        quality = "∞"
     elif "reconstruction" in report:
-        back = f"{report['reconstruction']['psnr_median']:.1f}"
+        quality = f"{report['reconstruction']['psnr_median']:.1f}"
     else:
-        back = "no encoder"
+        quality = "no encoder"
     return [
         f"[{folder.name}]({folder})",
         f"{report['parameters'] / 1e6:.2f} M",
@@ -75,7 +86,7 @@ def sample_line(folder: Path) -> list[str]:
         f"{(folder / 'model.safetensors').stat().st_size / 2**20:.1f}",
         f"{report['kid']['samples']:.1f}",
         f"{likelihood['bits_per_dim']:.3f}" if likelihood else "–",
-        back,
+        quality,
     ]
 
 
@@ -84,27 +95,27 @@ UNIT_COLUMNS = ("checkpoint", "interpretable units", *UNIT_CLASSES)
 
 
 def units_line(folder: Path) -> list[str]:
-    """One row of the table of units: best IoU of every class, and what the class's units remove when off."""
-    found: dict[str, Any] = json.loads((folder / "units.json").read_text())
-    layers = found["layers"].values()
+    """Row of the table of units: best IoU of every class, and share of its pixels that ablation removes."""
+    result: dict[str, Any] = json.loads((folder / "units.json").read_text())
+    layers = result["layers"].values()
     interpretable, units = (sum(layer[key] for layer in layers) for key in ("interpretable", "units"))
-    removed = {each["label"]: each for each in found["ablations"]}
-    row = [Path(found["checkpoint"]).name, f"{interpretable} of {units}"]
+    removed = {each["label"]: each for each in result["ablations"]}
+    row = [Path(result["checkpoint"]).name, f"{interpretable} of {units}"]
     for label in UNIT_CLASSES:
-        told = f"{found['best'][label]['iou']:.2f}" if label in found["best"] else "–"
+        cell = f"{result['best'][label]['iou']:.2f}" if label in result["best"] else "–"
         if label in removed:
-            off = removed[label]
-            told += f"; −{100 * off['removed'][-1]:.0f} % ({100 * off['random'][-1]:.0f})"
-        row.append(told)
+            ablation = removed[label]
+            cell += f"; −{100 * ablation['removed'][-1]:.0f} % ({100 * ablation['random'][-1]:.0f})"
+        row.append(cell)
     return row
 
 
 def main() -> None:
-    """Print a table in markdown."""
+    """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--samples", action="store_true", help="distances of samples, for flows and GANs")
-    parser.add_argument("--units", action="store_true", help="units, from folders of flows dissect")
+    parser.add_argument("--samples", action="store_true", help="table of samples, for flows, GANs and LIA")
+    parser.add_argument("--units", action="store_true", help="table of units, from folders of flows dissect")
     given = parser.parse_args()
     columns, line_of, folders = COLUMNS, line, given.folders
     if given.samples:

@@ -1,4 +1,4 @@
-"""Timing of alternatives in turns, so that a slow minute of the machine falls on all of them alike."""
+"""Alternating timing of several functions, so that a slow minute of the machine affects all of them alike."""
 
 import statistics
 import time
@@ -9,7 +9,13 @@ K = TypeVar("K", bound=Hashable)
 
 
 def alternate(functions: dict[K, Callable[[], Any]], repeats: int, warm: int = 2) -> dict[K, list[float]]:
-    """Seconds of each call, A B A B, without the first `warm` rounds; compare those of a round."""
+    """Seconds of each call, in alternating order (A B A B), without the first `warm` rounds.
+
+    Args:
+        functions: Functions by name.
+        repeats: Number of timed rounds.
+        warm: Number of rounds before them that are not timed.
+    """
     seconds: dict[K, list[float]] = {name: [] for name in functions}
     for repeat in range(repeats + warm):
         for name, function in functions.items():
@@ -21,12 +27,12 @@ def alternate(functions: dict[K, Callable[[], Any]], repeats: int, warm: int = 2
 
 
 def medians(seconds: dict[K, list[float]]) -> dict[K, float]:
-    """The median of each."""
+    """Median seconds of each function."""
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def ratios(seconds: dict[K, list[float]], to: K) -> dict[K, float]:
-    """The median over all rounds of each alternative's seconds divided by those of `to`."""
+    """Median, over all rounds, of the ratio of each function's seconds to those of `to`."""
     base = seconds[to]
     return {
         name: statistics.median(value / other for value, other in zip(values, base, strict=True))

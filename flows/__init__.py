@@ -3,46 +3,80 @@
 import flows
 
 model = flows.load("checkpoints/fashion-glow")
-code = model.encode(images)          # images: floats (batch, C, H, W) in [0, 1]
-back = model.decode(code)
+codes = model.encode_bytes(images)     # images: uint8 (n, C, H, W), or Pillow images
+same = model.decode_bytes(codes)       # the same bytes
+samples = model.decode_bytes(model.sample(16, temperature=0.7))
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-    from pathlib import Path
-
-    from flows.models.base import LatentModel
+    from flows.errors import CheckpointError as CheckpointError
+    from flows.errors import DataMissing as DataMissing
+    from flows.errors import FlowsError as FlowsError
+    from flows.errors import NonFinite as NonFinite
+    from flows.errors import Unsupported as Unsupported
+    from flows.errors import UserError as UserError
+    from flows.models.base import LatentModel as LatentModel
+    from flows.models.base import Space as Space
+    from flows.models.codes import Codes as Codes
+    from flows.models.load import list_models as list_models
+    from flows.models.load import load as load
+    from flows.once import prepared as prepared
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "CheckpointError",
+    "Codes",
+    "DataMissing",
+    "FlowsError",
+    "LatentModel",
+    "NonFinite",
+    "Space",
+    "Unsupported",
+    "UserError",
+    "__version__",
+    "list_models",
+    "load",
+    "prepared",
+]
 
-def load(path_or_repo: str | Path, map_location: str = "cpu") -> LatentModel:
-    """The model in a folder written by `train.py` or `save_pretrained`, or in a repository of the hub.
+_FOUND_IN = {
+    "flows.errors": ("CheckpointError", "DataMissing", "FlowsError", "NonFinite", "Unsupported", "UserError"),
+    "flows.models.base": ("LatentModel", "Space"),
+    "flows.models.codes": ("Codes",),
+    "flows.models.load": ("list_models", "load"),
+    "flows.once": ("prepared",),
+}
+_MODULES = {
+    "bijections",
+    "data",
+    "dissection",
+    "errors",
+    "images",
+    "inversion",
+    "metrics",
+    "models",
+    "semantics",
+    "steering",
+}
 
-    The class is named by the checkpoint and looked up among the models of this package.
 
-    Args:
-        path_or_repo: a folder, or `owner/name` on the Hugging Face hub.
-        map_location: device to load to.
-
-    Raises:
-        flows.stored.CheckpointError: no such folder, a file is missing or was altered, another format
-            version, or a model type that this release does not know.
-    """
-    from flows.models.load import load_model
-
-    return load_model(path_or_repo, map_location)
+def __getattr__(name: str) -> Any:
+    """Import a public name or package when it is first used: `import flows` itself imports no torch."""
+    if name in _MODULES:
+        return importlib.import_module(f"flows.{name}")
+    for module, names in _FOUND_IN.items():
+        if name in names:
+            value = getattr(importlib.import_module(module), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'flows' has no attribute {name!r}")
 
 
-def prepared() -> AbstractContextManager[None]:
-    """A block in which no weights change, so that scaled kernels and inverses are worked out once.
-
-    For many calls without gradients, as a slider makes them; see `flows.once`.
-    """
-    from flows.once import prepared as block
-
-    return block()
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

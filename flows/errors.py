@@ -1,14 +1,14 @@
-"""Errors: what the user can mend, apart from bugs, and the exit codes of both.
+"""Exceptions for user errors, as distinct from bugs, and exit codes.
 
     FlowsError
       UserError (ValueError)                 settings, files, data: one line, exit code 2
         CheckpointError                      a checkpoint, code file or record cannot be used
         DataMissing (FileNotFoundError)      a data set, weights or an optional package are missing
-        Unsupported                          the model has not what was asked of it
+        Unsupported                          the model lacks the requested capability
         NonFinite (FloatingPointError)       a run diverged
 
-The message of a `UserError` says what was expected, what was given, and the way out. Every other exception is
-a bug: it leaves a traceback, and the program ends with exit code 1.
+The message of a `UserError` states what was expected, what was given, and how to fix it. Every other
+exception is a bug: it prints a traceback, and the program ends with exit code 1.
 """
 
 import errno
@@ -19,13 +19,13 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 EXIT_BUG, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
-"""Exit codes of every command beside 0: a bug of this package, a mistake of the user, interrupted."""
+"""Exit codes of every command besides 0: a bug, a user error, an interruption."""
 
-EXIT_CODES = "Exit codes: 0 done, 2 a mistake of yours (one line), 130 interrupted, 1 a bug (a traceback)."
-"""For the help of every command."""
+EXIT_CODES = "Exit codes: 0 success, 2 user error (one line), 130 interrupted, 1 bug (traceback)."
+"""Last line of the help of every command."""
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-"""Errors of the operating system that name no file and are nevertheless the user's to mend."""
+"""Operating-system errors that count as user errors although they name no file."""
 
 
 class FlowsError(Exception):
@@ -33,7 +33,7 @@ class FlowsError(Exception):
 
 
 class UserError(FlowsError, ValueError):
-    """Settings, files or data that cannot be used; the message names them and the way out."""
+    """Settings, files or data cannot be used; the message names them and how to fix them."""
 
 
 class CheckpointError(UserError):
@@ -45,7 +45,7 @@ class DataMissing(UserError, FileNotFoundError):
 
 
 class Unsupported(UserError):
-    """The model, space or layer lacks the capability that was asked for, for example an encoder."""
+    """The model, space or layer lacks the requested capability, for example an encoder."""
 
 
 class NonFinite(UserError, FloatingPointError):
@@ -53,7 +53,7 @@ class NonFinite(UserError, FloatingPointError):
 
 
 def is_user_error(error: BaseException) -> bool:
-    """Whether the user can mend this: a `UserError`, or a failure of a file that is named, or a full disk."""
+    """Whether the user can fix the error: a `UserError`, an OSError that names a file, or a full disk."""
     if isinstance(error, UserError):
         return True
     return isinstance(error, OSError) and (error.filename is not None or error.errno in DISK_ERRORS)
@@ -61,9 +61,9 @@ def is_user_error(error: BaseException) -> bool:
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Report errors of the block as a command does: one line and exit code 2 or 130, or a traceback and 1.
+    """Context in which user errors and interruptions end the program with one line and exit code 2 or 130.
 
-    With the environment variable FLOWS_DEBUG set, every error is a traceback.
+    Bugs are raised; with the environment variable FLOWS_DEBUG set, user errors too.
     """
     try:
         yield
@@ -76,13 +76,26 @@ def reported() -> Iterator[None]:
 
 
 def fail(message: str) -> NoReturn:
-    """End the program for a mistake of the user: one line on standard error, exit code 2."""
+    """End the program after a user error: one line on standard error, exit code 2."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(EXIT_USER)
 
 
 def interrupted(message: str = "interrupted") -> NoReturn:
-    """End the program that was interrupted: one line on standard error unless it is empty, exit code 130."""
+    """End the program after an interruption: the message, if any, on standard error, exit code 130."""
     if message:
         print(message, file=sys.stderr)
     raise SystemExit(EXIT_INTERRUPTED)
+
+
+def missing_extra(what: str, extra: str, error: Exception | None = None) -> DataMissing:
+    """Create the error for a missing optional package, with the command that installs it.
+
+    Args:
+        what: Start of the message, for example "KID needs torchmetrics".
+        extra: Name of the extra of this distribution, for example "metrics".
+        error: ImportError of the package.
+    """
+    reason = f" ({error})" if error else ""
+    commands = f'`pip install "exact-flows[{extra}]"`, or `pip install -e ".[{extra}]"` in a clone'
+    return DataMissing(f"{what}{reason}; run {commands}")

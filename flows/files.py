@@ -14,9 +14,12 @@ import yaml
 
 from flows.errors import UserError
 
+StrPath = str | Path
+"""Paths that public functions accept."""
+
 
 @contextmanager
-def reading(path: Path, kind: str) -> Iterator[None]:
+def reading(path: StrPath, kind: str) -> Iterator[None]:
     """Context that parses a user's file: any exception raised by a library becomes a `UserError`.
 
     Args:
@@ -31,19 +34,20 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         raise UserError(f"{path} cannot be read as a {kind} ({type(error).__name__}: {error})") from error
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: StrPath) -> Any:
     """Read a YAML file; raises UserError if it is missing or damaged."""
     with reading(path, "YAML file"):
-        return yaml.safe_load(path.read_text())
+        return yaml.safe_load(Path(path).read_text())
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: StrPath, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path in the folder of `path`, then rename the file to `path`.
 
     A reader never sees a partial file, even if this process is killed. The file gets the permissions that
     `open` would give it; some libraries create files for the owner only. An OSError without a file name is
     raised again with `path`.
     """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(handle)

@@ -9,6 +9,11 @@ Hook = Callable[[Tensor], Tensor | None]
 """Function of a layer's output that returns a replacement, or None to leave it unchanged."""
 
 
+def tree(module: nn.Module) -> str:
+    """The modules inside a module, as PyTorch prints them; models themselves have a short `repr`."""
+    return nn.Module.__repr__(module)
+
+
 @contextmanager
 def hooked(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:
     """Register hooks by layer name within the block, and remove them afterwards.

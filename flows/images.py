@@ -9,6 +9,7 @@ a reconstruction with an error below half a bin gives the same byte.
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image
@@ -76,6 +77,21 @@ def to_bytes(images: Tensor, bins: int = 256) -> Tensor:
     return bin_byte(index.to(torch.uint8), bins)
 
 
+def to_signed(images: Tensor, bins: int = 256, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Convert uint8 images to the centres of their bins, floats in (−1, 1), as GANs take them."""
+    return signed(to_unit(images, bins, dtype))
+
+
+def signed(images: Tensor) -> Tensor:
+    """Map images in [0, 1] to [−1, 1]."""
+    return 2 * images - 1
+
+
+def from_signed(images: Tensor) -> Tensor:
+    """Map images in [−1, 1] to [0, 1]."""
+    return (images + 1) / 2
+
+
 def clamp_through(images: Tensor) -> Tensor:
     """Clamp to [0, 1] with a straight-through gradient.
 
@@ -102,6 +118,54 @@ def normalise(
     """Normalise colours (batch, 3, H, W): subtract the mean and divide by the std."""
     shift, scale = (images.new_tensor(values)[:, None, None] for values in (mean, deviation))
     return (images - shift) / scale
+
+
+# Images from elsewhere ----------------------------------------------------------------------------
+
+ImageLike = Tensor | np.ndarray | Image.Image | Sequence[Image.Image]
+"""Images that the public functions accept; see `as_bytes`."""
+
+
+def as_bytes(images: ImageLike, image_shape: tuple[int, int, int]) -> Tensor:
+    """Convert images of any common form to uint8 (batch, C, H, W).
+
+    Args:
+        images: uint8 tensor (batch, C, H, W) or (C, H, W); uint8 array of these shapes, or with the channels
+            last, or grey without channels; a Pillow image of the model's size, or several.
+        image_shape: (C, H, W) of the model.
+
+    Raises:
+        UserError: The values are not bytes, or the shape does not fit.
+    """
+    channels, height, width = image_shape
+    if isinstance(images, Image.Image):
+        images = [images]
+    if isinstance(images, np.ndarray):
+        images = _from_array(images, image_shape)
+    if not isinstance(images, Tensor):
+        wrong = [each.size for each in images if each.size != (width, height)]
+        if wrong:
+            raise UserError(
+                f"expected pictures of {width}×{height} pixels, got {wrong[0][0]}×{wrong[0][1]}; "
+                "flows.images.fit crops and resizes one"
+            )
+        images = torch.stack([from_pillow(each, channels) for each in images])
+    images = images[None] if images.dim() == 3 else images
+    check_bytes(images, image_shape)
+    return images
+
+
+def _from_array(array: np.ndarray, image_shape: tuple[int, int, int]) -> Tensor:
+    """An array as a tensor (batch, C, H, W); channels may be first, last or, for one channel, left out."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    channels, height, width = image_shape
+    if tuple(tensor.shape[-3:]) == image_shape:
+        return tensor
+    if tuple(tensor.shape[-3:]) == (height, width, channels):
+        return tensor.movedim(-1, -3).contiguous()
+    if channels == 1 and tuple(tensor.shape[-2:]) == (height, width):
+        return tensor.unsqueeze(-3)
+    return tensor  # the check of the shape says what was expected
 
 
 # Files and pictures -------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
-"""What commands and the studio begin with: models, judges, data sets and pictures by name."""
+"""Loading of models, predictors, segmenters, data sets and pictures for the verbs and the studio."""
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from PIL import Image
@@ -15,29 +15,34 @@ from flows import images as pixels
 from flows.data.base import Batch, ImageData
 from flows.data.decode import BROKEN, reason, upright
 from flows.errors import CheckpointError, Unsupported, UserError
+from flows.files import StrPath
 from flows.inversion.records import ImageSource
 from flows.models.base import LatentModel, LikelihoodModel
 from flows.semantics.base import SemanticModel
 from flows.semantics.load import load_semantic_model
 from flows.semantics.predictor import AttributePredictor
 from flows.semantics.segmenter import UNetSegmenter
-from flows.stored import CONFIG_FILE, StoredModule, load_stored, types_in
+from flows.stored import BUNDLED, StoredModule, describe, load_stored, types_in
 from flows.training.folder import instantiate_data
 
 
 def open_model(checkpoint: str, device: str | None) -> LatentModel:
-    """The model of a checkpoint on `device`; on an accelerator where there is one and none was named."""
+    """Load the model of a checkpoint; see `usable` for the device."""
     return flows.load(checkpoint, map_location=usable(device))
 
 
 def load_any(checkpoint: str, device: str | None) -> StoredModule:
-    """The same of whatever a checkpoint holds, a judge, too."""
+    """Load a checkpoint of any kind: model, predictor or segmenter; see `usable` for the device."""
     types = {**types_in(flows.models, StoredModule), **types_in(flows.semantics, StoredModule)}
     return load_stored(checkpoint, types, usable(device))
 
 
 def usable(device: str | None) -> str:
-    """The device that was named, else an accelerator, else the host. Raises ValueError where it is none."""
+    """Name of the given device, else of CUDA if it is available, else of the host.
+
+    Raises:
+        UserError: Torch cannot use the device.
+    """
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=chosen)
@@ -48,7 +53,7 @@ def usable(device: str | None) -> str:
 
 
 def load_likelihood(checkpoint: str, device: str | None) -> LikelihoodModel:
-    """The same for a model that has a likelihood."""
+    """Load the model of a checkpoint; raises Unsupported if it has no likelihood."""
     model = open_model(checkpoint, device)
     if not isinstance(model, LikelihoodModel):
         raise Unsupported(f"{checkpoint} holds a {type(model).__name__}, which has no likelihood")
@@ -56,10 +61,11 @@ def load_likelihood(checkpoint: str, device: str | None) -> LikelihoodModel:
 
 
 def data_of(model: LatentModel, given: ImageData | None) -> ImageData:
-    """The data set the user named, otherwise the one that the model was trained on.
+    """Data set that the user named, otherwise the one that the model was trained on.
 
     Raises:
-        ValueError: its images do not fit the model, or the checkpoint does not say what it was trained on.
+        UserError: The images of the data set do not fit the model.
+        CheckpointError: The checkpoint does not record its data set.
     """
     if given is None:
         source = model.description.get("source")
@@ -75,35 +81,40 @@ def data_of(model: LatentModel, given: ImageData | None) -> ImageData:
 
 
 def first_test(model: LatentModel, n: int) -> Batch:
-    """The first n images of the model's test set, with their labels."""
+    """First n images of the test split of the model's data set, with their labels."""
     return data_of(model, None).first("test", n)
 
 
-def read_pictures(paths: list[Path], image_shape: tuple[int, int, int], resize: bool) -> Tensor:
-    """Picture files as uint8 (n, C, H, W).
+def read_pictures(paths: Sequence[StrPath], image_shape: tuple[int, int, int], resize: bool) -> Tensor:
+    """Read picture files as uint8 (n, C, H, W).
+
+    Args:
+        paths: Picture files.
+        image_shape: (C, H, W) of the model.
+        resize: Whether to centre-crop and resize pictures of another size; otherwise they cause an error.
 
     Raises:
-        ValueError: a file is no picture, or has another size and `resize` was not given.
+        UserError: A file does not exist, is no picture, or has another size.
     """
     return torch.stack([read_picture(path, image_shape, resize) for path in paths])
 
 
-def read_picture(path: Path, image_shape: tuple[int, int, int], resize: bool) -> Tensor:
-    """One picture file, upright and laid over white, as uint8 (C, H, W); see `read_pictures`."""
+def read_picture(path: StrPath, image_shape: tuple[int, int, int], resize: bool) -> Tensor:
+    """Read a picture file, upright and flattened over white, as uint8 (C, H, W); see `read_pictures`."""
     channels, height, width = image_shape
     picture = open_picture(path, channels)
     if picture.size != (width, height):
         if not resize:
             raise UserError(
                 f"{path} has {picture.width}×{picture.height} pixels, the model expects {width}×{height}; "
-                "--resize true crops it in the middle and resizes it"
+                "--resize true crops and resizes it"
             )
         picture = pixels.fit(picture, height, width)
     return pixels.from_pillow(picture, channels)
 
 
-def read_source(path: Path, image_shape: tuple[int, int, int]) -> tuple[Tensor, ImageSource]:
-    """A picture file cropped in the middle and resized, uint8 (C, H, W), and what was cropped."""
+def read_source(path: StrPath, image_shape: tuple[int, int, int]) -> tuple[Tensor, ImageSource]:
+    """Read a picture file, centre-cropped and resized, as uint8 (C, H, W), with the source of the crop."""
     channels, height, width = image_shape
     picture = open_picture(path, channels)
     box = pixels.centre_box(picture, height, width)
@@ -111,14 +122,14 @@ def read_source(path: Path, image_shape: tuple[int, int, int]) -> tuple[Tensor, 
     return image, ImageSource(str(path), picture.size, box)
 
 
-def open_picture(path: Path, channels: int) -> Image.Image:
-    """A picture file, upright and laid over white, grey for one channel, else RGB.
+def open_picture(path: StrPath, channels: int) -> Image.Image:
+    """Open a picture file, upright and flattened over white, in grey for one channel, else in RGB.
 
     Raises:
-        ValueError: there is none, or it cannot be read.
+        UserError: The file does not exist or cannot be read as a picture.
     """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: expected picture files")
+    if not Path(path).is_file():
+        raise UserError(f"{path} does not exist: expected a picture file")
     try:
         with Image.open(path) as opened:
             return upright(opened, channels)
@@ -128,68 +139,71 @@ def open_picture(path: Path, channels: int) -> Image.Image:
 
 J = TypeVar("J", bound=SemanticModel)
 SemanticKind = Literal["predictor", "segmenter"]
-SHIPPED = Path(__file__).parents[1] / "checkpoints"
 CACHE = Path("~/.cache/flows/surveys")
 
 
 def shipped(*names: str) -> list[str]:
-    """Folders of checkpoints that come with the code, as seen from here, where they are there."""
-    folders = [SHIPPED / name for name in names if (SHIPPED / name).is_dir()]
+    """Folders of the named checkpoints, if they are included; relative to the working folder if possible."""
+    folders = [BUNDLED / name for name in names if (BUNDLED / name).is_dir()]
     here = Path.cwd()
     return [str(each.relative_to(here) if each.is_relative_to(here) else each) for each in folders]
 
 
-def read_description(checkpoint: str) -> dict[str, Any]:
-    """What a checkpoint's folder says of itself, unopened; nothing where there is none."""
-    try:
-        return dict(json.loads((Path(checkpoint) / CONFIG_FILE).read_text()))
-    except (OSError, ValueError):
-        return {}
-
-
 def find_bundled(kind: SemanticKind, model: LatentModel) -> str | None:
-    """Folder of the shipped judge for the model's data set and shape; None where there is none."""
+    """Folder of the included predictor or segmenter for the model's data set and image shape, or None."""
     own = model.description.get("name")
     for folder in shipped(f"scenes-{kind}", f"scenes64-{kind}"):
-        told = read_description(folder)
-        if told["image_shape"] == list(model.image_shape) and told["description"]["name"] == own:
+        config = describe(folder)
+        if config["image_shape"] == list(model.image_shape) and config["description"]["name"] == own:
             return folder
     return None
 
 
 def bundled_model(kind: SemanticKind, model: LatentModel) -> str:
-    """The same. Raises ValueError where there is none."""
-    found = find_bundled(kind, model)
-    if found is None:
+    """Folder of the included predictor or segmenter for the model; raises UserError if none fits."""
+    folder = find_bundled(kind, model)
+    if folder is None:
         own = model.description.get("name", "an unknown data set")
         raise UserError(
-            f"--{kind}: none is shipped for {own} with images {tuple(model.image_shape)}; name a checkpoint "
-            f"of one, as `train.py --config configs/scenes/{kind}.yaml` trains it"
+            f"--{kind}: none is included for {own} with images {tuple(model.image_shape)}; name a "
+            f"checkpoint, such as one trained by `train.py --config configs/scenes/{kind}.yaml`"
         )
-    return found
+    return folder
 
 
 def load_predictor(checkpoint: str | None, model: LatentModel) -> AttributePredictor:
-    """The attribute predictor of a checkpoint, on the model's device; None takes the shipped one.
+    """Load an attribute predictor for a model, on the model's device.
+
+    Args:
+        checkpoint: Folder or hub repository of the predictor; None takes the included one.
+        model: Model whose images are scored.
 
     Raises:
-        ValueError: it holds something else, or is for images of another shape.
+        UserError: The checkpoint holds no predictor or one for another image shape, or none is included.
     """
     return _load_semantic(checkpoint or bundled_model("predictor", model), model, AttributePredictor)
 
 
 def load_segmenter(checkpoint: str | None, model: LatentModel) -> UNetSegmenter:
-    """The same for a segmenter."""
+    """Load a segmenter for a model, on the model's device.
+
+    Args:
+        checkpoint: Folder or hub repository of the segmenter; None takes the included one.
+        model: Model whose images are segmented.
+
+    Raises:
+        UserError: The checkpoint holds no segmenter or one for another image shape, or none is included.
+    """
     return _load_semantic(checkpoint or bundled_model("segmenter", model), model, UNetSegmenter)
 
 
 def _load_semantic(checkpoint: str, model: LatentModel, kind: type[J]) -> J:
-    judge = load_semantic_model(checkpoint, str(model.device))
-    if not isinstance(judge, kind):
-        raise UserError(f"{checkpoint} holds a {type(judge).__name__}, expected one of {kind.__name__}")
-    if tuple(judge.image_shape) != tuple(model.image_shape):
+    loaded = load_semantic_model(checkpoint, str(model.device))
+    if not isinstance(loaded, kind):
+        raise UserError(f"{checkpoint} holds a {type(loaded).__name__}, expected one of {kind.__name__}")
+    if tuple(loaded.image_shape) != tuple(model.image_shape):
         raise UserError(
-            f"{checkpoint} judges images {tuple(judge.image_shape)}, the model draws "
+            f"{checkpoint} expects images {tuple(loaded.image_shape)}, the model generates "
             f"{tuple(model.image_shape)}"
         )
-    return judge
+    return loaded

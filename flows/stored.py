@@ -18,10 +18,13 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from flows.checks import did_you_mean
 from flows.errors import CheckpointError, UserError
 from flows.files import file_digest, reading, write_atomically
 
 FORMAT_VERSION = 1
+BUNDLED = Path(__file__).parents[1] / "checkpoints"
+"""Folder of the checkpoints that come with a clone."""
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 
 
@@ -280,26 +283,46 @@ def load_stored(
         CheckpointError: The folder or a file is missing, a file was altered, or the format version or the
             class is not supported.
     """
-    config = read_config(_config_file(path_or_repo))
+    source = locate(path_or_repo)
+    config = read_config(_config_file(source))
     if config["model_type"] not in types:
         known = ", ".join(sorted(types))
         raise CheckpointError(
             f"{path_or_repo} holds a {config['model_type']!r}, which this release of flows cannot load "
             f"here; expected one of {known}"
         )
-    local = Path(path_or_repo).expanduser()
-    source = local if local.exists() else path_or_repo
     return types[config["model_type"]].from_pretrained(source, map_location=str(map_location))
+
+
+def locate(path_or_repo: str | Path) -> str | Path:
+    """Path of a folder if there is one of that name, here or among the bundled checkpoints; else the name."""
+    local = Path(path_or_repo).expanduser()
+    if local.exists():
+        return local
+    bundled = BUNDLED / str(path_or_repo)
+    return bundled if len(local.parts) == 1 and bundled.is_dir() else path_or_repo
+
+
+def describe(checkpoint: str | Path) -> dict[str, Any]:
+    """Contents of a checkpoint's `config.json`, not verified; empty where there is none."""
+    try:
+        return dict(json.loads((Path(locate(checkpoint)) / CONFIG_FILE).read_text()))
+    except (OSError, ValueError):
+        return {}
 
 
 def _config_file(path_or_repo: str | Path) -> Path:
     """Path of config.json, downloaded from the hub unless `path_or_repo` is or looks like a path."""
-    path = Path(path_or_repo).expanduser()
+    path = Path(path_or_repo)
     if path.exists():
         return path / CONFIG_FILE
     looks_like_repo = str(path_or_repo).count("/") == 1 and not str(path_or_repo).startswith((".", "~", "/"))
     if not looks_like_repo or path.parent.is_dir():
-        raise CheckpointError(f"there is no folder {path_or_repo}: expected one written by train.py")
+        bundled = sorted(folder.name for folder in BUNDLED.glob("*/"))
+        raise CheckpointError(
+            f"there is no folder {path_or_repo}: expected one written by train.py, or the name of a bundled "
+            f"checkpoint.{did_you_mean(path.name, bundled)}"
+        )
     try:
         return Path(hf_hub_download(str(path_or_repo), CONFIG_FILE))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

@@ -6,10 +6,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from flows.errors import CheckpointError
+from flows.files import StrPath
 from flows.stored import StoredModule
 
 
-def read_metadata(path: Path) -> dict[str, str]:
+def read_metadata(path: StrPath) -> dict[str, str]:
     """Metadata of a safetensors file, without its tensors; empty if the file cannot be read."""
     try:
         with safe_open(path, framework="pt") as opened:
@@ -19,7 +20,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def read_versioned(
-    path: Path, kind: str, name: str, version: int, written_by: str
+    path: StrPath, kind: str, name: str, version: int, written_by: str
 ) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Read the metadata and tensors of a file.
 
@@ -33,7 +34,7 @@ def read_versioned(
     Raises:
         CheckpointError: The file is missing, truncated, or of another version.
     """
-    if not path.is_file():
+    if not Path(path).is_file():
         raise CheckpointError(f"{path} is missing: expected a {kind} written by `{written_by}`")
     try:
         with safe_open(path, framework="pt") as opened:
@@ -48,7 +49,7 @@ def read_versioned(
 
 
 def check_made_by(
-    path: Path | str, what: str, model: StoredModule, fingerprint: str, model_type: str = "model"
+    path: StrPath, what: str, model: StoredModule, fingerprint: str, model_type: str = "model"
 ) -> None:
     """Raise CheckpointError unless a file belongs to this model; the message has both fingerprints.
 

@@ -32,10 +32,6 @@ class Workspace:
         """Buffer (P, channels) with undefined contents."""
         return self.get(name, lambda: self.like.new_empty(self.pixels, channels))
 
-    def images(self, rows: Tensor) -> Tensor:
-        """View rows (P, C) as images (batch, H, W, C)."""
-        return rows.view(self.batch, self.height, self.width, rows.shape[1])
-
     def padded(self, channels: int, marked: bool = False) -> Tensor:
         """Allocate zeros (batch, H + 2, W + 2, channels).
 

@@ -4,20 +4,23 @@ It is an orthogonal map, so that what every tool should find is known: one half 
 of the picture, the other the lower, and one channel of its one layer is where the picture is bright.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from flows import images as pixels
 from flows.data.base import ArraySplit, Attribute, ImageData
 from flows.dissection.artefacts import clean, without
-from flows.dissection.causal import ablate, average_causal_effect, class_means
-from flows.dissection.dissect import best_by_class, dissect, samples
-from flows.dissection.exemplars import look_at
+from flows.dissection.causal import ablate, average_causal_effect, class_means, class_pixels
+from flows.dissection.dissect import best_by_class, dissect
+from flows.dissection.exemplars import exemplars_of_codes
 from flows.dissection.instrument import instrument
 from flows.dissection.intervention import insertion, learn_units
 from flows.dissection.omissions import energy_maps, omissions, shares_of
 from flows.dissection.paint import paint
 from flows.dissection.unit_brush import find_units
+from flows.errors import UserError
 from flows.inversion.compare import Group, compare
 from flows.inversion.encoder import Encoder
 from flows.inversion.exact import Exact
@@ -27,8 +30,10 @@ from flows.inversion.optimise import Optimise
 from flows.inversion.records import ImageSource
 from flows.inversion.tune import Tune
 from flows.models.base import LatentModel, Space, Unit
+from flows.models.codes import Codes
 from flows.models.priors import make_prior
 from flows.semantics.base import Score
+from flows.steering.base import Direction
 from flows.steering.boundary import Boundary, condition
 from flows.steering.displacement import Displacement
 from flows.steering.evaluate import rescore, response
@@ -38,6 +43,8 @@ from flows.steering.mean_difference import MeanDifference
 from flows.steering.method import Task
 from flows.steering.pca import PrincipalComponents
 from flows.steering.quality import faithfulness
+from flows.steering.score_gradient import mean_gradients
+from flows.steering.survey import score_codes, survey_images, survey_samples
 from flows.steering.walk import Walk
 
 SIDE = 8
@@ -45,15 +52,18 @@ HALF = SIDE * SIDE // 2
 
 
 class Halves(LatentModel):
-    """All that somebody writes to add a model: spaces, guarantees, encode, decode, and its layers."""
+    """All that somebody writes to add a model: spaces and what they promise, encode, decode, and layers."""
 
     def __init__(self):
         super().__init__()
         self.image_shape, self.bins = (1, SIDE, SIDE), 256
         levels = {"upper": slice(0, HALF), "lower": slice(HALF, 2 * HALF)}
         maps = {"upper": (2, 4, 4), "lower": (2, 4, 4)}
-        self.spaces = {"z": Space("z", (2 * HALF,), make_prior("normal"), levels, "", maps=maps)}
-        self.guarantee = {"z": "exact"}
+        self.spaces = {
+            "z": Space(
+                "z", (2 * HALF,), make_prior("normal"), levels, "", maps, guarantee="exact", density=True
+            )
+        }
         self.description = {}
         random = torch.Generator().manual_seed(0)
         turns = [torch.linalg.qr(torch.randn(HALF, HALF, generator=random))[0] for _ in range(2)]
@@ -70,11 +80,28 @@ class Halves(LatentModel):
         h = self.layer(torch.cat([image, torch.zeros_like(image)], 1))
         return h[:, :1]
 
-    def sample_codes(self, n, space="z", generator=None, temperature=1.0):
-        return self.prior_codes(n, generator, temperature)
-
     def units(self):
         return {"layer": Unit(2, (SIDE, SIDE))}
+
+
+class Turned(Halves):
+    """Two classes: the same, and upside down. With other labels every tool finds something else."""
+
+    num_classes = 2
+
+    def __init__(self):
+        super().__init__()
+        self.spaces = {"z": replace(self.spaces["z"], labelled=True)}
+
+    def encode(self, images, space="z", labels=None):
+        return super().encode(self.turn(images, labels))
+
+    def decode(self, code, space="z", labels=None):
+        return self.turn(super().decode(code), labels)
+
+    def turn(self, images, labels):
+        upside_down = self.check_labels(labels, len(images)) == 1
+        return torch.where(upside_down[:, None, None, None], images.flip(2), images)
 
 
 class Mean:
@@ -106,9 +133,7 @@ class Pictures(ImageData):
 
     def __init__(self, model):
         self.image_shape = model.image_shape
-        with torch.no_grad():
-            codes = model.sample_codes(400, generator=torch.Generator().manual_seed(7))
-            self.images = pixels.to_bytes(model.decode(codes))
+        self.images = model.decode_bytes(model.sample(400, seed=7))
 
     def split(self, name):
         return ArraySplit(self.images, None, Mean().predict(pixels.to_unit(self.images, 256)))
@@ -149,7 +174,7 @@ def test_steering(model, data):
     for name, least in (("boundary", 0.95), ("from images", 0.6), ("means", 0.95)):
         assert float(found[name][0].vector @ truth(model)) > least, name
     upper, lower = found["boundary"]
-    codes = model.encode(pixels.to_unit(data.images[:60], 256)).detach()
+    codes = model.encode_bytes(data.images[:60])
     alone = condition(upper, [lower], tasks["boundary"][1].survey.codes)
     matrix = rescore(model, Mean(), [upper, alone], codes)
     assert matrix.own("upper") > 1.5 and matrix.leakage("upper", "lower") < 0.2
@@ -173,36 +198,36 @@ def test_steering(model, data):
 
 
 def test_dissection(model, data):
-    source = samples(model, 200, "z")
-    found = dissect(model, Bright(), source, ["layer", "code/upper"])
+    codes = model.sample(200, seed=0)
+    found = dissect(model, Bright(), codes, ["layer", "code/upper"])
     best = best_by_class(found)["bright"]
     assert (best.layer, best.unit) == ("layer", 0) and best.iou > 0.8 and best.interpretable
-    gone = ablate(model, Bright(), source, "layer", "bright", [0], sizes=[1])
+    gone = ablate(model, Bright(), codes, "layer", "bright", [0], sizes=[1])
     assert gone.removed == [1]
-    values = class_means(model, Bright(), source, "layer", "bright")
+    values = class_means(model, Bright(), codes, "layer", "bright")
     assert 0.6 < float(values[0]) < 0.8
-    assert average_causal_effect(model, Bright(), source, "layer", "bright", [0], values) == 1
-    alpha = learn_units(model, Bright(), source, "layer", "bright", values, steps=40)
+    assert average_causal_effect(model, Bright(), codes, "layer", "bright", [0], values) == 1
+    alpha = learn_units(model, Bright(), codes, "layer", "bright", values, steps=40)
     assert float(alpha[0]) > 0.8 > 0.3 > float(alpha[1])
-    put = insertion(model, Bright(), source.part(slice(0, 10)), "layer", "bright", [0], values)
+    put = insertion(model, Bright(), codes[:10], "layer", "bright", [0], values)
     assert put.contexts["dark"][0] > 0.5
 
     dark = torch.full((120, 1, SIDE, SIDE), 100, dtype=torch.uint8)
     result = clean(
-        model, Bright(), samples(model, 200, "z", 9), "layer", "bright", [0],
+        model, Bright(), model.sample(200, seed=9), "layer", "bright", [0],
         without(dark, Bright(), "bright", model),
         lambda images: images.flatten(1).double() / 255, sizes=(0, 1),
     )  # fmt: skip
     assert result.images[1] == 0 and result.area[0] > 0.05 and len(result.distance) == 2
-    drawn = shares_of(Bright().segment(model.decode(source.codes)))
+    drawn = shares_of(Bright().segment(model.decode_codes(codes)))
     rows = omissions(
         shares_of(Bright().segment(pixels.to_unit(data.images, 256))), drawn, Bright.classes
     ).rows
     assert all(abs(row.relative) < 0.2 for row in rows)
 
-    maps = energy_maps(model, pixels.to_unit(data.images[:5], 256))
-    codes = model.encode(pixels.to_unit(data.images[:5], 256)).detach()
-    torch.testing.assert_close(maps.sum((1, 2)), codes.square().sum(1) / 2)
+    maps = energy_maps(model, data.images[:5])
+    codes = model.encode_bytes(data.images[:5])
+    torch.testing.assert_close(maps.sum((1, 2)), codes.values.square().sum(1) / 2)
 
     brush = find_units(model, Bright(), "z", "bright", ["layer"], units=1, n=100)
     mask = torch.zeros(SIDE, SIDE, dtype=torch.bool)
@@ -214,7 +239,7 @@ def test_dissection(model, data):
     assert Bright().segment(pixels.to_unit(painted.image[None], 256))[0, 1][mask].all()
     assert torch.equal(again.image, data.images[0])
 
-    pictures = look_at(model, Bright(), samples(model, 200, "z"))
+    pictures = exemplars_of_codes(model, Bright(), model.sample(200, seed=0))
     with instrument(model, "z") as probe:
         brush = pictures.brush(model, "bright", ["layer"])
         painted = paint(probe, codes[:1], data.images[0], [(brush, mask, "draw")], margin=0)
@@ -235,3 +260,94 @@ def test_inversion(model, data):
     for name, row in results.items():
         assert row.note or row.psnr > 25, name
         assert not row.note.startswith("failed"), row.note
+
+
+# Labels -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def turned():
+    return Turned().eval()
+
+
+def with_labels(codes, *labels):
+    """The codes, with these labels in turn."""
+    return replace(codes, labels=torch.tensor(labels).repeat(len(codes) // len(labels)))
+
+
+def test_labels_go_with_codes_when_they_are_moved_and_scored(turned, tmp_path):
+    """What brightens the upper half of class 0 brightens the lower one of class 1."""
+    codes = turned.sample(400, seed=3)
+    assert codes.labels.tolist() == [0, 1] * 200
+    upper = Direction("upper", truth(turned), 0.0, "z", 1.0, "by hand")
+    step = 0.1 / HALF**0.5  # what α = 1 adds to each pixel of a half
+    for labels, shares in (
+        ((0,), [1, 0]),
+        ((1,), [0, 1]),
+        ((0, 1), [0.5, 0.5]),
+        ((0, 0, 0, 1), [0.75, 0.25]),
+    ):
+        few, changes = with_labels(codes, *labels), step * torch.tensor(shares)
+        found = rescore(turned, Mean(), [upper], few, alpha=1.0)
+        deviations = score_codes(turned, Mean(), few).std(0, correction=0)
+        torch.testing.assert_close(found.signed[0], changes / deviations, atol=1e-4, rtol=1e-3)
+        slope = response(turned, Mean(), upper, few, [-1.0, 1.0]).diff(dim=0)[0] / 2
+        torch.testing.assert_close(slope, changes, atol=1e-5, rtol=1e-3)
+        gradient = mean_gradients(turned, Mean(), few, [0]).sums[0].float() / len(few)
+        torch.testing.assert_close(gradient.view(2, HALF).norm(dim=1), changes, atol=1e-5, rtol=1e-3)
+
+    class Printed(Mean):
+        def fingerprint(self):
+            return "0" * 16
+
+    for _ in range(2):  # from the model, and from the file
+        survey = survey_samples(turned, Printed(), 40, seed=3, cache=tmp_path)
+        assert torch.equal(survey.codes.labels, codes.labels[:40])
+        images = turned.decode(codes.values[:40], labels=codes.labels[:40]).clamp(0, 1)
+        torch.testing.assert_close(survey.values, Mean().predict(images).detach())
+    with pytest.raises(UserError, match="Turned is class-conditional: expected labels 0 … 1.*got none"):
+        rescore(turned, Mean(), [upper], Codes(codes.values, "z"))
+
+
+def test_labels_go_with_images_when_they_are_encoded(turned):
+    codes = turned.sample(20, seed=5)
+    images = turned.decode_bytes(codes)
+    found = turned.encode_bytes(images, labels=codes.labels)
+    assert torch.equal(found.labels, codes.labels) and torch.equal(turned.decode_bytes(found), images)
+    survey = survey_images(turned, images, torch.zeros(20, 2), Mean.scores, labels=codes.labels)
+    assert torch.equal(survey.codes.values, found.values) and torch.equal(survey.codes.labels, codes.labels)
+    torch.testing.assert_close(
+        energy_maps(turned, images, codes.labels).sum((1, 2)), found.values.square().sum(1) / 2
+    )
+    other = turned.encode_bytes(images, labels=1 - codes.labels)
+    assert (other.values - found.values).norm(dim=1).min() > 1
+    with pytest.raises(UserError, match="codes of 'z' need the class of each image"):
+        turned.encode_bytes(images)
+
+
+def test_labels_go_with_codes_when_units_are_dissected(turned, model):
+    """Its layer holds the picture before it is turned: as the other model's, with masks turned by hand."""
+    codes = turned.sample(200, seed=0)
+    plain = Codes(codes.values, "z")
+    with torch.no_grad():
+        seen = Bright().segment(model.decode_codes(plain))
+    seen[1::2] = seen[1::2].flip(2)
+    found = dissect(turned, Bright(), codes, ["layer", "code/upper"])
+    expected = dissect(model, Bright(), plain, ["layer", "code/upper"], masks=seen[:, 1].byte())
+    for layer in found:
+        assert torch.equal(found[layer].iou, expected[layer].iou)
+        assert torch.equal(found[layer].thresholds, expected[layer].thresholds)
+    straight = dissect(turned, Bright(), with_labels(codes, 0), ["layer"])["layer"]
+    assert float(straight.iou[0, 1]) > 0.8 > 0.6 > float(found["layer"].iou[0, 1])
+    torch.testing.assert_close(class_pixels(turned, Bright(), codes), seen.flatten(2).sum(2))
+    mask = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    mask[:2] = True
+    brush = exemplars_of_codes(turned, Bright(), codes).brush(turned, "bright", ["code/upper"])
+    fresh = turned.sample(2, seed=1)
+    with instrument(turned, "z") as probe:
+        for i, changes in ((0, True), (1, False)):  # of what is upside down the brush is on the lower part
+            original = turned.decode_bytes(fresh[i : i + 1])[0]
+            painted = paint(probe, fresh[i : i + 1], original, [(brush, mask, "draw")] * 2, margin=0)
+            assert bool(painted.changed.any()) == changes
+    with pytest.raises(UserError, match="got none"):
+        dissect(turned, Bright(), plain, ["layer"])

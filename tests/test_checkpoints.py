@@ -17,7 +17,7 @@ from flows.opening import bundled_model
 from flows.semantics.load import load_semantic_model
 from flows.training.folder import instantiate_data
 from flows.training.objectives.lia_report import phi_figures
-from flows.training.validation import draw
+from flows.training.validation import generate
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 SHIPPED = [
@@ -73,10 +73,11 @@ def test_a_shipped_flow_returns_every_foreign_image(folder):
 def test_a_model_finds_the_shipped_judge_of_its_size():
     for name, judge in (("scenes-nice", "scenes-predictor"), ("scenes64-lia", "scenes64-predictor")):
         assert Path(bundled_model("predictor", flows.load(CHECKPOINTS / name))).name == judge
-    with pytest.raises(ValueError, match=r"--segmenter: none is shipped for fashion-mnist with images"):
+    with pytest.raises(ValueError, match=r"--segmenter: none is included for fashion-mnist with images"):
         bundled_model("segmenter", flows.load(CHECKPOINTS / "fashion-nice"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("folder", JUDGES, ids=name_of)
 def test_a_shipped_judge_is_as_good_as_its_card_says(folder):
     """On images drawn anew, of another seed than it ever saw."""
@@ -93,12 +94,13 @@ def test_a_shipped_judge_is_as_good_as_its_card_says(folder):
     assert all(figures["accuracy"] >= 0.95 for figures in found.values() if "accuracy" in figures)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("folder", GANS, ids=name_of)
 def test_a_shipped_gan_draws_what_its_card_says(folder):
     """KID of 500 images is coarse: within a third of the card's is room enough."""
     model, report = flows.load(folder), report_of(folder)
     real = instantiate_data(model.description["source"]).split("test").first(500).images
-    drawn = draw(model, 500, 1.0, seed=2)
+    drawn = generate(model, 500, 1.0, seed=2)
     network = EfficientNetLite0()
     found = kernel_distance(embed(network, real), embed(network, drawn))
     assert found == pytest.approx(report["kid"]["samples"], rel=0.35)
@@ -112,6 +114,6 @@ def test_shipped_lia_brings_back_held_out_images(folder):
     quality = psnr(images, found.reconstruction).median()
     assert float(quality) == pytest.approx(report["reconstruction"]["psnr_median"], abs=0.5)
     assert isinstance(model, LIA) and quality > (26 if model.image_shape[-1] == 32 else 25)
-    phi = phi_figures(model, found.code)
+    phi = phi_figures(model, found.codes.values)
     assert phi["round_trip_fp32"] <= 1e-5 and phi["round_trip_fp64"] <= 1e-12
     assert phi["largest_log_det"] == 0  # additive couplings

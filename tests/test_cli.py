@@ -75,7 +75,9 @@ def test_help_describes_every_option(verb, capsys):
         run(*verb.split(), "--help")
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    loads = ("--device", "checkpoint") if verb != "steer rank" else ("scores",)
+    loads = {"steer rank": ("scores",), "compare": ("--device", "--models")}.get(
+        verb, ("--device", "checkpoint")
+    )
     assert "130 interrupted" in " ".join(text.split())
     result = () if verb == "studio" else ("--json",)  # a page has none
     for option in (*result, "--config", *loads):
@@ -84,7 +86,9 @@ def test_help_describes_every_option(verb, capsys):
 
 def test_the_studio_says_what_is_missing(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    assert refused(capsys, "studio") == 'error: gradio is missing: pip install -e ".[studio]"'
+    assert refused(capsys, "studio").startswith(
+        'error: the studio needs gradio; run `pip install "exact-flows[studio]"`'
+    )
 
 
 def test_evaluate(checkpoint, tmp_path, capsys):
@@ -244,7 +248,7 @@ def test_an_exported_run_is_half_the_size_and_reports_on_itself(tmp_path, capsys
 
 
 def test_sphere_keeps_the_length_and_the_ends():
-    from flows.editing.codes import sphere
+    from flows.editing.paths import sphere
 
     a, b = torch.randn(2, 1, 300, dtype=torch.float64)
     b = b * a.norm() / b.norm()

@@ -40,13 +40,14 @@ def compare(name: str, function: str, backend: str, tolerance: float) -> None:
     assert float((results[0] - results[1]).abs().max()) <= tolerance * scale
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("function", ["log_prob", "encode", "decode"])
 @pytest.mark.parametrize("name", MODELS)
 def test_one_graph_without_breaks(name, function):
     compare(name, function, "aot_eager", 1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler on CPUs")
 @pytest.mark.parametrize("function", ["log_prob", "decode"])
 def test_generated_code_computes_the_same(function):

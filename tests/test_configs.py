@@ -44,7 +44,6 @@ def test_header_names_the_command(config):
     assert re.search(figure, header), "a config opens with its expected figure"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_tiny_life(config, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -79,11 +78,11 @@ def test_tiny_life(config, tmp_path, monkeypatch):
     assert samples.shape == (2, *data.image_shape) and samples.isfinite().all()
     test = data.split("test").first(4).images
     labels = torch.zeros(len(test), dtype=torch.long) if loaded.num_classes else None
-    if loaded.guarantee["z"] == "exact":
+    if loaded.spaces["z"].guarantee == "exact":
         inversion = invert_exactly(loaded, test, labels)
         assert all(given.bit_exact for given in inversion.certificates)
         assert torch.equal(inversion.reconstruction, pixels.reduce(test, loaded.bins))
-    elif loaded.guarantee["z"] == "exact-given-w":
+    elif loaded.spaces["z"].guarantee == "exact-given-w":
         with torch.no_grad():
             w = loaded.encode(pixels.to_unit(test, loaded.bins), "w")
             assert (loaded.convert(loaded.convert(w, "w", "z"), "z", "w") - w).abs().max() < 1e-5

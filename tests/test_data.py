@@ -392,7 +392,7 @@ def test_folder_says_what_is_wrong(tmp_path):
         Folder(tmp_path).split("train")
     with pytest.raises(ValueError, match=r"expected a folder or a zip archive, got .*a\.png"):
         Folder(tmp_path / "a.png").split("train")
-    with pytest.raises(ValueError, match="leave some for training"):
+    with pytest.raises(ValueError, match="shares ≥ 0 that add up to less than 1"):
         Folder(tmp_path, validation=0.5, test=0.5)
 
 

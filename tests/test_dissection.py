@@ -1,5 +1,7 @@
 """Dissection against a planted unit: a channel that is the mask of a class, and alone draws it."""
 
+from functools import partialmethod
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -10,9 +12,9 @@ from flows import images as pixels
 from flows import once
 from flows.dissection.artefacts import clean, without
 from flows.dissection.causal import ablate, average_causal_effect, class_means, class_pixels
-from flows.dissection.dissect import Source, best_by_class, best_layer, counts, dissect, samples
-from flows.dissection.exemplars import look_at, look_at_images, ways_to_draw
-from flows.dissection.instrument import CODE, Change, instrument, layers_of, networks_inside
+from flows.dissection.dissect import best_by_class, best_layer, counts, dissect
+from flows.dissection.exemplars import exemplars_of_codes, exemplars_of_images, ways_to_draw
+from flows.dissection.instrument import CODE, Change, Probe, instrument, layers_of, networks_inside
 from flows.dissection.intervention import insertion, learn_units
 from flows.dissection.omissions import energy_by_class, energy_maps, omissions
 from flows.dissection.paint import Canvas, grown, paint, repaint, soft
@@ -20,6 +22,7 @@ from flows.dissection.tally import AgreementTally, Quantiles
 from flows.dissection.unit_brush import UnitBrush, find_units
 from flows.metrics.frechet import frechet, half_split_floor
 from flows.models.base import LatentModel, Space, Unit
+from flows.models.codes import Codes
 from flows.models.dcgan import DCGAN
 from flows.models.glow import Glow
 from flows.models.priors import make_prior
@@ -35,8 +38,8 @@ class Planted(LatentModel):
     def __init__(self):
         super().__init__()
         self.image_shape, self.bins = (1, SIDE, SIDE), 256
-        self.spaces = {"z": Space("z", (UNITS + 2,), make_prior("normal"), {"all": slice(0, UNITS + 2)}, "")}
-        self.guarantee = {"z": "none"}
+        levels = {"all": slice(0, UNITS + 2)}
+        self.spaces = {"z": Space("z", (UNITS + 2,), make_prior("normal"), levels, "", density=True)}
         self.description = {}
         self.maps = torch.nn.Identity()
         self.paint = torch.nn.Conv2d(UNITS, 1, 1)
@@ -60,9 +63,6 @@ class Planted(LatentModel):
         maps[:, DRAWS] = square
         return self.paint(self.maps(maps))
 
-    def sample_codes(self, n, space="z", generator=None, temperature=1.0):
-        return self.prior_codes(n, generator, temperature)
-
     def units(self):
         return {"maps": Unit(UNITS, (SIDE, SIDE))}
 
@@ -85,40 +85,40 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def source(model):
-    return samples(model, 200, "z")
+def codes(model):
+    return model.sample(200, seed=0)
 
 
 # Instrument ---------------------------------------------------------------------------------------
 
 
 def test_an_instrument_leaves_no_trace_even_after_an_exception(model):
-    code = model.sample_codes(3, generator=torch.Generator().manual_seed(0))
+    codes = model.sample(3, seed=0)
     with torch.no_grad():
-        before = model.decode(code)
+        before = model.decode_codes(codes)
         with instrument(model) as probe:
             probe.change("maps", Change(torch.ones(1), torch.ones(1)))
-            assert not torch.equal(probe.decode(code), before)
+            assert not torch.equal(probe.decode(codes), before)
             probe.undo("maps")
-            assert torch.equal(probe.decode(code), before)
+            assert torch.equal(probe.decode(codes), before)
         with pytest.raises(RuntimeError, match="on purpose"), instrument(model) as probe:
             probe.change("maps", Change(torch.ones(1), torch.zeros(1)))
-            probe.decode(code)
+            probe.decode(codes)
             raise RuntimeError("on purpose")
-        assert torch.equal(model.decode(code), before)
+        assert torch.equal(model.decode_codes(codes), before)
     assert not model.maps._forward_hooks
 
 
 def test_a_change_is_where_its_mask_is_and_nowhere_else(model):
-    code = model.sample_codes(2, generator=torch.Generator().manual_seed(0))
+    codes = model.sample(2, seed=0)
     mask = torch.zeros(UNITS, SIDE, SIDE)
     mask[DRAWS, 2:5, 3:9] = 0.25
     with torch.no_grad(), instrument(model) as probe:
         probe.retain("maps")
-        before = probe.decode(code)
+        before = probe.decode(codes)
         h = probe.kept["maps"][:, DRAWS].clone()
         probe.change("maps", Change(mask, torch.tensor(2.0)))
-        after = probe.decode(code)
+        after = probe.decode(codes)
     expected = 0.6 * (0.75 * h + 0.25 * 2.0) + 0.2
     torch.testing.assert_close(after[:, 0, 2:5, 3:9], expected[:, 2:5, 3:9])
     outside = (mask[DRAWS] == 0).expand(2, -1, -1)
@@ -130,21 +130,21 @@ def test_parts_of_a_flows_code_are_layers_too_and_come_back_bit_for_bit():
     flow = Glow((3, 16, 16), levels=2, depth=1, width=8).eval()
     layers = layers_of(flow, "z")
     assert layers["code/level2"] == Unit(24, (4, 4)) and layers["code/level1"] == Unit(6, (8, 8))
-    code = flow.sample_codes(2, generator=torch.Generator().manual_seed(0))
+    codes = flow.sample(2, seed=0)
     with torch.no_grad(), instrument(flow) as probe:
-        before = probe.decode(code)
+        before = probe.decode(codes)
         probe.retain(CODE + "level1")
         amount = torch.zeros(6, 8, 8)
         amount[2, 3, 4] = 1
         probe.change(CODE + "level1", Change(amount, torch.tensor(5.0)))
-        changed = probe.decode(code)
+        changed = probe.decode(codes)
         where = flow.spaces["z"].levels["level1"]
-        by_hand = code.clone()
+        by_hand = codes.values.clone()
         by_hand[:, where.start + 2 * 64 + 3 * 8 + 4] = 5.0
         assert torch.equal(changed, flow.decode(by_hand)) and not torch.equal(changed, before)
-        assert torch.equal(probe.kept[CODE + "level1"].flatten(1), code[:, where])
+        assert torch.equal(probe.kept[CODE + "level1"].flatten(1), codes.values[:, where])
         probe.undo()
-        assert torch.equal(probe.decode(code), before)
+        assert torch.equal(probe.decode(codes), before)
 
 
 def test_a_flows_coupling_networks_are_found_inside_its_layers():
@@ -157,7 +157,10 @@ def test_a_flows_coupling_networks_are_found_inside_its_layers():
 
 
 def test_unknown_layers_are_named(model):
-    with instrument(model) as probe, pytest.raises(ValueError, match="no layer 'other'; it has maps"):
+    with (
+        instrument(model) as probe,
+        pytest.raises(ValueError, match="no layer 'other'; expected one of maps"),
+    ):
         probe.retain("other")
 
 
@@ -215,9 +218,9 @@ def test_quantiles_of_a_stream_are_those_of_the_whole():
 
 
 @pytest.mark.parametrize("scheme", ["information", "quantile"])
-def test_the_planted_unit_has_iou_one(model, source, scheme):
+def test_the_planted_unit_has_iou_one(model, codes, scheme):
     share = 1.2 * 36 / SIDE**2  # a little more, so that the threshold lies below the plateau
-    found = dissect(model, Bright(), source, ["maps"], scheme, level=share)
+    found = dissect(model, Bright(), codes, ["maps"], scheme, level=share)
     rows, best = found["maps"].rows(), best_by_class(found)["square"]
     assert best.unit == DRAWS and best.interpretable
     assert best.iou == pytest.approx(1, abs=1e-6)
@@ -227,40 +230,40 @@ def test_the_planted_unit_has_iou_one(model, source, scheme):
     assert units == UNITS and 1 <= told <= UNITS and labels >= 1
 
 
-def test_known_masks_are_taken_before_the_segmenter(model, source):
+def test_known_masks_are_taken_before_the_segmenter(model, codes):
     """The truth, where there is one: turned upside down, the planted unit agrees with it no more."""
     with torch.no_grad():
-        images = model.decode(source.codes)
+        images = model.decode_codes(codes)
     right = (images[:, 0] > 0.5).byte()
     for masks, least, most in ((right, 0.999, 1.0), (right.flip(1), 0.0, 0.6)):
-        rows = dissect(model, Bright(), Source(source.codes, "z", masks=masks), ["maps"])["maps"].rows()
+        rows = dissect(model, Bright(), codes, ["maps"], masks=masks)["maps"].rows()
         value = rows[DRAWS].iou if rows[DRAWS].label == "square" else 0.0
         assert least <= value <= most
 
 
-def test_without_the_planted_unit_the_class_is_gone(model, source):
+def test_without_the_planted_unit_the_class_is_gone(model, codes):
     order = [DRAWS, *(i for i in range(UNITS) if i != DRAWS)]
-    found = ablate(model, Bright(), source, "maps", "square", order, sizes=(1, 2, 5))
+    found = ablate(model, Bright(), codes, "maps", "square", order, sizes=(1, 2, 5))
     assert found.removed == [1.0, 1.0, 1.0] and found.sizes == [1, 2, 5]
-    wrong = ablate(model, Bright(), source, "maps", "square", order[1:], sizes=(1, 5))
+    wrong = ablate(model, Bright(), codes, "maps", "square", order[1:], sizes=(1, 5))
     assert wrong.removed == [0.0, 0.0]
     assert 0 <= found.random[0] < 0.9
 
 
-def test_the_causal_effect_of_the_planted_unit_is_one(model, source):
+def test_the_causal_effect_of_the_planted_unit_is_one(model, codes):
     """Put in everywhere it draws the square everywhere, taken out nowhere: an effect of 1 of all pixels."""
-    values = class_means(model, Bright(), source, "maps", "square")
+    values = class_means(model, Bright(), codes, "maps", "square")
     assert float(values[DRAWS]) == pytest.approx(1, abs=1e-5)
-    assert average_causal_effect(model, Bright(), source, "maps", "square", [DRAWS], values) == 1.0
+    assert average_causal_effect(model, Bright(), codes, "maps", "square", [DRAWS], values) == 1.0
     other = [i for i in range(UNITS) if i != DRAWS]
-    assert average_causal_effect(model, Bright(), source, "maps", "square", other, values) == 0.0
+    assert average_causal_effect(model, Bright(), codes, "maps", "square", other, values) == 0.0
 
 
-def test_pixels_are_counted_the_same_for_any_batch(model, source, monkeypatch):
-    whole = class_pixels(model, Bright(), source)
+def test_pixels_are_counted_the_same_for_any_batch(model, codes, monkeypatch):
+    whole = class_pixels(model, Bright(), codes)
     assert whole.sum() == 200 * SIDE**2 and (whole[:, 1] == 36).all()
-    monkeypatch.setattr("flows.dissection.dissect.BATCH", 7)
-    assert torch.equal(class_pixels(model, Bright(), source), whole)
+    monkeypatch.setattr(Probe, "batches", partialmethod(Probe.batches, size=7))
+    assert torch.equal(class_pixels(model, Bright(), codes), whole)
 
 
 def test_a_class_that_is_nowhere_is_said(model):
@@ -268,7 +271,7 @@ def test_a_class_that_is_nowhere_is_said(model):
         def segment(self, images):
             return torch.zeros(len(images), 2, SIDE, SIDE, dtype=torch.bool)
 
-    few = samples(model, 5, "z")
+    few = model.sample(5, seed=0)
     with pytest.raises(ValueError, match="none of 5 images has a square"):
         ablate(model, Blind(), few, "maps", "square", [DRAWS])
     with pytest.raises(ValueError, match="no image of 5 has a square"):
@@ -326,13 +329,13 @@ def test_a_withheld_class_leads_the_omissions():
 def test_energy_maps_sum_to_the_energy_of_the_code():
     torch.manual_seed(0)
     flow = Glow((3, 16, 16), levels=2, depth=1, width=8).eval()
-    images = torch.rand(3, 3, 16, 16)
+    images = torch.randint(256, (3, 3, 16, 16), dtype=torch.uint8)
     maps = energy_maps(flow, images)
     with torch.no_grad():
-        code = flow.encode(images)
+        code = flow.encode(pixels.to_unit(images))
     torch.testing.assert_close(maps.sum((1, 2)), code.square().sum(1) / 2, rtol=1e-4, atol=1e-3)
     with pytest.raises(ValueError, match="no exact code that lies over the image"):
-        energy_maps(Planted(), torch.rand(1, 1, 16, 16))
+        energy_maps(Planted(), torch.zeros(1, 1, 16, 16, dtype=torch.uint8))
 
 
 def test_energy_by_class_is_the_mean_over_its_pixels():
@@ -356,24 +359,23 @@ def test_energy_by_class_is_the_mean_over_its_pixels():
 
 
 def test_painting_changes_what_is_under_the_brush_and_undo_is_exact(model):
-    code = model.sample_codes(1, generator=torch.Generator().manual_seed(3))
-    with torch.no_grad():
-        original = pixels.to_bytes(model.decode(code))[0]
+    codes = model.sample(1, seed=3)
+    original = model.decode_bytes(codes)[0]
     values = torch.zeros(UNITS)
     values[DRAWS] = 1
     brush = UnitBrush("square", "maps", (DRAWS,), values)
     mask = torch.zeros(SIDE, SIDE, dtype=torch.bool)
     mask[1:4, 1:4] = True
     with instrument(model) as probe:
-        painted = paint(probe, code, original, [(brush, mask, "draw")], margin=0)
+        painted = paint(probe, codes, original, [(brush, mask, "draw")], margin=0)
         assert painted.outside == 0 and torch.equal(painted.image[0][~mask], original[0][~mask])
         assert (painted.image[0][mask] >= 203).all()
-        erased = paint(probe, code, original, [(brush, torch.ones_like(mask), "erase")])
+        erased = paint(probe, codes, original, [(brush, torch.ones_like(mask), "erase")])
         assert ((erased.image.int() - 51).abs() <= 1).all()
-        again = paint(probe, code, original, [(brush, mask, "draw"), (brush, mask, "erase")], margin=0)
+        again = paint(probe, codes, original, [(brush, mask, "draw"), (brush, mask, "erase")], margin=0)
         assert ((again.image[0][mask].int() - 51).abs() <= 1).all()
-        assert torch.equal(repaint(probe, code, original, again.stroke_edits, margin=0), again.image)
-        undone = paint(probe, code, original, [])
+        assert torch.equal(repaint(probe, codes, original, again.stroke_edits, margin=0), again.image)
+        undone = paint(probe, codes, original, [])
         assert torch.equal(undone.image, original) and not undone.changed.any()
         assert painted.layers == {"maps": 1} and undone.layers == {}
     faint = brush.change(mask, (SIDE, SIDE), "draw", strength=0.5)
@@ -383,39 +385,39 @@ def test_painting_changes_what_is_under_the_brush_and_undo_is_exact(model):
 
 
 def test_a_brush_of_exemplars_draws_the_class_under_it_and_erases_it_where_it_is(model):
-    pictures = look_at(model, Bright(), samples(model, 300, "z"))
+    pictures = exemplars_of_codes(model, Bright(), model.sample(300, seed=0))
     brush = pictures.brush(model, "square")
     assert brush.ways == (("maps",),)
     code = torch.zeros(1, UNITS + 2)
     code[0, :2] = -4  # a square in the upper left corner
-    with torch.no_grad():
-        original = pixels.to_bytes(model.decode(code))[0]
+    codes = Codes(code, "z")
+    original = model.decode_bytes(codes)[0]
     own = original[0] > 127
     assert own[:6, :6].all() and own.sum() == 36
     mask = torch.zeros(SIDE, SIDE, dtype=torch.bool)
     mask[9:14, 8:14] = True
     with instrument(model) as probe:
-        painted = paint(probe, code, original, [(brush, mask, "draw")], margin=0)
+        painted = paint(probe, codes, original, [(brush, mask, "draw")], margin=0)
         assert (painted.image[0] > 127)[mask].all() and painted.layers == {"maps": UNITS}
         assert torch.equal(painted.image[0][~mask], original[0][~mask])
         everywhere = torch.ones_like(mask)
-        erased = paint(probe, code, original, [(brush, everywhere, "erase")])
+        erased = paint(probe, codes, original, [(brush, everywhere, "erase")])
         assert not (erased.image[0] > 127).any()
         assert not erased.changed[~grown(own, 3)].any()
-        nothing = paint(probe, code, original, [(brush, mask, "erase")])
+        nothing = paint(probe, codes, original, [(brush, mask, "erase")])
         assert torch.equal(nothing.image, original) and nothing.layers == {}
-        both = paint(probe, code, original, [(brush, mask, "draw"), (brush, everywhere, "erase")], margin=0)
+        both = paint(probe, codes, original, [(brush, mask, "draw"), (brush, everywhere, "erase")], margin=0)
         assert not (both.image[0] > 127).any()
         assert len(both.stages) == 2 and torch.equal(both.stages[1], both.image)
         assert torch.equal(both.stages[0], painted.image)
         corner = torch.zeros_like(mask)
         corner[-1, -1] = True  # no square reaches it
-        with pytest.raises(ValueError, match="none of 300 pictures has a square under the brush"):
-            paint(probe, code, original, [(brush, corner, "draw")])
+        with pytest.raises(ValueError, match="none of 300 images has a square under the brush"):
+            paint(probe, codes, original, [(brush, corner, "draw")])
     with pytest.raises(ValueError, match="there is no class 'dragon'"):
         pictures.brush(model, "dragon")
-    with pytest.raises(ValueError, match="none of 50 pictures has a text"):
-        look_at(model, Never(), samples(model, 50, "z")).brush(model, "text")
+    with pytest.raises(ValueError, match="none of 50 images has a text"):
+        exemplars_of_codes(model, Never(), model.sample(50, seed=0)).brush(model, "text")
 
 
 def flow_and_noise(n):
@@ -425,22 +427,21 @@ def flow_and_noise(n):
     images = torch.randint(0, 256, (n, 3, 16, 16), dtype=torch.uint8)
     mask = torch.zeros(16, 16, dtype=torch.bool)
     mask[3:9, 4:12] = True
-    with torch.no_grad():
-        return flow, images, flow.encode(pixels.to_unit(images)), mask
+    return flow, images, flow.encode_bytes(images), mask
 
 
 def test_a_picture_painted_after_itself_keeps_its_bytes_for_a_flow():
     """The exemplar's code is the picture's own; a flow is painted with all parts of its code."""
-    flow, image, code, mask = flow_and_noise(1)
-    pictures = look_at(flow, Bright(), Source(code, "z"))
+    flow, image, codes, mask = flow_and_noise(1)
+    pictures = exemplars_of_codes(flow, Bright(), codes)
     assert ways_to_draw(flow, "z") == [("code/level2", "code/level1")]
     with instrument(flow, "z") as probe:
-        painted = paint(probe, code, image[0], [(pictures.brush(flow, "square"), mask, "draw")])
-        other = look_at(flow, Bright(), samples(flow, 20, "z")).brush(flow, "square")
+        painted = paint(probe, codes, image[0], [(pictures.brush(flow, "square"), mask, "draw")])
+        other = exemplars_of_codes(flow, Bright(), flow.sample(20, seed=0)).brush(flow, "square")
         strokes = [(other, mask, "draw"), (other, mask.roll(4, 0), "draw")]
-        twice = paint(probe, code, image[0], strokes)
-        assert torch.equal(repaint(probe, code, image[0], twice.stroke_edits), twice.image)
-        once = paint(probe, code, image[0], strokes[:1]).image
+        twice = paint(probe, codes, image[0], strokes)
+        assert torch.equal(repaint(probe, codes, image[0], twice.stroke_edits), twice.image)
+        once = paint(probe, codes, image[0], strokes[:1]).image
         late = soft(twice.stroke_edits[1].where, 2) == 0
         assert twice.changed.any() and torch.equal(twice.image[:, late], once[:, late])
     assert torch.equal(painted.image, image[0]) and painted.outside == 0
@@ -451,11 +452,11 @@ def test_pictures_of_a_flow_are_encoded_when_they_are_needed():
     """A flow draws its pictures as they are: codes found at once or for a stroke paint the same."""
     flow, images, codes, mask = flow_and_noise(24)
     others = images[1:]
-    early = look_at(flow, Bright(), Source(codes[1:], "z"))
-    late = look_at_images(flow, Bright(), others, "z")
+    early = exemplars_of_codes(flow, Bright(), codes[1:])
+    late = exemplars_of_images(flow, Bright(), others, "z")
     assert torch.equal(early.images, others) and torch.equal(early.masks, late.masks)
     chosen = torch.tensor([7, 3])
-    torch.testing.assert_close(late.codes(flow, chosen)[0], codes[1 + chosen])
+    torch.testing.assert_close(late.codes(flow, chosen).values, codes[1 + chosen].values)
     with instrument(flow, "z") as probe:
         strokes = [[(each.brush(flow, "square"), mask, "draw")] for each in (early, late)]
         first, second = (paint(probe, codes[:1], images[0], stroke) for stroke in strokes)
@@ -469,7 +470,7 @@ def test_what_the_model_lost_stays_where_the_picture_stays_and_is_no_ghost_where
     mask[2:10, 2:10] = True
     before = torch.full((1, 1, SIDE, SIDE), 51.5 / 256)
     with instrument(model) as probe:
-        canvas = Canvas(probe, torch.zeros(1, UNITS + 2), original, margin=0)
+        canvas = Canvas(probe, Codes(torch.zeros(1, UNITS + 2), "z"), original, margin=0)
         same = canvas.composed(before, before, mask)
         changed = canvas.composed(before, before + 0.5, mask)
     assert torch.equal(pixels.to_bytes(same)[0], original)
@@ -504,15 +505,15 @@ class Never(Bright):
         return torch.cat([two, torch.zeros_like(two[:, :1])], 1)
 
 
-def test_switching_an_artefact_off_brings_samples_to_clean_images(model, source):
+def test_switching_an_artefact_off_brings_samples_to_clean_images(model, codes):
     """Clean images have no square; what is left of one when its unit is off is nothing."""
-    found = dissect(model, Bright(), source, ["maps"])
+    found = dissect(model, Bright(), codes, ["maps"])
     clean_images = torch.full((150, 1, SIDE, SIDE), 51, dtype=torch.uint8)
     mixed = torch.cat([clean_images, torch.full((5, 1, SIDE, SIDE), 250, dtype=torch.uint8)])
     real = without(mixed, Bright(), "square", model)
     assert len(real) == 150 and best_layer(found, "square") == "maps"
     result = clean(
-        model, Bright(), samples(model, 60, "z", 9), "maps", "square", found["maps"].order("square"), real,
+        model, Bright(), model.sample(60, seed=9), "maps", "square", found["maps"].order("square"), real,
         lambda images: images.flatten(1).double() / 255, sizes=(0, 1, 2),
     )  # fmt: skip
     assert result.units[0] == DRAWS and result.sizes == [0, 1, 2]
@@ -526,38 +527,38 @@ def test_switching_an_artefact_off_brings_samples_to_clean_images(model, source)
 def test_a_class_that_no_unit_agrees_with_has_no_layer(model):
     """Where a class covers next to nothing every IoU is 0, and the first unit of a tie would be any."""
 
-    found = dissect(model, Never(), samples(model, 60, "z"), ["maps"])
+    found = dissect(model, Never(), model.sample(60, seed=0), ["maps"])
     assert best_layer(found, "text") is None and best_layer(found, "square") == "maps"
     with pytest.raises(ValueError, match="no unit of maps agrees with 'text'"):
         find_units(model, Never(), "z", "text", ["maps"], n=60)
 
 
-def test_learning_finds_the_unit_that_draws(model, source):
-    alpha = learn_units(model, Soft(), source, "maps", "square", torch.ones(UNITS), steps=60, penalty=0.5)
+def test_learning_finds_the_unit_that_draws(model, codes):
+    alpha = learn_units(model, Soft(), codes, "maps", "square", torch.ones(UNITS), steps=60, penalty=0.5)
     assert int(alpha.argmax()) == DRAWS and float(alpha[DRAWS]) > 0.9
     others = torch.cat([alpha[:DRAWS], alpha[DRAWS + 1 :]])
     assert float(others.max()) < 0.2
     assert all(each.requires_grad and each.grad is None for each in model.parameters())
     with pytest.raises(ValueError, match="no image of 50 has a text"):
-        learn_units(model, Never(), samples(model, 50, "z"), "maps", "text", torch.ones(UNITS))
+        learn_units(model, Never(), model.sample(50, seed=0), "maps", "text", torch.ones(UNITS))
     brush = find_units(model, Soft(), "z", "square", ["maps"], units=1, order="learned", n=100)
     assert brush.units == (DRAWS,)
 
 
-def test_learning_sees_what_agreement_does_not(model, source):
+def test_learning_sees_what_agreement_does_not(model, codes):
     """It begins with the wrong unit, and ends with the one whose loss removes the class."""
     wrong = torch.zeros(UNITS)
     wrong[(DRAWS + 1) % UNITS] = 1
     values = torch.ones(UNITS)
-    alpha = learn_units(model, Soft(), source, "maps", "square", values, wrong, steps=60, penalty=0.5)
+    alpha = learn_units(model, Soft(), codes, "maps", "square", values, wrong, steps=60, penalty=0.5)
     assert int(alpha.argmax()) == DRAWS
 
 
 def test_an_insertion_fills_what_it_is_set_at(model):
-    few = samples(model, 20, "z", 4)
+    few = model.sample(20, seed=4)
     whole = insertion(model, Bright(), few, "maps", "square", [DRAWS], torch.ones(UNITS))
     with torch.no_grad():
-        had = Bright().segment(model.decode(few.codes))[:, 1].float()
+        had = Bright().segment(model.decode_codes(few))[:, 1].float()
     places = had.unflatten(1, (4, 4)).unflatten(3, (4, 4)).mean((2, 4))
     torch.testing.assert_close(whole.gains, 1 - places)  # all of the patch, less what was there
     assert list(whole.contexts) == ["dark"]
@@ -573,7 +574,7 @@ def odd_places(had):
     return torch.stack([torch.stack([had[:, y, x].mean((1, 2)) for x in cuts], 1) for y in cuts], 1)
 
 
-def test_what_looks_may_break_and_nothing_is_left_behind(model, source):
+def test_what_looks_may_break_and_nothing_is_left_behind(model, codes):
     """A segmenter that raises: no hook, no kernel kept ready; and none is asked to record gradients."""
 
     class Broken(Bright):
@@ -582,5 +583,5 @@ def test_what_looks_may_break_and_nothing_is_left_behind(model, source):
             raise RuntimeError("on purpose")
 
     with pytest.raises(RuntimeError, match="on purpose") as kept:
-        class_pixels(model, Broken(), source, [("maps", Change(torch.ones(1), torch.zeros(1)))])
+        class_pixels(model, Broken(), codes, [("maps", Change(torch.ones(1), torch.zeros(1)))])
     assert kept is not None and once._store.get() is None and not model.maps._forward_hooks

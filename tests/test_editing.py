@@ -1,6 +1,7 @@
 """Editing one picture: every edit undone to the byte, all done again from a file; the rest stays."""
 
 import json
+import math
 import struct
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from flows import images as pixels
 from flows.cli import main
+from flows.data.digits import Digits
 from flows.data.scenes import Scenes
 from flows.dissection.paint import soft
 from flows.editing.editor import Editor, open_editor
@@ -19,7 +21,10 @@ from flows.editing.records import load_history, read_history_header, save_histor
 from flows.errors import CheckpointError
 from flows.inversion.optimise import Optimise
 from flows.metrics.typicality import typicality
+from flows.models.biggan import BigGAN
+from flows.models.glow import Glow
 from flows.semantics.load import load_semantic_model
+from flows.studio import actions
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 
@@ -115,7 +120,8 @@ def test_a_conditioned_move_is_orthogonal_and_levels_stay(editor, history):
 
     @torch.no_grad()
     def apart(step):
-        return abs(float(typicality(editor.model, history.code + step, editor.space)))
+        moved = history.codes.with_values(history.codes.values + step)
+        return abs(float(typicality(editor.model, moved)))
 
     budget = max(0.05, apart(0 * whole))
     kept = editor.move(history, {"daylight": 30.0}, budget=budget).step
@@ -141,21 +147,21 @@ def test_units_off_are_an_edit(editor, history):
     after = editor.then(history, off)
     assert after.edits[0].label == f"off: {layer} 0, 3"
     assert torch.equal(after.undone().picture, history.picture)
-    with pytest.raises(ValueError, match="there is no 9999"):
+    with pytest.raises(ValueError, match="there is no unit 9999"):
         editor.switch(layer, [9999])
 
 
 def test_the_whole_way_to_another_picture_is_its_code(editor, history, scenes):
     other = editor.open(pixels.to_pillow(scenes.images[5]), "other")
-    arrived = editor.then(history, editor.towards(history, other.code, 1.0))
-    torch.testing.assert_close(arrived.code, other.code)
+    arrived = editor.then(history, editor.towards(history, other.codes, 1.0))
+    torch.testing.assert_close(arrived.codes.values, other.codes.values)
     level = next(iter(editor.model.spaces[editor.space].levels))
     where = editor.model.spaces[editor.space].levels[level]
-    part = editor.then(history, editor.towards(history, other.code, 1.0, [level]))
-    torch.testing.assert_close(part.code[:, where], other.code[:, where])
-    rest = torch.ones(part.code.shape[1], dtype=torch.bool)
+    part = editor.then(history, editor.towards(history, other.codes, 1.0, [level]))
+    torch.testing.assert_close(part.codes.values[:, where], other.codes.values[:, where])
+    rest = torch.ones(part.codes.values.shape[1], dtype=torch.bool)
     rest[where] = False
-    assert torch.equal(part.code[:, rest], history.code[:, rest])
+    assert torch.equal(part.codes.values[:, rest], history.codes.values[:, rest])
 
 
 def test_what_is_cropped_goes_back_where_it_was(editor, scenes):
@@ -191,7 +197,7 @@ def test_a_record_gives_the_same_bytes(editor, history, tmp_path, capsys):
     assert json.loads((tmp_path / "r.json").read_text())["same_bytes"] is True
     with Image.open(tmp_path / "out" / "r.png") as opened:
         assert torch.equal(pixels.from_pillow(opened, 3), far.picture)
-    assert "draw plant; warmth +1 σ; the very bytes" in capsys.readouterr().out
+    assert "draw plant; warmth +1 σ; identical to the recorded bytes" in capsys.readouterr().out
 
 
 def test_a_record_of_another_model_or_altered_is_refused(judges, scenes, tmp_path):
@@ -253,7 +259,7 @@ def test_a_search_that_is_watched_stops_when_told(judges, scenes):
     seen = []
 
     def watch(share, codes):
-        seen.append((share, codes.shape))
+        seen.append((share, codes.values.shape))
         return len(seen) < 7
 
     image = scenes.images[:1]
@@ -283,3 +289,35 @@ def test_without_judges_there_is_still_the_inverse(scenes):
     with pytest.raises(ValueError, match="no direction 'wood'; it has none"):
         editor.move(history, {"wood": 1.0})
     assert torch.equal(editor.then(history, Edit("nothing")).picture, history.picture)
+
+
+def test_a_class_conditional_flow_is_edited_with_the_most_likely_class(tmp_path):
+    model = Glow((1, 8, 8), 17, levels=2, depth=2, width=8, num_classes=10).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    editor, picture = Editor("digits", model), Digits().split("test").images[3]
+    history, other = editor.open(pixels.to_pillow(picture), "digit.png"), editor.sample(14)
+    label = model.infer_labels(picture[None])
+    assert torch.equal(history.picture, picture) and torch.equal(history.codes.labels, label)
+    assert other.codes.labels.tolist() == [4] and label.tolist() != [4]
+    assert actions.inverted(editor, history).certificate.startswith("Bit-exact")
+    moved = editor.then(history, editor.towards(history, other.codes, 0.5))
+    assert torch.equal(moved.codes.labels, label) and not torch.equal(moved.picture, picture)
+    save_history(tmp_path / "r.safetensors", moved, model)
+    again, same = load_history(tmp_path / "r.safetensors", model)
+    assert same and torch.equal(again.codes.labels, label) and torch.equal(again.picture, moved.picture)
+    (compared,) = actions.compare_on_model(editor, picture, 1)
+    assert compared.row.note == "" and compared.row.psnr == math.inf and compared.row.undone > 0
+
+
+def test_a_class_conditional_gan_is_searched_only_where_codes_need_no_class():
+    model = BigGAN((3, 16, 16), 3, size=6, width=4, channels=(8, 8, 6), attention=8).eval()
+    editor, picture = Editor("gan", model), torch.zeros(3, 16, 16, dtype=torch.uint8)
+    *_, compared = actions.compare_on_model(editor, picture, 0.2)
+    assert compared.row.note == "" and compared.row.psnr > 0
+    editor.space = "z"
+    sampled = editor.sample(4)
+    assert sampled.codes.labels.tolist() == [1] and not editor.encodes
+    (refused,) = actions.compare_on_model(editor, picture, 0.2)
+    assert "codes of 'z' need the class of each image" in refused.row.note and refused.back is None

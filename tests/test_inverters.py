@@ -15,9 +15,10 @@ import flows
 from flows import images as pixels
 from flows.cli import main
 from flows.commands.compare import read_group
-from flows.errors import CheckpointError
+from flows.data.digits import Digits
+from flows.errors import CheckpointError, UserError
 from flows.inversion.base import reconstruct
-from flows.inversion.compare import Group, compare
+from flows.inversion.compare import Group, compare, likelihood_of
 from flows.inversion.distance import Distance
 from flows.inversion.edits import edit_consistency, step_in
 from flows.inversion.encoder import Encoder
@@ -30,6 +31,7 @@ from flows.inversion.tune import Tune
 from flows.metrics.perceptual import FeatureNetwork
 from flows.metrics.reconstruction import psnr
 from flows.models.biggan import BigGAN
+from flows.models.codes import Codes
 from flows.models.glow import Glow
 from flows.models.lia import LIA
 from flows.models.stylegan import StyleGAN
@@ -47,30 +49,31 @@ def generator() -> StyleGAN:
     return model
 
 
-def drawn(model: StyleGAN, n: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+def drawn(model: StyleGAN, n: int = 3) -> tuple[Codes, torch.Tensor]:
     """Codes in w and their pictures, scaled into [0, 1] by the colours' weights."""
-    code = model.sample_codes(n, "w", torch.Generator().manual_seed(5))
+    codes = model.sample(n, "w", seed=5)
     with torch.no_grad():
         for _ in range(3):
-            image = model.decode(code, "w")
+            image = model.decode(codes.values, "w")
             worst = float((2 * image - 1).abs().amax())
             for layer in model.generator.synthesis.to_colours:
                 layer.weight *= min(1.0, 0.9 / worst)
-    return code, reconstruct(model, code, "w", [])
+    return codes, reconstruct(model, codes)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "algorithm", "steps"), [("w", "adam", 300), ("w+", "adam", 300), ("w", "lbfgs", 60)]
 )
 def test_a_generated_picture_comes_back(generator, space, algorithm, steps):
-    code, images = drawn(generator)
+    codes, images = drawn(generator)
     inverter = Optimise(space, steps=steps, algorithm=algorithm, lr=0.1, starts=2)
     found = inverter.invert(generator, images, torch.Generator().manual_seed(0))
     assert psnr(images, found.reconstruction).median() > 35
     assert found.losses.shape == (2, 3) and found.trace.shape == (steps, 2, 3)
     if space == "w":
-        assert (found.code - code).norm(dim=1).median() < 0.1 * (code - generator.w_mean).norm(dim=1).median()
+        code = codes.values
+        distance = (found.codes.values - code).norm(dim=1).median()
+        assert distance < 0.1 * (code - generator.w_mean).norm(dim=1).median()
 
 
 def test_the_noise_belongs_to_the_record(generator):
@@ -78,8 +81,8 @@ def test_the_noise_belongs_to_the_record(generator):
     _, images = drawn(generator)
     found = Optimise("w", steps=20, noise=True).invert(generator, images, torch.Generator().manual_seed(0))
     assert [tuple(each.shape) for each in found.noise] == [(3, 1, side, side) for side in (4, 8, 8, 16, 16)]
-    assert torch.equal(reconstruct(generator, found.code, "w", found.noise), found.reconstruction)
-    assert not torch.equal(reconstruct(generator, found.code, "w", []), found.reconstruction)
+    assert torch.equal(reconstruct(generator, found.codes, found.noise), found.reconstruction)
+    assert not torch.equal(reconstruct(generator, found.codes), found.reconstruction)
     for each in found.noise:
         assert each.mean((1, 2, 3)).abs().max() < 1e-5
         assert torch.allclose(each.square().mean((1, 2, 3)), torch.ones(3), atol=1e-4)
@@ -95,7 +98,8 @@ def test_the_same_seed_finds_the_same_code_and_touches_nothing(generator):
         )
         for _ in range(2)
     )
-    assert torch.equal(first.code, again.code) and torch.equal(first.reconstruction, again.reconstruction)
+    assert torch.equal(first.codes.values, again.codes.values)
+    assert torch.equal(first.reconstruction, again.reconstruction)
     assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
     assert not any(p.requires_grad for p in generator.critic.parameters())
     assert all(p.requires_grad for p in generator.generator.parameters())
@@ -105,8 +109,8 @@ def test_the_same_seed_finds_the_same_code_and_touches_nothing(generator):
 def test_images_are_searched_independently(generator):
     _, images = drawn(generator)
     inverter = Optimise("w", steps=15, exploration=0.0)
-    together = inverter.invert(generator, images).code
-    alone = torch.cat([inverter.invert(generator, image[None]).code for image in images])
+    together = inverter.invert(generator, images).codes.values
+    alone = torch.cat([inverter.invert(generator, image[None]).codes.values for image in images])
     assert torch.allclose(together, alone, atol=1e-4)
 
 
@@ -127,7 +131,7 @@ def test_a_start_that_diverges_is_recorded_as_failed(generator, lia):
 
 def test_what_breaks_in_one_pair_is_a_row_and_the_others_go_on(generator, lia, monkeypatch):
     class Broken(Encoder):
-        def invert(self, model, images, generator=None):
+        def invert(self, model, images, generator=None, labels=None):
             raise RuntimeError("out of memory\nand so on")
 
     group = {"black": Group(torch.zeros(1, *SHAPE, dtype=torch.uint8), [ImageSource("a")])}
@@ -149,7 +153,7 @@ def test_the_encoder_inverts_flows_and_lia():
         assert torch.equal(inverter.invert(flow, images).reconstruction, images)
     lia = LIA(SHAPE, size=8, channels=(8, 8, 6), encoder_channels=(6, 8, 8)).eval()
     found = Encoder("w").invert(lia, images)
-    assert torch.equal(found.code, lia.encode(pixels.to_unit(images, 256), "w"))
+    assert torch.equal(found.codes.values, lia.encode(pixels.to_unit(images, 256), "w"))
 
 
 @pytest.fixture(scope="module")
@@ -161,8 +165,8 @@ def lia() -> LIA:
 @pytest.mark.parametrize("domain", ["none", "encoder", "likelihood"])
 def test_hybrids_begin_at_the_encoders_code_and_stay_in_the_domain(lia, domain):
     images = torch.randint(256, (2, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
-    begin = Encoder("w").invert(lia, images).code
-    still = Hybrid(steps=1, lr=1e-12, domain=domain).invert(lia, images).code
+    begin = Encoder("w").invert(lia, images).codes.values
+    still = Hybrid(steps=1, lr=1e-12, domain=domain).invert(lia, images).codes.values
     assert torch.allclose(still, begin, atol=1e-6)
     free, held = (
         Hybrid(steps=60, lr=0.05, domain=domain, domain_weight=weight).invert(lia, images)
@@ -170,16 +174,14 @@ def test_hybrids_begin_at_the_encoders_code_and_stay_in_the_domain(lia, domain):
     )
     assert free.trace[-1].mean() < free.trace[0].mean()
     if domain == "none":
-        assert torch.equal(held.code, free.code)  # there is nothing for the weight to weigh
+        assert torch.equal(held.codes.values, free.codes.values)  # there is nothing for the weight to weigh
         return
     distance = {
-        "encoder": lambda found: (
-            (lia.encode(lia.decode(found.code, "w").clamp(0, 1), "w") - found.code).square().mean()
-        ),
-        "likelihood": lambda found: -lia.log_prob_code(found.code, "w").mean(),
+        "encoder": lambda code: (lia.encode(lia.decode(code, "w").clamp(0, 1), "w") - code).square().mean(),
+        "likelihood": lambda code: -lia.log_prob_code(code, "w").mean(),
     }[domain]
     with torch.no_grad():
-        assert distance(held) < distance(free)
+        assert distance(held.codes.values) < distance(free.codes.values)
 
 
 def test_tuning_changes_a_copy_and_the_record_has_its_weights(generator):
@@ -188,14 +190,14 @@ def test_tuning_changes_a_copy_and_the_record_has_its_weights(generator):
     pivot = Optimise("w", steps=10)
     plain = pivot.invert(generator, images[:2], torch.Generator().manual_seed(0))
     found = Tune(pivot, steps=40, lr=3e-3).invert(generator, images[:2], torch.Generator().manual_seed(0))
-    assert torch.equal(found.code, plain.code)
+    assert torch.equal(found.codes.values, plain.codes.values)
     assert (psnr(images[:2], found.reconstruction) > psnr(images[:2], plain.reconstruction) + 1).all()
     assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
     for i in range(2):
         assert found.weights[i] and not any(name.startswith("critic") for name in found.weights[i])
         tuned = copy.deepcopy(generator)
         tuned.load_state_dict(found.weights[i], strict=False)
-        assert torch.equal(reconstruct(tuned, found.code[i : i + 1], "w", [])[0], found.reconstruction[i])
+        assert torch.equal(reconstruct(tuned, found.codes[i : i + 1])[0], found.reconstruction[i])
 
 
 def test_a_layer_brings_back_what_no_code_does(generator):
@@ -205,18 +207,19 @@ def test_a_layer_brings_back_what_no_code_does(generator):
     found = Layer(first, steps=60, lr=0.1, weight=0.0).invert(
         generator, images, torch.Generator().manual_seed(0)
     )
-    assert torch.equal(found.code, plain.code) and list(found.activations) == ["generator.synthesis.layers.0"]
+    assert torch.equal(found.codes.values, plain.codes.values)
+    assert list(found.activations) == ["generator.synthesis.layers.0"]
     assert (psnr(images, found.reconstruction) > psnr(images, plain.reconstruction)).all()
     assert found.trace[-1].mean() < found.trace[0].mean()
     held = Layer(first, steps=60, lr=0.1, weight=1e6).invert(
         generator, images, torch.Generator().manual_seed(0)
     )
     moved = [each.activations["generator.synthesis.layers.0"] for each in (held, found)]
-    start = activations_at(generator, "generator.synthesis.layers.0", plain.code, "w", [])
+    start = activations_at(generator, "generator.synthesis.layers.0", plain.codes, [])
     assert (moved[0] - start).norm() < 0.1 * (moved[1] - start).norm()
     flow = Glow(SHAPE, levels=1, depth=1, width=4).eval()
     for inverter in (Layer(first), Tune(first), Hybrid()):
-        assert inverter.why_not(flow) == "its inverse is exact, there is nothing to add"
+        assert inverter.why_not(flow) == "its inverse is exact, so there is nothing to refine"
     assert Layer(first, "nowhere").why_not(generator) == "it has no layer 'nowhere'"
 
 
@@ -230,9 +233,9 @@ def test_a_layer_of_biggan_is_a_block_of_activations():
     found = layer.invert(model, images, torch.Generator().manual_seed(0))
     assert list(found.activations) == ["generator.blocks.0"] and found.losses.shape == (1, 2)
     # Nothing before the layer is seen behind it.
-    other = model.sample_codes(2, "z+c", torch.Generator().manual_seed(1))
-    seen = reconstruct(model, other, "z+c", [], found.activations)
-    assert not torch.equal(seen, reconstruct(model, other, "z+c", []))
+    other = model.sample(2, "z+c", seed=1)
+    seen = reconstruct(model, other, [], found.activations)
+    assert not torch.equal(seen, reconstruct(model, other))
 
 
 def test_a_perceptual_distance_can_lead_the_search(generator):
@@ -259,7 +262,7 @@ def test_a_perceptual_distance_can_lead_the_search(generator):
         y = pixels.to_unit(found.reconstruction, 256)
         ends.append((float((x - y).square().mean()), float(network.distance(x, y).mean())))
     assert ends[0][0] < ends[1][0] and ends[1][1] < ends[0][1]
-    with pytest.raises(ValueError, match="no network to measure by"):
+    with pytest.raises(ValueError, match="perceptual: expected a network"):
         Distance(perceptual=1.0)
 
 
@@ -281,15 +284,15 @@ def test_an_edit_is_undone_exactly_where_codes_are_exact(generator, lia):
     assert edit_consistency(flow, Exact(), found) > 40
 
     class Forgetful(Encoder):
-        def invert(self, model, images, generator=None):
-            again = super().invert(model, images, generator)
-            code = torch.zeros_like(again.code)
-            return dataclasses.replace(again, code=code, reconstruction=reconstruct(model, code, again.space))
+        def invert(self, model, images, generator=None, labels=None):
+            again = super().invert(model, images, generator, labels)
+            codes = again.codes.with_values(torch.zeros_like(again.codes.values))
+            return dataclasses.replace(again, codes=codes, reconstruction=reconstruct(model, codes))
 
     found = Forgetful("w").invert(lia, images)
     step = step_in(lia, "w", 0)
     with torch.no_grad():
-        lost = reconstruct(lia, found.code - step, "w")
+        lost = reconstruct(lia, found.codes.with_values(found.codes.values - step))
     expected = float(psnr(found.reconstruction, lost).median())
     assert abs(edit_consistency(lia, Forgetful("w"), found) - expected) < 1e-9
     tuned = Tune(Optimise("w", steps=2), steps=1)
@@ -341,14 +344,123 @@ def test_a_record_of_another_model_is_refused_by_both_fingerprints(generator, li
 def test_a_class_conditional_gan_is_searched_between_its_classes():
     torch.manual_seed(0)
     model = BigGAN(SHAPE, 3, size=6, width=4, channels=(8, 8, 6), attention=8).eval()
-    code = model.sample_codes(3, "z+c", torch.Generator().manual_seed(1))
-    images = reconstruct(model, code, "z+c")
+    images = reconstruct(model, model.sample(3, "z+c", seed=1))
     found = Optimise(steps=60).invert(model, images, torch.Generator().manual_seed(0))
-    assert found.space == "z+c" and found.trace[-1].mean() < 0.5 * found.trace[0].mean()
-    assert "search 'z+c'" in Optimise("z").why_not(model)
-    flow = Glow(SHAPE, levels=1, depth=1, width=4, learned_top=True, num_classes=3).eval()
-    for inverter in (Exact(), Encoder(), Optimise()):
-        assert "need a class" in inverter.why_not(flow)
+    assert found.codes.space == "z+c" and found.trace[-1].mean() < 0.5 * found.trace[0].mean()
+
+
+def test_a_class_conditional_gan_is_searched_in_z_where_classes_are_known():
+    torch.manual_seed(0)
+    model = BigGAN(SHAPE, 3, size=6, width=4, channels=(8, 8, 6), attention=8).eval()
+    codes = model.sample(3, "z", seed=1)
+    images, sources = reconstruct(model, codes), [ImageSource(str(i)) for i in range(3)]
+    inverters = {"optimise": Optimise("z", steps=60)}
+    for labels in (None, torch.tensor([0, 1, -1])):
+        row = compare({"gan": model}, inverters, {"own": Group(images, sources, labels=labels)})[0].row
+        assert row.note == "codes of 'z' need labels, which these images lack; use space 'z+c'"
+        assert row.reason.startswith("impossible: ") and math.isnan(row.psnr)
+        with pytest.raises(UserError, match="codes of 'z' need the class of each image"):
+            inverters["optimise"].invert(model, images, labels=labels)
+    assert inverters["optimise"].why_not(model) == ""  # the model can be inverted, these images cannot
+    group = Group(images, sources, {"gan": codes}, labels=codes.labels)
+    result = compare({"gan": model}, inverters, {"own": group})[0]
+    assert result.row.note == "" and result.row.psnr > 0 and result.row.code_error < 2
+    assert torch.equal(result.record.codes.labels, torch.tensor([0, 1, 2]))
+    found = inverters["optimise"].invert(model, images, torch.Generator().manual_seed(0), codes.labels)
+    assert found.trace[-1].mean() < 0.5 * found.trace[0].mean()
+
+
+@pytest.fixture(scope="module")
+def by_class() -> Glow:
+    """A class-conditional flow of digits."""
+    torch.manual_seed(0)
+    model = Glow((1, 8, 8), 17, levels=2, depth=2, width=8, num_classes=10)
+    batch = Digits().split("train").first(256)
+    model.initialise(batch.images, batch.labels)
+    with torch.no_grad():
+        for parameter in model.parameters():  # at first the classes have the same density
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    return model.eval()
+
+
+def densities(model: Glow, images: torch.Tensor) -> torch.Tensor:
+    """log p(x | y) for each class y, (n, 10), one class after the other."""
+    x = pixels.to_unit(images, model.bins)
+    with torch.no_grad():
+        each = [model.log_density(x, torch.full((len(x),), label)) for label in range(10)]
+    return torch.stack(each, 1)
+
+
+def test_inferred_classes_are_the_most_likely_ones(by_class):
+    images = Digits().split("test").first(150).images
+    expected = densities(by_class, images).argmax(1)
+    assert len(expected.unique()) > 1
+    assert torch.equal(by_class.infer_labels(images), expected)
+    assert torch.equal(by_class.infer_labels(images, batch=7), expected)
+    assert torch.equal(by_class.labels_of(images, None, "z"), expected)
+    # Of the classes that are given, only those that are not known are inferred.
+    given = (expected + 1) % 10
+    given[::2] = -1
+    found = by_class.labels_of(images, given, "z")
+    assert torch.equal(found[::2], expected[::2]) and torch.equal(found[1::2], given[1::2])
+    for wrong in (torch.full((150,), 10), given[:3], given.int()):
+        wrong[0] = -1
+        with pytest.raises(UserError, match="class-conditional: expected labels 0 … 9"):
+            by_class.labels_of(images, wrong, "z")
+    nothing = by_class.encode_bytes(images[:0])
+    assert nothing.values.shape == (0, 64) and nothing.labels.shape == (0,)
+    assert len(by_class.decode_bytes(nothing)) == 0
+
+
+@pytest.mark.parametrize("inverter", [Exact(), Encoder()], ids=lambda inverter: inverter.name)
+def test_a_class_conditional_flow_is_inverted_with_given_and_with_inferred_classes(
+    by_class, inverter, tmp_path
+):
+    batch = Digits().split("test").first(20)
+    assert inverter.why_not(by_class) == ""
+    given = inverter.invert(by_class, batch.images, labels=batch.labels)
+    inferred = inverter.invert(by_class, batch.images)
+    expected = densities(by_class, batch.images).argmax(1)
+    assert torch.equal(given.codes.labels, batch.labels) and torch.equal(inferred.codes.labels, expected)
+    assert not torch.equal(batch.labels, expected)
+    other = batch.labels != expected
+    assert (given.codes.values != inferred.codes.values).any(1)[other].all()  # the code depends on the class
+    for found in (given, inferred):
+        assert torch.equal(found.reconstruction, batch.images) and found.drawn.all()
+        assert torch.equal(reconstruct(by_class, found.codes), batch.images)
+        path = tmp_path / "record.safetensors"
+        save_record(path, record_of(found, [ImageSource(str(i)) for i in range(20)], 0), by_class)
+        loaded = load_record(path, by_class)
+        assert torch.equal(loaded.codes.labels, found.codes.labels)
+        assert torch.equal(render_record(by_class, loaded), batch.images)
+    with pytest.raises(UserError, match="class-conditional: expected labels 0 … 9"):
+        inverter.invert(by_class, batch.images, labels=torch.full((20,), 10))
+
+
+def test_compare_has_figures_of_a_class_conditional_flow(by_class):
+    batch = Digits().split("test").first(6)
+    sources = [ImageSource(f"test {i}") for i in range(6)]
+    inverters = {"exact": Exact(), "encoder": Encoder(), "optimise": Optimise(steps=30)}
+    codes = by_class.sample(6, temperature=0.7)
+    groups = {
+        "test": Group(batch.images, sources, labels=batch.labels),
+        "unknown": Group(batch.images, sources),
+        "generated": Group(by_class.decode_bytes(codes), sources, {"flow": codes}, "flow", codes.labels),
+    }
+    rows = {
+        (result.row.inverter, result.row.group): result.row
+        for result in compare({"flow": by_class}, inverters, groups)
+    }
+    assert len(rows) == 9
+    for (inverter, _), row in rows.items():
+        assert row.note == "" and row.reason == "" and math.isfinite(row.log_prob)
+        assert math.isfinite(row.typicality) and not math.isnan(row.undone) and row.failed == 0
+        assert (row.bit_exact == 1 and row.psnr == math.inf) or inverter == "optimise"
+    assert rows["optimise", "test"].psnr > 10
+    assert rows["exact", "test"].log_prob != rows["exact", "unknown"].log_prob
+    assert rows["exact", "generated"].code_error < 1 and math.isnan(rows["exact", "test"].code_error)
+    for group in groups.values():
+        assert math.isfinite(likelihood_of(by_class, group.images, group.labels))
 
 
 def test_impossible_pairs_say_why(generator):
@@ -441,7 +553,7 @@ def test_compare_writes_table_grid_page_and_records(checkpoints, capsys):
     record = str(out / "records/flow-exact-user.safetensors")
     flow = str(checkpoints / "flow")
     main(["render", record, "--checkpoint", flow, "--output", str(out / "again"), "--undo", "true"])
-    assert "the very bytes" in capsys.readouterr().out
+    assert "; identical to the recorded bytes" in capsys.readouterr().out
     with Image.open(out / "again/0000-a.png") as whole:
         assert whole.size == (30, 40)
         kept = pixels.from_pillow(whole, 3)
@@ -480,7 +592,7 @@ def test_compare_takes_turned_pictures_of_any_kind(checkpoints):
         ({"images": ["user"]}, "there is no 'user'"),
         ({"images": ["user:~nobody-of-that-name/x"]}, "home directory"),
         ({"lr": ["-1"]}, "lr"),
-        ({"perceptual": ["none"], "perceptual_weight": ["1"]}, "there is no network to measure by"),
+        ({"perceptual": ["none"], "perceptual_weight": ["1"]}, "there is no perceptual network"),
         ({"perceptual": ["inception"]}, "--perceptual: there is no feature network 'inception'"),
     ],
 )

@@ -277,7 +277,7 @@ def test_encode_decode_and_spaces(build):
     levels = list(model.spaces["z"].levels.values())
     assert levels[0].start == 0 and levels[-1].stop == code.shape[1]
     assert all(a.stop == b.start for a, b in zip(levels, levels[1:], strict=False))
-    assert model.guarantee == {"z": "exact"}
+    assert {name: space.guarantee for name, space in model.spaces.items()} == {"z": "exact"}
     assert torch.equal(model.convert(code, "z", "z"), code)
     with pytest.raises(ValueError, match="no space 'w': expected one of z"):
         model.encode(x, "w")
@@ -354,7 +354,7 @@ def test_a_certificate_holds_where_autocast_was_on():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inversion = invert_exactly(model, images)
     assert all(given.certified and given.precision == "fp32" for given in inversion.certificates)
-    assert torch.equal(decode_exactly(model, inversion.code, ["fp32"] * 8), images)
+    assert torch.equal(decode_exactly(model, inversion.codes, ["fp32"] * 8), images)
 
 
 def test_exact_arithmetic_switches_tf32_off_and_back():
@@ -560,7 +560,7 @@ def test_sizes_that_cannot_be_squeezed_are_refused_at_construction():
         (NICE, {"order": "reverse"}, "order: .* Did you mean 'reversed'?"),
         (NICE, {"prior": "gaussian"}, "prior: expected one of 'normal', 'logistic', got 'gaussian'"),
         (NICE, {"hidden_layers": 0}, "hidden_layers: expected at least 1, got 0"),
-        (NICE, {"hidden_layers": [1, 2]}, "hidden_layers: expected one number, or one for each of 4"),
+        (NICE, {"hidden_layers": [1, 2]}, "hidden_layers: expected one number, or one per coupling"),
     ],
 )
 def test_misspelt_and_impossible_arguments_are_refused_at_construction(model, arguments, message):

@@ -174,7 +174,7 @@ def test_lia_has_the_published_sizes(build, name):
     assert model.spaces["w+"].shape == (11 * 512,)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_lia_steps_at_full_size(parser):
     """One step of every phase on two images of noise: what a machine with the data would do first."""
     path = FOLDER / "lia-ffhq.yaml"

@@ -15,7 +15,7 @@ from flows.data.scenes import FACTORS, Scenes
 from flows.data.scenes.factors import COLUMN, matters
 from flows.errors import CheckpointError
 from flows.images import IMAGENET_DEVIATION, IMAGENET_MEAN
-from flows.models.load import load_model
+from flows.models.load import load
 from flows.semantics.adapters import ClassPredictor, ClassSegmenter
 from flows.semantics.base import (
     Predictor,
@@ -184,7 +184,6 @@ def test_iou_is_scikit_learns(scenes):
     assert [values[name]["iou"] for name in values] == pytest.approx(expected.tolist())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["predictor", "segmenter"])
 def test_a_judge_learns_what_can_be_seen(kind):
     """A square of random place and brightness on black: after a few hundred steps it is known."""
@@ -264,7 +263,7 @@ def test_a_judge_is_the_same_function_after_a_file_and_for_any_batch(kind, tmp_p
 def test_a_judge_is_no_generative_model_and_says_so(tmp_path):
     predictor().save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="holds a 'AttributePredictor'.*expected one of .*Glow"):
-        load_model(tmp_path)
+        load(tmp_path)
 
 
 def test_mistakes_are_named(scenes):

@@ -12,7 +12,7 @@ from flows.data.base import Batch
 from flows.models.biggan import BigGAN
 from flows.models.dcgan import DCGAN
 from flows.models.gan import GAN
-from flows.models.load import load_model
+from flows.models.load import load
 from flows.models.pggan import PGGAN
 from flows.models.stylegan import StyleGAN
 from flows.steering.base import load_directions
@@ -115,7 +115,6 @@ def test_every_gan_learns_its_walks(make, space):
     assert 0 < int(same.sum()) < 8
 
 
-@pytest.mark.slow
 def test_a_run_leaves_its_walks_as_directions(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     parser, settings = parse_experiment([
@@ -127,15 +126,13 @@ def test_a_run_leaves_its_walks_as_directions(tmp_path, monkeypatch):
     fit(model, data, experiment.training, tmp_path, experiment.objective, make_accelerator())
     write_receipt(tmp_path, resolve(parser, settings))
     report = experiment.objective.report(tmp_path, data, "cpu")
-    found = load_directions(tmp_path / "directions.safetensors", load_model(tmp_path))
+    found = load_directions(tmp_path / "directions.safetensors", load(tmp_path))
     assert [each.name for each in found] == ["zoom", "shift x", "shift y", "brightness"]
     assert all(each.method == "joint walk" and each.sigma > 0 for each in found)
     assert report["walks"].keys() == {each.name for each in found}
     assert "its walk in z, learned with the generator, explains" in (tmp_path / "README.md").read_text()
     export(tmp_path, tmp_path / "exported", half=True)
-    carried = load_directions(
-        tmp_path / "exported" / "directions.safetensors", load_model(tmp_path / "exported")
-    )
+    carried = load_directions(tmp_path / "exported" / "directions.safetensors", load(tmp_path / "exported"))
     for before, after in zip(found, carried, strict=True):
         torch.testing.assert_close(before.vector, after.vector, atol=1e-6, rtol=1e-5)
         assert after.method == "joint walk" and after.fingerprint != before.fingerprint

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from functools import partialmethod
 
 import numpy as np
 import pytest
@@ -10,11 +11,11 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate
 
-from flows import images as pixels
 from flows.data.base import ArraySplit, Attribute, ImageData
-from flows.errors import CheckpointError
-from flows.metrics.typicality import largest_typical_share, typicality
+from flows.errors import CheckpointError, UserError
+from flows.metrics.typicality import limit_typicality, typicality
 from flows.models.base import LatentModel, Space, Unit
+from flows.models.codes import Codes
 from flows.models.priors import make_prior
 from flows.models.stylegan import StyleGAN
 from flows.semantics.base import Score
@@ -44,12 +45,10 @@ class Toy(LatentModel):
     def __init__(self, seed: int = 0):
         super().__init__()
         self.image_shape, self.bins = (1, 8, 8), 256
+        levels = {"coarse": slice(0, 6), "fine": slice(6, D)}
         self.spaces = {
-            "z": Space(
-                "z", (D,), make_prior("normal"), {"coarse": slice(0, 6), "fine": slice(6, D)}, "planted"
-            )
+            "z": Space("z", (D,), make_prior("normal"), levels, "planted", guarantee="exact", density=True)
         }
-        self.guarantee = {"z": "exact"}
         self.description = {}
         basis, _ = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(seed)))
         self.basis = torch.nn.Parameter(basis)
@@ -63,9 +62,6 @@ class Toy(LatentModel):
 
     def decode(self, code, space="z", labels=None):
         return self.quarters(code).repeat_interleave(2, 1)[:, None, :, None].expand(-1, -1, -1, 8)
-
-    def sample_codes(self, n, space="z", generator=None, temperature=1.0):
-        return self.prior_codes(n, generator, temperature)
 
     def units(self):
         return {"decode": Unit(1, (8, 8))}
@@ -100,7 +96,7 @@ def planted(n=3000, offset=0.7, noise=0.0):
     distance = codes @ normal - offset
     values = (distance + noise * torch.randn(n, generator=random))[:, None]
     score = Score("it", "it", "attribute", False, -5.0, 5.0)
-    return normal, Survey("z", codes, values, (score,))
+    return normal, Survey(Codes(codes, "z"), values, (score,))
 
 
 # Finding ------------------------------------------------------------------------------------------
@@ -114,8 +110,8 @@ def test_a_boundary_is_the_planted_plane_with_its_bias(offset):
     middle = (survey.values.min() + survey.values.max()) / 2
     # At the codes where the score is in the middle of its extremes, the distance is next to nothing.
     near = (survey.values[:, 0] - middle).abs() < 0.1
-    assert found.distance(survey.codes[near]).abs().max() < 0.5
-    assert float(found.distance(survey.codes[near]).mean()) == pytest.approx(0, abs=0.1)
+    assert found.distance(survey.codes[near].values).abs().max() < 0.5
+    assert float(found.distance(survey.codes[near].values).mean()) == pytest.approx(0, abs=0.1)
     assert found.evidence["validation_accuracy"] > 0.99 and found.evidence["all_accuracy"] > 0.95
     assert found.sigma == pytest.approx(2.0, rel=0.05)
 
@@ -123,7 +119,7 @@ def test_a_boundary_is_the_planted_plane_with_its_bias(offset):
 def test_a_boundary_of_noise_is_no_better_than_chance():
     _, survey = planted()
     noise = torch.randn(len(survey), 1, generator=torch.Generator().manual_seed(0))
-    found = Boundary(share=0.3).one(Survey("z", survey.codes, noise, survey.scores), "it")
+    found = Boundary(share=0.3).one(Survey(survey.codes, noise, survey.scores), "it")
     assert found.evidence["all_balanced_accuracy"] < 0.56
 
 
@@ -131,8 +127,8 @@ def test_boundaries_refuse_what_they_cannot_tell():
     _, survey = planted(n=60)
     with pytest.raises(ValueError, match="expected at least 10 each"):
         Boundary(share=0.02).one(survey, "it")
-    same = Survey("z", survey.codes, torch.ones(60, 1), survey.scores)
-    with pytest.raises(ValueError, match="0 are low and 0 high"):
+    same = Survey(survey.codes, torch.ones(60, 1), survey.scores)
+    with pytest.raises(ValueError, match="0 of .* codes have a low score and 0 a high score"):
         Boundary(share=0.5).one(same, "it")
     with pytest.raises(ValueError, match="there is no score 'other'; expected one of it"):
         Boundary().one(survey, "other")
@@ -180,7 +176,7 @@ def test_conditioning_leaves_the_others_alone(survey, count):
     target = first.vector.double().numpy()
     residual = target - matrix @ np.linalg.lstsq(matrix, target, rcond=None)[0]
     np.testing.assert_allclose(found.vector, residual / np.linalg.norm(residual), atol=1e-6)
-    with pytest.raises(ValueError, match="nothing of it is left"):
+    with pytest.raises(ValueError, match="nothing is left without"):
         condition(first, [first], survey.codes)
 
 
@@ -199,9 +195,9 @@ def test_the_gradient_of_a_score_is_that_of_the_drawn_picture(toy):
             rows = super().predict(images)
             return rows.masked_fill(rows > 0.5, torch.nan)
 
-    codes = toy.sample_codes(130, generator=torch.Generator().manual_seed(0))
-    found = mean_gradients(toy, Dark(), codes, None, "z", [1])
-    dark = toy.quarters(codes)[:, 1] <= 0.5
+    codes = toy.sample(130, seed=0)
+    found = mean_gradients(toy, Dark(), codes, [1])
+    dark = toy.quarters(codes.values)[:, 1] <= 0.5
     assert torch.equal(~found.values[:, 0].isnan(), dark)
     torch.testing.assert_close(
         found.sums[0], int(dark.sum()) * 0.1 * toy.basis[:, 1].detach().double(), atol=1e-5, rtol=0
@@ -212,7 +208,7 @@ def test_the_gradient_of_a_score_is_that_of_the_drawn_picture(toy):
             return super().predict(images).detach()
 
     with pytest.raises(ValueError, match="has no gradient"):
-        mean_gradients(toy, Cut(), codes, None, "z", [1])
+        mean_gradients(toy, Cut(), codes, [1])
 
 
 def test_disentangling_finds_the_direction_that_changes_nothing_else(toy):
@@ -224,12 +220,12 @@ def test_disentangling_finds_the_direction_that_changes_nothing_else(toy):
 
     mixed = torch.nn.functional.normalize(toy.basis[:, 0] + 0.8 * toy.basis[:, 1], dim=0).detach()
     direction = Direction("quarter 0", mixed, 0.0, "z", 1.0, "by hand")
-    codes = toy.sample_codes(300, generator=torch.Generator().manual_seed(5))
+    codes = toy.sample(300, seed=5)
     found = disentangle(toy, Bent(), direction, codes, enough=0.01)
     assert found.leakages[0] > 0.7 and min(found.leakages) <= 0.01 and found.left_alone == ["quarter 1"]
     basis = toy.basis.detach()
     assert float(found.direction.vector @ basis[:, 0]) > 0.999 and found.direction.name == "quarter 0"
-    fresh = toy.sample_codes(300, generator=torch.Generator().manual_seed(6))
+    fresh = toy.sample(300, seed=6)
     matrix = rescore(toy, Bent(), [found.direction], fresh)
     assert matrix.leakage("quarter 0", "quarter 1") < 0.05
     pure = Direction("quarter 0", toy.basis[:, 0].detach(), 0.0, "z", 1.0, "by hand")
@@ -245,19 +241,27 @@ def test_shift_is_relative_and_place_absolute(toy):
     space = toy.spaces["z"]
     vector = torch.nn.functional.normalize(torch.arange(1.0, D + 1), dim=0)
     direction = Direction("it", vector, -0.4, "z", 2.0, "by hand")
-    codes = torch.randn(5, D, generator=torch.Generator().manual_seed(0))
+    codes = Codes(torch.randn(5, D, generator=torch.Generator().manual_seed(0)), "z")
     alpha = torch.linspace(-2, 2, 5)
-    moved = direction.distance(shift(codes, direction, alpha, space))
-    torch.testing.assert_close(moved - direction.distance(codes), 2.0 * alpha)
+    moved = direction.distance(shift(codes, direction, alpha).values)
+    torch.testing.assert_close(moved - direction.distance(codes.values), 2.0 * alpha)
     for levels in [(), ("fine",), ("coarse", "fine")]:
         part = direction.on_levels(levels, space)
-        placed = place(codes, part, alpha, space)
+        placed = place(codes, part, alpha).values
         torch.testing.assert_close(part.distance(placed), 2.0 * alpha, atol=1e-5, rtol=1e-5)
         if levels == ("fine",):
-            assert torch.equal(placed[:, :6], codes[:, :6])
-            assert torch.equal(shift(codes, part, 1.0, space)[:, :6], codes[:, :6])
+            assert torch.equal(placed[:, :6], codes.values[:, :6])
+            assert torch.equal(shift(codes, part, 1.0).values[:, :6], codes.values[:, :6])
     with pytest.raises(ValueError, match="no level 'other'; expected some of coarse, fine"):
         direction.on_levels(["other"], space)
+
+
+def test_codes_of_another_space_are_not_moved():
+    direction = Direction("it", torch.ones(D) / D**0.5, 0.0, "w", 1.0, "by hand")
+    codes = Codes(torch.zeros(2, D), "z")
+    for move in (shift, place):
+        with pytest.raises(UserError, match="^it: expected codes of space 'w', got 'z'$"):
+            move(codes, direction, 1.0)
 
 
 def test_a_budget_cuts_a_step_where_the_sphere_is_left(toy):
@@ -266,13 +270,18 @@ def test_a_budget_cuts_a_step_where_the_sphere_is_left(toy):
     code[0, 0], code[1, 0], code[2, 0] = 3.2, 3.3, 6.0
     step = torch.zeros(3, D)
     step[:, 1] = 5.0
-    share = largest_typical_share(toy, code, step, "z", budget=0.1)
+
+    def share_of(code, step, budget):
+        end = limit_typicality(toy, Codes(code, "z"), Codes(code + step, "z"), budget)
+        return (end.values - code)[:, 1] / step[:, 1]
+
+    share = share_of(code, step, budget=0.1)
     radius = 1.1 * math.sqrt(D)
     for i in (0, 1):
         assert float(share[i]) == pytest.approx(math.sqrt(radius**2 - float(code[i, 0]) ** 2) / 5, abs=1e-4)
     assert float(share[2]) < 1e-2  # outside already, and every step leads farther
-    assert largest_typical_share(toy, code[:1], 0.1 * step[:1], "z", budget=0.5) == 1
-    found = typicality(toy, code, "z")
+    assert share_of(code[:1], 0.1 * step[:1], budget=0.5) == 1
+    found = typicality(toy, Codes(code, "z"))
     torch.testing.assert_close(found, code[:, 0] / math.sqrt(D) - 1)
 
 
@@ -300,7 +309,7 @@ def test_rescoring_finds_the_planted_factor_and_no_other(toy, survey):
     directions = [Boundary(share=0.3).one(survey, name) for name in names]
     for i, each in enumerate(directions):
         assert float(each.vector @ toy.basis[:, i].detach()) > 0.99
-    codes = toy.sample_codes(300, generator=torch.Generator().manual_seed(9))
+    codes = toy.sample(300, seed=9)
     found = rescore(toy, Rows(), directions, codes, alpha=1.0)
     # A step of one sigma along a factor changes its score by one of its spreads, and the others by none.
     torch.testing.assert_close(found.signed, torch.eye(PLACES), atol=0.15, rtol=0)
@@ -315,7 +324,7 @@ def test_entangled_directions_leak_until_they_are_conditioned(toy, survey):
     mixed = torch.nn.functional.normalize(toy.basis[:, 0] + 0.8 * toy.basis[:, 1], dim=0).detach()
     first = Direction("quarter 0", mixed, 0.0, "z", 1.0, "by hand")
     second = Direction("quarter 1", toy.basis[:, 1].detach(), 0.0, "z", 1.0, "by hand")
-    codes = toy.sample_codes(200, generator=torch.Generator().manual_seed(9))
+    codes = toy.sample(200, seed=9)
     before = rescore(toy, Rows(), [first], codes)
     after = rescore(toy, Rows(), [condition(first, [second], survey.codes)], codes)
     assert before.leakage("quarter 0", "quarter 1") == pytest.approx(0.8, abs=0.15)
@@ -332,7 +341,7 @@ def test_the_interval_is_that_of_the_mean(toy):
                 len(images), PLACES, generator=torch.Generator().manual_seed(seed)
             )
 
-    codes = toy.sample_codes(400, generator=torch.Generator().manual_seed(2))
+    codes = toy.sample(400, seed=2)
     step = Direction("quarter 0", toy.basis[:, 0].detach(), 0.0, "z", 1.0, "by hand")
     found = rescore(toy, Noisy(), [step], codes, alpha=0.5, resamples=2000)
     half = (found.high - found.low)[0] / 2
@@ -349,11 +358,11 @@ def test_what_is_not_seen_is_in_no_mean(toy):
             values[:, 1] = values[:, 1].where(values[:, 3] > 0.5, torch.nan)
             return values
 
-    codes = toy.sample_codes(400, generator=torch.Generator().manual_seed(2))
+    codes = toy.sample(400, seed=2)
     step = Direction("quarter 1", toy.basis[:, 1].detach(), 0.0, "z", 1.0, "by hand")
     whole, half = (rescore(toy, judge, [step], codes, alpha=1.0) for judge in (Rows(), Half()))
-    seen = Rows().predict(toy.decode(codes).detach())[:, 3] > 0.5
-    spread = Rows().predict(toy.decode(codes[seen]).detach())[:, 1].std(correction=0)
+    seen = Rows().predict(toy.decode_codes(codes).detach())[:, 3] > 0.5
+    spread = Rows().predict(toy.decode_codes(codes[seen]).detach())[:, 1].std(correction=0)
     assert float(half.signed[0, 1]) == pytest.approx(0.1 / float(spread), rel=1e-3)
     assert torch.allclose(half.signed[0, [0, 2, 3]], whole.signed[0, [0, 2, 3]], atol=1e-5)
     assert half.signed.isfinite().all() and half.low.isfinite().all()
@@ -361,17 +370,17 @@ def test_what_is_not_seen_is_in_no_mean(toy):
 
 def test_results_depend_on_no_batch_size(toy, survey, monkeypatch):
     codes = survey.codes[:250]
-    whole = score_codes(toy, Rows(), codes, "z")
-    monkeypatch.setattr("flows.steering.survey.BATCH", 7)
-    torch.testing.assert_close(score_codes(toy, Rows(), codes, "z"), whole, atol=1e-6, rtol=0)
+    whole = score_codes(toy, Rows(), codes)
+    monkeypatch.setattr(LatentModel, "map_images", partialmethod(LatentModel.map_images, batch=7))
+    torch.testing.assert_close(score_codes(toy, Rows(), codes), whole, atol=1e-6, rtol=0)
     again = survey_samples(toy, Rows(), 250, seed=1)
-    assert torch.equal(again.codes, codes)
+    assert torch.equal(again.codes.values, codes.values)
     torch.testing.assert_close(again.values, survey.values[:250], atol=1e-6, rtol=0)
 
 
 def test_a_response_is_linear_where_the_decoder_is(toy):
     step = Direction("quarter 2", toy.basis[:, 2].detach(), 0.0, "z", 1.0, "by hand")
-    codes = toy.sample_codes(100, generator=torch.Generator().manual_seed(2))
+    codes = toy.sample(100, seed=2)
     alphas = [-2.0, -1.0, 0.0, 1.0, 2.0]
     found = response(toy, Rows(), step, codes, alphas)
     torch.testing.assert_close(found[:, 2] - found[2, 2], 0.1 * torch.tensor(alphas), atol=1e-4, rtol=0)
@@ -385,7 +394,7 @@ def test_a_survey_of_images_has_their_codes_and_the_truth(toy):
     found = survey_images(toy, images, truth, Rows.scores)
     with torch.no_grad():
         expected = toy.encode((images.float() + 0.5) / 256)
-    torch.testing.assert_close(found.codes, expected)
+    torch.testing.assert_close(found.codes.values, expected)
     assert torch.equal(found.column("quarter 3"), truth[:, 3])
 
 
@@ -398,7 +407,7 @@ def test_a_survey_is_looked_up_by_all_that_it_depends_on(toy, tmp_path, monkeypa
     assert len(list(tmp_path.iterdir())) == 1
     monkeypatch.setattr("flows.steering.survey.score_codes", None)
     again = survey_samples(toy, Printed(), 20, seed=1, cache=tmp_path)
-    assert torch.equal(first.values, again.values) and torch.equal(first.codes, again.codes)
+    assert torch.equal(first.values, again.values) and torch.equal(first.codes.values, again.codes.values)
     for other in ({"seed": 2}, {"n": 21}, {"temperature": 0.5}):
         with pytest.raises(TypeError, match="not callable"):
             survey_samples(toy, Printed(), **{"n": 20, "seed": 1, **other}, cache=tmp_path)
@@ -493,9 +502,7 @@ def test_a_walk_recovers_the_linear_decoder(toy):
 
 
 def test_displacements_of_a_linear_decoder_are_straight(toy):
-    random = torch.Generator().manual_seed(0)
-    codes = toy.sample_codes(60, generator=random)
-    images = pixels.to_bytes(toy.decode(codes).detach())
+    images = toy.decode_bytes(toy.sample(60, seed=0))
     directions = Displacement(images=60).find(task(toy, ["brightness"], data=Images(images)))
     truth = toy.basis[:, :PLACES].detach().sum(1)
     assert float(directions[0].vector @ (truth / truth.norm())) > 0.999
@@ -509,7 +516,7 @@ def test_displacements_of_redrawn_factors_are_their_directions(toy):
     data = Quarters(toy)
     found = Displacement(images=60, strengths=3).find(task(toy, ["quarter 2"], data=data))[0]
     assert float(found.vector @ toy.basis[:, 2].detach()) > 0.999
-    along = data.codes @ toy.basis[:, 2].detach()
+    along = data.codes.values @ toy.basis[:, 2].detach()
     assert found.sigma == pytest.approx(float(along.std()), rel=0.01)
     assert found.bias == pytest.approx(-float(along.median()), abs=0.05)
     assert found.evidence["step of 1, sigmas"] * found.sigma == pytest.approx(10, rel=0.01)
@@ -542,7 +549,7 @@ def test_jacobian_directions_are_its_singular_vectors():
     model = StyleGAN((3, 8, 8), size=10, channels=[8, 8], critic_channels=[8, 8]).eval()
     for codes in (1, 3):
         given = task(model, space="w")
-        drawn = model.sample_codes(codes, "w", torch.Generator().manual_seed(0))
+        drawn = model.sample(codes, "w", seed=0).values
         total = torch.zeros(10, 10, dtype=torch.double)
         for code in drawn:
             jacobian = torch.autograd.functional.jacobian(lambda w: model.decode(w[None], "w")[0], code)
@@ -578,8 +585,7 @@ def test_principal_components_are_numpys_and_need_a_layer_where_codes_are_white(
     torch.manual_seed(0)
     model = StyleGAN((3, 8, 8), size=10, channels=[8, 8], critic_channels=[8, 8]).eval()
     found = PrincipalComponents(components=3, n=600, batch=100).find(task(model, space="w"))
-    with torch.no_grad():
-        codes = model.sample_codes(600, "w", torch.Generator().manual_seed(0)).double().numpy()
+    codes = model.sample(600, "w", seed=0).values.double().numpy()
     values, vectors = np.linalg.eigh(np.cov(codes.T))
     for i, each in enumerate(found):
         assert abs(float(each.vector.double().numpy() @ vectors[:, -1 - i])) > 0.999
@@ -596,7 +602,7 @@ def test_levels_are_ranked_by_what_they_change(toy):
     vector = torch.zeros(D)
     vector[:6] = torch.nn.functional.normalize(toy.basis[:6, 0].detach(), dim=0)
     step = Direction("quarter 0", vector, 0.0, "z", 1.0, "by hand")
-    codes = toy.sample_codes(50, generator=torch.Generator().manual_seed(2))
+    codes = toy.sample(50, seed=2)
     found = rank_levels(toy, Rows(), [step], codes)["quarter 0"]
     assert found["coarse"] > 0.5 and found["fine"] == 0
 
@@ -607,13 +613,12 @@ def test_a_direction_of_w_moves_all_layers_of_w_plus():
     vector = torch.nn.functional.normalize(torch.randn(10), dim=0)
     step = Direction("it", vector, 0.3, "w", 2.0, "by hand")
     wide = to_levels(model, step, "w+")
-    with torch.no_grad():
-        w = model.sample_codes(3, "w", torch.Generator().manual_seed(1))
-        narrow = model.convert(shift(w, step, 1.5, model.spaces["w"]), "w", "w+")
-        broad = shift(model.convert(w, "w", "w+"), wide, 1.5, model.spaces["w+"])
+    w = model.sample(3, "w", seed=1)
+    codes = model.convert_codes(w, "w+")
+    narrow = model.convert_codes(shift(w, step, 1.5), "w+").values
+    broad = shift(codes, wide, 1.5).values
     torch.testing.assert_close(narrow, broad, atol=1e-5, rtol=1e-5)
-    codes = model.convert(w, "w", "w+")
-    torch.testing.assert_close(wide.distance(codes) / wide.sigma, step.distance(w) / step.sigma)
+    torch.testing.assert_close(wide.distance(codes.values) / wide.sigma, step.distance(w.values) / step.sigma)
     crooked = Direction("it", vector, 0.0, "z", 2.0, "by hand")
     with pytest.raises(ValueError, match=r"whose map to w\+ is not linear"):
         to_levels(model, crooked, "w+")
@@ -630,12 +635,12 @@ class Quarters(ImageData):
     def __init__(self, toy, unseen=0):
         self.toy, self.image_shape, self.unseen = toy, toy.image_shape, unseen
         self.attributes = tuple(Attribute(f"quarter {i}", "real") for i in range(PLACES))
-        self.codes = toy.sample_codes(60, generator=torch.Generator().manual_seed(4))
+        self.codes = toy.sample(60, seed=4)
 
     @torch.no_grad()
     def split(self, name):
-        images = pixels.to_bytes(self.toy.decode(self.codes))
-        values = self.toy.quarters(self.codes)
+        images = self.toy.decode_bytes(self.codes)
+        values = self.toy.quarters(self.codes.values)
         values[: self.unseen] = torch.nan
         return ArraySplit(images, attributes=values)
 
@@ -716,7 +721,7 @@ def test_a_ranking_says_where_z_is_worse_than_w(tmp_path):
     (note,) = worse_in_z(entries)
     assert "daylight of lia by boundary is worse in z than in w" in note
     (tmp_path / "other.json").write_text('{"directions": {"a": 3}}')
-    with pytest.raises(ValueError, match="is no scores.json"):
+    with pytest.raises(ValueError, match="is not a scores.json"):
         read_scores(tmp_path / "other.json")
     with pytest.raises(ValueError, match="does not exist"):
         read_scores(tmp_path / "nothing.json")

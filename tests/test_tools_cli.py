@@ -76,7 +76,6 @@ def directions(folder):
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["glow", "lia"])
 def test_find_apply_score(directions, name, tmp_path, capsys):
     folder, file = directions, directions / f"{name}.safetensors"
@@ -128,7 +127,6 @@ def test_find_apply_score(directions, name, tmp_path, capsys):
     assert (tmp_path / "levels" / "levels.png").exists()
 
 
-@pytest.mark.slow
 def test_methods_by_name(folder, tmp_path):
     found = {}
     for method, extra in {
@@ -165,7 +163,6 @@ SMALL = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("config", TOOLS, ids=lambda path: path.stem)
 def test_the_configs_of_tools_run_and_name_their_command(folder, config, tmp_path):
     verb = {"steering": "steer find", "dissection": config.stem}[config.parent.name]
@@ -179,7 +176,6 @@ def test_the_configs_of_tools_run_and_name_their_command(folder, config, tmp_pat
     assert list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["glow", "lia"])
 def test_dissect_and_omissions(folder, name, tmp_path):
     for source in ("samples", "images"):
@@ -203,7 +199,7 @@ def test_dissect_and_omissions(folder, name, tmp_path):
     assert (tmp_path / "omissions" / picture).exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_paint(folder, tmp_path):
     """Outside the brush and its margin a painted picture has the bytes it had."""
     segmenter = folder / "segmenter"
@@ -237,7 +233,7 @@ def test_paint(folder, tmp_path):
             assert opened.size == (columns * 98, 20 + 2 * 98)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_atlas_does_each_part_once(folder, tmp_path):
     judges = ["--predictor", folder / "predictor", "--segmenter", folder / "segmenter"]
     files = ["--out", tmp_path / "a", "--json", tmp_path / "a.json"]
@@ -254,14 +250,13 @@ def test_atlas_does_each_part_once(folder, tmp_path):
     assert json.loads((tmp_path / "a.json").read_text())["done"] == dict.fromkeys(PARTS, True)
 
 
-@pytest.mark.slow
 def test_atlas_leaves_out_what_a_model_has_not(folder, tmp_path, capsys):
     """NICE is fully connected: none of its layers lies over the image."""
     judges = ["--predictor", folder / "predictor", "--segmenter", folder / "segmenter"]
     run("atlas", folder / "nice", *judges, "--scores", "daylight", "--n", 120, "--out", tmp_path / "a",
         "--json", tmp_path / "a.json")  # fmt: skip
     assert json.loads((tmp_path / "a.json").read_text())["done"] == {"steering": True, "omissions": True}
-    assert "no layer of NICE lies over the image" in capsys.readouterr().out
+    assert "NICE has no spatial layer" in capsys.readouterr().out
 
 
 def test_mistakes_are_one_line(directions, capsys, tmp_path):
@@ -269,7 +264,7 @@ def test_mistakes_are_one_line(directions, capsys, tmp_path):
     predictor = ["--predictor", folder / "predictor"]
     paint = ["paint", folder / "glow", "--segmenter", folder / "segmenter", "--strokes"]
     for arguments, message in (
-        (["steer", "find", folder / "glow", *predictor], "--scores: name those"),
+        (["steer", "find", folder / "glow", *predictor], "--scores: expected names of scores"),
         (["steer", "find", folder / "glow", *predictor, "--scores", "daylght", "--n", 20],
          "no score 'daylght'"),
         (["steer", "find", folder / "glow", "--predictor", folder / "segmenter", "--scores", "wood"],
@@ -283,7 +278,7 @@ def test_mistakes_are_one_line(directions, capsys, tmp_path):
         (["dissect", folder / "glow", "--segmenter", folder / "segmenter", "--layers", "top"],
          "no layer 'top'"),
         (["dissect", folder / "nice", "--segmenter", folder / "segmenter", "--n", 8],
-         "no layer of NICE lies over the image"),
+         "NICE has no spatial layer"),
         ([*paint, "colour window"], "expected draw|erase CLASS"),
         ([*paint, "draw window 0 0 40 4"], "expected left top right bottom within 32×32"),
         ([*paint, "draw window no.png"], "there is no file no.png"),

@@ -80,6 +80,7 @@ def write_shards(folder: Path) -> str:
     return str(folder / "{0..2}.tar")
 
 
+@pytest.mark.long
 def test_a_stream_trains_and_resumes_as_any_other_set(tmp_path):
     shards = write_shards(tmp_path)
     options = ["--data=Shards", f"--data.train={shards}", f"--data.validation={tmp_path / '0.tar'}",
@@ -115,7 +116,7 @@ def _whole(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_run_continues_bit_for_bit(whole, tmp_path, how):
     folder = tmp_path / "run"
@@ -142,14 +143,14 @@ def test_an_interrupted_run_continues_bit_for_bit(whole, tmp_path, how):
         assert torch.equal(value, load_file(whole / "model.safetensors")[name]), name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_state_with_other_settings_is_refused(whole):
     done = train(whole, *LONG, "--resume", "latest", "--training.lr", "0.5")
     assert done.returncode == 2
     assert "started with other settings: training.lr was 0.002, is 0.5" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_tampered_state_is_refused_by_name(whole, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(whole, folder)
@@ -188,7 +189,7 @@ def test_saving_keeps_the_newest_and_gives_up_an_abandoned_course(tmp_path):
     assert [int(state.name[-3:]) for state in states(tmp_path)] == [200, 250]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_signal_to_the_whole_group_saves_with_loader_workers(tmp_path):
     """Launchers signal the process group; the loader's workers must outlive it."""
     folder = tmp_path / "run"
@@ -203,7 +204,7 @@ def test_a_signal_to_the_whole_group_saves_with_loader_workers(tmp_path):
     assert states(folder)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_existing_run_is_not_overwritten(whole):
     before = (whole / "model.safetensors").read_bytes()
     done = train(whole, *LONG, "--overwrite", "false")
@@ -211,7 +212,7 @@ def test_an_existing_run_is_not_overwritten(whole):
     assert (whole / "model.safetensors").read_bytes() == before
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_a_run_leaves(whole):
     names = {path.name for path in whole.iterdir()}
     expected = {
@@ -227,7 +228,6 @@ def test_what_a_run_leaves(whole):
     assert (whole / "config.json").stat().st_mode & 0o044 == 0o044
 
 
-@pytest.mark.slow
 def test_a_run_that_goes_non_finite_says_where_and_saves_nothing(tmp_path):
     done = train(
         tmp_path / "run", "--training.lr", "1e30", "--training.warmup", "0", "--training.batch", "16"
@@ -241,8 +241,8 @@ def test_a_run_that_goes_non_finite_says_where_and_saves_nothing(tmp_path):
 # Ranks ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.multiprocess
-@pytest.mark.slow
 @pytest.mark.parametrize("model", ["glow", "realnvp"])
 def test_two_ranks_equal_one_with_the_joined_batch(tmp_path, model):
     """ActNorm's initialisation and RealNVP's batch norms included: both reduce over ranks."""
@@ -264,8 +264,8 @@ def test_two_ranks_equal_one_with_the_joined_batch(tmp_path, model):
     assert torch.allclose(code, other, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.multiprocess
-@pytest.mark.slow
 def test_two_ranks_equal_one_where_activations_are_rebuilt(tmp_path):
     options = ["--training.batch=32", "--training.images=96", "--training.memory=reversible",
                "--training.guard_every=32", "--training.ema=0"]  # fmt: skip
@@ -281,8 +281,8 @@ def test_two_ranks_equal_one_where_activations_are_rebuilt(tmp_path):
         assert torch.allclose(alone, weights[2][name], rtol=0, atol=1e-6), name
 
 
+@pytest.mark.long
 @pytest.mark.multiprocess
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "options"),
     [
@@ -314,7 +314,7 @@ def test_two_ranks_of_a_gan_equal_two_micro_batches_of_one(tmp_path, model, opti
             assert torch.allclose(value, others[name], atol=1e-4), name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("config", "images"), [("scenes/lia", 96), ("scenes/nice", 600)])
 def test_a_run_of_the_command_line_goes_on(tmp_path, config, images):
     """Rates given in a config, an epsilon given there, an optimiser whose phase has not begun."""
@@ -330,7 +330,7 @@ def test_a_run_of_the_command_line_goes_on(tmp_path, config, images):
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_state_is_trained_on_in_another_memory_mode(whole, tmp_path):
     """Without conversion, and to the same weights up to rounding."""
     ends = {}
@@ -348,7 +348,7 @@ def test_a_state_is_trained_on_in_another_memory_mode(whole, tmp_path):
     assert torch.equal(ends["checkpoint"], ends["plain"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_guard_goes_over_to_checkpoint_and_a_resumed_run_stays_there(tmp_path):
     """With a limit that no inverse keeps."""
     strict = "import flows.training.guard as guard; guard.LARGEST_ERROR = 0.0; import train; train.main()"

@@ -6,6 +6,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+__all__ = ["Bijection", "Example", "Inverse"]
+
 Shape = tuple[int, ...]
 Mapped = tuple[Tensor, Tensor]
 """(value, log_det), the return type of both directions of a bijection."""

@@ -8,6 +8,8 @@ from flows.bijections.partition import Checkerboard, Halves, Partition
 from flows.memory import is_recomputing
 from flows.numerics import batch_moments, sum_per_example
 
+__all__ = ["BatchNorm"]
+
 
 class BatchNorm(Bijection):
     """Batch normalisation: changed' = (changed − μ) / √(σ² + ε), log|det| = −½ Σ log(σ² + ε).

@@ -8,10 +8,12 @@ from torch import Tensor, nn
 from flows.bijections.base import Bijection, Example, Mapped, Shape
 from flows.bijections.folding import ChannelMap, Folding, Step, fold, run_backwards
 from flows.bijections.reversal import reconstruction_error, run
-from flows.bijections.rows import has_hooks, in_rows, runs_in_rows
+from flows.bijections.rows import any_hooked, in_rows, runs_in_rows
 from flows.memory import PLAIN, Memory
 from flows.numerics import zero_log_det
 from flows.once import once, parts
+
+__all__ = ["Chain", "Tap"]
 
 
 class Tap(nn.Identity):
@@ -62,7 +64,7 @@ class Chain(Bijection):
 
     def _runs_in_rows(self, x: Tensor) -> bool:
         """Whether couplings are computed in rows: on a CPU, if no submodule has a hook."""
-        return runs_in_rows(x) and not any(map(has_hooks, parts(self)[1:]))
+        return runs_in_rows(x) and not any_hooked(parts(self)[1:])
 
     def _prepared(self, like: Tensor, rows: bool) -> tuple[list[Any], Tensor]:
         """Steps as they are run, and the log-det of all foldings together."""
@@ -88,10 +90,8 @@ class Chain(Bijection):
     def _has_hooks(self) -> bool:
         """Whether a hook is registered on a module that folding and flattening would bypass."""
         inner = [step for step in self.steps if isinstance(step, (Chain, ChannelMap))]
-        return (
-            any(map(has_hooks, self.taps))
-            or any(map(has_hooks, inner))
-            or any(step._has_hooks() for step in inner if isinstance(step, Chain))
+        return any_hooked([*self.taps, *inner]) or any(
+            step._has_hooks() for step in inner if isinstance(step, Chain)
         )
 
     def _one_by_one(self, x: Tensor, context: Tensor | None) -> Mapped:

@@ -1,12 +1,17 @@
 """Couplings, which change one part of the input by a function of the other (NICE §3.2, RealNVP §3.2)."""
 
+import inspect
+
 import torch
 from torch import Tensor, nn
 
 from flows.bijections.base import Bijection, Example, Mapped, PulledBack, as_leaf, pull
 from flows.bijections.partition import Checkerboard, Halves, OddEven, Partition
 from flows.bijections.scales import LearnedTanh, Scale, SigmoidScale, TwoSided
+from flows.errors import UserError
 from flows.numerics import sum_per_example, zero_log_det
+
+__all__ = ["AdditiveCoupling", "AffineCoupling"]
 
 
 class AdditiveCoupling(Bijection):
@@ -14,7 +19,7 @@ class AdditiveCoupling(Bijection):
 
     Args:
         partition: Partition of the input into a kept and a changed part.
-        network: Network t; takes (kept, context) and returns a tensor of the shape of `changed`.
+        network: Network t; takes (kept, context) or (kept) and returns a tensor of the shape of `changed`.
     """
 
     constant_log_det = True
@@ -22,7 +27,7 @@ class AdditiveCoupling(Bijection):
     def __init__(self, partition: Partition, network: nn.Module):
         super().__init__()
         self.partition = partition
-        self.network = network
+        self.network = conditioner(network)
 
     def shift(self, kept: Tensor, context: Tensor | None) -> Tensor:
         """Compute t(kept), in the dtype of `kept` even if the network runs in bf16."""
@@ -72,7 +77,7 @@ class AffineCoupling(Bijection):
 
     Args:
         partition: Partition of the input into a kept and a changed part.
-        network: Network; takes (kept, context) and returns twice the channels of `changed`.
+        network: Network; takes (kept, context) or (kept) and returns twice the channels of `changed`.
         scale: Map from the raw half of the network's output to log s.
         shift_first: Whether the shift is added before scaling.
         interleaved: Whether shift and raw scale are the even and odd output channels (Glow's released code);
@@ -89,7 +94,7 @@ class AffineCoupling(Bijection):
     ):
         super().__init__()
         self.partition = partition
-        self.network = network
+        self.network = conditioner(network)
         self.scale = scale
         self.shift_first = shift_first
         self.interleaved = interleaved
@@ -163,6 +168,39 @@ class AffineCoupling(Bijection):
             "checkerboard": Example(cls(board, _Toy(2, 4), TwoSided(), shift_first=True), (2, 2, 4)),
             "with context": Example(cls(halves, _Toy(3, 4), TwoSided()), (4, 2, 2), context_shape=(1, 2, 2)),
         }
+
+
+class Unconditional(nn.Module):
+    """Network that takes no context, called as a conditioner.
+
+    Args:
+        network: Module whose `forward` takes the kept part alone, for example an `nn.Sequential`.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, kept: Tensor, context: Tensor | None = None) -> Tensor:
+        if context is not None:
+            raise UserError(
+                f"{type(self.network).__name__} takes no context, but one was given: expected a network with "
+                "forward(kept, context), or a coupling that is called without a context"
+            )
+        output: Tensor = self.network(kept)
+        return output
+
+
+def conditioner(network: nn.Module) -> nn.Module:
+    """The network itself if its `forward` takes a context, otherwise an `Unconditional` around it."""
+    try:
+        parameters = inspect.signature(network.forward).parameters.values()
+    except ValueError:
+        return network  # compiled or scripted: nothing is known about its arguments
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return network
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return network if len(positional) > 1 else Unconditional(network)
 
 
 def _with_network(

@@ -16,6 +16,8 @@ from flows.errors import UserError
 from flows.images import bin_index, to_unit
 from flows.numerics import Keys, normal_rows, sum_per_example, uniform_rows
 
+__all__ = ["Dequantiser", "UniformDequantiser", "VariationalDequantiser"]
+
 
 class Dequantiser(nn.Module, ABC):
     """Maps every byte to a random point within its bin.

@@ -11,6 +11,8 @@ from flows.data_dependent import DataDependent
 from flows.errors import UserError
 from flows.numerics import full_precision, sum_over_ranks
 
+__all__ = ["InvertibleConv1x1", "InvertibleConv1x1LU", "Whitening"]
+
 
 def _log_abs_det(weight: Tensor) -> Tensor:
     """Compute log|det| of (..., C, C) in double precision."""

@@ -11,6 +11,8 @@ from flows.bijections.base import Bijection, Example, Mapped, Shape
 from flows.errors import UserError
 from flows.numerics import zero_log_det
 
+__all__ = ["Multiscale"]
+
 
 class Multiscale(Bijection):
     """Multi-scale map from an image to one flat code (batch, D), ordered coarse to fine.

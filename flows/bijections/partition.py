@@ -5,6 +5,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+__all__ = ["Checkerboard", "Halves", "OddEven", "Partition"]
+
 
 class Partition(nn.Module, ABC):
     """Splits x into (kept, changed) and merges the two again.

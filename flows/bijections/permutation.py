@@ -6,6 +6,8 @@ from torch import Tensor
 from flows.bijections.base import Bijection, Example, Mapped
 from flows.numerics import zero_log_det
 
+__all__ = ["Permutation", "Reverse"]
+
 
 class Reverse(Bijection):
     """Reversal of the channel order, its own inverse."""

@@ -9,6 +9,8 @@ from torch.nn.functional import logsigmoid, softplus
 from flows.bijections.base import Bijection, Example, Mapped
 from flows.numerics import sum_per_example
 
+__all__ = ["Centre", "Logit", "Sigmoid"]
+
 
 class Centre(Bijection):
     """Centring z = (x − ½)·width, from [0, 1] to [−width/2, width/2].

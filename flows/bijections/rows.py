@@ -9,7 +9,7 @@ reconstructed by inversion (RevNet, Gomez et al. 2017, arXiv 1707.04585, with th
 output).
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import groupby
 from typing import Any, cast
 
@@ -90,13 +90,14 @@ def _kind(step: Step, following: Step) -> Hashable | None:
     return network and (id(step.folding), type(coupling), coupling.partition.keep_first, network)
 
 
-def has_hooks(module: nn.Module) -> bool:
-    """Whether a hook is registered on this module itself."""
-    return bool(
+def any_hooked(modules: Iterable[nn.Module]) -> bool:
+    """Whether a hook is registered on one of these modules themselves."""
+    return any(
         module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
+        for module in modules
     )
 
 

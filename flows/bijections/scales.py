@@ -15,6 +15,8 @@ from torch.nn.functional import logsigmoid
 
 from flows.checks import check_choice
 
+__all__ = ["Exponential", "LearnedTanh", "Scale", "SigmoidScale", "TwoSided"]
+
 ScaleName = Literal["two-sided", "sigmoid", "tanh", "exp"]
 
 

@@ -12,6 +12,8 @@ from flows.data_dependent import ChannelAffine
 from flows.errors import UserError
 from flows.numerics import sum_per_example
 
+__all__ = ["ActNorm", "DiagonalScaling", "LearnedPrior"]
+
 
 class DiagonalScaling(Bijection):
     """Diagonal scaling z = exp(s) ⊙ x; log|det| = Σ s (NICE §3.3, equation 6 of the released arXiv text).

@@ -8,6 +8,8 @@ from flows.bijections.base import Bijection, Example, Mapped, Shape
 from flows.errors import UserError
 from flows.numerics import zero_log_det
 
+__all__ = ["Flatten", "OrderedSqueeze", "Squeeze"]
+
 
 class Squeeze(Bijection):
     """Squeeze (C, H, W) to (4C, H/2, W/2): every 2×2 block becomes four channels, in order c, row, column."""

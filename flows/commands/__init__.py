@@ -1,5 +1,5 @@
-"""The verbs of the `flows` command: one file each, with a function of the file's name.
+"""Verbs of the `flows` command, one per file, as a function with the name of the file.
 
-To add one: a new file with a function whose signature is the command line. Arguments without a default are
-positional, the docstring is the help; nothing else is edited.
+To add a verb, add a file with such a function; no other file changes. The signature defines the options and
+the docstring the help. Arguments without a default are positional, except lists of strings.
 """

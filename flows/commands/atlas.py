@@ -1,4 +1,4 @@
-"""flows atlas: the standard set of steering and dissection of one model, in one report."""
+"""`flows atlas`: standard steering, dissection and omissions of one model, in one report."""
 
 import base64
 import html
@@ -34,7 +34,7 @@ SCORES = [
     "banner",
     "category: church",
 ]
-"""Steered unless others are named, of those that the predictor tells."""
+"""Scores that are steered by default, if the predictor has them."""
 
 
 def atlas(
@@ -49,30 +49,30 @@ def atlas(
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Find directions, score them, dissect units, and look for omissions; one page leads to all.
+    """Find and score directions, dissect units and find omissions, in one report.
 
-    A part that was done in this folder with the same inputs is not done again.
+    Parts that were already run in this folder with the same inputs are skipped.
 
     Args:
-        checkpoint: folder or hub repository of the model.
-        predictor: checkpoint of an attribute predictor; None takes the shipped one for its images.
-        segmenter: checkpoint of a segmenter; None takes the shipped one for its images.
-        scores: what directions are found for; None takes a few that the predictor tells.
-        artefact: class whose units are switched off, see `dissect`; left out where the segmenter has none of
-            that name, or what it takes is missing.
-        n: samples, for each part.
-        seed: of samples.
-        out: folder for index.html and a folder for each part.
-        json: file for what was done.
-        device: torch device.
+        checkpoint: Folder or hub repository of the model.
+        predictor: Checkpoint of an attribute predictor; None takes the included one for the model's images.
+        segmenter: Checkpoint of a segmenter; None takes the included one for the model's images.
+        scores: Scores to find directions for; None takes a standard selection of the predictor's scores.
+        artefact: Class whose units are ablated, as by `flows dissect --artefact`; skipped if the segmenter
+            does not have the class, or if data or packages for the measurement are missing.
+        n: Number of codes in each part; directions are scored on at most 300 codes.
+        seed: Seed of the samples.
+        out: Output folder, with index.html and one folder for each part.
+        json: File for a list of the parts, and whether each was run or skipped.
+        device: Torch device; None takes CUDA if it is available.
     """
     model = open_model(checkpoint, device)
-    judge, finder = load_predictor(predictor, model), load_segmenter(segmenter, model)
-    told = [each.name for each in judge.scores]
-    wanted = scores or [name for name in SCORES if name in told] or told[:8]
+    predictor_model, segmenter_model = load_predictor(predictor, model), load_segmenter(segmenter, model)
+    available = [score.name for score in predictor_model.scores]
+    wanted = scores or [name for name in SCORES if name in available] or available[:8]
     encodes = model.check_space(model.search_space).encodes
     source: Literal["samples", "images"] = "images" if encodes else "samples"
-    taken = artefact if artefact and can_take_out(model, finder, artefact) else None
+    ablated = artefact if artefact and can_take_out(model, segmenter_model, artefact) else None
     shared = {"flows": __version__, "model": model.fingerprint(), "n": n, "seed": seed}
     directions = out / "steering" / "directions.safetensors"
 
@@ -82,46 +82,51 @@ def atlas(
         score(checkpoint, directions, predictor=predictor, n=min(n, 300), test=200 if encodes else 0,
               seed=seed + 1, out=out / "steering", device=device)  # fmt: skip
 
-    def look_inside() -> None:
-        dissect(checkpoint, segmenter=segmenter, source=source, n=n, artefact=taken, seed=seed,
+    def dissect_units() -> None:
+        dissect(checkpoint, segmenter=segmenter, source=source, n=n, artefact=ablated, seed=seed,
                 out=out / "dissection", device=device)  # fmt: skip
 
-    def look_for_omissions() -> None:
+    def find_omissions() -> None:
         omissions(checkpoint, segmenter, n, seed=seed, out=out / "omissions", device=device)
 
-    steering_inputs = {**shared, "predictor": judge.fingerprint(), "scores": wanted, "source": source}
-    seeing_inputs = {**shared, "segmenter": finder.fingerprint(), "source": source}
+    steering_inputs = {
+        **shared,
+        "predictor": predictor_model.fingerprint(),
+        "scores": wanted,
+        "source": source,
+    }
+    segmenter_inputs = {**shared, "segmenter": segmenter_model.fingerprint(), "source": source}
     parts: dict[str, tuple[dict[str, object], Callable[[], None]]] = {
         "steering": (steering_inputs, steer),
-        "dissection": ({**seeing_inputs, "artefact": taken}, look_inside),
-        "omissions": (seeing_inputs, look_for_omissions),
+        "dissection": ({**segmenter_inputs, "artefact": ablated}, dissect_units),
+        "omissions": (segmenter_inputs, find_omissions),
     }
     if not default_layers(model, model.search_space):
-        print(f"nothing to dissect: no layer of {type(model).__name__} lies over the image")
+        print(f"dissection: skipped, {type(model).__name__} has no spatial layer")
         del parts["dissection"]
     done = {name: run_once(out / name, inputs, job) for name, (inputs, job) in parts.items()}
     page = front_page(f"Atlas of {Path(checkpoint).name}", out, list(parts))
     write_atomically(out / "index.html", lambda path: path.write_text(page))
-    for name, anew in done.items():
-        print(f"{name}: {'done' if anew else 'was there already'}")
+    for name, ran in done.items():
+        print(f"{name}: {'done' if ran else 'skipped, was run before with the same inputs'}")
     print(f"written to {out}: index.html")
     write_json(json, {"checkpoint": checkpoint, "done": done})
 
 
-def can_take_out(model: LatentModel, finder: Segmenter, label: str) -> bool:
-    """Whether an artefact can be taken out and the result measured; a line says why not."""
-    if label not in finder.classes:
+def can_take_out(model: LatentModel, segmenter: Segmenter, label: str) -> bool:
+    """Whether an artefact can be ablated and the effect measured; prints the reason if data are missing."""
+    if label not in segmenter.classes:
         return False
     try:
-        clean_images(model, finder, label)
+        clean_images(model, segmenter, label)
     except UserError as error:
-        print(f"no artefact is taken out: {error}")
+        print(f"no artefact is ablated: {error}")
         return False
     return True
 
 
 def front_page(title: str, out: Path, parts: list[str]) -> str:
-    """Every part's pictures, with a link to its own page."""
+    """HTML page with the pictures of each part below a link to its own page."""
     pieces = []
     for name in parts:
         pieces.append(f'<h1><a href="{html.escape(name)}/index.html">{html.escape(name)}</a></h1>')

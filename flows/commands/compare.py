@@ -1,4 +1,4 @@
-"""flows compare: inverters on models, on the same images and the same clock."""
+"""`flows compare`: compare inversion methods on models, with the same images and timing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -54,52 +54,56 @@ def compare(
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Invert images by several methods, and report: CSV, JSON, a grid of pictures, and a page.
+    """Invert images by several methods and report reconstructions, figures and records.
 
-    Models: folders or hub repositories of checkpoints, of one image shape and number of grey levels.
-
-    Inverters: `exact`, `encoder` (into w where the model has it), `exact-z` (on to z), and `optimise`,
-    `optimise:SPACE` or `optimise:SPACE:lbfgs` with SPACE one of z, w, w+; `hybrid` (from the encoder's code
-    on), `in-domain` and `in-domain:likelihood` (kept in the domain), `layer` or `layer:NAME` (a layer's
-    activations too), `tune` (the generator too). Pairs that are impossible are listed with the reason.
-
-    Images: `test:N`, `upside-down:N`, `rotated:N` (by 90°), `flipped:N` (left to right), `generated:N` (by
-    each model for itself), `ood` (a cat, a person, …, text, noise), `user:FOLDER`
-    (cropped in the middle and resized).
+    Every inverter gets the same images and the same seed. Impossible pairs of model and inverter are listed
+    with the reason.
 
     Args:
-        models: see above.
-        inverters: see above.
-        images: see above.
-        out: folder for index.html, summary.md, overview.png, table.csv, table.json, grid-*.png and records,
-            for `flows render`.
-        steps: of optimisation, for every start, at most; `hybrid` and `in-domain` take no more than 100,
-            `tune` no more than 350 on the weights, as published.
-        seconds: of optimisation with Adam, for every start on all images of a group, at most.
-        starts: of `optimise`: the middle of the space, then random codes; the other methods have one.
-        lr: of `optimise`, and of the search for a code in `layer` and `tune`; the others have their own.
-        noise: optimise the noise inputs too, of models that have some.
-        perceptual_weight: of the distance by the network of `perceptual` in the loss of every search, beside
-            the mean squared error of pixels in [−1, 1].
-        edits: measure whether an edit can be undone, which inverts four more images for every row.
-        perceptual: network of the perceptual distance: efficientnet-lite0, lpips-vgg, lpips-alex,
-            lpips-squeeze, none, or auto, which takes the first where it is installed.
-        seed: of everything random.
-        json: file for the table, beside the one in `out`.
-        device: torch device.
+        models: Folders or hub repositories of models with the same image shape and number of grey levels.
+        inverters: Names of inverters. `exact`: the exact inverse. `encoder` or `encoder:SPACE`: the encoder,
+            by default into w if the model has it. `exact-z`: the encoder's w, mapped exactly to z.
+            `optimise`, `optimise:SPACE` or `optimise:SPACE:lbfgs`: optimisation of a code in z, w or w+, by
+            Adam or L-BFGS. `hybrid`: optimisation that starts from the encoder's code. `in-domain` or
+            `in-domain:likelihood`: `hybrid` with a penalty that keeps the code in the model's domain.
+            `layer` or `layer:NAME`: optimisation of a layer's activations as well. `tune`: optimisation of
+            the generator's weights as well.
+        images: Groups of images. `test:N`: test images of the first model with a known data set.
+            `upside-down:N`, `rotated:N` (by 90°), `flipped:N` (left to right): transformed test images.
+            `generated:N`: samples of each model, for that model only. `ood`: out-of-distribution images (a
+            cat, a person, …, text, noise). `user:FOLDER`: your own pictures, centre-cropped and resized.
+        out: Output folder: index.html, summary.md, overview.png, table.csv, table.json, grid-*.png, and
+            records for `flows render`.
+        steps: Maximum number of optimisation steps per restart. `hybrid` and `in-domain` take at most 100,
+            `tune` at most 350 on the weights, as in the papers.
+        seconds: Maximum seconds per restart, for all images of a group together; not used by L-BFGS. None
+            sets no limit.
+        starts: Number of restarts of `optimise`, the first from the mean of the space, the others from random
+            codes. Other methods have one.
+        lr: Learning rate of `optimise`, and of the initial code in `layer` and `tune`, in units of std; other
+            methods have their own.
+        noise: Whether to optimise the noise inputs as well, for models that have them.
+        perceptual_weight: Weight of the perceptual distance in the loss of all optimisations; the mean
+            squared error of pixels in [−1, 1] has weight 1.
+        edits: Whether to measure how well an edit can be undone, which inverts four more images per row.
+        perceptual: Network of the perceptual distance: efficientnet-lite0, lpips-vgg, lpips-alex,
+            lpips-squeeze, none, or auto, which takes efficientnet-lite0 if it is installed.
+        seed: Seed of the inverters and of the edits.
+        json: Additional file for the contents of table.json.
+        device: Torch device; None takes CUDA if it is available.
     """
     if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: expected a folder, there is a file of that name")
+        raise UserError(f"--out {out}: expected a folder, found a file")
     loaded = {Path(name).name: open_model(name, device).eval() for name in models}
     if len(loaded) != len(models):
-        raise UserError("--models: two have the same name")
-    for what, attribute in {"image shape": "image_shape", "number of grey levels": "bins"}.items():
-        each = {name: getattr(model, attribute) for name, model in loaded.items()}
-        if len(set(each.values())) > 1:
-            raise UserError(f"--models: expected one {what}, got {each}")
+        raise UserError("--models: two models have the same name")
+    for title, attribute in {"image shape": "image_shape", "number of grey levels": "bins"}.items():
+        values = {name: getattr(model, attribute) for name, model in loaded.items()}
+        if len(set(values.values())) > 1:
+            raise UserError(f"--models: expected models with the same {title}, got {values}")
     network = choose_network(perceptual)
     if perceptual_weight and network is None:
-        raise UserError("--perceptual_weight: there is no network to measure by; see --perceptual")
+        raise UserError("--perceptual_weight: there is no perceptual network; choose one by --perceptual")
     distance = Distance(perceptual=perceptual_weight, network=network if perceptual_weight else None)
     chosen = {name: make_inverter(name, steps, starts, lr, noise, seconds, distance) for name in inverters}
     first = next(iter(loaded.values()))
@@ -107,7 +111,7 @@ def compare(
     for text in images:
         for group, members in read_group(text, first, loaded).items():
             if group in groups:
-                raise UserError(f"--images: {group!r} stands there twice")
+                raise UserError(f"--images: group {group!r} is given twice")
             groups[group] = members
     results = run(loaded, chosen, groups, seed, network, edits)
     bits = {
@@ -116,8 +120,8 @@ def compare(
         }
         for name, model in loaded.items()
     }
-    named = "no network" if network is None else network.name
-    write_comparison(out, results, groups, loaded, named)
+    network_name = "no network" if network is None else network.name
+    write_comparison(out, results, groups, loaded, network_name)
     rows = [
         {
             **result.row.as_dict(),
@@ -128,16 +132,20 @@ def compare(
         }
         for result in results
     ]
-    found = {"perceptual_network": named, "rows": rows, "bits_per_dim": bits}
+    table = {"perceptual_network": network_name, "rows": rows, "bits_per_dim": bits}
     for path in (out / "table.json", json):
-        write_json(path, found)
+        write_json(path, table)
     show([result.row for result in results])
     pictures = f"{'overview.png, ' if (out / 'overview.png').exists() else ''}{len(groups)} grids"
     print(f"written to {out}: index.html, summary.md, table.csv, table.json, {pictures}, records")
 
 
 def choose_network(name: str) -> FeatureNetwork | None:
-    """The network of that name; `auto` takes EfficientNet-Lite0 where it is installed; `none` takes none."""
+    """Network of a name: `auto` gives EfficientNet-Lite0 if it is installed, `none` gives None.
+
+    Raises:
+        UserError: There is no such network, or it is not installed.
+    """
     if name == "none":
         return None
     try:
@@ -158,10 +166,10 @@ def make_inverter(
     seconds: float | None = None,
     distance: Distance | None = None,
 ) -> Inverter:
-    """The inverter that `exact`, `encoder`, `encoder:w` or `optimise:w:lbfgs` names.
+    """Inverter of a name such as `exact`, `encoder`, `encoder:w` or `optimise:w:lbfgs`.
 
     Raises:
-        ValueError: there is none of that name.
+        UserError: There is no such inverter.
     """
     name, *options = text.split(":")
     if name == "exact" and not options:
@@ -194,10 +202,10 @@ def make_inverter(
 
 
 def read_group(text: str, model: LatentModel, models: dict[str, LatentModel]) -> dict[str, Group]:
-    """The images that one word of the command line names.
+    """Groups of images that one word of `--images` names.
 
     Raises:
-        ValueError: no such group, or a folder without pictures.
+        UserError: There is no such group, or the folder contains no pictures.
     """
     name, _, rest = text.partition(":")
     if name in ("ood", "foreign") and not rest:
@@ -206,7 +214,7 @@ def read_group(text: str, model: LatentModel, models: dict[str, LatentModel]) ->
         return {name: Group(images, [ImageSource(each) for each in suite])}
     if name == "user" and rest:
         try:
-            # No shell does it within a word; and records are read in other folders, too.
+            # The shell expands no ~ within a word; the path is absolute because records are used elsewhere.
             folder = Path(rest).expanduser().resolve()
         except RuntimeError as error:
             raise UserError(f"--images {text}: {error}") from error
@@ -219,8 +227,8 @@ def read_group(text: str, model: LatentModel, models: dict[str, LatentModel]) ->
     if name == "generated" and _is_count(rest):
         return {f"generated by {key}": _generated(key, each, int(rest)) for key, each in models.items()}
     if name in TURNS and _is_count(rest):
-        told = next((each for each in models.values() if "source" in each.description), model)
-        batch = first_test(told, int(rest))
+        known = next((each for each in models.values() if "source" in each.description), model)
+        batch = first_test(known, int(rest))
         sources = [ImageSource(f"test {i}") for i in range(len(batch.images))]
         return {name: Group(TURNS[name](batch.images).contiguous(), sources, labels=batch.labels)}
     raise UserError(
@@ -240,7 +248,7 @@ def _generated(name: str, model: LatentModel, n: int) -> Group:
 
 
 def show(rows: list[Row]) -> None:
-    """The table on the terminal."""
+    """Print the table on the terminal, then the reasons of impossible and failed pairs."""
     names = ("psnr", "ssim", "perceptual", "bit_exact", "seconds", "steps", "undone")
     shown = [
         [row.model, row.inverter, row.group, *(as_text(getattr(row, name)) for name in names)]

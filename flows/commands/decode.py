@@ -1,4 +1,4 @@
-"""flows decode: a code file back to picture files."""
+"""`flows decode`: decode a code file to picture files."""
 
 from pathlib import Path
 
@@ -15,14 +15,16 @@ def decode(
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Decode every code in the precision of its certificate; the model must be the one that encoded them.
+    """Decode a code file to pictures; the model must be the one that encoded them.
+
+    Every code is decoded in the precision of its certificate.
 
     Args:
-        checkpoint: folder or hub repository of the model.
-        codes: a file written by `flows encode`.
-        output: folder for the pictures, PNG under the names they came from.
-        json: file for the list of pictures.
-        device: torch device.
+        checkpoint: Folder or hub repository of the model.
+        codes: Code file, written by `flows encode`.
+        output: Output folder for PNG files with the names of the encoded pictures.
+        json: File for a list of the pictures.
+        device: Torch device; None takes CUDA if it is available.
     """
     model = open_model(checkpoint, device)
     contents = load_codes(codes, model)
@@ -31,7 +33,7 @@ def decode(
     stems = [Path(name).stem for name in contents.names]
     written = []
     for i, image in enumerate(images):
-        # Pictures of one name, from two folders, must not overwrite each other.
+        # Pictures with the same name, from different folders, must not overwrite each other.
         stem = stems[i] if len(set(stems)) == len(stems) else f"{i:04d}-{stems[i]}"
         written.append(output / f"{stem}.png")
         save_picture(image, written[-1])

@@ -1,4 +1,4 @@
-"""flows dissect: which classes the units of a model draw, and what is gone without them."""
+"""`flows dissect`: find the classes that units respond to, and ablate and insert units."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,16 +33,17 @@ from flows.page import as_text
 from flows.semantics.base import Segmenter
 
 ABLATED = 200
-"""Codes on which units are switched off."""
+"""Number of codes on which units are ablated."""
 SIZES = (1, 5, 20, 50, 100)
+"""Numbers of units that are ablated together."""
 LEARNED = 400
-"""Codes on which the order of units is learned, and what is put in is measured."""
+"""Number of codes on which the order of units and their mean activation on a class are learned."""
 REAL = 4000
-"""Test images among which those without an artefact are looked for."""
+"""Number of test images that are searched for images without an artefact."""
 INSERTED = 24
-"""Codes into which units are put at every place."""
+"""Number of codes into which units are inserted at every location."""
 FEWEST = 0.02
-"""Share of images that must have a class for its units to be switched off."""
+"""Minimum share of images that contain a class, for its units to be ablated."""
 
 
 def dissect(
@@ -64,53 +65,54 @@ def dissect(
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Find the class that every unit of a model's layers agrees with, and switch the best units off.
+    """Find the class that each unit of a model responds to, and ablate the best units of each class.
 
-    Layers are the model's units (feature maps of a generator, hidden states and coupling networks of a flow)
-    and parts of the code itself where they lie over the image, as `code/level2` of a Glow.
+    Layers are feature maps of a generator, hidden states and coupling networks of a flow, and spatial parts
+    of the code, such as `code/level2` of a Glow.
 
     Args:
-        checkpoint: folder or hub repository of the model.
-        layers: names of layers; None takes some of the outermost, of the networks inside, and the code's.
-        segmenter: checkpoint of a segmenter; None takes the shipped one for its images.
-        source: samples, seen by the segmenter, or real test images, encoded, with their true masks.
-        n: codes; half of them choose thresholds, the other half is counted.
-        space: of the codes; None takes the model's search space.
-        scheme: of thresholds: for each unit and class the one with most information, or one quantile for all.
-        level: of `quantile`, the share of places at which a unit is active.
-        classes: whose units are switched off; None takes all that enough images have.
-        units: of a class, switched off or put in at most.
-        order: of a class's units: by their agreement with it, or by how much it needs them, which is learned
-            (a minute or so for each class).
-        insert: classes whose units are set at every place in turn, to see where they can be put.
-        artefact: class that nobody wants, as `banner`: its units are switched off, and samples compared with
-            test images that are without it.
-        seed: of samples.
-        out: folder for index.html, its pictures and units.json.
-        json: file for the result, beside the one in `out`.
-        device: torch device.
+        checkpoint: Folder or hub repository of the model.
+        layers: Names of layers; None takes some of the outermost layers, some layers inside the coupling
+            networks of a flow, and the spatial parts of the code.
+        segmenter: Checkpoint of a segmenter; None takes the included one for the model's images.
+        source: Source of the codes: samples, with masks from the segmenter, or encoded test images, with
+            ground-truth masks.
+        n: Number of codes; one half determines the thresholds, the other half is used for the counts.
+        space: Latent space of the codes; None takes the model's search space.
+        scheme: Choice of the thresholds: for each unit and class the one with the highest information
+            quality, or one quantile for all.
+        level: Share of locations at which a unit is active, for the scheme `quantile`.
+        classes: Classes whose units are ablated; None takes all. Classes in too few images are skipped.
+        units: Maximum number of units of a class that are ablated or inserted.
+        order: Order of a class's units: by IoU with the class, or by their learned effect on it, which takes
+            about one minute per class.
+        insert: Classes whose units are set at every location in turn, to find where they can be inserted.
+        artefact: Unwanted class, such as `banner`, whose units are ablated; the samples are compared with
+            test images that do not contain it.
+        seed: Seed of the samples.
+        out: Output folder for index.html, its pictures and units.json.
+        json: Additional file for the contents of units.json.
+        device: Torch device; None takes CUDA if it is available.
     """
     model = open_model(checkpoint, device)
     segmenter = segmenter or bundled_model("segmenter", model)
-    judge = load_segmenter(segmenter, model)
+    loaded = load_segmenter(segmenter, model)
     space = space or model.search_space
     codes, masks = (model.sample(n, space, seed), None) if source == "samples" else real(model, n, space)
     check_layers(model, space, layers)
     chosen = layers or default_layers(model, space)
     if not chosen:
-        raise Unsupported(
-            f"no layer of {type(model).__name__} lies over the image: there is nothing to dissect"
-        )
+        raise Unsupported(f"{type(model).__name__} has no spatial layer: there is nothing to dissect")
     for option, labels in (("--classes", classes), ("--insert", insert), ("--artefact", artefact)):
         for label in [labels] if isinstance(labels, str) else labels or []:
-            check_class(option, label, judge)
-    # Before the long work: what is missing should be missed at once.
-    wanted = clean_images(model, judge, artefact) if artefact else None
-    found = run(model, judge, codes, chosen, scheme, level, masks)
-    rows = [row for each in found.values() for row in each.rows()]
-    best = list(best_by_class(found).values())
+            check_class(option, label, loaded)
+    # Before the long computation, so that missing data and packages are reported at once.
+    clean_set = clean_images(model, loaded, artefact) if artefact else None
+    agreements = run(model, loaded, codes, chosen, scheme, level, masks)
+    rows = [row for agreement in agreements.values() for row in agreement.rows()]
+    best = list(best_by_class(agreements).values())
     few = model.sample(ABLATED, space, seed + 1)
-    ordered = Chosen(model, judge, few, model.sample(LEARNED, space, seed + 3), found, order)
+    ordered = Chosen(model, loaded, few, model.sample(LEARNED, space, seed + 3), agreements, order)
     ablations = switch_off(ordered, classes, units)
     result = Dissected(
         f"Units of {Path(checkpoint).name}, {len(codes)} {source}",
@@ -119,9 +121,9 @@ def dissect(
             "scheme": scheme, "level": level, "order": order, "seed": seed,
         },
         rows, best, ablations, top_images(model, codes, [row for row in best if row.interpretable]),
-        [each for label in insert or [] if (each := put_in(ordered, label, units))],
-        take_out(ordered, model.sample(n, space, seed + 2), artefact, units, *wanted)
-        if artefact and wanted
+        [inserted for label in insert or [] if (inserted := put_in(ordered, label, units))],
+        take_out(ordered, model.sample(n, space, seed + 2), artefact, units, *clean_set)
+        if artefact and clean_set
         else None,
     )  # fmt: skip
     written = write_dissection_report(out, result)
@@ -129,11 +131,11 @@ def dissect(
         write_json(path, result.as_dict())
     print_table(
         ["layer", "units", "interpretable", "classes"],
-        [[name, *map(str, each)] for name, each in counts(rows).items()],
+        [[name, *map(str, numbers)] for name, numbers in counts(rows).items()],
     )
     if ablations:
         print_table(
-            ["class", "layer", "units off", "removed", "by random units"],
+            ["class", "layer", "units ablated", "removed", "by random units"],
             [
                 [
                     each.label,
@@ -153,15 +155,15 @@ def dissect(
 
 
 def real(model: LatentModel, n: int, space: str) -> tuple[Codes, Tensor]:
-    """Codes of the first n test images, and their true masks. Raises UserError without masks."""
+    """Codes of the first n test images, and their true masks. Raises UserError if there are no masks."""
     batch = first_test(model, n)
     if batch.masks is None:
-        raise UserError("--source images: the model's data set has no class masks; take samples")
+        raise UserError("--source images: the model's data set has no class masks; take --source samples")
     return model.encode_bytes(batch.images, space, batch.labels), batch.masks
 
 
 def check_layers(model: LatentModel, space: str, layers: list[str] | None) -> None:
-    """Raise ValueError naming those that there are."""
+    """Raise UserError, naming the known layers, unless the model has all of `layers`."""
     known = layers_of(model, space)
     for name in layers or []:
         if name not in known:
@@ -170,19 +172,20 @@ def check_layers(model: LatentModel, space: str, layers: list[str] | None) -> No
 
 @dataclass(frozen=True)
 class Chosen:
-    """Which units stand for a class, in which order.
+    """Units of a layer in the order of their relevance to a class; computed on demand and cached.
 
     Attributes:
-        model, judge: whose, and by whom classes are seen.
-        codes: Codes on which units are ablated and inserted; none that any unit was chosen on.
-        learned_on: codes on which their order is learned.
-        found: agreement by layer.
-        order: see `dissect`.
-        orders, means: that were asked for already, by layer and class.
+        model: Model whose units are ordered.
+        segmenter: Segmenter of the classes.
+        codes: Codes on which units are ablated and inserted; no unit was selected on them.
+        learned_on: Codes on which orders and mean activations are learned.
+        found: Agreement of units and classes, by layer.
+        order: Order by IoU with the class (`agreement`), or by the learned effect on it (`learned`).
+        orders, means: Cached orders and mean activations, by layer and class.
     """
 
     model: LatentModel
-    judge: Segmenter
+    segmenter: Segmenter
     codes: Codes
     learned_on: Codes
     found: dict[str, Agreement]
@@ -191,35 +194,42 @@ class Chosen:
     means: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
     def units(self, layer: str, label: str) -> list[int]:
-        """All units of the layer, those that matter most to the class first."""
+        """All units of the layer, the most relevant to the class first."""
         if self.order == "agreement":
             return self.found[layer].order(label)
         if (layer, label) not in self.orders:
             self.orders[layer, label] = learned_order(
-                self.model, self.judge, self.learned_on, self.found[layer], label, self.values(layer, label)
+                self.model,
+                self.segmenter,
+                self.learned_on,
+                self.found[layer],
+                label,
+                self.values(layer, label),
             )
         return self.orders[layer, label]
 
     def values(self, layer: str, label: str) -> Tensor:
-        """What is put in to draw the class; see `class_means`."""
+        """Values (channels,) to which units are set to generate the class; see `class_means`."""
         if (layer, label) not in self.means:
-            self.means[layer, label] = class_means(self.model, self.judge, self.learned_on, layer, label)
+            self.means[layer, label] = class_means(self.model, self.segmenter, self.learned_on, layer, label)
         return self.means[layer, label]
 
 
-def check_class(option: str, label: str, judge: Segmenter) -> None:
-    """Raise ValueError naming the classes that there are."""
-    if label not in judge.classes:
-        raise UserError(f"{option}: there is no {label!r}; the segmenter has {', '.join(judge.classes)}")
+def check_class(option: str, label: str, segmenter: Segmenter) -> None:
+    """Raise UserError, naming the known classes, unless the segmenter has the class."""
+    if label not in segmenter.classes:
+        raise UserError(
+            f"{option}: there is no class {label!r}; the segmenter has {', '.join(segmenter.classes)}"
+        )
 
 
 def switch_off(chosen: Chosen, classes: list[str] | None, units: int) -> list[Ablation]:
-    """For each class the units of the layer that agrees best with it, switched off in their order."""
-    model, judge, codes = chosen.model, chosen.judge, chosen.codes
-    before = class_pixels(model, judge, codes)
+    """Ablate, for every class, the units of the layer that agrees best with it, in their order."""
+    model, segmenter, codes = chosen.model, chosen.segmenter, chosen.codes
+    before = class_pixels(model, segmenter, codes)
     share = (before > 0).double().mean(0)
     ablations, chance = [], {}
-    for i, label in enumerate(judge.classes):
+    for i, label in enumerate(segmenter.classes):
         if share[i] < FEWEST or (classes is not None and label not in classes):
             continue
         layer = best_layer(chosen.found, label, units)
@@ -228,40 +238,41 @@ def switch_off(chosen: Chosen, classes: list[str] | None, units: int) -> list[Ab
         order = chosen.units(layer, label)
         sizes = [size for size in SIZES if size <= min(units, len(order))]
         if layer not in chance:
-            chance[layer] = by_random_units(model, judge, codes, layer, sizes, before)
-        ablations.append(ablate(model, judge, codes, layer, label, order, sizes, before, chance[layer]))
+            chance[layer] = by_random_units(model, segmenter, codes, layer, sizes, before)
+        ablations.append(ablate(model, segmenter, codes, layer, label, order, sizes, before, chance[layer]))
     return ablations
 
 
 def put_in(chosen: Chosen, label: str, units: int) -> Insertion | None:
-    """The units of a class set at every place; None, and a line that says so, where none agrees with it."""
+    """Insert the units of a class at every location in turn; prints a line and returns None without units."""
     layer = best_layer(chosen.found, label, units)
     if layer is None:
-        print(f"--insert {label}: no unit agrees with it")
+        print(f"--insert {label}: no unit responds to this class")
         return None
     few = chosen.codes[:INSERTED]
-    which = chosen.units(layer, label)[:units]
-    return insertion(chosen.model, chosen.judge, few, layer, label, which, chosen.values(layer, label))
+    inserted = chosen.units(layer, label)[:units]
+    return insertion(chosen.model, chosen.segmenter, few, layer, label, inserted, chosen.values(layer, label))
 
 
-def clean_images(model: LatentModel, judge: Segmenter, label: str) -> tuple[Tensor, PooledFeatures]:
-    """Test images without an artefact, and what sets of images are compared by.
+def clean_images(model: LatentModel, segmenter: Segmenter, label: str) -> tuple[Tensor, PooledFeatures]:
+    """Test images without an artefact, and the features by which sets of images are compared.
 
     Raises:
-        ValueError: hardly a test image is without it, or the extra `metrics` is missing.
+        UserError: Too few test images are without the artefact.
+        DataMissing: The extra `metrics` is not installed.
     """
     features = PooledFeatures()
     test = reduce(first_test(model, REAL).images, model.bins)
-    return without(test, judge, label, model), features
+    return without(test, segmenter, label, model), features
 
 
 def take_out(
     chosen: Chosen, codes: Codes, label: str, units: int, real: Tensor, features: PooledFeatures
 ) -> Cleaning | None:
-    """The units of an artefact off; None, and a line that says so, where no unit agrees with it."""
+    """Ablate the units of an artefact; prints a line and returns None without units."""
     layer = best_layer(chosen.found, label, units)
     if layer is None:
-        print(f"--artefact {label}: no unit agrees with it")
+        print(f"--artefact {label}: no unit responds to this class")
         return None
-    which = chosen.units(layer, label)[:units]
-    return clean(chosen.model, chosen.judge, codes, layer, label, which, real, features)
+    ablated = chosen.units(layer, label)[:units]
+    return clean(chosen.model, chosen.segmenter, codes, layer, label, ablated, real, features)

@@ -1,4 +1,4 @@
-"""flows encode: picture files to a code file, each with a certificate."""
+"""`flows encode`: encode picture files to a code file with certificates."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -18,16 +18,18 @@ def encode(
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Encode pictures exactly, and certify that each comes back; what fp32 misses is encoded in fp64.
+    """Encode pictures exactly and certify that each reconstruction is bit-exact.
+
+    Pictures that are not certified in fp32 are encoded in fp64.
 
     Args:
-        checkpoint: folder or hub repository of the model.
-        images: picture files.
-        output: the code file.
-        resize: crop pictures of another size to a square in the middle and resize them.
-        label: class of the pictures, for a class-conditional model.
-        json: file for the certificates.
-        device: torch device.
+        checkpoint: Folder or hub repository of the model, which must have an exact inverse.
+        images: Picture files.
+        output: Code file to write.
+        resize: Whether to centre-crop and resize pictures of another size; otherwise they cause an error.
+        label: Class of the pictures, for a class-conditional model.
+        json: File for the certificates.
+        device: Torch device; None takes CUDA if it is available.
     """
     model = open_model(checkpoint, device)
     pictures = read_pictures(images, model.image_shape, resize)

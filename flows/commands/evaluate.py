@@ -1,4 +1,4 @@
-"""flows evaluate: bits/dim with its terms, samples, and their nearest training images."""
+"""`flows evaluate`: bits/dim with its terms, samples, and their nearest training images."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -30,19 +30,19 @@ def evaluate(
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Bits/dim of a split with the terms of the bound, a sheet of samples, and a check for copies.
+    """Evaluate bits/dim with the terms of the bound, and check that samples are no copies of training images.
 
     Args:
-        checkpoint: folder or hub repository of the model.
-        data: data set; that of its training where not given.
-        split: which split.
-        images: how many of it; all where not given.
-        iwbo: importance samples per image for the tighter bound; 0 leaves it out.
-        neighbours: samples whose nearest training image is looked up; 0 leaves it out.
-        temperature: of those samples.
-        output: folder for samples.png and neighbours.png; pictures are not drawn where not given.
-        json: file for the result.
-        device: torch device.
+        checkpoint: Folder or hub repository of the model.
+        data: Data set; None takes the one that the model was trained on.
+        split: Split that is evaluated.
+        images: Number of images of the split; None takes all.
+        iwbo: Number of importance samples per image for the tighter bound; 0 skips it.
+        neighbours: Number of samples whose nearest training images are found; 0 skips them.
+        temperature: Temperature of the samples that are compared with training images.
+        output: Output folder for samples.png and neighbours.png; None writes no pictures.
+        json: File for the result.
+        device: Torch device; None takes CUDA if it is available.
     """
     console = Console()
     model = load_likelihood(checkpoint, device)
@@ -54,13 +54,13 @@ def evaluate(
     )
     console.print("  " + "\n+ ".join(f"{value:8.4f}  {name}" for name, value in report.terms.items()))
     if report.iwbo is not None:
-        console.print(f"{report.iwbo:.4f} bits/dim by {iwbo} importance samples per image")
+        console.print(f"{report.iwbo:.4f} bits/dim with {iwbo} importance samples per image")
     result = {"checkpoint": checkpoint, "data": source.name, "split": split, **asdict(report)}
     if output is not None:
         save_picture(sample_sheet(model), output / "samples.png")
         console.print(f"samples: {output / 'samples.png'}")
     if neighbours and isinstance(source, StreamedData):
-        console.print("nearest training images: left out, the training images are a stream")
+        console.print("nearest training images: skipped, the training images are streamed")
     elif neighbours:
         result["neighbours"] = _neighbours(model, source, neighbours, temperature, output, console)
     write_json(json, result)
@@ -74,7 +74,7 @@ def _neighbours(
     output: Path | None,
     console: Console,
 ) -> dict[str, float]:
-    """Distance of samples and of test images to the training set: copies are much nearer than test images."""
+    """Median distance of samples and of test images to the training set; copies would be much nearer."""
     samples = generate(model, count, temperature)
     test = source.split("test").first(100).images
     train = source.split("train")
@@ -82,12 +82,12 @@ def _neighbours(
     distance, index = nearest(torch.cat([samples, pixels.reduce(test, model.bins)]), parts)
     of_samples, of_test = float(distance[:count].median()), float(distance[count:].median())
     console.print(
-        f"nearest training image, root-mean-square pixel difference, median: {of_samples:.4f} for samples, "
-        f"{of_test:.4f} for test images"
+        "distance to the nearest training image, median of root-mean-square pixel differences: "
+        f"{of_samples:.4f} for samples, {of_test:.4f} for test images"
     )
     if output is not None:
-        found = pixels.reduce(train.__getitems__(index[:count].tolist()).images, model.bins)
-        sheet = pixels.grid(torch.cat([samples, found]), count, zoom=2)
+        neighbours = pixels.reduce(train.__getitems__(index[:count].tolist()).images, model.bins)
+        sheet = pixels.grid(torch.cat([samples, neighbours]), count, zoom=2)
         save_picture(sheet, output / "neighbours.png")
         console.print(f"samples above their nearest training images: {output / 'neighbours.png'}")
     return {"samples": of_samples, "test": of_test}

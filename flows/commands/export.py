@@ -1,4 +1,4 @@
-"""flows export: a finished run as a folder to publish."""
+"""`flows export`: write a finished run as a checkpoint for publication."""
 
 import shutil
 from dataclasses import replace
@@ -23,39 +23,39 @@ def export(
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Write the model or judge of a run as a checkpoint of its own, and report on what is written.
+    """Write the model, predictor or segmenter of a training run as a checkpoint, with a new report.
 
     Args:
-        run: folder that `train.py` wrote.
-        output: a new folder for the checkpoint: weights, config, curves, report and card, no training states.
-        half: round the weights to half precision, half the size; the model still computes in fp32, and the
-            report is of the rounded one.
-        json: file for the report.
-        device: torch device for the report.
+        run: Folder of the run, written by `train.py`.
+        output: New folder for the checkpoint: weights, config, curves, report and card, no training states.
+        half: Whether to round the weights to half precision, which halves the file. The model still computes
+            in fp32; the report evaluates the rounded weights.
+        json: File for the report.
+        device: Torch device of the evaluation; None takes CUDA if it is available.
     """
     for name in (CONFIG_FILE, RUN_CONFIG, METRICS_FILE):
         if not (run / name).is_file():
             raise UserError(f"{run / name} does not exist: expected the folder of a run of train.py")
     if holds_run(output):
-        raise UserError(f"{output} holds a model already: name a new folder")
+        raise UserError(f"{output} holds a model already: choose a new folder")
     model = load_any(str(run), device)
-    walks = run_directions(run, model)
+    directions = run_directions(run, model)
     if half:
         model.round_to_half()
     parser, settings = parse_experiment(["--config", str(run / RUN_CONFIG)])
     experiment = parser.instantiate(settings)
     model.save_pretrained(output)
     shutil.copy(run / METRICS_FILE, output / METRICS_FILE)
-    if walks:
-        # The same model, rounded: its directions are its own.
-        moved = [replace(each, fingerprint=model.fingerprint()) for each in walks]
-        save_directions(output / DIRECTIONS_FILE, moved)
-    # The same run again belongs where its model was published, not in the folder of somebody's machine.
+    if directions:
+        # Rounding changes the fingerprint of the model; its directions remain valid.
+        rounded = [replace(each, fingerprint=model.fingerprint()) for each in directions]
+        save_directions(output / DIRECTIONS_FILE, rounded)
+    # The config names the published folder, because the folder of the run exists on one machine only.
     write_receipt(output, read_yaml(run / RUN_CONFIG) | {"folder": str(output)})
     write_json(json, experiment.objective.report(output, experiment.data, str(model.device)))
 
 
 def run_directions(run: Path, model: StoredModule) -> list[Direction]:
-    """The directions that a run wrote for its model, none where it wrote none."""
+    """Directions that a run wrote for its model; empty if it wrote none."""
     path = run / DIRECTIONS_FILE
     return load_directions(path, model) if isinstance(model, LatentModel) and path.is_file() else []

@@ -1,4 +1,4 @@
-"""flows interpolate: from one picture to another through the latent space."""
+"""`flows interpolate`: interpolate between two pictures in latent space."""
 
 from pathlib import Path
 from typing import Literal
@@ -31,24 +31,25 @@ def interpolate(
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """A strip of pictures between two of yours.
+    """Interpolate between two pictures in latent space, as a strip of images.
 
-    Its ends are the pictures themselves, exactly, where the inverse is exact; where an encoder is learned
-    they are what comes back, with your pictures beside them.
+    If the inverse is exact, the ends of the strip equal the pictures. With a learned encoder, the ends are
+    reconstructions, and the pictures are shown beside them.
 
     Args:
-        checkpoint: folder or hub repository of the model.
-        first: picture file at the left end.
-        second: picture file at the right end.
-        output: file for the strip.
-        steps: pictures in the strip, both ends included.
-        path: straight line between the codes, or along the sphere, with interpolated length.
-        space: of the codes, for a model with several; w of LIA unless told otherwise.
-        resize: crop pictures of another size to a square in the middle and resize them.
-        label: class of both, for a class-conditional model.
-        zoom: factor by which the strip enlarges every pixel.
-        json: file for the result.
-        device: torch device.
+        checkpoint: Folder or hub repository of the model.
+        first: Picture file at the left end.
+        second: Picture file at the right end.
+        output: Picture file for the strip.
+        steps: Number of images in the strip, both ends included.
+        path: Path between the codes: a straight line, or a great circle with interpolated length.
+        space: Latent space of the codes, for a learned encoder; None takes the model's search space (w for
+            LIA).
+        resize: Whether to centre-crop and resize pictures of another size; otherwise they cause an error.
+        label: Class of both pictures, for a class-conditional model.
+        zoom: Factor by which the strip enlarges every pixel.
+        json: File for the result.
+        device: Torch device; None takes CUDA if it is available.
     """
     if steps < 2:
         raise UserError(f"--steps: expected at least 2, got {steps}")
@@ -57,13 +58,13 @@ def interpolate(
     labels = labels_or_none(model, label, 2)
     if model.is_exact:
         if space not in (None, model.prior_space.name):
-            raise UserError(f"--space: {type(model).__name__} has space 'z' alone, got {space!r}")
+            raise UserError(f"--space: {type(model).__name__} has only space 'z', got {space!r}")
         exact = invert_exactly(model, pictures, labels)
         codes, ends = exact.codes, exact.reconstruction
-        kept = all(given.certified for given in exact.certificates)
+        bit_exact = all(given.certified for given in exact.certificates)
     else:
         inversion = Encoder(space).invert(model, pictures, labels=labels)
-        codes, ends, kept = inversion.codes, inversion.reconstruction, False
+        codes, ends, bit_exact = inversion.codes, inversion.reconstruction, False
     share = torch.linspace(0, 1, steps, dtype=torch.float64)[:, None]
     mix = {"line": line, "sphere": sphere}[path]
     first_code, last_code = codes.values.double().cpu().split(1)
@@ -75,8 +76,14 @@ def interpolate(
         strip = torch.cat([pictures[:1], strip, pictures[1:]])
     save_picture(pixels.grid(strip, len(strip), zoom=zoom), output)
     quality = psnr(pixels.reduce(pictures, model.bins), ends).tolist()
-    told = f"{quality[0]:.1f} and {quality[1]:.1f} dB from the pictures, which stand beside them"
-    verdict = told if learned else f"{'' if kept else 'NOT '}bit-exact"
-    print(f"{steps} pictures along the {path} in {chosen}: {output}; ends {verdict}")
-    result = {"checkpoint": checkpoint, "steps": steps, "path": path, "space": chosen, "ends_bit_exact": kept}
+    ends_text = f"reconstructed with {quality[0]:.1f} and {quality[1]:.1f} dB, beside the pictures"
+    verdict = ends_text if learned else f"{'' if bit_exact else 'NOT '}bit-exact"
+    print(f"{steps} images along the {path} in {chosen}: {output}; ends {verdict}")
+    result = {
+        "checkpoint": checkpoint,
+        "steps": steps,
+        "path": path,
+        "space": chosen,
+        "ends_bit_exact": bit_exact,
+    }
     write_json(json, {**result, "ends_psnr": quality})

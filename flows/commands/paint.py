@@ -1,4 +1,4 @@
-"""flows paint: draw and erase classes in pictures."""
+"""`flows paint`: draw or erase classes in images."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,79 +45,83 @@ def paint(
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Paint classes into pictures of yours, test images or samples, and erase them.
+    """Draw or erase classes in pictures, test images or samples.
 
-    Pictures are encoded; layers are changed where the brush is, and what the model draws then is laid on the
-    picture under the brush. Elsewhere its bytes stay as they are.
+    Images are encoded, layers are changed under the brush, and the decoded result replaces the image there.
+    Bytes outside the brush and its margin stay as they are.
 
-    A brush of exemplars takes what the layers hold in another picture that has the class at that place, or
-    lacks it; of a flow, parts of its code. A brush of units sets those that agree best with the class to what
-    they usually are where it is, or to 0.
+    The brush `exemplars` copies activations of another image that has the class at that location, or does
+    not have it; for a flow, parts of the code. The brush `units` sets the units with the highest IoU to their
+    mean activation on the class, or to 0.
 
     Args:
-        checkpoint: folder or hub repository of the model.
-        strokes: one after the other, as "draw window 10 6 20 14" or "erase banner": what, a class, and where:
-            left, top, right, bottom in the model's pixels, the last two exclusive, or a picture file of its
-            size that is bright where the brush was; everywhere without.
-        images: picture files.
-        test: so many images of the model's test set instead.
-        n: samples where neither images nor test are given.
-        brush: of exemplars or of units.
-        strength: 1 changes all, 0 nothing, above 1 exceeds what is usual of units.
-        layers: that are changed, one of them; None takes all parts of a flow's code, or any layer.
-        exemplars: training images, or samples of a model without an encoder, among which they are looked for.
-        units: how many.
-        order: of the units: by agreement with the class, or by how much it needs them, which is learned
-            (a minute or so).
-        segmenter: checkpoint of a segmenter, by which exemplars or units are found; None takes the shipped
-            one for its images.
-        temperature: of samples.
-        seed: of samples.
-        resize: crop pictures of another size to a square in the middle and resize them.
-        output: file for the pictures, in rows: as they were, and after each stroke.
-        json: file for the result.
-        device: torch device.
+        checkpoint: Folder or hub repository of the model.
+        strokes: Strokes in their order, such as "draw window 10 6 20 14", "draw plant mask.png" or "erase
+            banner": draw or erase, a class, and a region. A region is left, top, right and bottom in the
+            model's pixels, the last two exclusive, or a picture file of the model's size that is bright under
+            the brush. Without a region, the brush covers the whole image.
+        images: Picture files to paint on.
+        test: Number of test images to paint on, if there are no picture files.
+        n: Number of samples to paint on, if there are neither picture files nor test images.
+        brush: Brush of exemplars or of units.
+        strength: Strength of the strokes: 0 changes nothing, 1 changes all; above 1, units exceed their mean
+            activation on the class.
+        layers: Candidate layers, one of which is changed; None takes, for exemplars of a flow, all parts of
+            the code together, otherwise the best layer.
+        exemplars: Number of training images, or samples for a model without an encoder, among which
+            exemplars are found.
+        units: Number of units in the brush `units`.
+        order: Order of these units: by IoU with the class, or by their learned effect on it, which takes
+            about one minute.
+        segmenter: Checkpoint of a segmenter, which selects exemplars and units; None takes the included one
+            for the model's images.
+        temperature: Temperature of the samples.
+        seed: Seed of the samples.
+        resize: Whether to centre-crop and resize pictures of another size; otherwise they cause an error.
+        output: Picture file with one row per image: the input, and the image after each stroke.
+        json: File for the result.
+        device: Torch device; None takes CUDA if it is available.
     """
     model = open_model(checkpoint, device)
-    judge = load_segmenter(segmenter, model)
+    loaded = load_segmenter(segmenter, model)
     space = model.search_space
-    asked = [parse_stroke(stroke, judge, *model.image_shape[1:]) for stroke in strokes]
+    requests = [parse_stroke(stroke, loaded, *model.image_shape[1:]) for stroke in strokes]
     check_layers(model, space, layers)
     if (images or test) and not model.check_space(space).encodes:
-        raise Unsupported(f"{type(model).__name__} has no encoder for pictures: paint samples of it, --n 8")
+        raise Unsupported(f"{type(model).__name__} has no encoder for pictures: paint samples of it, with --n")
     given, known = given_images(model, images, test, resize)
     if given is None:
         codes = model.sample(n, space, seed, temperature)
         given = model.decode_bytes(codes)
     else:
         codes = model.encode_bytes(given, space, known)
-    labels = dict.fromkeys(each.label for each in asked)
+    labels = dict.fromkeys(each.label for each in requests)
     brushes: dict[str, Brush]
     if brush == "exemplars":
-        pictures = exemplars_of(model, judge, exemplars, space)
+        pictures = exemplars_of(model, loaded, exemplars, space)
         brushes = {label: pictures.brush(model, label, layers) for label in labels}
     else:
         chosen = layers or default_layers(model, space)
-        brushes = {label: find_units(model, judge, space, label, chosen, units, order) for label in labels}
-    done = [(brushes[each.label], each.where, each.stroke) for each in asked]
+        brushes = {label: find_units(model, loaded, space, label, chosen, units, order) for label in labels}
+    done = [(brushes[each.label], each.where, each.stroke) for each in requests]
     rows, painted = [], list[Painted]()
     with instrument(model, space) as probe:
         for code, picture in zip(codes.split(1), given, strict=True):
             painted.append(paint_on(probe, code, picture, done, strength))
             rows.append(("", torch.stack([picture, *painted[-1].stages])))
-    head = ["input", *(f"{each.stroke} {each.label}" for each in asked)]
+    head = ["input", *(f"{each.stroke} {each.label}" for each in requests)]
     save_picture(draw_rows(rows, len(head), 96, head), output)
-    told = [as_result(each) for each in painted]
-    changed = sum(each["changed"] for each in told) / len(told)
+    results = [as_result(each) for each in painted]
+    changed = sum(each["changed"] for each in results) / len(results)
     print(
-        f"{len(done)} strokes on {len(given)} pictures: {100 * changed:.1f} % of the pixels changed, none "
-        f"beyond a brush's margin: {output}"
+        f"{len(done)} strokes on {len(given)} images: {100 * changed:.1f} % of the pixels changed, none "
+        f"outside the brushes and their margin: {output}"
     )
-    write_json(json, {"checkpoint": checkpoint, "strokes": strokes, "brush": brush, "pictures": told})
+    write_json(json, {"checkpoint": checkpoint, "strokes": strokes, "brush": brush, "pictures": results})
 
 
 def as_result(painted: Painted) -> dict[str, Any]:
-    """Plain values of a painted picture."""
+    """Plain values of a painted image."""
     return {
         "layers": painted.layers,
         "changed": float(painted.changed.double().mean()),
@@ -127,32 +131,40 @@ def as_result(painted: Painted) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Asked:
-    """A stroke: draw or erase, a class, and bool (H, W) where the brush was."""
+    """Stroke of the command line.
+
+    Attributes:
+        stroke: Draw or erase.
+        label: Name of the class.
+        where: bool (H, W), brush.
+    """
 
     stroke: Stroke
     label: str
     where: Tensor
 
 
-def parse_stroke(text: str, judge: Segmenter, height: int, width: int) -> Asked:
-    """`draw window 10 6 20 14`, `erase banner`, `draw plant mask.png`; names of classes may have spaces.
+def parse_stroke(text: str, segmenter: Segmenter, height: int, width: int) -> Asked:
+    """Parse a stroke such as `draw window 10 6 20 14` or `erase banner`; class names may contain spaces.
 
     Raises:
-        ValueError: it is none, or there is no such class, or the place is not in the picture.
+        UserError: The text is no stroke, there is no such class, or the region is not within the image.
     """
     stroke, _, rest = text.strip().partition(" ")
     if stroke not in get_args(Stroke) or not rest.strip():
         raise UserError(f"--strokes: expected {GRAMMAR}, got {text!r}")
-    label = max((name for name in judge.classes if f"{rest} ".startswith(f"{name} ")), key=len, default="")
+    label = max(
+        (name for name in segmenter.classes if f"{rest} ".startswith(f"{name} ")), key=len, default=""
+    )
     if not label:
-        known = ", ".join(judge.classes)
+        known = ", ".join(segmenter.classes)
         raise UserError(f"--strokes: there is no class in {text!r}; the segmenter has {known}")
     place = rest[len(label) :].strip()
     return Asked(cast(Stroke, stroke), label, brush_mask(place, height, width))
 
 
 def brush_mask(place: str, height: int, width: int) -> Tensor:
-    """bool (height, width), where the brush is: four numbers, a picture file, or everywhere."""
+    """Brush as bool (height, width), from four numbers or a picture file; everywhere if `place` is empty."""
     if not place:
         return torch.ones(height, width, dtype=torch.bool)
     words = place.split()
@@ -161,9 +173,9 @@ def brush_mask(place: str, height: int, width: int) -> Tensor:
         inside = len(box) == 4 and 0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height
         if not inside:
             raise UserError(f"--strokes: expected left top right bottom within {width}×{height}, got {place}")
-        found = torch.zeros(height, width, dtype=torch.bool)
-        found[box[1] : box[3], box[0] : box[2]] = True
-        return found
+        mask = torch.zeros(height, width, dtype=torch.bool)
+        mask[box[1] : box[3], box[0] : box[2]] = True
+        return mask
     if not Path(place).is_file():
         raise UserError(f"--strokes: expected {GRAMMAR}; there is no file {place}")
     grey = pixels.from_pillow(open_picture(Path(place), 1), 1)[0]

@@ -1,4 +1,4 @@
-"""flows render: the pictures of a record, byte for byte, and back in those they were cropped from."""
+"""`flows render`: decode the images of a record again, and paste them into the uncropped pictures."""
 
 from pathlib import Path
 
@@ -7,17 +7,17 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.commands.common import write_json
-from flows.editing.history import edited_upload as in_upload
+from flows.editing.history import edited_upload as paste_into_upload
 from flows.editing.records import load_history, read_history_header
 from flows.errors import UserError
 from flows.files import write_atomically
 from flows.inversion.records import ImageSource, digest_of, load_record
-from flows.inversion.records import render_record as draw
+from flows.inversion.records import render_record as decode_record
 from flows.opening import open_model, open_picture
 
 SAME = {
-    True: "the very bytes that came back",
-    False: "NOT the bytes that came back: another machine or torch",
+    True: "identical to the recorded bytes",
+    False: "NOT identical to the recorded bytes, which another machine or version of torch may have made",
 }
 
 
@@ -29,26 +29,28 @@ def render(
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Draw the pictures of a record again; it must belong to the model.
+    """Decode the images of a record again and check that their bytes are identical to the original result.
 
     Args:
-        record: a file that `flows compare` wrote, or one of edits, of `flows studio`.
-        checkpoint: folder or hub repository of the model; none takes the one that a record of edits names.
-        output: folder for the pictures.
-        undo: lay what was cropped back into the picture it came from, at its size.
-        json: file for the result.
-        device: torch device.
+        record: Record of an inversion, written by `flows compare`, or of edits, downloaded from
+            `flows studio`. It must belong to the model.
+        checkpoint: Folder or hub repository of the model; None takes the one that a record of edits names.
+            Records of inversions need it.
+        output: Output folder for the pictures.
+        undo: Whether to paste each image into the picture that it was cropped from, at the picture's size.
+        json: File for the result.
+        device: Torch device; None takes CUDA if it is available.
     """
-    if (told := read_history_header(record)) is not None:
-        render_edits(record, checkpoint or told["checkpoint"], output, undo, json, device)
+    if (header := read_history_header(record)) is not None:
+        render_edits(record, checkpoint or header["checkpoint"], output, undo, json, device)
         return
     if checkpoint is None:
-        raise UserError(f"--checkpoint: {record.name} does not say which model it is of; name one")
+        raise UserError(f"--checkpoint: {record.name} does not name its model; give the model's checkpoint")
     model = open_model(checkpoint, device)
     contents = load_record(record, model)
-    images = draw(model, contents)
+    images = decode_record(model, contents)
     same = digest_of(images) == contents.digest
-    # All are made before the first is written: a picture that is gone leaves no half of a folder.
+    # All pictures are made before the first is written: a missing source leaves no incomplete folder.
     pictures = [
         paste_back(image, source, model.image_shape[0]) if undo and source.box else pixels.to_pillow(image)
         for image, source in zip(images, contents.sources, strict=True)
@@ -65,10 +67,10 @@ def render(
 def render_edits(
     record: Path, checkpoint: str, output: Path, undo: bool, json: Path | None, device: str | None
 ) -> None:
-    """The picture of a record of edits, all of which are done again; see `render`."""
+    """Repeat all edits of a record and write the resulting image; see `render`."""
     model = open_model(checkpoint, device)
     history, same = load_history(record, model)
-    picture = in_upload(history) if undo else pixels.to_pillow(history.picture)
+    picture = paste_into_upload(history) if undo else pixels.to_pillow(history.picture)
     path = output / f"{record.stem}.png"
     write_atomically(path, picture.save)
     edits = [edit.label for edit in history.edits]
@@ -77,10 +79,10 @@ def render_edits(
 
 
 def paste_back(image: Tensor, source: ImageSource, channels: int) -> Image.Image:
-    """A reconstruction in the picture that it was cropped from.
+    """Paste a reconstruction into the picture that it was cropped from.
 
     Raises:
-        ValueError: the picture is gone or has another size.
+        UserError: The picture does not exist or has another size.
     """
     original = open_picture(Path(source.name), channels)
     if original.size != source.size:

@@ -1,4 +1,4 @@
-"""flows roundtrip: do the test set and foreign images come back bit for bit?"""
+"""`flows roundtrip`: check that test and out-of-distribution images are reconstructed bit for bit."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -32,17 +32,17 @@ def roundtrip(
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Encode and decode the test images and a suite of foreign ones, in fp32 and in fp64.
+    """Encode and decode test images and a suite of out-of-distribution images, in fp32 and in fp64.
 
     Args:
-        checkpoint: folder or hub repository of the model.
-        data: data set; that of its training where not given.
-        images: test images in fp32; all where not given.
-        images_fp64: images of every group in fp64; 0 leaves fp64 out.
-        levels: print the error of every level of the code as well.
-        picture: file for one image of every group above what came back.
-        json: file for the result, levels included.
-        device: torch device.
+        checkpoint: Folder or hub repository of the model.
+        data: Data set; None takes the one that the model was trained on.
+        images: Number of test images in fp32; None takes all.
+        images_fp64: Maximum number of images per group in fp64; 0 skips fp64.
+        levels: Whether to print the error of each level of the code as well.
+        picture: Picture file for one image of every group above its reconstruction.
+        json: File for the result, which includes the errors of the levels.
+        device: Torch device; None takes CUDA if it is available.
     """
     console = Console()
     model = load_likelihood(checkpoint, device)
@@ -59,8 +59,8 @@ def roundtrip(
     console.print(verdict(rows))
     escalated, certified, total = _certify(model, groups, rows)
     console.print(
-        f"with a certificate (error within {margin(model.bins):.0e}; {escalated} of them encoded again in "
-        f"fp64): {certified:,} of {total:,}"
+        f"certified (error at most {margin(model.bins):.0e}; {escalated} images were encoded again in fp64): "
+        f"{certified:,} of {total:,}"
     )
     if picture is not None:
         draw_round_trip(model, {name: pictures for name, (pictures, _) in groups.items()}, picture)
@@ -76,7 +76,7 @@ def roundtrip(
 
 
 def _certify(model: LikelihoodModel, groups: Groups, rows: list[RoundTripRow]) -> tuple[int, int, int]:
-    """(images that went to fp64, images certified in either precision, images)."""
+    """Number of images that were encoded again in fp64, of certified images, and of all images."""
     escalated, certified, total = 0, 0, 0
     for row in rows:
         if row.precision != "fp32":
@@ -85,7 +85,7 @@ def _certify(model: LikelihoodModel, groups: Groups, rows: list[RoundTripRow]) -
         pictures = pictures[: row.images]
         total += len(pictures)
         if row.bit_exact == 1 and row.max_error <= margin(model.bins):
-            certified += len(pictures)  # the table has measured what `invert` would
+            certified += len(pictures)  # the table already contains the result of `invert_exactly`
             continue
         given = invert_exactly(model, pictures, None if labels is None else labels[: row.images]).certificates
         escalated += sum(one.precision == "fp64" for one in given)

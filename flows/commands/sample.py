@@ -1,4 +1,4 @@
-"""flows sample: pictures from the prior."""
+"""`flows sample`: generate images from the prior."""
 
 from pathlib import Path
 
@@ -23,21 +23,21 @@ def sample(
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Draw n pictures; picture i is the same for every n.
+    """Generate n samples; sample i does not depend on n.
 
     Args:
-        checkpoint: folder or hub repository of the model.
-        output: a file for one sheet, or a folder (no suffix) for one file per picture.
-        n: how many.
-        temperature: factor on the codes' distance from the middle of their space; in a GAN's w, truncation.
-            None takes 0.7 for flows and 1 for the others.
-        space: latent space that the codes are drawn in; None takes z, and w of a StyleGAN.
-        seed: of the codes.
-        label: class, for a class-conditional model.
-        zoom: factor by which the sheet enlarges every pixel.
-        batch: pictures decoded at a time.
-        json: file for the result.
-        device: torch device.
+        checkpoint: Folder or hub repository of the model.
+        output: Picture file for one sheet, or a folder (no suffix) for one file per sample.
+        n: Number of samples.
+        temperature: Factor on the distance of the codes from the mean of their space; truncation in the w of
+            a GAN. None takes 0.7 for flows and 1 for other models.
+        space: Latent space of the codes; None takes w for StyleGAN and z for other models.
+        seed: Seed of the codes.
+        label: Class of the samples, for a class-conditional model.
+        zoom: Factor by which the sheet enlarges every pixel.
+        batch: Number of samples that are decoded at a time.
+        json: File for the result.
+        device: Torch device; None takes CUDA if it is available.
     """
     model = open_model(checkpoint, device)
     space = space or model.sampling_space

@@ -1,11 +1,11 @@
-"""flows studio: a page on which a picture is inverted, steered, painted on and compared."""
+"""`flows studio`: serve a web page to invert, steer, paint and compare pictures."""
 
 from importlib.util import find_spec
 from pathlib import Path
 
 from jsonargparse.typing import PositiveInt
 
-from flows.errors import DataMissing, UserError
+from flows.errors import UserError, missing_extra
 from flows.opening import shipped, usable
 from flows.semantics.load import load_semantic_model
 from flows.studio.serve import serve
@@ -13,7 +13,7 @@ from flows.studio.serve import serve
 FIRST = (
     "scenes64-glow", "scenes64-lia", "scenes-glow", "scenes-lia", "scenes-stylegan", "scenes-dcgan",
 )  # fmt: skip
-"""Of the shipped checkpoints, in this order."""
+"""Included checkpoints that are opened by default, in the order of the list of models."""
 
 
 def studio(
@@ -27,27 +27,30 @@ def studio(
     browser: bool = True,
     device: str | None = None,
 ) -> None:
-    """Open a page in the browser: invert, steer, paint, look inside, mix, sample, compare; your own picture.
+    """Serve a web page to invert, steer, paint, dissect, mix, sample and compare your own pictures.
 
-    Needs `pip install -e ".[studio]"`. Nothing leaves this machine: the page is served here, to here.
+    Requires the extra `studio`: `pip install "exact-flows[studio]"`. By default the page is served to this
+    machine only; no data leave the machine.
 
     Args:
-        checkpoint: folders or hub repositories of models; none takes those that are shipped.
-        predictor: checkpoint of an attribute predictor; models of scenes have the shipped ones besides.
-        segmenter: checkpoint of a segmenter; likewise.
-        directions: file of `flows steer find` for the first model; none takes directions.safetensors in its
-            folder.
-        exemplars: pictures after which things are painted.
-        host: to bind to; 0.0.0.0 lets the whole network in.
-        port: of the page; none takes the first free one from 7860 on.
-        browser: open one.
-        device: torch device.
+        checkpoint: Folders or hub repositories of models; None takes the included ones.
+        predictor: Checkpoint of an attribute predictor, for all models of its image size; models of scenes
+            at another size use the included one.
+        segmenter: Checkpoint of a segmenter, for all models of its image size; models of scenes at another
+            size use the included one.
+        directions: File of directions of the first model, written by `flows steer find`; None takes
+            directions.safetensors in the folder of its checkpoint.
+        exemplars: Number of images per model among which exemplars for painting are found.
+        host: Address to bind to; 0.0.0.0 serves the page to the whole network.
+        port: Port of the page; None takes the first free one from 7860.
+        browser: Whether to open the page in a browser.
+        device: Torch device; None takes CUDA if it is available.
     """
     if find_spec("gradio") is None:
-        raise DataMissing('gradio is missing: pip install -e ".[studio]"')
+        raise missing_extra("the studio needs gradio", "studio")
     paths = checkpoint or shipped(*FIRST)
     if not paths:
-        raise UserError("--checkpoint: none is shipped with this installation; name a folder")
-    on = usable(device)
-    judges = [load_semantic_model(path, on) for path in (predictor, segmenter) if path]
-    serve(paths, judges, host, port, directions, exemplars, device, browser)
+        raise UserError("--checkpoint: this installation includes no checkpoints; name a folder")
+    chosen = usable(device)
+    semantic_models = [load_semantic_model(path, chosen) for path in (predictor, segmenter) if path]
+    serve(paths, semantic_models, host, port, directions, exemplars, device, browser)

@@ -12,6 +12,8 @@ from torch.utils.data import Dataset
 
 from flows.errors import Unsupported
 
+__all__ = ["ArraySplit", "Attribute", "Batch", "ImageData", "Split", "StreamedData"]
+
 SplitName = Literal["train", "validation", "test"]
 
 

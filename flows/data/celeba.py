@@ -10,7 +10,9 @@ from torch import Tensor
 from flows.data.base import Attribute, ImageData, SplitName
 from flows.data.decode import LazySplit, square
 from flows.data.torchvision_sets import ROOT, find_files, official_set
-from flows.files import reading
+from flows.files import StrPath, reading
+
+__all__ = ["CelebA"]
 
 # Crop of rows 40 to 187 and columns 15 to 162, as in RealNVP's code: (left, top, right, bottom).
 BOX = (15, 40, 163, 188)
@@ -49,8 +51,8 @@ class CelebA(ImageData):
         """.split()
     )
 
-    def __init__(self, root: Path = ROOT, download: bool = False, size: int = 64, bins: int = 256):
-        self.root = root.expanduser()
+    def __init__(self, root: StrPath = ROOT, download: bool = False, size: int = 64, bins: int = 256):
+        self.root = Path(root).expanduser()
         self.download = download
         self.size = size
         self.bins = bins

@@ -8,6 +8,8 @@ from torch import Tensor
 from flows import images
 from flows.data.base import ArraySplit, ImageData, SplitName
 
+__all__ = ["Digits"]
+
 
 class Digits(ImageData):
     """UCI handwritten digits as shipped with scikit-learn, for demos and tests.

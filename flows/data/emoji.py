@@ -16,7 +16,10 @@ from torch import Tensor
 
 from flows import images
 from flows.data.base import ArraySplit, Attribute, ImageData, SplitName, hashed_split
-from flows.errors import DataMissing
+from flows.errors import DataMissing, missing_extra
+from flows.files import StrPath
+
+__all__ = ["Emoji"]
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 
@@ -78,9 +81,9 @@ class Emoji(ImageData):
     name = "emoji"
     attributes = tuple(Attribute(attribute, "binary") for attribute in ATTRIBUTES)
 
-    def __init__(self, size: Literal[32, 64] = 32, font: Path = FONT):
+    def __init__(self, size: Literal[32, 64] = 32, font: StrPath = FONT):
         self.size = size
-        self.font = font.expanduser()
+        self.font = Path(font).expanduser()
         self.image_shape = (3, size, size)
         self.transform = f"136×128 over white, padded to a square and resized to {size}×{size}"
 
@@ -112,9 +115,7 @@ def characters_by_name() -> list[tuple[str, str]]:
     try:
         from emoji import EMOJI_DATA, STATUS
     except ImportError as error:
-        raise DataMissing(
-            f'emoji need the package `emoji` for their names ({error}); run `pip install -e ".[data]"`'
-        ) from error
+        raise missing_extra("emoji need the package `emoji` for their names", "data", error) from error
     full = STATUS["fully_qualified"]
     pairs = [(c, e["en"]) for c, e in EMOJI_DATA.items() if e["status"] == full]
     return sorted(((c, n.strip(":").replace("_", " ")) for c, n in pairs), key=lambda pair: pair[1])

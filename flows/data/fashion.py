@@ -9,7 +9,9 @@ from torch.nn.functional import pad
 
 from flows.data.base import ArraySplit, ImageData, SplitName, hold_out
 from flows.errors import DataMissing
-from flows.files import reading
+from flows.files import StrPath, reading
+
+__all__ = ["Fashion"]
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
@@ -30,8 +32,8 @@ class Fashion(ImageData):
         "sandal", "shirt", "sneaker", "bag", "ankle boot",
     )  # fmt: skip
 
-    def __init__(self, root: Path = Path("~/.cache/flows"), download: bool = True):
-        self.root = root.expanduser()
+    def __init__(self, root: StrPath = Path("~/.cache/flows"), download: bool = True):
+        self.root = Path(root).expanduser()
         self.download = download
 
     def split(self, name: SplitName) -> ArraySplit:

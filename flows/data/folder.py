@@ -25,7 +25,9 @@ from flows.data.decode import (
     square_transform,
 )
 from flows.errors import DataMissing, UserError
-from flows.files import reading
+from flows.files import StrPath, reading
+
+__all__ = ["Folder"]
 
 T = TypeVar("T")
 
@@ -68,7 +70,7 @@ class Folder(ImageData):
 
     def __init__(
         self,
-        path: Path,
+        path: StrPath,
         size: int = 32,
         channels: Literal[1, 3] = 3,
         validation: float = 0.05,
@@ -81,7 +83,7 @@ class Folder(ImageData):
                 "validation and test: expected shares ≥ 0 that add up to less than 1, got "
                 f"{validation} and {test}"
             )
-        self.path = path.expanduser()
+        self.path = Path(path).expanduser()
         self.size = size
         self.channels = channels
         self.shares = (validation, test)

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from flows.data.base import ImageData, SplitName, hold_out
 from flows.data.decode import LazySplit, square, square_transform
-from flows.errors import DataMissing, UserError
+from flows.errors import DataMissing, UserError, missing_extra
+
+__all__ = ["HubData"]
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -116,9 +118,7 @@ class HubData(ImageData):
 
             loaded = load_dataset(self.repo, self.subset)
         except ImportError as error:
-            raise DataMissing(
-                f'hub data sets need the package `datasets` ({error}); run `pip install -e ".[data]"`'
-            ) from error
+            raise missing_extra("hub data sets need the package `datasets`", "data", error) from error
         except (OSError, RuntimeError) as error:
             raise DataMissing(f"data.repo: {self.repo} cannot be loaded: {error}") from error
         self._check(loaded)

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from flows.data.base import Batch, ImageData, Split, SplitName, hold_out
 from flows.errors import DataMissing, UserError
-from flows.files import reading
+from flows.files import StrPath, reading
+
+__all__ = ["ImageNetSmall"]
 
 
 class ImageNetSmall(ImageData):
@@ -36,11 +38,11 @@ class ImageNetSmall(ImageData):
 
     def __init__(
         self,
-        path: Path = Path("~/.cache/flows/imagenet32"),
+        path: StrPath = Path("~/.cache/flows/imagenet32"),
         size: Literal[32, 64] = 32,
         generation: Literal["2016-png", "2017-npz"] = "2017-npz",
     ):
-        self.path = path.expanduser()
+        self.path = Path(path).expanduser()
         self.size = size
         self.image_shape = (3, size, size)
         self.transform = f"downsampled to {size}×{size} by its publishers, generation {generation}"

@@ -13,8 +13,10 @@ from torch import Tensor
 from flows import images
 from flows.data.base import ImageData, SplitName, hold_out
 from flows.data.decode import LazySplit
-from flows.errors import DataMissing
-from flows.files import reading
+from flows.errors import DataMissing, missing_extra
+from flows.files import StrPath, reading
+
+__all__ = ["LSUN"]
 
 if TYPE_CHECKING:
     import lmdb
@@ -38,7 +40,7 @@ class LSUN(ImageData):
 
     def __init__(
         self,
-        root: Path = Path("~/.cache/flows"),
+        root: StrPath = Path("~/.cache/flows"),
         category: Literal[
             "bedroom", "bridge", "church_outdoor", "classroom", "conference_room", "dining_room",
             "kitchen", "living_room", "restaurant", "tower",
@@ -46,7 +48,7 @@ class LSUN(ImageData):
         size: int = 64,
         bins: int = 256,
     ):  # fmt: skip
-        self.root = root.expanduser()
+        self.root = Path(root).expanduser()
         self.category = category
         self.size = size
         self.bins = bins
@@ -96,9 +98,7 @@ def _opened(file: Path, process: int) -> "lmdb.Environment":
     try:
         import lmdb
     except ImportError as error:
-        raise DataMissing(
-            f'LSUN needs the package `lmdb` ({error}); run `pip install -e ".[data]"`'
-        ) from error
+        raise missing_extra("LSUN needs the package `lmdb`", "data", error) from error
     try:
         return lmdb.open(str(file), readonly=True, lock=False, readahead=False, create=False)
     except lmdb.Error as error:

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from flows import images
 
+__all__ = ["ood_images"]
+
 Shape = tuple[int, int, int]
 
 ASSETS = Path(__file__).parent / "assets"

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from flows import images
 from flows.data.base import ArraySplit, ImageData, SplitName
-from flows.errors import DataMissing, UserError
+from flows.errors import UserError, missing_extra
+
+__all__ = ["Photos"]
 
 # Patches of one photograph resemble each other, so that each photograph belongs to one split only.
 PHOTOS: dict[SplitName, tuple[str, ...]] = {
@@ -76,9 +78,7 @@ def read_photo(name: str) -> Image.Image:
             skimage.data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(skimage.data, name)()
         )
     except ImportError as error:
-        raise DataMissing(
-            f'the photographs need the package scikit-image ({error}); run `pip install -e ".[data]"`'
-        ) from error
+        raise missing_extra("the photographs need the package scikit-image", "data", error) from error
     return Image.fromarray(pixels)
 
 

@@ -18,8 +18,10 @@ from torch import Tensor
 
 from flows.data.base import ArraySplit, Batch, SplitName, StreamedData
 from flows.data.decode import BROKEN, EXTENSIONS, reason, square, square_transform
-from flows.errors import DataMissing, UserError
+from flows.errors import DataMissing, UserError, missing_extra
 from flows.files import reading
+
+__all__ = ["Shards"]
 
 Sample = dict[str, Any]
 
@@ -190,7 +192,7 @@ def read_shard(url: str) -> Iterator[Sample]:
 
 def missing_webdataset(error: ImportError) -> DataMissing:
     """Return the error for a missing package webdataset."""
-    return DataMissing(f'tar shards need the package `webdataset` ({error}); run `pip install -e ".[data]"`')
+    return missing_extra("tar shards need the package `webdataset`", "data", error)
 
 
 def decode_sample(sample: Sample, size: int, channels: int) -> tuple[Tensor, int]:

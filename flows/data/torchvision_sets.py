@@ -19,6 +19,9 @@ from flows import images
 from flows.data.base import ArraySplit, ImageData, SplitName, hold_out
 from flows.data.decode import square, square_transform
 from flows.errors import DataMissing
+from flows.files import StrPath
+
+__all__ = ["CIFAR10", "CIFAR100", "EMNIST", "Flowers102", "KMNIST", "MNIST", "STL10", "SVHN", "USPS"]
 
 T = TypeVar("T")
 
@@ -71,8 +74,8 @@ class TorchvisionData(ImageData):
 
     layout: str
 
-    def __init__(self, root: Path = ROOT, download: bool = False):
-        self.root = root.expanduser()
+    def __init__(self, root: StrPath = ROOT, download: bool = False):
+        self.root = Path(root).expanduser()
         self.download = download
 
     @abstractmethod
@@ -109,7 +112,7 @@ class MNIST(TorchvisionData):
     class_names: tuple[str, ...] = tuple("0123456789")
     source = "MNIST"
 
-    def __init__(self, root: Path = ROOT, download: bool = False, size: Literal[28, 32] = 32):
+    def __init__(self, root: StrPath = ROOT, download: bool = False, size: Literal[28, 32] = 32):
         super().__init__(root, download)
         self.image_shape = (1, size, size)
         self.transform = "28×28 zero-padded to 32×32" if size == 32 else "none"
@@ -148,7 +151,7 @@ class EMNIST(MNIST):
 
     def __init__(
         self,
-        root: Path = ROOT,
+        root: StrPath = ROOT,
         download: bool = False,
         size: Literal[28, 32] = 32,
         part: Literal["balanced", "letters", "digits", "byclass", "bymerge", "mnist"] = "balanced",
@@ -247,7 +250,9 @@ class STL10(TorchvisionData):
         "airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck",
     )  # fmt: skip
 
-    def __init__(self, root: Path = ROOT, download: bool = False, size: int = 96, unlabelled: bool = False):
+    def __init__(
+        self, root: StrPath = ROOT, download: bool = False, size: int = 96, unlabelled: bool = False
+    ):
         super().__init__(root, download)
         self.image_shape = (3, size, size)
         self.transform = "none" if size == 96 else square_transform(size, 3)
@@ -280,8 +285,8 @@ class Flowers102(ImageData):
     name = "flowers-102"
     layout = "flowers-102/ with jpg/, imagelabels.mat and setid.mat"
 
-    def __init__(self, root: Path = ROOT, download: bool = False, size: int = 64):
-        self.root = root.expanduser()
+    def __init__(self, root: StrPath = ROOT, download: bool = False, size: int = 64):
+        self.root = Path(root).expanduser()
         self.download = download
         self.image_shape = (3, size, size)
         self.transform = square_transform(size, 3)

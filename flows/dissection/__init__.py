@@ -1,1 +1,5 @@
-"""Units: what each draws, what happens without it, what a model cannot draw."""
+"""Dissection of models: classes and effects of units, classes that a model omits, and painting."""
+
+from flows.lazy import attach
+
+__getattr__, __dir__ = attach(__name__)

@@ -1,4 +1,4 @@
-"""Artefacts: the units that draw what nobody wants, and whether samples are better without them.
+"""Artefacts: units that generate an unwanted class, and the quality of samples without them.
 
 Bau et al. 2019, arXiv 1811.10597, section 4.3.
 """
@@ -19,25 +19,27 @@ from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.semantics.base import Segmenter, segment_bytes
 
+__all__ = ["Cleaning", "clean"]
+
 FEWEST = 100
-"""Real images without the artefact, below which no distance is taken."""
+"""Minimum number of real images without the artefact that a distance is computed from."""
 
 
 @dataclass(frozen=True)
 class Cleaning:
-    """Samples with more and more of an artefact's units switched off.
+    """Samples with an increasing number of an artefact's units ablated.
 
     Attributes:
-        label: name of the artefact's class.
-        layer: of the units.
-        units: in their order.
-        sizes: numbers of units that are off, from 0.
-        images: for each number, the share of samples in which any of the artefact is seen.
-        area: for each number, the artefact's share of all pixels.
-        distance: for each number, KID to real images without the artefact.
-        floor: KID between two halves of these.
-        real: how many they are, and as many samples.
-        shown: for each number, uint8 (n, C, H, W) of the same samples, those that have most of it.
+        label: Name of the artefact's class.
+        layer: Layer of the units.
+        units: Channels of the units, in the order of their ablation.
+        sizes: Numbers of ablated units, starting with 0.
+        images: Share of samples in which the artefact is visible, for each number.
+        area: Artefact's share of all pixels, for each number.
+        distance: KID to real images without the artefact, for each number.
+        floor: KID between two halves of these real images.
+        real: Number of these real images, and of the samples that are compared with them.
+        shown: uint8 (n, C, H, W) for each number: the samples with most of the artefact before ablation.
     """
 
     label: str
@@ -52,23 +54,29 @@ class Cleaning:
     shown: list[Tensor]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Fields as plain values, without the images."""
         return {name: value for name, value in vars(self).items() if name != "shown"}
 
 
 def without(images: Tensor, segmenter: Segmenter, label: str, model: LatentModel) -> Tensor:
-    """Those of uint8 images (n, C, H, W), of a model's grey levels, in which nothing of a class is seen.
+    """Select the images without any pixel of a class.
+
+    Args:
+        images: uint8 (n, C, H, W), with the model's grey levels.
+        segmenter: Segmenter of the class.
+        label: Name of the class.
+        model: Model that the images are compared with.
 
     Raises:
-        ValueError: hardly any is without it.
+        UserError: There are fewer than `FEWEST` such images.
     """
     column = list(segmenter.classes).index(label)
     seen = segment_bytes(segmenter, images, model.bins, model.device)[:, column].flatten(1).any(1)
     left = int((~seen).sum())
     if left < FEWEST:
         raise UserError(
-            f"{left} of {len(images)} real images are without a {label}, a distance to fewer than {FEWEST} "
-            "says nothing: take a data set with a larger test split"
+            f"{left} of {len(images)} real images are without a {label}, expected at least {FEWEST} for a "
+            "distance: take a data set with a larger test split"
         )
     return images[~seen]
 
@@ -86,41 +94,41 @@ def clean(
     sizes: Sequence[int] = (0, 1, 2, 5, 10, 20),
     shown: int = 12,
 ) -> Cleaning:
-    """Switch an artefact's units off, and compare what is drawn with images that are without it.
+    """Ablate an artefact's units and compare the samples with real images without the artefact.
 
     Args:
-        model: in eval mode.
-        segmenter: knows the artefact as a class.
-        codes: Codes of samples that no unit was found on.
-        layer: of the units.
-        label: of the artefact.
-        units: in their order.
-        real: uint8 (n, C, H, W) without it; see `without`.
-        features: of uint8 images, (n, D), by which sets are compared.
-        sizes: numbers of units switched off, 0 first.
-        shown: samples kept for pictures.
+        model: Model in eval mode.
+        segmenter: Segmenter that has the artefact as a class.
+        codes: Codes of samples, other than those that the units were found on.
+        layer: Layer of the units.
+        label: Name of the artefact's class.
+        units: Channels of the units, in the order of their ablation.
+        real: uint8 (n, C, H, W), real images without the artefact; see `without`.
+        features: Function from uint8 images to features (n, D), by which sets of images are compared.
+        sizes: Numbers of ablated units, starting with 0.
+        shown: Number of samples kept for pictures.
     """
     column = list(segmenter.classes).index(label)
     channels = layers_of(model, codes.space)[layer].channels
-    tried = [size for size in sizes if size <= len(units)]
-    drawn = []
-    for size in tried:
+    used = [size for size in sizes if size <= len(units)]
+    samples = []
+    for size in used:
         change = [(layer, units_change(list(units[:size]), channels))] if size else []
-        drawn.append(seen_through(model, codes, change, lambda x: pixels.to_bytes(x, model.bins)))
+        samples.append(seen_through(model, codes, change, lambda x: pixels.to_bytes(x, model.bins)))
     seen = [
         segment_bytes(segmenter, each, model.bins, model.device)[:, column].flatten(1).sum(1)
-        for each in drawn
+        for each in samples
     ]
     paired = min(len(real), len(codes))
-    wanted = features(real[:paired])
-    most = seen[0].argsort(descending=True, stable=True)[:shown]
+    real_features = features(real[:paired])
+    strongest = seen[0].argsort(descending=True, stable=True)[:shown]
     area = model.image_shape[1] * model.image_shape[2]
     return Cleaning(
-        label, layer, list(units[: max(tried)]), tried,
+        label, layer, list(units[: max(used)]), used,
         images=[float((each > 0).double().mean()) for each in seen],
         area=[float(each.double().mean()) / area for each in seen],
-        distance=[kernel_distance(wanted, features(each[:paired])) for each in drawn],
-        floor=kernel_distance(*wanted[: paired // 2 * 2].chunk(2)),
+        distance=[kernel_distance(real_features, features(each[:paired])) for each in samples],
+        floor=kernel_distance(*real_features[: paired // 2 * 2].chunk(2)),
         real=paired,
-        shown=[each[most] for each in drawn],
+        shown=[each[strongest] for each in samples],
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What units cause: class pixels that go when they are switched off, and that come when they are put in."""
+"""Causal effect of units: class pixels that disappear under ablation and appear under insertion."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,9 +14,11 @@ from flows.models.codes import Codes
 from flows.once import prepared
 from flows.semantics.base import Segmenter
 
+__all__ = ["Ablation", "ablate", "average_causal_effect", "class_means"]
+
 
 def units_change(units: Sequence[int], channels: int, value: Tensor | float = 0.0) -> Change:
-    """These units at every place set to `value`, a number or (C,)."""
+    """Change that sets units to `value`, a number or (C,), at every location."""
     amount = torch.zeros(channels, 1, 1)
     amount[list(units)] = 1
     values = torch.as_tensor(value, dtype=torch.float32).expand(channels)
@@ -30,14 +32,14 @@ def seen_through(
     changes: Sequence[tuple[str, Change]],
     see: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """What `see` says of images (batch, C, H, W) in [0, 1], drawn through these changes of layers."""
-    found = []
+    """Results of `see` for images (batch, C, H, W) in [0, 1], decoded through changes of layers."""
+    results = []
     with instrument(model, codes.space) as probe, prepared():
         for layer, change in changes:
             probe.change(layer, change)
         for _, images in probe.batches(codes):
-            found.append(see(images.clamp(0, 1).float()).cpu())
-    return torch.cat(found)
+            results.append(see(images.clamp(0, 1).float()).cpu())
+    return torch.cat(results)
 
 
 def class_pixels(
@@ -46,21 +48,21 @@ def class_pixels(
     codes: Codes,
     changes: Sequence[tuple[str, Change]] = (),
 ) -> Tensor:
-    """Pixels of every class in each image, (n, classes), drawn through these changes."""
+    """Number of pixels of each class in each image, (n, classes), decoded through changes of layers."""
     return seen_through(model, codes, changes, lambda images: segmenter.segment(images).flatten(2).sum(2))
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """Shares of a class's pixels that are removed with so many units.
+    """Shares of a class's pixels that are removed by ablating units.
 
     Attributes:
-        label: name of the class.
-        layer: of the units.
-        units: in their order.
-        sizes: numbers of units switched off.
-        removed: for each number, of the first units.
-        random: for each number, of randomly chosen ones, mean of several draws.
+        label: Name of the class.
+        layer: Layer of the units.
+        units: Channels of the units, in the order of their ablation.
+        sizes: Numbers of ablated units.
+        removed: Share of pixels removed by the first units, for each number.
+        random: Share of pixels removed by random units, for each number; mean of several draws.
     """
 
     label: str
@@ -82,37 +84,37 @@ def ablate(
     before: Tensor | None = None,
     chance: dict[int, Tensor] | None = None,
 ) -> Ablation:
-    """Switch units off, in their order, and count what is left of a class.
+    """Ablate units in their order and measure the share of a class's pixels that is removed.
 
     Args:
-        model: in eval mode.
-        segmenter: of the classes.
-        codes: Codes; those whose images lack the class count for nothing.
-        layer: of the units.
-        label: name of the class.
-        units: best first.
-        sizes: how many of them.
-        before: `class_pixels` without changes, where it is known.
-        chance: `by_random_units` of this layer and these sizes, where it is known.
+        model: Model in eval mode.
+        segmenter: Segmenter of the classes.
+        codes: Codes; those whose images lack the class are ignored.
+        layer: Layer of the units.
+        label: Name of the class.
+        units: Channels of the units, best first.
+        sizes: Numbers of ablated units.
+        before: `class_pixels` without changes; None computes them.
+        chance: `by_random_units` of this layer and these sizes; None computes it.
 
     Raises:
-        ValueError: no image has the class.
+        UserError: No image has the class.
     """
     column = list(segmenter.classes).index(label)
     before = class_pixels(model, segmenter, codes) if before is None else before
     channels = layers_of(model, codes.space)[layer].channels
     has = torch.nonzero(before[:, column] > 0)[:, 0]
     if not len(has):
-        raise UserError(f"none of {len(before)} images has a {label}: nothing can be removed")
+        raise UserError(f"none of {len(before)} images has a {label}: take more codes, or another class")
     relevant = codes[has]
-    tried = [size for size in sizes if size <= min(len(units), channels)]
+    used = [size for size in sizes if size <= min(len(units), channels)]
     removed = []
-    for size in tried:
+    for size in used:
         change = units_change(list(units[:size]), channels)
         after = class_pixels(model, segmenter, relevant, [(layer, change)])
         removed.append(1 - float(after[:, column].sum()) / float(before[:, column].sum()))
-    chance = chance or by_random_units(model, segmenter, codes, layer, tried, before)
-    return Ablation(label, layer, list(units), tried, removed, [float(chance[n][column]) for n in tried])
+    chance = chance or by_random_units(model, segmenter, codes, layer, used, before)
+    return Ablation(label, layer, list(units), used, removed, [float(chance[n][column]) for n in used])
 
 
 def by_random_units(
@@ -124,27 +126,31 @@ def by_random_units(
     before: Tensor,
     draws: int = 3,
 ) -> dict[int, Tensor]:
-    """Number of random units switched off to the share of every class's pixels removed, (classes,).
+    """Share of the pixels of each class, (classes,), that random units remove, by the number of units.
 
-    Counted where the class was, as `ablate` does, in the mean over several draws.
+    Pixels are counted in images that have the class, as by `ablate`; the mean is over several draws.
     """
     channels = layers_of(model, codes.space)[layer].channels
     random, has = torch.Generator().manual_seed(0), before > 0
     total = before.double().sum(0).clamp(min=1)
-    found = {}
+    removed = {}
     for size in sizes:
         left = torch.zeros_like(total)
         for _ in range(draws):
             change = units_change(torch.randperm(channels, generator=random)[:size].tolist(), channels)
             after = class_pixels(model, segmenter, codes, [(layer, change)])
             left += (after * has).double().sum(0) / draws
-        found[size] = 1 - left / total
-    return found
+        removed[size] = 1 - left / total
+    return removed
 
 
 @torch.no_grad()
 def class_means(model: LatentModel, segmenter: Segmenter, codes: Codes, layer: str, label: str) -> Tensor:
-    """Mean activation of every unit at places of a class, (C,): what is put in to draw it."""
+    """Mean activation of each unit at locations of a class, (C,): the values that insertion sets.
+
+    Raises:
+        UserError: No image has the class.
+    """
     column = list(segmenter.classes).index(label)
     total, weight = None, 0.0
     with instrument(model, codes.space) as probe, prepared():
@@ -159,7 +165,7 @@ def class_means(model: LatentModel, segmenter: Segmenter, codes: Codes, layer: s
             total = part if total is None else total + part
             weight += float(share.sum())
     if total is None or weight == 0:
-        raise UserError(f"no image of {len(codes)} has a {label}")
+        raise UserError(f"no image of {len(codes)} has a {label}: take more codes, or another class")
     return total / weight
 
 
@@ -173,18 +179,18 @@ def average_causal_effect(
     units: Sequence[int],
     values: Tensor,
 ) -> float:
-    """δ = E[s_c(inserted)] − E[s_c(ablated)], in shares of all pixels, units at all places.
+    """Average causal effect δ = E[s_c(inserted)] − E[s_c(ablated)] of units, as a share of all pixels.
 
-    (arXiv 1811.10597, equation 3.)
+    Units are set at all locations (arXiv 1811.10597, equation 3).
 
     Args:
-        model: in eval mode.
-        segmenter: of the classes.
+        model: Model in eval mode.
+        segmenter: Segmenter of the classes.
         codes: Codes of the images.
-        layer: of the units.
-        label: name of the class.
-        units: which.
-        values: (C,), put in; see `class_means`.
+        layer: Layer of the units.
+        label: Name of the class.
+        units: Channels of the units.
+        values: (C,), inserted values; see `class_means`.
     """
     column = list(segmenter.classes).index(label)
     effect = []

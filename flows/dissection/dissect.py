@@ -1,4 +1,4 @@
-"""Network dissection: which class each unit agrees with (Bau et al. 2019, arXiv 1811.10597, section 3.1)."""
+"""Network dissection: the class of each unit (Bau et al. 2019, arXiv 1811.10597, section 3.1)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,25 +16,30 @@ from flows.once import prepared
 from flows.semantics.base import Segmenter
 from flows.semantics.segmenter import one_hot
 
+__all__ = ["Agreement", "UnitRow", "best_by_class"]
+
 Scheme = Literal["information", "quantile"]
 BATCH = 100
+"""Number of codes that are decoded at a time."""
 CUT_IOU, CUT_INFORMATION, CUT_AGREEMENT, CUT_SHARE = 0.05, 0.01, 0.8, 1e-3
-"""What an interpretable unit has to pass, as in the released code."""
+"""Minima, as in the released code: IoU and information quality of an interpretable unit, share of pixels on
+which unit and class agree at a threshold, share of all pixels of a class.
+"""
 
 
 @dataclass(frozen=True)
 class UnitRow:
-    """A unit and a class that it agrees with: its best, or the class whose best it is.
+    """A unit and a class: the class with the highest IoU for the unit, or the unit for the class.
 
     Attributes:
-        layer: name.
-        unit: channel.
-        label: name of the class.
-        iou: intersection over union of unit and class, over all images that no threshold was chosen on.
-        information: their mutual information relative to their joint entropy, on the same images.
-        threshold: above which the unit is active.
-        level: share of places at which it is.
-        interpretable: whether it passes the cuts.
+        layer: Name of the layer.
+        unit: Channel.
+        label: Name of the class.
+        iou: Intersection over union of unit and class, over all images that no threshold was chosen on.
+        information: Mutual information of unit and class relative to their joint entropy, on the same images.
+        threshold: Activation above which the unit is active.
+        level: Share of locations at which the unit is active.
+        interpretable: Whether IoU and information exceed their thresholds.
     """
 
     layer: str
@@ -53,13 +58,13 @@ class UnitRow:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How units of a layer agree with classes, on images that no threshold was chosen on.
+    """Agreement of the units of a layer with classes, on images that no threshold was chosen on.
 
     Attributes:
-        layer: name.
-        classes: C names.
+        layer: Name of the layer.
+        classes: Names of the C classes.
         iou, information: (units, C); IoU is 0 for classes of less than a thousandth of all pixels.
-        thresholds, levels: (units, C), chosen for the pair, and the share of places above it.
+        thresholds, levels: (units, C), threshold of each pair, and the share of locations above it.
     """
 
     layer: str
@@ -70,11 +75,11 @@ class Agreement:
     levels: Tensor
 
     def rows(self) -> list[UnitRow]:
-        """The best class of every unit."""
+        """Best class of each unit."""
         return [self.row(unit, label) for unit, label in enumerate(self.iou.argmax(1).tolist())]
 
     def row(self, unit: int, label: int) -> UnitRow:
-        """One unit with one class, by their numbers."""
+        """Row of one unit with one class, by their indices."""
         value, quality = float(self.iou[unit, label]), float(self.information[unit, label])
         return UnitRow(
             self.layer, unit, self.classes[label], value, quality,
@@ -83,23 +88,23 @@ class Agreement:
         )  # fmt: skip
 
     def of(self, label: str) -> Tensor:
-        """Every unit's IoU with a class, (units,)."""
+        """IoU of each unit with a class, (units,)."""
         return self.iou[:, self.classes.index(label)]
 
     def order(self, label: str) -> list[int]:
-        """Units by their IoU with a class, the best first."""
+        """Units by their IoU with a class, best first."""
         order: list[int] = self.of(label).argsort(descending=True).tolist()
         return order
 
 
 def best_layer(found: Mapping[str, Agreement], label: str, units: int = 1) -> str | None:
-    """The layer in which a unit agrees best with a class; None where none agrees at all.
+    """Layer of the unit with the highest IoU with a class; None if no unit agrees with it.
 
     Args:
-        found: agreement by layer.
-        label: name of the class.
-        units: how many will be changed; layers of less than twice as many come after all others, for
-            almost any units of them are the class's.
+        found: Agreement by layer.
+        label: Name of the class.
+        units: Number of units that will be changed. Layers with less than twice as many are used only if no
+            other layer agrees, because almost any choice of their units includes those of the class.
     """
 
     def key(each: Agreement) -> tuple[bool, float]:
@@ -119,20 +124,20 @@ def dissect(
     level: float = 0.01,
     masks: Tensor | None = None,
 ) -> dict[str, Agreement]:
-    """How the units of some layers agree with classes.
+    """Measure how the units of some layers agree with classes.
 
-    Half of the codes choose the thresholds, the other half is counted. By `information` a unit has a
-    threshold for each class, of 100 quantiles the one with most information quality; by `quantile` one for
-    all.
+    Thresholds are chosen on half of the codes; the other half is counted. With scheme `information`, a unit
+    has one threshold per class: of 100 quantiles, the one with the highest information quality. With
+    `quantile`, it has a single threshold.
 
     Args:
-        model: in eval mode.
-        segmenter: of the classes.
+        model: Model in eval mode.
+        segmenter: Segmenter of the classes.
         codes: 2n codes.
-        layers: names; see `instrument.layers_of`.
-        scheme: how thresholds are chosen.
-        level: Share of places at which a unit is active, for `quantile`.
-        masks: uint8 (2n, H, W), true classes; None takes those that the segmenter predicts.
+        layers: Names of layers; see `instrument.layers_of`.
+        scheme: Choice of the thresholds.
+        level: Share of locations at which a unit is active, for `quantile`.
+        masks: uint8 (2n, H, W), true classes; None uses those that the segmenter predicts.
 
     Returns:
         Agreement by layer.
@@ -164,7 +169,10 @@ def dissect(
 
 
 def best_levels(tally: AgreementTally) -> Tensor:
-    """For each unit and class the threshold of most information, of those where both agree: (C, classes)."""
+    """Index of the threshold with the highest information quality, for each unit and class: (C, classes).
+
+    Only thresholds at which unit and class agree on more than `CUT_AGREEMENT` of the pixels are considered.
+    """
     quality = tally.information_quality().where(tally.agreement() > CUT_AGREEMENT, torch.zeros(()).double())
     return quality.argmax(1)
 
@@ -172,13 +180,13 @@ def best_levels(tally: AgreementTally) -> Tensor:
 def agreement_of(
     layer: str, tally: AgreementTally, chosen: Tensor, levels: Tensor, shares: Tensor, classes: Sequence[str]
 ) -> Agreement:
-    """The figures at the chosen thresholds, (units, classes)."""
-    where = chosen[:, None, :]
-    nothing = torch.zeros((), dtype=torch.float64)
+    """Agreement at the chosen thresholds, int64 (units, classes)."""
+    index = chosen[:, None, :]
+    zero = torch.zeros((), dtype=torch.float64)
     frequent = tally.present / tally.pixels >= CUT_SHARE
     return Agreement(
-        layer, tuple(classes), tally.iou().gather(1, where)[:, 0].where(frequent, nothing),
-        tally.information_quality().gather(1, where)[:, 0], levels.gather(1, chosen), shares[chosen],
+        layer, tuple(classes), tally.iou().gather(1, index)[:, 0].where(frequent, zero),
+        tally.information_quality().gather(1, index)[:, 0], levels.gather(1, chosen), shares[chosen],
     )  # fmt: skip
 
 
@@ -211,14 +219,14 @@ def _seen(
 
 
 def masks_of(segmenter: Segmenter, images: Tensor, known: Tensor | None) -> Tensor:
-    """bool (batch, classes, H, W): the true masks where they are known, else those of the segmenter."""
+    """Class masks, bool (batch, classes, H, W): the true ones if known, else those of the segmenter."""
     if known is not None:
         return one_hot(known, len(segmenter.classes))
     return segmenter.segment(images.clamp(0, 1).float())
 
 
 def best_by_class(found: Mapping[str, Agreement]) -> dict[str, UnitRow]:
-    """The unit that agrees best with each class that any does, whatever it agrees with better; best first."""
+    """Unit with the highest IoU for each class that has one above 0; highest IoU first."""
     rows = [
         each.row(int(each.iou[:, label].argmax()), label)
         for each in found.values()
@@ -232,10 +240,10 @@ def best_by_class(found: Mapping[str, Agreement]) -> dict[str, UnitRow]:
 
 
 def counts(rows: Sequence[UnitRow]) -> dict[str, tuple[int, int, int]]:
-    """Layer to (units, interpretable units, classes that these tell)."""
-    found = {}
+    """Number of units, of interpretable units, and of classes of the latter, by layer."""
+    numbers = {}
     for layer in dict.fromkeys(row.layer for row in rows):
-        of = [row for row in rows if row.layer == layer]
-        told = [row for row in of if row.interpretable]
-        found[layer] = (len(of), len(told), len({row.label for row in told}))
-    return found
+        units = [row for row in rows if row.layer == layer]
+        interpretable = [row for row in units if row.interpretable]
+        numbers[layer] = (len(units), len(interpretable), len({row.label for row in interpretable}))
+    return numbers

@@ -1,7 +1,7 @@
-"""A brush of exemplars: a class is drawn as the model draws it in other pictures, at the same place.
+"""Exemplar brushes, which copy a class at the same location from other images of the model.
 
-The layers' activations under the brush are replaced by those of a picture that has the class there (Suzuki et
-al. 2018, arXiv 1811.10153; Collins et al. 2020, arXiv 2004.14367). Of a flow these are parts of its code.
+Activations of layers under the brush are replaced by those of an image that has the class there (Suzuki et
+al. 2018, arXiv 1811.10153; Collins et al. 2020, arXiv 2004.14367). For a flow these are parts of the code.
 """
 
 from collections.abc import Sequence
@@ -19,27 +19,31 @@ from flows.models.codes import Codes
 from flows.once import prepared
 from flows.semantics.base import Segmenter, column_of_class, segment_bytes
 
+__all__ = ["ExemplarBrush", "Pictures", "exemplars_of_codes", "exemplars_of_images"]
+
 CANDIDATES = 6
-"""Exemplars that are tried for a stroke, in every set of layers."""
+"""Number of exemplars that are tried for a stroke, in each set of layers."""
 AROUND = 0.2
-"""Width of the surroundings by which exemplars are compared, as a share of the picture's height."""
+"""Width of the surroundings in which exemplars are compared, as a share of the image's height."""
 EDGE = 1
-"""Pixels around a thing that come and go with it."""
+"""Number of pixels around an object that are transferred with it."""
 ALIKE, CLEAR, SEAM = 0.5, 4.0, 2.0
-"""What unlike surroundings, a class that is to go, and change around a brush count, beside what is drawn."""
+"""Weights in the scores of exemplars: dissimilar surroundings, pixels of a class that is erased, and changes
+around the brush. The overlap and the probability of a class that is drawn have weight 1.
+"""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures as a model draws them, with the classes that are seen in them: one set for all classes.
+    """Images as a model decodes them, with masks of all classes.
 
     Attributes:
-        images: uint8 (n, C, H, W), drawn.
+        images: uint8 (n, C, H, W), decoded images.
         masks: bool (n, classes, H, W).
-        segmenter: who saw them.
-        space: of their codes.
-        known: Codes of the pictures; None where an exact inverse encodes them when they are needed.
-        labels: int64 (n,), classes of the pictures, where they are known and not in `known`.
+        segmenter: Segmenter of the masks.
+        space: Name of the space of the codes.
+        known: Codes of the images; None if an exact inverse encodes them when they are needed.
+        labels: int64 (n,), classes of the images, if they are known and not in `known`.
     """
 
     images: Tensor
@@ -50,37 +54,38 @@ class Pictures:
     labels: Tensor | None = None
 
     def codes(self, model: LatentModel, chosen: Tensor) -> Codes:
-        """Codes of some of the pictures, by number."""
+        """Codes of some of the images, by index."""
         if self.known is not None:
             return self.known[chosen]
         labels = None if self.labels is None else self.labels[chosen]
         return model.encode_bytes(self.images[chosen], self.space, labels)
 
     def brush(self, model: LatentModel, label: str, layers: Sequence[str] | None = None) -> "ExemplarBrush":
-        """A brush of a class.
+        """Create the brush of a class.
 
         Args:
-            model: that drew them.
-            label: name of the class.
-            layers: each a way to draw; None takes those of `ways_to_draw`.
+            model: Model of the images.
+            label: Name of the class.
+            layers: Layers, each of which is tried on its own; None takes `ways_to_draw`.
 
         Raises:
-            ValueError: there is no such class, or no picture has it.
+            UserError: There is no such class, or no image has it.
+            Unsupported: The model has no spatial layer.
         """
         column = column_of_class(self.segmenter, label)
         if not self.masks[:, column].any():
-            raise UserError(f"none of {len(self.masks)} pictures has a {label}: nothing to paint it after")
+            raise UserError(f"none of {len(self.masks)} images has a {label}: take more exemplars")
         ways = [(layer,) for layer in layers] if layers else ways_to_draw(model, self.space)
         if not ways:
             raise Unsupported(
-                f"no layer of {type(model).__name__} lies over the image: nothing to paint with"
+                f"no layer of {type(model).__name__} lies over the image: expected a convolutional model"
             )
         return ExemplarBrush(label, column, self, tuple(ways))
 
 
 @torch.no_grad()
 def exemplars_of_codes(model: LatentModel, segmenter: Segmenter, codes: Codes) -> Pictures:
-    """Decode codes, and segment the images."""
+    """Decode codes and segment the images."""
     images, masks = [], []
     with instrument(model, codes.space) as probe, prepared():
         for _, batch in probe.batches(codes):
@@ -93,17 +98,17 @@ def exemplars_of_codes(model: LatentModel, segmenter: Segmenter, codes: Codes) -
 def exemplars_of_images(
     model: LatentModel, segmenter: Segmenter, images: Tensor, space: str, labels: Tensor | None = None
 ) -> Pictures:
-    """See the classes in uint8 images (n, C, H, W) that a model with an exact inverse draws as they are."""
-    seen = segment_bytes(segmenter, images, model.bins, model.device)
-    return Pictures(images, seen, segmenter, space, labels=labels)
+    """Segment uint8 images (n, C, H, W), for a model with an exact inverse, which reconstructs them."""
+    masks = segment_bytes(segmenter, images, model.bins, model.device)
+    return Pictures(images, masks, segmenter, space, labels=labels)
 
 
 def ways_to_draw(model: LatentModel, space: str) -> list[tuple[str, ...]]:
-    """Sets of layers that can be taken from another picture: each draws what is under the brush.
+    """Sets of layers whose activations can be copied from an exemplar; each set suffices to draw an object.
 
-    All parts of the code that lie over the image, where together they are the code, are one set; else every
-    part and every one of the outermost layers is one of its own. A flow's inner layers are none:
-    what they hold is not all that is drawn from there.
+    If the spatial parts of a code make up the whole code, they are a single set. Otherwise each part and each
+    of the outermost layers is a set of its own. Inner layers of a flow are not used, because they do not hold
+    all that the image is decoded from.
     """
     parts = [CODE + level for level in model.spaces[space].maps]
     if parts and model.spaces[space].exact:
@@ -113,16 +118,16 @@ def ways_to_draw(model: LatentModel, space: str) -> list[tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class ExemplarBrush:
-    """Draws a class as pictures that have it do, and erases it as pictures do that lack it there.
+    """Brush that draws a class as in exemplars that have it, and erases it as in exemplars that lack it.
 
-    Of the pictures whose class lies most as the brush does, and whose surroundings are most alike, a few are
-    tried, in every set of layers; the segmenter says which.
+    A few images are tried in each set of layers: those whose class mask overlaps best with the brush and
+    whose surroundings are most similar. The segmenter selects one of them.
 
     Attributes:
-        label: name of the class.
-        column: of the class, of the segmenter's.
-        pictures: among which exemplars are looked for.
-        ways: sets of layers; see `ways_to_draw`.
+        label: Name of the class.
+        column: Column of the class in the segmenter's output.
+        pictures: Images from which exemplars are selected.
+        ways: Sets of layers; see `ways_to_draw`.
     """
 
     label: str
@@ -131,10 +136,12 @@ class ExemplarBrush:
     ways: tuple[tuple[str, ...], ...]
 
     def stroke_edit(self, canvas: Canvas, mask: Tensor, stroke: Stroke, strength: float) -> StrokeEdit:
-        """See `paint.Brush`; a strength above 1 is as 1. Erasing what is not there does nothing.
+        """Edit of a stroke; see `paint.Brush`. Strengths above 1 count as 1.
+
+        Erasing a class that is not present changes nothing.
 
         Raises:
-            ValueError: no picture has the class under the brush.
+            UserError: No image has the class under the brush.
         """
         if stroke == "erase":
             present = self.seen(canvas, pixels.to_unit(canvas.picture[None], canvas.model.bins))
@@ -144,40 +151,44 @@ class ExemplarBrush:
         before = canvas.drawn([])
         chosen = self.nearest(before[0], mask, stroke, canvas.model.bins)
         amount, best = min(1.0, strength), -float("inf")
-        found, drawn = Changes(), before
+        changes, painted = Changes(), before
         for layers in self.ways:
             values = self.activations(canvas.probe, chosen, layers)
-            tried = [
+            candidate = [
                 (layer, Change(amount * places(mask, canvas.probe.layers[layer].size), values[layer]))
                 for layer in layers
             ]
-            after = canvas.drawn(tried, len(chosen))
+            after = canvas.drawn(candidate, len(chosen))
             images = canvas.composed(before, after, mask)
             merits = self.merits(canvas, images, (after - before).abs().mean(1), mask, stroke)
             if float(merits.max()) > best:
                 best, pick = float(merits.max()), slice(int(merits.argmax()), int(merits.argmax()) + 1)
-                found = [(layer, Change(each.amount, each.value[pick])) for layer, each in tried]
-                drawn = images[pick]
+                changes = [(layer, Change(each.amount, each.value[pick])) for layer, each in candidate]
+                painted = images[pick]
         if stroke == "erase":
-            return StrokeEdit(found, mask)
-        thing = self.seen(canvas, drawn) & mask
-        return StrokeEdit(found, mask & grown(thing, EDGE) if thing.any() else mask)
+            return StrokeEdit(changes, mask)
+        visible = self.seen(canvas, painted) & mask
+        return StrokeEdit(changes, mask & grown(visible, EDGE) if visible.any() else mask)
 
     def seen(self, canvas: Canvas, image: Tensor) -> Tensor:
-        """Where the class is in an image (1, C, H, W), bool (H, W)."""
+        """Mask of the class, bool (H, W), in an image (1, C, H, W)."""
         return self.pictures.segmenter.segment(image.to(canvas.model.device))[0, self.column].cpu()
 
     def nearest(self, image: Tensor, mask: Tensor, stroke: Stroke, bins: int) -> Tensor:
-        """Numbers of the pictures that could stand for what is under the brush, the best first.
+        """Indices of the images that are tried as exemplars, best first.
 
         Args:
-            image: (C, H, W) in [0, 1], what is painted on.
-            mask: bool (H, W), where the brush was.
-            stroke: draw looks for pictures whose class lies there; erase for those without it there.
-            bins: grey levels of the pictures.
+            image: (C, H, W) in [0, 1], the image that is painted on.
+            mask: bool (H, W), the brush.
+            stroke: Stroke; `draw` selects images with the class under the brush, `erase` those without it
+                there.
+            bins: Number of grey levels of the images.
+
+        Raises:
+            UserError: No image has the class under the brush.
         """
-        seen = self.pictures.masks[:, self.column]
-        covered = (seen & mask).flatten(1).sum(1) / (seen | mask).flatten(1).sum(1)
+        masks = self.pictures.masks[:, self.column]
+        covered = (masks & mask).flatten(1).sum(1) / (masks | mask).flatten(1).sum(1)
         others = pixels.to_unit(self.pictures.images, bins)
         unlike = ((others - image).square() * surroundings(mask)).flatten(1).sum(1)
         unlike = unlike / unlike.median().clamp(min=1e-9)
@@ -185,14 +196,14 @@ class ExemplarBrush:
         usable = covered > 0 if stroke == "draw" else torch.ones_like(covered, dtype=torch.bool)
         if not usable.any():
             raise UserError(
-                f"none of {len(seen)} pictures has a {self.label} under the brush: draw it elsewhere, or "
-                "take more pictures"
+                f"none of {len(masks)} images has a {self.label} under the brush: draw it elsewhere, or take "
+                "more exemplars"
             )
         order = merit.where(usable, -torch.inf).argsort(descending=True)
         return order[: min(CANDIDATES, int(usable.sum()))]
 
     def activations(self, probe: Probe, chosen: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """What these layers hold in pictures: (pictures, C, height, width) by layer."""
+        """Activations of layers for some of the images: (images, C, height, width) by layer."""
         model = probe.model
         other = Probe(model, probe.space)
         other.retain(*layers)
@@ -200,22 +211,22 @@ class ExemplarBrush:
         return other.kept
 
     def merits(self, canvas: Canvas, images: Tensor, change: Tensor, mask: Tensor, stroke: Stroke) -> Tensor:
-        """How well strokes did, (n,): share of the class under the brush, less what changed around it.
+        """Scores of strokes, (n,): class probability under the brush, less the change around the brush.
 
         Args:
-            canvas: the picture.
-            images: (n, C, H, W), with the strokes.
-            change: (n, H, W), of what is drawn, before the rest is put back.
-            mask: bool (H, W), where the brush was.
-            stroke: draw or erase.
+            canvas: Canvas of the stroke.
+            images: (n, C, H, W), images with the strokes.
+            change: (n, H, W), change of the decoded images, before they are composed with the original.
+            mask: bool (H, W), the brush.
+            stroke: Stroke; `erase` negates the probability.
         """
-        found = self.pictures.segmenter.probabilities(images.to(canvas.model.device))
-        there = found[:, self.column].cpu()[:, mask].mean(1)
+        probabilities = self.pictures.segmenter.probabilities(images.to(canvas.model.device))
+        inside = probabilities[:, self.column].cpu()[:, mask].mean(1)
         ring = surroundings(mask) > 0
         seam = change[:, ring].mean(1) if ring.any() else torch.zeros(len(change))
-        return (there if stroke == "draw" else -there) - SEAM * seam
+        return (inside if stroke == "draw" else -inside) - SEAM * seam
 
 
 def surroundings(mask: Tensor) -> Tensor:
-    """1 in a strip around a mask, bool (H, W), and 0 elsewhere, (H, W)."""
+    """Strip around a mask, bool (H, W): 1 in the strip and 0 elsewhere, (H, W)."""
     return (soft(mask, max(1, round(AROUND * mask.shape[0]))) > 0).float() - mask.float()

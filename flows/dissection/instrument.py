@@ -1,4 +1,4 @@
-"""An instrument on a model: keep what layers answer, change it, and leave no trace."""
+"""Probes: keep and change the activations of a model's layers, and leave the model as it was."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,19 +14,21 @@ from flows.models.base import BATCH, LatentModel, Unit
 from flows.models.codes import Codes
 from flows.numerics import exact_arithmetic
 
+__all__ = ["Change", "Probe", "default_layers", "layers_of"]
+
 LAYERS = 8
-"""Of one kind that are looked at unless they are named."""
+"""Maximum number of layers of each kind that are dissected by default."""
 CODE = "code/"
-"""Before the name of a level: its part of the code itself, where that lies over the image."""
+"""Prefix of a level's name for the layer that is its spatial part of the code, such as `code/level2`."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What becomes of a layer's activations h: h·(1 − amount) + value·amount.
+    """Change of a layer's activations h to h·(1 − amount) + value·amount.
 
     Attributes:
-        amount: in [0, 1], of a shape that goes with (batch, C, height, width).
-        value: likewise.
+        amount: Amounts in [0, 1], of a shape that broadcasts with (batch, C, height, width).
+        value: Values, of a shape that broadcasts with (batch, C, height, width).
     """
 
     amount: Tensor
@@ -34,17 +36,17 @@ class Change:
 
     def __call__(self, h: Tensor) -> Tensor:
         amount, value = self.amount.to(h), self.value.to(h)
-        # Where nothing is asked nothing changes, to the last bit.
+        # Where the amount is 0, activations stay the same to the last bit.
         return torch.where(amount == 0, h, h * (1 - amount) + value * amount)
 
 
 class Probe:
-    """Decodes, and meanwhile keeps and changes the activations of layers.
+    """Decoder that keeps and changes the activations of layers.
 
     Layers are those of `layers_of`: the model's units by name, and `code/<level>` for parts of the code.
 
     Attributes:
-        kept: what each retained layer answered last, before any change, (batch, C, height, width).
+        kept: Latest output of each retained layer, before any change, (batch, C, height, width).
     """
 
     def __init__(self, model: LatentModel, space: str):
@@ -55,55 +57,61 @@ class Probe:
 
     @cached_property
     def layers(self) -> dict[str, Unit]:
-        """See `layers_of`; found when they are first asked for, which takes as long as a decoding."""
+        """Layers as returned by `layers_of`; computed at first use, which takes as long as one decoding."""
         return layers_of(self.model, self.space)
 
     def retain(self, *layers: str) -> None:
-        """Keep what these answer. Raises ValueError where there is no such layer."""
+        """Keep the outputs of layers. Raises UserError if there is no such layer."""
         for layer in layers:
             self.check(layer)
         self._retained |= set(layers)
 
     def change(self, layer: str, change: Change) -> None:
-        """Add a change; several of a layer come one after the other. Raises ValueError likewise."""
+        """Add a change; those of a layer are applied in order. Raises UserError if there is no such layer."""
         self.check(layer)
         self._changes.setdefault(layer, []).append(change)
 
     def undo(self, layer: str | None = None) -> None:
-        """Forget the changes of a layer, or all."""
+        """Remove the changes of a layer, or all changes."""
         if layer is None:
             self._changes.clear()
         else:
             self._changes.pop(layer, None)
 
     def decode(self, codes: Codes) -> Tensor:
-        """Images (batch, C, H, W) of codes of the probe's space, through the changes."""
+        """Images (batch, C, H, W) of codes in the probe's space, with all changes applied.
+
+        Raises:
+            UserError: The codes are in another space.
+        """
+        if codes.space != self.space:
+            raise UserError(f"expected codes of space {self.space!r}, got codes of {codes.space!r}")
         codes = codes.to(self.model)
-        codes = codes.with_values(self._through_code(codes.values))
+        code = self._through_code(codes.values)
         inner = {name for name in (*self._retained, *self._changes) if not name.startswith(CODE)}
         hooks = {name: self._hook(name) for name in inner}
         with hooked(self.model, hooks), exact_arithmetic(self.model.device):
-            return self.model.decode_codes(codes)
+            return self.model.decode(code, codes.space, codes.labels)
 
     def batches(self, codes: Codes, size: int = BATCH) -> Iterator[tuple[slice, Tensor]]:
-        """Rows of the codes and their images (batch, C, H, W), through the changes."""
+        """Slices of the codes, with their images (batch, C, H, W) with all changes applied."""
         for start in range(0, len(codes), size):
             rows = slice(start, start + size)
             yield rows, self.decode(codes[rows])
 
     def check(self, layer: str) -> None:
-        """Raise ValueError naming some of the layers that there are."""
+        """Raise UserError, naming some of the layers, if there is no such layer."""
         if layer not in self.layers:
             some = ", ".join(list(self.layers)[:12])
-            raise UserError(f"{type(self.model).__name__} has no layer {layer!r}; it has {some}, …")
+            raise UserError(f"{type(self.model).__name__} has no layer {layer!r}; expected one of {some}, …")
 
     def _hook(self, name: str) -> Hook:
         def hook(output: Tensor) -> Tensor | None:
-            return self._answer(name, output)
+            return self._apply(name, output)
 
         return hook
 
-    def _answer(self, name: str, output: Tensor) -> Tensor | None:
+    def _apply(self, name: str, output: Tensor) -> Tensor | None:
         if name in self._retained:
             self.kept[name] = output
         changes = self._changes.get(name, [])
@@ -114,24 +122,26 @@ class Probe:
     def _through_code(self, code: Tensor) -> Tensor:
         space = self.model.check_space(self.space)
         for level, shape in space.maps.items():
-            name, where = CODE + level, space.levels[level]
+            name, position = CODE + level, space.levels[level]
             if name in self._retained or name in self._changes:
-                part = code[:, where].unflatten(1, shape)
-                answer = self._answer(name, part)
-                if answer is not None:
-                    code = torch.cat([code[:, : where.start], answer.flatten(1), code[:, where.stop :]], 1)
+                part = code[:, position].unflatten(1, shape)
+                changed = self._apply(name, part)
+                if changed is not None:
+                    code = torch.cat(
+                        [code[:, : position.start], changed.flatten(1), code[:, position.stop :]], 1
+                    )
         return code
 
 
 def layers_of(model: LatentModel, space: str) -> dict[str, Unit]:
-    """Every layer that can be kept and changed: parts of the code that lie over the image, and units."""
+    """Layers that can be kept and changed: spatial parts of the code, and the model's units."""
     maps = model.check_space(space).maps
     parts = {CODE + level: Unit(shape[0], (shape[1], shape[2])) for level, shape in maps.items()}
     return {**parts, **model.units()}
 
 
 def outer_layers(model: LatentModel) -> list[str]:
-    """The outermost numbered layers of a model that are no colours, in its order."""
+    """Outermost numbered layers of a model that have more channels than the image, in the model's order."""
     numbered = [
         name
         for name, unit in model.units().items()
@@ -144,8 +154,8 @@ def outer_layers(model: LatentModel) -> list[str]:
 def networks_inside(model: LatentModel) -> list[str]:
     """Hidden layers of a flow's coupling networks, in its order: those wider than any outermost layer.
 
-    A flow's own states are as many numbers as the image everywhere; what it knows is in these networks. Of
-    other models the outermost layers have it all.
+    Each state of a flow has as many values as the image; features are in the coupling networks. For other
+    models the list is empty, because the outermost layers hold the features.
     """
     if not model.is_exact:
         return []
@@ -155,20 +165,20 @@ def networks_inside(model: LatentModel) -> list[str]:
 
 
 def default_layers(model: LatentModel, space: str) -> list[str]:
-    """Parts of the code, some of the outermost layers, and of the networks inside, evenly chosen."""
+    """Parts of the code, and some of the outermost layers and of the networks inside, at equal steps."""
     units = model.units()
     parts = [name for name in layers_of(model, space) if name not in units]
     return parts + some_of(outer_layers(model)) + some_of(networks_inside(model))
 
 
 def some_of(layers: list[str]) -> list[str]:
-    """At most `LAYERS` of them, at equal steps."""
+    """At most `LAYERS` of the layers, at equal steps."""
     return layers[:: -(-len(layers) // LAYERS) or 1]
 
 
 @contextmanager
 def instrument(model: LatentModel, space: str | None = None) -> Iterator[Probe]:
-    """A block with a probe on a model, which is afterwards what it was, after an exception, too.
+    """Context with a probe on a model; on exit the model is restored, also after an exception.
 
         with instrument(model) as probe:
             probe.retain("generator.synthesis.layers.2")
@@ -176,8 +186,8 @@ def instrument(model: LatentModel, space: str | None = None) -> Iterator[Probe]:
             probe.kept["generator.synthesis.layers.2"]  # (batch, C, height, width)
 
     Args:
-        model: in eval mode.
-        space: of the codes that will be decoded; None takes the prior space.
+        model: Model in eval mode.
+        space: Latent space of the codes; None takes the prior space.
     """
     probe = Probe(model, space or model.prior_space.name)
     try:

@@ -1,4 +1,4 @@
-"""Which units a class needs, learned; and where they can put it (Bau et al. 2019, arXiv 1811.10597)."""
+"""Units that a class needs, found by optimisation, and locations where they insert it (Bau et al. 2019)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +20,8 @@ from flows.numerics import frozen
 from flows.once import prepared
 from flows.semantics.base import Segmenter
 
+__all__ = ["Insertion", "insertion", "learn_units"]
+
 
 def learn_units(
     model: LatentModel,
@@ -35,54 +37,58 @@ def learn_units(
     penalty: float = 0.05,
     seed: int = 0,
 ) -> Tensor:
-    """How much of every unit a class needs: α* = argmin −δ(α) + λ·mean(α²)  (equations 5 and 6).
+    """Learn how much of each unit a class needs: α* = argmin −δ(α) + λ·mean(α²).
 
-    δ(α) is the class's probability at a random patch of the layer at which units are set to
-    α·values + (1 − α)·h, less that where the class was once they are (1 − α)·h everywhere, as `ablate` counts
-    it. In the paper the penalty is a sum, and α is held in [0, 1] by clamping; here it is a mean, lest it
-    depend on the layer's width, and α a sigmoid, whose gradient does not end at 0.
+    δ(α) is a difference of class probabilities (arXiv 1811.10597, equations 5 and 6). The first is that at a
+    random patch of the layer, with units set to α·values + (1 − α)·h in the patch. The second is that where
+    the class was, with units set to (1 − α)·h everywhere, as `ablate` counts it. In the paper, the penalty is
+    a sum, and α is clamped to [0, 1]. Here the penalty is a mean, so that it does not depend on the width of
+    the layer, and α is a sigmoid, whose gradient does not end at 0.
 
     Args:
-        model: in eval mode.
-        segmenter: differentiable.
-        codes: Codes, none that the units will be evaluated on.
-        layer: of the units.
-        label: name of the class.
-        values: (C,), put in; see `causal.class_means`.
-        agreement: (C,), IoU with the class: α begins between 0.05 and 0.5 in proportion; None begins alike.
-        steps: of Adam.
-        batch: codes for a step.
-        lr: its learning rate.
-        penalty: λ.
-        seed: of codes and patches.
+        model: Model in eval mode.
+        segmenter: Differentiable segmenter.
+        codes: Codes, other than those that the units are evaluated on.
+        layer: Layer of the units.
+        label: Name of the class.
+        values: (C,), inserted values; see `causal.class_means`.
+        agreement: (C,), IoU of the units with the class. α starts between 0.05 and 0.5 in proportion to it;
+            None starts all units at the same α.
+        steps: Number of steps of Adam.
+        batch: Number of codes per step.
+        lr: Learning rate of Adam.
+        penalty: Weight λ of the penalty.
+        seed: Seed of the codes and patches of each step.
 
     Returns:
         α, (C,), in (0, 1).
 
     Raises:
-        ValueError: no image has the class.
+        UserError: No image has the class.
     """
     column = list(segmenter.classes).index(label)
     random = torch.Generator().manual_seed(seed)
     unit = layers_of(model, codes.space)[layer]
-    there = seen_through(model, codes, [], lambda images: segmenter.segment(images)[:, [column]]).float()
-    has = torch.nonzero(there.flatten(1).any(1))[:, 0]
+    masks = seen_through(model, codes, [], lambda images: segmenter.segment(images)[:, [column]]).float()
+    has = torch.nonzero(masks.flatten(1).any(1))[:, 0]
     if not len(has):
-        raise UserError(f"no image of {len(codes)} has a {label}")
+        raise UserError(f"no image of {len(codes)} has a {label}: take more codes, or another class")
     weight = begin_at(agreement, unit.channels).to(model.device).requires_grad_()
     optimiser = torch.optim.Adam([weight], lr)
     with frozen(model), instrument(model, codes.space) as probe, prepared():
         for _ in tqdm(range(steps), desc=f"units of {label}", leave=False):
             alpha = weight.sigmoid()
-            anywhere = torch.randint(len(codes), (batch,), generator=random)
+            rows = torch.randint(len(codes), (batch,), generator=random)
             patch = random_patches(batch, unit.size, random)
-            put_in = Change(alpha[:, None, None] * patch.to(alpha), values.to(alpha)[:, None, None])
-            where = interpolate(patch, there.shape[2:], mode="nearest")
-            gained = _probability(probe, segmenter, codes[anywhere], (layer, put_in), where, column)
-            some = has[torch.randint(len(has), (batch,), generator=random)]
-            off = Change(alpha[:, None, None], torch.zeros_like(alpha)[:, None, None])
-            left = _probability(probe, segmenter, codes[some], (layer, off), there[some], column)
-            loss = left - gained + penalty * alpha.square().mean()
+            inserted = Change(alpha[:, None, None] * patch.to(alpha), values.to(alpha)[:, None, None])
+            where = interpolate(patch, masks.shape[2:], mode="nearest")
+            gained = _probability(probe, segmenter, codes[rows], (layer, inserted), where, column)
+            rows_with_class = has[torch.randint(len(has), (batch,), generator=random)]
+            ablated = Change(alpha[:, None, None], torch.zeros_like(alpha)[:, None, None])
+            remaining = _probability(
+                probe, segmenter, codes[rows_with_class], (layer, ablated), masks[rows_with_class], column
+            )
+            loss = remaining - gained + penalty * alpha.square().mean()
             (weight.grad,) = torch.autograd.grad(loss, [weight])
             optimiser.step()
     return weight.detach().sigmoid().cpu()
@@ -91,14 +97,14 @@ def learn_units(
 def learned_order(
     model: LatentModel, segmenter: Segmenter, codes: Codes, found: Agreement, label: str, values: Tensor
 ) -> list[int]:
-    """All units of a layer, those first that a class needs most; see `learn_units`."""
+    """Units of a layer in order of how much a class needs them, most needed first; see `learn_units`."""
     alpha = learn_units(model, segmenter, codes, found.layer, label, values, found.of(label))
     order: list[int] = alpha.argsort(descending=True).tolist()
     return order
 
 
 def begin_at(agreement: Tensor | None, channels: int) -> Tensor:
-    """Logits (channels,) of where α begins."""
+    """Logits (channels,) of the initial α."""
     if agreement is None or float(agreement.max()) <= 0:
         return torch.full((channels,), -1.0)
     return torch.logit(0.05 + 0.45 * agreement.float() / agreement.float().max())
@@ -107,7 +113,7 @@ def begin_at(agreement: Tensor | None, channels: int) -> Tensor:
 def _probability(
     probe: Probe, segmenter: Segmenter, codes: Codes, change: tuple[str, Change], where: Tensor, column: int
 ) -> Tensor:
-    """Mean probability of a class where `where` (batch, 1, H, W) is 1, decoded through a change."""
+    """Mean probability of a class, decoded through a change, where `where` (batch, 1, H, W) is 1."""
     probe.undo()
     probe.change(*change)
     images = pixels.clamp_through(probe.decode(codes).float())
@@ -117,7 +123,7 @@ def _probability(
 
 
 def random_patches(n: int, size: tuple[int, int], random: torch.Generator) -> Tensor:
-    """Rectangles of a quarter to a half of each side, one for each of n images: 0 and 1, (n, 1, h, w)."""
+    """Random rectangles of a quarter to half of each side, one per image: 0 and 1, (n, 1, h, w)."""
     patches = torch.zeros(n, 1, *size)
     for patch in patches:
         sides = []
@@ -131,16 +137,16 @@ def random_patches(n: int, size: tuple[int, int], random: torch.Generator) -> Te
 
 @dataclass(frozen=True)
 class Insertion:
-    """Where units can put a class.
+    """Effect of inserting a class at each location.
 
     Attributes:
-        label: name of the class.
-        layer: of the units.
-        units: which.
-        gains: (images, rows, columns), pixels of the class that come where the units were set, less those
-            that were there, as a share of the patch's pixels.
-        contexts: class that stood there, to mean gain and number of places.
-        images: uint8 (images, C, H, W), untouched.
+        label: Name of the class.
+        layer: Layer of the units.
+        units: Channels of the units.
+        gains: (images, rows, columns), pixels of the class within the patch whose units are set, less those
+            before, as a share of the patch.
+        contexts: Class that was most frequent in the patch to mean gain and number of locations.
+        images: uint8 (images, C, H, W), images without the insertion.
     """
 
     label: str
@@ -151,9 +157,9 @@ class Insertion:
     images: Tensor
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        told = {name: {"gain": gain, "places": n} for name, (gain, n) in self.contexts.items()}
-        return {"label": self.label, "layer": self.layer, "units": self.units, "contexts": told}
+        """Fields as plain values, without gains and images."""
+        contexts = {name: {"gain": gain, "places": n} for name, (gain, n) in self.contexts.items()}
+        return {"label": self.label, "layer": self.layer, "units": self.units, "contexts": contexts}
 
 
 @torch.no_grad()
@@ -167,20 +173,20 @@ def insertion(
     values: Tensor,
     rows: int = 4,
 ) -> Insertion:
-    """Set units at every place in turn, and see whether the class appears there.
+    """Set units at each location in turn and measure whether the class appears there.
 
-    A door can be put into a wall and not into the sky: what a generator makes of the same units depends on
-    what is around them.
+    A door can be inserted into a wall but not into the sky: the effect of the same units depends on their
+    surroundings.
 
     Args:
-        model: in eval mode.
-        segmenter: of the classes.
+        model: Model in eval mode.
+        segmenter: Segmenter of the classes.
         codes: Codes of the images.
-        layer: of the units.
-        label: name of the class.
-        units: which.
-        values: (C,), put in; see `causal.class_means`.
-        rows: places to a side; at most those of the layer.
+        layer: Layer of the units.
+        label: Name of the class.
+        units: Channels of the units.
+        values: (C,), inserted values; see `causal.class_means`.
+        rows: Number of locations per side; at most the side of the layer.
     """
     column = list(segmenter.classes).index(label)
     unit = layers_of(model, codes.space)[layer]
@@ -190,21 +196,21 @@ def insertion(
     chosen = torch.zeros(unit.channels, 1, 1)
     chosen[list(units)] = 1
     gains = torch.zeros(len(before), rows, rows)
-    counted: dict[str, list[Tensor]] = {name: [] for name in segmenter.classes}
+    gains_by_class: dict[str, list[Tensor]] = {name: [] for name in segmenter.classes}
     for y in range(rows):
         for x in range(rows):
             patch = torch.zeros(1, *unit.size)
             patch[0, _part(y, rows, unit.size[0]), _part(x, rows, unit.size[1])] = 1
             change = Change(chosen * patch, values[:, None, None])
             after = seen_through(model, codes, [(layer, change)], segmenter.segment)[:, column].float()
-            # Where the patch lies in the picture, whose side the layer's need not divide.
-            there = interpolate(patch[None], masks.shape[2:], mode="nearest")[0, 0] > 0
-            gain = (after - masks[:, column])[:, there].mean(1)
+            # Patch in the image, whose side need not be a multiple of the layer's.
+            inside = interpolate(patch[None], masks.shape[2:], mode="nearest")[0, 0] > 0
+            gain = (after - masks[:, column])[:, inside].mean(1)
             gains[:, y, x] = gain
-            stood = masks[:, :, there].mean(2).argmax(1)
+            previous = masks[:, :, inside].mean(2).argmax(1)
             for i, name in enumerate(segmenter.classes):
-                counted[name].append(gain[stood == i])
-    joined = {name: torch.cat(parts) for name, parts in counted.items()}
+                gains_by_class[name].append(gain[previous == i])
+    joined = {name: torch.cat(parts) for name, parts in gains_by_class.items()}
     contexts = {
         name: (float(each.double().mean()), len(each))
         for name, each in joined.items()
@@ -215,5 +221,5 @@ def insertion(
 
 
 def _part(i: int, of: int, side: int) -> slice:
-    """The i-th of so many parts of a side."""
+    """Slice of the i-th of `of` equal parts of a side."""
     return slice(i * side // of, (i + 1) * side // of)

@@ -1,4 +1,4 @@
-"""What a model cannot draw: class statistics of samples and data (Bau et al. 2019, arXiv 1910.11626)."""
+"""Classes that a model omits: class statistics of samples and data (Bau et al. 2019, arXiv 1910.11626)."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,19 +12,22 @@ from flows.errors import Unsupported
 from flows.metrics.frechet import Frechet, frechet, half_split_floor
 from flows.models.base import BATCH, LatentModel
 
+__all__ = ["Omissions", "energy_by_class", "energy_maps", "shares_of"]
+
 RESAMPLES = 500
+"""Number of bootstrap resamples."""
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """How much of a class the samples have.
+    """Share of a class in data and samples.
 
     Attributes:
-        label: name of the class.
-        data, samples: mean share of an image's pixels, percent.
-        relative: (samples − data)/data.
+        label: Name of the class.
+        data, samples: Mean share of an image's pixels, in percent.
+        relative: Relative difference, (samples − data)/data.
         low, high: 95 % bootstrap interval of `relative`, over images of both sets.
-        data_images, samples_images: share of the images that have any.
+        data_images, samples_images: Share of the images that have the class.
     """
 
     label: str
@@ -42,9 +45,9 @@ class Omissions:
     """Class statistics of samples and data.
 
     Attributes:
-        rows: classes that the data has, those that are missing most first: by the interval's upper end.
-        distance: Fréchet segmentation distance.
-        floor: the same between random halves of the data.
+        rows: Classes of the data, most clearly missing first, by the upper end of the interval.
+        distance: Fréchet segmentation distance of samples and data.
+        floor: Fréchet segmentation distance of random halves of the data.
     """
 
     rows: list[ClassRow]
@@ -52,7 +55,7 @@ class Omissions:
     floor: Frechet
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Fields as plain values."""
         return {
             "classes": [asdict(row) for row in self.rows],
             "fsd": {"mean": self.distance.mean, "covariance": self.distance.covariance},
@@ -61,7 +64,7 @@ class Omissions:
 
 
 def shares_of(masks: Tensor) -> Tensor:
-    """Pixels of every class in percent of the image, (n, classes), of bool (n, classes, H, W)."""
+    """Pixels of each class in percent of the image, (n, classes), from masks bool (n, classes, H, W)."""
     return 100 * masks.flatten(2).float().mean(2)
 
 
@@ -72,21 +75,21 @@ def omissions(
 
     Args:
         data: (n, classes), percent; see `shares_of`.
-        samples: (m, classes), by the same segmenter: its own errors are then on both sides.
-        classes: their names.
-        fewest: share of the data's images that must have a class for it to be ranked.
-        seed: of the bootstrap.
+        samples: (m, classes), percent, from the same segmenter, so that its errors are the same in both.
+        classes: Names of the classes.
+        fewest: Minimum share of the data's images that have a class for it to be ranked.
+        seed: Seed of the bootstrap.
 
     Returns:
-        what is missing, most first. A class counts as missing by the upper end of its interval, so that what
-        is rare and merely unlucky does not lead.
+        Class statistics, most clearly missing first. Classes are sorted by the upper end of the interval, so
+        that rare classes with few pixels by chance do not come first.
     """
     random = torch.Generator().manual_seed(seed)
 
-    def again(shares: Tensor) -> Tensor:
+    def resampled_mean(shares: Tensor) -> Tensor:
         return shares[torch.randint(len(shares), (len(shares),), generator=random)].mean(0)
 
-    means = [torch.stack([again(each) for _ in range(RESAMPLES)]) for each in (data, samples)]
+    means = [torch.stack([resampled_mean(each) for _ in range(RESAMPLES)]) for each in (data, samples)]
     ratio = means[1] / means[0].clamp(min=1e-9) - 1
     low, high = torch.quantile(ratio, torch.tensor([0.025, 0.975]), dim=0)
     rows = []
@@ -94,9 +97,9 @@ def omissions(
         has = float((data[:, i] > 0).double().mean())
         if has < fewest:
             continue
-        there, drawn = float(data[:, i].mean()), float(samples[:, i].mean())
+        in_data, in_samples = float(data[:, i].mean()), float(samples[:, i].mean())
         rows.append(ClassRow(
-            label, there, drawn, drawn / there - 1, float(low[i]), float(high[i]), has,
+            label, in_data, in_samples, in_samples / in_data - 1, float(low[i]), float(high[i]), has,
             float((samples[:, i] > 0).double().mean()),
         ))  # fmt: skip
     rows.sort(key=lambda row: row.high)
@@ -105,13 +108,13 @@ def omissions(
 
 @dataclass(frozen=True)
 class EnergyRow:
-    """How implausible a flow finds the pixels of a class.
+    """Energy of a flow's code at the pixels of a class; implausible pixels have a high energy.
 
     Attributes:
-        label: name of the class.
-        energy: mean of z²/2 over the class's pixels in real images, nats per pixel; see `energy_maps`.
-        low, high: its 95 % bootstrap interval, over images.
-        images: share of the images that have the class.
+        label: Name of the class.
+        energy: Mean of z²/2 over the pixels of the class in real images, nats per pixel; see `energy_maps`.
+        low, high: 95 % bootstrap interval of `energy`, over images.
+        images: Share of the images that have the class.
     """
 
     label: str
@@ -124,55 +127,57 @@ class EnergyRow:
 def energy_by_class(
     maps: Tensor, masks: Tensor, classes: Sequence[str], fewest: float = 0.01, seed: int = 0
 ) -> list[EnergyRow]:
-    """The classes, those first that a flow is surest to find implausible: by the interval's lower end.
+    """Energy of each class, highest first by the lower end of the interval.
 
     Args:
-        maps: energy (n, H, W).
+        maps: (n, H, W), energy.
         masks: bool (n, classes, H, W).
-        classes: their names.
-        fewest: share of the images that must have a class for it to be ranked.
-        seed: of the bootstrap.
+        classes: Names of the classes.
+        fewest: Minimum share of the images that have a class for it to be ranked.
+        seed: Seed of the bootstrap.
     """
     random = torch.Generator().manual_seed(seed)
     pixels = masks.flatten(2).double().sum(2)
     sums = (masks * maps[:, None]).flatten(2).double().sum(2)
-    found = []
+    rows = []
     for i, label in enumerate(classes):
         has = torch.nonzero(pixels[:, i] > 0)[:, 0]
         if len(has) < max(2, fewest * len(maps)):
             continue
-        again = has[torch.randint(len(has), (RESAMPLES, len(has)), generator=random)]
-        means = sums[:, i][again].sum(1) / pixels[:, i][again].sum(1)
+        resampled = has[torch.randint(len(has), (RESAMPLES, len(has)), generator=random)]
+        means = sums[:, i][resampled].sum(1) / pixels[:, i][resampled].sum(1)
         low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
         mean = float(sums[has, i].sum() / pixels[has, i].sum())
-        found.append(EnergyRow(label, mean, low, high, len(has) / len(maps)))
-    return sorted(found, key=lambda row: -row.low)
+        rows.append(EnergyRow(label, mean, low, high, len(has) / len(maps)))
+    return sorted(rows, key=lambda row: -row.low)
 
 
 @torch.no_grad()
 def energy_maps(
     model: LatentModel, images: Tensor, labels: Tensor | None = None, batch: int = BATCH
 ) -> Tensor:
-    """Where a flow finds images implausible: the energy of its code, z²/2, at every place, nats per pixel.
+    """Energy of a flow's code, z²/2, at each pixel, in nats per pixel; high where an image is implausible.
 
-    Every level's part of the code is spread over the pixels that it lies on; the sum over an image is that of
-    z²/2 over its code.
+    Each level's part of the code is distributed over the pixels that it covers; the sum over an image is that
+    of z²/2 over its code.
 
     Args:
-        model: one with an exact inverse whose code lies over the image.
+        model: Model with an exact inverse and a code with spatial parts.
         images: uint8 (n, C, H, W).
         labels: int64 (n,), classes of the images; see `LatentModel.encode_bytes`.
         batch: Number of images at a time.
 
     Returns:
-        (n, H, W) on the host.
+        Energy maps (n, H, W), on the host.
 
     Raises:
-        ValueError: no part of its code lies over the image.
+        Unsupported: The model has no exact code with spatial parts.
     """
     space = model.prior_space
     if not space.maps or not space.exact:
-        raise Unsupported(f"{type(model).__name__} has no exact code that lies over the image: no energy map")
+        raise Unsupported(
+            f"{type(model).__name__} has no exact code that lies over the image; energy maps need one"
+        )
     _, height, width = model.image_shape
     maps = []
     for part in model.encode_bytes(images, space.name, labels, batch).split(batch):

@@ -1,4 +1,4 @@
-"""What `flows omissions` leaves: shares of classes, what images lose, where a flow finds them implausible."""
+"""Report of `flows omissions`: class shares, classes that images lose, and energy maps of a flow."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,12 +18,12 @@ from flows.page import as_text, cells, draw_rows, numbers, table, write_page
 
 @dataclass(frozen=True)
 class Instances:
-    """Real images and what a model made of each.
+    """Real images and their reconstructions.
 
     Attributes:
-        how: name of the inverter.
-        images, back: uint8 (n, C, H, W).
-        lost: for each image the classes that it has and what came back has not.
+        how: Name of the inverter.
+        images, back: uint8 (n, C, H, W), images and reconstructions.
+        lost: Classes that an image has and its reconstruction lacks, for each image.
     """
 
     how: str
@@ -34,12 +34,12 @@ class Instances:
 
 @dataclass(frozen=True)
 class Energies:
-    """Where a flow finds real images implausible.
+    """Energy of a flow's code for real images.
 
     Attributes:
-        images: uint8 (n, C, H, W), a few to be shown.
-        maps: their energy (n, H, W).
-        rows: of every class, over many images.
+        images: uint8 (n, C, H, W), some images to show.
+        maps: (n, H, W), energy of these images.
+        rows: Energy of each class, over many images.
     """
 
     images: Tensor
@@ -50,7 +50,10 @@ class Energies:
 def lost_classes(
     before: Tensor, after: Tensor, classes: Sequence[str], least: float = 0.5
 ) -> list[list[str]]:
-    """Classes of which less than half of the pixels are left, of masks bool (n, classes, H, W)."""
+    """Classes that keep less than a share `least` of their pixels, for each image.
+
+    Classes of fewer than four pixels are ignored. Masks are bool (n, classes, H, W).
+    """
     was, left = before.flatten(2).sum(2), after.flatten(2).sum(2)
     gone = (was >= 4) & (left < least * was)
     return [[name for name, lost in zip(classes, row.tolist(), strict=True) if lost] for row in gone]
@@ -63,14 +66,14 @@ def write_omissions_report(
     instances: Instances | None = None,
     energies: Energies | None = None,
 ) -> list[str]:
-    """index.html with its pictures beside it; returns their names.
+    """Write index.html with its pictures; returns the names of the files.
 
     Args:
-        out: folder.
-        title: of the page.
-        found: class statistics.
-        instances: images through an inverter.
-        energies: of a flow.
+        out: Folder of the report.
+        title: Title of the page.
+        found: Class statistics.
+        instances: Images and reconstructions by an inverter.
+        energies: Energies of a flow.
     """
     sheets: dict[str, Image.Image | Figure] = {"classes": class_bars(found)}
     if instances is not None:
@@ -89,11 +92,19 @@ def write_omissions_report(
         ])
         for row in found.rows
     ]  # fmt: skip
-    head = ("class", "data, % of pixels", "samples", "difference", "95 %", "images with it, data", "samples")
+    head = (
+        "class",
+        "data, % of pixels",
+        "samples, % of pixels",
+        "difference",
+        "95 %",
+        "data, images",
+        "samples, images",
+    )
     distance = (
         f"<p>Fréchet segmentation distance {found.distance.total:.3g} (means {found.distance.mean:.3g}, "
-        f"covariances {found.distance.covariance:.3g}); random halves of the data are "
-        f"{found.floor.total:.3g} apart.</p>"
+        f"covariances {found.distance.covariance:.3g}); between random halves of the data "
+        f"{found.floor.total:.3g}.</p>"
     )
     losses = "" if instances is None else _losses(instances)
     return write_page(out, title, sheets, distance + table(head, lines), losses)
@@ -101,9 +112,9 @@ def write_omissions_report(
 
 def _losses(instances: Instances) -> str:
     lines = [
-        numbers([str(i)]) + cells([", ".join(names) or "nothing"]) for i, names in enumerate(instances.lost)
+        numbers([str(i)]) + cells([", ".join(names) or "none"]) for i, names in enumerate(instances.lost)
     ]
-    return f"<p>What each image lost:</p>{table(('image', 'lost'), lines)}"
+    return f"<p>Classes that each image lost:</p>{table(('image', 'lost'), lines)}"
 
 
 def class_bars(found: Omissions) -> Figure:
@@ -131,7 +142,7 @@ def class_bars(found: Omissions) -> Figure:
 
 
 def energy_bars(rows: Sequence[EnergyRow]) -> Figure:
-    """Energy of the code at every class's pixels, with its interval."""
+    """Energy of the code at the pixels of each class, with its interval."""
     figure = Figure(figsize=(1.6 + 0.42 * len(rows), 3), layout="constrained")
     axes = figure.subplots()
     values = np.array([row.energy for row in rows])
@@ -144,7 +155,7 @@ def energy_bars(rows: Sequence[EnergyRow]) -> Figure:
 
 
 def heat(maps: Tensor) -> Tensor:
-    """Maps (n, H, W) as colours uint8 (n, 3, H, W), from the 2nd to the 98th percentile of all."""
+    """Colours uint8 (n, 3, H, W) of maps (n, H, W), scaled from the 2nd to the 98th percentile of all."""
     low, high = torch.quantile(maps.flatten()[:: max(1, maps.numel() // 100_000)], torch.tensor([0.02, 0.98]))
     share = ((maps - low) / (high - low).clamp(min=1e-9)).clamp(0, 1)
     colours = torch.from_numpy(np.asarray(colormaps["magma"](share.numpy()))[..., :3].copy())
@@ -152,7 +163,7 @@ def heat(maps: Tensor) -> Tensor:
 
 
 def as_result(found: Omissions, instances: Instances | None, energies: Energies | None) -> dict[str, Any]:
-    """Plain values."""
+    """Report as plain values."""
     return {
         **found.as_dict(),
         "instances": None if instances is None else instances.lost,

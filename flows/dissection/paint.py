@@ -1,4 +1,4 @@
-"""Painting: a brush draws or erases a class in a picture (GANPaint; Bau et al. 2019, arXiv 1811.10597)."""
+"""Painting: brushes draw or erase a class in an image (GANPaint; Bau et al. 2019, arXiv 1811.10597)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,22 +13,26 @@ from flows.dissection.instrument import Change, Probe
 from flows.models.base import LatentModel
 from flows.models.codes import Codes, concatenate
 
+__all__ = ["Brush", "Canvas", "Painted", "StrokeEdit"]
+
 Stroke = Literal["draw", "erase"]
 Changes = list[tuple[str, Change]]
-"""Of layers, one after the other."""
+"""Changes of layers, applied in order."""
 RESIDUAL_FADE = 0.12
-"""Change of a pixel's colours, in [0, 1], at which nothing is left of what the model had not brought back."""
+"""Pixel change, in [0, 1], at which the reconstruction residual has faded to zero."""
 RESIDUAL_FADE_OF_MOVES = 0.5
-"""The same of a step of the code, which changes light and colours and leaves most things where they are."""
+"""Pixel change at which the residual has faded to zero when the code is moved; such a move changes light and
+colours and leaves most objects in place.
+"""
 
 
 @dataclass(frozen=True)
 class StrokeEdit:
-    """What a stroke does to layers, and where that is to be seen.
+    """Changes of layers by a stroke, and the region in which they are visible.
 
     Attributes:
-        changes: of layers.
-        where: bool (H, W).
+        changes: Changes of layers.
+        where: bool (H, W), visible region.
     """
 
     changes: Changes
@@ -37,14 +41,14 @@ class StrokeEdit:
 
 @dataclass(frozen=True)
 class Canvas:
-    """A picture that is painted on.
+    """Image that is painted on.
 
     Attributes:
-        probe: of `instrument`, on the model; its own changes are forgotten.
-        codes: Code of the picture.
-        picture: uint8 (C, H, W), as it is before a stroke.
-        margin: pixels around the brush within which an edit fades.
-        earlier: what strokes before changed that is not in the code.
+        probe: Probe of `instrument` on the model; its own changes are removed.
+        codes: Code of the image.
+        picture: uint8 (C, H, W), the image before a stroke.
+        margin: Number of pixels around the brush within which an edit fades.
+        earlier: Changes by earlier strokes that are not in the code.
     """
 
     probe: Probe
@@ -55,11 +59,11 @@ class Canvas:
 
     @property
     def model(self) -> LatentModel:
-        """Whose units are changed."""
+        """Model whose units are changed."""
         return self.probe.model
 
     def drawn(self, changes: Changes, n: int = 1) -> Tensor:
-        """Images (n, C, H, W) in [0, 1], on the host, through earlier changes and n ways to go on."""
+        """Images (n, C, H, W) in [0, 1], on the host, with earlier changes and n alternatives of new ones."""
         return self._draw(self.codes if n == 1 else self.codes.repeat(n), changes)
 
     def _draw(self, codes: Codes, changes: Changes) -> Tensor:
@@ -71,19 +75,19 @@ class Canvas:
         return images.clamp(0, 1).float().cpu()
 
     def composed(self, before: Tensor, after: Tensor, touched: Tensor, fade: float = RESIDUAL_FADE) -> Tensor:
-        """What is drawn, within the brush and its margin, on the picture.
+        """Compose the image with decoded images, within the brush and its margin.
 
-        What the model did not bring back of the picture stays where the picture stays, and goes where it
-        changes: else a ghost of what was there would lie on what is painted.
+        The reconstruction residual is kept where the edit leaves the image unchanged and faded out where it
+        changes; otherwise the old content would remain visible as a ghost.
 
         Args:
-            before: (1, C, H, W) in [0, 1], drawn without the stroke.
-            after: (n, C, H, W), drawn with it.
-            touched: bool (H, W), where the brush was.
+            before: (1, C, H, W) in [0, 1], decoded without the stroke.
+            after: (n, C, H, W), decoded with the stroke.
+            touched: bool (H, W), the brush.
             fade: Pixel change at which the reconstruction residual has faded to zero; see `RESIDUAL_FADE`.
 
         Returns:
-            (n, C, H, W), the picture elsewhere.
+            Images (n, C, H, W) in [0, 1], unchanged outside the brush and its margin.
         """
         picture = pixels.to_unit(self.picture[None], self.model.bins)
         change = avg_pool2d((after - before).abs().amax(1, keepdim=True), 3, 1, 1)
@@ -91,30 +95,30 @@ class Canvas:
         return picture + (painted - picture) * soft(touched, self.margin)
 
     def moved(self, step: Tensor) -> "Canvas":
-        """The canvas after a step (1, D) of its code; what the model had lost stays where nothing changes."""
+        """Canvas after a step (1, D) of its code; the residual is kept where the image does not change."""
         values = self.codes.values
-        onward = replace(self, codes=self.codes.with_values(values + step.to(values)))
-        before, after = self._draw(concatenate([self.codes, onward.codes]), []).split(1)
-        everywhere = torch.ones(self.picture.shape[1:], dtype=torch.bool)
-        moved = self.composed(before, after, everywhere, RESIDUAL_FADE_OF_MOVES)
+        stepped = replace(self, codes=self.codes.with_values(values + step.to(values)))
+        before, after = self._draw(concatenate([self.codes, stepped.codes]), []).split(1)
+        whole = torch.ones(self.picture.shape[1:], dtype=torch.bool)
+        moved = self.composed(before, after, whole, RESIDUAL_FADE_OF_MOVES)
         picture = pixels.to_bytes(moved, self.model.bins)[0]
-        return replace(onward, picture=picture)
+        return replace(stepped, picture=picture)
 
     def painted(self, stroke_edit: StrokeEdit) -> tuple["Canvas", float]:
-        """The canvas after a stroke, and the largest change of a pixel elsewhere before that was put back."""
+        """Canvas after a stroke, and the largest change that the decoder makes outside it, not applied."""
         before, after = self.drawn([]), self.drawn(stroke_edit.changes)
         edited = pixels.to_bytes(self.composed(before, after, stroke_edit.where), self.model.bins)[0]
         picture = torch.where(soft(stroke_edit.where, self.margin) > 0, edited, self.picture)
         beyond = (after - before)[0].abs().amax(0)[~stroke_edit.where]
         outside = float(beyond.max()) if len(beyond) else 0.0
         if exact(self.probe):
-            again = self.model.encode_bytes(picture[None], self.probe.space, self.codes.labels)
-            return replace(self, codes=again, picture=picture), outside
+            codes = self.model.encode_bytes(picture[None], self.probe.space, self.codes.labels)
+            return replace(self, codes=codes, picture=picture), outside
         return replace(self, picture=picture, earlier=self.earlier + stroke_edit.changes), outside
 
 
 class Brush(Protocol):
-    """Whatever draws or erases a class."""
+    """Protocol of objects that draw or erase a class."""
 
     @property
     def label(self) -> str:
@@ -122,27 +126,27 @@ class Brush(Protocol):
         ...
 
     def stroke_edit(self, canvas: Canvas, mask: Tensor, stroke: Stroke, strength: float) -> StrokeEdit:
-        """What a stroke does, to be seen within the mask at most.
+        """Edit of a stroke, visible at most within the mask.
 
         Args:
-            canvas: the picture.
-            mask: bool (H, W), where the brush was.
-            stroke: draw or erase.
-            strength: 1 does all, 0 nothing.
+            canvas: Canvas of the stroke.
+            mask: bool (H, W), the brush.
+            stroke: Stroke, `draw` or `erase`.
+            strength: Strength of the edit; 0 changes nothing, 1 has the full effect.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Painted:
-    """A painted picture.
+    """Image with all strokes.
 
     Attributes:
-        image: uint8 (C, H, W), edited inside the edit's region, the very bytes it was outside.
-        stages: likewise, after each stroke; the last is `image`.
-        changed: bool (H, W), where it differs.
-        outside: largest change of a pixel outside the brush before the rest was put back, in [0, 1].
-        dabs: one for each stroke, by which `repaint` paints it again.
+        image: uint8 (C, H, W), edited; outside the edits and their margin, every byte is the original's.
+        stages: uint8 (C, H, W) images after each stroke; the last one is `image`.
+        changed: bool (H, W), pixels that differ from the original.
+        outside: Largest change, in [0, 1], that the decoder makes outside a stroke; it is not applied.
+        stroke_edits: Edits of the strokes, which `repaint` applies again.
     """
 
     image: Tensor
@@ -153,7 +157,7 @@ class Painted:
 
     @property
     def layers(self) -> dict[str, int]:
-        """Those that were changed, to the number of their units that were."""
+        """Changed layers, with the number of their units that are changed."""
         return touched_units([change for stroke_edit in self.stroke_edits for change in stroke_edit.changes])
 
 
@@ -166,18 +170,18 @@ def paint(
     strength: float = 1.0,
     margin: int = 2,
 ) -> Painted:
-    """Strokes on one picture; with no strokes it is the original, byte for byte.
+    """Apply strokes to an image; without strokes the result is the original, byte for byte.
 
-    A stroke goes on from the picture that those before it left: where the inverse is exact from its
-    own code, else from the first code through the changes so far.
+    A stroke continues from the image with all strokes before it: from the code of that image if the inverse
+    is exact, otherwise from the first code with all changes so far.
 
     Args:
-        probe: of `instrument`, on the model; its own changes are forgotten.
-        codes: Code of the picture.
+        probe: Probe of `instrument` on the model; its own changes are removed.
+        codes: Code of the image.
         original: uint8 (C, H, W).
-        strokes: brush, bool (H, W) where it was, and whether it draws or erases; in their order.
-        strength: see `Brush.dab`.
-        margin: pixels around the brush within which the edit fades.
+        strokes: Brush, bool (H, W) mask of the brush, and `draw` or `erase`, in order.
+        strength: Strength of the edits; see `Brush.stroke_edit`.
+        margin: Number of pixels around the brush within which an edit fades.
     """
     canvas, stroke_edits, stages = Canvas(probe, codes, original, margin), list[StrokeEdit](), list[Tensor]()
     outside = 0.0
@@ -193,7 +197,7 @@ def paint(
 def repaint(
     probe: Probe, codes: Codes, original: Tensor, stroke_edits: Sequence[StrokeEdit], margin: int = 2
 ) -> Tensor:
-    """The picture again, uint8 (C, H, W), that `paint` left by these dabs; arguments as there."""
+    """Apply the edits of `Painted.stroke_edits` again: uint8 (C, H, W); other arguments as for `paint`."""
     canvas = Canvas(probe, codes, original, margin)
     for stroke_edit in stroke_edits:
         canvas, _ = canvas.painted(stroke_edit)
@@ -201,12 +205,12 @@ def repaint(
 
 
 def exact(probe: Probe) -> bool:
-    """Whether what was painted has a code of its own, on which the next stroke goes on."""
+    """Whether a painted image has a code of its own, from which the next stroke continues."""
     return probe.model.spaces[probe.space].exact
 
 
 def touched_units(changes: Changes) -> dict[str, int]:
-    """Layers to the number of their units that are changed anywhere."""
+    """Layer to the number of its units that are changed anywhere."""
     units: dict[str, Tensor] = {}
     for layer, change in changes:
         amount, _ = torch.broadcast_tensors(change.amount, change.value)
@@ -216,12 +220,12 @@ def touched_units(changes: Changes) -> dict[str, int]:
 
 
 def places(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """1 where a layer of this (height, width) lies under a brush, bool (H, W), else 0: (1, height, width)."""
+    """Mask (1, height, width), 1 or 0, of a layer's locations that lie under a brush, bool (H, W)."""
     return adaptive_max_pool2d(mask[None, None].float(), size)[0]
 
 
 def grown(mask: Tensor, by: int) -> Tensor:
-    """A mask, bool (…, H, W), and what is within so many pixels of it."""
+    """Mask, bool (…, H, W), dilated by a number of pixels."""
     if not by:
         return mask
     wide = max_pool2d(mask.reshape(-1, 1, *mask.shape[-2:]).float(), 2 * by + 1, 1, by)
@@ -229,7 +233,7 @@ def grown(mask: Tensor, by: int) -> Tensor:
 
 
 def soft(mask: Tensor, margin: int) -> Tensor:
-    """1 within a mask, bool (H, W), falling to 0 over `margin` pixels around it: (H, W)."""
+    """Weights (H, W): 1 within a mask, bool (H, W), falling to 0 over `margin` pixels around it."""
     share = mask.float()
     for i in range(margin):
         share = torch.maximum(share, grown(mask, i + 1) * (1 - (i + 1) / (margin + 1)))

@@ -1,4 +1,4 @@
-"""What `flows dissect` leaves: units by layer, galleries with outlined activation, ablation, and a page."""
+"""Report of `flows dissect`: units by layer, galleries with outlined activations, and ablations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIDE = 72
-"""Of a picture of a gallery, in pixels."""
+"""Side of an image in a gallery, in pixels."""
 
 
 @dataclass(frozen=True)
 class Dissected:
-    """All that is found of a model's units.
+    """Results of a dissection.
 
     Attributes:
-        title: of the page.
-        settings: by which it was found, for the record.
-        rows: every unit's best class.
-        best: every class's best unit.
-        ablations: of the classes that are there.
-        gallery: a unit, and its top images with the outline of its activation, RGB pictures.
-        insertions: of classes that were put in.
-        cleaning: of an artefact that was taken out.
+        title: Title of the page.
+        settings: Settings of the dissection, stored with the results.
+        rows: Best class of each unit.
+        best: Best unit of each class.
+        ablations: Ablations, one per class that is present.
+        gallery: Units with their top images, RGB, in which the activation is outlined.
+        insertions: Insertions of classes.
+        cleaning: Ablation of the units of an artefact.
     """
 
     title: str
@@ -53,12 +53,12 @@ class Dissected:
     cleaning: Cleaning | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Fields as plain values, without the gallery."""
         return {
             **self.settings,
             "layers": {
-                layer: {"units": units, "interpretable": told, "classes": labels}
-                for layer, (units, told, labels) in counts(self.rows).items()
+                layer: {"units": units, "interpretable": interpretable, "classes": labels}
+                for layer, (units, interpretable, labels) in counts(self.rows).items()
             },
             "units": [row.as_dict() for row in self.rows],
             "best": {row.label: row.as_dict() for row in self.best},
@@ -69,7 +69,7 @@ class Dissected:
 
 
 def write_dissection_report(out: Path, found: Dissected) -> list[str]:
-    """index.html and its pictures beside it, those of parts that there are; returns their names."""
+    """Write index.html and the pictures of all parts that are present; returns the names of the files."""
     sheets: dict[str, Image.Image | Figure] = {"layers": layer_bars(found.rows)}
     if found.gallery:
         sheets["gallery"] = gallery_sheet(found.gallery)
@@ -78,7 +78,7 @@ def write_dissection_report(out: Path, found: Dissected) -> list[str]:
     sheets |= {f"insertion-{each.label}": insertion_sheet(each) for each in found.insertions}
     if found.cleaning:
         sheets["artefact"] = cleaning_sheet(found.cleaning)
-    told = [row for row in sorted(found.rows, key=lambda row: -row.iou) if row.interpretable]
+    shown = [row for row in sorted(found.rows, key=lambda row: -row.iou) if row.interpretable]
     after = unit_table(found.best)
     after += "".join(
         table(contexts_head(each), [cells(row[:1]) + numbers(row[1:]) for row in contexts_rows(each)])
@@ -86,22 +86,22 @@ def write_dissection_report(out: Path, found: Dissected) -> list[str]:
     )
     if found.cleaning:
         after += table(CLEANING_HEAD, [numbers(row) for row in cleaning_rows(found.cleaning)])
-    after += f"<details><summary>{len(told)} interpretable units</summary>{unit_table(told)}</details>"
+    after += f"<details><summary>{len(shown)} interpretable units</summary>{unit_table(shown)}</details>"
     return write_page(out, found.title, sheets, after=after)
 
 
 def unit_table(rows: Sequence[UnitRow]) -> str:
-    """Units with their classes, as HTML."""
+    """Table of units with their classes, as HTML."""
     lines = [
         cells([row.label, row.layer])
         + numbers([str(row.unit), as_text(row.iou), as_text(row.information), as_text(row.level)])
         for row in rows
     ]
-    return table(("class", "layer", "unit", "IoU", "information quality", "active at"), lines)
+    return table(("class", "layer", "unit", "IoU", "information quality", "active share"), lines)
 
 
 def layer_bars(rows: Sequence[UnitRow]) -> "Figure":
-    """Units of every layer, and how many of them are interpretable, by class."""
+    """Bars of the number of units of each layer; interpretable units are coloured by class."""
     from matplotlib.figure import Figure
 
     found = counts(rows)
@@ -123,7 +123,7 @@ def layer_bars(rows: Sequence[UnitRow]) -> "Figure":
         left = {layer: left[layer] + widths[layer] for layer in found}
     axes.set_yticks(list(places.values()), list(places), fontsize=7)
     axes.invert_yaxis()
-    axes.set_xlabel("units; coloured: interpretable, by class")
+    axes.set_xlabel("units (interpretable: coloured by class)")
     axes.spines[["top", "right"]].set_visible(False)
     if labels:
         axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -131,7 +131,7 @@ def layer_bars(rows: Sequence[UnitRow]) -> "Figure":
 
 
 def ablation_curves(found: Sequence[Ablation]) -> "Figure":
-    """Share of a class's pixels removed against the number of units, beside random ones."""
+    """Curves of the share of a class's pixels removed by ablating the best units and random units."""
     from matplotlib.figure import Figure
 
     columns = min(4, len(found))
@@ -149,53 +149,54 @@ def ablation_curves(found: Sequence[Ablation]) -> "Figure":
     panels[0].legend(fontsize=7, frameon=False)
     for axes in panels[len(found) :]:
         axes.set_visible(False)
-    figure.supxlabel("units switched off", fontsize=8)
+    figure.supxlabel("ablated units", fontsize=8)
     figure.supylabel("share of the class's pixels removed", fontsize=8)
     return figure
 
 
 # Artefacts and insertions -------------------------------------------------------------------------
 
-CLEANING_HEAD = ["units off", "images with it, %", "of all pixels, %", "KID to images without it"]
+CLEANING_HEAD = ["ablated units", "images with it, %", "share of all pixels, %", "KID to images without it"]
+"""Columns of the table of an artefact."""
 
 
 def cleaning_rows(found: Cleaning) -> list[list[str]]:
-    """Of the table: what is left of an artefact, and the distance, by the number of units that are off."""
+    """Rows of the table: remaining artefact and KID by the number of ablated units."""
     columns = zip(found.sizes, found.images, found.area, found.distance, strict=True)
     rows = [
         [str(size), as_text(100 * images), as_text(100 * area), as_text(distance)]
         for size, images, area, distance in columns
     ]
-    return [*rows, ["halves of these", "", "", as_text(found.floor)]]
+    return [*rows, ["halves of the latter", "", "", as_text(found.floor)]]
 
 
 def cleaning_sheet(found: Cleaning) -> Image.Image:
-    """The same samples with more and more units off."""
+    """Picture of the same samples with an increasing number of ablated units."""
     rows = [
-        (f"{size} of {found.layer} off" if size else f"{found.label}: as drawn", shown)
+        (f"{size} of {found.layer} ablated" if size else f"{found.label}: generated", shown)
         for size, shown in zip(found.sizes, found.shown, strict=True)
     ]
     return draw_rows(rows)
 
 
 def insertion_sheet(found: Insertion, shown: int = 10) -> Image.Image:
-    """Pictures, and over them, in green, how well the class could be put at each place."""
+    """Picture of images, and of the gain of the class at each location, overlaid in green."""
     images = found.images[:shown]
     if images.shape[1] == 1:
         images = images.expand(-1, 3, -1, -1)
     gains = interpolate(found.gains[:shown, None].clamp(0, 1), images.shape[2:], mode="nearest")
     green = torch.tensor([0.0, 255.0, 0.0])[:, None, None]
     over = images * (1 - 0.6 * gains) + 0.6 * gains * green
-    return draw_rows([("as drawn", images), (f"{found.label}, where it can be put", over.byte())])
+    return draw_rows([("generated", images), (f"{found.label}, gain by location", over.byte())])
 
 
 def contexts_head(found: Insertion) -> list[str]:
     """Columns of `contexts_rows`."""
-    return [f"{found.label} put onto", "pixels that become it, %", "places"]
+    return [f"{found.label} inserted into", "gain, % of pixels", "locations"]
 
 
 def contexts_rows(found: Insertion) -> list[list[str]]:
-    """What stood where a class was put in, and how much of the place it took."""
+    """Rows of the table: class before the insertion, mean gain, number of locations."""
     return [[name, as_text(100 * gain), str(count)] for name, (gain, count) in found.contexts.items()]
 
 
@@ -206,7 +207,7 @@ def contexts_rows(found: Insertion) -> list[list[str]]:
 def top_images(
     model: LatentModel, codes: Codes, units: Sequence[UnitRow], top: int = 8
 ) -> list[tuple[UnitRow, list[Image.Image]]]:
-    """For every unit the images in which it is most active, its activation above the threshold outlined."""
+    """Images with the highest activation of each unit; regions above the threshold are outlined."""
     layers = list(dict.fromkeys(row.layer for row in units))
     best: list[list[tuple[float, Tensor, Tensor]]] = [[] for _ in units]
     with instrument(model, codes.space) as probe, prepared():
@@ -227,7 +228,7 @@ def top_images(
 
 
 def outlined(image: Tensor, activation: Tensor, threshold: float) -> Image.Image:
-    """An image with what lies outside the active region darkened, and the region's edge in yellow."""
+    """Image with the edge of the active region in yellow, and the area outside it darkened."""
     large = interpolate(
         activation[None, None], (SIDE, SIDE), mode="bilinear", align_corners=False
     )[0, 0] > threshold  # fmt: skip
@@ -242,7 +243,7 @@ def outlined(image: Tensor, activation: Tensor, threshold: float) -> Image.Image
 
 
 def gallery_sheet(found: Sequence[tuple[UnitRow, list[Image.Image]]]) -> Image.Image:
-    """A row of top images for every unit, with what it agrees with."""
+    """Picture with a row of top images for each unit, labelled with its class."""
     font, label = ImageFont.load_default(12), 270
     widest = max(len(pictures) for _, pictures in found)
     sheet = Image.new("RGB", (label + widest * (SIDE + 2), len(found) * (SIDE + 2)), "white")

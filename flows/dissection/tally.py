@@ -1,19 +1,19 @@
-"""Counting where units are active and where classes are, over a whole set: no mean of images' ratios."""
+"""Counts of active units and of classes over a whole data set; ratios are not averaged over images."""
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 LEVELS = 100
-"""Quantiles at which thresholds are tried, 1e-3 … 1 of all activations, evenly in their logarithm."""
+"""Number of quantiles that are tried as thresholds: 1e-3 … 1 of all activations, at equal log steps."""
 
 
 class Quantiles:
-    """Quantiles of every unit's activations, from a random part of them, streamed.
+    """Quantiles of each unit's activations, estimated from a random subset of a stream.
 
     Args:
-        size: values kept of every unit.
-        seed: of which.
+        size: Number of values kept per unit.
+        seed: Seed of the subset.
     """
 
     def __init__(self, size: int = 20_000, seed: int = 0):
@@ -23,7 +23,7 @@ class Quantiles:
         self.keys: Tensor | None = None
 
     def add(self, activations: Tensor) -> None:
-        """Take in activations (batch, C, height, width). Every place has the same chance to be kept."""
+        """Add activations (batch, C, height, width); every location is kept with the same probability."""
         columns = activations.detach().float().cpu().permute(1, 0, 2, 3).flatten(1)
         keys = torch.rand(columns.shape[1], generator=self.random)
         if self.values is not None and self.keys is not None:
@@ -34,7 +34,7 @@ class Quantiles:
         self.values, self.keys = columns, keys
 
     def at(self, shares: Tensor) -> Tensor:
-        """Thresholds (C, number of shares) that these shares of all activations lie above."""
+        """Thresholds (C, number of shares) that these shares of all activations exceed."""
         assert self.values is not None, "no activations were added"
         ordered = self.values.sort(1).values
         count = ordered.shape[1]
@@ -43,11 +43,11 @@ class Quantiles:
 
 
 class AgreementTally:
-    """Joint counts of units that are above a threshold and of classes, over all pixels: streamed.
+    """Joint counts, over all pixels of a stream, of units above a threshold and of classes.
 
     Args:
-        thresholds: (C,), or (C, L) for several of each unit.
-        classes: number of classes.
+        thresholds: (C,), or (C, L) for several per unit.
+        classes: Number of classes.
     """
 
     def __init__(self, thresholds: Tensor, classes: int):
@@ -59,21 +59,21 @@ class AgreementTally:
         self.pixels = 0
 
     def add(self, activations: Tensor, masks: Tensor) -> None:
-        """Take in activations (batch, C, h, w) and masks, bool (batch, classes, H, W).
+        """Add activations (batch, C, h, w) and masks, bool (batch, classes, H, W).
 
-        Activations are brought to the masks' size by bilinear interpolation, as in the paper.
+        Activations are resized to the masks by bilinear interpolation, as in the paper.
         """
         large = interpolate(activations.float(), masks.shape[2:], mode="bilinear", align_corners=False)
         flat = large.permute(1, 0, 2, 3).flatten(1).cpu()
-        told = masks.permute(0, 2, 3, 1).flatten(0, 2).cpu()
-        self.pixels += len(told)
-        self.present += told.sum(0).double()
-        # Pairs of a pixel and a class that it has: counting these is fast, and a pixel may have several.
-        pixel, label = told.nonzero(as_tuple=True)
-        classes, levels = told.shape[1], self.thresholds.shape[1]
+        present = masks.permute(0, 2, 3, 1).flatten(0, 2).cpu()
+        self.pixels += len(present)
+        self.present += present.sum(0).double()
+        # Pairs of a pixel and one of its classes: they are fast to count, and a pixel may have several.
+        pixel, label = present.nonzero(as_tuple=True)
+        classes, levels = present.shape[1], self.thresholds.shape[1]
         for unit, values in enumerate(flat.contiguous()):
             ordered, order = self.thresholds[unit].sort()
-            # How many of the sorted thresholds each place is above: counts by bins, then summed from the top.
+            # Number of sorted thresholds below each activation, counted in bins that are summed from the top.
             above = torch.searchsorted(ordered, values)
             pairs = torch.bincount(above[pixel] * classes + label, minlength=(levels + 1) * classes)
             sizes = torch.bincount(above, minlength=levels + 1).double()
@@ -81,12 +81,12 @@ class AgreementTally:
             self.active[unit, order] += _from_the_top(sizes)
 
     def iou(self) -> Tensor:
-        """Intersection over union of unit, threshold and class, (C, L, classes); 0 where both are empty."""
+        """Intersection over union of unit and class by threshold, (C, L, classes); 0 if both are empty."""
         union = self.active[:, :, None] + self.present - self.both
         return self.both / union.clamp(min=1)
 
     def information_quality(self) -> Tensor:
-        """Mutual information of unit and class, relative to their joint entropy: (C, L, classes)."""
+        """Mutual information of unit and class relative to their joint entropy, (C, L, classes)."""
         n = float(self.pixels)
         both = self.both / n
         active, present = self.active[:, :, None] / n, self.present / n
@@ -105,10 +105,10 @@ class AgreementTally:
 
 
 def _from_the_top(bins: Tensor) -> Tensor:
-    """Counts of bins (L + 1, …) to how many lie above each of L thresholds."""
+    """Counts above each of L thresholds, from counts in bins (L + 1, …)."""
     return bins.flip(0).cumsum(0).flip(0)[1:]
 
 
 def quantile_shares() -> Tensor:
-    """The shares of activations that thresholds are tried at, (LEVELS,), from many to few."""
+    """Shares of activations above the thresholds that are tried, (LEVELS,), in descending order."""
     return torch.logspace(0, -3, LEVELS)

@@ -1,4 +1,4 @@
-"""A brush of the units that draw a class (GANPaint; Bau et al. 2019, arXiv 1811.10597)."""
+"""Brush of the units that generate a class (GANPaint; Bau et al. 2019, arXiv 1811.10597)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,18 +16,21 @@ from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.semantics.base import Segmenter, column_of_class
 
+__all__ = ["UnitBrush", "find_units"]
+
 UNITS, CODES = 20, 400
+"""Default number of units of a brush, and of samples that they are found on."""
 
 
 @dataclass(frozen=True)
 class UnitBrush:
-    """Units of a layer that draw a class: set to what they usually are where it is, or to 0.
+    """Brush that sets units of a layer to their mean activation on a class, or to 0 to erase the class.
 
     Attributes:
-        label: name of the class.
-        layer: of the units.
-        units: about twenty.
-        values: (channels,), what they are set to, to draw; see `causal.class_means`.
+        label: Name of the class.
+        layer: Layer of the units.
+        units: Channels of the units, about twenty.
+        values: (channels,), values of the layer's units for drawing; see `causal.class_means`.
     """
 
     label: str
@@ -36,12 +39,12 @@ class UnitBrush:
     values: Tensor
 
     def stroke_edit(self, canvas: Canvas, mask: Tensor, stroke: Stroke, strength: float) -> StrokeEdit:
-        """See `paint.Brush`; a strength above 1 exceeds the values."""
+        """Edit of a stroke; see `paint.Brush`. A strength above 1 scales the values."""
         size = canvas.probe.layers[self.layer].size
         return StrokeEdit([(self.layer, self.change(mask, size, stroke, strength))], mask)
 
     def change(self, mask: Tensor, size: tuple[int, int], stroke: Stroke, strength: float = 1.0) -> Change:
-        """The change of a layer of this (height, width); a place is painted where any of its pixels is."""
+        """Change of a layer (height, width) under a brush; a location is painted if any of its pixels is."""
         chosen = torch.zeros(len(self.values), 1, 1)
         chosen[list(self.units)] = 1
         value = self.values * max(1.0, strength) if stroke == "draw" else torch.zeros_like(self.values)
@@ -59,30 +62,28 @@ def find_units(
     n: int = CODES,
     seed: int = 0,
 ) -> UnitBrush:
-    """The units that agree best with a class, of the layer in which one agrees best of all.
+    """Find the units that agree best with a class, in the layer of the unit that agrees best.
 
     Args:
-        model: in eval mode.
-        segmenter: of the classes.
-        space: of the codes.
-        label: name of the class.
-        layers: among which.
-        units: how many; about twenty (GANPaint).
-        order: by agreement, or by how much the class needs them, see `learned_order`.
-        n: samples.
-        seed: of samples.
+        model: Model in eval mode.
+        segmenter: Segmenter of the classes.
+        space: Latent space of the samples.
+        label: Name of the class.
+        layers: Names of the layers that are searched.
+        units: Number of units; about twenty (GANPaint).
+        order: Order of the units: by agreement, or by how much the class needs them; see `learned_order`.
+        n: Number of samples.
+        seed: Seed of the samples.
 
     Raises:
-        ValueError: there is no such class, or no sample has it, or no unit agrees with it.
+        UserError: There is no such class, no sample has it, or no unit agrees with it.
     """
     column_of_class(segmenter, label)
     codes = model.sample(n, space, seed)
     found = dissect(model, segmenter, codes, layers)
     layer = best_layer(found, label, units)
     if layer is None:
-        raise UserError(
-            f"no unit of {', '.join(found)} agrees with {label!r}: there is nothing to paint it with"
-        )
+        raise UserError(f"no unit of {', '.join(found)} agrees with {label!r}: search other layers")
     values = class_means(model, segmenter, codes, layer, label)
     if order == "learned":
         ordered = learned_order(model, segmenter, codes, found[layer], label, values)

@@ -1,1 +1,1 @@
-"""One picture, edited: its code moved, its layers painted on, all of it undone and drawn again."""
+"""Editing of one picture: moves of its code, strokes on layers, undo, and reproducible records."""

@@ -1,4 +1,4 @@
-"""A model with all that it takes to edit pictures with it: judges, directions, exemplars."""
+"""Editor of pictures: a model with a predictor, a segmenter, directions and exemplars."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -33,26 +33,26 @@ from flows.steering.base import Direction, load_directions, shift
 from flows.steering.boundary import condition
 
 EXEMPLARS = 2000
-"""Pictures after which things are painted, unless told otherwise."""
+"""Default number of images among which exemplars for painting are found."""
 DIRECTIONS = "directions.safetensors"
-"""In a checkpoint's folder, what `flows steer find` found for it."""
+"""Name of the file of directions, written by `flows steer find`, in the folder of a checkpoint."""
 SCALE = 512
-"""Samples by whose codes the scale of a conditioned direction is measured."""
+"""Number of samples on which sigma and hyperplane of a conditioned direction are computed."""
 REMEMBERED = 64
-"""Pictures whose readings are kept."""
+"""Number of pictures whose predictions are cached."""
 USUAL = 256
-"""Samples that say how typical codes are."""
+"""Number of samples from which the usual typicality of codes is estimated."""
 GROUPS = ("layout", "objects", "attributes", "colour", "other")
 
 
 @dataclass(frozen=True)
 class ScoreReading:
-    """What a predictor says of a picture.
+    """Prediction of one score of a picture.
 
     Attributes:
-        name: of the score.
-        value: not a number where it cannot be seen.
-        text: the value for people: a percentage of a probability, else the number.
+        name: Name of the score.
+        value: Value of the score; NaN if the attribute is not visible.
+        text: Value as text: a percentage for a probability, otherwise a number.
     """
 
     name: str
@@ -61,14 +61,17 @@ class ScoreReading:
 
 
 class Editor:
-    """See above; one picture at a time, for whoever holds the lock.
+    """Edits pictures with one model: encode, steer, paint, ablate units. Each edit gives a new `History`.
 
     Attributes:
-        checkpoint: of the model.
-        model: in eval mode.
-        predictor, segmenter: judges of its images; None where there are none of that shape.
-        directions: of the model, the first space's only.
-        lock: to be held while the model works: what listens to its layers must not hear another's picture.
+        checkpoint: Folder or hub repository of the model.
+        model: Model in eval mode.
+        predictor: Predictor for the model's images; None if there is none.
+        segmenter: Segmenter for the model's images; None if there is none.
+        space: Name of the latent space in which pictures are edited.
+        directions: Directions in this space, by name.
+        exemplars: Number of images among which exemplars for painting are found.
+        lock: Lock to hold while the model runs, because hooks on its layers are shared by all threads.
     """
 
     def __init__(
@@ -84,19 +87,19 @@ class Editor:
         self.predictor, self.segmenter = predictor, segmenter
         self.space = directions[0].space if directions else model.search_space
         self.directions = {each.name: each for each in directions if each.space == self.space}
-        self.exemplars, self.lock, self._looking = exemplars, RLock(), RLock()
-        self._seen: Pictures | None = None
+        self.exemplars, self.lock, self._exemplar_lock = exemplars, RLock(), RLock()
+        self._exemplars: Pictures | None = None
         self._brushes: dict[str, ExemplarBrush] = {}
         self._read = lru_cache(REMEMBERED)(self._read_bytes)
 
     @property
     def name(self) -> str:
-        """Of the checkpoint, without its folder."""
+        """Name of the checkpoint, without its folder."""
         return Path(self.checkpoint).name
 
     @property
     def latent(self) -> Space:
-        """The space in which pictures are edited."""
+        """Latent space in which pictures are edited."""
         return self.model.spaces[self.space]
 
     @property
@@ -106,7 +109,7 @@ class Editor:
 
     @cached_property
     def data(self) -> ImageData | None:
-        """What the model was trained on; None where that is not here."""
+        """Data set that the model was trained on; None if it is unknown or not on this machine."""
         try:
             return data_of(self.model, None)
         except UserError:
@@ -115,15 +118,19 @@ class Editor:
     # Pictures -------------------------------------------------------------------------------------
 
     def open(self, upload: Image.Image, name: str, box: pixels.Box | None = None) -> History:
-        """A picture of anybody's, upright and flat, cropped, resized and encoded.
+        """Crop, resize and encode a picture.
 
         Args:
-            upload: of any size.
-            name: of the file.
-            box: the part to keep, in the upload's pixels; None takes the largest in the middle.
+            upload: Upright picture of any size; it is flattened over white.
+            name: Name of the file.
+            box: Part of the upload to keep, in its pixels; None takes the largest centred box.
+
+        Returns:
+            History without edits.
 
         Raises:
-            ValueError: the model has no encoder, or the box is not in the picture.
+            Unsupported: The model has no encoder.
+            UserError: The box is not within the picture.
         """
         if not self.encodes:
             raise Unsupported(f"{self.name} has no encoder for pictures; take a sample of it")
@@ -140,7 +147,7 @@ class Editor:
         return History.of(Start(picture, codes.cpu(), name, upload=whole, box=box))
 
     def sample(self, seed: int, temperature: float = 1.0) -> History:
-        """A picture that the model draws."""
+        """Generate a sample, as a history without edits."""
         labels = torch.tensor([seed % self.model.num_classes]) if self.latent.labelled else None
         with self.lock:
             codes = self.model.sample(1, self.space, seed, temperature, labels)
@@ -157,17 +164,17 @@ class Editor:
         levels: Sequence[str] = (),
         budget: float | None = None,
     ) -> Edit:
-        """A step along directions, for `History.then`.
+        """Make an edit that moves the code along directions; apply it by `then`.
 
         Args:
-            history: of the picture that will be moved.
-            sigmas: by name of the direction.
-            without: names of directions that the others shall leave alone.
-            levels: of the space, to move only these; none moves all.
-            budget: largest | |z|/√D − 1 | that the step may lead to, else it is cut short.
+            history: History of the picture.
+            sigmas: Moves in sigmas, by name of the direction.
+            without: Names of directions to which the others are made orthogonal.
+            levels: Levels of the code that are moved; if empty, all.
+            budget: Maximum | |z|/√D − 1 | after the move; longer moves are shortened. None sets no limit.
 
         Raises:
-            ValueError: there is no direction or level of that name, or nothing is left of one.
+            UserError: There is no direction or level of a name, or a direction lies in the span of `without`.
         """
         start = moved = history.codes
         for name, amount in sigmas.items():
@@ -183,16 +190,16 @@ class Editor:
         return Edit(", ".join(parts) or "not moved", step=moved.values - start.values, settings=settings)
 
     def direction(self, name: str, without: Sequence[str] = (), levels: Sequence[str] = ()) -> Direction:
-        """The direction of that name, leaving others alone, on some levels; see `move`."""
+        """Direction of a name, made orthogonal to those of `without` and restricted to levels; see `move`."""
         for each in (name, *without):
             if each not in self.directions:
                 known = ", ".join(self.directions) or "none; `flows steer find` finds some"
                 raise UserError(f"{self.name} has no direction {each!r}; it has {known}")
-        found = self.directions[name]
+        direction = self.directions[name]
         others = [self.directions[each] for each in without if each != name]
         if others:
-            found = condition(found, others, self._scale)
-        return found.on_levels(levels, self.latent) if levels else found
+            direction = condition(direction, others, self._scale)
+        return direction.on_levels(levels, self.latent) if levels else direction
 
     @cached_property
     def _scale(self) -> Codes:
@@ -200,7 +207,7 @@ class Editor:
             return self.model.sample(SCALE, self.space, 0).cpu()
 
     def towards(self, history: History, other: Codes, share: float, levels: Sequence[str] = ()) -> Edit:
-        """A step towards another picture's code (1, D), a share of the way, on some levels or on all."""
+        """Make an edit that moves a share of the way to another picture's code, on some levels or on all."""
         step = share * (other.values - history.codes.values)
         if levels:
             kept = torch.zeros_like(step)
@@ -214,20 +221,21 @@ class Editor:
     def stroke(
         self, history: History, label: str, mask: Tensor, stroke: Stroke, strength: float = 1.0
     ) -> Edit:
-        """A class drawn or erased under a brush, for `History.then`.
+        """Make an edit that draws or erases a class under a brush; apply it by `then`.
 
         Args:
-            history: of the picture that will be painted on.
-            label: name of the class.
-            mask: bool (H, W), where the brush was.
-            stroke: draw or erase.
-            strength: 1 does all, 0 nothing.
+            history: History of the picture.
+            label: Name of the class.
+            mask: bool (H, W), pixels under the brush.
+            stroke: Draw or erase.
+            strength: Strength of the stroke, from 0 (no change) to 1.
 
         Raises:
-            ValueError: the brush was nowhere, there is no such class, or no exemplar of it.
+            UserError: The mask is empty, there is no such class, or there is no exemplar of it.
+            Unsupported: There is no segmenter, or the model has no layer to paint with.
         """
         if not mask.any():
-            raise UserError("nothing is painted yet: paint on the picture where the thing should be")
+            raise UserError("nothing is painted yet: mark the region on the picture with the brush")
         brush, stage = self.brush(label), history.stages[-1]
         with self.lock, instrument(self.model, self.space) as probe:
             canvas = Canvas(probe, stage.codes, stage.picture, earlier=stage.earlier)
@@ -237,39 +245,39 @@ class Editor:
         return Edit(f"{stroke} {label}", stroke_edit=stroke_edit)
 
     def switch(self, layer: str, units: Sequence[int]) -> Edit:
-        """Units of a layer switched off everywhere, for `History.then`.
+        """Make an edit that ablates units of a layer everywhere; apply it by `then`.
 
         Raises:
-            ValueError: the layer has no such unit, or there is no such layer.
+            UserError: There is no such layer, or the layer has no such unit.
         """
         with instrument(self.model, self.space) as probe:
             probe.check(layer)
             channels = probe.layers[layer].channels
         for unit in units:
             if not 0 <= unit < channels:
-                raise UserError(f"{layer} has units 0 … {channels - 1}, there is no {unit}")
+                raise UserError(f"{layer} has units 0 … {channels - 1}, there is no unit {unit}")
         amount = torch.zeros(channels, 1, 1)
         amount[list(units)] = 1
         everywhere = torch.ones(self.model.image_shape[1:], dtype=torch.bool)
         change = Change(amount, torch.zeros(channels, 1, 1))
-        told = f"off: {layer} {', '.join(map(str, units))}"
-        return Edit(told, stroke_edit=StrokeEdit([(layer, change)], everywhere))
+        label = f"off: {layer} {', '.join(map(str, units))}"
+        return Edit(label, stroke_edit=StrokeEdit([(layer, change)], everywhere))
 
     def then(self, history: History, edit: Edit) -> History:
-        """With one edit more; one picture at a time."""
+        """Apply an edit while holding the lock; see `History.then`."""
         with self.lock:
             return history.then(self.model, edit)
 
     # Codes ----------------------------------------------------------------------------------------
 
     def typicality(self, codes: Codes) -> float:
-        """Typicality of one code; NaN without a map to the prior."""
-        found = self._typicality(codes)
-        return float(found[0]) if len(found) else float("nan")
+        """Typicality of one code; NaN without a map to the prior space."""
+        values = self._typicality(codes)
+        return float(values[0]) if len(values) else float("nan")
 
     @cached_property
     def usual_typicality(self) -> Tensor:
-        """Typicality of samples, (n,); empty without a map to the prior."""
+        """Typicality of samples, (n,); empty without a map to the prior space."""
         with self.lock:
             codes = self.model.sample(USUAL, self.space, 1)
         return self._typicality(codes)
@@ -281,33 +289,33 @@ class Editor:
                 return torch.empty(0)
             return typicality(self.model, codes).cpu()
 
-    # Judges ---------------------------------------------------------------------------------------
+    # Predictor and segmenter ----------------------------------------------------------------------
 
     def brush(self, label: str) -> ExemplarBrush:
-        """Of a class; see `exemplars.Pictures.brush`."""
+        """Brush of a class, made once; see `exemplars.Pictures.brush`."""
         if label not in self._brushes:
             self._brushes[label] = self.pictures.brush(self.model, label)
         return self._brushes[label]
 
     @property
     def pictures(self) -> Pictures:
-        """Exemplars, drawn and seen once; others may go on meanwhile, for a copy of the model draws them.
+        """Exemplars, computed once by a copy of the model, so that the lock is free meanwhile.
 
         Raises:
-            ValueError: there is no segmenter.
+            Unsupported: There is no segmenter.
         """
         if self.segmenter is None:
-            raise Unsupported(f"{self.name} has no segmenter of its images: it cannot be painted with")
-        with self._looking:
-            if self._seen is None:
+            raise Unsupported(f"{self.name} has no segmenter for its images, which painting needs")
+        with self._exemplar_lock:
+            if self._exemplars is None:
                 with self.lock:
                     model = copy.deepcopy(self.model)
-                self._seen = exemplars_of(model, self.segmenter, self.exemplars, self.space)
-            return self._seen
+                self._exemplars = exemplars_of(model, self.segmenter, self.exemplars, self.space)
+            return self._exemplars
 
     def readings(self, picture: Tensor) -> list[ScoreReading]:
-        """What the predictor says of uint8 (C, H, W), in its order; nothing without one."""
-        # Remembered: a slider is moved on and on from the same picture.
+        """Predictions for uint8 (C, H, W), in the order of the scores; empty without a predictor."""
+        # Cached, because a slider is moved repeatedly from the same picture.
         return self._read(picture.numpy().tobytes())
 
     def _read_bytes(self, content: bytes) -> list[ScoreReading]:
@@ -315,74 +323,75 @@ class Editor:
             return []
         picture = torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(self.model.image_shape)
         with self.lock:
-            seen = predict_images(
+            predicted = predict_images(
                 self.predictor, pixels.to_unit(picture[None], self.model.bins), self.model.device
             )
-        pairs = zip(self.predictor.scores, seen[0].tolist(), strict=True)
+        pairs = zip(self.predictor.scores, predicted[0].tolist(), strict=True)
         return [ScoreReading(score.name, value, _as_words(score, value)) for score, value in pairs]
 
     @cached_property
     def groups(self) -> dict[str, list[str]]:
-        """Names of the directions by `GROUPS`: by the attribute that the score of each is of."""
-        told = (
+        """Names of the directions in each of `GROUPS`, by the group of the score that each is named after."""
+        known = (
             self.predictor.scores
             if self.predictor
             else scores_of(self.data.all_attributes() if self.data else [])
         )
-        scores = {score.name: score.group for score in told}
-        found: dict[str, list[str]] = {group: [] for group in GROUPS}
+        scores = {score.name: score.group for score in known}
+        groups: dict[str, list[str]] = {group: [] for group in GROUPS}
         kinds = {"layout": "layout", "category": "layout", "object": "objects"}
         for name in self.directions:
             if "hue" in name or name in ("red", "green", "blue"):
-                found["colour"].append(name)
+                groups["colour"].append(name)
             elif name in scores:
-                found[kinds.get(scores[name], "attributes")].append(name)
+                groups[kinds.get(scores[name], "attributes")].append(name)
             else:
-                found["other"].append(name)
-        return found
+                groups["other"].append(name)
+        return groups
 
 
 def _as_words(score: Score, value: float) -> str:
     if value != value:
-        return "not there"
+        return "not visible"
     return f"{value:.0%}" if score.probability else f"{value:.2f}"
 
 
 def open_editor(
     checkpoint: str,
-    judges: Sequence[SemanticModel] = (),
+    semantic_models: Sequence[SemanticModel] = (),
     directions: Path | None = None,
     exemplars: int = EXEMPLARS,
     device: str | None = None,
     usual: bool = False,
 ) -> Editor:
-    """An editor of a checkpoint, with the first predictor and segmenter for images of its shape.
+    """Open an editor for a checkpoint, with the first predictor and segmenter that fit its image shape.
 
     Args:
-        checkpoint: folder or hub repository of the model.
-        judges: any number, of any shapes.
-        directions: file of `flows steer find`; None takes the one in the checkpoint's folder, if any.
-        exemplars: pictures after which things are painted.
-        device: torch device.
-        usual: take the shipped judges where those do not fit, if there are some for the model's images.
+        checkpoint: Folder or hub repository of the model.
+        semantic_models: Predictors and segmenters for images of any shapes.
+        directions: File of directions, written by `flows steer find`; None takes the one in the folder of the
+            checkpoint, if there is one.
+        exemplars: Number of images among which exemplars for painting are found.
+        device: Torch device; None takes CUDA if it is available.
+        usual: Whether to add the included predictor and segmenter for the model's data set and image shape.
 
     Raises:
-        CheckpointError: the model or the directions cannot be read, or do not belong together.
+        CheckpointError: The model or the directions cannot be read, or do not belong together.
     """
     model = open_model(checkpoint, device)
-    fitting = [each for each in judges if tuple(each.image_shape) == tuple(model.image_shape)]
+    fitting = [each for each in semantic_models if tuple(each.image_shape) == tuple(model.image_shape)]
     if usual:
-        beside = (find_bundled("predictor", model), find_bundled("segmenter", model))
-        fitting += [load_semantic_model(path, str(model.device)) for path in beside if path is not None]
+        included = (find_bundled("predictor", model), find_bundled("segmenter", model))
+        fitting += [load_semantic_model(path, str(model.device)) for path in included if path is not None]
     predictor = next((each for each in fitting if isinstance(each, Predictor)), None)
     segmenter = next((each for each in fitting if isinstance(each, Segmenter)), None)
-    kept = directions or Path(checkpoint) / DIRECTIONS
-    found = load_directions(kept, model) if directions or kept.is_file() else []
-    return Editor(checkpoint, model, predictor, segmenter, found, exemplars)
+    path = directions or Path(checkpoint) / DIRECTIONS
+    known = load_directions(path, model) if directions or path.is_file() else []
+    return Editor(checkpoint, model, predictor, segmenter, known, exemplars)
 
 
 def exemplars_of(model: LatentModel, segmenter: Segmenter, n: int, space: str) -> Pictures:
-    """n training images to paint after, or samples where the model has no encoder or no data."""
+    """Exemplars: n training images, or samples if the model has no encoder or its data set is unknown."""
     latent = model.check_space(space)
     if not latent.encodes or model.description.get("source") is None:
         return exemplars_of_codes(model, segmenter, model.sample(n, space))

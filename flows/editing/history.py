@@ -1,4 +1,4 @@
-"""What was done to one picture, one edit after the other: each can be undone, all can be done again."""
+"""History of one picture: a sequence of edits that can be undone and repeated."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,15 +18,15 @@ from flows.once import prepared
 
 @dataclass(frozen=True)
 class Start:
-    """Where a history begins.
+    """Start of a history: a picture and its code.
 
     Attributes:
-        picture: uint8 (C, H, W), as the model sees it.
+        picture: uint8 (C, H, W), at the model's size and grey levels.
         codes: Code of the picture, in the model's precision, on the host.
-        name: of the file, or "sample".
-        seed: of a sample.
-        upload: uint8 (C, height, width), the upright picture it was cropped from; None of a sample.
-        box: the part of it that was kept.
+        name: Name of the file, or "sample".
+        seed: Seed of a sample.
+        upload: uint8 (C, height, width), upright picture that `picture` was cropped from; None for a sample.
+        box: Part of the upload that was kept; None for a sample.
     """
 
     picture: Tensor
@@ -39,13 +39,13 @@ class Start:
 
 @dataclass(frozen=True)
 class Edit:
-    """A step of the code, or a dab on layers.
+    """Edit of a picture: a step of its code, or a change of layers under a brush.
 
     Attributes:
         label: Description of the edit, for lists.
-        step: (1, D), added to the code; None of a dab.
-        dab: what changes under a brush; None of a step.
-        settings: plain values by which a page shows it again, as the sigmas of its sliders.
+        step: (1, D), step that is added to the code; None for a stroke.
+        stroke_edit: Changes of layers under a brush; None for a step.
+        settings: Plain values from which a page restores its controls, such as the sigmas of sliders.
     """
 
     label: str
@@ -56,12 +56,12 @@ class Edit:
 
 @dataclass(frozen=True)
 class Stage:
-    """What the next edit goes on from; see `paint.Canvas`.
+    """State after an edit, from which the next one continues; see `paint.Canvas`.
 
     Attributes:
         picture: uint8 (C, H, W).
         codes: Code of the picture.
-        earlier: changes of layers that are not in the code.
+        earlier: Changes of layers by earlier strokes that the code does not contain.
     """
 
     picture: Tensor
@@ -71,12 +71,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class History:
-    """A picture and its edits; it is never changed, every edit gives another one.
+    """Picture and its edits; immutable, every edit gives a new history.
 
     Attributes:
-        start: where it begins.
-        edits: one after the other.
-        stages: the first is the start's, then one after each edit.
+        start: Picture and code before the first edit.
+        edits: Edits in their order.
+        stages: States, first that of the start, then one after each edit.
     """
 
     start: Start
@@ -85,22 +85,22 @@ class History:
 
     @staticmethod
     def of(start: Start) -> "History":
-        """Without edits: its picture is the start's, byte for byte."""
+        """History without edits; its picture is that of the start, byte for byte."""
         return History(start, (), (Stage(start.picture, start.codes),))
 
     @property
     def picture(self) -> Tensor:
-        """After all edits, uint8 (C, H, W)."""
+        """Picture after all edits, uint8 (C, H, W)."""
         return self.stages[-1].picture
 
     @property
     def codes(self) -> Codes:
-        """After all edits, (1, D); what painting changed in a model without an exact inverse is beside it."""
+        """Code after all edits; without an exact inverse it lacks the strokes, see `Stage.earlier`."""
         return self.stages[-1].codes
 
     @torch.no_grad()
     def then(self, model: LatentModel, edit: Edit) -> "History":
-        """With one edit more."""
+        """Apply an edit and return the new history."""
         with prepared(), instrument(model, self.start.codes.space) as probe:
             stage = self.stages[-1]
             canvas = Canvas(probe, stage.codes, stage.picture, earlier=stage.earlier)
@@ -112,23 +112,23 @@ class History:
         return replace(self, edits=(*self.edits, edit), stages=(*self.stages, after))
 
     def undone(self) -> "History":
-        """Without the last edit: the very bytes that were there before it."""
+        """History without the last edit; the picture has the same bytes as before the edit."""
         if not self.edits:
             return self
         return replace(self, edits=self.edits[:-1], stages=self.stages[:-1])
 
     def again(self, model: LatentModel) -> "History":
-        """Every edit done anew from the start."""
-        found = History.of(self.start)
+        """Repeat all edits from the start."""
+        history = History.of(self.start)
         for edit in self.edits:
-            found = found.then(model, edit)
-        return found
+            history = history.then(model, edit)
+        return history
 
 
 def edited_upload(history: History) -> Image.Image:
-    """The edited picture in the upload it was cropped from, at the upload's size; elsewhere its pixels.
+    """Paste the edited picture into the upload that it was cropped from, at the size of the upload.
 
-    Where nothing was edited the upload's own pixels stay, too: enlarged, what is cropped would be blurred.
+    Pixels of the crop that were not edited are kept from the upload, because the enlarged crop is blurred.
     """
     start, edited = history.start, pixels.to_pillow(history.picture)
     if start.upload is None or start.box is None:

@@ -1,16 +1,16 @@
-"""Paths between two codes: a straight line, and a great circle."""
+"""Interpolation between two codes, along a straight line or a great circle."""
 
 import torch
 from torch import Tensor
 
 
 def line(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
-    """(1 − share)·a + share·b: (steps, D) from (1, D), (1, D) and (steps, 1)."""
+    """Linear interpolation (1 − share)·a + share·b: (steps, D) from (1, D), (1, D) and (steps, 1)."""
     return torch.lerp(a, b, share)
 
 
 def sphere(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
-    """Points on the great circle from a's direction to b's, with linearly interpolated length: (steps, D).
+    """Interpolation on the great circle from a's direction to b's, with linear length: (steps, D).
 
     Codes of a standard normal prior lie near a sphere of radius √D, which the straight line leaves.
     """

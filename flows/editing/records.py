@@ -1,4 +1,4 @@
-"""Records of histories: input, crop, code and every edit in one file, which gives the same bytes again."""
+"""Records of histories: upload, crop, code and edits in one file that reproduces the picture bit for bit."""
 
 import json
 from dataclasses import replace
@@ -14,7 +14,7 @@ from flows.dissection.instrument import Change
 from flows.dissection.paint import StrokeEdit
 from flows.editing.history import Edit, History, Start
 from flows.errors import CheckpointError
-from flows.files import write_atomically
+from flows.files import StrPath, write_atomically
 from flows.inversion.records import digest_of
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
@@ -22,17 +22,17 @@ from flows.versioned import check_made_by, read_metadata, read_versioned
 
 HISTORY_VERSION = 1
 LONGEST = 1000
-"""Edits that a file may hold."""
+"""Maximum number of edits that are read from a file."""
 
 
-def save_history(path: Path, history: History, model: LatentModel, checkpoint: str = "") -> None:
-    """Write a safetensors file that only `model` will accept.
+def save_history(path: StrPath, history: History, model: LatentModel, checkpoint: str = "") -> None:
+    """Write a history to a safetensors file, which can be used with this model only.
 
     Args:
-        path: of the file.
-        history: of a picture.
-        model: that drew it.
-        checkpoint: where the model was loaded from, a hint for people.
+        path: File to write.
+        history: History of a picture.
+        model: Model that made the edits.
+        checkpoint: Folder or hub repository of the model, which `flows render` takes by default.
     """
     start = history.start
     tensors = {"picture": start.picture, "code": start.codes.values}
@@ -61,30 +61,32 @@ def save_history(path: Path, history: History, model: LatentModel, checkpoint: s
     write_atomically(path, lambda target: save_file(whole, target, metadata=metadata))
 
 
-def read_history_header(path: Path) -> dict[str, Any] | None:
-    """What a history file says of itself: `checkpoint`, `model_type`, `fingerprint`, `digest` and more.
+def read_history_header(path: StrPath) -> dict[str, Any] | None:
+    """Read the header of a record: `checkpoint`, `model_type`, `fingerprint`, `digest` and more.
 
-    None where it is no such file; its tensors are not read.
+    Returns:
+        Header, or None if the file is no record of edits. The tensors are not read.
 
     Raises:
-        CheckpointError: it is one, and altered.
+        CheckpointError: The file is a record of edits that was altered.
     """
     metadata = read_metadata(path)
     return _parse_header(metadata, path) if "history_version" in metadata else None
 
 
-def load_history(path: Path, model: LatentModel) -> tuple[History, bool]:
-    """Read a history and do its edits again.
+def load_history(path: StrPath, model: LatentModel) -> tuple[History, bool]:
+    """Read a record and repeat its edits.
 
     Returns:
-        the history, and whether its picture has the very bytes that were saved.
+        History, and whether its picture has the same bytes as when it was saved.
 
     Raises:
-        CheckpointError: missing, no history, altered, or of another model; the message has both fingerprints.
+        CheckpointError: The file is missing, no record of edits, altered, or of another model; the message
+            then has both fingerprints.
     """
     metadata, tensors = read_versioned(path, "record of edits", "history", HISTORY_VERSION, "flows studio")
     header = _parse_header(metadata, path)
-    check_made_by(path.name, "edits", model, header["fingerprint"], header["model_type"])
+    check_made_by(Path(path).name, "edits", model, header["fingerprint"], header["model_type"])
     try:
         start = _start(header, tensors)
         pixels.check_bytes(start.picture[None], model.image_shape)
@@ -93,18 +95,18 @@ def load_history(path: Path, model: LatentModel) -> tuple[History, bool]:
         history = replace(History.of(start), edits=tuple(edits)).again(model)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise CheckpointError(
-            f"{path.name} was altered: its contents do not fit together ({error})"
+            f"{Path(path).name} was altered: its contents do not fit together ({error})"
         ) from error
     return history, digest_of(history.picture) == header["digest"]
 
 
-def _parse_header(metadata: dict[str, str], path: Path) -> dict[str, Any]:
+def _parse_header(metadata: dict[str, str], path: StrPath) -> dict[str, Any]:
     try:
         header = json.loads(metadata["history"])
         for key in ("model_type", "fingerprint", "space", "edits", "digest"):
             header[key]
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path.name} was altered: it does not say what it is ({error})") from error
+        raise CheckpointError(f"{Path(path).name} was altered: its header is incomplete ({error})") from error
     return dict(header)
 
 

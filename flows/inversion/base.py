@@ -1,4 +1,4 @@
-"""What every inverter does: images to codes, with all that is needed to draw them again."""
+"""Interface of inverters, which find codes for images."""
 
 import math
 import time
@@ -17,31 +17,32 @@ from flows.models.base import HasNoise, LatentModel
 from flows.models.codes import Codes
 from flows.numerics import exact_arithmetic
 
+__all__ = ["Inversion", "Inverter", "reconstruct"]
+
 BATCH = 128
-"""Number of images that are encoded or decoded at a time."""
+"""Number of images per batch when encoding or decoding."""
 
 
 @dataclass(frozen=True)
 class Inversion:
-    """Codes of a batch of images, and how they were found.
+    """Codes of a batch of images, with their reconstruction and the course of the optimisation.
 
     Attributes:
-        method: name of the inverter, with what it was told.
+        method: Name of the inverter with its settings.
         codes: Codes of the images.
-        noise: inputs of the generator that belong to the codes, (batch, 1, height, width) each; empty where
-            the stored ones do.
-        reconstruction: uint8 (batch, C, H, W), what the codes bring back.
-        seconds: until the whole batch has its codes; drawing them again is not counted, but where the exact
-            inverse makes sure of its bytes.
-        steps: of optimisation, per image and start.
-        losses: (starts, batch), final loss of every start, infinite where one failed.
-        all_codes: (starts, batch, D), the code of every start.
-        trace: (steps, starts, batch), the loss on the way; empty without steps.
-        activations: what stands at a layer of the generator instead of what the code gives, name to
-            (batch, C, height, width).
-        weights: of the generator, for each image those that were changed for it; empty where none were.
-        precision: of each code where they differ, "fp32" or "fp64"; empty where all have the model's.
-        finite: (batch,), whether what the code draws is finite; empty where the losses say it.
+        noise: Noise inputs of the generator that belong to the codes, each (batch, 1, height, width); empty
+            if the stored noise is used.
+        reconstruction: uint8 (batch, C, H, W).
+        seconds: Time in seconds until the whole batch has codes; decoding is included only for the exact
+            inverse, which verifies the bytes.
+        steps: Number of optimisation steps per image and restart.
+        losses: (starts, batch), final loss of each restart; infinite if it failed.
+        all_codes: (starts, batch, D), code of each restart.
+        trace: (steps, starts, batch), loss at each step; empty without steps.
+        activations: Name of a layer to the activations (batch, C, height, width) that replace its output.
+        weights: Changed weights of the generator by name, one dict per image; empty if none were changed.
+        precision: Precision of each code, "fp32" or "fp64"; empty if all have the model's.
+        finite: (batch,) bool, whether the decoded image is finite; empty if the losses determine it.
     """
 
     method: str
@@ -60,79 +61,85 @@ class Inversion:
 
     @property
     def drawn(self) -> Tensor:
-        """(batch,), whether a picture came back: what is not finite is drawn black, and is none."""
-        fine = self.codes.values.isfinite().all(1).cpu()
+        """Whether each inversion succeeded, (batch,) bool: code and reconstruction are finite."""
+        succeeded = self.codes.values.isfinite().all(1).cpu()
         if len(self.losses):
-            fine = fine & self.losses.isfinite().any(0).cpu()
-        return fine & self.finite.cpu() if len(self.finite) else fine
+            succeeded = succeeded & self.losses.isfinite().any(0).cpu()
+        return succeeded & self.finite.cpu() if len(self.finite) else succeeded
 
 
 class Inverter(ABC):
-    """Images to codes of one model's latent space.
+    """Method that finds codes for images in a latent space of a model.
 
-    To add one: a file in this folder, a class with a `name`, whose constructor's arguments are its settings.
+    To add one: create a file in this folder with a class that has a `name` and whose constructor arguments
+    are its settings.
 
     Attributes:
-        name: for tables.
+        name: Name in tables.
     """
 
     name: str
 
     @abstractmethod
     def why_not(self, model: LatentModel) -> str:
-        """Why it cannot invert this model, in words; empty where it can."""
+        """Return the reason why the method cannot invert this model; empty if it can."""
 
     @abstractmethod
     def invert(
         self,
         model: LatentModel,
-        images: Tensor,
+        images: pixels.ImageLike,
         generator: torch.Generator | None = None,
         labels: Tensor | None = None,
     ) -> Inversion:
-        """Invert uint8 images (batch, C, H, W).
+        """Find codes for a batch of images.
 
         Args:
             model: Model in eval mode; its weights are not changed.
-            images: uint8 images of the model's shape.
+            images: uint8 (batch, C, H, W), or other images that `flows.images.as_bytes` accepts.
             generator: Source of all random numbers.
-            labels: int64 (batch,), classes of the images for a class-conditional model; see
-                `LatentModel.labels_of`.
+            labels: int64 (batch,), classes of the images for a class-conditional model, −1 for unknown ones
+                (see `LatentModel.labels_of`).
 
         Raises:
-            Unsupported: The model lacks what the method needs (`why_not`).
-            UserError: The images do not fit the model, or their classes are needed and not known.
+            Unsupported: The model lacks a capability that the method needs (`why_not`).
+            UserError: The images do not fit the model, or their labels are required and unknown.
         """
 
     @abstractmethod
     def space_of(self, model: LatentModel) -> str:
-        """Name of the space that this model's images are inverted into."""
+        """Return the name of the space that this model's images are inverted into."""
 
     def single(self) -> "Inverter":
-        """The same with one start."""
+        """Return a copy of the method with a single restart, or the method itself if it has only one."""
         return self
 
-    def check(self, model: LatentModel, images: Tensor) -> None:
-        """Raise ValueError where it cannot invert these images with this model."""
+    def check(self, model: LatentModel, images: pixels.ImageLike) -> Tensor:
+        """Convert the images to uint8 (batch, C, H, W); see `flows.images.as_bytes`.
+
+        Raises:
+            Unsupported: The method cannot invert this model.
+            UserError: The images do not fit the model.
+        """
         reason = self.why_not(model)
         if reason:
             raise Unsupported(f"{self.name} cannot invert {type(model).__name__}: {reason}")
-        pixels.check_bytes(images, model.image_shape)
+        return pixels.as_bytes(images, model.image_shape)
 
 
-NOTHING_TO_ADD = "its inverse is exact, there is nothing to add"
-"""Why methods that refine a reconstruction do not run on a model with an exact inverse."""
+NOTHING_TO_ADD = "its inverse is exact, so there is nothing to refine"
+"""Reason why methods that refine a reconstruction do not run on a model with an exact inverse."""
 
 
 def now(model: LatentModel) -> float:
-    """Seconds on a clock, after everything that the model's device was given is done."""
+    """Return the time in seconds, after all pending work of the model's device has finished."""
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
     return time.perf_counter()
 
 
 def final_losses(trace: Tensor, fine: Tensor | bool = True) -> Tensor:
-    """(1, batch): the last of a trace (steps, batch), infinite for images that are not `fine`, (batch,)."""
+    """Return the last losses of a trace (steps, batch) as (1, batch); infinite for images not `fine`."""
     last = trace[-1:] if len(trace) else trace.new_zeros(1, trace.shape[1])
     return torch.where(last.isfinite() & fine, last, math.inf)
 
@@ -144,7 +151,7 @@ def reconstruct(
     activations: Mapping[str, Tensor] | None = None,
     batch: int = BATCH,
 ) -> Tensor:
-    """Decode codes with the noise and activations that belong to them: uint8 on the host."""
+    """Decode codes with their noise and activations: uint8 (n, C, H, W) on the host."""
     return reconstruct_checked(model, codes, noise, activations, batch)[0]
 
 
@@ -156,32 +163,32 @@ def reconstruct_checked(
     activations: Mapping[str, Tensor] | None = None,
     batch: int = BATCH,
 ) -> tuple[Tensor, Tensor]:
-    """Reconstructions, and whether each is finite: (batch,) on the host; see `reconstruct`."""
+    """Return the images of `reconstruct` and whether each is finite, (n,) bool, on the host."""
     images, finite = [], []
     with exact_arithmetic(model.device):
         for start in range(0, len(codes), batch):
             rows = slice(start, start + batch)
-            put = {name: value[rows] for name, value in (activations or {}).items()}
-            with replaced(model, put):
-                image = decode_with(model, codes[rows], [each[rows] for each in noise])
+            replacements = {name: value[rows] for name, value in (activations or {}).items()}
+            with replaced(model, replacements):
+                image = decode_with(model, codes[rows], [layer_noise[rows] for layer_noise in noise])
             images.append(pixels.to_bytes(image, model.bins).cpu())
             finite.append(image.flatten(1).isfinite().all(1).cpu())
     return torch.cat(images), torch.cat(finite)
 
 
 def decode_with(model: LatentModel, codes: Codes, noise: Sequence[Tensor]) -> Tensor:
-    """Decode codes, differentiably, with noise inputs (batch, 1, height, width) or with the stored ones."""
+    """Decode codes, differentiably, with noise inputs (batch, 1, height, width); empty for stored noise."""
     if not noise:
         return model.decode_codes(codes)
     if not isinstance(model, HasNoise):
-        raise Unsupported(f"{type(model).__name__} has no noise inputs, got {len(noise)}")
+        raise Unsupported(f"{type(model).__name__} has no noise inputs: expected none, got {len(noise)}")
     return model.decode_with_noise(codes.values.to(model.device, model.dtype), noise, codes.space)
 
 
 def replaced(model: LatentModel, activations: Mapping[str, Tensor]) -> AbstractContextManager[None]:
-    """A block in which the named layers return these activations for every input."""
+    """Context in which the named layers return the given activations for every input."""
 
-    def answer(value: Tensor) -> Hook:
+    def constant(value: Tensor) -> Hook:
         return lambda _: value
 
-    return hooked(model, {name: answer(value) for name, value in activations.items()})
+    return hooked(model, {name: constant(value) for name, value in activations.items()})

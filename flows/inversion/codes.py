@@ -1,30 +1,31 @@
-"""Code files: codes with the fingerprint of the model they belong to."""
+"""Code files: codes with the fingerprint of their model."""
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
 from flows.errors import CheckpointError
-from flows.files import write_atomically
+from flows.files import StrPath, write_atomically
 from flows.inversion.exact import Certificate
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.versioned import check_made_by, read_versioned
+
+__all__ = ["CodeFile", "load_codes", "save_codes"]
 
 CODES_VERSION = 1
 
 
 @dataclass(frozen=True)
 class CodeFile:
-    """The contents of a code file.
+    """Contents of a code file.
 
     Attributes:
         codes: n codes, fp64.
         names: Names of the images.
-        certificates: One certificate for each code.
+        certificates: One certificate per code.
     """
 
     codes: Codes
@@ -32,7 +33,7 @@ class CodeFile:
     certificates: list[Certificate]
 
 
-def save_codes(path: Path, contents: CodeFile, model: LatentModel) -> None:
+def save_codes(path: StrPath, contents: CodeFile, model: LatentModel) -> None:
     """Write codes to a safetensors file that only `model` will accept."""
     codes = contents.codes
     metadata = {
@@ -41,30 +42,30 @@ def save_codes(path: Path, contents: CodeFile, model: LatentModel) -> None:
         "fingerprint": model.fingerprint(),
         "space": codes.space,
         "names": json.dumps(contents.names),
-        "certificates": json.dumps([asdict(given) for given in contents.certificates]),
+        "certificates": json.dumps([asdict(certificate) for certificate in contents.certificates]),
         "labels": json.dumps(None if codes.labels is None else codes.labels.tolist()),
     }
     tensors = {"code": codes.values.cpu().contiguous()}
     write_atomically(path, lambda target: save_file(tensors, target, metadata=metadata))
 
 
-def load_codes(path: Path, model: LatentModel, space: str = "z") -> CodeFile:
+def load_codes(path: StrPath, model: LatentModel, space: str = "z") -> CodeFile:
     """Read a code file.
 
     Raises:
-        CheckpointError: missing, no code file, or of another model or space; the message has both names.
+        CheckpointError: The file is missing, altered, not a code file, or belongs to another model or space.
     """
     metadata, tensors = read_versioned(path, "code file", "codes", CODES_VERSION, "flows encode")
     code = tensors.get("code", torch.empty(0))
     try:
-        found, fingerprint, model_type = metadata["space"], metadata["fingerprint"], metadata["model_type"]
+        recorded, fingerprint, model_type = metadata["space"], metadata["fingerprint"], metadata["model_type"]
         names, labels = json.loads(metadata["names"]), json.loads(metadata["labels"])
-        certificates = [Certificate(**given) for given in json.loads(metadata["certificates"])]
+        certificates = [Certificate(**fields) for fields in json.loads(metadata["certificates"])]
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} was altered: its header lacks something ({error})") from error
+        raise CheckpointError(f"{path} was altered: its header is incomplete ({error})") from error
     check_made_by(path, "codes", model, fingerprint, model_type)
-    if found != space:
-        raise CheckpointError(f"{path} holds codes of space {found!r}; expected some of {space!r}")
+    if recorded != space:
+        raise CheckpointError(f"{path} holds codes of space {recorded!r}, expected {space!r}")
     counts = {len(code), len(names), len(certificates), len(code) if labels is None else len(labels)}
     if len(counts) != 1 or tuple(code.shape[1:]) != model.spaces[space].shape:
         raise CheckpointError(f"{path} was altered: codes, names, certificates and labels do not match")

@@ -1,4 +1,4 @@
-"""Inverters side by side: the same images, the same clock, every failure shown."""
+"""Comparison of inverters on the same images, with quality, time and failures."""
 
 import math
 import os
@@ -21,6 +21,8 @@ from flows.metrics.typicality import typicality
 from flows.models.base import LatentModel, LikelihoodModel
 from flows.models.codes import Codes
 
+__all__ = ["Group", "Result", "Row"]
+
 
 @dataclass(frozen=True)
 class Group:
@@ -28,9 +30,9 @@ class Group:
 
     Attributes:
         images: uint8 (n, C, H, W).
-        sources: one for each.
-        codes: Codes that generated the images, for a model whose name is a key.
-        only: Name of the one model that inverts them; None for every model.
+        sources: One source per image.
+        codes: Name of a model to its codes that generated the images.
+        only: Name of the only model that inverts the images; None for all models.
         labels: int64 (n,), classes of the images, −1 where unknown; None where no class is known.
     """
 
@@ -47,29 +49,31 @@ LIKELIHOOD_BATCH = 128
 
 @dataclass(frozen=True)
 class Row:
-    """One model, one inverter, one group of images.
+    """Figures of one inverter on one model and group of images.
 
     Attributes:
-        model, inverter, group: names.
-        images: how many.
-        note: why the pair is impossible, or "failed: …", what broke; then everything below is not a number.
-        psnr, worst_psnr: median and least over the images, dB, infinite where an image is returned as it was
-            and 0, the worst there is, where none came back because a search diverged.
-        ssim: mean structural similarity, of what came back; 0 where nothing did.
-        perceptual: mean distance by a named network; not a number without one.
-        bit_exact: share of images returned with every byte.
-        seconds: per image.
-        steps: of optimisation, per image and start.
-        starts: how many.
-        spread: median over the images of (worst − best) loss over the starts that did not fail, relative to
-            the best; 0 where there is one answer.
-        apart: median distance between the codes of two starts, relative to the codes' own length.
-        failed: share of starts that diverged.
-        typicality: mean |typicality| of the codes, see `flows.metrics.typicality`; 0 is typical.
-        log_prob: mean log-density of the codes per dimension, nats, where the model knows it.
-        undone: see `edit_consistency`, dB.
-        code_error: median distance to the code that drew the image, relative to its distance from the middle;
-            not a number where no code is known.
+        model, inverter, group: Names.
+        images: Number of images.
+        note: Reason why the pair is impossible, or "failed: " and the error; the figures are then NaN. Empty
+            otherwise.
+        psnr, worst_psnr: Median and minimum over the images, dB. A bit-exact image has infinity, an image
+            whose inversion diverged 0.
+        ssim: Mean structural similarity; 0 for images whose inversion diverged.
+        perceptual: Mean distance by a network, of images whose inversion did not diverge; NaN without one.
+        bit_exact: Share of images that are reconstructed bit-exactly, in [0, 1].
+        seconds: Time per image, seconds.
+        steps: Number of optimisation steps per image and restart.
+        starts: Number of restarts.
+        spread: Median over images of (worst − best)/best final loss over the restarts that did not diverge;
+            0 for a single restart.
+        apart: Median distance between the codes of two restarts, relative to the root mean square norm of the
+            codes.
+        failed: Share of restarts that diverged, in [0, 1].
+        typicality: Mean |typicality| of the codes (`flows.metrics.typicality`); 0 is typical.
+        log_prob: Mean log-density of the codes, nats per dimension; NaN if the model does not know it.
+        undone: PSNR after an edit and its undoing (`edit_consistency`), dB.
+        code_error: Median distance to the code that generated the image, relative to that code's distance
+            from the mean of the space; NaN if no code is known.
     """
 
     model: str
@@ -95,23 +99,23 @@ class Row:
 
     @property
     def reason(self) -> str:
-        """`note` as a sentence for tables; empty where there are figures."""
+        """Text of `note` for tables; empty if there are figures."""
         return self.note if self.note.startswith("failed: ") or not self.note else f"impossible: {self.note}"
 
     def as_dict(self) -> dict[str, object]:
-        """Columns by name."""
+        """Return the columns by name."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Result:
-    """A row with what it was measured from.
+    """Row of a comparison with the data that it was computed from.
 
     Attributes:
-        row: of the table.
-        reconstruction: uint8 (n, C, H, W); empty where the pair is impossible.
-        each_psnr: of every image, dB.
-        record: draws the reconstruction again; None where the pair is impossible.
+        row: Row of the table.
+        reconstruction: uint8 (n, C, H, W); empty if the pair is impossible or failed.
+        each_psnr: PSNR of each image, dB.
+        record: Record that reproduces the reconstruction; None if the pair is impossible or failed.
     """
 
     row: Row
@@ -128,18 +132,18 @@ def compare(
     network: FeatureNetwork | None = None,
     edits: bool = True,
 ) -> list[Result]:
-    """Every inverter on every model and group; impossible pairs are rows with the reason.
+    """Run every inverter on every model and group; impossible pairs are rows with the reason.
 
-    Every pair starts from the same seed. One that breaks (no memory left, a generator of the user's that
-    raises) is a row with what it said, and the others go on; with FLOWS_DEBUG set, it raises.
+    Every pair starts from the same seed. A pair that raises an exception, for example out of memory or in a
+    user's generator, becomes a row with the message; with FLOWS_DEBUG set, the exception is raised.
 
     Args:
-        models: in eval mode afterwards, of one number of grey levels.
-        inverters: by name.
-        groups: by name.
-        seed: of everything random.
-        network: for the perceptual distance.
-        edits: measure the consistency of edits, which inverts four more images.
+        models: Models by name, all with the same number of grey levels; they are set to eval mode.
+        inverters: Inverters by name.
+        groups: Groups of images by name.
+        seed: Seed of all random numbers.
+        network: Network of the perceptual distance; None for no distance.
+        edits: Whether to measure edit consistency, which inverts four more images per row.
     """
     results = []
     for model_name, model in models.items():
@@ -153,29 +157,29 @@ def compare(
                 row = Row(model_name, inverter_name, name, len(group.images), reason)
                 try:
                     result = Result(row) if reason else one(row, model, inverter, group, seed, network, edits)
-                except Exception as error:  # whatever it is, hours of other pairs must not be lost
+                except Exception as error:  # the other pairs may have taken hours
                     if os.environ.get("FLOWS_DEBUG"):
                         raise
-                    said = str(error).split("\n")[0]
-                    result = Result(replace(row, note=f"failed: {type(error).__name__}: {said}"))
+                    message = str(error).split("\n")[0]
+                    result = Result(replace(row, note=f"failed: {type(error).__name__}: {message}"))
                 results.append(result)
     return results
 
 
 def unlabelled(model: LatentModel, inverter: Inverter, group: Group) -> str:
-    """Why a group without labels cannot be inverted; empty where it can."""
+    """Return the reason why a group without labels cannot be inverted; empty if it can."""
     space = inverter.space_of(model)
     if not model.needs_labels(space, group.labels):
         return ""
     others = [name for name, other in model.spaces.items() if not other.labelled]
-    return f"codes of {space!r} need classes, which these images have not" + (
-        f"; search {others[0]!r}" if others else ""
+    return f"codes of {space!r} need labels, which these images lack" + (
+        f"; use space {others[0]!r}" if others else ""
     )
 
 
 @torch.no_grad()
 def warm_up(model: LatentModel) -> None:
-    """Decode once: the first pair's clock must not pay for what a device sets up."""
+    """Decode once, so that the time of the first pair does not include the device's set-up."""
     model.decode_codes(model.sample(1, model.prior_space.name))
 
 
@@ -188,7 +192,7 @@ def one(
     network: FeatureNetwork | None,
     edits: bool,
 ) -> Result:
-    """One inverter on one model and group; `row` has their names."""
+    """Run one inverter on one model and group; `row` has their names."""
     group = replace(group, images=pixels.reduce(group.images, model.bins))
     inversion = inverter.invert(model, group.images, torch.Generator().manual_seed(seed), group.labels)
     return measured(row, model, inverter if edits else None, inversion, group, seed, network)
@@ -203,16 +207,16 @@ def measured(
     seed: int = 0,
     network: FeatureNetwork | None = None,
 ) -> Result:
-    """`row` with all figures of an inversion.
+    """Return a result with all figures of an inversion.
 
     Args:
-        row: with the names.
-        model: that was inverted.
-        inverter: to measure the consistency of edits with, which inverts four more images; None does not.
-        found: the inversion.
-        group: of images as reduced to the model's grey levels.
-        seed: of everything random.
-        network: for the perceptual distance.
+        row: Row with the names.
+        model: Model that was inverted.
+        inverter: Inverter for measuring edit consistency, which inverts four more images; None skips it.
+        found: Inversion of the images.
+        group: Group of images, reduced to the model's grey levels.
+        seed: Seed of the inversion.
+        network: Network of the perceptual distance; None for no distance.
     """
     images = group.images
     quality = psnr(images, found.reconstruction).where(found.drawn, 0.0)
@@ -226,32 +230,34 @@ def measured(
 
 
 def measure(head: Row, model: LatentModel, found: Inversion, group: Group, quality: Tensor) -> Row:
-    """`head` with the figures of one inversion; `quality` is every image's PSNR.
+    """Return `head` with the figures that need neither a network nor an inverter.
 
     Args:
-        head: with the names.
-        model: in the precision of the codes.
-        found: the inversion.
-        group: of images.
-        quality: (n,), dB.
+        head: Row with the names.
+        model: Model in the precision of the codes.
+        found: Inversion of the images.
+        group: Group of images.
+        quality: (n,), PSNR of each image, dB.
     """
-    images, came = group.images, found.drawn
-    same = (images == found.reconstruction).flatten(1).all(1) & came
-    similar = structural_similarity(images[came], found.reconstruction[came]) if came.any() else 0.0
+    images, succeeded = group.images, found.drawn
+    same = (images == found.reconstruction).flatten(1).all(1) & succeeded
+    similarity = (
+        structural_similarity(images[succeeded], found.reconstruction[succeeded]) if succeeded.any() else 0.0
+    )
     starts = max(1, len(found.losses))
     spread, apart, failed = 0.0, 0.0, 0.0
     if len(found.losses):
-        ended = found.losses.isfinite()
+        finite = found.losses.isfinite()
         best = found.losses.amin(0)
-        worst = found.losses.where(ended, -math.inf).amax(0)
-        apart_by = ((worst - best) / best.clamp(min=1e-12))[ended.any(0)]
-        spread = float(apart_by.median()) if len(apart_by) else math.nan
-        failed = float(1 - ended.double().mean())
+        worst = found.losses.where(finite, -math.inf).amax(0)
+        excess = ((worst - best) / best.clamp(min=1e-12))[finite.any(0)]
+        spread = float(excess.median()) if len(excess) else math.nan
+        failed = float(1 - finite.double().mean())
         apart = _apart(found.all_codes)
     known = group.codes.get(head.model)
     return replace(
         head, psnr=float(quality.median()), worst_psnr=float(quality.min()),
-        ssim=similar * float(came.double().mean()), bit_exact=float(same.double().mean()),
+        ssim=similarity * float(succeeded.double().mean()), bit_exact=float(same.double().mean()),
         seconds=found.seconds / len(images), steps=found.steps, starts=starts, spread=spread, apart=apart,
         failed=failed, typicality=mean_typicality(model, found.codes),
         log_prob=log_prob_of(model, found.codes),
@@ -260,7 +266,7 @@ def measure(head: Row, model: LatentModel, found: Inversion, group: Group, quali
 
 
 def _apart(codes: Tensor) -> float:
-    """Median distance of two starts' codes (starts, batch, D), relative to their root mean squared length."""
+    """Median distance between the codes (starts, batch, D) of two restarts, relative to their RMS norm."""
     if len(codes) < 2:
         return 0.0
     pairs = torch.combinations(torch.arange(len(codes)))
@@ -278,7 +284,7 @@ def mean_typicality(model: LatentModel, codes: Codes) -> float:
 
 @torch.no_grad()
 def log_prob_of(model: LatentModel, codes: Codes) -> float:
-    """Mean log-density of codes per dimension, nats; NaN where the model does not know it."""
+    """Mean log-density of codes, nats per dimension; NaN if the model does not know it."""
     if not model.spaces[codes.space].density:
         return math.nan
     values = codes.to(model).values
@@ -304,13 +310,13 @@ def code_error(model: LatentModel, codes: Codes, known: Codes) -> float:
 
 @torch.no_grad()
 def likelihood_of(model: LatentModel, images: Tensor, labels: Tensor | None = None) -> float:
-    """Mean bits/dim of uint8 images where the model has a likelihood, otherwise NaN; see `labels_of`."""
+    """Mean bits/dim of uint8 images; NaN if the model has no likelihood or labels are missing."""
     if not isinstance(model, LikelihoodModel) or model.needs_labels(model.prior_space.name, labels):
         return math.nan
     labels = model.labels_of(images, labels, model.prior_space.name)
     random, parts = torch.Generator().manual_seed(0), []
     for start in range(0, len(images), LIKELIHOOD_BATCH):
         rows = slice(start, start + LIKELIHOOD_BATCH)
-        some = None if labels is None else labels[rows]
-        parts.append(model(images[rows].to(model.device), some, random).log_prob)
+        batch_labels = None if labels is None else labels[rows]
+        parts.append(model(images[rows].to(model.device), batch_labels, random).log_prob)
     return float(bits_per_dim(torch.cat(parts), images[0].numel()).mean())

@@ -1,4 +1,4 @@
-"""What a search makes small: how far an image is from its target."""
+"""Loss of inversion by optimisation: the distance of an image from its target."""
 
 from dataclasses import dataclass
 
@@ -8,22 +8,24 @@ from flows.errors import Unsupported, UserError
 from flows.metrics.perceptual import FeatureNetwork
 from flows.models.base import HasFeatures, LatentModel
 
+__all__ = ["Distance"]
+
 
 @dataclass(frozen=True)
 class Distance:
-    """pixel·|x̂ − x|² + feature·|F(x̂) − F(x)|² + perceptual·d(x̂, x), the squares as means, pixels in [−1, 1].
+    """Weighted sum pixel·|x̂ − x|² + feature·|F(x̂) − F(x)|² + perceptual·d(x̂, x).
 
-    The published methods judge by LPIPS or VGG, whose weights nobody may have at hand; pixels alone are the
-    default here, and what PSNR rewards.
+    Squares are means, pixels are in [−1, 1]. The published methods use LPIPS or VGG, whose weights may not be
+    available; the default is the pixel term alone, which is what PSNR measures.
 
     Attributes:
-        pixel: weight of the mean squared error.
-        feature: weight of the model's own features F, for models that have some (LIA's and GANs' critics).
-        perceptual: weight of the distance d of `network`.
-        network: LPIPS or another; needed where `perceptual` is not 0.
+        pixel: Weight of the mean squared error.
+        feature: Weight of the term of the model's own features F (critics of LIA and the GANs).
+        perceptual: Weight of the distance d of `network`.
+        network: Network of the distance d, for example LPIPS; required unless `perceptual` is 0.
 
     Raises:
-        ValueError: a perceptual weight without a network.
+        UserError: `perceptual` is not 0, and there is no network.
     """
 
     pixel: float = 1.0
@@ -33,14 +35,23 @@ class Distance:
 
     def __post_init__(self) -> None:
         if self.perceptual and self.network is None:
-            raise UserError("perceptual: a weight was given, but no network to measure by")
+            raise UserError("perceptual: expected a network for a weight other than 0, got None")
 
     def __call__(self, model: LatentModel, image: Tensor, target: Tensor) -> Tensor:
-        """Of every image, (batch,); `image` is x̂ and `target` x, (batch, C, H, W) in [0, 1]."""
+        """Compute the distance of each image: (batch,).
+
+        Args:
+            model: Model whose features F are used.
+            image: (batch, C, H, W), x̂ in [0, 1].
+            target: (batch, C, H, W), x in [0, 1].
+
+        Raises:
+            Unsupported: `feature` is not 0, and the model has no features.
+        """
         loss = self.pixel * (2 * (image - target)).square().flatten(1).mean(1)
         if self.feature:
             if not isinstance(model, HasFeatures):
-                raise Unsupported(f"{type(model).__name__} has no network of its own to compare images by")
+                raise Unsupported(f"{type(model).__name__} has no features of its own: set feature to 0")
             for a, b in zip(model.features(image), model.features(target), strict=True):
                 loss = loss + self.feature * (a - b).square().flatten(1).mean(1)
         if self.perceptual and self.network is not None:

@@ -1,4 +1,4 @@
-"""Whether a code found by an inverter can be edited: invert, edit, invert again, undo."""
+"""Edit consistency of an inverter: invert, edit, invert again, undo the edit."""
 
 import math
 
@@ -15,20 +15,21 @@ IMAGES, SIGMAS = 4, 3.0
 
 
 def edit_consistency(model: LatentModel, inverter: Inverter, found: Inversion, seed: int = 0) -> float:
-    """Median PSNR, dB, between what codes bring back and what is left after an edit and its undoing.
+    """Median PSNR, dB, between reconstructions and the images after an edit and its undoing.
 
-    The first codes move by 3σ along one random direction of their space, are drawn, rounded to bytes,
-    inverted with one start and moved back. Infinite where nothing is lost; not a number where a code alone
-    does not make its picture (tuned weights, replaced activations), so that moving it is no edit.
+    The first four codes are moved by 3σ along one random direction of their space, decoded, rounded to bytes,
+    inverted with one restart, moved back and decoded. The result is infinite if nothing is lost. It is NaN if
+    a reconstruction is not finite, or if the code alone does not determine the image (tuned weights, replaced
+    activations).
     """
     if found.weights or found.activations:
         return math.nan
     if not found.drawn[:IMAGES].all():
-        return math.nan  # black against black would look like nothing lost
+        return math.nan  # two black images would look identical
     decoder = in_own_precision(model, found)
     codes = found.codes[:IMAGES].to(decoder)
     step = step_in(model, codes.space, seed).to(codes.values)
-    noise = [each[:IMAGES] for each in found.noise]
+    noise = [layer_noise[:IMAGES] for layer_noise in found.noise]
     edited, finite = reconstruct_checked(decoder, codes.with_values(codes.values + step), noise)
     again = inverter.single().invert(model, edited, torch.Generator().manual_seed(seed), codes.labels)
     if not (finite & again.drawn).all():
@@ -40,7 +41,7 @@ def edit_consistency(model: LatentModel, inverter: Inverter, found: Inversion, s
 
 
 def step_in(model: LatentModel, space: str, seed: int) -> Tensor:
-    """A step of 3σ along one random direction of a space, (D,), σ the spread of every coordinate."""
-    middle, spread = extent(model, space, codes=1000)
-    direction = torch.randn(middle.shape, generator=torch.Generator().manual_seed(seed)).to(middle)
-    return SIGMAS * spread * direction / direction.norm()
+    """Return a step of 3σ along one random direction of a space, (D,); σ is the std of each coordinate."""
+    mean, std = extent(model, space, codes=1000)
+    direction = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed)).to(mean)
+    return SIGMAS * std * direction / direction.norm()

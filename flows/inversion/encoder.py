@@ -1,18 +1,21 @@
-"""Inversion by the model's own encoder, in one pass: exact for a flow, learned for LIA."""
+"""Inversion by the model's encoder in one pass: exact for a flow, learned for LIA."""
 
 import torch
 from torch import Tensor
 
+from flows import images as pixels
 from flows.inversion.base import BATCH, Inversion, Inverter, now, reconstruct_checked
 from flows.models.base import LatentModel
 from flows.once import prepared
 
+__all__ = ["Encoder"]
+
 
 class Encoder(Inverter):
-    """`model.encode`.
+    """Inversion by `LatentModel.encode_bytes`.
 
     Args:
-        space: of the codes; None takes the model's `search_space`.
+        space: Latent space of the codes; None selects the model's `search_space`.
     """
 
     name = "encoder"
@@ -21,7 +24,7 @@ class Encoder(Inverter):
         self.space = space
 
     def space_of(self, model: LatentModel) -> str:
-        """Where this model's images are encoded to."""
+        """Return the space that this model's images are encoded into."""
         return self.space or model.search_space
 
     def why_not(self, model: LatentModel) -> str:
@@ -34,11 +37,11 @@ class Encoder(Inverter):
     def invert(
         self,
         model: LatentModel,
-        images: Tensor,
+        images: pixels.ImageLike,
         generator: torch.Generator | None = None,
         labels: Tensor | None = None,
     ) -> Inversion:
-        self.check(model, images)
+        images = self.check(model, images)
         start = now(model)
         codes = model.encode_bytes(images, self.space_of(model), labels, BATCH)
         seconds = now(model) - start

@@ -1,4 +1,4 @@
-"""Exact inversion: an image's code in one pass, and a certificate that it brings the image back."""
+"""Exact inversion: codes in one pass, with a certificate that they reconstruct the images."""
 
 from dataclasses import dataclass
 
@@ -13,16 +13,20 @@ from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.once import prepared
 
+__all__ = ["Certificate", "Exact", "ExactInversion", "decode_exactly", "invert_exactly"]
+
 
 @dataclass(frozen=True)
 class Certificate:
-    """What is known about one image's code.
+    """Certificate of one image's code.
 
     Attributes:
-        bit_exact: decoding returned every byte of the image, as reduced to the model's grey levels.
-        error: largest |x − decode(encode(x))| on the [0, 1] scale.
-        precision: in which the code was computed and must be decoded, "fp32" or "fp64".
-        certified: bit-exact with an error within `margin`, so that another machine returns it, too.
+        bit_exact: Whether every byte of the reconstruction equals the image, reduced to the model's grey
+            levels.
+        error: Largest |x − decode(encode(x))|, pixels in [0, 1].
+        precision: Precision in which the code was computed and must be decoded, "fp32" or "fp64".
+        certified: Whether the code is bit-exact with an error of at most `margin`, so that other machines
+            reconstruct the same bytes.
     """
 
     bit_exact: bool
@@ -33,12 +37,12 @@ class Certificate:
 
 @dataclass(frozen=True)
 class ExactInversion:
-    """Codes of a batch of images.
+    """Codes of a batch of images, with reconstruction and certificates.
 
     Attributes:
-        codes: Codes in fp64; a code of precision fp32 is a float32 number exactly.
-        reconstruction: uint8 (batch, C, H, W), what decoding gave.
-        certificates: one per image.
+        codes: Codes in fp64; values of precision fp32 are exactly float32 numbers.
+        reconstruction: uint8 (batch, C, H, W).
+        certificates: One certificate per image.
     """
 
     codes: Codes
@@ -47,45 +51,48 @@ class ExactInversion:
 
 
 def margin(bins: int) -> float:
-    """A quarter of a bin: the largest error that a certificate accepts.
+    """Largest error that a certificate accepts: a quarter of a bin, pixels in [0, 1].
 
-    Half a bin is where a byte changes. The other quarter is for what differs between two machines or two
-    batch sizes, whose convolutions add in other orders.
+    A byte changes at half a bin. The other quarter is left for differences between machines or batch sizes,
+    whose convolutions add in different orders.
     """
     return 0.25 / bins
 
 
-def invert_exactly(model: LatentModel, images: Tensor, labels: Tensor | None = None) -> ExactInversion:
-    """Encode uint8 images (batch, C, H, W) and certify each; what fp32 misses is encoded again in fp64.
+def invert_exactly(
+    model: LatentModel, images: pixels.ImageLike, labels: Tensor | None = None
+) -> ExactInversion:
+    """Encode images and certify each; images not certified in fp32 are encoded again in fp64.
 
     Args:
-        model: with an exact inverse.
-        images: bytes; any number, worked through in parts.
-        labels: (batch,), for a class-conditional model.
+        model: Model with an exact inverse.
+        images: uint8 (n, C, H, W), or other images that `flows.images.as_bytes` accepts; encoded in batches.
+        labels: int64 (n,), classes of the images, for a class-conditional model.
 
     Raises:
-        ValueError: the model's guarantee for its space is not "exact", or the images do not fit it.
+        Unsupported: The guarantee of the model's prior space is not "exact".
+        UserError: The images do not fit the model.
     """
     space = model.prior_space
     if not space.exact:
         raise Unsupported(
             f"{type(model).__name__} has no exact inverse: its guarantee is {space.guarantee!r}"
         )
-    pixels.check_bytes(images, model.image_shape)
+    images = pixels.as_bytes(images, model.image_shape)
     labels = model.labels_of(images, labels, space.name)
     code = torch.empty(len(images), *space.shape, dtype=torch.float64)
     reconstruction = torch.empty_like(images, device="cpu")
     certificates: dict[int, Certificate] = {}
-    left = list(range(len(images)))
+    pending = list(range(len(images)))
     for precision in PRECISIONS:
-        encoder = in_precision(model, precision) if left else model
+        encoder = in_precision(model, precision) if pending else model
         with prepared():
-            for rows in (left[i : i + BATCH] for i in range(0, len(left), BATCH)):
-                some = None if labels is None else labels[rows]
-                trip = round_trip(encoder, images[rows], some, per_level=False)
+            for rows in (pending[i : i + BATCH] for i in range(0, len(pending), BATCH)):
+                batch_labels = None if labels is None else labels[rows]
+                trip = round_trip(encoder, images[rows], batch_labels, per_level=False)
                 code[rows], reconstruction[rows] = trip.codes.values.double().cpu(), trip.reconstruction.cpu()
                 certificates |= zip(rows, _certify(trip, precision, margin(model.bins)), strict=True)
-        left = [i for i in left if not certificates[i].certified]
+        pending = [i for i in pending if not certificates[i].certified]
     codes = Codes(code, space.name, None if labels is None else labels.cpu())
     return ExactInversion(codes, reconstruction, [certificates[i] for i in range(len(images))])
 
@@ -97,22 +104,22 @@ def _certify(trip: RoundTrip, precision: str, limit: float) -> list[Certificate]
 
 @torch.no_grad()
 def decode_exactly(model: LatentModel, codes: Codes, precisions: list[str]) -> Tensor:
-    """Decode codes, each in the precision of its certificate: uint8 (batch, C, H, W) on the host."""
+    """Decode codes, each in its own precision, "fp32" or "fp64": uint8 (n, C, H, W) on the host."""
     images = torch.empty(len(codes), *model.image_shape, dtype=torch.uint8)
     for precision in PRECISIONS:
-        rows = [i for i, given in enumerate(precisions) if given == precision]
+        rows = [i for i, code_precision in enumerate(precisions) if code_precision == precision]
         if rows:
             images[rows] = in_precision(model, precision).decode_bytes(codes[rows], BATCH)
     return images
 
 
 def in_own_precision(model: LatentModel, found: Inversion) -> LatentModel:
-    """The model in the precision that a result's codes need: a copy in fp64 where one of them does."""
+    """Return the model in the precision that an inversion's codes need: a copy in fp64 if any code does."""
     return in_precision(model, "fp64") if "fp64" in found.precision else model
 
 
 class Exact(Inverter):
-    """The exact inverse, in one pass; what fp32 does not bring back is encoded again in fp64."""
+    """Inversion by the exact inverse; images not certified in fp32 are encoded again in fp64."""
 
     name = "exact"
 
@@ -121,21 +128,21 @@ class Exact(Inverter):
 
     def why_not(self, model: LatentModel) -> str:
         space = model.prior_space
-        return "" if space.exact else f"its guarantee is {space.guarantee!r}, it has no exact inverse"
+        return "" if space.exact else f"it has no exact inverse, its guarantee is {space.guarantee!r}"
 
     def invert(
         self,
         model: LatentModel,
-        images: Tensor,
+        images: pixels.ImageLike,
         generator: torch.Generator | None = None,
         labels: Tensor | None = None,
     ) -> Inversion:
-        self.check(model, images)
+        images = self.check(model, images)
         start = now(model)
         exact = invert_exactly(model, images, labels)
         seconds = now(model) - start
-        precision = [given.precision for given in exact.certificates]
-        finite = torch.tensor([given.error for given in exact.certificates]).isfinite()
+        precision = [certificate.precision for certificate in exact.certificates]
+        finite = torch.tensor([certificate.error for certificate in exact.certificates]).isfinite()
         return Inversion(
             self.name, exact.codes, [], exact.reconstruction, seconds, precision=precision, finite=finite
         )

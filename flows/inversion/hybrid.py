@@ -1,4 +1,4 @@
-"""Inversion by optimisation that starts from an encoder and stays in the model's domain."""
+"""In-domain inversion: optimisation that starts at the encoder's code and stays in the model's domain."""
 
 from typing import Literal
 
@@ -10,26 +10,31 @@ from flows.inversion.distance import Distance
 from flows.inversion.optimise import Optimise, Random, Target
 from flows.models.base import LatentModel
 
+__all__ = ["Hybrid"]
+
 Domain = Literal["encoder", "likelihood", "none"]
 WEIGHTS: dict[Domain, float] = {"encoder": 2.0, "likelihood": 5e-4, "none": 0.0}
 
 
 class Hybrid(Optimise):
-    """In-domain inversion (IDInvert, Zhu et al. 2020, arXiv 2004.00049), from the encoder's code on.
+    """In-domain inversion (IDInvert, Zhu et al. 2020, arXiv 2004.00049), initialised with the encoder's code.
 
-    The loss of `Optimise` plus domain_weight times |w − E(G(w))|², a mean, or −log p(w) per dimension in
-    nats, which needs no encoder within the loop and is exact where w has an invertible map to the prior.
+    The loss is that of `Optimise` plus `domain_weight` times a domain term: the mean of |w − E(G(w))|², or
+    −log p(w) per dimension in nats, which needs no encoder in the loop and is exact if w has an invertible
+    map to the prior.
 
     Args:
-        space: where to search; None takes the model's `search_space`.
-        steps: 100 in the paper.
-        lr: 0.01, in spreads, which StyleGAN's w has about 1 of as in the paper; more, and it wanders off.
-        domain: which term; `none` is a plain hybrid.
-        domain_weight: None takes 2, the paper's, for `encoder`, and 5e-4 for `likelihood`: with it the sum is
-            the posterior's logarithm for pixels off by 31 dB, 2σ²·D/N for codes of 250 and images of 3,072.
-        seconds: as in `Optimise`.
-        distance: to the image (pixels and VGG's features in the paper).
-        noise: as in `Optimise`.
+        space: Space of the optimisation; None selects the model's `search_space`.
+        steps: Number of steps (100 in the paper).
+        lr: Learning rate in units of each coordinate's std (0.01 as in the paper; StyleGAN's w has a std of
+            about 1). With larger rates the code drifts away from the encoder's.
+        domain: Domain term, `encoder` or `likelihood`; `none` for a plain hybrid of encoder and optimisation.
+        domain_weight: Weight of the domain term. None selects 2, the paper's, for `encoder`, and 5e-4 for
+            `likelihood`, which is 2σ²·D/N for pixel errors of 31 dB, D = 250 and N = 3,072 image values: the
+            loss is then proportional to the negative log-posterior.
+        seconds: Maximum time for the whole batch; None for no limit.
+        distance: Distance to the image (pixels and VGG features in the paper).
+        noise: Whether to optimise the noise inputs too, if the model has any.
     """
 
     name = "hybrid"
@@ -61,7 +66,7 @@ class Hybrid(Optimise):
         if not space.encodes:
             return "it has no encoder"
         if self.domain == "likelihood" and not space.density:
-            return f"{type(model).__name__} knows no density of space {space.name!r}"
+            return f"{type(model).__name__} has no density for space {space.name!r}"
         return ""
 
     def begin(self, model: LatentModel, target: Target, start: int, mean: Tensor, random: Random) -> Tensor:
@@ -70,7 +75,7 @@ class Hybrid(Optimise):
 
     def domain_loss(self, model: LatentModel, target: Target, code: Tensor, image: Tensor) -> Tensor | float:
         if self.domain == "encoder":
-            # An image that is not finite has no code, and an infinite loss by its pixels.
+            # A non-finite image cannot be encoded; its pixel loss is infinite in any case.
             again = model.encode(image.nan_to_num(0.0).clamp(0, 1), target.space, target.labels)
             return self.domain_weight * (code - again).square().mean(1)
         if self.domain == "likelihood":

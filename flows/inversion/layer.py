@@ -1,4 +1,4 @@
-"""Inversion of the last layers of a generator only (Bau et al. 2019, arXiv 1910.11626, section 3.2)."""
+"""Inversion of the last layers of a generator (Bau et al. 2019, arXiv 1910.11626, section 3.2)."""
 
 import torch
 from torch import Tensor
@@ -20,23 +20,25 @@ from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.numerics import frozen
 
+__all__ = ["Layer"]
+
 
 class Layer(Inverter):
-    """A code by another inverter, then a search over a layer's activations, whatever code might give them.
+    """Inversion by another inverter, followed by an optimisation of a layer's activations.
 
-    What comes back is what the layers after it can draw, so that what is still missing is what they cannot.
-    The loss is that of `Optimise` plus weight·mean(((r − r₀)/σ)²), r₀ the activations of the code and σ their
-    standard deviation.
+    The activations need not belong to any code. The reconstruction therefore shows what the later layers
+    can generate, and the residual what they cannot. The loss is that of `Optimise` plus
+    weight·mean(((r − r₀)/σ)²), where r₀ are the activations of the code and σ is their std.
 
     Args:
-        first: finds the code.
-        layer: of `model.units()`; None takes the last of the outermost ones whose maps have at most a
-            quarter of the images' side.
-        steps: of Adam.
-        lr: of Adam, in units of σ.
-        weight: of what holds the activations back.
-        distance: to the image (pixels and VGG's features in the paper, which also searches the layers before
-            as far as a code reaches them).
+        first: Inverter that finds the code.
+        layer: Name of a layer in `model.units()`; None selects the last of the outermost layers whose maps
+            have at most a quarter of the image side.
+        steps: Number of steps of Adam.
+        lr: Learning rate of Adam, in units of σ.
+        weight: Weight of the penalty on the change of the activations.
+        distance: Distance to the image (pixels and VGG features in the paper, which also optimises the
+            activations of earlier layers, near those of a code).
     """
 
     name = "layer"
@@ -60,30 +62,31 @@ class Layer(Inverter):
         units = model.units()
         if self.layer is not None and self.layer not in units:
             return f"it has no layer {self.layer!r}"
-        return "" if units else "it has no layers that hooks can see"
+        return "" if units else "it has no hookable layers"
 
     def space_of(self, model: LatentModel) -> str:
         return self.first.space_of(model)
 
     def layer_of(self, model: LatentModel) -> str:
-        """The layer that is searched."""
+        """Return the name of the layer whose activations are optimised."""
         if self.layer is not None:
             return self.layer
         colours, side, _ = model.image_shape
         units = model.units().items()
         maps = [name for name, unit in units if unit.channels > colours and unit.size[0] <= max(4, side // 4)]
-        outermost = min((name.count(".") for name in maps), default=0)  # parts of a block are no cut
+        # A layer inside a block does not separate the network into a first and a last part.
+        outermost = min((name.count(".") for name in maps), default=0)
         whole = [name for name in maps if name.count(".") == outermost]
         return whole[-1] if whole else next(iter(model.units()))
 
     def invert(
         self,
         model: LatentModel,
-        images: Tensor,
+        images: pixels.ImageLike,
         generator: torch.Generator | None = None,
         labels: Tensor | None = None,
     ) -> Inversion:
-        self.check(model, images)
+        images = self.check(model, images)
         first = self.first.invert(model, images, generator, labels)
         codes, layer = first.codes.to(model), self.layer_of(model)
         target = pixels.to_unit(images, model.bins, model.dtype).to(model.device)
@@ -91,38 +94,39 @@ class Layer(Inverter):
         begun = now(model)
         with frozen(model):
             best, trace = self._search(model, layer, start, codes, first.noise, target)
-        put, seconds = {layer: best}, first.seconds + now(model) - begun
-        fine = best.flatten(1).isfinite().all(1)
+        replacement, seconds = {layer: best}, first.seconds + now(model) - begun
+        finite = best.flatten(1).isfinite().all(1)
         return Inversion(
             f"{self.name} {layer}, {self.steps} steps after {first.method}", codes, first.noise,
-            reconstruct(model, codes, first.noise, put), seconds, first.steps + self.steps,
-            final_losses(trace, fine), codes.values.unsqueeze(0), trace.unsqueeze(1), put,
+            reconstruct(model, codes, first.noise, replacement), seconds, first.steps + self.steps,
+            final_losses(trace, finite), codes.values.unsqueeze(0), trace.unsqueeze(1), replacement,
         )  # fmt: skip
 
     def _search(
         self, model: LatentModel, layer: str, start: Tensor, codes: Codes, noise: list[Tensor], target: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Activations and the loss of every step."""
-        width = start.flatten(1).std(1)[:, None, None, None]  # each image's own: they are searched alone
-        moved = torch.zeros_like(start, requires_grad=True)
-        adam, trace = torch.optim.Adam([moved], self.lr), []
+        """Return the optimised activations and the loss of every step."""
+        # One std per image, because images are optimised independently.
+        std = start.flatten(1).std(1)[:, None, None, None]
+        offset = torch.zeros_like(start, requires_grad=True)
+        adam, trace = torch.optim.Adam([offset], self.lr), []
         for _ in range(self.steps):
-            with replaced(model, {layer: start + width * moved}):
+            with replaced(model, {layer: start + std * offset}):
                 image = decode_with(model, codes, noise)
             loss = self.distance(model, image, target)
-            loss = loss + self.weight * moved.square().flatten(1).mean(1)
+            loss = loss + self.weight * offset.square().flatten(1).mean(1)
             adam.zero_grad()
             loss.sum().backward()
             adam.step()
             trace.append(loss.detach())
         steps = torch.stack(trace) if trace else torch.empty(0, len(target))
-        return (start + width * moved).detach(), steps
+        return (start + std * offset).detach(), steps
 
 
 @torch.no_grad()
 def activations_at(model: LatentModel, layer: str, codes: Codes, noise: list[Tensor]) -> Tensor:
-    """What a layer answers with when these codes are decoded, (batch, C, height, width)."""
-    found: list[Tensor] = []
-    with hooked(model, {layer: found.append}):
+    """Return the output (batch, C, height, width) of a layer when codes are decoded."""
+    outputs: list[Tensor] = []
+    with hooked(model, {layer: outputs.append}):
         decode_with(model, codes, noise)
-    return found[-1]
+    return outputs[-1]

@@ -1,4 +1,4 @@
-"""Inversion by optimisation: search the code whose image is nearest."""
+"""Inversion by optimisation: find the code whose image is nearest to the target."""
 
 import copy
 import math
@@ -18,41 +18,47 @@ from flows.models.base import HasNoise, LatentModel
 from flows.models.codes import Codes
 from flows.numerics import combine_seeds, draw_seed, frozen, normal_rows
 
+__all__ = ["Optimise"]
+
 Algorithm = Literal["adam", "lbfgs"]
 Watch = Callable[[float, Codes], bool]
-"""Told the share of a start's budget that is used and the codes (batch, D) so far; False ends the search."""
+"""Callback with the used share of a restart's budget and the current codes (batch, D); False stops."""
 Random = torch.Generator | None
 LBFGS_EVALUATIONS = 5
-"""Of the loss in one step of L-BFGS, at most."""
+"""Maximum number of loss evaluations per L-BFGS step."""
 EXTENT_BATCH = 1000
-"""Codes that are drawn at a time to measure a space."""
+"""Number of codes per batch when the extent of a space is measured."""
 
 
 class Optimise(Inverter):
     """StyleGAN2's projector (Karras et al. 2020, arXiv 1912.04958, section 5), for any model and space.
 
-    Adam with a rate that rises over the first twentieth and falls over the last quarter, on codes in units of
-    each coordinate's std, so that one rate serves every space; noise on the code that fades over the first
-    three quarters, after which the best code on the way is kept; noise inputs optimised too, kept away from
-    carrying the picture by a penalty, and *returned with the code*: without them the picture would be another
-    one. Images are searched independently; the
-    noise on a code depends on the seed and its place in the batch.
+    Adam optimises codes in units of each coordinate's std, so that one learning rate suits every space. The
+    rate rises over the first twentieth of the steps and falls over the last quarter. Noise is added to the
+    code and fades over the first three quarters; after that the code with the lowest loss is kept. Noise
+    inputs can be optimised too. A penalty keeps image content out of them, and they are *returned with the
+    code*, which would give a different image without them. Images are optimised independently; the noise on a
+    code depends on the seed and the index in the batch.
 
     Args:
-        space: where to search; None takes the model's `search_space`.
-        steps: of every start, at most.
-        seconds: of every start, at most; rates and noise follow whichever budget is nearer its end. Images
-            are searched at the same time, so it is meant for the whole batch. Not for `lbfgs`.
-        lr: largest learning rate, in spreads.
-        algorithm: `adam`, or `lbfgs` (with line search, without exploration; image by image).
-        starts: the mean of the space first, then codes from the prior.
-        distance: to the image (LPIPS alone in the paper).
-        noise: optimise the noise inputs too, of models that have some.
-        noise_weight: of their penalty.
-        exploration: size of the noise on the code, in spreads; it leads out of poor minima. The paper's 0.05
-            times the space's width is 1.1 for its w of 512, which hides the picture where every coordinate
-            draws a part of it.
-        watch: looks on, after every step of `adam`; once it says no, the best so far is the result.
+        space: Space of the optimisation; None selects the model's `search_space`.
+        steps: Maximum number of steps per restart.
+        seconds: Maximum time per restart for the whole batch, whose images are optimised together; learning
+            rate and noise follow the budget, steps or time, that is nearer its end. Not for `lbfgs`.
+        lr: Largest learning rate, in units of std.
+        algorithm: Optimiser, `adam`, or `lbfgs` (with line search, without noise on the code; one image at a
+            time).
+        starts: Number of restarts: the first from the mean of the space, the others from samples.
+        distance: Distance to the image (LPIPS alone in the paper).
+        noise: Whether to optimise the noise inputs too, if the model has any.
+        noise_weight: Weight of the penalty on the noise inputs.
+        exploration: Initial size of the noise on the code, in units of std; it helps to leave poor minima.
+            The paper has 0.05 times the root mean square distance of w from its mean, which is 1.1 std in
+            512 dimensions and hides the image if every coordinate determines a part of it.
+        watch: Callback after every step of `adam`; the optimisation ends when it returns False.
+
+    Raises:
+        UserError: `seconds` is not positive, or is given for `lbfgs`.
     """
 
     name = "optimise"
@@ -73,7 +79,7 @@ class Optimise(Inverter):
     ):
         if seconds is not None and (seconds <= 0 or algorithm == "lbfgs"):
             raise UserError(
-                f"seconds: expected a positive number, and algorithm adam; got {seconds}, {algorithm}"
+                f"seconds: expected a positive number and algorithm adam, got {seconds} and {algorithm}"
             )
         self.seconds = seconds
         self.space, self.steps, self.lr, self.algorithm = space, steps, lr, algorithm
@@ -82,7 +88,7 @@ class Optimise(Inverter):
         self.watch = watch
 
     def space_of(self, model: LatentModel) -> str:
-        """Where this model's codes are searched."""
+        """Return the space in which this model's codes are optimised."""
         return self.space or model.search_space
 
     def why_not(self, model: LatentModel) -> str:
@@ -99,44 +105,45 @@ class Optimise(Inverter):
     def invert(
         self,
         model: LatentModel,
-        images: Tensor,
+        images: pixels.ImageLike,
         generator: torch.Generator | None = None,
         labels: Tensor | None = None,
     ) -> Inversion:
-        self.check(model, images)
+        images = self.check(model, images)
         space = self.space_of(model)
         labels = model.labels_of(images, labels, space)
         target = Target(pixels.to_unit(images, model.bins, model.dtype).to(model.device), space, labels)
         with frozen(model):
             mean, std = extent(model, space)
             begun = now(model)
-            # All starts are sampled before the first search: they do not depend on its length.
+            # All starting points are sampled before the first search, so they do not depend on its length.
             starts = [
                 (self.begin(model, target, start, mean, generator), int(draw_seed(generator)))
                 for start in range(self.starts)
             ]
             searches = [self._search(model, target, code, std, seed) for code, seed in starts]
-        losses = torch.stack([each.loss for each in searches])
+        losses = torch.stack([search.loss for search in searches])
         best = losses.argmin(0)
         rows = torch.arange(len(images))
-        all_codes = torch.stack([each.code for each in searches])
+        all_codes = torch.stack([search.code for search in searches])
         noise = [
-            torch.stack(parts)[best, rows] for parts in zip(*(each.noise for each in searches), strict=True)
+            torch.stack(parts)[best, rows]
+            for parts in zip(*(search.noise for search in searches), strict=True)
         ]
         seconds = now(model) - begun
         codes = target.codes(all_codes[best, rows])
-        steps = min(len(each.trace) for each in searches)  # seconds may allow one start more than another
+        steps = min(len(search.trace) for search in searches)  # a time limit may allow more steps to one
         return Inversion(
             f"{self.name} ({space}, {self.algorithm}, {steps} steps"
             f"{', ' + str(self.starts) + ' starts' if self.starts > 1 else ''})",
             codes, noise, reconstruct(model, codes, noise), seconds, steps,
-            losses, all_codes, torch.stack([each.trace[:steps] for each in searches], 1),
+            losses, all_codes, torch.stack([search.trace[:steps] for search in searches], 1),
         )  # fmt: skip
 
-    # One start ------------------------------------------------------------------------------------
+    # One restart ----------------------------------------------------------------------------------
 
     def begin(self, model: LatentModel, target: "Target", start: int, mean: Tensor, random: Random) -> Tensor:
-        """Initial codes (batch, D) of start number `start`; `mean` is that of the space."""
+        """Return the initial codes (batch, D) of restart number `start`; `mean` is the mean of the space."""
         if start == 0:
             return mean.expand(len(target), -1).clone()
         return model.sample_codes(len(target), target.space, random)
@@ -144,12 +151,14 @@ class Optimise(Inverter):
     def domain_loss(
         self, model: LatentModel, target: "Target", code: Tensor, image: Tensor
     ) -> Tensor | float:
-        """Loss (batch,) that keeps the code inside the model's domain; 0 here."""
+        """Return a loss (batch,) that keeps the code in the model's domain; 0 unless overridden."""
         return 0.0
 
-    def _search(self, model: LatentModel, target: "Target", code: Tensor, std: Tensor, seed: int) -> "_Found":
+    def _search(
+        self, model: LatentModel, target: "Target", code: Tensor, std: Tensor, seed: int
+    ) -> "_Restart":
         stored = model.noise() if self.noise and isinstance(model, HasNoise) else []
-        noise = [each.repeat(len(target), 1, 1, 1) for each in stored]
+        noise = [layer_noise.repeat(len(target), 1, 1, 1) for layer_noise in stored]
         if self.algorithm == "lbfgs":
             return self._lbfgs(model, target, code.detach(), noise, std)
         return self._adam(model, target, code.detach(), noise, std, seed)
@@ -162,10 +171,10 @@ class Optimise(Inverter):
         noise: list[Tensor],
         std: Tensor,
         seed: int,
-    ) -> "_Found":
-        moved = torch.zeros_like(start, requires_grad=True)
+    ) -> "_Restart":
+        offset = torch.zeros_like(start, requires_grad=True)
         adam = torch.optim.Adam(
-            [moved, *(each.requires_grad_() for each in noise)], self.lr, betas=(0.9, 0.999)
+            [offset, *(layer_noise.requires_grad_() for layer_noise in noise)], self.lr, betas=(0.9, 0.999)
         )
         best, trace = _Best(len(target)), []
         begun, rows = now(model), torch.arange(len(target))
@@ -177,10 +186,10 @@ class Optimise(Inverter):
                     break
             for group in adam.param_groups:
                 group["lr"] = self.lr * rate(share)
-            code, fading = start + std * moved, self.exploration * max(0.0, 1 - share / 0.75) ** 2
+            code, fading = start + std * offset, self.exploration * max(0.0, 1 - share / 0.75) ** 2
             if fading:
-                shaken = fading * normal_rows(combine_seeds(seed, step), rows, code.shape[1:], code)
-                loss = self._loss(model, target, code + std * shaken, noise)
+                perturbation = fading * normal_rows(combine_seeds(seed, step), rows, code.shape[1:], code)
+                loss = self._loss(model, target, code + std * perturbation, noise)
             else:
                 loss = self._loss(model, target, code, noise)
                 best.offer(loss, [code, *noise])
@@ -189,27 +198,32 @@ class Optimise(Inverter):
             adam.step()
             trace.append(loss.detach())
             with torch.no_grad():
-                for each in noise:
-                    each.copy_(standard(each))
-            if self.watch is not None and not self.watch(share, target.codes((start + std * moved).detach())):
+                for layer_noise in noise:
+                    layer_noise.copy_(standard(layer_noise))
+            if self.watch is not None and not self.watch(
+                share, target.codes((start + std * offset).detach())
+            ):
                 break
-        return self._end(model, target, (start + std * moved).detach(), noise, trace, best)
+        return self._end(model, target, (start + std * offset).detach(), noise, trace, best)
 
     def _lbfgs(
         self, model: LatentModel, target: "Target", start: Tensor, noise: list[Tensor], std: Tensor
-    ) -> "_Found":
+    ) -> "_Restart":
         trace, code = torch.zeros(self.steps, len(target)), start.clone()
         for i in range(len(target)):
-            moved = torch.zeros_like(start[i : i + 1])
-            own = [each.clone().requires_grad_() for each in (moved, *(each[i : i + 1] for each in noise))]
+            offset = torch.zeros_like(start[i : i + 1])
+            own = [
+                start_value.clone().requires_grad_()
+                for start_value in (offset, *(layer_noise[i : i + 1] for layer_noise in noise))
+            ]
             one = target.row(i)
             lbfgs = torch.optim.LBFGS(
                 own, max_iter=1, max_eval=LBFGS_EVALUATIONS, history_size=20, line_search_fn="strong_wolfe"
             )
 
             def evaluate(own: list[Tensor] = own, one: "Target" = one, begun: Tensor = start[i]) -> Tensor:
-                free = [standard(each) for each in own[1:]]
-                loss = self._loss(model, one, begun + std * own[0], free).sum()
+                own_noise = [standard(value) for value in own[1:]]
+                loss = self._loss(model, one, begun + std * own[0], own_noise).sum()
                 gradients = torch.autograd.grad(loss, own)
                 for variable, gradient in zip(own, gradients, strict=True):
                     variable.grad = gradient
@@ -218,24 +232,24 @@ class Optimise(Inverter):
             for step in range(self.steps):
                 trace[step, i] = float(lbfgs.step(evaluate))
             code[i] = start[i] + std * own[0].detach()[0]
-            for each, value in zip(noise, own[1:], strict=True):
-                each[i] = standard(value.detach())[0]
+            for layer_noise, value in zip(noise, own[1:], strict=True):
+                layer_noise[i] = standard(value.detach())[0]
         return self._end(model, target, code, noise, list(trace), _Best(len(target)))
 
     @torch.no_grad()
     def _end(
         self, model: LatentModel, target: "Target", code: Tensor, noise: list[Tensor], trace: list[Tensor],
         best: "_Best",
-    ) -> "_Found":  # fmt: skip
-        """The result; what is not finite is a failed start, and says so by its loss."""
+    ) -> "_Restart":  # fmt: skip
+        """Return the result of a restart; its loss is infinite if no code had a finite one."""
         loss = self._loss(model, target, code, noise)
         finite = code.isfinite().all(1) & loss.isfinite()
         best.offer(torch.where(finite, loss, math.inf), [code, *noise])
         steps = torch.stack(trace) if trace else torch.empty(0, len(target))
-        return _Found(best.variables[0], best.variables[1:], best.loss, steps)
+        return _Restart(best.variables[0], best.variables[1:], best.loss, steps)
 
     def _loss(self, model: LatentModel, target: "Target", code: Tensor, noise: list[Tensor]) -> Tensor:
-        """Of every image, (batch,)."""
+        """Compute the loss of each image, (batch,)."""
         image = decode_with(model, target.codes(code), noise)
         loss = self.distance(model, image, target.images)
         if noise:
@@ -245,12 +259,12 @@ class Optimise(Inverter):
 
 @dataclass(frozen=True)
 class Target:
-    """Images that codes are searched for.
+    """Images whose codes are optimised.
 
     Attributes:
         images: (batch, C, H, W) in [0, 1].
         space: Name of the latent space.
-        labels: int64 (batch,), classes of the images where the space needs them; else None.
+        labels: int64 (batch,), classes of the images; None if the space needs no labels.
     """
 
     images: Tensor
@@ -261,21 +275,21 @@ class Target:
         return len(self.images)
 
     def row(self, i: int) -> "Target":
-        """One of the images."""
+        """Return image i as a batch of one."""
         labels = None if self.labels is None else self.labels[i : i + 1]
         return Target(self.images[i : i + 1], self.space, labels)
 
     def codes(self, values: Tensor) -> Codes:
-        """Values (batch, D) as codes of these images."""
+        """Return values (batch, D) as codes with the space and labels of these images."""
         return Codes(values, self.space, self.labels)
 
 
 class _Best:
-    """For every image the variables of the least loss that was offered.
+    """Variables with the lowest loss so far, for each image.
 
     Attributes:
-        loss: (batch,), infinite until one is finite.
-        variables: (batch, …) each.
+        loss: (batch,), lowest loss; infinite until a loss is finite.
+        variables: Variables (batch, …) at that loss.
     """
 
     def __init__(self, images: int):
@@ -283,10 +297,10 @@ class _Best:
 
     @torch.no_grad()
     def offer(self, loss: Tensor, variables: list[Tensor]) -> None:
-        """Take those of the images whose loss is less; the first are taken whatever they are."""
+        """Keep the variables of images whose loss is lower; the first variables are kept in any case."""
         loss = torch.where(loss.isfinite(), loss, math.inf)
         if len(self.variables[0]) != len(loss):
-            self.loss, self.variables = loss, [each.clone() for each in variables]
+            self.loss, self.variables = loss, [variable.clone() for variable in variables]
             return
         less = loss < self.loss
         self.loss = torch.where(less, loss, self.loss)
@@ -294,7 +308,9 @@ class _Best:
             kept[less] = given[less]
 
 
-class _Found(NamedTuple):
+class _Restart(NamedTuple):
+    """Result of one restart: code (batch, D), noise inputs, loss (batch,) and trace (steps, batch)."""
+
     code: Tensor
     noise: list[Tensor]
     loss: Tensor
@@ -302,19 +318,22 @@ class _Found(NamedTuple):
 
 
 def rate(share: float) -> float:
-    """Of the largest learning rate, after this share of the steps: up over 5 %, down over the last 25 %."""
+    """Factor on the learning rate after a share of the steps: rises over 5 %, falls over the last 25 %."""
     fall = 0.5 - 0.5 * math.cos(math.pi * min(1.0, (1 - share) / 0.25))
     return fall * min(1.0, (share + 1e-3) / 0.05)
 
 
 def standard(noise: Tensor) -> Tensor:
-    """Noise (batch, 1, h, w) with mean 0 and mean square 1 in every map."""
+    """Normalise noise (batch, 1, h, w) to mean 0 and mean square 1 in every map."""
     centred = noise - noise.mean((2, 3), keepdim=True)
     return centred * centred.square().mean((2, 3), keepdim=True).rsqrt()
 
 
 def correlation(noise: Tensor) -> Tensor:
-    """How much neighbouring entries of noise (batch, 1, h, w) agree, over all scales from 8 on: (batch,)."""
+    """Squared correlation of neighbouring entries of noise (batch, 1, h, w), summed over scales: (batch,).
+
+    Each scale has half the side of the previous one, down to 8.
+    """
     total = noise.new_zeros(len(noise))
     while True:
         for axis in (2, 3):
@@ -326,16 +345,16 @@ def correlation(noise: Tensor) -> Tensor:
 
 @torch.no_grad()
 def extent(model: LatentModel, space: str, codes: int = 10_000, seed: int = 123) -> tuple[Tensor, Tensor]:
-    """Middle of a space and its std, the standard deviation of every coordinate: (D,) each.
+    """Mean of a space and std of each coordinate, (D,) each.
 
-    Known for a space with a prior, otherwise measured on so many codes. A coordinate that hardly varies
-    counts as a thousandth of the widest.
+    They are known for a space with a prior, and otherwise estimated from `codes` samples. The std is at least
+    a thousandth of the largest one.
     """
     prior, shape = model.check_space(space).prior, model.check_space(space).shape
     if prior is not None:
         mean = torch.zeros(shape, dtype=model.dtype, device=model.device)
         return mean, torch.full_like(mean, prior.deviation)
-    # Of the very object, too: callables of a user's may be different functions with one fingerprint.
+    # The key contains the object, because different callables of a user may have the same fingerprint.
     key = id(model), model.fingerprint(), space, codes, seed
     if key not in _measured:
         _measured[key] = _measure_extent(model, space, codes, seed)
@@ -344,18 +363,18 @@ def extent(model: LatentModel, space: str, codes: int = 10_000, seed: int = 123)
 
 
 _measured: dict[tuple[int, str, str, int, int], tuple[Tensor, Tensor]] = {}
-"""Extents that were measured: a search asks for them again for every group of images."""
+"""Cache of measured extents; a search needs them for every group of images."""
 
 
 def _measure_extent(model: LatentModel, space: str, codes: int, seed: int) -> tuple[Tensor, Tensor]:
-    """See `extent`; fp64, on the host."""
+    """Estimate mean and std from samples; fp64, on the host."""
     shape = model.check_space(space).shape
     random = torch.Generator().manual_seed(seed)
     parts = [min(EXTENT_BATCH, codes - begun) for begun in range(0, codes, EXTENT_BATCH)]
     total, squares = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
     for part in parts:
-        found = model.sample_codes(part, space, random).double().cpu()
-        total, squares = total + found.sum(0), squares + found.square().sum(0)
+        sampled = model.sample_codes(part, space, random).double().cpu()
+        total, squares = total + sampled.sum(0), squares + sampled.square().sum(0)
     mean = total / codes
     std = ((squares - codes * mean.square()) / (codes - 1)).clamp(min=0).sqrt()
     return mean, std.clamp(min=1e-3 * float(std.max()))

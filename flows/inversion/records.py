@@ -1,10 +1,9 @@
-"""Records: all that it takes to draw the result of an inversion again, byte for byte, in one file."""
+"""Records: files that reproduce the result of an inversion byte for byte."""
 
 import copy
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flows.errors import CheckpointError
-from flows.files import write_atomically
+from flows.files import StrPath, write_atomically
 from flows.images import Box
 from flows.inversion.base import Inversion, reconstruct
 from flows.inversion.exact import decode_exactly
@@ -20,17 +19,19 @@ from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.versioned import check_made_by, read_versioned
 
+__all__ = ["ImageSource", "Record", "load_record", "record_of", "render_record", "save_record"]
+
 RECORD_VERSION = 1
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Where an image came from.
+    """Source of an image.
 
     Attributes:
-        name: of the file, or of the image in its group.
-        size: (width, height) of an upright picture that was cropped and resized, otherwise None.
-        box: the part of it that was kept.
+        name: Name of the file, or of the image in its group.
+        size: (width, height) of the upright picture that was cropped and resized; None otherwise.
+        box: Part of the picture that was kept; None otherwise.
     """
 
     name: str
@@ -40,13 +41,13 @@ class ImageSource:
 
 @dataclass(frozen=True)
 class Record:
-    """The contents of a record file; `render` draws it.
+    """Contents of a record file; `render_record` reproduces the images.
 
     Attributes:
         method, codes, noise, activations, weights, precision: Fields of `Inversion`.
-        seed: of everything random in the search.
-        sources: one for every code.
-        digest: SHA-256 of the bytes that came back.
+        seed: Seed of the inversion.
+        sources: One source per code.
+        digest: SHA-256 of the reconstruction.
     """
 
     method: str
@@ -61,7 +62,7 @@ class Record:
 
 
 def record_of(found: Inversion, sources: list[ImageSource], seed: int) -> Record:
-    """The record of an inversion that began from this seed."""
+    """Create the record of an inversion with its seed."""
     return Record(
         found.method, found.codes, seed, sources, digest_of(found.reconstruction), found.noise,
         found.activations, found.weights, found.precision,
@@ -69,40 +70,40 @@ def record_of(found: Inversion, sources: list[ImageSource], seed: int) -> Record
 
 
 def render_record(model: LatentModel, record: Record) -> Tensor:
-    """Draw the images of a record again: uint8 (n, C, H, W)."""
+    """Reproduce the images of a record: uint8 (n, C, H, W) on the host."""
     if record.precision:
         return decode_exactly(model, record.codes, record.precision)
     codes = record.codes.to(model.device)
-    noise = [each.to(model.device) for each in record.noise]
-    put = {name: value.to(model.device) for name, value in record.activations.items()}
+    noise = [layer_noise.to(model.device) for layer_noise in record.noise]
+    activations = {name: value.to(model.device) for name, value in record.activations.items()}
     if not record.weights:
-        return reconstruct(model, codes, noise, put)
-    found = []
+        return reconstruct(model, codes, noise, activations)
+    images = []
     for i, weights in enumerate(record.weights):
         tuned = copy.deepcopy(model)
         tuned.load_state_dict(weights, strict=False)
-        found.append(reconstruct(tuned, codes[i : i + 1], [each[i : i + 1] for each in noise]))
-    return torch.cat(found)
+        images.append(reconstruct(tuned, codes[i : i + 1], [layer_noise[i : i + 1] for layer_noise in noise]))
+    return torch.cat(images)
 
 
 def digest_of(images: Tensor) -> str:
-    """SHA-256 of uint8 images."""
+    """Return the SHA-256 of uint8 images."""
     return hashlib.sha256(images.cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 # Files --------------------------------------------------------------------------------------------
 
 
-def save_record(path: Path, record: Record, model: LatentModel) -> None:
+def save_record(path: StrPath, record: Record, model: LatentModel) -> None:
     """Write a safetensors file that only `model` will accept."""
     tensors = {"code": record.codes.values}
     if record.codes.labels is not None:
         tensors["labels"] = record.codes.labels
-    tensors |= {f"noise.{i}": each for i, each in enumerate(record.noise)}
-    tensors |= {f"activations.{name}": each for name, each in record.activations.items()}
+    tensors |= {f"noise.{i}": value for i, value in enumerate(record.noise)}
+    tensors |= {f"activations.{name}": value for name, value in record.activations.items()}
     for i, weights in enumerate(record.weights):
-        tensors |= {f"weights.{i}.{name}": each for name, each in weights.items()}
-    told = {
+        tensors |= {f"weights.{i}.{name}": value for name, value in weights.items()}
+    header = {
         "model_type": type(model).__name__,
         "fingerprint": model.fingerprint(),
         "method": record.method,
@@ -112,30 +113,30 @@ def save_record(path: Path, record: Record, model: LatentModel) -> None:
         "sources": [asdict(source) for source in record.sources],
         "digest": record.digest,
     }
-    metadata = {"record_version": str(RECORD_VERSION), "record": json.dumps(told)}
-    whole = {name: each.detach().cpu().contiguous().clone() for name, each in tensors.items()}
+    metadata = {"record_version": str(RECORD_VERSION), "record": json.dumps(header)}
+    whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     write_atomically(path, lambda target: save_file(whole, target, metadata=metadata))
 
 
-def load_record(path: Path, model: LatentModel) -> Record:
+def load_record(path: StrPath, model: LatentModel) -> Record:
     """Read a record file.
 
     Raises:
-        CheckpointError: missing, no record, altered, or of another model; the message has both fingerprints.
+        CheckpointError: The file is missing, altered, not a record, or belongs to another model.
     """
     metadata, tensors = read_versioned(path, "record", "record", RECORD_VERSION, "flows compare")
     try:
-        told = json.loads(metadata["record"])
-        fingerprint, model_type = told["fingerprint"], told["model_type"]
-        record = _read(told, tensors)
+        header = json.loads(metadata["record"])
+        fingerprint, model_type = header["fingerprint"], header["model_type"]
+        record = _read(header, tensors)
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} was altered: its contents do not fit together ({error})") from error
+        raise CheckpointError(f"{path} was altered: its contents are inconsistent ({error})") from error
     check_made_by(path, "codes", model, fingerprint, model_type)
     model.check_code(record.codes.values, record.codes.space)
     return record
 
 
-def _read(told: dict[str, Any], tensors: dict[str, Tensor]) -> Record:
+def _read(header: dict[str, Any], tensors: dict[str, Tensor]) -> Record:
     noise, activations = {}, {}
     weights: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
@@ -147,20 +148,20 @@ def _read(told: dict[str, Any], tensors: dict[str, Tensor]) -> Record:
         elif kind == "weights":
             number, _, parameter = rest.partition(".")
             weights.setdefault(int(number), {})[parameter] = value
-    codes = Codes(tensors["code"], told["space"], tensors.get("labels"))
-    sources = [_source(given) for given in told["sources"]]
-    counts = {len(codes), len(sources), len(weights) or len(codes), len(told["precision"]) or len(codes)}
+    codes = Codes(tensors["code"], header["space"], tensors.get("labels"))
+    sources = [_source(fields) for fields in header["sources"]]
+    counts = {len(codes), len(sources), len(weights) or len(codes), len(header["precision"]) or len(codes)}
     if len(counts) != 1:
         raise ValueError(f"{len(codes)} codes, {len(sources)} sources")
     return Record(
-        told["method"], codes, told["seed"], sources, told["digest"],
+        header["method"], codes, header["seed"], sources, header["digest"],
         [noise[i] for i in range(len(noise))], activations, [weights[i] for i in range(len(weights))],
-        told["precision"],
+        header["precision"],
     )  # fmt: skip
 
 
-def _source(given: dict[str, Any]) -> ImageSource:
-    size, box = given["size"], given["box"]
+def _source(fields: dict[str, Any]) -> ImageSource:
+    size, box = fields["size"], fields["box"]
     return ImageSource(
-        given["name"], None if size is None else (size[0], size[1]), None if box is None else tuple(box)
+        fields["name"], None if size is None else (size[0], size[1]), None if box is None else tuple(box)
     )

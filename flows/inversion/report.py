@@ -1,4 +1,4 @@
-"""What `compare` leaves: a table, a grid of pictures for every group, a page with all of it, and records."""
+"""Files of a comparison: tables, a grid of pictures per group, a page, and records."""
 
 import csv
 import html
@@ -16,35 +16,36 @@ from flows.models.base import LatentModel
 from flows.page import as_text, cells, document, draw_rows, numbers, picture, save_picture, table
 
 COLUMNS = {
-    "psnr": "median, dB",
-    "worst_psnr": "the worst image, dB",
-    "ssim": "structural similarity, mean",
-    "perceptual": "distance by {network}, mean",
-    "bit_exact": "share of images returned with every byte",
-    "seconds": "per image, all starts",
-    "steps": "of optimisation, per image and start",
-    "starts": "the middle of the space first, then random codes",
-    "spread": "(worst − best)/best loss over the starts, median",
-    "apart": "distance between two starts' codes, relative to their length",
-    "failed": "share of starts that diverged",
-    "typicality": "| |z|/√D − 1 |, mean; 0 is typical",
-    "log_prob": "log-density of the codes, nats per dimension",
-    "undone": "dB left after invert, edit, invert, undo",
-    "code_error": "distance to the code that drew the image, relative to its distance from the middle",
+    "psnr": "median PSNR, dB",
+    "worst_psnr": "minimum PSNR, dB",
+    "ssim": "mean structural similarity",
+    "perceptual": "mean perceptual distance ({network})",
+    "bit_exact": "share of bit-exact reconstructions",
+    "seconds": "seconds per image, all restarts",
+    "steps": "optimisation steps per image and restart",
+    "starts": "number of restarts: from the mean of the space, then from samples",
+    "spread": "median of (worst − best)/best final loss over the restarts",
+    "apart": "median distance between the codes of two restarts, relative to their norm",
+    "failed": "share of restarts that diverged",
+    "typicality": "mean of | |z|/√D − 1 |, 0 is typical",
+    "log_prob": "mean log-density of the codes, nats per dimension",
+    "undone": "median PSNR after invert, edit, invert, undo the edit, dB",
+    "code_error": "median distance to the code that generated the image, relative to that code's distance "
+    "from the mean of the space",
 }
 
 
 def write_comparison(
     out: Path, results: Sequence[Result], groups: Groups, models: Mapping[str, LatentModel], network: str
 ) -> None:
-    """table.csv, summary.md, overview.png, records/*.safetensors, a grid for each group, and index.html."""
+    """Write table.csv, summary.md, overview.png, records/*.safetensors, grid-*.png and index.html."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(results[0].row.as_dict()))
     writer.writeheader()
     writer.writerows(result.row.as_dict() for result in results)
     write_atomically(out / "table.csv", lambda path: path.write_text(text.getvalue()))
     for old in (*out.glob("records/*.safetensors"), *out.glob("grid-*.png")):
-        old.unlink()  # of an earlier comparison in this folder
+        old.unlink()  # left by an earlier comparison in this folder
     short = summary(results, groups, network)
     write_atomically(out / "summary.md", lambda path: path.write_text(short))
     rows = overview(results, groups)
@@ -67,7 +68,7 @@ def write_comparison(
 
 
 def file_name(text: str) -> str:
-    """Words that are safe in the name of a file."""
+    """Replace characters that are not safe in a file name by hyphens."""
     return "".join(letter if letter.isalnum() or letter in "-+." else "-" for letter in text)
 
 
@@ -75,18 +76,18 @@ def file_name(text: str) -> str:
 
 
 def grid_rows(groups: Groups, results: Sequence[Result], group: str) -> list[tuple[str, Tensor]]:
-    """Labelled rows for one group: the input, then each reconstruction with its error map."""
+    """Return labelled rows for one group: the input, then each reconstruction with its error map."""
     images = groups[group].images
     rows = [("input", images)]
     for result in results:
         if result.row.group == group and not result.row.note:
-            name, back = f"{result.row.model}, {result.row.inverter}", result.reconstruction
-            rows += [(name, back), ("error, 4 times", error_map(images, back))]
+            name, reconstruction = f"{result.row.model}, {result.row.inverter}", result.reconstruction
+            rows += [(name, reconstruction), ("error × 4", error_map(images, reconstruction))]
     return rows
 
 
 def error_map(images: Tensor, reconstruction: Tensor) -> Tensor:
-    """Largest difference of the channels, uint8 (n, C, H, W), four times as bright as it is."""
+    """Compute four times the largest difference over the channels, uint8 (n, C, H, W)."""
     difference = (images.int() - reconstruction.int()).abs().amax(1, keepdim=True)
     return (4 * difference).clamp(max=255).byte().expand_as(images)
 
@@ -95,7 +96,7 @@ def error_map(images: Tensor, reconstruction: Tensor) -> Tensor:
 
 
 def page(results: Sequence[Result], groups: Groups, grids: Mapping[str, str], network: str) -> str:
-    """A page that needs nothing else."""
+    """Return a self-contained HTML page with table, grids and the PSNR of every image."""
     head = ("model", "inverter", "images", "n", *COLUMNS)
     lines = []
     for result in results:
@@ -109,16 +110,16 @@ def page(results: Sequence[Result], groups: Groups, grids: Mapping[str, str], ne
     pictures = "".join(
         f"{picture(group, data)}{_one_by_one(results, groups, group)}" for group, data in grids.items()
     )
-    legend = "; ".join(f"{name}: {told.format(network=network)}" for name, told in COLUMNS.items())
-    return document("Inversion, compared", table(head, lines), f"<p>{html.escape(legend)}.</p>", pictures)
+    legend = "; ".join(f"{name}: {meaning.format(network=network)}" for name, meaning in COLUMNS.items())
+    return document("Comparison of inverters", table(head, lines), f"<p>{html.escape(legend)}.</p>", pictures)
 
 
 def _one_by_one(results: Sequence[Result], groups: Groups, group: str) -> str:
-    """A table of every image's PSNR by every method."""
-    possible = [each for each in results if each.row.group == group and not each.row.note]
-    head = ("image", *(f"{each.row.model}, {each.row.inverter}" for each in possible))
+    """Return a table of the PSNR of every image by every method."""
+    possible = [result for result in results if result.row.group == group and not result.row.note]
+    head = ("image", *(f"{result.row.model}, {result.row.inverter}" for result in possible))
     lines = [
-        cells([source.name]) + numbers([as_text(each.each_psnr[i]) for each in possible])
+        cells([source.name]) + numbers([as_text(result.each_psnr[i]) for result in possible])
         for i, source in enumerate(groups[group].sources)
     ]
     return f"<details><summary>PSNR of every image, dB</summary>{table(head, lines)}</details>"

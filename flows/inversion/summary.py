@@ -1,4 +1,4 @@
-"""A comparison in one table and one picture: a row for each method, a column for each group of images."""
+"""Summary of a comparison: one table and one picture, a row per method, a column per group of images."""
 
 import math
 import statistics
@@ -11,35 +11,35 @@ from flows.inversion.compare import Groups, Result, Row
 from flows.page import as_text
 
 EACH, OTHERS = 4, ("cat", "person", "text", "digits", "uniform noise", "checkerboard of 4 px")
-"""Pictures of a group in the overview, and those of them that are taken where they are in it."""
+"""Number of images per group in the overview, and names of the images that are preferred."""
 
 Pair = tuple[str, str]
 
 
 def by_pair(results: Sequence[Result], groups: Groups) -> dict[Pair, dict[str, Result]]:
-    """(model, inverter) to column to result, of the pairs that are possible.
+    """Return (model, inverter) to column to result, for the pairs with figures.
 
-    A column is a group of images, or `generated`: each model's own.
+    A column is a group of images, or `generated` for the images that each model generated itself.
     """
-    found: dict[Pair, dict[str, Result]] = {}
+    pairs: dict[Pair, dict[str, Result]] = {}
     for result in results:
         if not result.row.note:
             name = result.row.group
             column = name if groups[name].only is None else "generated"
-            found.setdefault((result.row.model, result.row.inverter), {})[column] = result
-    return found
+            pairs.setdefault((result.row.model, result.row.inverter), {})[column] = result
+    return pairs
 
 
 def summary(results: Sequence[Result], groups: Groups, network: str) -> str:
-    """Markdown: median PSNR by group; the rest over all groups.
+    """Return a Markdown table: median PSNR per group, other figures over all groups.
 
     Args:
-        results: of `compare`.
-        groups: that it took.
-        network: of the perceptual distance.
+        results: Results of `compare`.
+        groups: Groups that were compared, by name.
+        network: Name of the network of the perceptual distance.
     """
     pairs = by_pair(results, groups)
-    columns = list(dict.fromkeys(column for found in pairs.values() for column in found))
+    columns = list(dict.fromkeys(column for by_column in pairs.values() for column in by_column))
     failed = any(result.row.failed > 0 for result in results)
     head = [
         "model", "inverter", *(f"{column}, dB" for column in columns), "bit-exact",
@@ -47,12 +47,12 @@ def summary(results: Sequence[Result], groups: Groups, network: str) -> str:
         *(["diverged"] if failed else []),
     ]  # fmt: skip
     lines = [head, ["---", "---", *["--:"] * (len(head) - 2)]]
-    for (model, inverter), found in pairs.items():
-        rows = [result.row for result in found.values()]
+    for (model, inverter), by_column in pairs.items():
+        rows = [result.row for result in by_column.values()]
         first = rows[0]
         lines.append([
             model, inverter,
-            *(decibels(found[column].row.psnr) if column in found else "–" for column in columns),
+            *(decibels(by_column[column].row.psnr) if column in by_column else "–" for column in columns),
             f"{100 * over_all(rows, 'bit_exact'):.0f} %", as_text(over_all(rows, "perceptual")),
             f"{over_all(rows, 'seconds'):.2g}",
             f"+ {100 * over_all(rows, 'spread'):.0f} %" if first.starts > 1 else "–",
@@ -63,34 +63,34 @@ def summary(results: Sequence[Result], groups: Groups, network: str) -> str:
 
 
 def middle(values: Sequence[float]) -> float:
-    """The median of what is a number."""
+    """Median of the values that are not NaN; NaN if there are none."""
     known = [value for value in values if not math.isnan(value)]
     return statistics.median(known) if known else math.nan
 
 
 def over_all(rows: Sequence[Row], name: str) -> float:
-    """A column's mean over all images."""
+    """Mean of a column over all images."""
     return sum(getattr(row, name) * row.images for row in rows) / sum(row.images for row in rows)
 
 
 def decibels(value: float) -> str:
-    """One digit after the point, where it is finite."""
+    """Format a value with one decimal if it is finite."""
     return f"{value:.1f}" if math.isfinite(value) else as_text(value)
 
 
 def overview(results: Sequence[Result], groups: Groups) -> list[tuple[str, Tensor]]:
-    """Labelled rows of a few pictures of every group that all models have: the input, then each method."""
+    """Return labelled rows of some images of the groups common to all models: input, then each method."""
     shown = {name: positions(name, groups) for name, group in groups.items() if group.only is None}
     rows = [("input", torch.cat([groups[name].images[at] for name, at in shown.items()]))] if shown else []
-    for (model, inverter), found in by_pair(results, groups).items():
-        if shown and found.keys() >= shown.keys():
-            parts = [found[name].reconstruction[at] for name, at in shown.items()]
+    for (model, inverter), by_column in by_pair(results, groups).items():
+        if shown and by_column.keys() >= shown.keys():
+            parts = [by_column[name].reconstruction[at] for name, at in shown.items()]
             rows.append((f"{model}, {inverter}", torch.cat(parts)))
     return rows
 
 
 def positions(name: str, groups: Groups) -> list[int]:
-    """Which pictures of a group the overview shows: the telling ones, else the first."""
+    """Return the indices of the images that the overview shows: the preferred ones, or else the first."""
     names = [source.name for source in groups[name].sources]
-    telling = [names.index(each) for each in OTHERS if each in names]
-    return telling or list(range(min(EACH, len(names))))
+    preferred = [names.index(name) for name in OTHERS if name in names]
+    return preferred or list(range(min(EACH, len(names))))

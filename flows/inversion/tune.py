@@ -1,4 +1,4 @@
-"""Inversion by tuning the generator itself to one image (PTI, Roich et al. 2021, arXiv 2106.05744)."""
+"""Inversion by fine-tuning the generator to each image (PTI, Roich et al. 2021, arXiv 2106.05744)."""
 
 import copy
 
@@ -19,18 +19,21 @@ from flows.inversion.distance import Distance
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 
+__all__ = ["Tune"]
+
 
 class Tune(Inverter):
-    """A pivot code by another inverter, then a few steps on the generator's weights, for every image alone.
+    """Pivotal tuning: a code by another inverter, then an optimisation of the generator's weights per image.
 
-    What comes back belongs to the tuned weights, which the record has to keep: one generator per image.
+    The reconstruction depends on the tuned weights, which the record has to store: one generator per image.
 
     Args:
-        pivot: finds the code.
-        steps: on the weights (350 in the paper).
-        lr: of Adam (3e-4 in the paper).
-        distance: to the image (LPIPS and the mean squared error with equal weights in the paper, which stops
-            at an LPIPS of 0.06 and, for edits far away, holds the generator at other codes; neither is here).
+        pivot: Inverter that finds the code.
+        steps: Number of steps on the weights (350 in the paper).
+        lr: Learning rate of Adam (3e-4 in the paper).
+        distance: Distance to the image. The paper has LPIPS and the mean squared error with equal weights,
+            stops at an LPIPS of 0.06 and, for distant edits, regularises the generator at other codes; this
+            class does neither.
     """
 
     name = "tune"
@@ -52,33 +55,33 @@ class Tune(Inverter):
     def invert(
         self,
         model: LatentModel,
-        images: Tensor,
+        images: pixels.ImageLike,
         generator: torch.Generator | None = None,
         labels: Tensor | None = None,
     ) -> Inversion:
-        self.check(model, images)
+        images = self.check(model, images)
         pivot = self.pivot.invert(model, images, generator, labels)
         codes = pivot.codes.to(model)
         target = pixels.to_unit(images, model.bins, model.dtype).to(model.device)
-        weights, images_back, traces, seconds = [], [], [], pivot.seconds
+        weights, reconstructions, traces, seconds = [], [], [], pivot.seconds
         for i in range(len(images)):
-            noise, begun = [each[i : i + 1] for each in pivot.noise], now(model)
+            noise, begun = [layer_noise[i : i + 1] for layer_noise in pivot.noise], now(model)
             tuned, trace = self._tune(model, codes[i : i + 1], noise, target[i : i + 1])
             seconds += now(model) - begun
             weights.append(changed_weights(model, tuned))
-            images_back.append(reconstruct(tuned, codes[i : i + 1], noise))
+            reconstructions.append(reconstruct(tuned, codes[i : i + 1], noise))
             traces.append(trace)
-        trail = torch.stack(traces, 1)
+        traced = torch.stack(traces, 1)
         return Inversion(
             f"{self.name}, {self.steps} steps after {pivot.method}", codes, pivot.noise,
-            torch.cat(images_back), seconds, pivot.steps + self.steps,
-            final_losses(trail), codes.values.unsqueeze(0), trail.unsqueeze(1), weights=weights,
+            torch.cat(reconstructions), seconds, pivot.steps + self.steps,
+            final_losses(traced), codes.values.unsqueeze(0), traced.unsqueeze(1), weights=weights,
         )  # fmt: skip
 
     def _tune(
         self, model: LatentModel, codes: Codes, noise: list[Tensor], target: Tensor
     ) -> tuple[LatentModel, Tensor]:
-        """A copy of the model with other weights, and the loss of every step."""
+        """Return a tuned copy of the model and the loss of every step."""
         tuned = copy.deepcopy(model).requires_grad_(True)
         parameters, trace = list(tuned.parameters()), []
         adam = torch.optim.Adam(parameters, self.lr)
@@ -94,7 +97,7 @@ class Tune(Inverter):
 
 
 def changed_weights(model: LatentModel, tuned: LatentModel) -> dict[str, Tensor]:
-    """The tuned weights that differ from the model's, by name."""
+    """Return the tuned weights that differ from the model's, by name."""
     before, after = model.state_dict(), tuned.state_dict()
     return {
         name: value.cpu().clone() for name, value in after.items() if not torch.equal(value, before[name])

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, unfold
 
+__all__ = ["sliced_wasserstein"]
+
 PATCH, PATCHES, PROJECTIONS = 7, 64, 256
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+__all__ = ["Frechet"]
+
 
 @dataclass(frozen=True)
 class Frechet:
@@ -37,7 +39,7 @@ def frechet(first: Tensor, second: Tensor) -> Frechet:
 
 
 def half_split_floor(vectors: Tensor, splits: int = 5, seed: int = 0) -> Frechet:
-    """Mean distance between random halves of one set (n, D), as reference for equal distributions."""
+    """Mean distance between random halves of one set (n, D): the value to expect of equal distributions."""
     random = torch.Generator().manual_seed(seed)
     distances = []
     for _ in range(splits):

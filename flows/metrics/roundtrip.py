@@ -13,13 +13,15 @@ from flows.models.codes import Codes
 from flows.numerics import exact_arithmetic
 from flows.once import prepared
 
+__all__ = ["RoundTrip", "RoundTripRow", "round_trip", "round_trip_table"]
+
 Precision = dict[str, torch.dtype]
 PRECISIONS: Precision = {"fp32": torch.float32, "fp64": torch.float64}
 
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """Round trip of a batch of images.
+    """Result of a round trip of a batch of images.
 
     Attributes:
         codes: Codes of the images.
@@ -55,7 +57,7 @@ def round_trip(
     same = reconstruction == pixels.reduce(images, model.bins).to(model.device)
     levels = {}
     if per_level:
-        # Values leave [0, 1] only by the error itself, which clamping does not hide: `error` precedes it.
+        # Values leave [0, 1] only by the error, which clamping does not hide, because `error` is not clamped.
         with exact_arithmetic(model.device):
             again = model.encode(torch.nan_to_num(decoded, nan=0.5).clamp(0, 1), space.name, codes.labels)
         levels = {

@@ -6,6 +6,8 @@ from torch import Tensor
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 
+__all__ = ["limit_typicality"]
+
 
 def typicality(model: LatentModel, codes: Codes) -> Tensor:
     """Relative deviation |z|/√(E|z|²) − 1 of the norm of codes, z in the prior space: (batch,).
@@ -19,13 +21,13 @@ def typicality(model: LatentModel, codes: Codes) -> Tensor:
     prior_space = model.prior_space
     assert prior_space.prior is not None
     z = model.convert_codes(codes, prior_space.name).values
-    usual = prior_space.prior.deviation * z.shape[1] ** 0.5
-    return z.norm(dim=1) / usual - 1
+    expected = prior_space.prior.deviation * z.shape[1] ** 0.5
+    return z.norm(dim=1) / expected - 1
 
 
 @torch.no_grad()
 def limit_typicality(model: LatentModel, start: Codes, end: Codes, budget: float, rounds: int = 24) -> Codes:
-    """Farthest codes on the lines from `start` to `end` that stay within a budget of typicality.
+    """Return the farthest codes on the lines from `start` to `end` that stay within a typicality budget.
 
     Bisection finds the largest share of each line, in [0, 1], at which |typicality| is at most the budget, or
     at most that of the start if that is larger.
@@ -47,8 +49,8 @@ def limit_typicality(model: LatentModel, start: Codes, end: Codes, budget: float
     low, high = torch.zeros_like(allowed), torch.ones_like(allowed)
     whole = fits(high)
     for _ in range(rounds):
-        middle = (low + high) / 2
-        inside = fits(middle)
-        low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
+        midpoint = (low + high) / 2
+        inside = fits(midpoint)
+        low, high = torch.where(inside, midpoint, low), torch.where(inside, high, midpoint)
     share = torch.where(whole, torch.ones_like(low), low).to(start.values)
     return start.with_values(start.values + share[:, None] * (end.values - start.values))

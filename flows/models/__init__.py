@@ -1,1 +1,5 @@
-"""Generative models, one paper a file; base.py and flow.py hold the contract."""
+"""Generative models, one paper per file; base.py and flow.py define the interface."""
+
+from flows.lazy import attach
+
+__getattr__, __dir__ = attach(__name__)

@@ -1,5 +1,6 @@
-"""What every generative model of the project offers to the tools: spaces, codes, and files."""
+"""Interface of generative models: latent spaces, codes, hookable layers and files."""
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,28 +18,40 @@ from flows.numerics import Keys, draw_seed, exact_arithmetic
 from flows.once import prepared
 from flows.stored import StoredModule
 
+__all__ = [
+    "HasFeatures",
+    "HasNoise",
+    "HasStyles",
+    "InfersLabels",
+    "LatentModel",
+    "LikelihoodBound",
+    "LikelihoodModel",
+    "Space",
+    "Unit",
+]
+
 Guarantee = Literal["exact", "exact-given-w", "learned", "none"]
 BATCH = 100
-"""Number of images that tools encode or decode at a time; results do not depend on it."""
+"""Number of images per batch when encoding or decoding; results do not depend on it."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """A latent space of a model, and what can be done in it.
+    """Latent space of a model and its capabilities.
 
     Attributes:
-        name: Name in tools and in files.
+        name: Name in tools and files.
         shape: Shape of one code.
-        prior: Density of the codes; None for an induced space.
-        levels: Name to slice of the code's last axis, coarse to fine; layer-wise tools work on these.
-        doc: One line of description.
-        maps: Shapes (C, height, width) of the levels whose part of the code lies over the image, by name.
-        guarantee: Promise of encoding into the space: "exact" (the inverse), "exact-given-w", "learned" (an
-            encoder), "none" (there is no encoder).
-        density: Whether `log_prob_code` knows the density of its codes.
-        conversions: Names of the spaces that every code of this one can be converted to.
-        tempered: Whether a temperature changes samples; not if the model normalises every z.
-        labelled: Whether a class-conditional model needs labels to decode a code of this space.
+        prior: Prior density of the codes; None for an induced space.
+        levels: Name to slice of the code's last axis, coarse to fine; layer-wise tools operate on these.
+        doc: One-line description.
+        maps: Name to shape (C, height, width) of each level whose part of the code is spatial.
+        guarantee: Guarantee of encoding into the space: "exact" (inverse), "exact-given-w", "learned"
+            (encoder) or "none" (no encoder).
+        density: Whether `log_prob_code` is available.
+        conversions: Names of the spaces that every code of this space can be converted to.
+        tempered: Whether a temperature affects samples; False if the model normalises z.
+        labelled: Whether decoding a code of this space requires a label (class-conditional models).
     """
 
     name: str
@@ -53,6 +66,10 @@ class Space:
     tempered: bool = True
     labelled: bool = False
 
+    def __post_init__(self) -> None:
+        if self.prior is not None:
+            object.__setattr__(self, "density", True)
+
     @property
     def exact(self) -> bool:
         """Whether encoding is the exact inverse of decoding."""
@@ -66,73 +83,73 @@ class Space:
 
 @dataclass(frozen=True)
 class Unit:
-    """A place in the generating direction that a forward hook can see and edit.
+    """Layer of the decoder whose output, one map per unit, forward hooks can read and edit.
 
     Attributes:
-        channels: Number of units at that place.
-        size: (height, width) of each unit's map.
+        channels: Number of units.
+        size: Height and width of each unit's map.
     """
 
     channels: int
     size: tuple[int, int]
 
 
-# Capabilities that some models have: ask with isinstance, or by `Space`, never by calling and catching.
+# Optional capabilities: test with isinstance or the fields of `Space`, not by calling and catching.
 
 
 @runtime_checkable
 class HasNoise(Protocol):
-    """A generator with noise inputs that are stored with the weights."""
+    """Generator with noise inputs that are stored with the weights."""
 
     def noise(self) -> list[Tensor]:
-        """Stored noise inputs, (1, 1, height, width) each."""
+        """Return the stored noise inputs, each (1, 1, height, width)."""
         ...
 
     def decode_with_noise(self, code: Tensor, noise: Sequence[Tensor], space: str = "z") -> Tensor:
-        """Decode with other noise than the stored one, (batch or 1, 1, height, width) each."""
+        """Decode with given noise inputs, each (batch or 1, 1, height, width), instead of the stored ones."""
         ...
 
 
 @runtime_checkable
 class HasFeatures(Protocol):
-    """A model with a network of its own by whose activations images can be compared, as a GAN's critic."""
+    """Model with its own feature network for comparing images, such as a GAN's critic."""
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Activations for images (batch, C, H, W) in [0, 1]."""
+        """Return the activations for images (batch, C, H, W) in [0, 1]."""
         ...
 
 
 @runtime_checkable
 class HasStyles(Protocol):
-    """A generator whose layers read a style."""
+    """Generator whose layers are modulated by styles."""
 
     def style_weights(self) -> dict[str, Tensor]:
-        """Matrices (outputs, width of w) by which layers read w, by their level of w+."""
+        """Return, by level of w+, the matrix (outputs, width of w) from w to the layer's style."""
         ...
 
 
 @runtime_checkable
 class InfersLabels(Protocol):
-    """A class-conditional model that can classify images by their likelihood."""
+    """Class-conditional model that can classify images by likelihood."""
 
     def infer_labels(self, images: Tensor) -> Tensor:
-        """Most likely classes, int64 (n,), of uint8 images (n, C, H, W)."""
+        """Return the most likely classes, int64 (n,), of uint8 images (n, C, H, W)."""
         ...
 
 
 class LatentModel(StoredModule, library_name="flows"):
-    """A model with latent codes. Images are floats (batch, C, H, W) in [0, 1]; codes are (batch, D).
+    """Generative model with latent codes. Images are floats (batch, C, H, W) in [0, 1]; codes (batch, D).
 
-    To add one: new file in this folder; set the attributes in the constructor, whose arguments must be
+    To add one: create a file in this folder; set the attributes in the constructor, whose arguments must be
     plain JSON values (they are stored in `config.json`); implement the abstract methods. Tools call
-    `encode_bytes`, `decode_bytes` and `sample`, whose codes carry their space and labels.
+    `encode_bytes`, `decode_bytes` and `sample`, which take or return `Codes` with their space and labels.
 
     Attributes:
-        num_classes: Number of classes of a class-conditional model, which needs labels; otherwise 0.
-        sampling_space: Space in which a temperature makes samples more typical; w of a StyleGAN, whose z has
-            none.
-        search_space: Space in which codes of images are best searched.
-        spaces: Name to space, prior space first.
+        num_classes: Number of classes of a class-conditional model; otherwise 0.
+        sampling_space: Default space for sampling, in which a temperature has an effect; `w` for StyleGAN,
+            because its z is normalised.
+        search_space: Default space for encoding and inversion.
+        spaces: Name to space; the first is the prior space.
     """
 
     num_classes: int = 0
@@ -145,7 +162,7 @@ class LatentModel(StoredModule, library_name="flows"):
         """Encode images in [0, 1], differentiably.
 
         Raises:
-            UserError: The shape or range of the images is wrong, or there is no such space.
+            UserError: The shape or range of the images is wrong, or the space does not exist.
             Unsupported: The model has no encoder for the space.
         """
 
@@ -155,29 +172,50 @@ class LatentModel(StoredModule, library_name="flows"):
 
     @abstractmethod
     def units(self) -> dict[str, Unit]:
-        """Hookable layers in the generating direction, by the name `get_submodule` knows them under."""
+        """Return the hookable layers of the decoder by module name, as in `get_submodule`."""
+
+    def __repr__(self) -> str:
+        """One line: class, arguments that differ from their defaults, parameters and spaces.
+
+        `flows.hooks.tree(model)` prints the modules.
+        """
+        arguments = self.arguments()
+        given = [
+            f"{name}={arguments[name]!r}"
+            for name, parameter in inspect.signature(type(self)).parameters.items()
+            if name in arguments and arguments[name] != parameter.default
+        ]
+        count = sum(parameter.numel() for parameter in self.parameters())
+        spaces = ", ".join(
+            f"{name} ({space.shape[0]}, {space.guarantee})" for name, space in self.spaces.items()
+        )
+        return f"{type(self).__name__}({', '.join(given)}): {count:,} parameters, {spaces}"
 
     # Bytes and codes ------------------------------------------------------------------------------
 
     @torch.no_grad()
     def encode_bytes(
-        self, images: Tensor, space: str | None = None, labels: Tensor | None = None, batch: int = BATCH
+        self,
+        images: pixels.ImageLike,
+        space: str | None = None,
+        labels: Tensor | None = None,
+        batch: int = BATCH,
     ) -> Codes:
-        """Codes of uint8 images (n, C, H, W), in the model's precision and on its device.
+        """Encode uint8 images in the model's precision and on its device.
 
         Args:
-            images: uint8 (n, C, H, W).
-            space: Latent space; None takes `search_space`.
-            labels: int64 (n,), classes of the images, for a class-conditional model. Where they are None or
-                −1, a model with a likelihood takes the most likely class.
-            batch: Number of images at a time.
+            images: uint8 (n, C, H, W), an array, or Pillow images; see `flows.images.as_bytes`.
+            space: Latent space; None selects `search_space`.
+            labels: int64 (n,), classes of the images, for a class-conditional model. If they are None or −1,
+                a model with a likelihood uses the most likely class.
+            batch: Number of images per batch.
 
         Raises:
             Unsupported: The model has no encoder for the space.
-            UserError: The labels are missing and cannot be inferred, or the images do not fit the model.
+            UserError: Labels are missing and cannot be inferred, or the images do not fit the model.
         """
         chosen = self.check_space(space or self.search_space)
-        pixels.check_bytes(images, self.image_shape)
+        images = pixels.as_bytes(images, self.image_shape)
         labels = self.labels_of(images, labels, chosen.name)
         parts = []
         with prepared(), exact_arithmetic(self.device):
@@ -190,25 +228,26 @@ class LatentModel(StoredModule, library_name="flows"):
 
     @torch.no_grad()
     def decode_bytes(self, codes: Codes, batch: int = BATCH) -> Tensor:
-        """Images of codes: uint8 (n, C, H, W), on the host."""
+        """Decode codes to uint8 images (n, C, H, W) on the host."""
+        if not len(codes):
+            return torch.empty(0, *self.image_shape, dtype=torch.uint8)
         return self.map_images(codes, lambda images: pixels.to_bytes(images, self.bins), batch)
 
     @torch.no_grad()
     def map_images(self, codes: Codes, function: Callable[[Tensor], Tensor], batch: int = BATCH) -> Tensor:
-        """Results of a function of the images that codes decode to, on the host.
+        """Apply a function to the images of codes, batch by batch; results are on the host.
 
         Args:
             codes: n codes.
-            function: Function of images (batch, C, H, W) in [0, 1], clamped; its result has a batch axis.
-            batch: Number of images at a time.
+            function: Function of images (batch, C, H, W), clamped to [0, 1]; its result has a batch axis.
+            batch: Number of images per batch.
         """
-        results = [torch.empty(0)]
         with prepared(), exact_arithmetic(self.device):
             results = [function(self.decode_codes(part).clamp(0, 1)).cpu() for part in codes.split(batch)]
-        return torch.cat(results)
+        return torch.cat(results) if results else torch.empty(0)
 
     def decode_codes(self, codes: Codes) -> Tensor:
-        """Decode codes with their labels, on the model's device and in its precision; see `decode`."""
+        """Decode codes with their labels, on the model's device and in its precision, as `decode` does."""
         here = codes.to(self)
         return self.decode(here.values, here.space, here.labels)
 
@@ -225,10 +264,10 @@ class LatentModel(StoredModule, library_name="flows"):
 
         Args:
             n: Number of codes.
-            space: Latent space; None takes `sampling_space`.
-            seed: Seed of the codes, or a generator on the host.
-            temperature: Factor on the distance from the mean of the space.
-            labels: int64 (n,), classes for a class-conditional model; None takes all classes in turn.
+            space: Latent space; None selects `sampling_space`.
+            seed: Seed of the random numbers, or a generator on the host.
+            temperature: Factor on the deviation of the codes from the mean of the space.
+            labels: int64 (n,), classes for a class-conditional model; None cycles through all classes.
         """
         chosen = self.check_space(space or self.sampling_space)
         random = torch.Generator().manual_seed(seed) if isinstance(seed, int) else seed
@@ -244,17 +283,17 @@ class LatentModel(StoredModule, library_name="flows"):
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        """Draw n codes (n, D) of a space from `generator`; row i does not depend on n.
+        """Sample n codes (n, D) of a space with random numbers of `generator`; row i does not depend on n.
 
         Raises:
-            UserError: There is no such space, or a temperature changes nothing in it.
+            UserError: The space does not exist, or a temperature other than 1 has no effect in it.
         """
         chosen, prior = self.check_space(space), self.prior_space
         if temperature != 1 and not chosen.tempered:
             name, other = type(self).__name__, self.sampling_space
-            way_out = f"sample in {other}" if other != space else "take 1"
+            way_out = f"sample in {other}" if other != space else "use temperature 1"
             raise UserError(
-                f"{name} normalises every {space}, so that a temperature of {temperature:g} changes nothing; "
+                f"{name} normalises {space}, so a temperature of {temperature:g} has no effect there; "
                 f"{way_out}"
             )
         if space == prior.name:
@@ -264,11 +303,11 @@ class LatentModel(StoredModule, library_name="flows"):
     def induced_codes(
         self, n: int, space: str, generator: torch.Generator | None, temperature: float
     ) -> Tensor:
-        """Draw codes of an induced space; by default codes of the prior, scaled and converted."""
+        """Sample codes of an induced space; by default, codes of the prior, scaled and converted."""
         return self.convert(self.prior_codes(n, generator, temperature), self.prior_space.name, space)
 
     def prior_codes(self, n: int, generator: torch.Generator | None, temperature: float = 1.0) -> Tensor:
-        """Draw n codes of the prior space, scaled; row i does not depend on n."""
+        """Sample n codes of the prior space times the temperature; row i does not depend on n."""
         space = self.prior_space
         assert space.prior is not None
         like = torch.empty(0, dtype=self.dtype, device=self.device)
@@ -278,7 +317,7 @@ class LatentModel(StoredModule, library_name="flows"):
 
     @property
     def prior_space(self) -> Space:
-        """The space with the prior, which is the first one."""
+        """Space with the prior, the first of `spaces`."""
         return next(iter(self.spaces.values()))
 
     @property
@@ -291,7 +330,7 @@ class LatentModel(StoredModule, library_name="flows"):
         return codes.space == target or target in self.check_space(codes.space).conversions
 
     def convert_codes(self, codes: Codes, target: str) -> Codes:
-        """The same images' codes in another space; see `convert`."""
+        """Convert codes to another space, with their labels if that space needs them."""
         values = self.convert(codes.to(self).values, codes.space, target)
         return Codes(values, target, codes.labels if self.check_space(target).labelled else None)
 
@@ -299,7 +338,7 @@ class LatentModel(StoredModule, library_name="flows"):
         """Convert codes of one space to another, differentiably.
 
         Raises:
-            Unsupported: There is no such map.
+            Unsupported: The model has no map between the spaces.
         """
         for name in (source, target):
             self.check_space(name)
@@ -308,27 +347,27 @@ class LatentModel(StoredModule, library_name="flows"):
         return code
 
     def log_prob_code(self, code: Tensor, space: str = "z") -> Tensor:
-        """Log-density of codes (batch, D) under the generator's prior: (batch,), nats.
+        """Compute the log-density of codes (batch, D) under the generator's prior: (batch,), nats.
 
         Raises:
-            Unsupported: The density of this space is not known (`Space.density`).
+            Unsupported: The density of the space is not known (`Space.density`).
         """
         prior = self.check_space(space).prior
         if prior is None:
-            raise Unsupported(f"{type(self).__name__} knows no density of space {space!r}")
+            raise Unsupported(f"{type(self).__name__} has no density for space {space!r}")
         return prior.log_prob(code).sum(1)
 
     # Checks ---------------------------------------------------------------------------------------
 
     def check_space(self, name: str) -> Space:
-        """The space of that name. Raises UserError, naming those that exist, if there is none."""
+        """Return the space with this name; raise UserError, which lists the spaces, if it does not exist."""
         if name not in self.spaces:
             known = ", ".join(self.spaces)
             raise UserError(f"{type(self).__name__} has no space {name!r}: expected one of {known}")
         return self.spaces[name]
 
     def check_code(self, code: Tensor, space: str) -> None:
-        """Raise UserError unless codes have the shape of their space, and the space exists."""
+        """Raise UserError unless the space exists and the codes have its shape."""
         expected = self.check_space(space).shape
         if tuple(code.shape[1:]) != expected:
             shape = ", ".join(map(str, expected))
@@ -339,7 +378,7 @@ class LatentModel(StoredModule, library_name="flows"):
     # Labels ---------------------------------------------------------------------------------------
 
     def check_labels(self, labels: Tensor | None, batch: int) -> Tensor:
-        """The labels of a class-conditional model. Raises UserError unless each is in [0, num_classes)."""
+        """Return the labels; raise UserError unless they are int64 (batch,) in [0, num_classes)."""
         name = type(self).__name__
         expected = (
             f"{name} is class-conditional: expected labels 0 … {self.num_classes - 1}, int64 ({batch},)"
@@ -348,7 +387,7 @@ class LatentModel(StoredModule, library_name="flows"):
             raise UserError(f"{expected}, got none")
         if labels.dtype != torch.int64 or tuple(labels.shape) != (batch,):
             raise UserError(f"{expected}, got {labels.dtype} of shape {tuple(labels.shape)}")
-        # On an accelerator, looking at a value waits for it, and a table look-up checks by itself.
+        # Reading a value on an accelerator would synchronise, and an embedding checks its indices there.
         if labels.device.type == "cpu" and len(labels):
             low, high = int(labels.min()), int(labels.max())
             if low < 0 or high >= self.num_classes:
@@ -356,28 +395,28 @@ class LatentModel(StoredModule, library_name="flows"):
         return labels
 
     def classes_in_turn(self, n: int) -> Tensor | None:
-        """Labels 0, 1, … over and over, n on the host, for a class-conditional model; None for others."""
+        """Return n labels that cycle through the classes, on the host; None unless class-conditional."""
         return torch.arange(n) % self.num_classes if self.num_classes else None
 
     def needs_labels(self, space: str, labels: Tensor | None = None) -> bool:
-        """Whether images cannot be encoded or searched in a space without more labels than these."""
+        """Whether inversion into a space needs labels that are neither given nor inferable."""
         if not self.check_space(space).labelled or isinstance(self, InfersLabels):
             return False
         return labels is None or bool((labels < 0).any())
 
     def labels_of(self, images: Tensor, labels: Tensor | None, space: str) -> Tensor | None:
-        """Labels with which uint8 images are encoded: those given, else the most likely ones.
+        """Return the labels for encoding uint8 images: the given ones, else the most likely classes.
 
         Args:
             images: uint8 (n, C, H, W).
-            labels: int64 (n,); −1 where the class is not known. None where no class is.
+            labels: int64 (n,), −1 for unknown classes; None if all are unknown.
             space: Name of the latent space.
 
         Returns:
-            int64 (n,) on the model's device; None where the space needs no labels.
+            int64 (n,) on the model's device; None if the space needs no labels.
 
         Raises:
-            UserError: Labels are needed, missing, and cannot be inferred.
+            UserError: Labels are required, missing, and cannot be inferred.
         """
         if not self.check_space(space).labelled:
             return None
@@ -386,29 +425,28 @@ class LatentModel(StoredModule, library_name="flows"):
         if not isinstance(self, InfersLabels):
             raise UserError(
                 f"{type(self).__name__} is class-conditional, and codes of {space!r} need the class of each "
-                f"image: give labels 0 … {self.num_classes - 1}"
+                f"image: pass labels 0 … {self.num_classes - 1}"
             )
-        inferred = self.infer_labels(images)
         if labels is None:
-            return inferred
-        known = labels.to(self.device)
-        return torch.where(known < 0, inferred, known)
+            return self.infer_labels(images)
+        known = self.check_labels(labels.cpu().clamp(min=0), len(images)).to(self.device)
+        return torch.where(labels.to(self.device) < 0, self.infer_labels(images), known)
 
     # Units ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def units_among(self, modules: Iterable[tuple[str, nn.Module]]) -> dict[str, Unit]:
-        """Named modules whose output is image-shaped when codes are decoded.
+        """Return those of the named modules whose output during decoding has four axes.
 
-        Modules that compute weights (spectral norm's parametrisation) and scripted modules, which take no
+        Modules that compute weights (spectral norm's parametrisation) and scripted modules, which accept no
         hooks, are left out.
         """
-        found: dict[str, Unit] = {}
+        units: dict[str, Unit] = {}
 
         def recorder(name: str) -> Hook:
             def record(output: Tensor) -> None:
                 if isinstance(output, Tensor) and output.dim() == 4:
-                    found[name] = Unit(output.shape[1], (output.shape[2], output.shape[3]))
+                    units[name] = Unit(output.shape[1], (output.shape[2], output.shape[3]))
 
             return record
 
@@ -421,19 +459,19 @@ class LatentModel(StoredModule, library_name="flows"):
             code = torch.zeros(1, *self.prior_space.shape, dtype=self.dtype, device=self.device)
             labels = self.classes_in_turn(1)
             self.decode(code, labels=None if labels is None else labels.to(self.device))
-        return found
+        return units
 
 
 class LikelihoodBound(NamedTuple):
-    """A lower bound on the log-probability of 8-bit images, and what it is made of.
+    """Lower bound on the log-probability of 8-bit images, with its terms.
 
     Attributes:
         log_prob: (batch,), nats.
-        terms: name to (batch,) nats; they sum to `log_prob`. `dequantisation` is −log q, `log_det` that of
-            the bijection, `prior/<level>` the prior's log-density of that level's part of the code.
-        code: (batch, D), the whitened code of the dequantised images.
-        penalties: name to scalar, what a paper's recipe adds to the loss beside the likelihood; computed
-            here because every loss must go through the wrapped model's forward.
+        terms: Name to (batch,), nats; they sum to `log_prob`. `dequantisation` is −log q, `log_det` that of
+            the bijection, `prior/<level>` the log-density of that level's part of the code.
+        code: (batch, D), code of the dequantised images.
+        penalties: Name to scalar, terms that a paper adds to the loss besides the likelihood; computed here
+            because every loss must use the wrapped model's `forward`.
     """
 
     log_prob: Tensor
@@ -443,10 +481,10 @@ class LikelihoodBound(NamedTuple):
 
 
 class LikelihoodModel(LatentModel):
-    """A latent model that assigns every 8-bit image a probability, or a lower bound on one.
+    """Latent model that assigns each 8-bit image a probability, or a lower bound on it.
 
     Attributes:
-        initialisation_images: from how many images data-dependent layers are set; 256 in Glow's released
+        initialisation_images: Number of images that initialise data-dependent layers; 256 in Glow's released
             code.
     """
 
@@ -460,14 +498,14 @@ class LikelihoodModel(LatentModel):
         generator: torch.Generator | None = None,
         keys: Keys | None = None,
     ) -> LikelihoodBound:
-        """log P of uint8 images (batch, C, H, W), bounded below by dequantisation.
+        """Compute a lower bound on log P of uint8 images by dequantisation.
 
         Args:
-            images: bytes.
+            images: uint8 (batch, C, H, W).
             labels: int64 (batch,), for a class-conditional model.
-            generator: where the seed of the dequantisation noise comes from.
-            keys: identity of every image, integers or int64 (batch,); its noise depends on the seed and the
-                key alone. Defaults to 0, 1, 2, ….
+            generator: Generator of the seed of the dequantisation noise.
+            keys: Identity of each image, integers or int64 (batch,); the noise depends only on the seed and
+                the key. Defaults to 0, 1, 2, ….
         """
 
     @abstractmethod
@@ -478,4 +516,4 @@ class LikelihoodModel(LatentModel):
         seed: int = 0,
         keys: Keys | None = None,
     ) -> None:
-        """Set data-dependent layers from a batch of uint8 images; those that are set stay."""
+        """Initialise data-dependent layers from uint8 images; layers already initialised stay unchanged."""

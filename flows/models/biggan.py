@@ -1,4 +1,4 @@
-"""BigGAN (Brock, Donahue and Simonyan 2019, arXiv 1809.11096), small enough for one machine."""
+"""BigGAN at a size for one machine (Brock, Donahue and Simonyan 2019, arXiv 1809.11096)."""
 
 from collections.abc import Sequence
 
@@ -13,24 +13,26 @@ from flows.models.styles import check_sizes
 from flows.networks.biggan import BigGANCritic, BigGANGenerator
 from flows.numerics import draw_seed, uniform_rows
 
+__all__ = ["BigGAN"]
+
 
 class BigGAN(GAN):
-    """Class-conditional residual networks with spectral norm; every block has its own part of z.
+    """Class-conditional GAN of residual networks with spectral norm; each block has its own part of z.
 
-    The objective that goes with it is `Adversarial` with loss `hinge`. In space `z` a code needs a label;
-    in `z+c` it carries its class vector itself, so that a search may move between the classes.
+    Train it with the objective `Adversarial` and loss `hinge`. In space `z` a code needs a label; in `z+c` it
+    includes its class vector, so that an optimisation can move between classes.
 
     Args:
-        image_shape: (C, H, W), H = W a power of two from 8 on.
-        bins: grey levels of the images.
-        num_classes: how many.
-        size: of z, a multiple of the number of sizes from 4×4 to the images' side.
-        width: of a class vector (128 in the paper).
-        channels: of the maps at 4×4, 8×8, … up to the images' side.
-        critic_channels: of the critic; None takes `channels`.
-        attention: side of the maps that have self-attention; 0 has none.
-        deviation: the critic sees how much a batch's images differ (PGGAN); not in the paper, whose batches
-            have 2,048 images, and small ones collapse without.
+        image_shape: Image shape (C, H, W), H = W a power of two, at least 8.
+        bins: Number of grey levels of the images.
+        num_classes: Number of classes.
+        size: Dimension of z, a multiple of the number of sizes from 4×4 to the image side.
+        width: Dimension of a class vector (128 in the paper).
+        channels: Number of channels of the 4×4, 8×8, … maps, up to the image side.
+        critic_channels: Number of channels of the critic's maps; None uses `channels`.
+        attention: Side of the maps with self-attention; 0 for none.
+        deviation: Whether the critic sees the minibatch std (PGGAN). The paper does not use it, but has
+            batches of 2,048 images; training with small batches collapses without it.
     """
 
     search_space = "z+c"
@@ -54,14 +56,14 @@ class BigGAN(GAN):
         if attention and attention not in sides:
             raise UserError(f"attention: expected 0 or a side of the maps, one of {sides}; got {attention}")
         if size % len(channels):
-            raise UserError(f"size: expected a multiple of {len(channels)}, one part a block; got {size}")
+            raise UserError(f"size: expected a multiple of {len(channels)}, one part per block; got {size}")
         colours = image_shape[0]
         generator = BigGANGenerator(size, width, num_classes, channels, colours, attention)
         critic = BigGANCritic(num_classes, critic_channels or channels, colours, attention, deviation)
         self.num_classes = num_classes
         self.assemble(image_shape, bins, generator, critic, size)
         levels = {"z": slice(0, size), "class": slice(size, size + width)}
-        doc = "z and a class vector, side by side"
+        doc = "z and a class vector, concatenated"
         self.spaces["z+c"] = Space("z+c", (size + width,), None, levels, doc, conversions=frozenset({"z"}))
 
     def render(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
@@ -78,7 +80,7 @@ class BigGAN(GAN):
         return super().convert(code, source, target)
 
     def with_classes(self, code: Tensor, labels: Tensor) -> Tensor:
-        """Codes of `z` with the vectors of their classes, in `z+c`."""
+        """Append class vectors to codes of `z`, which gives codes of `z+c`."""
         self.check_labels(labels, len(code))
         generator = self.generator
         assert isinstance(generator, BigGANGenerator)
@@ -87,7 +89,7 @@ class BigGAN(GAN):
     def induced_codes(
         self, n: int, space: str, generator: torch.Generator | None, temperature: float
     ) -> Tensor:
-        """Draw codes of z+c: scaled z, and the vectors of uniformly drawn classes."""
+        """Sample codes of z+c: scaled z, and the vectors of uniformly sampled classes."""
         code = self.prior_codes(n, generator, temperature)
         share = uniform_rows(draw_seed(generator), torch.arange(n), (1,), code).squeeze(1)
         return self.with_classes(code, (share * self.num_classes).long())

@@ -1,4 +1,4 @@
-"""Codes: latent codes with the space that they are in and the classes that they belong to."""
+"""Latent codes with their space and class labels."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,9 +9,11 @@ from torch import Tensor
 
 from flows.errors import UserError
 
+__all__ = ["Codes", "concatenate"]
+
 
 class Placed(Protocol):
-    """A model or tensor, on a device and in a precision."""
+    """Model or tensor, which has a device and a precision."""
 
     @property
     def device(self) -> torch.device:
@@ -20,7 +22,7 @@ class Placed(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Floating type of the parameters or values."""
+        """Floating-point type of the parameters or values."""
         ...
 
 
@@ -34,10 +36,10 @@ class Codes:
     Attributes:
         values: (n, D).
         space: Name of the latent space.
-        labels: int64 (n,), classes that a class-conditional model decodes them with; None for other models.
+        labels: int64 (n,), class of each code for a class-conditional model; None for other models.
 
     Raises:
-        UserError: The labels are not one integer per code.
+        UserError: `labels` is not int64 with one entry per code.
     """
 
     values: Tensor
@@ -48,28 +50,32 @@ class Codes:
         labels = self.labels
         if labels is not None and (labels.dtype != torch.int64 or labels.shape != self.values.shape[:1]):
             raise UserError(
-                f"labels: expected int64 ({len(self.values)},), one for each code; got {labels.dtype} "
+                f"labels: expected int64 ({len(self.values)},), one per code; got {labels.dtype} "
                 f"{tuple(labels.shape)}"
             )
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, rows: slice | Tensor | Sequence[int]) -> "Codes":
-        """Some of the codes, by a slice, numbers or a mask."""
+    def __getitem__(self, rows: int | slice | Tensor | Sequence[int]) -> "Codes":
+        """Select codes by a number, a slice, indices or a boolean mask; the result is always a batch."""
+        if isinstance(rows, int):
+            if not -len(self) <= rows < len(self):
+                raise IndexError(f"there is no code number {rows} among {len(self)}")
+            rows = slice(rows % len(self), rows % len(self) + 1)
         if isinstance(rows, slice):
             labels = None if self.labels is None else self.labels[rows]
             return replace(self, values=self.values[rows], labels=labels)
-        chosen = torch.as_tensor(rows)
+        chosen = rows if isinstance(rows, Tensor) else torch.tensor(rows, dtype=torch.long)
         labels = None if self.labels is None else self.labels[chosen.to(self.labels.device)]
         return replace(self, values=self.values[chosen.to(self.values.device)], labels=labels)
 
     def split(self, size: int) -> Iterator["Codes"]:
-        """The codes in batches of `size`."""
+        """Iterate over the codes in batches of `size`."""
         return (self[start : start + size] for start in range(0, len(self), size))
 
     def to(self, like: "Tensor | Placed | torch.device | str") -> "Codes":
-        """The codes on a device, or on the device and in the precision of a model or tensor."""
+        """Move the codes to a device, or to the device and precision of a model or tensor."""
         if isinstance(like, torch.device | str):
             device, dtype = torch.device(like), self.values.dtype
         else:
@@ -78,27 +84,29 @@ class Codes:
         return replace(self, values=self.values.to(device, dtype), labels=labels)
 
     def cpu(self) -> "Codes":
-        """The codes on the host."""
+        """Move the codes to the host."""
         return self.to("cpu")
 
     def with_values(self, values: Tensor) -> "Codes":
-        """Other values in the same space, with the same labels."""
+        """Replace the values; space and labels stay the same."""
         return replace(self, values=values)
 
     def repeat(self, times: int) -> "Codes":
-        """All codes, `times` times one after the other."""
+        """Repeat the whole sequence of codes `times` times."""
         return concatenate([self] * times)
 
 
 def concatenate(parts: Sequence[Codes]) -> Codes:
-    """Codes of one space in one value.
+    """Concatenate codes of one space.
 
     Raises:
-        UserError: They are in several spaces.
+        UserError: There are no codes, they are in different spaces, or only some have labels.
     """
-    first = parts[0]
-    if any(part.space != first.space for part in parts):
-        raise UserError(f"expected codes of one space, got {', '.join(sorted({p.space for p in parts}))}")
+    spaces = sorted({part.space for part in parts})
+    if len(spaces) != 1:
+        raise UserError(f"expected codes of one space, got {', '.join(spaces) or 'none'}")
     labels = [part.labels for part in parts if part.labels is not None]
-    joined = torch.cat(labels) if len(labels) == len(parts) else None
-    return Codes(torch.cat([part.values for part in parts]), first.space, joined)
+    if len(labels) not in (0, len(parts)):
+        raise UserError("expected labels of all codes or of none, got labels of some")
+    values = torch.cat([part.values for part in parts])
+    return Codes(values, spaces[0], torch.cat(labels) if labels else None)

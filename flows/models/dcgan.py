@@ -9,15 +9,18 @@ from flows.models.gan import GAN
 from flows.models.styles import check_sizes
 from flows.networks.dcgan import DCGANCritic, DCGANGenerator
 
+__all__ = ["DCGAN"]
+
 
 class DCGAN(GAN):
-    """Transposed convolutions with batch norm against strided ones; z is a standard normal.
+    """GAN of transposed convolutions against strided convolutions, both with batch norm.
 
     Args:
-        image_shape: (C, H, W), H = W a power of two from 8 on.
-        bins: grey levels of the images.
-        size: of z (100 in the paper).
-        channels: of the layers at 4×4, 8×8, … up to half of the images' side; the critic has the same.
+        image_shape: Image shape (C, H, W), H = W a power of two, at least 8.
+        bins: Number of grey levels of the images.
+        size: Dimension of z, which is standard normal (100 in the paper).
+        channels: Number of channels of the 4×4, 8×8, … layers, up to half the image side, in generator and
+            critic.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Anybody's generator as a latent model, so that it can be compared with ours."""
+"""Adapter that makes any generator a latent model."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -12,24 +12,31 @@ from flows.errors import Unsupported, UserError
 from flows.models.base import LatentModel, Space, Unit
 from flows.models.priors import Normal
 
+__all__ = ["ExternalGenerator"]
+
 
 class ExternalGenerator(LatentModel):
-    """A generator that was trained elsewhere.
+    """Latent model of a generator that was trained elsewhere.
 
         generator = torch.jit.load("mine.pt").eval()
         model = ExternalGenerator(generator, image_shape=(3, 64, 64), size=512)
         Optimise("z").invert(model, images)
 
-    It lives in memory: saving it is left to whoever made it. The fingerprint is that of its weights, and
-    where a callable hides them, of what it draws from four fixed codes.
+    The model exists in memory only; save the generator itself. The fingerprint is computed from the weights
+    and, if the generator or mapping is not a module, from the images of four fixed codes.
 
     Args:
-        generator: a module, or any callable, from codes (batch, size), standard normal, to images.
-        image_shape: (C, H, W).
-        size: of z.
-        mapping: z to w, where the generator takes w; then there are the spaces `z` and `w`.
-        width: of w.
-        interval: the values that the generator gives black and white.
+        generator: Module or callable from codes (batch, size), standard normal, to images; from w (batch,
+            width) with a mapping.
+        image_shape: Image shape (C, H, W).
+        size: Dimension of z.
+        mapping: Module or callable from z to w, if the generator takes w. The model then has the spaces `z`
+            and `w`.
+        width: Dimension of w.
+        interval: Output values of the generator for black and white.
+
+    Raises:
+        UserError: `mapping` is given without `width`.
     """
 
     anchor: Tensor
@@ -48,24 +55,25 @@ class ExternalGenerator(LatentModel):
         self.image_shape = (channels, height, width_of_images)
         self.bins = 256
         self.generator, self.mapping, self.interval = generator, mapping, interval
-        self.register_buffer("anchor", torch.zeros(()))  # knows device and precision where it has no weights
+        # The buffer defines device and precision if the generator has no weights.
+        self.register_buffer("anchor", torch.zeros(()))
         conversions = frozenset[str]() if mapping is None else frozenset({"w"})
         self.spaces = {
             "z": Space(
-                "z", (size,), Normal(), {"all": slice(0, size)}, "the generator's input", density=True,
+                "z", (size,), Normal(), {"all": slice(0, size)}, "the generator's input",
                 conversions=conversions,
             )
         }  # fmt: skip
         if mapping is not None:
             if width is None:
-                raise UserError("width: with a mapping, the size of w is needed")
+                raise UserError("width: a mapping needs the dimension of w, got None")
             self.spaces["w"] = Space("w", (width,), None, {"all": slice(0, width)}, "mapped z")
             self.search_space = "w"
         self.description: dict[str, Any] = {}
 
     def encode(self, images: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
         raise Unsupported(
-            "ExternalGenerator has no encoder: its guarantee is 'none'; invert it by optimisation"
+            "ExternalGenerator has no encoder: its guarantee is 'none'; use inversion by optimisation"
         )
 
     def decode(self, code: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
@@ -74,7 +82,8 @@ class ExternalGenerator(LatentModel):
         image = self.generator(self.convert(code, space, deepest))
         if tuple(image.shape[1:]) != self.image_shape:
             raise UserError(
-                f"the generator gives {tuple(image.shape[1:])}, image_shape says {self.image_shape}"
+                f"expected images of image_shape {self.image_shape}, the generator returned "
+                f"{tuple(image.shape[1:])}"
             )
         low, high = self.interval
         return (image - low) / (high - low)
@@ -85,14 +94,14 @@ class ExternalGenerator(LatentModel):
         return super().convert(code, source, target)
 
     def fingerprint(self) -> str:
-        known = super().fingerprint()
+        of_weights = super().fingerprint()
         parts = [self.generator] if self.mapping is None else [self.generator, self.mapping]
         if all(isinstance(part, nn.Module) for part in parts):
-            return known
+            return of_weights
         with torch.no_grad():
-            drawn = self.decode(self.sample_codes(4, "z", torch.Generator().manual_seed(0)))
-        seen = pixels.to_bytes(drawn, self.bins).cpu().contiguous().numpy().tobytes()
-        return hashlib.sha256(known.encode() + seen).hexdigest()[:16]
+            images = self.decode(self.sample_codes(4, "z", torch.Generator().manual_seed(0)))
+        outputs = pixels.to_bytes(images, self.bins).cpu().contiguous().numpy().tobytes()
+        return hashlib.sha256(of_weights.encode() + outputs).hexdigest()[:16]
 
     def units(self) -> dict[str, Unit]:
         if not isinstance(self.generator, nn.Module):

@@ -1,4 +1,4 @@
-"""A normalising flow as a latent model: a dequantiser, a bijection to a flat code, a standard prior."""
+"""Normalising flows as latent models: a dequantiser, a bijection to a flat code, and a standard prior."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,16 +16,18 @@ from flows.models.priors import Prior
 from flows.numerics import Keys, draw_seed, evaluating, exact_arithmetic
 from flows.once import prepared
 
+__all__ = ["Flow"]
+
 
 class Flow(LikelihoodModel):
-    """A flow with one latent space `z`: the flat, whitened code.
+    """Normalising flow with one latent space `z`, the flat, whitened code.
 
-    A paper's model is a subclass that builds the three parts and hands them to `assemble`.
+    The model of a paper is a subclass that builds the three parts and passes them to `assemble`.
 
     Attributes:
-        bijection: images in [0, 1] to codes (batch, D).
-        dequantiser: bytes to points of their bins, for likelihoods only; encoding uses bin centres.
-        prior: the standard prior of the code.
+        bijection: Bijection from images in [0, 1] to codes (batch, D).
+        dequantiser: Map from bytes to points in their bins, for likelihoods only; encoding uses bin centres.
+        prior: Standard prior of the code.
     """
 
     bijection: Bijection
@@ -42,7 +44,7 @@ class Flow(LikelihoodModel):
         num_classes: int = 0,
         maps: dict[str, tuple[int, int, int]] | None = None,
     ) -> None:
-        """Set the parts. Raises ValueError where the bijection does not end in a flat code."""
+        """Set the parts; raise ValueError if the output of the bijection is not a flat code."""
         channels, height, width = image_shape
         self.image_shape = (channels, height, width)
         self.bins = dequantiser.bins
@@ -51,12 +53,12 @@ class Flow(LikelihoodModel):
         size = channels * height * width
         if bijection.output_shape(self.image_shape) != (size,):
             got = bijection.output_shape(self.image_shape)
-            raise ValueError(f"expected a bijection from {self.image_shape} to ({size},), it ends in {got}")
+            raise ValueError(f"expected a bijection from {self.image_shape} to ({size},), got output {got}")
         levels = levels or {"level1": slice(0, size)}
-        doc = "whitened code of the whole image, exact both ways"
+        doc = "whitened code of the whole image, exact in both directions"
         self.spaces = {
             "z": Space(
-                "z", (size,), prior, levels, doc, maps or {}, guarantee="exact", density=True,
+                "z", (size,), prior, levels, doc, maps or {}, guarantee="exact",
                 labelled=bool(num_classes),
             )
         }  # fmt: skip
@@ -83,7 +85,7 @@ class Flow(LikelihoodModel):
         return LikelihoodBound(log_prob, terms, code, self.penalties(code, labels))
 
     def penalties(self, code: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
-        """What the paper's recipe adds to the loss, by name, each a scalar; nothing unless overridden."""
+        """Return the terms, name to scalar, that the paper adds to the loss; none unless overridden."""
         return {}
 
     def log_prob(
@@ -93,11 +95,11 @@ class Flow(LikelihoodModel):
         generator: torch.Generator | None = None,
         keys: Keys | None = None,
     ) -> Tensor:
-        """`forward`'s bound alone: (batch,), nats per image."""
+        """Return only the lower bound of `forward`: (batch,), nats."""
         return self(images, labels, generator, keys).log_prob
 
     def log_density(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Exact log-density at points x (batch, C, H, W) of [0, 1]^D: (batch,), nats, no dequantisation."""
+        """Compute the exact log-density at points x (batch, C, H, W) in [0, 1]: (batch,), nats."""
         pixels.check_unit(x, self.image_shape)
         with evaluating(self):
             code, log_det = self.bijection(x, self._context(labels, len(x)))
@@ -105,15 +107,15 @@ class Flow(LikelihoodModel):
 
     @torch.no_grad()
     def infer_labels(self, images: Tensor, batch: int = BATCH) -> Tensor:
-        """Most likely classes argmax_y log p(x | y) of uint8 images (n, C, H, W), x at the bin centres.
+        """Classify uint8 images (n, C, H, W) by argmax_y log p(x | y) at the bin centres x.
 
         Returns:
-            int64 (n,), on the model's device.
+            Most likely classes, int64 (n,), on the model's device.
         """
         parts = [torch.empty(0, dtype=torch.long, device=self.device)]
         with prepared(), exact_arithmetic(self.device):
-            for some in images.split(batch):
-                x = pixels.to_unit(some, self.bins, self.dtype).to(self.device)
+            for start in range(0, len(images), batch):
+                x = pixels.to_unit(images[start : start + batch], self.bins, self.dtype).to(self.device)
                 classes = [torch.full((len(x),), i, device=self.device) for i in range(self.num_classes)]
                 parts.append(torch.stack([self.log_density(x, label) for label in classes]).argmax(0))
         return torch.cat(parts)
@@ -142,7 +144,7 @@ class Flow(LikelihoodModel):
             return self.bijection.inverse(code.to(self.dtype), self._context(labels, len(code)))[0]
 
     def units(self) -> dict[str, Unit]:
-        # Not the maps themselves: they answer with a pair, and only when called forwards.
+        # Bijections are excluded: they return a pair, and their hooks run in the forward direction only.
         return self.units_among(
             (name, module)
             for name, module in self.bijection.named_modules(prefix="bijection")

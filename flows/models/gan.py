@@ -1,4 +1,4 @@
-"""What the GANs share: a generator with latent spaces, and a critic."""
+"""Base class of the GANs: a generator with latent spaces, and a critic."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -14,17 +14,20 @@ from flows.models.base import LatentModel, Space, Unit
 from flows.models.priors import Normal
 from flows.networks.growing import Growing, shrink
 
+__all__ = ["GAN"]
+
 
 class GAN(LatentModel):
-    """A generator of images from codes, with the critic that trained it.
+    """Generative adversarial network: a generator from codes to images, and its critic.
 
-    A paper's model is a subclass that builds both and hands them to `assemble`. Within, images are in
-    [−1, 1], as the papers have them; `decode` gives [0, 1].
+    The model of a paper is a subclass that builds both and passes them to `assemble`. Both use images in
+    [−1, 1], as in the papers; `decode` returns [0, 1].
 
     Attributes:
-        generator: codes of the prior space to images in [−1, 1]; see `decode`.
-        critic: images in [−1, 1] to one number each, larger for what looks real, and `features`.
-        normalises_z: Whether every z is scaled to unit mean square, so that a temperature has no effect in z.
+        generator: Network from codes of the prior space to images in [−1, 1].
+        critic: Network from images in [−1, 1] to one score each, larger for realistic images; with a method
+            `features`.
+        normalises_z: Whether z is scaled to unit mean square, so that a temperature has no effect in z.
     """
 
     generator: nn.Module
@@ -34,17 +37,17 @@ class GAN(LatentModel):
     def assemble(
         self, image_shape: Sequence[int], bins: int, generator: nn.Module, critic: nn.Module, size: int
     ) -> None:
-        """Set the parts, and the one space `z`, standard normal of `size` entries."""
+        """Set the parts and the space `z`, standard normal of dimension `size`."""
         channels, height, width = image_shape
         self.image_shape = (channels, height, width)
         self.bins = bins
-        # Convolutions answer in the memory format of their weights: a fifth faster on CPUs, same numbers.
+        # Convolutions return the memory format of their weights; this one is a fifth faster on CPUs.
         self.generator, self.critic = (
             part.to(memory_format=torch.channels_last) for part in (generator, critic)
         )
         self.spaces = {
             "z": Space(
-                "z", (size,), Normal(), {"all": slice(0, size)}, "the generator's input", density=True,
+                "z", (size,), Normal(), {"all": slice(0, size)}, "the generator's input",
                 tempered=not self.normalises_z, labelled=bool(self.num_classes),
             )
         }  # fmt: skip
@@ -52,7 +55,7 @@ class GAN(LatentModel):
 
     @abstractmethod
     def render(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
-        """Images in [−1, 1] from codes of any space."""
+        """Generate images in [−1, 1] from codes of any space."""
 
     # Growing --------------------------------------------------------------------------------------
 
@@ -62,49 +65,44 @@ class GAN(LatentModel):
 
     @property
     def sizes(self) -> int:
-        """Of images, 4×4, 8×8, …, through which it can grow; 1 where it does not."""
+        """Number of image sizes 4×4, 8×8, … for progressive growing; 1 if the networks do not grow."""
         return next((part.sizes for part in self._growing), 1)
 
     @property
     def size(self) -> float:
-        """How many sizes it has grown to, the last share fading in; see `Growing`."""
+        """Number of sizes in use; a fraction is the share of the newest, which fades in (see `Growing`)."""
         return next((part.size for part in self._growing), 1.0)
 
     def grow(self, size: float) -> None:
-        """Set how many sizes it has grown to; more than all is all."""
+        """Set the number of sizes in use, at most `sizes`."""
         for part in self._growing:
             part.size = min(size, float(part.sizes))
 
     def shrunk(self, images: Tensor) -> Tensor:
-        """Real images of full size as it sees them while it grows."""
+        """Downsample real images to the current size of the growing networks."""
         return shrink(images, self.size, self.sizes)
 
     # Codes and images -----------------------------------------------------------------------------
 
     def features(self, images: Tensor) -> list[Tensor]:
-        found: list[Tensor] = cast(Any, self.critic).features(2 * images - 1)
-        return found
+        activations: list[Tensor] = cast(Any, self.critic).features(pixels.signed(images))
+        return activations
 
     def encode(self, images: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
         raise Unsupported(
             f"{type(self).__name__} has no encoder: the guarantee of {space!r} is 'none'; "
-            "`flows compare` inverts it by optimisation"
+            "invert it by optimisation, for example with `flows compare`"
         )
 
     def decode(self, code: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
         self.check_code(code, space)
-        return (self.enlarged(self.render(code.to(self.dtype), space, labels)) + 1) / 2
+        return pixels.from_signed(self.enlarged(self.render(code.to(self.dtype), space, labels)))
 
     def enlarged(self, images: Tensor) -> Tensor:
-        """Images of full size, by repetition, where the generator has not grown to it."""
+        """Upsample images to full size by repetition if the generator has not grown to it."""
         side = images.shape[-1]
         return images if side == self.image_shape[-1] else interpolate(images, self.image_shape[1:])
 
     def units(self) -> dict[str, Unit]:
         modules = self.generator.named_modules(prefix="generator")
         return self.units_among((name, module) for name, module in modules if name != "generator")
-
-
-def to_signed(images: Tensor) -> Tensor:
-    """Uint8 images to floats in [−1, 1], byte centres as everywhere."""
-    return 2 * pixels.to_unit(images, 256) - 1

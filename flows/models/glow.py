@@ -25,6 +25,8 @@ from flows.models.flow import Flow
 from flows.models.priors import Normal
 from flows.networks.glow import ConvPrior, GlowNetwork, SqueezedContext
 
+__all__ = ["Glow"]
+
 Flavour = Literal["official", "paper"]
 PermutationName = Literal["plain", "lu", "reverse", "random"]
 CouplingName = Literal["affine", "additive"]
@@ -32,35 +34,42 @@ DequantisationName = Literal["uniform", "variational"]
 
 
 class Glow(Flow):
-    """Per level: squeeze, then `depth` steps of ActNorm, 1×1 convolution, coupling; then half leaves.
+    """Multiscale flow; each level is a squeeze and `depth` steps of ActNorm, 1×1 convolution and coupling.
 
-    `official` follows the released code: the first half of the channels is kept and the second changed,
-    (x + t)·s with shift and scale interleaved, and the coupling networks mark the image's border. `paper`
-    follows the equations of Table 1: the second half is kept and the first changed, x·s + t, no marker.
-    Either takes any scale; the paper prints `exp`, the code has `sigmoid`, the house's default is
-    `two-sided` (see `flows.bijections.scales`). With a published scale the learned priors are those of the
-    code, (x − mean)/std with a free std; with the house's, std is two-sided and the mean is added after
-    scaling. One deviation is left: the code's top prior sees the marked border, ours is the same at all
-    pixels.
+    After each level but the last, half of the channels are split off.
+
+    The flavour `official` follows the released code: the first half of the channels is kept and the second
+    changed, (x + t)·s with shift and scale interleaved, and the coupling networks mark the image border.
+    `paper` follows the equations of Table 1: the second half is kept and the first changed, x·s + t, no
+    border marker. Both work with any scale; the paper has `exp`, the released code `sigmoid`; the default
+    here is `two-sided` (see `flows.bijections.scales`). With a published scale the learned priors are those
+    of the released code, (x − mean)/std with a free std; with `two-sided`, std is two-sided and the mean is
+    added after scaling. One deviation remains: the released code's top prior sees the border marker; here it
+    is the same at all pixels.
 
     Args:
-        image_shape: (C, H, W).
-        bins: grey levels, 256 for 8-bit and 32 for 5-bit images.
-        levels: L.
-        depth: K, steps per level.
-        width: hidden channels of the coupling networks.
-        coupling: `affine` or `additive`.
-        scale: of affine couplings and of the learned priors.
-        input_bound: largest magnitude that a coupling network sees of the kept part, for an inverse that
-            holds away from the data; null is the published form.
-        permutation: 1×1 convolution (`plain`, `lu`), or a fixed `reverse` or `random` order.
-        flavour: see above.
-        learned_split: whiten the leaving half given the staying one (a zero conv); False leaves it as is.
-        learned_top: whiten what remains at the end by a learned mean and scale.
-        num_classes: above 0, the top prior depends on the label.
-        classifier_weight: weight of a classifier on the top latent, in bits, in the loss (0.01 in the
-            released code's conditional runs).
-        dequantisation: `uniform`, or `variational` by a small flow of its own.
+        image_shape: Image shape (C, H, W).
+        bins: Number of grey levels, 256 for 8-bit and 32 for 5-bit images.
+        levels: Number of levels L.
+        depth: Number of steps K per level.
+        width: Number of hidden channels of the coupling networks.
+        coupling: Type of coupling, `affine` or `additive`.
+        scale: Scale function of the affine couplings and learned priors.
+        input_bound: Bound on the magnitude of a coupling network's input, so that the inverse is accurate
+            away from the data; null for the published form.
+        permutation: Invertible 1×1 convolution (`plain`, or `lu`), or a fixed `reverse` or `random` order of
+            the channels.
+        flavour: Variant, `official` or `paper`.
+        learned_split: Whether to whiten the half that is split off, given the other half (a zero-initialised
+            convolution).
+        learned_top: Whether to whiten the last latent by a learned mean and scale.
+        num_classes: Number of classes; if above 0, the top prior depends on the label.
+        classifier_weight: Weight in the loss of a classifier on the top latent, whose loss is in bits (0.01
+            in the released code's conditional runs).
+        dequantisation: Type of dequantisation, `uniform`, or `variational` by a small flow.
+
+    Raises:
+        UserError: `num_classes` without `learned_top`, or `classifier_weight` without `num_classes`.
     """
 
     def __init__(
@@ -89,7 +98,7 @@ class Glow(Flow):
         check_choice("flavour", flavour, Flavour)
         check_choice("dequantisation", dequantisation, DequantisationName)
         if num_classes and not learned_top:
-            raise UserError("num_classes: the labels condition the learned top prior; set learned_top")
+            raise UserError("num_classes: labels condition the learned top prior; set learned_top")
         if classifier_weight and not num_classes:
             raise UserError("classifier_weight: there is nothing to classify; set num_classes above 0")
         edge = flavour == "official"
@@ -155,8 +164,8 @@ class Glow(Flow):
     def penalties(self, code: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
         if self.classifier is None or labels is None:
             return {}
-        # The classifier reads the top latent before whitening: whitened by the class's own statistics it
-        # would have been told the answer.
+        # The classifier reads the top latent before whitening; whitening uses the class's statistics and
+        # would reveal the label.
         multiscale = cast(Multiscale, self.bijection)
         top_prior = cast(Chain, multiscale.levels[-1]).steps[-1]
         top = code[:, multiscale.slices[f"level{len(multiscale.levels)}"]]
@@ -175,7 +184,7 @@ def _permute(name: PermutationName, channels: int) -> Bijection:
 
 
 def _dequantiser(name: DequantisationName, channels: int, bins: int, width: int) -> Dequantiser:
-    """Uniform, or four couplings on noise that see the image, and a sigmoid (Flow++, section 3.1)."""
+    """Uniform, or a flow of four couplings conditioned on the image and a sigmoid (Flow++, section 3.1)."""
     if name == "uniform":
         return UniformDequantiser(bins)
 

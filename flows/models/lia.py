@@ -28,18 +28,20 @@ from flows.networks.stylegan import Blocks, Critic, Start, Synthesis, activate, 
 from flows.numerics import evaluating
 from flows.stored import StoredModule
 
+__all__ = ["LIA"]
+
 Flavour = Literal["official", "default"]
 CouplingName = Literal["additive", "affine"]
 
 
 class CouplingPerceptron(nn.Module):
-    """Two equalised linear layers, the shift (and raw scale) of a coupling in φ.
+    """Two equalised linear layers that predict the shift (and raw scale) of a coupling in φ.
 
     Args:
-        inputs, outputs, hidden: sizes.
-        multiplier: factor on its learning rate.
-        leaky_output: a leaky ReLU at the end too, as released; otherwise linear and zero at first, so that φ
-            starts as a permutation.
+        inputs, hidden, outputs: Number of features.
+        multiplier: Factor on the learning rate.
+        leaky_output: Whether the output passes a leaky ReLU, as in the released code; otherwise it is linear
+            and zero at initialisation, so that φ starts as a permutation.
     """
 
     def __init__(self, inputs: int, hidden: int, outputs: int, multiplier: float, leaky_output: bool):
@@ -56,14 +58,15 @@ class CouplingPerceptron(nn.Module):
 
 
 class CouplingConvolutions(nn.Module):
-    """The same where codes are maps: three equalised convolutions, and a bias for every place.
+    """Three equalised convolutions that predict the shift (and raw scale) of a coupling in φ on maps.
 
-    Zero at first; what is drawn above and below differs, so that places matter.
+    The first has a bias per position, because image content depends on the position. The output is zero at
+    initialisation.
 
     Args:
-        inputs, hidden, outputs: channels.
-        side: of the map in pixels.
-        multiplier: factor on its learning rate.
+        inputs, hidden, outputs: Number of channels.
+        side: Side of the map.
+        multiplier: Factor on the learning rate.
     """
 
     def __init__(self, inputs: int, hidden: int, outputs: int, side: int, multiplier: float):
@@ -76,12 +79,12 @@ class CouplingConvolutions(nn.Module):
 
     def forward(self, kept: Tensor, context: Tensor | None) -> Tensor:
         y = activate(self.first(kept) + self.multiplier * self.places)
-        found: Tensor = self.last(activate(self.second(y)))
-        return found
+        raw: Tensor = self.last(activate(self.second(y)))
+        return raw
 
 
 class InverseMapping(nn.Module):
-    """z to w by φ⁻¹; φ itself, w to z, is one attribute away. There is no second copy of its weights."""
+    """Map from z to w by φ⁻¹. The attribute `phi` is φ itself, from w to z, with the same weights."""
 
     def __init__(self, phi: Bijection):
         super().__init__()
@@ -93,38 +96,46 @@ class InverseMapping(nn.Module):
 
 
 class LIA(StyleModel):
-    """x → w by an encoder, w → z by an invertible φ; z → w by φ⁻¹, w → x by StyleGAN's synthesis.
+    """Autoencoder with an invertible map φ in latent space: w = E(x), z = φ(w); w = φ⁻¹(z), x = G(w).
 
-    Stage 1 trains a GAN whose mapping is φ⁻¹; stage 2 trains the encoder with generator and φ as they are
-    (objective `LIATraining`). What is exact is φ: z from w, and back. w from x is learned.
+    G is StyleGAN's synthesis network. Stage 1 trains a GAN with mapping φ⁻¹; stage 2 trains the encoder E
+    with G and φ fixed (objective `LIATraining`). φ is exact in both directions; w from x is learned.
 
-    `official` is the released code: additive couplings that end in a leaky ReLU, reversal of the features
-    between them, a learning rate of 1/100 in φ, tanh at the end of the synthesis, a residual encoder with
-    batch norm, whose w has variance 1 in every coordinate. `default` has couplings that are linear at the end
-    and start at zero, a tenth of the learning rate, no tanh, and a plain encoder without batch norm, whose
-    noise in small batches would limit what comes back.
+    The flavour `official` follows the released code: additive couplings that end with a leaky ReLU, a
+    reversal of the features between them, a learning rate of 1/100 in φ, tanh at the end of the synthesis,
+    and a residual encoder with batch norm, so that w has variance 1 in every coordinate. `default` has
+    couplings with a linear output that is zero at initialisation, 1/10 of the learning rate, no tanh, and a
+    plain encoder without batch norm, because batch norm's noise at small batch sizes would limit the
+    reconstructions.
 
     Args:
-        image_shape: (C, H, W), H = W a power of two from 8 on.
-        bins: grey levels of the images.
-        size: of z and w, even.
-        channels: of the synthesis at 4×4, 8×8, … up to the images' side.
-        critic_channels: of the critic; None takes `channels`.
-        encoder_channels: of the encoder at the images' side, half of it, … down to 4×4.
-        steps: couplings of φ.
-        hidden: width of their perceptrons; None takes `size`.
-        coupling: `additive` (volume preserving) or `affine`.
-        glow: an ActNorm and an invertible linear map before every coupling instead of the reversal.
-        multiplier: factor on φ's learning rate; None takes the flavour's.
-        flavour: see above.
-        depth: styled layers of every size but the first: 2 in the paper, or 1.
-        start: the first layer sees a learned `constant` (as released), a `linear` function of w, or w as a
-            `map`: then parts of w lie at places of the image, and the encoder is fully convolutional.
-        start_side: of the first layer; `channels` begin there, and those of the encoder of a map end there.
-        critic_blocks: `residual` (StyleGAN2), `plain` (one strided convolution, faster) or `pooled` (PGGAN).
-        grows: let the critic take images of every size, for objectives that grow.
-        refinements: steps after the encoder, each of which looks at what the code draws and at the slope of
-            its error (see `Refiner`); not in the paper, which has 0. Each costs a draw and its gradient.
+        image_shape: Image shape (C, H, W), H = W a power of two, at least 8.
+        bins: Number of grey levels of the images.
+        size: Dimension of z and w, even.
+        channels: Number of channels of the synthesis at 4×4, 8×8, …, up to the image side.
+        critic_channels: Number of channels of the critic; None uses `channels`.
+        encoder_channels: Number of channels of the encoder at the image side, half of it, …, down to 4×4.
+        steps: Number of couplings in φ.
+        hidden: Width of the coupling networks; None uses `size`.
+        coupling: Type of coupling, `additive` (volume preserving) or `affine`.
+        glow: Whether an ActNorm and an invertible linear map, instead of the reversal, precede each coupling.
+        multiplier: Factor on the learning rate of φ; None uses that of the flavour.
+        flavour: Variant, `official` or `default`.
+        depth: Number of styled layers of each size but the first: 2 in the paper, or 1.
+        start: Input of the first layer: a learned `constant` (released code), a `linear` function of w, or w
+            as a `map`. With `map` each part of w has a position in the image, and the encoder is fully
+            convolutional.
+        start_side: Side of the first layer, 4, 8 or 16, and of the first entry of `channels`; with `map` also
+            of the last entry of `encoder_channels`.
+        critic_blocks: Kind of the critic's blocks: `residual` (StyleGAN2), `plain` (one strided convolution,
+            faster) or `pooled` (PGGAN).
+        grows: Whether the critic accepts images of every size, for progressive growing.
+        refinements: Number of refinement steps after the encoder, each of which uses the image of the current
+            code and the gradient of its error (see `Refiner`); 0 in the paper. Each costs a forward and a
+            backward pass of the generator.
+
+    Raises:
+        UserError: Options do not fit the image shape or each other.
     """
 
     def __init__(
@@ -159,16 +170,16 @@ class LIA(StyleModel):
         official = flavour == "official"
         if official and start == "map":
             raise UserError(
-                "flavour official: its encoder ends in a dense layer, w is no map; set another start"
+                "flavour official: its encoder ends in a dense layer, so w is not a map; set another start"
             )
         if grows and start_side != 4:
-            raise UserError(f"grows: a generator that grows starts at 4×4, got start_side {start_side}")
+            raise UserError(f"grows: expected start_side 4, where growing starts, got {start_side}")
         check_sizes(image_shape, channels, start=start_side)
         check_sizes(image_shape, critic_channels or channels)
         check_sizes(image_shape, encoder_channels, start=start_side if start == "map" else 4)
         halved = map_channels(size, start_side) if start == "map" else size
         if halved % 2:
-            raise UserError(f"size: φ halves its input, expected an even number, got {halved} of {size}")
+            raise UserError(f"size: expected an even number of channels in φ, got {halved} with size {size}")
         sides = start_side if start == "map" else None
         slower = multiplier or (0.01 if official else 0.1)
         phi = make_phi(size, steps, hidden or size, coupling, glow, official, slower, sides)
@@ -196,23 +207,29 @@ class LIA(StyleModel):
             self.refiner = Refiner(size // place**2, place)
 
     def start_from(self, other: StoredModule) -> None:
-        """As for every model; or with the weights of a LIA of half the side, whose code is the same map.
+        """Copy the weights of a LIA of the same sizes, or of one for half the image side.
 
-        It then draws what that one draws, at twice the side, and encodes the means of 2×2 pixels as it did.
+        In the latter case codes must be maps of the same shape. The model then generates the images of the
+        smaller one at twice the side, and encodes means of 2×2 pixels as the smaller one does.
+
+        Raises:
+            UserError: The weights do not fit.
         """
         half = tuple(2 * side for side in other.image_shape[1:]) == self.image_shape[1:]
         if not isinstance(other, LIA) or not half:
             return super().start_from(other)
         encoder, smaller = self.encoder, other.encoder
         if not isinstance(encoder, MapEncoder) or not isinstance(smaller, MapEncoder):
-            raise UserError("--init: a LIA of half the side gives its weights only where codes are maps")
+            raise UserError(
+                "--init: weights of a LIA for half the image side need codes that are maps (start: map)"
+            )
         pairs: dict[str, tuple[nn.Module | None, nn.Module | None]] = {
             "mapping": (self.generator.mapping, other.generator.mapping),
             "refiner": (self.refiner, other.refiner),
         }
         for name, (own, given) in pairs.items():
             if weight_shapes(own) != weight_shapes(given):
-                raise UserError(f"--init: the {name} of the smaller LIA has other sizes")
+                raise UserError(f"--init: the {name} of the smaller LIA has different sizes")
             if own is not None and given is not None:
                 own.load_state_dict(given.state_dict())
         try:
@@ -224,7 +241,7 @@ class LIA(StyleModel):
 
     @property
     def phi(self) -> Bijection:
-        """φ, w to z with the log-determinant; its inverse is the generator's mapping."""
+        """Bijection φ from w to z; its inverse is the generator's mapping."""
         mapping = self.generator.mapping
         assert isinstance(mapping, InverseMapping)
         return mapping.phi
@@ -233,11 +250,11 @@ class LIA(StyleModel):
         self.check_space(space)
         pixels.check_unit(images, self.image_shape)
         with evaluating(self):
-            x = 2 * images.to(self.dtype) - 1
+            x = pixels.signed(images.to(self.dtype))
             return self.convert(self.refined(self.encoder(x), x).codes[-1], "w", space)
 
     def refined(self, w: Tensor, images: Tensor) -> Refined:
-        """The encoder's codes of images in [−1, 1], and what the refinements make of them."""
+        """Refine codes w of the encoder for images in [−1, 1]; return the codes after every step."""
         return refine(w, images, self.refiner, self.refinements, self.generator.draw)
 
     def can_convert(self, codes: Codes, target: str) -> bool:
@@ -246,14 +263,16 @@ class LIA(StyleModel):
         return super().can_convert(codes, target)
 
     def _agree(self, code: Tensor) -> bool:
-        """Whether all layers of codes of w+ are equal, so that they have a w."""
+        """Whether all layers of w+ codes are equal, so that the codes exist in w."""
         styles = code.unflatten(1, (self.layers, self.width))
         return torch.equal(styles, styles[:, :1].expand_as(styles))
 
     def convert_back(self, code: Tensor, source: str, target: str) -> Tensor:
         if source == "w+":
             if not self._agree(code):
-                raise UserError("a w+ code whose layers differ has no w, and no z")
+                raise UserError(
+                    "codes of w+ with different layers have no code in w or z: expected equal layers"
+                )
             code = code[:, : self.width]
         return self.phi(code)[0] if target == "z" else code
 
@@ -265,14 +284,14 @@ class LIA(StyleModel):
 
 
 def weight_shapes(module: nn.Module | None) -> dict[str, torch.Size]:
-    """Shapes of all weights by name; none of nothing."""
+    """Return the shapes of all weights by name; empty for None."""
     return {} if module is None else {name: value.shape for name, value in module.state_dict().items()}
 
 
 def make_encoder(
     channels: Sequence[int], width: int, colours: int, official: bool, start: Start, side: int
 ) -> nn.Module:
-    """The released encoder, a fully convolutional one for codes that are maps, or a plain one."""
+    """Create a residual (released), fully convolutional (if codes are maps) or plain encoder."""
     if start == "map":
         return MapEncoder(channels, width // side**2, colours)
     return (ResidualEncoder if official else PlainEncoder)(channels, width, colours)
@@ -288,10 +307,10 @@ def make_phi(
     multiplier: float,
     side: int | None = None,
 ) -> Chain:
-    """φ, w to z: steps of a reversal (or ActNorm and linear map) and a coupling on halves.
+    """Create φ, from w to z: steps of a reversal (or ActNorm and linear map) and a coupling on halves.
 
-    Where w is a map of that `side`, they act on its channels, and what a coupling does at a place depends on
-    what lies around it.
+    If w is a map of side `side`, φ acts on its channels, and a coupling's shift and scale at a position
+    depend on the neighbourhood.
     """
     channels = size if side is None else size // side**2
     half, other = channels // 2, channels - channels // 2

@@ -19,31 +19,37 @@ from flows.models.flow import Flow
 from flows.models.priors import PriorName, make_prior
 from flows.networks.mlp import ReluMLP
 
+__all__ = ["NICE"]
+
 OrderName = Literal["interleaved", "reversed", "halves"]
 
 
 class NICE(Flow):
-    """Flatten, additive couplings on alternating halves of the pixels, a diagonal scaling.
+    """Flow of additive couplings on alternating halves of the pixels and a diagonal scaling.
 
-    `order` says which halves: `interleaved` keeps odd and changes even entries, then the reverse (the
-    paper's text); `reversed` sorts odd before even once and reverses the vector after every coupling (the
-    released code on MNIST); `halves` alternates first and second half (the released code on SVHN, CIFAR-10
-    and TFD, up to the order of the entries). The paper's and the released configurations differ in sizes,
-    priors and optimiser too: configs/paper/.
+    The halves depend on `order`: `interleaved` keeps odd and changes even entries, then vice versa (the
+    paper's text); `reversed` sorts odd before even entries once and reverses the vector after every coupling
+    (the released code on MNIST); `halves` alternates between first and second half (the released code on
+    SVHN, CIFAR-10 and TFD, up to the order of the entries). The configurations of paper and released code
+    also differ in sizes, priors and optimiser; see configs/paper/.
 
     Args:
-        image_shape: (C, H, W).
-        bins: grey levels, 256 for 8-bit images.
-        couplings: how many.
-        hidden_layers: of each coupling's network, or one number per coupling.
-        width: units per hidden layer.
-        prior: `logistic` or `normal`.
-        order: see above.
-        value_range: width of the interval that [0, 1] is centred and stretched to (2 on CIFAR-10), or None to
-            leave pixels as they are.
-        whiten: None, or the ε of ZCA whitening (0 is exact), fitted on the first training images.
-        uniform_start: weights start uniform within ± this (0.01 in the released code); None is torch's
-            default.
+        image_shape: Image shape (C, H, W).
+        bins: Number of grey levels, 256 for 8-bit images.
+        couplings: Number of couplings.
+        hidden_layers: Number of hidden layers of the coupling networks, one for all or one per coupling.
+        width: Number of units of each hidden layer.
+        prior: Prior of the code, `logistic` or `normal`.
+        order: Order of the entries, `interleaved`, `reversed` or `halves`.
+        value_range: Width of the centred interval to which [0, 1] is mapped (2 on CIFAR-10); None leaves the
+            pixels unchanged.
+        whiten: Constant ε of ZCA whitening, fitted to the first training images (0 is exact); None for no
+            whitening.
+        uniform_start: Bound u of the initial weights ~ U(−u, u) (0.01 in the released code); None keeps
+            PyTorch's default.
+
+    Raises:
+        UserError: `hidden_layers` has not one entry per coupling.
     """
 
     def __init__(
@@ -67,7 +73,7 @@ class NICE(Flow):
         check_positive(couplings=couplings, hidden_layers=min(depths, default=1), width=width)
         if len(depths) != couplings:
             raise UserError(
-                f"hidden_layers: expected one number, or one for each of {couplings} couplings, got {depths}"
+                f"hidden_layers: expected one number, or one per coupling ({couplings}), got {depths}"
             )
 
         def coupling(number: int) -> Bijection:
@@ -87,7 +93,7 @@ class NICE(Flow):
         steps.append(Flatten((channels, height, side)))
         if whiten is not None:
             steps.append(Whitening(size, whiten))
-            # A covariance of D dimensions takes many times D images.
+            # The covariance in D dimensions is estimated from many times D images.
             self.initialisation_images = max(10_000, 8 * size)
         if order == "reversed":
             steps.append(odd_even_permutation(size))

@@ -10,18 +10,20 @@ from flows.models.styles import check_sizes
 from flows.networks.pggan import PGGANGenerator
 from flows.networks.stylegan import Critic
 
+__all__ = ["PGGAN"]
+
 
 class PGGAN(GAN):
-    """Generator and critic grow together, from 4×4 on; pixel norm, equalised learning rates.
+    """GAN whose generator and critic grow together from 4×4; pixel norm and equalised learning rates.
 
-    The objective that goes with it is `Adversarial` with loss `wgan-gp`, a drift and `growing`.
+    Train it with the objective `Adversarial`, loss `wgan-gp`, a drift term and `growing`.
 
     Args:
-        image_shape: (C, H, W), H = W a power of two from 8 on.
-        bins: grey levels of the images.
-        size: of z (512 in the paper).
-        channels: of the blocks at 4×4, 8×8, … up to the images' side.
-        critic_channels: of the critic; None takes `channels`.
+        image_shape: Image shape (C, H, W), H = W a power of two, at least 8.
+        bins: Number of grey levels of the images.
+        size: Dimension of z (512 in the paper).
+        channels: Number of channels of the 4×4, 8×8, … blocks, up to the image side.
+        critic_channels: Number of channels of the critic's blocks; None uses `channels`.
     """
 
     normalises_z = True

@@ -1,4 +1,4 @@
-"""Standard factorised priors of flat codes."""
+"""Standard factorised priors for flat codes."""
 
 import math
 from abc import ABC, abstractmethod
@@ -12,27 +12,29 @@ from torch.nn.functional import softplus
 from flows.checks import check_choice
 from flows.numerics import Keys, normal_rows, uniform_rows
 
+__all__ = ["Logistic", "Normal", "Prior"]
+
 PriorName = Literal["normal", "logistic"]
 
 
 class Prior(ABC):
-    """A density of one code entry, the same and independent for all of them."""
+    """Prior of a code whose entries are independent and identically distributed."""
 
     name: PriorName
     deviation: float
-    """Standard deviation of an entry; its mean is 0."""
+    """Standard deviation of an entry; the mean is 0."""
 
     @abstractmethod
     def log_prob(self, z: Tensor) -> Tensor:
-        """Elementwise log-density in nats, of the shape of `z`."""
+        """Compute the log-density of every entry, nats, in the shape of `z`."""
 
     @abstractmethod
     def sample(self, seed: int | Tensor, keys: Keys, shape: Sequence[int], like: Tensor) -> Tensor:
-        """(len(keys), *shape); row i depends on `seed` and `keys[i]` only."""
+        """Sample (len(keys), *shape); row i depends only on `seed` and `keys[i]`."""
 
 
 class Normal(Prior):
-    """N(0, 1)."""
+    """Standard normal prior N(0, 1)."""
 
     name: PriorName = "normal"
     deviation = 1.0
@@ -45,7 +47,7 @@ class Normal(Prior):
 
 
 class Logistic(Prior):
-    """The standard logistic density, log p = −softplus(z) − softplus(−z) (NICE §3.4)."""
+    """Standard logistic prior, log p = −softplus(z) − softplus(−z) (NICE §3.4)."""
 
     name: PriorName = "logistic"
     deviation = math.pi / math.sqrt(3)
@@ -59,6 +61,6 @@ class Logistic(Prior):
 
 
 def make_prior(name: PriorName) -> Prior:
-    """The prior of that name."""
+    """Create the prior called `name`."""
     check_choice("prior", name, PriorName)
     return Normal() if name == "normal" else Logistic()

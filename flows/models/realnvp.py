@@ -22,35 +22,38 @@ from flows.models.flow import Flow
 from flows.models.priors import Normal
 from flows.networks.resnet import RealNVPNetwork, WeightNormConv2d
 
+__all__ = ["RealNVP"]
+
 Flavour = Literal["official", "paper"]
 
 
 class RealNVP(Flow):
-    """Logit, then per level three checkerboard couplings, squeeze, three channel couplings; half leaves.
+    """Multiscale flow of a logit, affine couplings and batch normalisation.
 
-    The last level has four checkerboard couplings and nothing else. Every coupling is followed by batch
-    normalisation of what it changed. The hidden width doubles from level to level and is twice as large
-    in channel couplings.
+    Each level has three checkerboard couplings, a squeeze and three channel couplings, after which half of
+    the channels are split off. The last level has only four checkerboard couplings. Batch normalisation of
+    the changed part follows every coupling. The hidden width doubles from level to level and is twice as
+    large in channel couplings.
 
-    `official` follows the released code: (x + t)·s, normalisation by the batch alone. `paper` follows the
-    text: x·s + t, normalisation by a running average with gradients through the current batch. Either takes
-    any scale; code and paper have `tanh` (a learned factor times tanh, 0 at the start of checkerboard
-    couplings), the house's default is `two-sided`.
+    The flavour `official` follows the released code: (x + t)·s, and normalisation by the batch alone. `paper`
+    follows the text: x·s + t, and normalisation by a running average with gradients through the current
+    batch. Both work with any scale; code and paper have `tanh` (a learned factor times tanh, 0 at
+    initialisation in checkerboard couplings); the default here is `two-sided`.
 
     Args:
-        image_shape: (C, H, W).
-        bins: grey levels, 256 for 8-bit images.
-        levels: scales; 4 take 32×32 images to 4×4, CIFAR-10's published model has 2.
-        width: hidden channels of the first level's checkerboard couplings.
-        blocks: residual blocks of every coupling network.
-        scale: form of the couplings' scales.
-        flavour: see above.
-        input_bound: largest normalised value that a coupling network sees of the kept part, for an inverse
-            that holds away from the data; null is the published form.
-        alpha: of the logit.
-        weight_penalty: weight of the squared norm of weight-norm gains and of the checkerboard couplings'
-            learned factors in the loss; in nats per image as in the released code, whatever unit the loss
-            is logged in.
+        image_shape: Image shape (C, H, W).
+        bins: Number of grey levels, 256 for 8-bit images.
+        levels: Number of levels; 4 reduce 32×32 images to 4×4. The published model of CIFAR-10 has 2.
+        width: Number of hidden channels of the first level's checkerboard couplings.
+        blocks: Number of residual blocks of each coupling network.
+        scale: Scale function of the couplings.
+        flavour: Variant, `official` or `paper`.
+        input_bound: Bound on the magnitude of a coupling network's normalised input, so that the inverse is
+            accurate away from the data; null for the published form.
+        alpha: Distance α of the logit's argument from 0 and 1.
+        weight_penalty: Weight of a penalty in the loss, the squared norm of the weight-norm gains and of the
+            checkerboard couplings' learned factors; in nats per image as in the released code, whatever the
+            unit of the logged loss.
     """
 
     def __init__(

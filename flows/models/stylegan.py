@@ -7,25 +7,28 @@ from flows.checks import check_choice, check_positive
 from flows.models.styles import StyleGenerator, StyleModel, check_sizes
 from flows.networks.stylegan import Blocks, Critic, Mapping, Synthesis
 
+__all__ = ["StyleGAN"]
+
 
 class StyleGAN(StyleModel):
-    """A perceptron maps z to w, modulated convolutions draw from w; the noise is stored with the weights.
+    """GAN with a mapping network from z to w and modulated convolutions; noise is stored with the weights.
 
-    The generator sums colours of all sizes, the critic is residual (StyleGAN2, section 4.1). Strengths of
-    the noise start at 0.
+    The generator sums the colours of all sizes, the critic is residual by default (StyleGAN2, section 4.1).
+    Noise strengths start at 0.
 
     Args:
-        image_shape: (C, H, W), H = W a power of two from 8 on.
-        bins: grey levels of the images.
-        size: of z and w.
-        channels: of the layers at 4×4, 8×8, … up to the images' side.
-        critic_channels: of the critic's blocks at the same sizes; None takes `channels`.
-        mapping_layers: of the perceptron (8 in the paper, 2 in small ones).
-        mapping_multiplier: factor on its learning rate.
-        depth: styled layers of every size but the first: 2 in the paper, or 1.
-        start: the first layer sees a learned `constant`, or a `linear` function of w (as in PGGAN).
-        critic_blocks: `residual` (StyleGAN2), `plain` (one strided convolution, faster) or `pooled` (PGGAN).
-        grows: let the critic take images of every size, for objectives that grow.
+        image_shape: Image shape (C, H, W), H = W a power of two, at least 8.
+        bins: Number of grey levels of the images.
+        size: Dimension of z and w.
+        channels: Number of channels of the 4×4, 8×8, … layers, up to the image side.
+        critic_channels: Number of channels of the critic's blocks at the same sizes; None uses `channels`.
+        mapping_layers: Number of layers of the mapping network (8 in the paper, 2 in small models).
+        mapping_multiplier: Factor on the learning rate of the mapping network.
+        depth: Number of styled layers of each size but the first: 2 in the paper, or 1.
+        start: Input of the first layer: a learned `constant`, or a `linear` function of w (as in PGGAN).
+        critic_blocks: Kind of the critic's blocks: `residual` (StyleGAN2), `plain` (one strided convolution,
+            faster) or `pooled` (PGGAN).
+        grows: Whether the critic accepts images of every size, for progressive growing.
     """
 
     normalises_z, sampling_space = True, "w"

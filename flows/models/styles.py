@@ -1,4 +1,4 @@
-"""GANs whose images come from a code per layer: spaces z, w and w+, truncation."""
+"""Base class of style-based GANs: spaces z, w and w+, truncation."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from flows import images as pixels
 from flows.errors import Unsupported, UserError
 from flows.models.base import Space
 from flows.models.gan import GAN
@@ -14,16 +15,18 @@ from flows.networks.stylegan import StyledLayer, Synthesis
 from flows.numerics import normal_rows
 from flows.once import once
 
+__all__ = ["StyleModel"]
+
 MEAN_CODES, MEAN_SEED = 10_000, 123
-"""From which the middle of w is found (StyleGAN2's projector)."""
+"""Number of codes, and seed, for estimating the mean of w (StyleGAN2's projector)."""
 
 
 class StyleGenerator(nn.Module):
-    """z to w by `mapping`, w to every layer of `synthesis`.
+    """Generator that maps z to w by `mapping` and w, for each layer, to images by `synthesis`.
 
     Args:
-        mapping: (batch, size) to (batch, width).
-        synthesis: (batch, layers, width) to images.
+        mapping: Network from z (batch, size) to w (batch, width).
+        synthesis: Network from w (batch, layers, width) to images.
     """
 
     def __init__(self, mapping: nn.Module, synthesis: Synthesis):
@@ -31,12 +34,12 @@ class StyleGenerator(nn.Module):
         self.mapping, self.synthesis = mapping, synthesis
 
     def forward(self, z: Tensor, second: Tensor | None = None, crossover: Tensor | None = None) -> Tensor:
-        """Images in [−1, 1].
+        """Generate images in [−1, 1], with style mixing if `second` and `crossover` are given.
 
         Args:
             z: (batch, size).
-            second: another z, whose w takes the layers from `crossover` on (style mixing).
-            crossover: int64 (batch,); `layers` mixes nothing.
+            second: (batch, size), z whose w is used in the layers from `crossover` on.
+            crossover: int64 (batch,), first layer of the second w; the number of layers for no mixing.
         """
         w = self.mapping(z)
         if second is None or crossover is None:
@@ -47,15 +50,12 @@ class StyleGenerator(nn.Module):
         return self.synthesis(torch.where(later.unsqueeze(2), other, w.unsqueeze(1)))
 
     def draw(self, w: Tensor) -> Tensor:
-        """Images in [−1, 1] from w (batch, width), the same for all layers."""
+        """Generate images in [−1, 1] from w (batch, width), the same for all layers."""
         return self.synthesis(w.unsqueeze(1).expand(-1, len(self.synthesis.layers), -1))
 
 
 class StyleModel(GAN):
-    """A GAN with the spaces `z`, `w` (one code for all layers) and `w+` (one for each).
-
-    Args of `assemble_styles`: as of `GAN.assemble`; `width` is that of w.
-    """
+    """GAN with the spaces `z`, `w` (one code for all layers) and `w+` (one per layer)."""
 
     generator: StyleGenerator
     search_space = "w"
@@ -69,24 +69,24 @@ class StyleModel(GAN):
         size: int,
         width: int,
     ) -> None:
-        """Set the parts and the three spaces."""
+        """Set the parts, as `GAN.assemble`, and the three spaces; `width` is the dimension of w."""
         self.assemble(image_shape, bins, generator, critic, size)
         layers = len(generator.synthesis.layers)
         self.layers, self.width = layers, width
-        each = {f"layer{i}": slice(i * width, (i + 1) * width) for i in range(layers)}
+        layer_slices = {f"layer{i}": slice(i * width, (i + 1) * width) for i in range(layers)}
         whole, labelled = {"all": slice(0, width)}, bool(self.num_classes)
-        doc = "a style for each layer, coarse to fine"
+        doc = "one style per layer, coarse to fine"
         self.spaces |= {
             "z": replace(self.spaces["z"], conversions=frozenset({"w", "w+"})),
             "w": Space(
                 "w", (width,), None, whole, "one style for all layers", conversions=frozenset({"w+"}),
                 labelled=labelled,
             ),
-            "w+": Space("w+", (layers * width,), None, each, doc, labelled=labelled),
+            "w+": Space("w+", (layers * width,), None, layer_slices, doc, labelled=labelled),
         }  # fmt: skip
 
     def convert(self, code: Tensor, source: str, target: str) -> Tensor:
-        """z to w to w+; back to z only where the mapping has an inverse, and to w where all layers agree."""
+        """Convert z to w to w+; the opposite direction is `convert_back`."""
         for name in (source, target):
             self.check_space(name)
         order = ("z", "w", "w+")
@@ -97,8 +97,15 @@ class StyleModel(GAN):
         return code.repeat(1, self.layers) if (source, target) == ("w", "w+") else code
 
     def convert_back(self, code: Tensor, source: str, target: str) -> Tensor:
-        """Towards z. Raises ValueError where there is no such map."""
-        raise Unsupported(f"{type(self).__name__}: its map from z to w has no inverse; {source!r} stays")
+        """Convert w+ to w or w to z; here there is no such map.
+
+        Raises:
+            Unsupported: The mapping has no inverse.
+        """
+        raise Unsupported(
+            f"{type(self).__name__} has no map from space {source!r} to {target!r}: "
+            "its mapping has no inverse"
+        )
 
     def render(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
         return self._draw(code, space, None)
@@ -109,7 +116,7 @@ class StyleModel(GAN):
         return image
 
     def style_weights(self) -> dict[str, Tensor]:
-        """The scaled weights of every layer's style."""
+        """Return the scaled weight of every layer's style."""
         layers = cast(Iterable[StyledLayer], self.generator.synthesis.layers)
         styles = [layer.convolution.style for layer in layers]
         return {f"layer{i}": style.weight * style.scale for i, style in enumerate(styles)}
@@ -121,12 +128,12 @@ class StyleModel(GAN):
         if not noise:
             return self.decode(code, space)
         self.check_code(code, space)
-        return (self.enlarged(self._draw(code.to(self.dtype), space, noise)) + 1) / 2
+        return pixels.from_signed(self.enlarged(self._draw(code.to(self.dtype), space, noise)))
 
     def induced_codes(
         self, n: int, space: str, generator: torch.Generator | None, temperature: float
     ) -> Tensor:
-        """Draw codes of w or w+, truncated: mean + temperature·(code − mean)."""
+        """Sample codes of w or w+, truncated: mean + temperature·(code − mean)."""
         code = self.convert(self.prior_codes(n, generator), "z", space)
         if temperature == 1:
             return code
@@ -136,7 +143,7 @@ class StyleModel(GAN):
     @property
     @torch.no_grad()
     def w_mean(self) -> Tensor:
-        """The mean of w over 10,000 codes, (width,)."""
+        """Mean of w over 10,000 codes, (width,)."""
         like = torch.empty(0, dtype=self.dtype, device=self.device)
 
         def mean() -> Tensor:
@@ -147,7 +154,7 @@ class StyleModel(GAN):
 
 
 def check_sizes(image_shape: Sequence[int], *channels: Sequence[int], start: int = 4) -> None:
-    """Raise ValueError unless images are squares of a side start·2^k and every list has k + 1 entries."""
+    """Raise UserError unless images are squares of side start·2^k and every list has k + 1 entries."""
     _, height, width = image_shape
     blocks = height.bit_length() - start.bit_length() + 1
     if height != width or height < 8 or height & (height - 1) or blocks < 1:
@@ -155,7 +162,7 @@ def check_sizes(image_shape: Sequence[int], *channels: Sequence[int], start: int
     for given in channels:
         if len(given) != blocks:
             raise UserError(
-                f"channels: images of side {height} need {blocks} numbers, for {start}×{start} to "
+                f"channels: images of side {height} need {blocks} entries, for {start}×{start} to "
                 f"{height}×{height}; "
                 f"got {len(given)}: {list(given)}"
             )

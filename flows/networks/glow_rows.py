@@ -8,6 +8,7 @@ of `GlowNetwork`; `tests/test_rows.py` compares them.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -64,7 +65,11 @@ class GlowRows:
         self.second_bias = b2 * self.gain2
         last = (w3 * self.gain3[:, :, None, None, None]).permute(0, 1, 3, 4, 2)
         self.last = last.contiguous().permute(0, 1, 4, 2, 3)  # channels-last per network
-        self.windows = marker_windows(workspace.images(workspace.rows("wide", self.hidden))[..., 0])
+        # Views are looked up once: a call of the workspace for each would cost more than a small product.
+        self._images = partial(_as_images, (workspace.batch, workspace.height, workspace.width))
+        self._hidden, self._wide = (workspace.rows(name, self.hidden) for name in ("hidden", "wide"))
+        self._in, self._in_windows, self._places, self._around_in = workspace.get("input", self._input)
+        self.windows = marker_windows(self._images(self._wide)[..., 0])
         border = b3.unsqueeze(1)
         if e3 is not None:
             border = border + self.windows @ e3.flatten(2).transpose(1, 2)
@@ -82,30 +87,28 @@ class GlowRows:
 
     def run(self, i: int, kept: Tensor, keep: bool) -> tuple[Tensor, Activations]:
         """Apply network i to `kept` (P, inputs); with `keep`, the hidden layers get memory of their own."""
-        space = self.workspace
         around = self._around(kept)
-        hidden, wide = (
-            torch.empty_like(space.rows(name, self.hidden)) if keep else space.rows(name, self.hidden)
-            for name in ("hidden", "wide")
-        )
+        hidden, wide = self._hidden, self._wide
+        if keep:
+            hidden, wide = torch.empty_like(hidden), torch.empty_like(wide)
         first, second, second_bias, last, bias, border = self._networks[i]
         torch.mm(around, first, out=hidden).relu_()
         torch.addmm(second_bias, hidden, second, out=wide).relu_()
-        output = _rows(conv2d(space.images(wide).permute(0, 3, 1, 2), last, bias, padding=1))
+        images = self._images(wide)
+        output = _rows(conv2d(images.permute(0, 3, 1, 2), last, bias, padding=1))
         if self.edge3:
-            output.view(space.batch, -1).add_(border)
+            output.view(len(images), -1).add_(border)
         return output, Activations(None if keep else around, hidden, wide)
 
     def _around(self, kept: Tensor) -> Tensor:
         """Windows of the bounded input and of the marker, and a column of ones: (P, rows of `first`)."""
-        space = self.workspace
-        inner, windows, places, around = space.get("input", self._input)
+        images = self._images(kept)
         if self.bound is None:
-            inner.copy_(space.images(kept))
+            self._in.copy_(images)
         else:
-            torch.clamp(space.images(kept), -self.bound, self.bound, out=inner)
-        places.copy_(windows)
-        return around
+            torch.clamp(images, -self.bound, self.bound, out=self._in)
+        self._places.copy_(self._in_windows)
+        return self._around_in
 
     def _input(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Views of the bounded input, of its windows and of their place in `around`, and `around` itself."""
@@ -133,9 +136,9 @@ class GlowRows:
         # Row p holds the gradients at the nine positions around p. Input p contributes to all of them, to
         # position d through kernel entry 8 − d.
         padded = space.get("gradient", lambda: space.padded(self.outputs))
-        padded[:, 1:-1, 1:-1].copy_(space.images(grad))
+        padded[:, 1:-1, 1:-1].copy_(self._images(grad))
         around_grad = space.rows("around gradient", 9 * self.outputs)
-        space.images(around_grad).unflatten(3, (3, -1)).copy_(_windows(padded))
+        self._images(around_grad).unflatten(3, (3, -1)).copy_(_windows(padded))
         torch.mm(around_grad.T, wide, out=last[i])
         torch.sum(grad.view(-1, border[i].numel()), 0, out=border[i].view(-1))
         grad_wide = torch.mm(around_grad, self._last_flipped[i], out=space.rows("over", self.hidden))
@@ -146,7 +149,7 @@ class GlowRows:
         _through_relu(grad_hidden, hidden)
         torch.mm((self._around(kept) if around is None else around).T, grad_hidden, out=first[i])
         grad_kept = _rows(
-            conv2d(space.images(grad_hidden).permute(0, 3, 1, 2), self._first_flipped[i], padding=1)
+            conv2d(self._images(grad_hidden).permute(0, 3, 1, 2), self._first_flipped[i], padding=1)
         )
         if self.bound is None:
             return grad_kept
@@ -205,6 +208,11 @@ def _stack(tensors: Sequence[Tensor | None]) -> Tensor | None:
 def _rows(x: Tensor) -> Tensor:
     """Pixels of x (batch, C, H, W) as rows (batch·H·W, C); a view if x is channels-last."""
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def _as_images(size: tuple[int, int, int], rows: Tensor) -> Tensor:
+    """Rows (batch·H·W, C) as images (batch, H, W, C), a view."""
+    return rows.view(*size, rows.shape[1])
 
 
 def _windows(padded: Tensor) -> Tensor:

@@ -1,1 +1,5 @@
-"""Semantic models: attribute predictors and segmenters, with which tools measure what images show."""
+"""Semantic models: attribute predictors and segmenters, which measure the content of images."""
+
+from flows.lazy import attach
+
+__getattr__, __dir__ = attach(__name__)

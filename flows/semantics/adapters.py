@@ -13,6 +13,8 @@ from flows.images import IMAGENET_DEVIATION, IMAGENET_MEAN
 from flows.semantics.base import Score
 from flows.semantics.segmenter import one_hot
 
+__all__ = ["ClassPredictor", "ClassSegmenter"]
+
 
 class Prepared:
     """Network with its preprocessing of images, which returns logits.

@@ -1,4 +1,4 @@
-"""Interfaces of predictors and segmenters, which any object may implement, and their trainable base."""
+"""Protocols of predictors and segmenters, which any object may implement, and their trainable base class."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -13,13 +13,15 @@ from flows.data.base import Attribute, Batch, Split
 from flows.errors import UserError
 from flows.stored import StoredModule
 
+__all__ = ["Predictor", "Score", "Segmenter", "SemanticModel"]
+
 
 @dataclass(frozen=True)
 class Score:
     """Column of a predictor's output; a category has one per class, a hue has its cosine and its sine.
 
     Attributes:
-        name: Name, such as `daylight`, `category: bedroom` or `wall_hue cos`.
+        name: Name of the score, such as `daylight`, `category: bedroom` or `wall_hue cos`.
         attribute: Name of the attribute that the score belongs to.
         group: Group of the attribute.
         probability: Whether the score is a probability in [0, 1]; otherwise it is a number from `low` to
@@ -102,7 +104,7 @@ class Predictor(Protocol):
     def predict(self, images: Tensor) -> Tensor:
         """Predict scores (batch, number of scores) for images (batch, C, H, W) in [0, 1].
 
-        A score is NaN where it does not apply to an image, as the hue of a lamp that is not there.
+        A score is NaN where it does not apply to an image, such as the hue of a lamp that is not there.
         """
         ...
 
@@ -199,7 +201,7 @@ class SemanticModel(StoredModule):
 
     def outputs(self, images: Tensor) -> Tensor:
         """Outputs of the network, as `loss` takes them, for images (batch, C, H, W) in [0, 1]."""
-        outputs: Tensor = self.network(2 * images - 1)
+        outputs: Tensor = self.network(pixels.signed(images))
         return outputs
 
     @abstractmethod

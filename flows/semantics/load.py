@@ -7,6 +7,8 @@ import flows.semantics
 from flows.semantics.base import SemanticModel
 from flows.stored import load_stored, types_in
 
+__all__ = ["load_semantic_model"]
+
 
 def load_semantic_model(path_or_repo: str | Path, map_location: str = "cpu") -> SemanticModel:
     """Load a predictor or segmenter from a folder that `train.py` wrote, or from a repository of the hub.

@@ -22,6 +22,8 @@ from flows.semantics.base import (
     true_scores,
 )
 
+__all__ = ["AttributePredictor"]
+
 BINS = 15
 """Number of bins of the expected calibration error (Guo et al. 2017, arXiv 1706.04599)."""
 
@@ -171,7 +173,7 @@ class AttributePredictor(SemanticModel):
             "Binary and categorical attributes have `accuracy`, the `share` of the most frequent answer, and",
             "the expected `calibration` error. Real and circular ones have R² (`r2`), the root mean square",
             "`error` in their unit, and the share `within` one predicted std (0.68 for a Gaussian). `images`",
-            "counts the images in which an attribute is visible; `seen` is the accuracy of its visibility.",
+            "counts images in which an attribute is visible; `seen` is the accuracy of this prediction.",
         ]
 
 

@@ -12,6 +12,8 @@ from flows.errors import UserError
 from flows.networks.residual import UNet
 from flows.semantics.base import Measurement, SemanticModel, outputs_on
 
+__all__ = ["UNetSegmenter"]
+
 
 class UNetSegmenter(SemanticModel):
     """U-Net that assigns every pixel to one class, with one temperature for all classes.

@@ -1,1 +1,5 @@
-"""Directions in latent spaces: find them, move codes along them, score what that does."""
+"""Directions in latent spaces: methods that find them, moves along them, and scores of the moves."""
+
+from flows.lazy import attach
+
+__getattr__, __dir__ = attach(__name__)

@@ -1,9 +1,8 @@
-"""A direction in a latent space, and the two ways to move along it."""
+"""Directions in a latent space, and two ways to move codes along them: `shift` and `place`."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,32 +10,36 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flows.errors import CheckpointError, UserError
-from flows.files import write_atomically
+from flows.files import StrPath, write_atomically
 from flows.models.base import LatentModel, Space
 from flows.models.codes import Codes
 from flows.versioned import check_made_by, read_versioned
 
+__all__ = ["Direction", "load_directions", "place", "save_directions", "shift"]
+
 DIRECTIONS_VERSION = 1
+"""Format version of files of directions."""
 
 
 @dataclass(frozen=True)
 class Direction:
-    """A unit vector of a space with the plane that it is normal to.
+    """Unit vector of a space, with the hyperplane that it is normal to.
 
-    The signed distance of a code from the plane is code · vector + bias; without the bias it would be right
-    only for planes through the origin, which those in w are not.
+    The signed distance of a code from the plane is code · vector + bias. The bias is needed because planes in
+    w do not pass through the origin.
 
     Attributes:
-        name: of what it changes.
-        vector: (D,), of length 1.
-        bias: see above.
-        space: name of the space.
-        sigma: standard deviation of code · vector over the codes it was found on: the unit of every step.
-        method: by which it was found.
-        levels: those that it moves; all where empty.
-        fingerprint: of the model.
-        evidence: Figures that support it: accuracies, shares of variance, lengths.
-        slices: Slices of the code's last axis for `levels`; not stored, as the space has them.
+        name: Name of the score, factor or edit that the direction changes.
+        vector: (D,), of unit length.
+        bias: Offset of the plane, in units of the space.
+        space: Name of the space.
+        sigma: Standard deviation of code · vector over the codes that the direction was found on; all steps
+            are multiples of it.
+        method: Name of the method that found the direction.
+        levels: Names of the levels that the direction moves; all levels if empty.
+        fingerprint: Fingerprint of the model.
+        evidence: Figures that support the direction: accuracies, shares of variance, lengths.
+        slices: Slices of the code's last axis for `levels`; not stored, because the space defines them.
     """
 
     name: str
@@ -55,7 +58,7 @@ class Direction:
         return code @ self.vector.to(code) + self.bias
 
     def on_levels(self, levels: Sequence[str], space: Space) -> "Direction":
-        """The same direction, restricted to some levels. Raises UserError if the space has no such level."""
+        """Restrict the direction to some levels. Raises UserError if the space has no such level."""
         for name in levels:
             if name not in space.levels:
                 raise UserError(
@@ -66,22 +69,22 @@ class Direction:
 
     @property
     def step(self) -> Tensor:
-        """Change of a code for one unit of length, (D,): the vector, zero outside the direction's levels."""
+        """Change of a code per unit of length, (D,): the vector, zero outside the direction's levels."""
         if not self.levels:
             return self.vector
         step = torch.zeros_like(self.vector)
-        for where in self.slices:
-            step[where] = self.vector[where]
+        for part in self.slices:
+            step[part] = self.vector[part]
         return step
 
     def check(self, codes: Codes) -> None:
         """Raise UserError unless the codes are in the direction's space."""
         if codes.space != self.space:
-            raise UserError(f"{self.name} is a direction of {self.space!r}, the codes are in {codes.space!r}")
+            raise UserError(f"{self.name}: expected codes of space {self.space!r}, got {codes.space!r}")
 
 
 def shift(codes: Codes, direction: Direction, alpha: float | Tensor) -> Codes:
-    """Move codes by `alpha` sigmas from where they are.
+    """Move codes by `alpha` sigmas along a direction.
 
     Args:
         codes: n codes in the direction's space.
@@ -104,48 +107,50 @@ def place(codes: Codes, direction: Direction, alpha: float | Tensor) -> Codes:
     """
     direction.check(codes)
     values, step = codes.values, direction.step.to(codes.values)
-    wanted = torch.as_tensor(alpha).to(values).expand(len(values)) * direction.sigma
-    missing = wanted - direction.distance(values)
-    return codes.with_values(values + (missing / (step @ direction.vector.to(values)))[:, None] * step)
+    target = torch.as_tensor(alpha).to(values).expand(len(values)) * direction.sigma
+    remaining = target - direction.distance(values)
+    return codes.with_values(values + (remaining / (step @ direction.vector.to(values)))[:, None] * step)
 
 
 # Files --------------------------------------------------------------------------------------------
 
 
-def save_directions(path: Path, directions: Sequence[Direction]) -> None:
+def save_directions(path: StrPath, directions: Sequence[Direction]) -> None:
     """Write directions to a safetensors file."""
-    told = [as_row(each) for each in directions]
-    tensors = {f"vector.{i}": each.vector.cpu().contiguous() for i, each in enumerate(directions)}
-    metadata = {"directions_version": str(DIRECTIONS_VERSION), "directions": json.dumps(told)}
+    rows = [as_row(direction) for direction in directions]
+    tensors = {f"vector.{i}": direction.vector.cpu().contiguous() for i, direction in enumerate(directions)}
+    metadata = {"directions_version": str(DIRECTIONS_VERSION), "directions": json.dumps(rows)}
     write_atomically(path, lambda target: save_file(tensors, target, metadata=metadata))
 
 
-def load_directions(path: Path, model: LatentModel) -> list[Direction]:
-    """Read the directions of a model.
+def load_directions(path: StrPath, model: LatentModel) -> list[Direction]:
+    """Read directions of a model from a file.
 
     Raises:
-        CheckpointError: missing, no such file, altered, or of another model; the message has both
-            fingerprints.
+        CheckpointError: The file is missing or altered, or belongs to another model; in that case, the
+            message has both fingerprints.
     """
     metadata, tensors = read_versioned(
         path, "file of directions", "directions", DIRECTIONS_VERSION, "flows steer find"
     )
     try:
-        told: list[dict[str, Any]] = json.loads(metadata["directions"])
-        found = [
+        rows: list[dict[str, Any]] = json.loads(metadata["directions"])
+        directions = [
             Direction(**{**each, "levels": tuple(each["levels"]), "vector": tensors[f"vector.{i}"]})
-            for i, each in enumerate(told)
+            for i, each in enumerate(rows)
         ]
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} was altered: its contents do not fit together ({error})") from error
-    for fingerprint in {each.fingerprint for each in found}:
+        raise CheckpointError(f"{path} was altered: its header and tensors do not match ({error})") from error
+    for fingerprint in {each.fingerprint for each in directions}:
         check_made_by(path, "directions", model, fingerprint)
-    for each in found:
+    for each in directions:
         if each.vector.shape != model.check_space(each.space).shape:
-            raise CheckpointError(f"{path} was altered: {each.name!r} has not the size of its space")
-    return [each.on_levels(each.levels, model.spaces[each.space]) for each in found]
+            raise CheckpointError(
+                f"{path} was altered: the vector of {each.name!r} does not have the shape of its space"
+            )
+    return [each.on_levels(each.levels, model.spaces[each.space]) for each in directions]
 
 
 def as_row(direction: Direction) -> dict[str, Any]:
-    """Everything that a file's header holds, as plain values: all but the vector."""
+    """Fields of a direction as plain values, for the header of a file; without vector and slices."""
     return {key: value for key, value in vars(direction).items() if key not in ("vector", "slices")}

@@ -1,4 +1,4 @@
-"""A direction bent until it changes, in the mean, nothing but what it should."""
+"""Directions corrected iteratively until they change, on average, only their own score."""
 
 from dataclasses import dataclass, replace
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.models.codes import Codes, concatenate
 from flows.semantics.base import Predictor, column_of
@@ -15,17 +16,19 @@ from flows.steering.evaluate import Rescoring, own_score, rescore
 from flows.steering.score_gradient import mean_gradients
 from flows.steering.survey import score_codes
 
+__all__ = ["Disentangled"]
+
 
 @dataclass(frozen=True)
 class Disentangled:
-    """A direction, and how it was found.
+    """Direction with the least leakage, and the history of the search.
 
     Attributes:
-        direction: that leaks least, of the same name.
-        leakages: largest leakage at the start and after each round, on the codes it was found on; infinite
-            where too little is left of its own effect.
-        effects: of the direction's own score, likewise, in its spread.
-        left_alone: names of the scores that were asked to stay.
+        direction: Direction with the least leakage, under the name of the given one.
+        leakages: Largest leakage at the start and after each round, on the codes of the search; infinite if
+            too little is left of the direction's own effect.
+        effects: Change of the direction's own score at the start and after each round, in std of the score.
+        left_alone: Names of the scores whose change was removed.
     """
 
     direction: Direction
@@ -35,7 +38,7 @@ class Disentangled:
 
     @property
     def best(self) -> int:
-        """The round that the direction is of; 0 where it is the given one."""
+        """Round that the direction belongs to; 0 for the given direction."""
         return self.leakages.index(min(self.leakages))
 
 
@@ -49,31 +52,33 @@ def disentangle(
     rounds: int = 6,
     fewest: float = 0.6,
 ) -> Disentangled:
-    """Take from a direction what changes other scores when codes move by ± α along it.
+    """Remove the changes of other scores that occur when codes move by ±α along a direction.
 
-    `condition` projects once, at the codes where they are. Here each round moves the codes, scores them, and
-    solves L + Jδ = 0 for the shortest δ (Gauss and Newton's step), where L are the mean changes of all scores
-    that leak and J their gradients by the direction, at both ends of the move. The change of the direction's
-    own score is asked to stay.
+    `condition` projects once, with gradients at the unmoved codes. Here, each round moves the codes, scores
+    them, and solves L + Jδ = 0 for the shortest δ (a Gauss–Newton step). L are the mean changes of all scores
+    that leak, and J are their gradients with respect to the direction, at both ends of the move. The change
+    of the direction's own score is constrained to stay the same.
 
     Args:
-        model: whose codes they are.
-        predictor: differentiable.
-        direction: named after one of its scores; all its levels move.
-        codes: n codes, none that it will be evaluated on.
-        alpha: sigmas moved, as it will be.
-        enough: leakage, relative to the own effect, that need not be taken away.
-        rounds: at most.
-        fewest: share of its own effect at the start that a direction must keep.
+        model: Model of the codes.
+        predictor: Differentiable predictor.
+        direction: Direction that is named after one of the predictor's scores; all its levels move.
+        codes: n codes, other than those of the evaluation.
+        alpha: Number of sigmas moved, as in later use.
+        enough: Leakage, relative to the direction's own effect, that is accepted.
+        rounds: Maximum number of rounds.
+        fewest: Minimum share of its initial effect that the direction keeps.
 
     Returns:
-        the best of all rounds, the given direction among them.
+        Best of all rounds, including the given direction.
     """
     own = column_of(predictor.scores, own_score(direction.name))
-    # A score's change is told of the images that show the direction's own: the lamp's, of those with a lamp.
+    # Changes are averaged over images in which the own score is defined: a lamp's hue, over those with one.
     defined = ~score_codes(model, predictor, codes)[:, own].isnan()
+    if not defined.any():
+        raise UserError(f"{direction.name}: the score is undefined in all {len(codes)} images; take more codes")
     codes = codes[defined]
-    current, asked = direction, [own]
+    current, constrained = direction, [own]
     best, leakages, effects = direction, list[float](), list[float]()
     for turn in tqdm(range(rounds + 1), desc=direction.name, leave=False):
         matrix = rescore(model, predictor, [current], codes, alpha, resamples=2)
@@ -86,28 +91,28 @@ def disentangle(
         effects.append(effect)
         if worst <= enough or turn == rounds:
             break
-        asked += [i for i, leak in leaks.items() if leak > enough and i not in asked]
+        constrained += [i for i, leak in leaks.items() if leak > enough and i not in constrained]
         moved = concatenate([shift(codes, current, sign * alpha) for sign in (-1, 1)])
-        found = mean_gradients(model, predictor, moved, asked)
-        spread = matrix.spread[asked].double()
-        # By the unit of length: half the change from −α to +α is α·σ·(J₋ + J₊)/2 for each unit of the vector.
-        slopes = alpha * current.sigma * found.sums / len(moved) / spread[:, None]
-        change = matrix.signed[0, asked].double()
-        change[0] = 0  # its own stays
+        gradients = mean_gradients(model, predictor, moved, constrained)
+        std = matrix.std[constrained].double()
+        # Half the change from −α to +α is, per unit of the vector, α·σ·(J₋ + J₊)/2.
+        slopes = alpha * current.sigma * gradients.sums / len(moved) / std[:, None]
+        change = matrix.signed[0, constrained].double()
+        change[0] = 0  # the direction's own score keeps its change
         current = corrected(current, slopes, change, codes)
-    names = [predictor.scores[i].name for i in asked[1:]]
+    names = [predictor.scores[i].name for i in constrained[1:]]
     evidence = {**direction.evidence, "leakage": min(leakages)}
     method = direction.method if best is direction else f"{direction.method}, disentangled"
     return Disentangled(replace(best, method=method, evidence=evidence), leakages, effects, names)
 
 
 def leaking(matrix: Rescoring, name: str) -> dict[int, float]:
-    """Columns of other attributes that the predictor tells well enough, to their leakage."""
+    """Leakage by column, for the scores of other attributes with a quality of at least `MIN_QUALITY`."""
     return {i: matrix.leakage(name, matrix.scores[i].name) for i in matrix.others(name)}
 
 
 def corrected(direction: Direction, slopes: Tensor, change: Tensor, codes: Codes) -> Direction:
-    """The direction with the shortest addition that takes changes (scores,) back, by slopes (scores, D)."""
+    """Add the shortest vector that cancels changes (scores,), given their slopes (scores, D)."""
     gram = slopes @ slopes.T
     ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
     addition = -slopes.T @ torch.linalg.solve(gram + ridge, change)

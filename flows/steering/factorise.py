@@ -1,4 +1,4 @@
-"""Directions without samples or labels: of the weights that read a style, or of the decoder's Jacobian."""
+"""Directions without samples or labels: from weights that read a style, or from the decoder's Jacobian."""
 
 from dataclasses import dataclass
 
@@ -12,36 +12,39 @@ from flows.numerics import exact_arithmetic
 from flows.steering.base import Direction
 from flows.steering.method import Method, Task
 
+__all__ = ["Factorise", "JacobianDirections"]
+
 OVERSAMPLING = 8
-"""Vectors more than are wanted, with which the last of them converge, too (Halko et al. 2011)."""
+"""Number of extra vectors, with which the last wanted ones converge as well (Halko et al. 2011)."""
 
 
 @dataclass
 class Factorise(Method):
-    """SeFa: eigenvectors of AᵀA, A the weights by which the layers read the style (Shen and Zhou 2021).
+    """SeFa: eigenvectors of AᵀA, with A the weights by which layers read the style (Shen and Zhou 2021).
 
-    Rows of A are normalised, as in the released code; eigenvectors come from a symmetric solver, the largest
-    first, which the released code does not see to.
+    Rows of A are normalised, as in the released code. Eigenvectors come from a symmetric solver, largest
+    eigenvalue first, which the released code does not ensure.
 
     Args:
-        components: how many.
-        levels: layers of w+ whose weights are taken; None takes all.
+        components: Number of directions.
+        levels: Layers of w+ whose weights are used; None uses all.
     """
 
     components: int = 10
     levels: list[str] | None = None
 
     def find(self, task: Task) -> list[Direction]:
-        """Directions `sefa0`, `sefa1`, … of w.
+        """Compute directions `sefa0`, `sefa1`, … of w.
 
         Raises:
-            ValueError: the model has no styles, the space is not w, or there is no such level.
+            Unsupported: The model has no styles.
+            UserError: The space is not w, or there is no such level.
         """
         if not isinstance(task.model, HasStyles):
             raise Unsupported(f"{type(task.model).__name__} has no styles that its layers read")
         weights = task.model.style_weights()
         if task.space != "w":
-            raise UserError(f"styles are read from w: set --space w, not {task.space}")
+            raise UserError(f"SeFa finds directions of w: expected --space w, got {task.space}")
         for name in self.levels or []:
             if name not in weights:
                 raise UserError(f"there is no layer {name!r}; expected some of {', '.join(weights)}")
@@ -54,15 +57,15 @@ class Factorise(Method):
 
 @dataclass
 class JacobianDirections(Method):
-    """Directions of largest change of the image: eigenvectors of the mean of JᵀJ, J = ∂x/∂z, over codes.
+    """Directions of largest image change: eigenvectors of the mean of JᵀJ over codes, with J = ∂x/∂z.
 
-    By subspace iteration with products of the Jacobian with vectors, forwards and backwards; J itself is
-    never formed. For one code these are its leading right-singular vectors.
+    Subspace iteration uses products of the Jacobian and its transpose with vectors; J itself is never formed.
+    For a single code the result is the leading right-singular vectors of J.
 
     Args:
-        components: how many.
-        codes: over how many the mean is taken.
-        iterations: of the subspace.
+        components: Number of directions.
+        codes: Number of codes that the mean is taken over.
+        iterations: Number of subspace iterations.
     """
 
     components: int = 10
@@ -70,7 +73,7 @@ class JacobianDirections(Method):
     iterations: int = 8
 
     def find(self, task: Task) -> list[Direction]:
-        """Directions `jacobian0`, `jacobian1`, …, with the share of the image's change that each makes."""
+        """Compute directions `jacobian0`, `jacobian1`, …, each with its share of the image's change."""
         random = torch.Generator().manual_seed(task.seed)
         codes = task.sample(self.codes)
         size = codes.values.shape[1]
@@ -78,7 +81,7 @@ class JacobianDirections(Method):
         basis, _ = torch.linalg.qr(torch.randn(size, wide, generator=random).to(codes.values))
         for _ in range(self.iterations):
             basis, _ = torch.linalg.qr(gram_product(task.model, codes, basis))
-        # Rayleigh–Ritz: within the subspace, the eigenvectors themselves, in order.
+        # Rayleigh–Ritz: eigenvectors within the subspace, in order of their eigenvalues.
         image = gram_product(task.model, codes, basis)
         values, rotation = torch.linalg.eigh((basis.T @ image).double())
         vectors = basis.double() @ rotation
@@ -89,23 +92,23 @@ class JacobianDirections(Method):
 
 
 def gram_product(model: LatentModel, codes: Codes, vectors: Tensor) -> Tensor:
-    """Mean over codes of JᵀJ v for each column v of (D, k): (D, k)."""
+    """Mean over codes of JᵀJ v for each column v of `vectors` (D, k): (D, k)."""
     total = torch.zeros_like(vectors)
     with exact_arithmetic(model.device):
         for code in codes.split(1):
-            many = code.repeat(vectors.shape[1])
+            repeated = code.repeat(vectors.shape[1])
 
-            def decode(values: Tensor, many: Codes = many) -> Tensor:
-                return model.decode_codes(many.with_values(values))
+            def decode(values: Tensor, repeated: Codes = repeated) -> Tensor:
+                return model.decode_codes(repeated.with_values(values))
 
-            _, change = torch.autograd.functional.jvp(decode, many.values, vectors.T.contiguous())
-            _, back = torch.autograd.functional.vjp(decode, many.values, change)
-            total = total + back.T
+            _, change = torch.autograd.functional.jvp(decode, repeated.values, vectors.T.contiguous())
+            _, product = torch.autograd.functional.vjp(decode, repeated.values, change)
+            total = total + product.T
     return total / len(codes)
 
 
 def trace(model: LatentModel, codes: Codes, random: torch.Generator, probes: int = 32) -> float:
-    """Hutchinson's estimate of the trace of the mean JᵀJ."""
+    """Hutchinson estimate of the trace of the mean of JᵀJ."""
     signs = torch.randint(2, (codes.values.shape[1], probes), generator=random).to(codes.values) * 2 - 1
     return float((signs * gram_product(model, codes, signs)).sum() / probes)
 
@@ -113,14 +116,17 @@ def trace(model: LatentModel, codes: Codes, random: torch.Generator, probes: int
 def principal(
     task: Task, values: Tensor, vectors: Tensor, components: int, name: str, total: float | None = None
 ) -> list[Direction]:
-    """Directions of the first columns of `vectors`; `sigma` is the spread of codes along them."""
+    """Directions along the first columns of `vectors`; sigma is the std of 1,000 samples along them.
+
+    The evidence `share` is the eigenvalue in `values` relative to `total`, by default to the sum of all.
+    """
     codes = task.sample(1000).values.double().cpu()
-    whole = float(values.sum()) if total is None else total
-    found = []
+    total_value = float(values.sum()) if total is None else total
+    directions = []
     for i in range(min(components, vectors.shape[1])):
         along = codes @ vectors[:, i]
-        found.append(Direction(
+        directions.append(Direction(
             f"{name}{i}", vectors[:, i].float(), -float(along.mean()), task.space, float(along.std()), name,
-            fingerprint=task.model.fingerprint(), evidence={"share": float(values[i]) / whole},
+            fingerprint=task.model.fingerprint(), evidence={"share": float(values[i]) / total_value},
         ))  # fmt: skip
-    return found
+    return directions

@@ -1,4 +1,4 @@
-"""Which level of a code carries what: layout, objects, attributes, colour (HiGAN, Yang et al. 2021)."""
+"""Effect of each level of a code: layout, objects, attributes, colour (HiGAN, Yang et al. 2021)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,28 +14,30 @@ from flows.steering.base import Direction
 from flows.steering.evaluate import own_score, rescore
 from flows.steering.survey import score_codes
 
+__all__ = ["rank_levels", "to_levels"]
+
 
 def to_levels(model: LatentModel, direction: Direction, space: str) -> Direction:
-    """The direction in a space with more levels: a direction of w moves every layer of w+ by it.
+    """Map a direction to a space with more levels: a direction of w moves every layer of w+ by its vector.
 
     Raises:
-        ValueError: there is no such map, or it is not linear: then a direction has no counterpart.
+        Unsupported: There is no such map, or it is not linear, so that the direction has no counterpart.
     """
     if direction.space == space:
         return direction
     vector = direction.vector[None].to(model.device, model.dtype)
     codes = Codes(torch.cat([torch.zeros_like(vector), vector, 3 * vector]), direction.space)
-    still, once, thrice = model.convert_codes(codes, space).values
-    wide = once - still
-    if not torch.allclose(thrice - still, 3 * wide, rtol=1e-3, atol=1e-5):
+    origin, once, thrice = model.convert_codes(codes, space).values
+    mapped = once - origin
+    if not torch.allclose(thrice - origin, 3 * mapped, rtol=1e-3, atol=1e-5):
         raise Unsupported(
             f"{direction.name} is a direction of {direction.space}, whose map to {space} is not linear; find "
-            "it in another space, --space of `flows steer find`"
+            "it in another space with --space of `flows steer find`"
         )
-    length = float(wide.norm())
-    # A code's layers are all alike: code · vector is `length` times what it was, and so is the bias.
+    length = float(mapped.norm())
+    # All layers of a code are equal, so that code · vector and the bias grow by the factor `length`.
     return Direction(
-        direction.name, (wide / length).cpu(), direction.bias * length, space, direction.sigma * length,
+        direction.name, (mapped / length).cpu(), direction.bias * length, space, direction.sigma * length,
         direction.method, fingerprint=direction.fingerprint, evidence=direction.evidence,
     )  # fmt: skip
 
@@ -47,52 +49,52 @@ def rank_levels(
     codes: Codes,
     alpha: float = 2.0,
 ) -> dict[str, dict[str, float]]:
-    """For each direction, the change of its own score when one level alone is moved, in spreads.
+    """Change of each direction's own score, in std of the score, when a single level is moved.
 
     Args:
-        model: whose codes they are.
-        predictor: of the scores.
-        directions: of one space with several levels.
+        model: Model of the codes.
+        predictor: Predictor of the scores.
+        directions: Directions of one space with several levels.
         codes: n codes of that space.
-        alpha: in sigmas.
+        alpha: Number of sigmas.
 
     Returns:
-        direction to level to signed change.
+        Direction to level to signed change.
 
     Raises:
-        ValueError: the space has one level only.
+        Unsupported: The space has only one level.
     """
     space = model.check_space(directions[0].space)
     if len(space.levels) < 2:
-        raise Unsupported(f"space {space.name!r} has one level only; nothing is there to rank")
-    found: dict[str, dict[str, float]] = {each.name: {} for each in directions}
+        raise Unsupported(f"space {space.name!r} has only one level; take a space with several levels")
+    effects: dict[str, dict[str, float]] = {each.name: {} for each in directions}
     before = score_codes(model, predictor, codes)
     for level in space.levels:
         moved = [each.on_levels([level], space) for each in directions]
         matrix = rescore(model, predictor, moved, codes, alpha, resamples=2, before=before)
         for i, each in enumerate(directions):
-            found[each.name][level] = float(matrix.signed[i, matrix.column(own_score(each.name))])
-    return found
+            effects[each.name][level] = float(matrix.signed[i, matrix.column(own_score(each.name))])
+    return effects
 
 
 def with_levels(model: LatentModel, space: str) -> str:
-    """The space itself where it has several levels, else `w+` where the model has that.
+    """Name of the space if it has several levels, otherwise of a space with several that it converts to.
 
     Raises:
-        ValueError: neither.
+        Unsupported: There is no such space.
     """
     here = model.check_space(space)
     for name in (space, *sorted(here.conversions)):
         if len(model.spaces[name].levels) > 1:
             return name
     raise Unsupported(
-        f"space {space!r} of {type(model).__name__} has one level, as have those that it converts to"
+        f"space {space!r} of {type(model).__name__} has one level, and so have all that it converts to"
     )
 
 
 def levels_map(out: Path, title: str, ranked: dict[str, dict[str, float]]) -> list[str]:
-    """index.html with levels.png, a heat map of directions × levels; returns the names of the files."""
+    """Write index.html with levels.png, a heat map of directions × levels; returns the names of the files."""
     names, levels = list(ranked), list(next(iter(ranked.values())))
     values = torch.tensor([[ranked[name][level] for level in levels] for name in names])
-    told = "change of its own score when one level moves alone, in its spread"
-    return write_page(out, title, {"levels": heat_map(values, names, levels, told)})
+    caption = "change of the own score when a single level is moved, in std"
+    return write_page(out, title, {"levels": heat_map(values, names, levels, caption)})

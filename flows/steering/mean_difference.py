@@ -1,4 +1,4 @@
-"""Glow's attribute vectors: the mean code of what has an attribute less that of what has not."""
+"""Glow's attribute vectors: mean code with an attribute minus mean code without it."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,11 @@ from flows.steering.boundary import balanced
 from flows.steering.method import FEWEST, Labelled, known
 from flows.steering.survey import Survey
 
+__all__ = ["MeanDifference"]
+
 
 class RunningMoments:
-    """Mean and variance of vectors, added batch by batch in any order (Chan et al. 1983); fp64."""
+    """Mean and variance of vectors, accumulated in batches of any order, in float64 (Chan et al. 1983)."""
 
     def __init__(self, size: int):
         self.count = 0
@@ -21,31 +23,31 @@ class RunningMoments:
         self.squares = torch.zeros(size, dtype=torch.float64)
 
     def add(self, values: Tensor) -> None:
-        """Take in values (batch, size)."""
+        """Add a batch of vectors (batch, size)."""
         if not len(values):
             return
         values = values.double().cpu()
         count, mean = len(values), values.mean(0)
         total = self.count + count
-        apart = mean - self.mean
-        self.squares += (values - mean).square().sum(0) + apart.square() * (self.count * count / total)
-        self.mean += apart * (count / total)
+        difference = mean - self.mean
+        self.squares += (values - mean).square().sum(0) + difference.square() * (self.count * count / total)
+        self.mean += difference * (count / total)
         self.count = total
 
     @property
     def variance(self) -> Tensor:
-        """Of every coordinate, (size,); divided by count − 1."""
+        """Variance of each coordinate, (size,), with divisor count − 1."""
         return self.squares / max(1, self.count - 1)
 
 
 @dataclass
 class MeanDifference(Labelled):
-    """Mean code of what shows it less mean code of what does not (Kingma and Dhariwal 2018, section 6).
+    """Mean code with an attribute minus mean code without it (Kingma and Dhariwal 2018, section 6).
 
-    Scores that are no probabilities are cut in the middle of their range.
+    Scores that are not probabilities are divided at the midpoint of their range.
 
     Args:
-        batch: codes added at a time.
+        batch: Number of codes that are added at a time.
     """
 
     batch: int = 1000
@@ -61,22 +63,22 @@ class MeanDifference(Labelled):
         low, high = sides[False], sides[True]
         if min(low.count, high.count) < FEWEST:
             raise UserError(
-                f"{name}: {low.count} codes are below the middle and {high.count} above, expected at least "
-                f"{FEWEST} each; survey more codes"
+                f"{name}: {low.count} codes have a low score and {high.count} a high score, expected "
+                f"at least {FEWEST} each; survey more codes"
             )
         difference = high.mean - low.mean
         length = float(difference.norm())
         vector = difference / length
         bias = -float((high.mean + low.mean) @ vector) / 2
-        found = codes.double() @ vector + bias > 0
-        # The part of the length that chance alone would give: E|m̂|² = |m|² + Σ var/n.
+        predicted = codes.double() @ vector + bias > 0
+        # Length expected by chance alone, as E|m̂|² = |m|² + Σ var/n.
         chance = float((low.variance / low.count + high.variance / high.count).sum().sqrt())
         return Direction(
             name, vector.float(), bias, survey.codes.space, float((codes.double() @ vector).std()),
             "mean-difference", fingerprint=survey.fingerprint,
             evidence={
-                "all_accuracy": float((found == above).double().mean()),
-                "all_balanced_accuracy": balanced(above, found),
+                "all_accuracy": float((predicted == above).double().mean()),
+                "all_balanced_accuracy": balanced(above, predicted),
                 "length": length, "length_by_chance": chance, "codes": len(codes),
             },
         )  # fmt: skip

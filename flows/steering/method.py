@@ -1,4 +1,4 @@
-"""Ways to find directions; to add one, a file in this folder with a subclass of `Method` or `Labelled`."""
+"""Methods that find directions. To add one, add a file with a subclass of `Method` or `Labelled` here."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -16,24 +16,26 @@ from flows.semantics.base import Predictor, scores_of, true_scores
 from flows.steering.base import Direction
 from flows.steering.survey import Survey, survey_images, survey_samples
 
+__all__ = ["Labelled", "Method", "Task"]
+
 FEWEST = 10
-"""Codes on each side, below which no direction is sought."""
+"""Minimum number of codes on each side of a direction."""
 
 
 @dataclass
 class Task:
-    """What a method may look at.
+    """Model, space and data that a method works on.
 
     Attributes:
-        model: whose codes are moved.
-        space: of the directions.
-        names: of what they should change; scores for labelled methods, none for those that find their own.
-        predictor: that scores samples; None where the data's truth is taken.
-        data: whose training images are encoded and whose truth is taken; None takes samples.
-        n: codes surveyed.
-        seed: of samples.
-        temperature: of samples.
-        cache: folder for surveys; see `survey_samples`.
+        model: Model whose codes are moved.
+        space: Name of the space of the directions.
+        names: Names of what the directions change: scores or edits; empty for methods that need none.
+        predictor: Predictor that scores samples; None if the true scores of `data` are used.
+        data: Data set whose training images are encoded and whose true scores are used; None uses samples.
+        n: Number of codes surveyed.
+        seed: Seed of the samples.
+        temperature: Temperature of the samples.
+        cache: Folder for surveys; see `survey_samples`.
     """
 
     model: LatentModel
@@ -48,70 +50,76 @@ class Task:
 
     @cached_property
     def survey(self) -> Survey:
-        """Codes with scores: of samples as the predictor sees them, or of real images as they are.
+        """Codes with scores: predicted ones of samples, or true ones of encoded training images.
 
         Raises:
-            ValueError: neither predictor nor data, or data that tells nothing.
+            UserError: There is neither a predictor nor data, or the data have no attributes.
         """
         if self.data is not None:
-            told = self.data.all_attributes()
-            known = self.data.first("train", self.n)
-            values = known.labels[:, None].float() if known.attributes is None else known.attributes
-            if not told:
-                raise UserError(f"--data {self.data.name}: nothing is known of its images")
+            attributes = self.data.all_attributes()
+            batch = self.data.first("train", self.n)
+            values = batch.labels[:, None].float() if batch.attributes is None else batch.attributes
+            if not attributes:
+                raise UserError(f"--data {self.data.name}: expected images with known attributes")
             return survey_images(
-                self.model, known.images, true_scores(told, values), scores_of(told), self.space, known.labels
+                self.model,
+                batch.images,
+                true_scores(attributes, values),
+                scores_of(attributes),
+                self.space,
+                batch.labels,
             )
         if self.predictor is None:
-            raise UserError("expected a predictor of the scores, or data whose truth is known")
+            raise UserError("expected a predictor of the scores, or data with known attributes")
         return survey_samples(
             self.model, self.predictor, self.n, self.space, self.seed, self.temperature, self.cache
         )
 
     def codes(self, n: int) -> Codes:
-        """n codes: real images encoded, with their classes, or samples of the seed."""
+        """First n codes: encoded training images with their classes, or samples if there are no data."""
         if self.data is None:
             return self.sample(n)
         batch = self.data.first("train", n)
         return self.model.encode_bytes(batch.images, self.space, batch.labels)
 
     def sample(self, n: int) -> Codes:
-        """The first n samples of the space and seed."""
+        """First n samples of the space and seed."""
         return self.model.sample(n, self.space, self.seed)
 
 
 class Method(ABC):
-    """A way to find directions."""
+    """Base class of methods that find directions."""
 
     @abstractmethod
     def find(self, task: Task) -> list[Direction]:
-        """Directions in the task's space.
+        """Find directions in the task's space.
 
         Raises:
-            ValueError: the task lacks what this method needs, or does not bear it.
+            Unsupported: The model lacks a capability that the method needs.
+            UserError: The task lacks something that the method needs.
         """
 
 
 class Labelled(Method):
-    """A method that learns from a survey, one direction for each score that is asked for."""
+    """Base class of methods that learn one direction per score from a survey."""
 
     def find(self, task: Task) -> list[Direction]:
-        """One direction for each name.
+        """Find one direction for each name.
 
         Raises:
-            ValueError: no such score, or fewer than ten codes on a side.
+            UserError: There is no such score, or there are fewer than `FEWEST` codes on a side.
         """
         if not task.names:
-            raise UserError("--scores: name those that the directions should change")
+            raise UserError("--scores: expected names of scores that the directions should change")
         return [self.one(task.survey, name) for name in task.names]
 
     @abstractmethod
     def one(self, survey: Survey, name: str) -> Direction:
-        """The direction that changes this score; see `find`."""
+        """Direction that changes the score with this name; see `find`."""
 
 
 def known(survey: Survey, name: str) -> tuple[Tensor, Tensor]:
-    """Values of the codes (m, D), and of a score (m,), where the score is defined."""
+    """Codes (m, D) for which a score is defined, and the values (m,) of the score."""
     value = survey.column(name)
-    seen = ~torch.isnan(value)
-    return survey.codes.values[seen], value[seen]
+    defined = ~torch.isnan(value)
+    return survey.codes.values[defined], value[defined]

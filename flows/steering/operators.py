@@ -1,4 +1,4 @@
-"""Edits of pictures that walks imitate: camera moves and colours (Jahanian et al. 2020, section 3.2)."""
+"""Image edits that walks imitate: camera moves and changes of colour (Jahanian et al. 2020, section 3.2)."""
 
 import math
 from abc import ABC, abstractmethod
@@ -12,18 +12,20 @@ from torch.nn.functional import grid_sample
 
 from flows.errors import UserError
 
+__all__ = ["OPERATORS", "Operator"]
+
 
 @dataclass(frozen=True)
 class Operator(ABC):
-    """An edit with a strength, and where its result is known.
+    """An image edit with a strength, and a mask of the pixels for which its result is known.
 
-    To add one: a class here with its name and range, in `OPERATORS`.
+    To add one: write a subclass in this file and add an instance, with its name and range, to `OPERATORS`.
 
     Attributes:
-        name: on the command line.
-        low, high: strengths while a walk is learned.
-        still: the strength that changes nothing.
-        whole: whether its result is known at every pixel.
+        name: Name on the command line.
+        low, high: Range of strengths that walks are learned from.
+        still: Strength that changes nothing.
+        whole: Whether the result is known at every pixel.
     """
 
     whole: ClassVar[bool] = False
@@ -35,36 +37,36 @@ class Operator(ABC):
 
     @abstractmethod
     def __call__(self, images: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
-        """The edited images and where they are known.
+        """Edit images.
 
         Args:
             images: (batch, C, H, W) in [0, 1].
             strength: (batch,).
 
         Returns:
-            images of the same shape, and a mask (batch, 1, H, W) of 0 and 1: what lies outside the picture
-            is not known.
+            Edited images of the same shape, and a mask (batch, 1, H, W) of 0 and 1; pixels whose source lies
+            outside the image are not known.
         """
 
     def amount(self, strength: Tensor) -> Tensor:
-        """What multiplies the walk for this strength, (batch,); 0 for `still`, about 1 at the ends."""
+        """Factor of the walk for a strength, (batch,): 0 for `still`, about ±1 at the ends of the range."""
         return (strength - self.still) / max(self.high - self.still, self.still - self.low)
 
     def at(self, share: Tensor) -> Tensor:
-        """The strength that a share in [0, 1] of all random ones lies below."""
+        """Strength at a quantile, in [0, 1], of the distribution that `draw` samples from."""
         return self.low + (self.high - self.low) * share
 
     def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n random strengths."""
+        """Sample n strengths at random."""
         return self.at(torch.rand(n, generator=generator))
 
 
 class _Geometric(Operator):
-    """A map of places: for every place of the result, where it comes from."""
+    """Base class of edits that map each position of the result to a position of the input."""
 
     @abstractmethod
     def matrices(self, strength: Tensor, images: Tensor) -> Tensor:
-        """(batch, 3, 3): homogeneous places of the result to those of the source, in [−1, 1]."""
+        """Matrices (batch, 3, 3) from homogeneous positions of the result to the input's, in [−1, 1]."""
 
     def __call__(self, images: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
         matrix = self.matrices(strength.to(images), images)
@@ -72,11 +74,11 @@ class _Geometric(Operator):
         rows = (torch.arange(height, device=images.device, dtype=images.dtype) + 0.5) * 2 / height - 1
         columns = (torch.arange(width, device=images.device, dtype=images.dtype) + 0.5) * 2 / width - 1
         y, x = torch.meshgrid(rows, columns, indexing="ij")
-        places = torch.stack([x, y, torch.ones_like(x)], -1)
-        source = torch.einsum("bij,hwj->bhwi", matrix, places)
+        positions = torch.stack([x, y, torch.ones_like(x)], -1)
+        source = torch.einsum("bij,hwj->bhwi", matrix, positions)
         grid = source[..., :2] / source[..., 2:]
         moved = grid_sample(images, grid, padding_mode="border", align_corners=False)
-        # Half a pixel beyond its centre a border pixel still ends.
+        # Border pixels end at ±1, half a pixel beyond their centres.
         inside = (grid.abs() <= 1 + 1e-4).all(-1, keepdim=True) & (source[..., 2:] > 0)
         return moved, inside.permute(0, 3, 1, 2).to(images.dtype)
 
@@ -86,7 +88,7 @@ def _matrix(rows: list[list[Tensor]]) -> Tensor:
 
 
 class Zoom(_Geometric):
-    """By a factor, above 1 nearer; the walk is multiplied by its logarithm: in and out are opposites."""
+    """Zoom in by a factor; `amount` is proportional to its logarithm, so that in and out are opposites."""
 
     def matrices(self, strength: Tensor, images: Tensor) -> Tensor:
         one, zero = torch.ones_like(strength), torch.zeros_like(strength)
@@ -100,7 +102,7 @@ class Zoom(_Geometric):
 
 
 class ShiftX(_Geometric):
-    """To the right by a share of the width."""
+    """Shift to the right by a share of the width."""
 
     def matrices(self, strength: Tensor, images: Tensor) -> Tensor:
         one, zero = torch.ones_like(strength), torch.zeros_like(strength)
@@ -108,7 +110,7 @@ class ShiftX(_Geometric):
 
 
 class ShiftY(_Geometric):
-    """Downwards by a share of the height."""
+    """Shift downwards by a share of the height."""
 
     def matrices(self, strength: Tensor, images: Tensor) -> Tensor:
         one, zero = torch.ones_like(strength), torch.zeros_like(strength)
@@ -116,7 +118,7 @@ class ShiftY(_Geometric):
 
 
 class Rotate2D(_Geometric):
-    """Counter-clockwise, in degrees."""
+    """Counter-clockwise rotation in degrees."""
 
     def matrices(self, strength: Tensor, images: Tensor) -> Tensor:
         angle, (height, width) = strength * math.pi / 180, images.shape[2:]
@@ -126,18 +128,18 @@ class Rotate2D(_Geometric):
 
 
 class Rotate3D(_Geometric):
-    """Of the picture's plane around its vertical axis, in degrees, seen from twice its half width away."""
+    """Rotation of the image plane about its vertical axis, in degrees, viewed from twice its half width."""
 
     def matrices(self, strength: Tensor, images: Tensor) -> Tensor:
         angle, far = strength * math.pi / 180, 2.0
         one, zero = torch.ones_like(strength), torch.zeros_like(strength)
         cos, sin = angle.cos(), angle.sin()
-        # A point (u, v) of the plane is seen at (far·u cos, far·v)/(far + u sin); this is its inverse.
+        # A point (u, v) of the plane is projected to (far·u cos, far·v)/(far + u sin); this is the inverse.
         return _matrix([[one, zero, zero], [zero, cos, zero], [-sin / far, zero, cos]])
 
 
 class Brightness(Operator):
-    """Added to all channels."""
+    """Constant added to all channels."""
 
     whole = True
 
@@ -148,10 +150,10 @@ class Brightness(Operator):
 
 @dataclass(frozen=True)
 class Colour(Operator):
-    """Added to one channel.
+    """Constant added to one channel.
 
     Attributes:
-        channel: 0, 1 or 2.
+        channel: Index of the channel: 0, 1 or 2.
     """
 
     whole: ClassVar[bool] = True
@@ -176,7 +178,7 @@ OPERATORS: dict[str, Operator] = {
 
 
 def operators(names: Sequence[str]) -> list[Operator]:
-    """Those of that name. Raises ValueError naming those that there are."""
+    """Edits with these names. Raises UserError, naming the known edits, if there is no such edit."""
     for name in names:
         if name not in OPERATORS:
             raise UserError(f"there is no edit {name!r}; expected some of {', '.join(OPERATORS)}")

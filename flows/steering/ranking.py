@@ -1,4 +1,4 @@
-"""Methods, spaces and models side by side, for each factor: from what `flows steer score` measured."""
+"""Comparison of methods, spaces and models for each factor, from results of `flows steer score`."""
 
 import html
 import json
@@ -16,23 +16,23 @@ from flows.page import as_text, cells, heat_map, numbers, table, write_page
 from flows.steering.evaluate import own_score
 
 HEAD = (
-    "direction", "model", "of", "space", "method", "effect", "monotone", "changes most besides",
-    "relative to the effect", "others kept", "reach", "KID at +α", "R² of re-render",
+    "direction", "model", "codes", "space", "method", "effect", "monotone", "most affected other score",
+    "leakage", "others kept", "reach", "KID at +α", "R² of re-render",
 )  # fmt: skip
 SAME = ("direction", "model", "of", "method")
-"""What two entries have in common that are of two spaces of one model."""
+"""Attributes that are equal for two entries of different spaces of one model."""
 CLEARLY = 0.05
-"""By how much leakage has to differ to be said to."""
+"""Minimum difference of two leakages that is reported."""
 WEAK = 0.5
-"""Effect in spreads below which a direction does not steer, and stands after all that do."""
+"""Effect, in std of the score, below which a direction does not steer; such directions are sorted last."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One direction of one model, as it was scored; attributes as in `steering.report.Scored.as_dict`.
+    """Scores of one direction of one model; attributes as in `steering.report.Scored.as_dict`.
 
-    `model` is the checkpoint as it was given, `of` what was moved and by whom it was judged, `direction` its
-    whole name: what differs in one of these is compared with nothing.
+    `model` is the checkpoint as given, `of` the kind of codes that were moved, `direction` the full name.
+    Entries that differ in one of these are not compared with each other.
     """
 
     factor: str
@@ -51,13 +51,13 @@ class Entry:
     faithful: float
 
     @property
-    def told(self) -> str:
-        """Model, space and method in short."""
+    def label(self) -> str:
+        """Short description: model, codes, space and method."""
         rest = self.direction.removeprefix(self.factor)
         return f"{Path(self.model).name}, {self.of}, {self.space}, {self.method}{rest}"
 
     def order(self) -> tuple[str, bool, float]:
-        """By factor; what steers at all first, and of these what leaks least."""
+        """Sort key: factor, directions that steer before those that do not, then leakage."""
         return self.factor, self.effect < WEAK, self.leakage
 
     def row(self) -> list[str]:
@@ -71,55 +71,55 @@ class Entry:
 
 
 def read_scores(path: Path) -> list[Entry]:
-    """The directions of a scores.json.
+    """Read the directions of a scores.json.
 
     Raises:
-        ValueError: there is no such file, or it is none of `flows steer score`.
+        UserError: There is no such file, or `flows steer score` of this version did not write it.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist: expected a scores.json of `flows steer score`")
     try:
-        told: dict[str, Any] = json.loads(path.read_text())
+        stored: dict[str, Any] = json.loads(path.read_text())
         return [
             Entry(
-                own_score(name), name, told["checkpoint"], told["of"], told["space"], each["method"],
+                own_score(name), name, stored["checkpoint"], stored["of"], stored["space"], each["method"],
                 number(each["effect"]), each["monotone"], each["worst"],
                 math.inf if each["leakage"] is None else float(each["leakage"]),
                 number(each["kept"]), number(each["reach"]), number((each["distances"] or [None])[-1]),
                 number(each["faithful"]),
             )
-            for name, each in told["directions"].items()
+            for name, each in stored["directions"].items()
         ]  # fmt: skip
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise UserError(
-            f"{path} is no scores.json of this version of `flows steer score` ({error})"
+            f"{path} is not a scores.json of this version of `flows steer score` ({error})"
         ) from error
 
 
 def number(value: float | None) -> float:
-    """JSON's null is not a number."""
+    """Convert null of JSON to NaN."""
     return float("nan") if value is None else float(value)
 
 
 def worse_in_z(entries: Sequence[Entry]) -> list[str]:
-    """A sentence for every direction of a model that is weak in z and not in w, or leaks clearly more."""
-    found = []
+    """One sentence per direction of a model that is weak in z but not in w, or leaks clearly more in z."""
+    sentences = []
     for z in entries:
         for w in entries:
             same = all(getattr(z, name) == getattr(w, name) for name in SAME)
             weak = z.effect < WEAK <= w.effect
             leaks = min(z.effect, w.effect) >= WEAK and z.leakage > w.leakage + CLEARLY
             if same and z.space == "z" and w.space == "w" and (weak or leaks):
-                found.append(
+                sentences.append(
                     f"{z.direction} of {Path(z.model).name} by {z.method} is worse in z than in w: effect "
                     f"{as_text(z.effect)} and {as_text(w.effect)}, leakage {as_text(z.leakage)} and "
                     f"{as_text(w.leakage)}"
                 )
-    return found
+    return sentences
 
 
 def write_ranking(out: Path, entries: Sequence[Entry]) -> list[str]:
-    """index.html with leakage.png, and all entries as a table; returns the names of the files."""
+    """Write index.html with leakage.png and a table of all entries; returns the names of the files."""
     lines = [
         cells(row[:5]) + numbers(row[5:7]) + cells(row[7:8]) + numbers(row[8:])
         for row in (each.row() for each in entries)
@@ -131,13 +131,13 @@ def write_ranking(out: Path, entries: Sequence[Entry]) -> list[str]:
 
 
 def leakage_map(entries: Sequence[Entry]) -> Figure:
-    """Model, space and method × factor: what else changes, relative to the effect; grey where none steers."""
-    keys = [(each.model, each.told) for each in entries]
+    """Heat map of the leakage of model, space and method × factor; grey where no direction steers."""
+    keys = [(each.model, each.label) for each in entries]
     rows = list(dict.fromkeys(keys))
     factors = list(dict.fromkeys(each.factor for each in entries))
     values = torch.full((len(rows), len(factors)), float("nan"))
     for key, each in zip(keys, entries, strict=True):
         if each.effect >= WEAK:
             values[rows.index(key), factors.index(each.factor)] = each.leakage
-    told = "largest change of another attribute, relative to the effect"
-    return heat_map(values, [name for _, name in rows], factors, told, share=True)
+    caption = "largest change of another attribute, relative to the effect"
+    return heat_map(values, [name for _, name in rows], factors, caption, share=True)

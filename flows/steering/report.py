@@ -1,4 +1,4 @@
-"""What `flows steer score` leaves: the matrix of changes as a heat map, responses, strips, and a page."""
+"""Report of `flows steer score`: a page with the matrix of changes as a heat map, responses and strips."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,21 +14,21 @@ from flows.steering.evaluate import Rescoring, monotonicity, own_score
 from flows.steering.quality import Quality
 
 COLUMNS = 40
-"""Of the heat map: the scores that directions are named after, then the first others."""
+"""Maximum number of columns of the heat map: scores that directions are named after, then others."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """All that is measured of some directions.
+    """Measurements of some directions.
 
     Attributes:
-        title: of the page.
-        matrix: of changes.
-        alphas: sigmas of responses and strips.
-        responses: direction to (number of alphas, number of scores).
-        qualities: direction to what a move of `matrix.alpha` costs.
-        methods: direction to how it was found.
-        strips: a name and uint8 (number of alphas, C, H, W) for every picture.
+        title: Title of the page.
+        matrix: Changes of scores.
+        alphas: Numbers of sigmas of responses and strips.
+        responses: Direction to mean scores (number of alphas, number of scores).
+        qualities: Direction to its quality.
+        methods: Direction to the method that found it.
+        strips: Name and uint8 images (number of alphas, C, H, W) of each strip.
     """
 
     title: str
@@ -40,25 +40,25 @@ class Scored:
     strips: list[tuple[str, Tensor]]
 
     def monotone(self, direction: str) -> float:
-        """Share of the steps of its own score that go the way of the whole."""
+        """Share of the steps of the direction's own score that have the sign of the total change."""
         return monotonicity(self.responses[direction][:, self.matrix.column(own_score(direction))])
 
     def rows(self) -> list[list[str]]:
-        """Of the table, columns of `HEAD`."""
-        found = []
+        """Rows of the table with the columns of `HEAD`."""
+        rows = []
         for i, name in enumerate(self.matrix.directions):
             own, worst = self.matrix.column(own_score(name)), self.matrix.worst(name)
             leakage = self.matrix.worst_leakage(name)
             low, high = float(self.matrix.low[i, own]), float(self.matrix.high[i, own])
-            cost = self.qualities[name]
-            distance = cost.distances[-1] if cost.distances else float("nan")
-            faithful = float("nan") if cost.faithful is None else cost.faithful
-            found.append([
+            quality = self.qualities[name]
+            distance = quality.distances[-1] if quality.distances else float("nan")
+            faithful = float("nan") if quality.faithful is None else quality.faithful
+            rows.append([
                 name, as_text(self.matrix.own(name)), f"{low:.2f} … {high:.2f}", as_text(self.monotone(name)),
                 worst.name if worst else "–", as_text(leakage), as_text(self.matrix.kept[i]),
-                as_text(cost.reach), as_text(distance), as_text(faithful),
+                as_text(quality.reach), as_text(distance), as_text(faithful),
             ])  # fmt: skip
-        return found
+        return rows
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -80,13 +80,14 @@ class Scored:
 
 
 HEAD = [
-    "direction", "effect", "95 %", "monotone", "changes most besides", "relative to the effect",
-    "others kept", "reach", "KID at +α", "R² of re-render",
+    "direction", "effect", "95 %", "monotone", "most affected other score", "leakage", "others kept",
+    "reach", "KID at +α", "R² of re-render",
 ]  # fmt: skip
+"""Columns of the table of directions."""
 
 
 def write_score_report(out: Path, scored: Scored) -> list[str]:
-    """index.html, and matrix.png, responses.png and strips.png beside it; returns their names."""
+    """Write index.html with matrix.png, responses.png and strips.png; returns the names of the files."""
     head = [f"{alpha:+.2g}" for alpha in scored.alphas]
     sheets: dict[str, Image.Image | Figure] = {
         "matrix": matrix_map(scored.matrix),
@@ -100,25 +101,25 @@ def write_score_report(out: Path, scored: Scored) -> list[str]:
 
 
 def matrix_map(found: Rescoring) -> Figure:
-    """Signed changes, in spreads; pale where the interval has 0 in it."""
+    """Heat map of signed changes, in std of the scores; pale where the interval contains 0."""
     wanted = [found.column(own_score(name)) for name in found.directions] + list(range(len(found.scores)))
     columns = list(dict.fromkeys(wanted))[:COLUMNS]
     return heat_map(
         found.signed[:, columns], found.directions, [found.scores[i].name for i in columns],
-        f"change of scores by {found.alpha:g} σ, in their spread", digits=1,
+        f"change of scores by {found.alpha:g} σ, in std", digits=1,
         certain=(found.low[:, columns] > 0) | (found.high[:, columns] < 0),
     )  # fmt: skip
 
 
 def response_curves(scored: Scored) -> Figure:
-    """Each direction's own score against α over all others; changes from α = 0, in spreads."""
+    """Curves of each direction's own score against α, in front of all others; changes from α = 0, in std."""
     columns = min(5, len(scored.responses))
     rows = -(-len(scored.responses) // columns)
     figure = Figure(figsize=(2.6 * columns, 2.2 * rows), layout="constrained")
-    middle = int(np.argmin(np.abs(np.array(scored.alphas))))
+    zero = int(np.argmin(np.abs(np.array(scored.alphas))))
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, (name, values) in zip(panels, scored.responses.items(), strict=False):
-        relative = (values - values[middle]) / scored.matrix.spread
+        relative = (values - values[zero]) / scored.matrix.std
         axes.plot(scored.alphas, relative.numpy(), color="0.8", linewidth=0.8)
         own = relative[:, scored.matrix.column(own_score(name))]
         axes.plot(scored.alphas, own.numpy(), color="C3", linewidth=2)
@@ -129,5 +130,5 @@ def response_curves(scored: Scored) -> Figure:
     for axes in panels[len(scored.responses) :]:
         axes.set_visible(False)
     figure.supxlabel("σ", fontsize=8)
-    figure.supylabel("change, in spreads", fontsize=8)
+    figure.supylabel("change, in std", fontsize=8)
     return figure

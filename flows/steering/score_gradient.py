@@ -1,4 +1,4 @@
-"""The mean gradient of a score by the code: what changes it at first, whatever else lies beside it."""
+"""Mean gradient of a score with respect to the code, as a direction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,45 +17,53 @@ from flows.steering.base import Direction
 from flows.steering.boundary import best_cut
 from flows.steering.method import FEWEST, Method, Task
 
+__all__ = ["ScoreGradient"]
+
 BATCH = 50
+"""Number of codes that are decoded at a time."""
 
 
 @dataclass
 class ScoreGradient(Method):
-    """g = E[∂s(G(z))/∂z], through model and predictor.
+    """Direction of the mean gradient of a score, g = E[∂s(G(z))/∂z], through model and predictor.
 
-    To first order a direction changes the mean of a score by its product with g: what is orthogonal to g
-    leaves the score alone in the mean (`condition`). The normal of a boundary does not promise that, for it
-    tells where codes with the score lie, not what draws it. As a direction of its own it is the steepest.
+    To first order, a direction changes the mean of a score by its product with g, so a direction orthogonal
+    to g leaves the mean unchanged (`condition`). The normal of a boundary does not guarantee this, because it
+    describes where codes with the attribute lie, not what changes the score. As a direction, g is the
+    steepest.
 
     Args:
-        codes: so many of those surveyed.
+        codes: Number of codes, at most those surveyed.
     """
 
     codes: int = 1000
 
     def find(self, task: Task) -> list[Direction]:
-        """One direction for each name.
+        """Find one direction for each name.
 
         Raises:
-            ValueError: no such score, no predictor, one without gradients, or hardly an image with the score.
+            Unsupported: The predictor's scores have no gradient.
+            UserError: There is no such score or no predictor, or too few images have the score.
         """
         if not task.names:
-            raise UserError("--scores: name those that the directions should change")
+            raise UserError("--scores: expected names of scores that the directions should change")
         if task.predictor is None:
-            raise UserError("expected a predictor, through which gradients go")
+            raise UserError("expected a differentiable predictor of the scores")
         columns = [column_of(task.predictor.scores, name) for name in task.names]
         codes = task.codes(min(self.codes, task.n))
-        found = mean_gradients(task.model, task.predictor, codes, columns)
-        return [self.one(task, i, found, codes) for i in range(len(columns))]
+        gradients = mean_gradients(task.model, task.predictor, codes, columns)
+        return [self.one(task, i, gradients, codes) for i in range(len(columns))]
 
     def one(self, task: Task, i: int, found: "Gradients", codes: Codes) -> Direction:
-        """The direction of the i-th name."""
+        """Direction of the i-th name."""
         assert task.predictor is not None
-        name, told = task.names[i], ~found.values[:, i].isnan()
+        name, defined = task.names[i], ~found.values[:, i].isnan()
         score = task.predictor.scores[column_of(task.predictor.scores, name)]
-        if int(told.sum()) < FEWEST:
-            raise UserError(f"{name}: the predictor tells it of {int(told.sum())} of {len(codes)} images")
+        if int(defined.sum()) < FEWEST:
+            raise UserError(
+                f"{name}: the score is defined for {int(defined.sum())} of {len(codes)} images, expected at "
+                f"least {FEWEST}; take more codes"
+            )
         length = float(found.sums[i].norm())
         if length == 0:
             raise UserError(f"{name}: the predictor has no gradient at these codes")
@@ -63,23 +71,23 @@ class ScoreGradient(Method):
         along = codes.values.double().cpu() @ vector
         above = found.values[:, i] > (score.low + score.high) / 2
         return Direction(
-            name, vector.float(), -best_cut(along[told], above[told]), task.space, float(along.std()),
+            name, vector.float(), -best_cut(along[defined], above[defined]), task.space, float(along.std()),
             "score-gradient", fingerprint=task.model.fingerprint(),
             evidence={
-                "length": length / int(told.sum()), "alike": length / float(found.lengths[i]),
-                "codes": int(told.sum()),
+                "length": length / int(defined.sum()), "alike": length / float(found.lengths[i]),
+                "codes": int(defined.sum()),
             },
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Gradients:
-    """Scores of images and their gradients by the codes, over n codes.
+    """Scores of n images, and their gradients with respect to the codes.
 
     Attributes:
-        values: (n, scores), not a number where a score says nothing.
-        sums: float64 (scores, D), of the gradients of those of which it says something.
-        lengths: float64 (scores,), sum of their lengths.
+        values: (n, scores), NaN where a score is undefined.
+        sums: float64 (scores, D), sums of the gradients over the images for which the score is defined.
+        lengths: float64 (scores,), sums of the lengths of these gradients.
     """
 
     values: Tensor
@@ -90,16 +98,16 @@ class Gradients:
 def mean_gradients(
     model: LatentModel, predictor: Predictor, codes: Codes, columns: Sequence[int]
 ) -> Gradients:
-    """Gradients of some of a predictor's scores by the codes, added up; on the host.
+    """Sum gradients of a predictor's scores with respect to the codes; results on the host.
 
     Args:
-        model: whose codes they are.
-        predictor: differentiable.
+        model: Model of the codes.
+        predictor: Differentiable predictor.
         codes: n codes.
-        columns: numbers of the scores.
+        columns: Columns of the scores.
 
     Raises:
-        ValueError: what the predictor says has no gradient.
+        Unsupported: The predictor's scores have no gradient.
     """
     values = []
     sums = torch.zeros(len(columns), codes.values.shape[1], dtype=torch.double)
@@ -107,14 +115,14 @@ def mean_gradients(
     with frozen(model), prepared(), exact_arithmetic(model.device):
         for part in codes.to(model).split(BATCH):
             code = part.values.detach().clone().requires_grad_()
-            drawn = model.decode_codes(part.with_values(code)).float()
-            scores = predictor.predict(clamp_through(drawn))[:, list(columns)]
+            images = model.decode_codes(part.with_values(code)).float()
+            scores = predictor.predict(clamp_through(images))[:, list(columns)]
             if not scores.requires_grad:
-                raise Unsupported("what the predictor says has no gradient by its images")
+                raise Unsupported("the output of the predictor has no gradient with respect to the images")
             for i, column in enumerate(scores.unbind(1)):
-                told = column.where(~column.isnan(), torch.zeros_like(column)).sum()
-                (slope,) = torch.autograd.grad(told, [code], retain_graph=i + 1 < len(columns))
-                sums[i] += slope.double().sum(0).cpu()
-                lengths[i] += slope.double().norm(dim=1).sum().cpu()
+                total = column.where(~column.isnan(), torch.zeros_like(column)).sum()
+                (gradient,) = torch.autograd.grad(total, [code], retain_graph=i + 1 < len(columns))
+                sums[i] += gradient.double().sum(0).cpu()
+                lengths[i] += gradient.double().norm(dim=1).sum().cpu()
             values.append(scores.detach().float().cpu())
     return Gradients(torch.cat(values), sums, lengths)

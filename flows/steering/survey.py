@@ -1,4 +1,4 @@
-"""Codes with the scores of their images: what every method with labels learns from."""
+"""Surveys: codes with the scores of their images, which labelled methods learn from."""
 
 import hashlib
 import json
@@ -15,15 +15,17 @@ from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.semantics.base import Predictor, Score, column_of
 
+__all__ = ["Survey", "score_codes", "survey_images", "survey_samples"]
+
 
 @dataclass(frozen=True)
 class Survey:
-    """Codes and what their images show.
+    """Codes with the scores of their images.
 
     Attributes:
         codes: n codes, float32, on the host.
-        values: float32 (n, number of scores); not a number where a score says nothing of that image.
-        scores: the columns of `values`.
+        values: float32 (n, number of scores), NaN where a score is undefined.
+        scores: Scores of the columns of `values`.
         fingerprint: Fingerprint of the model.
     """
 
@@ -36,11 +38,11 @@ class Survey:
         return len(self.codes)
 
     def column(self, name: str) -> Tensor:
-        """The values (n,) of one score. Raises ValueError naming those that there are."""
+        """Values (n,) of one score. Raises UserError, naming the known scores, if there is none."""
         return self.values[:, column_of(self.scores, name)]
 
     def score(self, name: str) -> Score:
-        """The score of that name; as `column`."""
+        """Score with this name. Raises UserError, naming the known scores, if there is none."""
         return self.scores[column_of(self.scores, name)]
 
 
@@ -54,23 +56,24 @@ def survey_samples(
     temperature: float = 1.0,
     cache: Path | None = None,
 ) -> Survey:
-    """Draw n codes and let a predictor see their images.
+    """Generate n codes and score their images with a predictor.
 
     Args:
-        model: any.
-        predictor: for images of the model's shape.
-        n: how many.
-        space: of the codes; None takes the model's search space.
-        seed: of the codes; those of the same seed are the same, however many.
-        temperature: of the codes.
-        cache: folder in which the result is looked up and kept, by all that it depends on.
+        model: Model of the codes.
+        predictor: Predictor for images of the model's shape.
+        n: Number of codes.
+        space: Latent space; None takes the model's search space.
+        seed: Seed of the codes; code i does not depend on n.
+        temperature: Temperature of the codes.
+        cache: Folder in which results are stored, and looked up by all arguments; only for a predictor with a
+            fingerprint.
     """
     space = space or model.search_space
     model.check_space(space)
     stored = None
     if cache is not None and hasattr(predictor, "fingerprint"):
-        asked = [model.fingerprint(), predictor.fingerprint(), n, space, seed, temperature]
-        digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+        key = [model.fingerprint(), predictor.fingerprint(), n, space, seed, temperature]
+        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         stored = cache / f"survey-{digest}.safetensors"
         if stored.is_file():
             with reading(stored, "survey; remove it"):
@@ -113,5 +116,5 @@ def survey_images(
 
 @torch.no_grad()
 def score_codes(model: LatentModel, predictor: Predictor, codes: Codes) -> Tensor:
-    """Scores (n, number of scores) of the images that codes decode to, on the host."""
+    """Scores (n, number of scores), on the host, of the images that codes decode to."""
     return model.map_images(codes, lambda images: predictor.predict(images.float()).float())

@@ -1,4 +1,4 @@
-"""Walks that imitate an edit, learned by gradients (Jahanian et al. 2020, arXiv 1907.07171)."""
+"""Walks that imitate an edit of images, learned by gradient descent (Jahanian et al. 2020)."""
 
 from dataclasses import dataclass
 
@@ -12,18 +12,20 @@ from flows.steering.base import Direction
 from flows.steering.method import Method, Task
 from flows.steering.operators import Operator, operators
 
+__all__ = ["Walk"]
+
 
 @dataclass
 class Walk(Method):
-    """w* = argmin over w of E |m·(G(z + a(α)·w) − edit(G(z), α))|² / Σm, for each edit.
+    """Walk w* = argmin over w of E |m·(G(z + a(α)·w) − edit(G(z), α))|² / Σm, for each edit.
 
-    a(α) is the edit's `amount`: the logarithm of a zoom, so that in and out are opposites; m masks what the
-    edit knows nothing of.
+    a(α) is the edit's `amount`, for a zoom its logarithm, so that in and out are opposites; m masks pixels
+    for which the edit is not known (arXiv 1907.07171).
 
     Args:
-        steps: of gradient descent with momentum; the paper has Adam.
-        batch: codes for a step.
-        lr: of the first step, in units of the space per coordinate; falls to 0.
+        steps: Number of steps of gradient descent with momentum; the paper uses Adam.
+        batch: Number of codes per step.
+        lr: Learning rate of the first step, in units of the space per coordinate; it falls linearly to 0.
     """
 
     steps: int = 200
@@ -31,17 +33,17 @@ class Walk(Method):
     lr: float = 0.02
 
     def find(self, task: Task) -> list[Direction]:
-        """One direction for each edit named by `--scores`: zoom, shift x, brightness, …; see `OPERATORS`.
+        """Learn one direction for each edit in `--scores`: zoom, shift x, brightness, …; see `OPERATORS`.
 
         Raises:
-            ValueError: there is no such edit, or none was named.
+            UserError: There is no such edit, or none is named.
         """
         if not task.names:
-            raise UserError("--scores: name the edits that walks should imitate")
+            raise UserError("--scores: expected names of the edits that walks should imitate")
         return [self.of_operator(task, each) for each in operators(task.names)]
 
     def of_operator(self, task: Task, operator: Operator) -> Direction:
-        """See `find`."""
+        """Learn the walk of one edit."""
         model = task.model
         size = model.check_space(task.space).shape[0]
         random = torch.Generator().manual_seed(task.seed)
@@ -52,28 +54,28 @@ class Walk(Method):
         for step in tqdm(range(self.steps), desc=operator.name, leave=False):
             loss, still = self.loss(model, task.space, operator, walk, random)
             (gradient,) = torch.autograd.grad(loss, [walk])
-            # One scale for all coordinates, from zero: Adam's own for each leaves the span of the gradients,
-            # and what changes no pixel would move as far as what does.
+            # One scale for all coordinates, so that the walk, which starts at 0, stays in the span of the
+            # gradients. With Adam's scale per coordinate, what changes no pixel would move like all else.
             velocity = 0.9 * velocity + 0.1 * gradient
             square = 0.99 * square + 0.01 * gradient.square().mean()
-            usual = (square / (1 - 0.99 ** (step + 1))).sqrt() + 1e-12
+            scale = (square / (1 - 0.99 ** (step + 1))).sqrt() + 1e-12
             with torch.no_grad():
-                walk -= self.lr * (1 - step / self.steps) * velocity / usual
+                walk -= self.lr * (1 - step / self.steps) * velocity / scale
             if step >= self.steps - max(1, self.steps // 10):
                 last.append(float(loss.detach()))
                 first.append(float(still))
-        found = walk.detach().cpu()
-        length = float(found.norm())
+        learned = walk.detach().cpu()
+        length = float(learned.norm())
         explained = 1 - sum(last) / sum(first)
         return Direction(
-            operator.name, found / length, 0.0, task.space, length, "walk",
+            operator.name, learned / length, 0.0, task.space, length, "walk",
             fingerprint=model.fingerprint(), evidence={"explained": explained, "loss": sum(last) / len(last)},
         )  # fmt: skip
 
     def loss(
         self, model: LatentModel, space: str, operator: Operator, walk: Tensor, random: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """The masked squared error of a random batch, and that of not moving at all."""
+        """Masked squared error of a random batch, and the error without a move."""
         with torch.no_grad():
             codes = model.sample(self.batch, space, random)
             before = model.decode_codes(codes)

@@ -1,1 +1,1 @@
-"""The studio: a page on which a person inverts, steers, paints and compares a picture."""
+"""Studio: a web page to invert, steer, paint and compare pictures."""

@@ -1,4 +1,4 @@
-"""What the page's buttons do: plain functions of an editor and a history that know of no page."""
+"""Actions of the page's buttons, as functions of an editor and a history that do not depend on the page."""
 
 import copy
 import threading
@@ -37,13 +37,13 @@ from flows.page import as_text
 from flows.semantics.base import segment_bytes
 
 LEFT = 5.0
-"""Seconds after which a search that nobody looks at any more ends."""
+"""Seconds after which an optimisation ends whose client no longer reads its progress."""
 SEEN = 400
-"""Samples by which units are named."""
+"""Number of samples from which the class of each unit is determined."""
 COUNTED = 500
-"""Samples and test images whose classes are counted."""
+"""Number of samples, and of test images, whose classes are counted."""
 REAL = 2000
-"""Training images among which a sample's nearest is looked for."""
+"""Number of training images that are searched for the nearest one."""
 
 
 # Invert -------------------------------------------------------------------------------------------
@@ -51,14 +51,14 @@ REAL = 2000
 
 @dataclass(frozen=True)
 class Inverted:
-    """How a picture comes back.
+    """Inversion of a picture.
 
     Attributes:
-        back: uint8 (C, H, W).
-        certificate: in a sentence.
-        typicality: of its code; not a number where the model has no map to its prior.
-        usual: likewise of samples, (n,).
-        seconds: to find the code.
+        back: uint8 (C, H, W), reconstruction.
+        certificate: Sentence about the error of the reconstruction.
+        typicality: Typicality of the code; NaN without a map to the prior space.
+        usual: Typicality of samples, (n,); empty without a map to the prior space.
+        seconds: Seconds of the inversion.
     """
 
     back: Tensor
@@ -69,51 +69,51 @@ class Inverted:
 
 
 def inverted(editor: Editor, history: History) -> Inverted:
-    """Encode the picture a history begins with, and draw it again.
+    """Encode and reconstruct the picture at the start of a history.
 
     Raises:
-        ValueError: the model has no encoder.
+        Unsupported: The model has no encoder.
     """
     model, picture = editor.model, history.start.picture[None]
     if not editor.encodes:
-        raise Unsupported(f"{editor.name} has no encoder: look for a code by optimisation")
+        raise Unsupported(f"{editor.name} has no encoder: find a code by optimisation")
     with editor.lock:
         start = time.perf_counter()
         if editor.latent.exact:
-            found = invert_exactly(model, picture, history.start.codes.labels)
-            seconds, given = time.perf_counter() - start, found.certificates[0]
-            back = found.reconstruction[0]
-            said = "Bit-exact: every byte comes back." if given.bit_exact else "Not exact."
-            told = f"{said} Largest error {given.error:.1e} of 1, {given.precision}."
+            exact = invert_exactly(model, picture, history.start.codes.labels)
+            seconds, given = time.perf_counter() - start, exact.certificates[0]
+            back = exact.reconstruction[0]
+            verdict = "Bit-exact: every byte is reconstructed." if given.bit_exact else "Not exact."
+            certificate = f"{verdict} Largest error {given.error:.1e} of 1, {given.precision}."
         else:
             learned = Encoder(editor.space).invert(model, picture, labels=history.start.codes.labels)
             seconds, back = learned.seconds, learned.reconstruction[0]
-            apart = int((back.int() - picture[0].int()).abs().max())
-            told = (
-                f"A learned encoder, not exact: {float(psnr(picture, back[None])[0]):.1f} dB, "
-                f"largest error {apart} of 255."
+            largest = int((back.int() - picture[0].int()).abs().max())
+            certificate = (
+                f"Learned encoder, not exact: PSNR {float(psnr(picture, back[None])[0]):.1f} dB, "
+                f"largest error {largest} of 255."
             )
         value, usual = editor.typicality(history.start.codes), editor.usual_typicality
-    return Inverted(back, told, value, usual, seconds)
+    return Inverted(back, certificate, value, usual, seconds)
 
 
 def check_size(editor: Editor, picture: Tensor) -> None:
-    """Raise ValueError where uint8 (C, H, W) is not of the model's shape."""
+    """Raise UserError unless a picture, uint8 (C, H, W), has the model's image shape."""
     if tuple(picture.shape) != tuple(editor.model.image_shape):
         width = editor.model.image_shape[2]
-        raise UserError(f"{editor.name} draws pictures of {width} pixels, this one has {picture.shape[2]}")
+        raise UserError(f"{editor.name} expects pictures of {width} pixels, this one has {picture.shape[2]}")
 
 
 @dataclass(frozen=True)
 class Searched:
-    """A search on its way.
+    """Progress of an optimisation.
 
     Attributes:
-        back: uint8 (C, H, W), what its code draws now.
-        share: of its budget that is used.
-        psnr: dB.
-        seconds: so far.
-        found: the inversion, once it has ended.
+        back: uint8 (C, H, W), reconstruction by the current code.
+        share: Share of the time budget that is used, in [0, 1].
+        psnr: PSNR of the reconstruction, dB.
+        seconds: Elapsed seconds.
+        found: Result; None until the optimisation has ended.
     """
 
     back: Tensor
@@ -124,31 +124,32 @@ class Searched:
 
 
 def search(editor: Editor, picture: Tensor, seconds: float, every: float = 0.3) -> Iterator[Searched]:
-    """Look for a code by optimisation; closing the iterator ends the search.
+    """Find the code of a picture by optimisation; closing the iterator ends the optimisation.
 
     Args:
-        editor: of any model; a copy of it is searched, so that others may go on with it.
+        editor: Editor of any model; a copy of the model is used, so that the editor's lock is free.
         picture: uint8 (C, H, W).
-        seconds: at most.
-        every: so many seconds it tells how far it is; not asked for `LEFT` seconds, it ends.
+        seconds: Maximum duration in seconds.
+        every: Seconds between two reports of the progress. If no report is read for `LEFT` seconds, the
+            optimisation ends.
 
     Raises:
-        ValueError: the model cannot be searched, or the picture is not of its shape.
+        UserError: The optimisation does not support the model, or the picture does not have its shape.
     """
     check_size(editor, picture)
     with editor.lock:
         model = copy.deepcopy(editor.model)
     target = pixels.reduce(picture[None], model.bins)
-    news: Queue[Codes | Inversion | Exception] = Queue()
+    reports: Queue[Codes | Inversion | Exception] = Queue()
     stopped, share, begun, last = threading.Event(), [0.0], time.perf_counter(), [0.0]
 
     def watch(used: float, codes: Codes) -> bool:
         share[0] = used
-        # Whoever waits takes the news at once: where they lie, nobody does any more.
-        if news.empty() and time.perf_counter() - last[0] > every:
+        # A waiting consumer empties the queue at once; if a report is left in it, the client has gone.
+        if reports.empty() and time.perf_counter() - last[0] > every:
             last[0] = time.perf_counter()
-            news.put(codes.with_values(codes.values.clone()))
-        left = not news.empty() and time.perf_counter() - last[0] > LEFT
+            reports.put(codes.with_values(codes.values.clone()))
+        left = not reports.empty() and time.perf_counter() - last[0] > LEFT
         return not stopped.is_set() and not left
 
     inverter = Optimise(editor.space, steps=100_000, seconds=seconds, watch=watch)
@@ -156,23 +157,23 @@ def search(editor: Editor, picture: Tensor, seconds: float, every: float = 0.3) 
 
     def work() -> None:
         try:
-            news.put(inverter.invert(model, target, torch.Generator().manual_seed(0)))
-        except Exception as error:  # told where it is waited for
-            news.put(error)
+            reports.put(inverter.invert(model, target, torch.Generator().manual_seed(0)))
+        except Exception as error:  # raised again by the consumer
+            reports.put(error)
 
     threading.Thread(target=work, daemon=True).start()
     try:
         while True:
-            found = news.get()
-            passed = time.perf_counter() - begun
-            if isinstance(found, Exception):
-                raise found
-            if isinstance(found, Inversion):
-                back = found.reconstruction
-                yield Searched(back[0], 1.0, float(psnr(target, back)[0]), passed, found)
+            report = reports.get()
+            elapsed = time.perf_counter() - begun
+            if isinstance(report, Exception):
+                raise report
+            if isinstance(report, Inversion):
+                back = report.reconstruction
+                yield Searched(back[0], 1.0, float(psnr(target, back)[0]), elapsed, report)
                 return
-            back = model.decode_bytes(found)
-            yield Searched(back[0], share[0], float(psnr(target, back)[0]), passed)
+            back = model.decode_bytes(report)
+            yield Searched(back[0], share[0], float(psnr(target, back)[0]), elapsed)
     finally:
         stopped.set()
 
@@ -183,16 +184,16 @@ COMPARED = {
     "psnr": "dB", "ssim": "SSIM", "perceptual": "perceptual", "bit_exact": "bit-exact",
     "undone": "undone, dB", "typicality": "typicality", "seconds": "seconds",
 }  # fmt: skip
-"""Figures of `inversion.compare.Row`, and what they are called in the page's table."""
+"""Columns of the page's table: name of an attribute of `inversion.compare.Row` to heading."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One model on one picture.
+    """Result of one model on one picture.
 
     Attributes:
-        row: its figures; of a search on its way only decibels and seconds.
-        back: uint8 (C, H, W), what comes back, or has come so far; None where the pair is impossible.
+        row: Figures; during an optimisation only PSNR and seconds.
+        back: uint8 (C, H, W), reconstruction so far; None if the model cannot invert the picture.
     """
 
     row: Row
@@ -202,13 +203,16 @@ class Compared:
 def compare_on_model(
     editor: Editor, picture: Tensor, seconds: float, network: FeatureNetwork | None = None
 ) -> Iterator[Compared]:
-    """A picture, uint8 (C, H, W), through a model: by its inverse or encoder, else by a search as it goes on.
+    """Invert a picture with the model's inverse or encoder or, without one, by optimisation.
 
     Args:
-        editor: of the model.
-        picture: of its shape; of another, the row says so.
-        seconds: of a search.
-        network: for the perceptual distance.
+        editor: Editor of the model.
+        picture: uint8 (C, H, W); if the model expects another shape, the note of the row says so.
+        seconds: Duration of an optimisation, in seconds.
+        network: Network of the perceptual distance; None computes no distance.
+
+    Yields:
+        Result; for an optimisation, first its progress.
     """
     row = Row(editor.name, "search", "this picture", 1)
     try:
@@ -217,40 +221,40 @@ def compare_on_model(
             exact = editor.latent.exact
             inverter: Inverter = Exact() if exact else Encoder(editor.space)
             with editor.lock:
-                found = inverter.invert(editor.model, pixels.reduce(picture[None], editor.model.bins))
+                inversion = inverter.invert(editor.model, pixels.reduce(picture[None], editor.model.bins))
             row = replace(row, inverter="inverse" if exact else "encoder")
-            yield _judged(editor, row, inverter, found, picture, network)
+            yield _measured(editor, row, inverter, inversion, picture, network)
             return
         for step in search(editor, picture, seconds):
             if step.found is None:
                 by = f"search, {step.share:.0%}"
                 yield Compared(replace(row, inverter=by, psnr=step.psnr, seconds=step.seconds), step.back)
             else:
-                yield _judged(editor, row, None, step.found, picture, network)
+                yield _measured(editor, row, None, step.found, picture, network)
     except UserError as error:
         yield Compared(replace(row, note=str(error)))
 
 
-def _judged(
-    editor: Editor, row: Row, inverter: Inverter | None, found: Inversion, picture: Tensor,
+def _measured(
+    editor: Editor, row: Row, inverter: Inverter | None, inversion: Inversion, picture: Tensor,
     network: FeatureNetwork | None,
 ) -> Compared:  # fmt: skip
     group = Group(pixels.reduce(picture[None], editor.model.bins), [ImageSource(row.group)])
     with editor.lock:
-        result = measured(row, editor.model, inverter, found, group, network=network)
+        result = measured(row, editor.model, inverter, inversion, group, network=network)
     return Compared(result.row, result.reconstruction[0])
 
 
 def compared_table(steps: Sequence[Compared]) -> str:
-    """Markdown: a line for each model, its figures or why there are none."""
+    """Markdown table with one line per model: its figures, or the reason why there are none."""
     lines = [
         f"| model | by | {' | '.join(COMPARED.values())} |", f"| --- | --- |{' --: |' * len(COMPARED)}"
     ]  # fmt: skip
     for row in (step.row for step in steps):
         figures = [as_text(getattr(row, name), 3) for name in COMPARED]
         figures[list(COMPARED).index("bit_exact")] = {1.0: "yes", 0.0: "no"}.get(row.bit_exact, "–")
-        told = " | ".join(figures) if not row.note else f"{row.note} |{' |' * (len(COMPARED) - 2)}"
-        lines.append(f"| {row.model} | {row.inverter if not row.note else '–'} | {told} |")
+        cells = " | ".join(figures) if not row.note else f"{row.note} |{' |' * (len(COMPARED) - 2)}"
+        lines.append(f"| {row.model} | {row.inverter if not row.note else '–'} | {cells} |")
     return "\n".join(lines)
 
 
@@ -265,7 +269,7 @@ def steered(
     levels: Sequence[str] = (),
     budget: float | None = None,
 ) -> History:
-    """The picture with its sliders there: the last move is replaced, what was painted before it stays."""
+    """Move the picture by the values of the sliders; replaces the last move and keeps earlier edits."""
     base = unmoved(history)
     if not any(sigmas.values()):
         return base
@@ -273,24 +277,24 @@ def steered(
 
 
 def is_move(history: History) -> bool:
-    """Whether the last edit is one of sliders."""
+    """Whether the last edit is a move by sliders."""
     return bool(history.edits) and "sigmas" in history.edits[-1].settings
 
 
 def unmoved(history: History) -> History:
-    """With the sliders at 0."""
+    """History without the last edit if it is a move by sliders."""
     return history.undone() if is_move(history) else history
 
 
 def sliders_of(history: History) -> dict[str, float]:
-    """Where the sliders stand."""
+    """Values of the sliders, by name of the direction; empty if the last edit is no move."""
     return dict(history.edits[-1].settings["sigmas"]) if is_move(history) else {}
 
 
 def strip_along(
     editor: Editor, history: History, name: str, alphas: Sequence[float], without: Sequence[str] = ()
 ) -> list[Tensor]:
-    """The picture moved along one direction by so many sigmas each: uint8 (C, H, W)."""
+    """Pictures, uint8 (C, H, W), moved along one direction by each of `alphas`, in sigmas."""
     base = unmoved(history)
     return [
         editor.then(base, editor.move(base, {name: alpha}, without)).picture if alpha else base.picture
@@ -301,13 +305,13 @@ def strip_along(
 def compare_readings(
     editor: Editor, before: Tensor, after: Tensor, most: int = 12, asked: Collection[str] = ()
 ) -> list[tuple[ScoreReading, ScoreReading]]:
-    """What the predictor says of two pictures: what was asked to change, then what changed most."""
+    """Predictions for two pictures: first the scores in `asked`, then those that change most."""
     pairs = list(zip(editor.readings(before), editor.readings(after), strict=True))
 
     def change(pair: tuple[ScoreReading, ScoreReading]) -> float:
-        apart = abs(pair[0].value - pair[1].value)
-        # What comes or goes counts as a whole change.
-        return apart if apart == apart else float(pair[0].text != pair[1].text)
+        difference = abs(pair[0].value - pair[1].value)
+        # The value is NaN if the attribute is not visible; appearing or vanishing counts as a change of 1.
+        return difference if difference == difference else float(pair[0].text != pair[1].text)
 
     return sorted(pairs, key=lambda pair: (pair[0].name not in asked, -change(pair)))[:most]
 
@@ -316,19 +320,19 @@ def compare_readings(
 
 
 def units_touched(history: History) -> str:
-    """Layers and how many of their units the last edit changed, in words."""
+    """Layers and the number of their units that the last edit changed, as text."""
     stroke_edit = history.edits[-1].stroke_edit if history.edits else None
-    found = touched_units(stroke_edit.changes) if stroke_edit else {}
-    return ", ".join(f"{layer}: {count} units" for layer, count in found.items()) or "no units were touched"
+    counts = touched_units(stroke_edit.changes) if stroke_edit else {}
+    return ", ".join(f"{layer}: {count} units" for layer, count in counts.items()) or "no units"
 
 
 def mask_of(alpha: Tensor, height: int, width: int) -> Tensor:
-    """Where a brush was on an enlarged picture: bool (height, width), a pixel of which a quarter is covered.
+    """Mask of a brush on an enlarged picture: bool (height, width), pixels of which a quarter is covered.
 
     Args:
-        alpha: uint8 (h, w) of the brush's layer, of any size.
-        height: of the model's pictures.
-        width: likewise.
+        alpha: uint8 (h, w), opacity of the brush's layer, of any size.
+        height: Height of the model's images.
+        width: Width of the model's images.
     """
     grey = Image.fromarray(alpha.numpy()).resize((width, height), Image.Resampling.BOX)
     return pixels.from_pillow(grey, 1)[0] > 63
@@ -338,13 +342,14 @@ def mask_of(alpha: Tensor, height: int, width: int) -> Tensor:
 
 
 def look_inside(editor: Editor, layer: str, units: int = 6) -> list[tuple[UnitRow, list[Image.Image]]]:
-    """The units of a layer that agree best with classes, each with the samples that move it most.
+    """Units of a layer that agree best with classes, each with the samples that activate it most.
 
     Raises:
-        ValueError: there is no segmenter, or no such layer.
+        Unsupported: There is no segmenter.
+        UserError: There is no such layer.
     """
     if editor.segmenter is None:
-        raise Unsupported(f"{editor.name} has no segmenter of its images: units cannot be named")
+        raise Unsupported(f"{editor.name} has no segmenter for its images, which finds the classes of units")
     with editor.lock:
         codes = editor.model.sample(SEEN, editor.space, 0)
         agreement = dissect(editor.model, editor.segmenter, codes, [layer])[layer]
@@ -353,7 +358,7 @@ def look_inside(editor: Editor, layer: str, units: int = 6) -> list[tuple[UnitRo
 
 
 def diverse(rows: Sequence[UnitRow]) -> list[UnitRow]:
-    """Units by their agreement, but the best of each class before any second one."""
+    """Units by IoU, but the best unit of each class before the second of any class."""
     better, ranked = Counter[str](), []
     for row in sorted(rows, key=lambda row: -row.iou):
         ranked.append((better[row.label], row))
@@ -362,24 +367,25 @@ def diverse(rows: Sequence[UnitRow]) -> list[UnitRow]:
 
 
 def missing_classes(editor: Editor) -> list[tuple[str, float, float]]:
-    """Classes with their mean shares in test images and in samples, percent; what is missing most first.
+    """Classes with their mean shares in test images and in samples, percent; the most omitted class first.
 
     Raises:
-        ValueError: there is no segmenter, or the data set is not here.
+        Unsupported: There is no segmenter, or the data set is not on this machine.
     """
     model, segmenter = editor.model, editor.segmenter
     if segmenter is None or editor.data is None:
         raise Unsupported(
-            f"{editor.name} has no segmenter of its images, or no data set here: nothing to count"
+            f"{editor.name} has no segmenter for its images, or its data set is not on this machine"
         )
     with editor.lock:
         real = pixels.reduce(editor.data.first("test", COUNTED).images, model.bins)
-        drawn = model.decode_bytes(model.sample(COUNTED, editor.space, 0))
+        samples = model.decode_bytes(model.sample(COUNTED, editor.space, 0))
         shares = [
-            shares_of(segment_bytes(segmenter, each, model.bins, model.device)) for each in (real, drawn)
+            shares_of(segment_bytes(segmenter, images, model.bins, model.device))
+            for images in (real, samples)
         ]
-    found = omissions(shares[0], shares[1], segmenter.classes)
-    return [(row.label, row.data, row.samples) for row in found.rows]
+    statistics = omissions(shares[0], shares[1], segmenter.classes)
+    return [(row.label, row.data, row.samples) for row in statistics.rows]
 
 
 # Mix and sample -----------------------------------------------------------------------------------
@@ -388,14 +394,14 @@ def missing_classes(editor: Editor) -> list[tuple[str, float, float]]:
 def interpolate_histories(
     editor: Editor, history: History, other: History, steps: int = 7, sphere: bool = False
 ) -> list[Tensor]:
-    """Pictures on the way from one to the other, uint8 (C, H, W), both ends as they are.
+    """Interpolation between two pictures, uint8 (C, H, W) each; the ends are the pictures themselves.
 
     Args:
-        editor: of both.
-        history: at share 0.
-        other: at share 1.
-        steps: with both ends.
-        sphere: along the great circle of the two codes, their lengths mixed; else along the line.
+        editor: Editor of both pictures.
+        history: History of the picture at share 0.
+        other: History of the picture at share 1.
+        steps: Number of pictures, both ends included.
+        sphere: Whether to interpolate on a great circle, with linear length; otherwise on a line.
     """
     share = torch.linspace(0, 1, steps, dtype=torch.float64)[1:-1, None]
     ends = history.codes.values.double(), other.codes.values.double()
@@ -406,20 +412,20 @@ def interpolate_histories(
 
 
 def nearest_training_image(editor: Editor, picture: Tensor) -> tuple[Tensor, float]:
-    """Of the first two thousand, uint8 (C, H, W), and its distance in root-mean-square on the [0, 1] scale.
+    """Nearest of the first `REAL` training images, uint8 (C, H, W), and its RMS distance, pixels in [0, 1].
 
     Raises:
-        ValueError: the data set is not here.
+        UserError: The data set is not on this machine.
     """
     if editor.data is None:
-        raise UserError(f"the training images of {editor.name} are not here")
+        raise UserError(f"the training images of {editor.name} are not on this machine")
     images = pixels.reduce(editor.data.first("train", REAL).images, editor.model.bins)
     distance, index = nearest(picture[None], [images])
     return images[int(index[0])], float(distance[0])
 
 
 def examples(editor: Editor, n: int, folder: Path) -> list[Path]:
-    """Test images as files in a folder, so that they can be opened like anybody's."""
+    """Write test images to a folder, to be opened like uploads."""
     if editor.data is None:
         return []
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The studio as a server: opened, bound, answering."""
+"""Server of the studio's page."""
 
 import os
 import tempfile
@@ -10,14 +10,14 @@ from flows.errors import UserError
 from flows.semantics.base import SemanticModel
 
 LARGEST_FILE = "64mb"
-"""Of an upload."""
+"""Maximum size of an uploaded file."""
 VISITORS = 100
-"""That are remembered at once, with their pictures: some thirteen megabytes for each large upload."""
+"""Maximum number of sessions that are kept; a session with a large upload takes about thirteen megabytes."""
 
 
 def serve(
     checkpoints: Sequence[str],
-    judges: Sequence[SemanticModel],
+    semantic_models: Sequence[SemanticModel],
     host: str = "127.0.0.1",
     port: int | None = None,
     directions: Path | None = None,
@@ -28,27 +28,28 @@ def serve(
     """Serve the page until it is interrupted.
 
     Args:
-        checkpoints: of the models, the first one is opened at once.
-        judges: of any shapes; after them come the shipped ones, for models of their data set.
-        host: to bind to.
-        port: None takes the first free one from 7860 on.
-        directions: of the first model, instead of those beside it.
-        exemplars: pictures after which things are painted.
-        device: torch device.
-        browser: open one.
+        checkpoints: Folders or hub repositories of the models; the first one is opened at once.
+        semantic_models: Predictors and segmenters for images of any shapes; the included ones are added for
+            models of their data set.
+        host: Address to bind to.
+        port: Port of the page; None takes the first free one from 7860.
+        directions: File of directions of the first model; None takes the one in its folder.
+        exemplars: Number of images per model among which exemplars for painting are found.
+        device: Torch device; None takes CUDA if it is available.
+        browser: Whether to open the page in a browser.
 
     Raises:
-        ModuleNotFoundError: gradio is not installed.
-        UserError: the port is taken.
+        ModuleNotFoundError: The package gradio is not installed.
+        UserError: The port is taken.
     """
-    # Before gradio is imported: it asks the network otherwise, and the page shall not leave the machine.
+    # Before gradio is imported, which would otherwise send data to its authors.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from flows.studio.page import CSS, Page
     from flows.studio.session import Studio
 
     with tempfile.TemporaryDirectory(prefix="flows-studio-") as folder:
-        studio = Studio(checkpoints, judges, Path(folder), directions, exemplars, device)
+        studio = Studio(checkpoints, semantic_models, Path(folder), directions, exemplars, device)
         studio.editor(studio.first)
         blocks = Page(studio).blocks
         blocks.queue(default_concurrency_limit=2, max_size=400)
@@ -60,8 +61,8 @@ def serve(
                 state_session_capacity=VISITORS,
             )  # fmt: skip
         except OSError as error:
-            raise UserError(f"port {port} of {host} is taken, or not ours; --port names another") from error
-        print(f"studio: {address} ({', '.join(studio.paths)}); ctrl-c ends it", flush=True)
+            raise UserError(f"port {port} of {host} cannot be used; choose another one by --port") from error
+        print(f"studio: {address} ({', '.join(studio.paths)}); stop it with Ctrl-C", flush=True)
         try:
             threading.Event().wait()
         except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Files that people bring: opened with care, and refused in a sentence."""
+"""Opening of uploaded files, with limits and clear errors."""
 
 import warnings
 from pathlib import Path
@@ -9,21 +9,21 @@ from flows.data.decode import BROKEN, reason, upright
 from flows.errors import UserError
 
 LARGEST = 40_000_000
-"""Pixels of an upload, at most; told by its head, before anything is decoded."""
+"""Maximum number of pixels of an upload, read from the file header before decoding."""
 KEPT = 1600
-"""Longer side of what is kept of an upload, in pixels."""
+"""Maximum side of the stored upload, in pixels; larger pictures are reduced."""
 
 
 def open_upload(path: str | Path) -> Image.Image:
-    """A picture file upright, over white, in RGB; the first picture of an animation.
+    """Open a picture file, upright, flattened over white, in RGB; of an animation, the first frame.
 
     Raises:
-        ValueError: it is no picture, damaged, too large, or of more than 8 bits.
+        UserError: The file is no picture, damaged, too large, or has more than 8 bits per channel.
     """
     name = Path(path).name
     try:
         with warnings.catch_warnings():
-            # Pillow warns of what is refused here by size.
+            # Pillow warns of pictures that are refused by their size below.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as opened:
                 if opened.width * opened.height > LARGEST:

@@ -1,4 +1,4 @@
-"""What the studio shows: small pictures enlarged, error maps, crops, gauges, strips."""
+"""Pictures of the studio's page: enlargements, error maps, crops, gauges and strips."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,31 +11,34 @@ from flows.inversion.report import error_map as error_maps
 from flows.page import draw_rows
 
 SIDE = 384
-"""Of an enlarged picture, pixels at most."""
+"""Maximum side of an enlarged picture, in pixels."""
 
 
 def enlarged(picture: Tensor, side: int = SIDE) -> Image.Image:
-    """uint8 (C, H, W), every pixel a square: small pictures are shown at their own size otherwise."""
+    """Enlarge uint8 (C, H, W) by an integer factor, without interpolation; browsers would show it small."""
     zoom = max(1, side // max(picture.shape[1:]))
     small = pixels.to_pillow(picture)
     return small.resize((small.width * zoom, small.height * zoom), Image.Resampling.NEAREST)
 
 
-def amplified_error(picture: Tensor, back: Tensor) -> tuple[Image.Image, int]:
-    """|difference|, the largest of the channels, black to white, and the largest: what white means.
+def amplified_error(picture: Tensor, reconstruction: Tensor) -> tuple[Image.Image, int]:
+    """Error map, the maximum of |difference| over the channels, scaled so that its largest value is white.
 
     Args:
         picture: uint8 (C, H, W).
-        back: likewise.
+        reconstruction: uint8 (C, H, W).
+
+    Returns:
+        Enlarged map, and the error that white stands for, in grey levels of 255.
     """
-    apart = (picture.int() - back.int()).abs().amax(0)
-    most = int(apart.max())
-    shown = (255 * apart // max(1, most)).to(torch.uint8)
-    return enlarged(shown[None]), most
+    error = (picture.int() - reconstruction.int()).abs().amax(0)
+    largest = int(error.max())
+    scaled = (255 * error // max(1, largest)).to(torch.uint8)
+    return enlarged(scaled[None]), largest
 
 
 def cropped_from(upload: Tensor, box: pixels.Box) -> Image.Image:
-    """The upload, with what is cut away darkened and a frame around what is kept."""
+    """Upload with a frame around the part that is kept; the rest is darkened."""
     whole = pixels.to_pillow(upload).convert("RGB")
     shade = Image.blend(whole, Image.new("RGB", whole.size, "black"), 0.55)
     shade.paste(whole.crop(box), box[:2])
@@ -49,11 +52,11 @@ def cropped_from(upload: Tensor, box: pixels.Box) -> Image.Image:
 
 
 def gauge(value: float, usual: Tensor) -> Image.Image:
-    """Where a typicality lies on a line: the band is where 90 % of samples are, the mark where the code is.
+    """Scale of typicality, with a band that contains 90 % of the samples and a mark at the code.
 
     Args:
-        value: of the code.
-        usual: of samples, (n,).
+        value: Typicality of the code.
+        usual: Typicality of samples, (n,).
     """
     low, high = (float(usual.quantile(share)) for share in (0.05, 0.95))
     reach = max(0.1, 1.2 * abs(value), 1.5 * max(abs(low), abs(high)))
@@ -75,24 +78,24 @@ def gauge(value: float, usual: Tensor) -> Image.Image:
 
 
 def strip(pictures: Sequence[Tensor], heads: Sequence[str], side: int = 96) -> Image.Image:
-    """Pictures uint8 (C, H, W) side by side, each under its word."""
+    """Row of pictures, uint8 (C, H, W), each below its heading."""
     return draw_rows([("", torch.stack(list(pictures)))], len(heads), side, list(heads))
 
 
-def compared(picture: Tensor, came: Mapping[str, Tensor], side: int = 128) -> Image.Image:
-    """A picture beside what came back of it, by name, each over its error map, four times as bright.
+def compared(picture: Tensor, reconstructions: Mapping[str, Tensor], side: int = 128) -> Image.Image:
+    """Picture beside its reconstructions, each above its error map, four times as bright.
 
     Args:
         picture: uint8 (C, H, W).
-        came: likewise, of the same shape.
-        side: of a picture, pixels.
+        reconstructions: Name of each reconstruction to uint8 (C, H, W).
+        side: Side of each image, in pixels.
     """
-    shown = torch.stack([picture, *came.values()])
+    shown = torch.stack([picture, *reconstructions.values()])
     errors = error_maps(picture.expand_as(shown), shown).expand_as(shown)
-    return draw_rows([("", shown), ("", errors)], len(shown), side, ["input", *came])
+    return draw_rows([("", shown), ("", errors)], len(shown), side, ["input", *reconstructions])
 
 
 def change_summary(before: Tensor, after: Tensor) -> str:
-    """How much of a picture differs, in words."""
+    """Share of the pixels that differ, as text."""
     share = float((before != after).any(0).double().mean())
-    return "the very same bytes" if share == 0 else f"{100 * share:.1f} % of the pixels differ"
+    return "no pixel differs" if share == 0 else f"{100 * share:.1f} % of the pixels differ"

@@ -1,4 +1,4 @@
-"""Distances of samples from test images, with the distance between test images for comparison."""
+"""Distances between samples and test images, with the distance between test images as reference."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ def halves_of(test: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def swd_to(first: Tensor, second: Tensor, drawn: Tensor) -> dict[str, Any]:
-    """Sliced Wasserstein distances, per scale, from half of the test images to samples and the other half."""
+    """Sliced Wasserstein distances, per scale, of half of the test images to samples and the other half."""
     return {
         "samples": sliced_wasserstein(first, drawn),
         "between test halves": sliced_wasserstein(first, second),
@@ -31,7 +31,7 @@ def swd_to(first: Tensor, second: Tensor, drawn: Tensor) -> dict[str, Any]:
 def kid_to(
     first: Tensor, second: Tensor, draw: Callable[[float], Tensor], temperatures: tuple[float, ...] = (1.0,)
 ) -> dict[str, Any]:
-    """KID of samples, and of one half of the test images, relative to the other half.
+    """KID between half of the test images and samples, and between both halves.
 
     Args:
         first: uint8 (n, C, H, W), half of the test images.

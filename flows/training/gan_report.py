@@ -1,4 +1,4 @@
-"""Report of a GAN's run: distances from the test images, samples, curves, and a model card."""
+"""Report of a GAN's run: distances to the test images, samples, curves, and a model card."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from flows import images as pixels
 from flows.data.base import ImageData
 from flows.files import read_yaml, to_json, write_atomically
 from flows.models.base import LatentModel
-from flows.models.load import load_model
+from flows.models.load import load
 from flows.stored import CARD_FILE
 from flows.training.distances import IMAGES, halves_of, kid_line, kid_to, swd_to
 from flows.training.figures import draw_lines
@@ -57,7 +57,7 @@ def write_gan_report(
     Returns:
         Contents of report.json.
     """
-    model = load_model(folder, device)
+    model = load(folder, device)
     metrics = read_metrics(folder / METRICS_FILE)
     test = data.split("test").first(2 * IMAGES)
     halves = halves_of(test.images)
@@ -96,7 +96,7 @@ def _card(report: dict[str, Any], config: dict[str, Any], more: list[str]) -> st
         f"{data['transform']}.", "",
         "```python", "import flows", "", 'model = flows.load("path/to/this/folder")', "```", "",
         "![samples](samples.png)", "", "Uncurated samples.", "",
-        f"Sliced Wasserstein distance × 1000 from {swd['images']:,} test images, by scale: "
+        f"Sliced Wasserstein distance × 1000 to {swd['images']:,} test images, by scale: "
         + ", ".join(f"{side} {value:.1f}" for side, value in swd["samples"].items())
         + "; between two halves of the test images: "
         + ", ".join(f"{side} {value:.1f}" for side, value in swd["between test halves"].items()) + ".", "",

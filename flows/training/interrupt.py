@@ -1,4 +1,4 @@
-"""Interruption of a run after the current step instead of in the middle of it."""
+"""Signals that stop a run after the current step instead of in the middle of it."""
 
 import signal
 from types import FrameType

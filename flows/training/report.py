@@ -18,7 +18,7 @@ from flows.files import read_yaml, to_json, write_atomically
 from flows.metrics.likelihood import LikelihoodReport, evaluate_likelihood, labels_for
 from flows.metrics.roundtrip import RoundTripRow, round_trip_table
 from flows.models.base import LikelihoodModel
-from flows.models.load import load_model
+from flows.models.load import load
 from flows.stored import CARD_FILE, StoredModule
 from flows.training.distances import IMAGES, halves_of, kid_line, kid_to
 from flows.training.figures import draw_curves, draw_round_trip
@@ -60,7 +60,7 @@ def write_report(
     Returns:
         Contents of `report.json`.
     """
-    model = load_model(folder, device)
+    model = load(folder, device)
     assert isinstance(model, LikelihoodModel)
     metrics = read_metrics(folder / METRICS_FILE)
     likelihood = evaluate_likelihood(model, data.split("test"), images)

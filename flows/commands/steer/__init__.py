@@ -1,1 +1,1 @@
-"""Find directions in a latent space, move pictures along them, and score what that does."""
+"""Find directions in a latent space, move images along them, and score the effect."""

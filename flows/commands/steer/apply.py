@@ -1,4 +1,4 @@
-"""flows steer apply: your pictures, test images or samples, moved along a direction."""
+"""`flows steer apply`: move pictures, test images or samples along directions."""
 
 from pathlib import Path
 
@@ -37,72 +37,77 @@ def apply(
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Strips of pictures moved along directions: a row for each picture, a column for each number of sigmas.
+    """Move images along directions, in a grid with one row per image and one column per move.
+
+    Moves are in sigmas; one sigma is the standard deviation of codes along the direction.
 
     Args:
-        checkpoint: folder or hub repository of the model.
-        directions: file of `flows steer find`.
-        names: of the directions to take; None takes all.
-        alphas: sigmas to move, one for each column.
-        images: picture files of yours; they are encoded, and stand at the left.
-        test: so many images of the model's test set instead.
-        n: samples where neither images nor test are given.
-        levels: of the space, to move only these; None moves all.
-        absolute: sigmas from the direction's plane instead of from where the picture is.
-        budget: largest | |z|/√D − 1 | that a move may lead to, else it is cut short; 0.1 keeps codes about
-            where samples come from. None lets them go anywhere.
-        temperature: of samples.
-        seed: of samples.
-        resize: crop pictures of another size to a square in the middle and resize them.
-        output: file for the picture.
-        json: file for the result.
-        device: torch device.
+        checkpoint: Folder or hub repository of the model.
+        directions: File of directions, written by `flows steer find`.
+        names: Names of the directions; None takes all.
+        alphas: Moves in sigmas, one per column.
+        images: Picture files to encode and move; they are shown at the left of the grid.
+        test: Number of test images to move, if there are no picture files.
+        n: Number of samples to move, if there are neither picture files nor test images.
+        levels: Levels of the code that are moved; None moves all.
+        absolute: Whether to move to that many sigmas from the direction's hyperplane, instead of by that many
+            sigmas from the image's own code.
+        budget: Maximum | |z|/√D − 1 | of moved codes; longer moves are shortened. 0.1 keeps codes about as
+            typical as samples. None sets no limit.
+        temperature: Temperature of the samples.
+        seed: Seed of the samples.
+        resize: Whether to centre-crop and resize pictures of another size; otherwise they cause an error.
+        output: Picture file for the grid.
+        json: File for the result.
+        device: Torch device; None takes CUDA if it is available.
     """
     model = open_model(checkpoint, device)
-    found = select_directions(load_directions(directions, model), names)
-    space = found[0].space
+    selected = select_directions(load_directions(directions, model), names)
+    space = selected[0].space
     if levels is not None:
-        found = [each.on_levels(levels, model.check_space(space)) for each in found]
+        selected = [each.on_levels(levels, model.check_space(space)) for each in selected]
     inputs, labels = given_images(model, images, test, resize)
     if inputs is None:
         codes = model.sample(n, space, seed, temperature)
     else:
         codes = model.encode_bytes(inputs, space, labels)
     rows, moved = [], {}
-    for each in found:
-        moves = [(place if absolute else shift)(codes, each, alpha) for alpha in alphas]
+    for direction in selected:
+        moves = [(place if absolute else shift)(codes, direction, alpha) for alpha in alphas]
         if budget is not None:
             moves = [limit_typicality(model, codes, to, budget) for to in moves]
         strips = [model.decode_bytes(to) for to in moves]
-        moved[each.name] = [float((strip.int() - strips[0].int()).abs().float().mean()) for strip in strips]
+        moved[direction.name] = [
+            float((strip.int() - strips[0].int()).abs().float().mean()) for strip in strips
+        ]
         for i in range(len(codes)):
             strip = torch.stack([pictures[i] for pictures in strips])
             strip = strip if inputs is None else torch.cat([inputs[i : i + 1], strip])
-            rows.append((each.name if i == 0 else "", strip))
+            rows.append((direction.name if i == 0 else "", strip))
     head = [*([] if inputs is None else ["input"]), *(f"{alpha:+g}" for alpha in alphas)]
     save_picture(draw_rows(rows, len(head), head=head), output)
-    print(f"{len(found)} directions, {len(codes)} pictures, {len(alphas)} steps: {output}")
-    result = {"checkpoint": checkpoint, "directions": [each.name for each in found], "alphas": alphas}
+    print(f"{len(selected)} directions, {len(codes)} images, {len(alphas)} moves: {output}")
+    result = {"checkpoint": checkpoint, "directions": [each.name for each in selected], "alphas": alphas}
     if inputs is not None:
-        back = psnr(inputs, model.decode_bytes(codes)).tolist()
-        print(f"unmoved, the pictures come back at {min(back):.1f} dB or more")
-        result["unmoved_psnr"] = back
+        quality = psnr(inputs, model.decode_bytes(codes)).tolist()
+        print(f"PSNR of the reconstructions without a move: at least {min(quality):.1f} dB")
+        result["unmoved_psnr"] = quality
     write_json(json, {**result, "mean_change": moved})
 
 
 def given_images(
     model: LatentModel, paths: list[Path] | None, test: int, resize: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Images that a command was given, at the model's grey levels, and their labels where they are known.
+    """Images that a verb was given, at the model's grey levels, and their labels if they are known.
 
     Args:
         model: Model that the images are for.
         paths: Picture files.
-        test: Number of test images, where there are no files.
+        test: Number of test images, if there are no files.
         resize: Whether pictures of another size are cropped and resized.
 
     Returns:
-        uint8 (n, C, H, W) and int64 (n,); None and None where neither was given.
+        uint8 (n, C, H, W) and int64 (n,); None and None if neither was given.
     """
     if paths:
         return pixels.reduce(read_pictures(paths, model.image_shape, resize), model.bins), None
@@ -115,32 +120,42 @@ def given_images(
 def select_directions(
     directions: list[Direction], names: list[str] | None, option: str = "--names"
 ) -> list[Direction]:
-    """Those of that name, all of one space. Raises ValueError where there is none."""
+    """Directions with the given names (None takes all), which must be in one space.
+
+    Raises:
+        UserError: There is no direction of a name, or the directions are in several spaces.
+    """
     known = [each.name for each in directions]
     for name in names or []:
         if name not in known:
             raise UserError(f"{option}: there is no direction {name!r}; the file has {', '.join(known)}")
-    found = [each for each in directions if names is None or each.name in names]
-    if len({each.space for each in found}) != 1:
-        raise UserError("the directions are of several spaces; choose those of one by --names")
-    return found
+    selected = [each for each in directions if names is None or each.name in names]
+    if len({each.space for each in selected}) != 1:
+        raise UserError("the directions are in several spaces; choose those of one space by --names")
+    return selected
 
 
 def split_directions(
     known: list[Direction], names: list[str] | None, without: list[str] | None,
     rest: list[Direction] | None = None,
 ) -> tuple[list[Direction], list[Direction]]:  # fmt: skip
-    """Directions of some names, and those that they are to leave alone, of another file or of the same.
+    """Directions with the given names, and those to which they are to be made orthogonal.
+
+    Args:
+        known: Directions of the file.
+        names: Names of the directions; None takes all.
+        without: Names of the directions to which the others are to be made orthogonal.
+        rest: Directions among which those of `without` are; None takes `known`.
 
     Raises:
-        ValueError: there is none of such a name, or of the first none is left.
+        UserError: There is no direction of a name, or none is left beside those of `without`.
     """
-    alone = select_directions(known if rest is None else rest, without, "--without") if without else []
-    found = [
+    fixed = select_directions(known if rest is None else rest, without, "--without") if without else []
+    selected = [
         each
         for each in select_directions(known, names)
         if rest is not None or each.name not in (without or [])
     ]
-    if not found:
-        raise UserError("--without: no direction is left")
-    return found, alone
+    if not selected:
+        raise UserError("--without: no other direction is left")
+    return selected, fixed

@@ -1,4 +1,4 @@
-"""flows steer disentangle: directions that leave other things alone."""
+"""`flows steer disentangle`: reduce the effect of directions on other attributes."""
 
 from pathlib import Path
 from typing import Literal
@@ -11,7 +11,7 @@ from flows.opening import data_of, load_predictor, open_model
 from flows.page import as_text
 from flows.steering.base import as_row, load_directions, save_directions
 from flows.steering.boundary import condition
-from flows.steering.disentangle import disentangle as bend
+from flows.steering.disentangle import disentangle as correct
 from flows.steering.evaluate import check_own_scores
 from flows.steering.method import Task
 
@@ -33,50 +33,56 @@ def disentangle(
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Take from directions what changes other things, for `steer apply` and `steer score`.
+    """Reduce the effect of directions on other attributes, for `steer apply` and `steer score`.
 
-    By default each is moved along, scored, and bent until no other score of the predictor changes with it by
-    more than `enough` of its own (a minute or so each). With --without it is projected once so that it is
-    orthogonal to the directions named, of the file or of another (conditional manipulation).
+    By default, codes are moved along each direction and scored, and the direction is corrected until no other
+    score of the predictor changes by more than `enough` times the direction's own (about one minute per
+    direction). With --without, each direction is projected once to be orthogonal to the named directions
+    (conditional manipulation).
 
     Args:
-        checkpoint: folder or hub repository of the model.
-        directions: file of `flows steer find`.
-        names: of the directions to take; None takes all.
-        without: names of directions to project onto the complement of, instead.
-        others: file of those, of the same space, as of `--method ScoreGradient`; None takes `directions`.
-        predictor: checkpoint of an attribute predictor, which projections do not need; None takes the
-            shipped one for its images.
-        source: of the codes that are moved: samples, or real training images; None takes images where the
-            space has an encoder.
-        n: codes moved.
-        alpha: sigmas moved to either side, as directions will be used.
-        enough: change of another score, relative to its own, that may stay.
-        rounds: at most.
-        seed: of samples.
-        output: file for the directions, of the same names.
-        json: file for the result.
-        device: torch device.
+        checkpoint: Folder or hub repository of the model.
+        directions: File of directions, written by `flows steer find`.
+        names: Names of the directions that are changed; None takes all.
+        without: Names of directions to which the others are made orthogonal, instead of the correction by
+            scores.
+        others: File with the directions of `without`, in the same space, such as those of the method
+            ScoreGradient; None takes `directions`.
+        predictor: Checkpoint of an attribute predictor, not used with `without`; None takes the included one
+            for the model's images.
+        source: Source of the codes that are moved: samples, or encoded training images; None takes images if
+            the space has an encoder and the data set is known.
+        n: Number of codes that are moved.
+        alpha: Move to either side, in sigmas; it should be the size of later moves.
+        enough: Change of another score, relative to the direction's own, that is not corrected.
+        rounds: Maximum number of corrections per direction.
+        seed: Seed of the samples.
+        output: File for the changed directions.
+        json: File for the result.
+        device: Torch device; None takes CUDA if it is available.
     """
     model = open_model(checkpoint, device)
     known = load_directions(directions, model)
     rest = load_directions(others, model) if others else None
-    found, alone = split_directions(known, names, without, rest)
-    space = found[0].space
+    selected, fixed = split_directions(known, names, without, rest)
+    space = selected[0].space
     encodes = model.check_space(space).encodes and model.description.get("source") is not None
     images = encodes if source is None else source == "images"
     task = Task(model, space, [], None, data_of(model, None) if images else None, n, seed)
-    if alone:
+    if fixed:
         codes = task.codes(n)
-        changed = [condition(each, alone, codes) for each in found]
-        head, rows = ["direction", "kept"], [[each.name, as_text(each.evidence["kept"])] for each in changed]
+        changed = [condition(each, fixed, codes) for each in selected]
+        head, rows = (
+            ["direction", "length left"],
+            [[each.name, as_text(each.evidence["kept"])] for each in changed],
+        )
     else:
-        judge = load_predictor(predictor, model)
-        check_own_scores(found, judge)
+        loaded = load_predictor(predictor, model)
+        check_own_scores(selected, loaded)
         codes = task.codes(n)
-        corrected = [bend(model, judge, each, codes, alpha, enough, rounds) for each in found]
+        corrected = [correct(model, loaded, each, codes, alpha, enough, rounds) for each in selected]
         changed = [each.direction for each in corrected]
-        head = ["direction", "leakage", "after", "effect", "after", "scores left alone"]
+        head = ["direction", "leakage", "leakage after", "effect", "effect after", "scores corrected"]
         rows = [
             [each.direction.name, as_text(each.leakages[0]), as_text(min(each.leakages)),
              as_text(each.effects[0]), as_text(each.effects[each.best]), str(len(each.left_alone))]
@@ -84,5 +90,5 @@ def disentangle(
         ]  # fmt: skip
     save_directions(output, changed)
     print_table(head, rows)
-    print(f"{len(changed)} directions of space {space!r}: {output}")
+    print(f"{len(changed)} directions in space {space!r}: {output}")
     write_json(json, {"checkpoint": checkpoint, "directions": [as_row(each) for each in changed]})

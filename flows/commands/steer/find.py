@@ -1,4 +1,4 @@
-"""flows steer find: directions that change what is asked for."""
+"""`flows steer find`: find directions that change given scores."""
 
 import importlib
 import pkgutil
@@ -38,38 +38,39 @@ def find(
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Find directions of a model's latent space, for `steer apply` and `steer score`.
+    """Find directions in a model's latent space, for `steer apply` and `steer score`.
 
-    Codes are surveyed first: samples as a predictor sees their pictures, or real images, encoded, with the
-    truth that their data set knows. Surveys are kept in a cache and looked up by all that they depend on.
+    Methods with labels learn from a survey of codes with scores: samples, scored by a predictor, or encoded
+    training images, with the ground truth of their data set. Surveys of samples are cached.
 
     Args:
-        checkpoint: folder or hub repository of the model.
-        scores: what the directions should change: scores, as `daylight`, `wood`, `category: bedroom`;
-            edits, as `zoom`, `brightness`, for Walk and Displacement; none for methods that need none.
-        method: a way to find them, with its options; see docs/steering.md.
-        predictor: checkpoint of an attribute predictor, for scores of samples, and their gradients; None
-            takes the shipped one for its images.
-        source: samples of the model, or real images of its training set.
-        n: codes surveyed.
-        space: of the directions; None takes the model's search space, w of LIA and StyleGAN.
-        temperature: of samples.
-        seed: of samples.
-        output: file for the directions.
-        cache: folder for surveys, or null.
-        json: file for the result.
-        device: torch device.
+        checkpoint: Folder or hub repository of the model.
+        scores: Names of the directions: scores that they change, such as `daylight`, `wood` or
+            `category: bedroom`, or edits, such as `zoom` or `brightness`, for the methods Walk and
+            Displacement. Unsupervised methods need none.
+        method: Method with its options; docs/steering.md describes all methods.
+        predictor: Checkpoint of an attribute predictor, for the scores of samples and their gradients; None
+            takes the included one for the model's images.
+        source: Source of the codes: samples, or encoded training images.
+        n: Number of codes in the survey.
+        space: Latent space of the directions; None takes the model's search space (w for LIA and StyleGAN).
+        temperature: Temperature of the samples.
+        seed: Seed of the samples.
+        output: File for the directions.
+        cache: Folder for surveys of samples; null disables the cache.
+        json: File for the result.
+        device: Torch device; None takes CUDA if it is available.
     """
     model = open_model(checkpoint, device)
     space = space or model.search_space
     model.check_space(space)
     surveyed = source == "samples" and isinstance(method, Labelled)
-    judge = None
+    loaded = None
     if surveyed or isinstance(method, ScoreGradient):
-        judge = load_predictor(predictor, model)
+        loaded = load_predictor(predictor, model)
     data = data_of(model, None) if source == "images" else None
-    kept = None if cache is None else cache.expanduser()
-    task = Task(model, space, scores or [], judge, data, n, seed, temperature, kept)
+    folder = None if cache is None else cache.expanduser()
+    task = Task(model, space, scores or [], loaded, data, n, seed, temperature, folder)
     directions = method.find(task)
     save_directions(output, directions)
     columns = list(dict.fromkeys(key for each in directions for key in each.evidence))
@@ -80,5 +81,5 @@ def find(
             for each in directions
         ],
     )
-    print(f"{len(directions)} directions of space {space!r}: {output}")
+    print(f"{len(directions)} directions in space {space!r}: {output}")
     write_json(json, {"checkpoint": checkpoint, "directions": [as_row(each) for each in directions]})

@@ -1,4 +1,4 @@
-"""flows steer levels: which level of the code carries what."""
+"""`flows steer levels`: effect of each level of the code on the scores of directions."""
 
 from pathlib import Path
 
@@ -28,45 +28,46 @@ def levels(
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Move one level of the code at a time, and let a predictor see how much of the change comes.
+    """Move one level of the code at a time along directions, and measure the change of their scores.
 
-    Levels are the scales of a flow, or the layers of a StyleGAN's or LIA's w+, to which directions of w are
-    taken.
+    Levels are the scales of a flow, or the layers of w+ of StyleGAN and LIA, to which directions in w are
+    converted.
 
     Args:
-        checkpoint: folder or hub repository of the model.
-        directions: file of `flows steer find`.
-        names: of the directions to take; None takes all.
-        predictor: checkpoint of an attribute predictor; None takes the shipped one for its images.
-        space: whose levels are moved; None takes that of the directions, or w+ where that has one level only.
-        alpha: sigmas moved.
-        n: samples, of another seed than the directions were found on.
-        test: so many images of the model's test set instead, encoded.
-        seed: of samples.
-        out: folder for index.html, levels.png and levels.json.
-        json: file for the result, beside the one in `out`.
-        device: torch device.
+        checkpoint: Folder or hub repository of the model.
+        directions: File of directions, written by `flows steer find`.
+        names: Names of the directions; None takes all.
+        predictor: Checkpoint of an attribute predictor; None takes the included one for the model's images.
+        space: Latent space whose levels are moved; None takes the space of the directions or, if it has only
+            one level, w+.
+        alpha: Move to either side, in sigmas.
+        n: Number of samples that are moved.
+        test: Number of encoded test images that are moved instead of samples; 0 takes samples.
+        seed: Seed of the samples, which should not be that of `steer find`.
+        out: Output folder for index.html, levels.png and levels.json.
+        json: Additional file for the contents of levels.json.
+        device: Torch device; None takes CUDA if it is available.
     """
     model = open_model(checkpoint, device)
-    judge = load_predictor(predictor, model)
-    given = select_directions(load_directions(directions, model), names)
-    wide = space or with_levels(model, given[0].space)
-    check_own_scores(given, judge)
-    found = [to_levels(model, each, wide) for each in given]
+    loaded = load_predictor(predictor, model)
+    selected = select_directions(load_directions(directions, model), names)
+    wide = space or with_levels(model, selected[0].space)
+    check_own_scores(selected, loaded)
+    converted = [to_levels(model, each, wide) for each in selected]
     if test:
         batch = first_test(model, test)
         codes = model.encode_bytes(batch.images, wide, batch.labels)
     else:
         with torch.no_grad():
-            codes = model.convert_codes(model.sample(n, given[0].space, seed), wide)
-    ranked = rank_levels(model, judge, found, codes, alpha)
-    written = levels_map(out, f"Levels of {Path(checkpoint).name}'s {wide}, {alpha:g} σ", ranked)
+            codes = model.convert_codes(model.sample(n, selected[0].space, seed), wide)
+    ranked = rank_levels(model, loaded, converted, codes, alpha)
+    written = levels_map(out, f"Levels of {wide} of {Path(checkpoint).name}, {alpha:g} σ", ranked)
     result = {"checkpoint": checkpoint, "space": wide, "alpha": alpha, "levels": ranked}
     for path in (out / "levels.json", json):
         write_json(path, result)
     head = list(model.check_space(wide).levels)
     print_table(
-        ["direction", *head, "most"],
+        ["direction", *head, "largest"],
         [
             [name, *(as_text(row[level]) for level in head), max(row, key=lambda level: abs(row[level]))]
             for name, row in ranked.items()

@@ -1,4 +1,4 @@
-"""flows steer rank: methods, spaces and models side by side, for each factor."""
+"""`flows steer rank`: rank directions of several methods, spaces and models by leakage."""
 
 from pathlib import Path
 
@@ -8,16 +8,16 @@ from flows.steering.ranking import HEAD, read_scores, worse_in_z, write_ranking
 
 
 def rank(scores: list[Path], out: Path = Path("ranking"), json: Path | None = None) -> None:
-    """One table of what `steer score` measured: for each factor, what leaks least first.
+    """Rank directions by leakage for each factor, in one table of several results of `steer score`.
 
     Args:
-        scores: files scores.json of `flows steer score`, of any models, spaces and methods.
-        out: folder for index.html, leakage.png and ranking.json.
-        json: file for the result, beside the one in `out`.
+        scores: Files scores.json of `flows steer score`, for any models, spaces and methods.
+        out: Output folder for index.html, leakage.png and ranking.json.
+        json: Additional file for the contents of ranking.json.
     """
     entries = sorted((entry for path in scores for entry in read_scores(path)), key=lambda each: each.order())
     if not entries:
-        raise UserError("scores: none of the files has a direction")
+        raise UserError("scores: none of the files contains a direction")
     written = write_ranking(out, entries)
     notes = worse_in_z(entries)
     for path in (out / "ranking.json", json):

@@ -1,4 +1,4 @@
-"""flows steer score: what moving along directions does to all that a predictor sees."""
+"""`flows steer score`: measure the effect of moves along directions on all scores of a predictor."""
 
 from pathlib import Path
 
@@ -31,9 +31,9 @@ from flows.steering.report import HEAD, Scored, write_score_report
 from flows.steering.survey import score_codes
 
 STRIPS = 4
-"""Pictures of each direction that the page shows."""
+"""Number of images per direction that the page shows."""
 REAL = 500
-"""Test images that say how much a score varies in the data."""
+"""Minimum number of test images from which the range of each score in the data is estimated."""
 
 
 def score(
@@ -52,59 +52,60 @@ def score(
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Move samples or encoded test images, and let a predictor see what changed.
+    """Move samples or encoded test images along directions, and measure the change of all scores.
 
     Args:
-        checkpoint: folder or hub repository of the model.
-        directions: file of `flows steer find`.
-        names: of the directions to take; None takes all.
-        without: directions of the file that the others are made to leave alone (conditional projection).
-        predictor: checkpoint of an attribute predictor; None takes the shipped one for its images.
-        alpha: sigmas moved to either side.
-        steps: to either side, of curves and strips.
-        n: samples, of another seed than the directions were found on.
-        test: so many images of the model's test set instead, encoded; where the data can be drawn again,
-            moves are compared with the true picture of the changed factor.
-        kid: codes of which moved images are compared with as many real ones, at every number of sigmas; 0
-            for no such comparison. Ten images take about a second for each curve.
-        seed: of samples.
-        out: folder for index.html, matrix.png, responses.png, strips.png and scores.json.
-        json: file for the result, beside the one in `out`.
-        device: torch device.
+        checkpoint: Folder or hub repository of the model.
+        directions: File of directions, written by `flows steer find`.
+        names: Names of the directions; None takes all.
+        without: Names of directions in the file to which the others are made orthogonal (conditional
+            projection).
+        predictor: Checkpoint of an attribute predictor; None takes the included one for the model's images.
+        alpha: Move to either side, in sigmas.
+        steps: Number of steps to either side, in response curves and strips.
+        n: Number of samples that are moved.
+        test: Number of encoded test images that are moved instead of samples; 0 takes samples. If the data
+            can be rendered again, the moves are compared with re-renders in which only the factor changes.
+        kid: Number of moved images that are compared with as many test images by KID, at every step; 0 skips
+            the comparison. Ten images take about one second per direction.
+        seed: Seed of the samples, which should not be that of `steer find`.
+        out: Output folder for index.html, matrix.png, responses.png, strips.png and scores.json.
+        json: Additional file for the contents of scores.json.
+        device: Torch device; None takes CUDA if it is available.
     """
     model = open_model(checkpoint, device)
     predictor = predictor or bundled_model("predictor", model)
-    judge = load_predictor(predictor, model)
+    loaded = load_predictor(predictor, model)
     everything = load_directions(directions, model)
-    found, others = split_directions(everything, names, without)
-    check_own_scores(found, judge)
-    space = found[0].space
-    # Before the long work: what is missing should be missed at once.
-    costs = Costs(model, judge, alpha, test, kid)
+    selected, fixed = split_directions(everything, names, without)
+    check_own_scores(selected, loaded)
+    space = selected[0].space
+    # Before the long computation, so that missing data and packages are reported at once.
+    costs = Costs(model, loaded, alpha, test, kid)
     if test:
         batch = first_test(model, test)
         codes = model.encode_bytes(batch.images, space, batch.labels)
     else:
         codes = model.sample(n, space, seed)
-    if others:
-        found = [condition(each, others, codes) for each in found]
+    if fixed:
+        selected = [condition(each, fixed, codes) for each in selected]
     alphas = [alpha * i / steps for i in range(-steps, steps + 1)]
-    responses = {each.name: response(model, judge, each, codes, alphas) for each in found}
-    before = score_codes(model, judge, codes)
-    matrix = rescore(model, judge, found, codes, alpha, before=before)
+    responses = {each.name: response(model, loaded, each, codes, alphas) for each in selected}
+    before = score_codes(model, loaded, codes)
+    matrix = rescore(model, loaded, selected, codes, alpha, before=before)
     scored = Scored(
         f"Steering {Path(checkpoint).name} in {space}",
         matrix,
         alphas,
         responses,
-        {each.name: costs.of(each, codes, alphas, responses[each.name]) for each in found},
-        {each.name: each.method for each in found},
-        [strip for each in found for strip in strips_of(model, judge, each, codes, before, alphas)],
+        {each.name: costs.of(each, codes, alphas, responses[each.name]) for each in selected},
+        {each.name: each.method for each in selected},
+        [strip for each in selected for strip in strips_of(model, loaded, each, codes, before, alphas)],
     )
     written = write_score_report(out, scored)
-    told = {"checkpoint": checkpoint, "predictor": predictor, "space": space, "codes": len(codes)}
-    of = "test images" if test else "samples"
-    result = {**told, "of": of, "kid_images": costs.images(codes), **scored.as_dict()}
+    inputs = {"checkpoint": checkpoint, "predictor": predictor, "space": space, "codes": len(codes)}
+    moved = "test images" if test else "samples"
+    result = {**inputs, "of": moved, "kid_images": costs.images(codes), **scored.as_dict()}
     for path in (out / "scores.json", json):
         write_json(path, result)
     print_table(HEAD, scored.rows())
@@ -112,61 +113,62 @@ def score(
 
 
 class Costs:
-    """What moves cost, of several directions; what they are compared with is looked at once.
+    """Costs of moves along several directions; the real images to compare with are predicted once.
 
     Args:
-        model, judge: whose, and by whom they are seen.
-        alpha: sigmas.
-        test: test images, from the first, that are moved; 0 where samples are.
-        kid: codes taken for distances.
+        model: Model whose codes are moved.
+        predictor: Predictor of the scores.
+        alpha: Move to either side, in sigmas.
+        test: Number of test images, from the first one, that are moved; 0 if samples are moved.
+        kid: Number of images for KID; 0 computes no KID.
 
     Raises:
-        UserError: what `kid` or `test` need is missing; without them the data are not needed.
+        UserError: Data or packages that `kid` or `test` need are missing; otherwise no data are needed.
     """
 
-    def __init__(self, model: LatentModel, judge: AttributePredictor, alpha: float, test: int, kid: int):
-        self.model, self.judge, self.alpha, self.kid = model, judge, alpha, kid
+    def __init__(self, model: LatentModel, predictor: AttributePredictor, alpha: float, test: int, kid: int):
+        self.model, self.predictor, self.alpha, self.kid = model, predictor, alpha, kid
         self.features = PooledFeatures() if kid else None
         self.data: ImageData | None = None
-        self.real, self.compared = torch.empty(0, len(judge.scores)), torch.empty(0)
+        self.real, self.compared = torch.empty(0, len(predictor.scores)), torch.empty(0)
         self.redraws = False
         try:
             self.data = data_of(model, None)
-            # None of the images that are moved: a distance to themselves would be too small.
+            # Without the images that are moved: their distance to themselves would be too small.
             images = self.data.split("test").first(test + max(REAL, kid)).images[test:]
         except UserError:
             if kid or test:
                 raise
             return
         real = reduce(images, model.bins)
-        self.real = predict_images(judge, to_unit(real, model.bins), model.device)
+        self.real = predict_images(predictor, to_unit(real, model.bins), model.device)
         self.redraws = bool(test) and self.data.draws_again
         self.compared = real[:kid]
 
     def images(self, codes: Codes) -> int:
-        """How many codes a distance is taken of: as many as there are real images."""
+        """Number of images for KID: at most the number of real images."""
         return min(len(self.compared), len(codes), self.kid)
 
     def of(self, direction: Direction, codes: Codes, alphas: list[float], response: Tensor) -> Quality:
-        """Of one direction.
+        """Costs of moves along one direction.
 
         Args:
-            direction: which.
+            direction: Direction of the moves.
             codes: n codes.
-            alphas: sigmas of the response.
-            response: (number of alphas, number of scores).
+            alphas: Moves of the response, in sigmas.
+            response: (number of alphas, number of scores), mean scores.
         """
-        column = column_of(self.judge.scores, own_score(direction.name))
+        column = column_of(self.predictor.scores, own_score(direction.name))
         faithful = None
         if self.data is not None and self.redraws:
-            faithful = faithfulness(self.model, self.judge, direction, codes, self.alpha, self.data)
+            faithful = faithfulness(self.model, self.predictor, direction, codes, self.alpha, self.data)
         return Quality(
             reach_of(response[:, column], self.real[:, column]) if len(self.real) else float("nan"),
             self.distances(direction, codes, alphas), faithful,
         )  # fmt: skip
 
     def distances(self, direction: Direction, codes: Codes, alphas: list[float]) -> list[float]:
-        """See `Quality.distances`."""
+        """KID of moved images to real ones, for each of `alphas`; empty if no KID is computed."""
         n = self.images(codes)
         if self.features is None or n < 2:
             return []
@@ -176,20 +178,21 @@ class Costs:
 
 def strips_of(
     model: LatentModel,
-    judge: Predictor,
+    predictor: Predictor,
     direction: Direction,
     codes: Codes,
     before: Tensor,
     alphas: list[float],
 ) -> list[tuple[str, Tensor]]:
-    """Strips uint8 (number of alphas, C, H, W), the first with the direction's name.
+    """Strips uint8 (number of alphas, C, H, W) along a direction, the first one with the direction's name.
 
-    Of the first codes that show what it is named after: no floor of a church.
+    Only images in which the direction's own score is defined are moved, such as images with a lamp for the
+    hue of the lamp.
     """
-    seen = ~before[:, column_of(judge.scores, own_score(direction.name))].isnan()
-    shown = torch.nonzero(seen if seen.any() else ~seen)[:STRIPS, 0]
+    defined = ~before[:, column_of(predictor.scores, own_score(direction.name))].isnan()
+    shown = torch.nonzero(defined if defined.any() else ~defined)[:STRIPS, 0]
     few = codes[shown]
-    drawn = [to_bytes(moved_images(model, direction, few, alpha), model.bins) for alpha in alphas]
+    moved = [to_bytes(moved_images(model, direction, few, alpha), model.bins) for alpha in alphas]
     return [
-        (direction.name if i == 0 else "", torch.stack([part[i] for part in drawn])) for i in range(len(few))
+        (direction.name if i == 0 else "", torch.stack([part[i] for part in moved])) for i in range(len(few))
     ]

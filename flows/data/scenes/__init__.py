@@ -6,3 +6,5 @@ from flows.data.scenes.dataset import ScenesSplit as ScenesSplit
 from flows.data.scenes.dataset import with_factor as with_factor
 from flows.data.scenes.factors import FACTORS as FACTORS
 from flows.data.scenes.render import render as render
+
+__all__ = ["Scenes"]

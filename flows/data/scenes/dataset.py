@@ -28,7 +28,7 @@ from flows.data.scenes.factors import (
 )
 from flows.data.scenes.render import Rendered, render
 from flows.errors import UserError
-from flows.files import reading, write_atomically
+from flows.files import StrPath, reading, write_atomically
 
 RENDERER = 1
 """Version of the renderer, increased whenever the same factors give different images."""
@@ -99,7 +99,7 @@ class Scenes(ImageData):
         withhold: list[str] | None = None,
         correlated: dict[str, float] | None = None,
         seed: int = 0,
-        cache: Path | None = Path("~/.cache/flows/scenes"),
+        cache: StrPath | None = Path("~/.cache/flows/scenes"),
     ):
         check_positive(images=images, validation=validation, test=test)
         self.size, self.seed = size, seed
@@ -110,7 +110,7 @@ class Scenes(ImageData):
                 raise UserError(f"categories: there is no {category!r}; choose from {', '.join(CATEGORIES)}")
         self.withhold = [parse_condition(text) for text in withhold or []]
         self.correlated = parse_correlations(correlated or {})
-        self.cache = None if cache is None else cache.expanduser()
+        self.cache = None if cache is None else Path(cache).expanduser()
         self.image_shape = (3, size, size)
         self.class_names = CATEGORIES
         self.transform = _transform(withhold, correlated)

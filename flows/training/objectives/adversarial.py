@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
 
+from flows import images as pixels
 from flows.data.base import Batch, ImageData, Split
 from flows.errors import UserError
 from flows.metrics.distribution import sliced_wasserstein
 from flows.metrics.perceptual import PooledFeatures, kernel_distance
 from flows.models.base import LatentModel
-from flows.models.gan import GAN, to_signed
+from flows.models.gan import GAN
 from flows.models.styles import StyleGenerator
 from flows.numerics import Keys, combine_seeds, frozen, normal_rows, uniform_rows
 from flows.stored import StoredModule
@@ -44,8 +45,8 @@ class Adversarial(Objective):
     """GAN objective, with one phase for the critic and one for the generator.
 
     Args:
-        loss: Loss: `non-saturating` (Goodfellow et al. 2014), `wgan-gp` (Gulrajani et al. 2017, arXiv
-            1704.00028) or `hinge` (Lim and Ye 2017; BigGAN).
+        loss: Name of the loss: `non-saturating` (Goodfellow et al. 2014), `wgan-gp` (Gulrajani et al. 2017,
+            arXiv 1704.00028) or `hinge` (Lim and Ye 2017; BigGAN).
         r1: Weight γ of the penalty γ/2·|∇D|² on real images (Mescheder et al. 2018, arXiv 1801.04406); while
             images are still small, it is multiplied by their share of the pixels. None uses 3 for
             `non-saturating` and 0 for the others, as published.
@@ -209,7 +210,7 @@ class Adversarial(Objective):
 
     def real_images(self, gan: GAN, batch: Batch, seed: int) -> Tensor:
         """Real images for the critic, in [−1, 1]."""
-        return gan.shrunk(to_signed(batch.images))
+        return gan.shrunk(pixels.to_signed(batch.images, gan.bins))
 
     def generate(self, gan: GAN, generator: nn.Module, batch: Batch, seed: int) -> Tensor:
         """Generate one image per image of the batch; its code depends on the seed and the image's key."""

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
+from flows import images as pixels
 from flows.data.base import Batch, ImageData, Split
 from flows.errors import UserError
 from flows.metrics.reconstruction import psnr
-from flows.models.gan import to_signed
 from flows.models.lia import LIA, InverseMapping
 from flows.models.priors import Normal
 from flows.numerics import combine_seeds, frozen
@@ -147,7 +147,7 @@ class LIATraining(Adversarial):
         self.prior = self.priors[0]
         if anchor and (growing or mixing):
             raise UserError(
-                "objective.growing, objective.mixing: expected neither with objective.anchor above 0"
+                "objective.growing, objective.mixing: not possible with objective.anchor above 0; omit them"
             )
 
     def leaves_parameters_out(self, model: StoredModule) -> bool:
@@ -178,7 +178,7 @@ class LIATraining(Adversarial):
         betas, start, lr = (0.9, 0.99), self.stage1_images, self.encoder_lr
 
         def rebuild(batch: Batch, seed: int) -> Tensor:
-            real = to_signed(batch.images)
+            real = pixels.to_signed(batch.images, lia.bins)
             return lia.render(lia.refined(lia.encoder(real), real).codes[-1], "w", None)
 
         def take_average(evaluated: StoredModule) -> None:
@@ -205,7 +205,7 @@ class LIATraining(Adversarial):
 
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
             seed = combine_seeds(number_from(generator), 2)
-            real, z = to_signed(batch.images), self.draw_codes(lia, batch, seed)
+            real, z = pixels.to_signed(batch.images, lia.bins), self.draw_codes(lia, batch, seed)
             epsilon = self.draw_codes(lia, batch, combine_seeds(seed, 5))
             back, drawn, divergence = both(real, epsilon, z)
             with frozen(lia.critic):
@@ -221,7 +221,7 @@ class LIATraining(Adversarial):
         """Create the encoder's loss of stage 2: errors of pixels and features, and an adversarial term."""
 
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-            real, critic = to_signed(batch.images), cast(Any, lia.critic)
+            real, critic = pixels.to_signed(batch.images, lia.bins), cast(Any, lia.critic)
             with frozen(lia.generator), frozen(critic):
                 codes, errors, slopes = encoder(real)
                 back = lia.render(codes[-1], "w", None)
@@ -244,7 +244,7 @@ class LIATraining(Adversarial):
         lia = cast(LIA, model)
         with recalibrating(part for part in lia.encoder.modules() if isinstance(part, BatchNorm)) as norms:
             for part in pictures.split(100) if norms else ():
-                lia.encoder(to_signed(part).to(lia.device))
+                lia.encoder(pixels.to_signed(part, lia.bins).to(lia.device))
         w, back = reconstruct(lia, pictures)
         quality, trip = psnr(pictures, back), phi_figures(lia, w)["round_trip_fp32"]
         values = {

@@ -42,12 +42,8 @@ def lia_section(model: LatentModel, images: Tensor) -> Section:
 @torch.no_grad()
 def reconstruct(model: LIA, images: Tensor) -> tuple[Tensor, Tensor]:
     """Codes in w of uint8 images, and their reconstructions, uint8 on the host."""
-    codes, reconstructions = [], []
-    for part in images.split(BATCH):
-        w = model.encode(pixels.to_unit(part, model.bins, model.dtype).to(model.device), "w")
-        codes.append(w)
-        reconstructions.append(pixels.to_bytes(model.decode(w, "w"), model.bins).cpu())
-    return torch.cat(codes), torch.cat(reconstructions)
+    codes = model.encode_bytes(images, "w")
+    return codes.values, model.decode_bytes(codes)
 
 
 @torch.no_grad()
@@ -113,5 +109,5 @@ def _lines(values: dict[str, Any]) -> list[str]:
         f"z = φ(E(x)) has mean square {phi['z_mean_square']:.2f}; the std of its coordinates is "
         f"{phi['z_spread_least']:.2f} to {phi['z_spread_largest']:.2f}.", "",
         f"Cycle z → image → encoder → z: median error of z {100 * cycle['z_error']:.0f} % of |z|; median "
-        f"PSNR of the images {cycle['image_psnr']:.1f} dB.", "",
+        f"PSNR of the image {cycle['image_psnr']:.1f} dB.", "",
     ]  # fmt: skip

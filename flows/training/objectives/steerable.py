@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from flows import images as pixels
 from flows.data.base import Batch, ImageData, Split
 from flows.errors import Unsupported, UserError
 from flows.models.base import LatentModel
@@ -76,7 +77,7 @@ class SteerableGenerator(nn.Module):
         return still, moved
 
     def codes(self, z: Tensor, which: Tensor, amount: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes in `space` of z, and these codes moved; the arguments are those of `forward`."""
+        """Codes in `space` before and after the step along a walk; the arguments are those of `forward`."""
         code = self.convert(z, "z", self.space)
         return code, code + amount[:, None] * self.walks[which]
 
@@ -223,8 +224,8 @@ class Steerable(Adversarial):
         for i, edit in enumerate(self.edits):
             chosen = which == i
             if chosen.any():
-                moved, mask = edit(((drawn[chosen] + 1) / 2).clamp(0, 1), strength[chosen])
-                target[chosen], known[chosen] = 2 * moved - 1, mask
+                moved, mask = edit(pixels.from_signed(drawn[chosen]).clamp(0, 1), strength[chosen])
+                target[chosen], known[chosen] = pixels.signed(moved), mask
         return target, known
 
     # Evaluation -----------------------------------------------------------------------------------

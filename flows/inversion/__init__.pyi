@@ -1,0 +1,57 @@
+# Written by `python -m flows.lazy` from the lists `__all__` of the files beside it.
+
+from flows.inversion.base import Inversion as Inversion
+from flows.inversion.base import Inverter as Inverter
+from flows.inversion.base import reconstruct as reconstruct
+from flows.inversion.codes import CodeFile as CodeFile
+from flows.inversion.codes import load_codes as load_codes
+from flows.inversion.codes import save_codes as save_codes
+from flows.inversion.compare import Group as Group
+from flows.inversion.compare import Result as Result
+from flows.inversion.compare import Row as Row
+from flows.inversion.distance import Distance as Distance
+from flows.inversion.encoder import Encoder as Encoder
+from flows.inversion.exact import Certificate as Certificate
+from flows.inversion.exact import Exact as Exact
+from flows.inversion.exact import ExactInversion as ExactInversion
+from flows.inversion.exact import decode_exactly as decode_exactly
+from flows.inversion.exact import invert_exactly as invert_exactly
+from flows.inversion.hybrid import Hybrid as Hybrid
+from flows.inversion.layer import Layer as Layer
+from flows.inversion.optimise import Optimise as Optimise
+from flows.inversion.records import ImageSource as ImageSource
+from flows.inversion.records import Record as Record
+from flows.inversion.records import load_record as load_record
+from flows.inversion.records import record_of as record_of
+from flows.inversion.records import render_record as render_record
+from flows.inversion.records import save_record as save_record
+from flows.inversion.tune import Tune as Tune
+
+__all__ = [
+    "Certificate",
+    "CodeFile",
+    "Distance",
+    "Encoder",
+    "Exact",
+    "ExactInversion",
+    "Group",
+    "Hybrid",
+    "ImageSource",
+    "Inversion",
+    "Inverter",
+    "Layer",
+    "Optimise",
+    "Record",
+    "Result",
+    "Row",
+    "Tune",
+    "decode_exactly",
+    "invert_exactly",
+    "load_codes",
+    "load_record",
+    "reconstruct",
+    "record_of",
+    "render_record",
+    "save_codes",
+    "save_record",
+]

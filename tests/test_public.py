@@ -1,0 +1,215 @@
+"""The public face: lazy names, types, short reprs, and everything that people hand in at the doors."""
+
+import importlib
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import flows
+from flows import images as pixels
+from flows import lazy
+from flows.bijections import AdditiveCoupling, AffineCoupling, Chain, Halves, TwoSided
+from flows.models import Glow
+from flows.testing import check_bijection
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = [f"flows.{name}" for name in lazy.PACKAGES]
+
+
+def python(code: str, *options: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *options, "-c", code], capture_output=True, text=True, check=True, env=environment
+    ).stdout
+
+
+def test_importing_flows_imports_neither_torch_nor_numpy():
+    loaded = python("import flows, sys; dir(flows); print(*sys.modules)").split()
+    assert not {"torch", "numpy", "PIL", "yaml", "jsonargparse"} & set(loaded)
+
+
+@pytest.mark.parametrize("package", ["flows", *PACKAGES])
+def test_every_public_name_exists_and_is_documented(package):
+    module = importlib.import_module(package)
+    assert list(module.__all__) == sorted(module.__all__, key=str) and len(module.__all__) > 3
+    assert set(module.__all__) <= set(dir(module))
+    for name in module.__all__:
+        value = getattr(module, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert inspect.getdoc(value), name
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        module.Nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("package", lazy.PACKAGES)
+def test_no_public_name_hides_a_file(package):
+    folder = ROOT / "flows" / package
+    files = {path.stem for path in folder.glob("*.py")} | {path.name for path in folder.glob("*/")}
+    assert not set(lazy.names_of(folder)) & files
+
+
+@pytest.mark.parametrize("package", lazy.PACKAGES)
+def test_type_checkers_see_the_same_names(package):
+    folder = ROOT / "flows" / package
+    written = (folder / "__init__.pyi").read_text()
+    assert written == lazy.stub(folder), "run `python -m flows.lazy`"
+
+
+def test_a_users_ten_lines_have_real_types(tmp_path):
+    """mypy knows what names are: what is right passes, what is wrong is found."""
+    right = """
+import flows
+from flows.inversion import Optimise
+from flows.models import Glow
+from flows.steering import Direction, shift
+from torch import Tensor
+
+model = flows.load("scenes-glow")
+codes: flows.Codes = model.sample(4, temperature=0.7)
+images: Tensor = model.decode_bytes(codes)
+found = Optimise("z", steps=5).invert(model, images)
+mine: Glow = Glow((3, 32, 32), levels=2)
+names: list[str] = flows.list_models()
+"""
+    wrong = (
+        "import flows\nflows.load(3).sample('many')\nflows.Codes(1, 2)\nfrom flows.models import Nothing\n"
+    )
+    (tmp_path / "right.py").write_text(right)
+    (tmp_path / "wrong.py").write_text(wrong)
+    (tmp_path / "mypy.ini").write_text(
+        f"[mypy]\nmypy_path = {ROOT}\nignore_missing_imports = True\nfollow_imports = silent\n"
+    )
+    run = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--config-file",
+        "mypy.ini",
+        "--follow-imports",
+        "silent",
+    ]
+    done = [
+        subprocess.run([*run, name], cwd=tmp_path, capture_output=True, text=True)
+        for name in ("right.py", "wrong.py")
+    ]
+    assert done[0].returncode == 0, done[0].stdout
+    assert [line.split(": error: ")[0] for line in done[1].stdout.splitlines() if ": error: " in line] == [
+        "wrong.py:2", "wrong.py:2", "wrong.py:3", "wrong.py:3", "wrong.py:4",
+    ]  # fmt: skip
+
+
+def test_the_repr_of_a_model_is_one_line():
+    model = Glow((3, 8, 8), levels=2, depth=2, width=8)
+    line = repr(model)
+    assert "\n" not in line and len(line) < 200
+    assert line.startswith("Glow(image_shape=(3, 8, 8), levels=2, depth=2, width=8): ")
+    assert f"{sum(p.numel() for p in model.parameters()):,} parameters" in line and "z (192, exact)" in line
+    assert "AffineCoupling" in flows.hooks.tree(model)
+
+
+# What people hand in ------------------------------------------------------------------------------
+
+
+@pytest.fixture(name="model", scope="module")
+def _model():
+    torch.manual_seed(0)
+    return Glow((3, 8, 8), levels=2, depth=1, width=8).eval()
+
+
+def test_images_of_every_common_form_are_accepted(model):
+    tensor = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
+    array = tensor.movedim(1, -1).numpy()
+    pictures = [pixels.to_pillow(image) for image in tensor]
+    expected = model.encode_bytes(tensor).values
+    for given in (array, tensor.numpy(), pictures, np.ascontiguousarray(array)[:, ::1]):
+        assert torch.equal(model.encode_bytes(given).values, expected)
+    for given in (tensor[0], array[0], pictures[0], pictures[:1]):
+        torch.testing.assert_close(model.encode_bytes(given).values, expected[:1])
+    found = flows.inversion.Exact().invert(model, pictures)
+    assert torch.equal(found.reconstruction, tensor)
+    assert torch.equal(flows.inversion.invert_exactly(model, array).reconstruction, tensor)
+
+
+def test_grey_arrays_need_no_channels():
+    grey = np.arange(2 * 64, dtype=np.uint8).reshape(2, 8, 8)
+    expected = torch.from_numpy(grey)[:, None]
+    for given in (grey, grey[..., None], grey[:, None]):
+        assert torch.equal(pixels.as_bytes(given, (1, 8, 8)), expected)
+    assert torch.equal(pixels.as_bytes(grey[0], (1, 8, 8)), expected[:1])
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (torch.rand(1, 3, 8, 8), "expected uint8 images"),
+        (np.random.default_rng(0).random((1, 8, 8, 3)), "expected uint8 images"),
+        (np.zeros((1, 9, 8, 3), np.uint8), r"expected images of shape \(batch, 3, 8, 8\)"),
+        (torch.zeros(1, 1, 8, 8, dtype=torch.uint8), r"expected images of shape \(batch, 3, 8, 8\)"),
+        (
+            pixels.to_pillow(torch.zeros(3, 9, 8, dtype=torch.uint8)),
+            "expected pictures of 8×8 pixels, got 8×9",
+        ),
+    ],
+)
+def test_other_images_are_refused_with_a_sentence(model, given, sentence):
+    with pytest.raises(flows.UserError, match=sentence):
+        model.encode_bytes(given)
+
+
+def test_paths_may_be_strings(model, tmp_path):
+    from flows.data import Folder
+    from flows.inversion import CodeFile, invert_exactly, load_codes, save_codes
+    from flows.steering import Direction, load_directions, save_directions
+
+    images = torch.randint(256, (12, 3, 8, 8), dtype=torch.uint8)
+    exact = invert_exactly(model, images[:1])
+    path = str(tmp_path / "codes.safetensors")
+    save_codes(path, CodeFile(exact.codes, ["a"], exact.certificates), model)
+    assert torch.equal(load_codes(path, model).codes.values, exact.codes.values)
+    path = str(tmp_path / "directions.safetensors")
+    vector = torch.nn.functional.normalize(torch.ones(192), dim=0)
+    save_directions(
+        path, [Direction("ones", vector, 0.0, "z", 1.0, "by hand", fingerprint=model.fingerprint())]
+    )
+    assert load_directions(path, model)[0].name == "ones"
+    for i, image in enumerate(images):
+        pixels.to_pillow(image).save(tmp_path / f"{i}.png")
+    assert Folder(str(tmp_path), size=8).image_shape == (3, 8, 8)
+    model.save_pretrained(str(tmp_path / "model"))
+    assert flows.load(str(tmp_path / "model")).fingerprint() == model.fingerprint()
+
+
+def test_a_plain_module_is_a_conditioner():
+    """Any nn.Module that takes the kept part: no context argument, no base class."""
+
+    def make() -> Chain:
+        return Chain(
+            AdditiveCoupling(Halves(), nn.Linear(3, 3)),
+            AffineCoupling(
+                Halves(keep_first=False),
+                nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 6)),
+                TwoSided(),
+            ),
+        )
+
+    check_bijection(make, shape=(6,))
+    with pytest.raises(flows.UserError, match="Linear takes no context"):
+        make()(torch.randn(2, 6), torch.randn(2, 1))
+
+
+def test_bundled_models_have_names():
+    names = flows.list_models()
+    assert {"scenes-glow", "scenes-lia", "fashion-nice"} <= set(names) and "scenes-predictor" not in names
+    config = json.loads((ROOT / "checkpoints/fashion-nice/config.json").read_text())
+    assert flows.load("fashion-nice").fingerprint() == config["fingerprint"]
+    with pytest.raises(flows.CheckpointError, match="Did you mean 'fashion-nice'"):
+        flows.load("fashion-nise")
