@@ -279,7 +279,7 @@ def test_labels_go_with_codes_when_they_are_moved_and_scored(turned, tmp_path):
     """What brightens the upper half of class 0 brightens the lower one of class 1."""
     codes = turned.sample(400, seed=3)
     assert codes.labels.tolist() == [0, 1] * 200
-    upper = Direction("upper", truth(turned), 0.0, "z", 1.0, "by hand")
+    upper = Direction(name="upper", vector=truth(turned), bias=0.0, space="z", sigma=1.0, method="by hand")
     step = 0.1 / HALF**0.5  # what α = 1 adds to each pixel of a half
     for labels, shares in (
         ((0,), [1, 0]),

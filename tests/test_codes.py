@@ -142,7 +142,7 @@ def test_other_labels_are_other_images(conditional, digits):
     assert torch.equal(conditional.decode_bytes(codes), images)
     assert not torch.equal(conditional.decode_bytes(wrong), images)
     vector = torch.nn.functional.normalize(torch.ones(64), dim=0)
-    direction = Direction("up", vector, 0.0, "z", 1.0, "by hand")
+    direction = Direction(name="up", vector=vector, bias=0.0, space="z", sigma=1.0, method="by hand")
     assert torch.equal(conditional.decode_bytes(shift(codes, direction, 0.0)), images)
     assert torch.equal(shift(codes, direction, 1.0).labels, codes.labels)
 

@@ -178,7 +178,18 @@ def test_paths_may_be_strings(model, tmp_path):
     path = str(tmp_path / "directions.safetensors")
     vector = torch.nn.functional.normalize(torch.ones(192), dim=0)
     save_directions(
-        path, [Direction("ones", vector, 0.0, "z", 1.0, "by hand", fingerprint=model.fingerprint())]
+        path,
+        [
+            Direction(
+                name="ones",
+                vector=vector,
+                bias=0.0,
+                space="z",
+                sigma=1.0,
+                method="by hand",
+                fingerprint=model.fingerprint(),
+            )
+        ],
     )
     assert load_directions(path, model)[0].name == "ones"
     for i, image in enumerate(images):

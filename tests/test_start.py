@@ -51,7 +51,7 @@ def test_what_does_not_fit_is_told():
         lia(32, extra=(7,), refinements=0).start_from(small)
     with pytest.raises(ValueError, match="an entry of at least 6 channels"):
         lia(32, extra=(5,)).start_from(small)
-    with pytest.raises(ValueError, match="is not this one without its last size"):
+    with pytest.raises(ValueError, match="layers of this one except those of its last size"):
         lia(32, extra=(7,), channels=[8, 7, 4, 4]).start_from(small)
     with pytest.raises(ValueError, match="only networks of plain blocks"):
         lia(32, extra=(7,), critic_blocks="residual").start_from(small)

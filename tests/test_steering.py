@@ -166,7 +166,10 @@ def test_the_best_cut_is_that_of_trying_all():
 def test_conditioning_leaves_the_others_alone(survey, count):
     random = torch.Generator().manual_seed(count)
     vectors = torch.nn.functional.normalize(torch.randn(count + 1, D, generator=random), dim=1)
-    first, *others = [Direction(str(i), v, 0.1, "z", 1.0, "by hand") for i, v in enumerate(vectors)]
+    first, *others = [
+        Direction(name=str(i), vector=v, bias=0.1, space="z", sigma=1.0, method="by hand")
+        for i, v in enumerate(vectors)
+    ]
     found = condition(first, others, survey.codes)
     assert found.vector.norm() == pytest.approx(1, abs=1e-6)
     for each in others:
@@ -219,7 +222,7 @@ def test_disentangling_finds_the_direction_that_changes_nothing_else(toy):
             return torch.tanh(8 * (super().predict(images) - 0.5))
 
     mixed = torch.nn.functional.normalize(toy.basis[:, 0] + 0.8 * toy.basis[:, 1], dim=0).detach()
-    direction = Direction("quarter 0", mixed, 0.0, "z", 1.0, "by hand")
+    direction = Direction(name="quarter 0", vector=mixed, bias=0.0, space="z", sigma=1.0, method="by hand")
     codes = toy.sample(300, seed=5)
     found = disentangle(toy, Bent(), direction, codes, enough=0.01)
     assert found.leakages[0] > 0.7 and min(found.leakages) <= 0.01 and found.left_alone == ["quarter 1"]
@@ -228,7 +231,9 @@ def test_disentangling_finds_the_direction_that_changes_nothing_else(toy):
     fresh = toy.sample(300, seed=6)
     matrix = rescore(toy, Bent(), [found.direction], fresh)
     assert matrix.leakage("quarter 0", "quarter 1") < 0.05
-    pure = Direction("quarter 0", toy.basis[:, 0].detach(), 0.0, "z", 1.0, "by hand")
+    pure = Direction(
+        name="quarter 0", vector=toy.basis[:, 0].detach(), bias=0.0, space="z", sigma=1.0, method="by hand"
+    )
     same = disentangle(toy, Bent(), pure, codes)
     assert same.best == 0 and torch.equal(same.direction.vector, pure.vector)
     assert same.direction.method == "by hand" and not same.left_alone
@@ -240,7 +245,7 @@ def test_disentangling_finds_the_direction_that_changes_nothing_else(toy):
 def test_shift_is_relative_and_place_absolute(toy):
     space = toy.spaces["z"]
     vector = torch.nn.functional.normalize(torch.arange(1.0, D + 1), dim=0)
-    direction = Direction("it", vector, -0.4, "z", 2.0, "by hand")
+    direction = Direction(name="it", vector=vector, bias=-0.4, space="z", sigma=2.0, method="by hand")
     codes = Codes(torch.randn(5, D, generator=torch.Generator().manual_seed(0)), "z")
     alpha = torch.linspace(-2, 2, 5)
     moved = direction.distance(shift(codes, direction, alpha).values)
@@ -257,7 +262,9 @@ def test_shift_is_relative_and_place_absolute(toy):
 
 
 def test_codes_of_another_space_are_not_moved():
-    direction = Direction("it", torch.ones(D) / D**0.5, 0.0, "w", 1.0, "by hand")
+    direction = Direction(
+        name="it", vector=torch.ones(D) / D**0.5, bias=0.0, space="w", sigma=1.0, method="by hand"
+    )
     codes = Codes(torch.zeros(2, D), "z")
     for move in (shift, place):
         with pytest.raises(UserError, match="^it: expected codes of space 'w', got 'z'$"):
@@ -322,8 +329,10 @@ def test_rescoring_finds_the_planted_factor_and_no_other(toy, survey):
 
 def test_entangled_directions_leak_until_they_are_conditioned(toy, survey):
     mixed = torch.nn.functional.normalize(toy.basis[:, 0] + 0.8 * toy.basis[:, 1], dim=0).detach()
-    first = Direction("quarter 0", mixed, 0.0, "z", 1.0, "by hand")
-    second = Direction("quarter 1", toy.basis[:, 1].detach(), 0.0, "z", 1.0, "by hand")
+    first = Direction(name="quarter 0", vector=mixed, bias=0.0, space="z", sigma=1.0, method="by hand")
+    second = Direction(
+        name="quarter 1", vector=toy.basis[:, 1].detach(), bias=0.0, space="z", sigma=1.0, method="by hand"
+    )
     codes = toy.sample(200, seed=9)
     before = rescore(toy, Rows(), [first], codes)
     after = rescore(toy, Rows(), [condition(first, [second], survey.codes)], codes)
@@ -342,7 +351,9 @@ def test_the_interval_is_that_of_the_mean(toy):
             )
 
     codes = toy.sample(400, seed=2)
-    step = Direction("quarter 0", toy.basis[:, 0].detach(), 0.0, "z", 1.0, "by hand")
+    step = Direction(
+        name="quarter 0", vector=toy.basis[:, 0].detach(), bias=0.0, space="z", sigma=1.0, method="by hand"
+    )
     found = rescore(toy, Noisy(), [step], codes, alpha=0.5, resamples=2000)
     half = (found.high - found.low)[0] / 2
     expected = 1.96 * math.sqrt(2) / 2 / math.sqrt(400)
@@ -359,7 +370,9 @@ def test_what_is_not_seen_is_in_no_mean(toy):
             return values
 
     codes = toy.sample(400, seed=2)
-    step = Direction("quarter 1", toy.basis[:, 1].detach(), 0.0, "z", 1.0, "by hand")
+    step = Direction(
+        name="quarter 1", vector=toy.basis[:, 1].detach(), bias=0.0, space="z", sigma=1.0, method="by hand"
+    )
     whole, half = (rescore(toy, judge, [step], codes, alpha=1.0) for judge in (Rows(), Half()))
     seen = Rows().predict(toy.decode_codes(codes).detach())[:, 3] > 0.5
     spread = Rows().predict(toy.decode_codes(codes[seen]).detach())[:, 1].std(correction=0)
@@ -379,7 +392,9 @@ def test_results_depend_on_no_batch_size(toy, survey, monkeypatch):
 
 
 def test_a_response_is_linear_where_the_decoder_is(toy):
-    step = Direction("quarter 2", toy.basis[:, 2].detach(), 0.0, "z", 1.0, "by hand")
+    step = Direction(
+        name="quarter 2", vector=toy.basis[:, 2].detach(), bias=0.0, space="z", sigma=1.0, method="by hand"
+    )
     codes = toy.sample(100, seed=2)
     alphas = [-2.0, -1.0, 0.0, 1.0, 2.0]
     found = response(toy, Rows(), step, codes, alphas)
@@ -601,7 +616,7 @@ def test_levels_are_ranked_by_what_they_change(toy):
     """A direction that lies in the coarse half alone changes nothing through the fine one."""
     vector = torch.zeros(D)
     vector[:6] = torch.nn.functional.normalize(toy.basis[:6, 0].detach(), dim=0)
-    step = Direction("quarter 0", vector, 0.0, "z", 1.0, "by hand")
+    step = Direction(name="quarter 0", vector=vector, bias=0.0, space="z", sigma=1.0, method="by hand")
     codes = toy.sample(50, seed=2)
     found = rank_levels(toy, Rows(), [step], codes)["quarter 0"]
     assert found["coarse"] > 0.5 and found["fine"] == 0
@@ -611,7 +626,7 @@ def test_a_direction_of_w_moves_all_layers_of_w_plus():
     torch.manual_seed(0)
     model = StyleGAN((3, 8, 8), size=10, channels=[8, 8], critic_channels=[8, 8]).eval()
     vector = torch.nn.functional.normalize(torch.randn(10), dim=0)
-    step = Direction("it", vector, 0.3, "w", 2.0, "by hand")
+    step = Direction(name="it", vector=vector, bias=0.3, space="w", sigma=2.0, method="by hand")
     wide = to_levels(model, step, "w+")
     w = model.sample(3, "w", seed=1)
     codes = model.convert_codes(w, "w+")
@@ -619,7 +634,7 @@ def test_a_direction_of_w_moves_all_layers_of_w_plus():
     broad = shift(codes, wide, 1.5).values
     torch.testing.assert_close(narrow, broad, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(wide.distance(codes.values) / wide.sigma, step.distance(w.values) / step.sigma)
-    crooked = Direction("it", vector, 0.0, "z", 2.0, "by hand")
+    crooked = Direction(name="it", vector=vector, bias=0.0, space="z", sigma=2.0, method="by hand")
     with pytest.raises(ValueError, match=r"whose map to w\+ is not linear"):
         to_levels(model, crooked, "w+")
 
@@ -661,7 +676,10 @@ def test_a_move_is_as_faithful_as_its_share_of_the_true_edit(toy):
     """
     data = Quarters(toy)
     vectors = {"pure": toy.basis[:, 0], "mixed": (toy.basis[:, 0] + toy.basis[:, 1]) / math.sqrt(2)}
-    steps = {k: Direction("quarter 0", v.detach(), 0.0, "z", 1.0, "by hand") for k, v in vectors.items()}
+    steps = {
+        k: Direction(name="quarter 0", vector=v.detach(), bias=0.0, space="z", sigma=1.0, method="by hand")
+        for k, v in vectors.items()
+    }
     found = {k: faithfulness(toy, Rows(), v, data.codes, 2.0, data) for k, v in steps.items()}
     assert found["pure"] == pytest.approx(1, abs=0.01) and found["mixed"] == pytest.approx(0, abs=0.05)
 
@@ -689,7 +707,9 @@ def test_kept_and_reach_count_what_they_say():
 
 def test_distances_grow_away_from_the_data(toy):
     data = Quarters(toy)
-    step = Direction("quarter 0", toy.basis[:, 0].detach(), 0.0, "z", 1.0, "by hand")
+    step = Direction(
+        name="quarter 0", vector=toy.basis[:, 0].detach(), bias=0.0, space="z", sigma=1.0, method="by hand"
+    )
 
     def features(images):
         return images.flatten(1).double() / 255

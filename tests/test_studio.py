@@ -286,7 +286,7 @@ def test_a_picture_is_compared_by_all_models(studio, room, tmp_path):
     *_, (table, grid) = studio.compare(["scenes-glow", "scenes-lia", "scenes-dcgan"], session, 0.5)
     glow, lia, dcgan = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.split("\n")[2:])
     assert glow[:4] == ["scenes-glow", "inverse", "∞", "1"] and glow[5] == "yes"
-    assert lia[1] == "encoder" and lia[5] == "no" and dcgan[1] == "search" and dcgan[6] == "–"
+    assert lia[1] == "encoder" and lia[5] == "no" and dcgan[1] == "optimisation" and dcgan[6] == "–"
     assert grid.height == 20 + 2 * 130 and grid.width == 4 * 130
     folder = tmp_path / "one"
     folder.mkdir()

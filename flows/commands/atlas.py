@@ -22,6 +22,7 @@ from flows.models.base import LatentModel
 from flows.opening import load_predictor, load_segmenter, open_model
 from flows.page import document, picture
 from flows.semantics.base import Segmenter
+from flows.steering.base import DIRECTIONS_FILE
 
 SCORES = [
     "daylight",
@@ -74,7 +75,7 @@ def atlas(
     source: Literal["samples", "images"] = "images" if encodes else "samples"
     ablated = artefact if artefact and can_take_out(model, segmenter_model, artefact) else None
     shared = {"flows": __version__, "model": model.fingerprint(), "n": n, "seed": seed}
-    directions = out / "steering" / "directions.safetensors"
+    directions = out / "steering" / DIRECTIONS_FILE
 
     def steer() -> None:
         find(checkpoint, wanted, predictor=predictor, source=source, n=n, seed=seed, output=directions,

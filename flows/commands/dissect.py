@@ -112,20 +112,37 @@ def dissect(
     rows = [row for agreement in agreements.values() for row in agreement.rows()]
     best = list(best_by_class(agreements).values())
     few = model.sample(ABLATED, space, seed + 1)
-    ordered = Chosen(model, loaded, few, model.sample(LEARNED, space, seed + 3), agreements, order)
+    ordered = Chosen(
+        model=model,
+        segmenter=loaded,
+        codes=few,
+        learned_on=model.sample(LEARNED, space, seed + 3),
+        found=agreements,
+        order=order,
+    )
     ablations = switch_off(ordered, classes, units)
     result = Dissected(
-        f"Units of {Path(checkpoint).name}, {len(codes)} {source}",
-        {
-            "checkpoint": checkpoint, "segmenter": segmenter, "source": source, "n": n, "space": space,
-            "scheme": scheme, "level": level, "order": order, "seed": seed,
+        title=f"Units of {Path(checkpoint).name}, {len(codes)} {source}",
+        settings={
+            "checkpoint": checkpoint,
+            "segmenter": segmenter,
+            "source": source,
+            "n": n,
+            "space": space,
+            "scheme": scheme,
+            "level": level,
+            "order": order,
+            "seed": seed,
         },
-        rows, best, ablations, top_images(model, codes, [row for row in best if row.interpretable]),
-        [inserted for label in insert or [] if (inserted := put_in(ordered, label, units))],
-        take_out(ordered, model.sample(n, space, seed + 2), artefact, units, *clean_set)
+        rows=rows,
+        best=best,
+        ablations=ablations,
+        gallery=top_images(model, codes, [row for row in best if row.interpretable]),
+        insertions=[inserted for label in insert or [] if (inserted := put_in(ordered, label, units))],
+        cleaning=take_out(ordered, model.sample(n, space, seed + 2), artefact, units, *clean_set)
         if artefact and clean_set
         else None,
-    )  # fmt: skip
+    )
     written = write_dissection_report(out, result)
     for path in (out / "units.json", json):
         write_json(path, result.as_dict())
@@ -170,7 +187,7 @@ def check_layers(model: LatentModel, space: str, layers: list[str] | None) -> No
             raise UserError(f"--layers: there is no layer {name!r}; expected some of {', '.join(known)}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Chosen:
     """Units of a layer in the order of their relevance to a class; computed on demand and cached.
 

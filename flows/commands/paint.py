@@ -88,7 +88,9 @@ def paint(
     requests = [parse_stroke(stroke, loaded, *model.image_shape[1:]) for stroke in strokes]
     check_layers(model, space, layers)
     if (images or test) and not model.check_space(space).encodes:
-        raise Unsupported(f"{type(model).__name__} has no encoder for pictures: paint samples of it, with --n")
+        raise Unsupported(
+            f"{type(model).__name__} has no encoder for pictures: paint samples of it, with --n"
+        )
     given, known = given_images(model, images, test, resize)
     if given is None:
         codes = model.sample(n, space, seed, temperature)

@@ -21,7 +21,7 @@ class Digits(ImageData):
     name = "digits"
     image_shape = (1, 8, 8)
     bins = 17
-    transform = "17 grey levels, spread evenly over the bytes 0 to 241"
+    transform = "17 grey levels, spaced evenly over the bytes 0 to 241"
     class_names = tuple("0123456789")
 
     @cached_property

@@ -25,7 +25,7 @@ FEWEST = 100
 """Minimum number of real images without the artefact that a distance is computed from."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cleaning:
     """Samples with an increasing number of an artefact's units ablated.
 
@@ -124,11 +124,14 @@ def clean(
     strongest = seen[0].argsort(descending=True, stable=True)[:shown]
     area = model.image_shape[1] * model.image_shape[2]
     return Cleaning(
-        label, layer, list(units[: max(used)]), used,
+        label=label,
+        layer=layer,
+        units=list(units[: max(used)]),
+        sizes=used,
         images=[float((each > 0).double().mean()) for each in seen],
         area=[float(each.double().mean()) / area for each in seen],
         distance=[kernel_distance(real_features, features(each[:paired])) for each in samples],
         floor=kernel_distance(*real_features[: paired // 2 * 2].chunk(2)),
         real=paired,
         shown=[each[strongest] for each in samples],
-    )  # fmt: skip
+    )

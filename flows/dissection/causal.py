@@ -52,7 +52,7 @@ def class_pixels(
     return seen_through(model, codes, changes, lambda images: segmenter.segment(images).flatten(2).sum(2))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ablation:
     """Shares of a class's pixels that are removed by ablating units.
 
@@ -114,7 +114,14 @@ def ablate(
         after = class_pixels(model, segmenter, relevant, [(layer, change)])
         removed.append(1 - float(after[:, column].sum()) / float(before[:, column].sum()))
     chance = chance or by_random_units(model, segmenter, codes, layer, used, before)
-    return Ablation(label, layer, list(units), used, removed, [float(chance[n][column]) for n in used])
+    return Ablation(
+        label=label,
+        layer=layer,
+        units=list(units),
+        sizes=used,
+        removed=removed,
+        random=[float(chance[n][column]) for n in used],
+    )
 
 
 def by_random_units(

@@ -27,7 +27,7 @@ which unit and class agree at a threshold, share of all pixels of a class.
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UnitRow:
     """A unit and a class: the class with the highest IoU for the unit, or the unit for the class.
 
@@ -56,7 +56,7 @@ class UnitRow:
         return asdict(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Agreement:
     """Agreement of the units of a layer with classes, on images that no threshold was chosen on.
 
@@ -82,10 +82,15 @@ class Agreement:
         """Row of one unit with one class, by their indices."""
         value, quality = float(self.iou[unit, label]), float(self.information[unit, label])
         return UnitRow(
-            self.layer, unit, self.classes[label], value, quality,
-            float(self.thresholds[unit, label]), float(self.levels[unit, label]),
-            value > CUT_IOU and quality > CUT_INFORMATION,
-        )  # fmt: skip
+            layer=self.layer,
+            unit=unit,
+            label=self.classes[label],
+            iou=value,
+            information=quality,
+            threshold=float(self.thresholds[unit, label]),
+            level=float(self.levels[unit, label]),
+            interpretable=value > CUT_IOU and quality > CUT_INFORMATION,
+        )
 
     def of(self, label: str) -> Tensor:
         """IoU of each unit with a class, (units,)."""
@@ -185,9 +190,13 @@ def agreement_of(
     zero = torch.zeros((), dtype=torch.float64)
     frequent = tally.present / tally.pixels >= CUT_SHARE
     return Agreement(
-        layer, tuple(classes), tally.iou().gather(1, index)[:, 0].where(frequent, zero),
-        tally.information_quality().gather(1, index)[:, 0], levels.gather(1, chosen), shares[chosen],
-    )  # fmt: skip
+        layer=layer,
+        classes=tuple(classes),
+        iou=tally.iou().gather(1, index)[:, 0].where(frequent, zero),
+        information=tally.information_quality().gather(1, index)[:, 0],
+        thresholds=levels.gather(1, chosen),
+        levels=shares[chosen],
+    )
 
 
 @torch.no_grad()

@@ -135,7 +135,7 @@ def random_patches(n: int, size: tuple[int, int], random: torch.Generator) -> Te
     return patches
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Insertion:
     """Effect of inserting a class at each location.
 
@@ -217,7 +217,9 @@ def insertion(
         if len(each) and name != label
     }
     ordered = dict(sorted(contexts.items(), key=lambda item: -item[1][0]))
-    return Insertion(label, layer, list(units), gains, ordered, before)
+    return Insertion(
+        label=label, layer=layer, units=list(units), gains=gains, contexts=ordered, images=before
+    )
 
 
 def _part(i: int, of: int, side: int) -> slice:

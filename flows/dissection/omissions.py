@@ -18,7 +18,7 @@ RESAMPLES = 500
 """Number of bootstrap resamples."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClassRow:
     """Share of a class in data and samples.
 
@@ -98,15 +98,23 @@ def omissions(
         if has < fewest:
             continue
         in_data, in_samples = float(data[:, i].mean()), float(samples[:, i].mean())
-        rows.append(ClassRow(
-            label, in_data, in_samples, in_samples / in_data - 1, float(low[i]), float(high[i]), has,
-            float((samples[:, i] > 0).double().mean()),
-        ))  # fmt: skip
+        rows.append(
+            ClassRow(
+                label=label,
+                data=in_data,
+                samples=in_samples,
+                relative=in_samples / in_data - 1,
+                low=float(low[i]),
+                high=float(high[i]),
+                data_images=has,
+                samples_images=float((samples[:, i] > 0).double().mean()),
+            )
+        )
     rows.sort(key=lambda row: row.high)
     return Omissions(rows, frechet(data, samples), half_split_floor(data))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EnergyRow:
     """Energy of a flow's code at the pixels of a class; implausible pixels have a high energy.
 
@@ -148,7 +156,7 @@ def energy_by_class(
         means = sums[:, i][resampled].sum(1) / pixels[:, i][resampled].sum(1)
         low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
         mean = float(sums[has, i].sum() / pixels[has, i].sum())
-        rows.append(EnergyRow(label, mean, low, high, len(has) / len(maps)))
+        rows.append(EnergyRow(label=label, energy=mean, low=low, high=high, images=len(has) / len(maps)))
     return sorted(rows, key=lambda row: -row.low)
 
 

@@ -28,7 +28,7 @@ SIDE = 72
 """Side of an image in a gallery, in pixels."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Dissected:
     """Results of a dissection.
 

@@ -29,13 +29,11 @@ from flows.models.codes import Codes
 from flows.opening import data_of, find_bundled, open_model
 from flows.semantics.base import Predictor, Score, Segmenter, SemanticModel, predict_images, scores_of
 from flows.semantics.load import load_semantic_model
-from flows.steering.base import Direction, load_directions, shift
+from flows.steering.base import DIRECTIONS_FILE, Direction, load_directions, shift
 from flows.steering.boundary import condition
 
 EXEMPLARS = 2000
 """Default number of images among which exemplars for painting are found."""
-DIRECTIONS = "directions.safetensors"
-"""Name of the file of directions, written by `flows steer find`, in the folder of a checkpoint."""
 SCALE = 512
 """Number of samples on which sigma and hyperplane of a conditioned direction are computed."""
 REMEMBERED = 64
@@ -144,7 +142,7 @@ class Editor:
         with self.lock:
             codes = self.model.encode_bytes(picture[None], self.space)
         whole = pixels.from_pillow(flat, channels)
-        return History.of(Start(picture, codes.cpu(), name, upload=whole, box=box))
+        return History.of(Start(picture=picture, codes=codes.cpu(), name=name, upload=whole, box=box))
 
     def sample(self, seed: int, temperature: float = 1.0) -> History:
         """Generate a sample, as a history without edits."""
@@ -152,7 +150,7 @@ class Editor:
         with self.lock:
             codes = self.model.sample(1, self.space, seed, temperature, labels)
             picture = self.model.decode_bytes(codes)[0]
-        return History.of(Start(picture, codes.cpu(), "sample", seed))
+        return History.of(Start(picture=picture, codes=codes.cpu(), name="sample", seed=seed))
 
     # Edits ----------------------------------------------------------------------------------------
 
@@ -385,7 +383,7 @@ def open_editor(
         fitting += [load_semantic_model(path, str(model.device)) for path in included if path is not None]
     predictor = next((each for each in fitting if isinstance(each, Predictor)), None)
     segmenter = next((each for each in fitting if isinstance(each, Segmenter)), None)
-    path = directions or Path(checkpoint) / DIRECTIONS
+    path = directions or Path(checkpoint) / DIRECTIONS_FILE
     known = load_directions(path, model) if directions or path.is_file() else []
     return Editor(checkpoint, model, predictor, segmenter, known, exemplars)
 

@@ -16,7 +16,7 @@ from flows.models.codes import Codes
 from flows.once import prepared
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Start:
     """Start of a history: a picture and its code.
 

@@ -120,7 +120,7 @@ def _start(header: dict[str, Any], tensors: dict[str, Tensor]) -> Start:
         box = (left, top, right, bottom)
     name, seed = str(header["name"]), int(header["seed"])
     codes = Codes(tensors["code"], header["space"], tensors.get("labels"))
-    return Start(tensors["picture"], codes, name, seed, upload, box)
+    return Start(picture=tensors["picture"], codes=codes, name=name, seed=seed, upload=upload, box=box)
 
 
 def _edit(i: int, header: dict[str, Any], tensors: dict[str, Tensor]) -> Edit:

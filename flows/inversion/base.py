@@ -23,7 +23,7 @@ BATCH = 128
 """Number of images per batch when encoding or decoding."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Inversion:
     """Codes of a batch of images, with their reconstruction and the course of the optimisation.
 

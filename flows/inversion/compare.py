@@ -64,7 +64,7 @@ class Row:
         seconds: Time per image, seconds.
         steps: Number of optimisation steps per image and restart.
         starts: Number of restarts.
-        spread: Median over images of (worst − best)/best final loss over the restarts that did not diverge;
+        restart_gap: Median over images of (worst − best)/best final loss over the restarts that did not diverge;
             0 for a single restart.
         apart: Median distance between the codes of two restarts, relative to the root mean square norm of the
             codes.
@@ -89,7 +89,7 @@ class Row:
     seconds: float = math.nan
     steps: int = 0
     starts: int = 1
-    spread: float = math.nan
+    restart_gap: float = math.nan
     apart: float = math.nan
     failed: float = math.nan
     typicality: float = math.nan
@@ -245,20 +245,20 @@ def measure(head: Row, model: LatentModel, found: Inversion, group: Group, quali
         structural_similarity(images[succeeded], found.reconstruction[succeeded]) if succeeded.any() else 0.0
     )
     starts = max(1, len(found.losses))
-    spread, apart, failed = 0.0, 0.0, 0.0
+    restart_gap, apart, failed = 0.0, 0.0, 0.0
     if len(found.losses):
         finite = found.losses.isfinite()
         best = found.losses.amin(0)
         worst = found.losses.where(finite, -math.inf).amax(0)
         excess = ((worst - best) / best.clamp(min=1e-12))[finite.any(0)]
-        spread = float(excess.median()) if len(excess) else math.nan
+        restart_gap = float(excess.median()) if len(excess) else math.nan
         failed = float(1 - finite.double().mean())
         apart = _apart(found.all_codes)
     known = group.codes.get(head.model)
     return replace(
         head, psnr=float(quality.median()), worst_psnr=float(quality.min()),
         ssim=similarity * float(succeeded.double().mean()), bit_exact=float(same.double().mean()),
-        seconds=found.seconds / len(images), steps=found.steps, starts=starts, spread=spread, apart=apart,
+        seconds=found.seconds / len(images), steps=found.steps, starts=starts, restart_gap=restart_gap, apart=apart,
         failed=failed, typicality=mean_typicality(model, found.codes),
         log_prob=log_prob_of(model, found.codes),
         code_error=math.nan if known is None else code_error(model, found.codes, known),

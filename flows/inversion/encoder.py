@@ -48,4 +48,6 @@ class Encoder(Inverter):
         with prepared():
             reconstruction, finite = reconstruct_checked(model, codes)
         name = f"{self.name} ({codes.space})"
-        return Inversion(name, codes, [], reconstruction, seconds, finite=finite)
+        return Inversion(
+            method=name, codes=codes, noise=[], reconstruction=reconstruction, seconds=seconds, finite=finite
+        )

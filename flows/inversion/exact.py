@@ -144,5 +144,11 @@ class Exact(Inverter):
         precision = [certificate.precision for certificate in exact.certificates]
         finite = torch.tensor([certificate.error for certificate in exact.certificates]).isfinite()
         return Inversion(
-            self.name, exact.codes, [], exact.reconstruction, seconds, precision=precision, finite=finite
+            method=self.name,
+            codes=exact.codes,
+            noise=[],
+            reconstruction=exact.reconstruction,
+            seconds=seconds,
+            precision=precision,
+            finite=finite,
         )

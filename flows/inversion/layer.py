@@ -97,10 +97,17 @@ class Layer(Inverter):
         replacement, seconds = {layer: best}, first.seconds + now(model) - begun
         finite = best.flatten(1).isfinite().all(1)
         return Inversion(
-            f"{self.name} {layer}, {self.steps} steps after {first.method}", codes, first.noise,
-            reconstruct(model, codes, first.noise, replacement), seconds, first.steps + self.steps,
-            final_losses(trace, finite), codes.values.unsqueeze(0), trace.unsqueeze(1), replacement,
-        )  # fmt: skip
+            method=f"{self.name} {layer}, {self.steps} steps after {first.method}",
+            codes=codes,
+            noise=first.noise,
+            reconstruction=reconstruct(model, codes, first.noise, replacement),
+            seconds=seconds,
+            steps=first.steps + self.steps,
+            losses=final_losses(trace, finite),
+            all_codes=codes.values.unsqueeze(0),
+            trace=trace.unsqueeze(1),
+            activations=replacement,
+        )
 
     def _search(
         self, model: LatentModel, layer: str, start: Tensor, codes: Codes, noise: list[Tensor], target: Tensor

@@ -134,11 +134,17 @@ class Optimise(Inverter):
         codes = target.codes(all_codes[best, rows])
         steps = min(len(search.trace) for search in searches)  # a time limit may allow more steps to one
         return Inversion(
-            f"{self.name} ({space}, {self.algorithm}, {steps} steps"
+            method=f"{self.name} ({space}, {self.algorithm}, {steps} steps"
             f"{', ' + str(self.starts) + ' starts' if self.starts > 1 else ''})",
-            codes, noise, reconstruct(model, codes, noise), seconds, steps,
-            losses, all_codes, torch.stack([search.trace[:steps] for search in searches], 1),
-        )  # fmt: skip
+            codes=codes,
+            noise=noise,
+            reconstruction=reconstruct(model, codes, noise),
+            seconds=seconds,
+            steps=steps,
+            losses=losses,
+            all_codes=all_codes,
+            trace=torch.stack([search.trace[:steps] for search in searches], 1),
+        )
 
     # One restart ----------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ class ImageSource:
     box: Box | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """Contents of a record file; `render_record` reproduces the images.
 
@@ -64,9 +64,16 @@ class Record:
 def record_of(found: Inversion, sources: list[ImageSource], seed: int) -> Record:
     """Create the record of an inversion with its seed."""
     return Record(
-        found.method, found.codes, seed, sources, digest_of(found.reconstruction), found.noise,
-        found.activations, found.weights, found.precision,
-    )  # fmt: skip
+        method=found.method,
+        codes=found.codes,
+        seed=seed,
+        sources=sources,
+        digest=digest_of(found.reconstruction),
+        noise=found.noise,
+        activations=found.activations,
+        weights=found.weights,
+        precision=found.precision,
+    )
 
 
 def render_record(model: LatentModel, record: Record) -> Tensor:
@@ -154,10 +161,16 @@ def _read(header: dict[str, Any], tensors: dict[str, Tensor]) -> Record:
     if len(counts) != 1:
         raise ValueError(f"{len(codes)} codes, {len(sources)} sources")
     return Record(
-        header["method"], codes, header["seed"], sources, header["digest"],
-        [noise[i] for i in range(len(noise))], activations, [weights[i] for i in range(len(weights))],
-        header["precision"],
-    )  # fmt: skip
+        method=header["method"],
+        codes=codes,
+        seed=header["seed"],
+        sources=sources,
+        digest=header["digest"],
+        noise=[noise[i] for i in range(len(noise))],
+        activations=activations,
+        weights=[weights[i] for i in range(len(weights))],
+        precision=header["precision"],
+    )
 
 
 def _source(fields: dict[str, Any]) -> ImageSource:

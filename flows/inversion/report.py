@@ -24,7 +24,7 @@ COLUMNS = {
     "seconds": "seconds per image, all restarts",
     "steps": "optimisation steps per image and restart",
     "starts": "number of restarts: from the mean of the space, then from samples",
-    "spread": "median of (worst − best)/best final loss over the restarts",
+    "restart_gap": "median of (worst − best)/best final loss over the restarts",
     "apart": "median distance between the codes of two restarts, relative to their norm",
     "failed": "share of restarts that diverged",
     "typicality": "mean of | |z|/√D − 1 |, 0 is typical",

@@ -55,7 +55,7 @@ def summary(results: Sequence[Result], groups: Groups, network: str) -> str:
             *(decibels(by_column[column].row.psnr) if column in by_column else "–" for column in columns),
             f"{100 * over_all(rows, 'bit_exact'):.0f} %", as_text(over_all(rows, "perceptual")),
             f"{over_all(rows, 'seconds'):.2g}",
-            f"+ {100 * over_all(rows, 'spread'):.0f} %" if first.starts > 1 else "–",
+            f"+ {100 * over_all(rows, 'restart_gap'):.0f} %" if first.starts > 1 else "–",
             decibels(middle([row.undone for row in rows])),
             *([f"{100 * over_all(rows, 'failed'):.0f} %"] if failed else []),
         ])  # fmt: skip

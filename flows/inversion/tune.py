@@ -73,10 +73,17 @@ class Tune(Inverter):
             traces.append(trace)
         traced = torch.stack(traces, 1)
         return Inversion(
-            f"{self.name}, {self.steps} steps after {pivot.method}", codes, pivot.noise,
-            torch.cat(reconstructions), seconds, pivot.steps + self.steps,
-            final_losses(traced), codes.values.unsqueeze(0), traced.unsqueeze(1), weights=weights,
-        )  # fmt: skip
+            method=f"{self.name}, {self.steps} steps after {pivot.method}",
+            codes=codes,
+            noise=pivot.noise,
+            reconstruction=torch.cat(reconstructions),
+            seconds=seconds,
+            steps=pivot.steps + self.steps,
+            losses=final_losses(traced),
+            all_codes=codes.values.unsqueeze(0),
+            trace=traced.unsqueeze(1),
+            weights=weights,
+        )
 
     def _tune(
         self, model: LatentModel, codes: Codes, noise: list[Tensor], target: Tensor

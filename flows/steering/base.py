@@ -18,10 +18,12 @@ from flows.versioned import check_made_by, read_versioned
 __all__ = ["Direction", "load_directions", "place", "save_directions", "shift"]
 
 DIRECTIONS_VERSION = 1
+DIRECTIONS_FILE = "directions.safetensors"
+"""Name of the file of directions in the folder of a checkpoint."""
 """Format version of files of directions."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Direction:
     """Unit vector of a space, with the hyperplane that it is normal to.
 

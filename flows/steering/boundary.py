@@ -80,14 +80,20 @@ class Boundary(Labelled):
         above = codes.double() @ vector + bias > 0
         all_accuracy = ((value > threshold) == above)[rest].double().mean()
         return Direction(
-            name, vector.float(), bias, survey.codes.space, float((codes.double() @ vector).std()),
-            "boundary", fingerprint=survey.fingerprint,
+            name=name,
+            vector=vector.float(),
+            bias=bias,
+            space=survey.codes.space,
+            sigma=float((codes.double() @ vector).std()),
+            method="boundary",
+            fingerprint=survey.fingerprint,
             evidence={
-                "validation_accuracy": accuracy, "all_accuracy": float(all_accuracy),
+                "validation_accuracy": accuracy,
+                "all_accuracy": float(all_accuracy),
                 "all_balanced_accuracy": balanced(value[rest] > threshold, above[rest]),
                 "codes": len(low) + len(high),
             },
-        )  # fmt: skip
+        )
 
     def extremes(self, value: Tensor, name: str) -> tuple[Tensor, Tensor]:
         """Indices of the codes with the lowest and the highest scores.

@@ -76,7 +76,9 @@ def disentangle(
     # Changes are averaged over images in which the own score is defined: a lamp's hue, over those with one.
     defined = ~score_codes(model, predictor, codes)[:, own].isnan()
     if not defined.any():
-        raise UserError(f"{direction.name}: the score is undefined in all {len(codes)} images; take more codes")
+        raise UserError(
+            f"{direction.name}: the score is undefined in all {len(codes)} images; take more codes"
+        )
     codes = codes[defined]
     current, constrained = direction, [own]
     best, leakages, effects = direction, list[float](), list[float]()

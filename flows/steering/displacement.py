@@ -156,9 +156,15 @@ def fit_direction(moved: Tensor, amounts: Tensor, name: str, task: Task) -> Dire
     space = task.model.check_space(task.space)
     straight = linearity(moved, amounts, walk, space)
     return Direction(
-        name, (walk / max(length, 1e-12)).float(), 0.0, task.space, length, "displacement",
-        fingerprint=task.model.fingerprint(), evidence={**straight, "images": float(len(moved))},
-    )  # fmt: skip
+        name=name,
+        vector=(walk / max(length, 1e-12)).float(),
+        bias=0.0,
+        space=task.space,
+        sigma=length,
+        method="displacement",
+        fingerprint=task.model.fingerprint(),
+        evidence={**straight, "images": float(len(moved))},
+    )
 
 
 def linearity(moved: Tensor, amounts: Tensor, walk: Tensor, space: Space) -> dict[str, float]:

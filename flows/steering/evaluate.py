@@ -23,7 +23,7 @@ MIN_QUALITY = 0.5
 """Minimum predictor quality (accuracy or R²) for a score to count towards leakage."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rescoring:
     """Changes of scores by moves of ±α, with one row per direction and one column per score.
 
@@ -141,11 +141,16 @@ def rescore(
         kept.append(min(kept_share(before, after, scores, own) for after in (low, high)))
     lows, highs = zip(*(bootstrap(change, resamples) for change in changes), strict=True)
     return Rescoring(
-        [each.name for each in directions], scores,
-        torch.stack([change.mean(0) for change in changes]),
-        torch.stack([change.clamp(min=0).mean(0) for change in changes]),
-        torch.stack(lows), torch.stack(highs), std, alpha, kept,
-    )  # fmt: skip
+        directions=[each.name for each in directions],
+        scores=scores,
+        signed=torch.stack([change.mean(0) for change in changes]),
+        clipped=torch.stack([change.clamp(min=0).mean(0) for change in changes]),
+        low=torch.stack(lows),
+        high=torch.stack(highs),
+        std=std,
+        alpha=alpha,
+        kept=kept,
+    )
 
 
 def visible_changes(change: Tensor, own: int) -> Tensor:

@@ -125,8 +125,16 @@ def principal(
     directions = []
     for i in range(min(components, vectors.shape[1])):
         along = codes @ vectors[:, i]
-        directions.append(Direction(
-            f"{name}{i}", vectors[:, i].float(), -float(along.mean()), task.space, float(along.std()), name,
-            fingerprint=task.model.fingerprint(), evidence={"share": float(values[i]) / total_value},
-        ))  # fmt: skip
+        directions.append(
+            Direction(
+                name=f"{name}{i}",
+                vector=vectors[:, i].float(),
+                bias=-float(along.mean()),
+                space=task.space,
+                sigma=float(along.std()),
+                method=name,
+                fingerprint=task.model.fingerprint(),
+                evidence={"share": float(values[i]) / total_value},
+            )
+        )
     return directions

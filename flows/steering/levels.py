@@ -37,9 +37,15 @@ def to_levels(model: LatentModel, direction: Direction, space: str) -> Direction
     length = float(mapped.norm())
     # All layers of a code are equal, so that code · vector and the bias grow by the factor `length`.
     return Direction(
-        direction.name, (mapped / length).cpu(), direction.bias * length, space, direction.sigma * length,
-        direction.method, fingerprint=direction.fingerprint, evidence=direction.evidence,
-    )  # fmt: skip
+        name=direction.name,
+        vector=(mapped / length).cpu(),
+        bias=direction.bias * length,
+        space=space,
+        sigma=direction.sigma * length,
+        method=direction.method,
+        fingerprint=direction.fingerprint,
+        evidence=direction.evidence,
+    )
 
 
 def rank_levels(

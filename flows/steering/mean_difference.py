@@ -74,11 +74,18 @@ class MeanDifference(Labelled):
         # Length expected by chance alone, as E|m̂|² = |m|² + Σ var/n.
         chance = float((low.variance / low.count + high.variance / high.count).sum().sqrt())
         return Direction(
-            name, vector.float(), bias, survey.codes.space, float((codes.double() @ vector).std()),
-            "mean-difference", fingerprint=survey.fingerprint,
+            name=name,
+            vector=vector.float(),
+            bias=bias,
+            space=survey.codes.space,
+            sigma=float((codes.double() @ vector).std()),
+            method="mean-difference",
+            fingerprint=survey.fingerprint,
             evidence={
                 "all_accuracy": float((predicted == above).double().mean()),
                 "all_balanced_accuracy": balanced(above, predicted),
-                "length": length, "length_by_chance": chance, "codes": len(codes),
+                "length": length,
+                "length_by_chance": chance,
+                "codes": len(codes),
             },
-        )  # fmt: skip
+        )

@@ -70,10 +70,18 @@ class PrincipalComponents(Method):
         for i, (vector, share) in enumerate(zip(vectors, pca.explained_variance_ratio_, strict=True)):
             unit = vector / vector.norm()
             along = concatenate(parts).values.double().cpu() @ unit
-            directions.append(Direction(
-                f"pc{i}", unit.float(), -float(along.mean()), task.space, float(along.std()), "pca",
-                fingerprint=model.fingerprint(), evidence={"variance": float(share)},
-            ))  # fmt: skip
+            directions.append(
+                Direction(
+                    name=f"pc{i}",
+                    vector=unit.float(),
+                    bias=-float(along.mean()),
+                    space=task.space,
+                    sigma=float(along.std()),
+                    method="pca",
+                    fingerprint=model.fingerprint(),
+                    evidence={"variance": float(share)},
+                )
+            )
         return directions
 
     @torch.no_grad()

@@ -24,7 +24,7 @@ NOTICED = 0.05
 """Minimum change of a score, as a share of its range, for an image to count in `faithfulness`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Quality:
     """Quality of one direction.
 

@@ -27,7 +27,7 @@ WEAK = 0.5
 """Effect, in std of the score, below which a direction does not steer; such directions are sorted last."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """Scores of one direction of one model; attributes as in `steering.report.Scored.as_dict`.
 
@@ -82,14 +82,23 @@ def read_scores(path: Path) -> list[Entry]:
         stored: dict[str, Any] = json.loads(path.read_text())
         return [
             Entry(
-                own_score(name), name, stored["checkpoint"], stored["of"], stored["space"], each["method"],
-                number(each["effect"]), each["monotone"], each["worst"],
-                math.inf if each["leakage"] is None else float(each["leakage"]),
-                number(each["kept"]), number(each["reach"]), number((each["distances"] or [None])[-1]),
-                number(each["faithful"]),
+                factor=own_score(name),
+                direction=name,
+                model=stored["checkpoint"],
+                of=stored["of"],
+                space=stored["space"],
+                method=each["method"],
+                effect=number(each["effect"]),
+                monotone=each["monotone"],
+                worst=each["worst"],
+                leakage=math.inf if each["leakage"] is None else float(each["leakage"]),
+                kept=number(each["kept"]),
+                reach=number(each["reach"]),
+                distance=number((each["distances"] or [None])[-1]),
+                faithful=number(each["faithful"]),
             )
             for name, each in stored["directions"].items()
-        ]  # fmt: skip
+        ]
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise UserError(
             f"{path} is not a scores.json of this version of `flows steer score` ({error})"

@@ -17,7 +17,7 @@ COLUMNS = 40
 """Maximum number of columns of the heat map: scores that directions are named after, then others."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scored:
     """Measurements of some directions.
 

@@ -71,16 +71,22 @@ class ScoreGradient(Method):
         along = codes.values.double().cpu() @ vector
         above = found.values[:, i] > (score.low + score.high) / 2
         return Direction(
-            name, vector.float(), -best_cut(along[defined], above[defined]), task.space, float(along.std()),
-            "score-gradient", fingerprint=task.model.fingerprint(),
+            name=name,
+            vector=vector.float(),
+            bias=-best_cut(along[defined], above[defined]),
+            space=task.space,
+            sigma=float(along.std()),
+            method="score-gradient",
+            fingerprint=task.model.fingerprint(),
             evidence={
-                "length": length / int(defined.sum()), "alike": length / float(found.lengths[i]),
+                "length": length / int(defined.sum()),
+                "alike": length / float(found.lengths[i]),
                 "codes": int(defined.sum()),
             },
-        )  # fmt: skip
+        )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Gradients:
     """Scores of n images, and their gradients with respect to the codes.
 
@@ -125,4 +131,4 @@ def mean_gradients(
                 sums[i] += gradient.double().sum(0).cpu()
                 lengths[i] += gradient.double().norm(dim=1).sum().cpu()
             values.append(scores.detach().float().cpu())
-    return Gradients(torch.cat(values), sums, lengths)
+    return Gradients(values=torch.cat(values), sums=sums, lengths=lengths)

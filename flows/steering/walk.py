@@ -68,9 +68,15 @@ class Walk(Method):
         length = float(learned.norm())
         explained = 1 - sum(last) / sum(first)
         return Direction(
-            operator.name, learned / length, 0.0, task.space, length, "walk",
-            fingerprint=model.fingerprint(), evidence={"explained": explained, "loss": sum(last) / len(last)},
-        )  # fmt: skip
+            name=operator.name,
+            vector=learned / length,
+            bias=0.0,
+            space=task.space,
+            sigma=length,
+            method="walk",
+            fingerprint=model.fingerprint(),
+            evidence={"explained": explained, "loss": sum(last) / len(last)},
+        )
 
     def loss(
         self, model: LatentModel, space: str, operator: Operator, walk: Tensor, random: torch.Generator

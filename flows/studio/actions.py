@@ -214,7 +214,7 @@ def compare_on_model(
     Yields:
         Result; for an optimisation, first its progress.
     """
-    row = Row(editor.name, "search", "this picture", 1)
+    row = Row(editor.name, "optimisation", "this picture", 1)
     try:
         check_size(editor, picture)
         if editor.encodes:
@@ -227,7 +227,7 @@ def compare_on_model(
             return
         for step in search(editor, picture, seconds):
             if step.found is None:
-                by = f"search, {step.share:.0%}"
+                by = f"optimisation, {step.share:.0%}"
                 yield Compared(replace(row, inverter=by, psnr=step.psnr, seconds=step.seconds), step.back)
             else:
                 yield _measured(editor, row, None, step.found, picture, network)

@@ -11,12 +11,12 @@ import yaml
 from flows.data.base import ImageData, StreamedData
 from flows.errors import UserError
 from flows.files import read_yaml, write_atomically
+from flows.steering.base import DIRECTIONS_FILE
 from flows.stored import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from flows.training.checkpoint import PREFIX, states
 from flows.training.log import METRICS_FILE
 
 RUN_CONFIG, REPORT_FILE = "config.yaml", "report.json"
-DIRECTIONS_FILE = "directions.safetensors"
 PICTURES = ("samples.png", "curves.png", "roundtrip.png", "reconstructions.png", "interpolations.png")
 
 MAY_CHANGE = {

@@ -12,7 +12,7 @@ import flows.steering
 from flows.commands.common import print_table, write_json
 from flows.opening import CACHE, data_of, load_predictor, open_model
 from flows.page import as_text
-from flows.steering.base import as_row, save_directions
+from flows.steering.base import DIRECTIONS_FILE, as_row, save_directions
 from flows.steering.boundary import Boundary
 from flows.steering.method import Labelled, Method, Task
 from flows.steering.score_gradient import ScoreGradient
@@ -33,7 +33,7 @@ def find(
     space: str | None = None,
     temperature: PositiveFloat = 1.0,
     seed: NonNegativeInt = 0,
-    output: Path = Path("directions.safetensors"),
+    output: Path = Path(DIRECTIONS_FILE),
     cache: Path | None = CACHE,
     json: Path | None = None,
     device: str | None = None,

@@ -94,13 +94,15 @@ def score(
     before = score_codes(model, loaded, codes)
     matrix = rescore(model, loaded, selected, codes, alpha, before=before)
     scored = Scored(
-        f"Steering {Path(checkpoint).name} in {space}",
-        matrix,
-        alphas,
-        responses,
-        {each.name: costs.of(each, codes, alphas, responses[each.name]) for each in selected},
-        {each.name: each.method for each in selected},
-        [strip for each in selected for strip in strips_of(model, loaded, each, codes, before, alphas)],
+        title=f"Steering {Path(checkpoint).name} in {space}",
+        matrix=matrix,
+        alphas=alphas,
+        responses=responses,
+        qualities={each.name: costs.of(each, codes, alphas, responses[each.name]) for each in selected},
+        methods={each.name: each.method for each in selected},
+        strips=[
+            strip for each in selected for strip in strips_of(model, loaded, each, codes, before, alphas)
+        ],
     )
     written = write_score_report(out, scored)
     inputs = {"checkpoint": checkpoint, "predictor": predictor, "space": space, "codes": len(codes)}
@@ -163,9 +165,10 @@ class Costs:
         if self.data is not None and self.redraws:
             faithful = faithfulness(self.model, self.predictor, direction, codes, self.alpha, self.data)
         return Quality(
-            reach_of(response[:, column], self.real[:, column]) if len(self.real) else float("nan"),
-            self.distances(direction, codes, alphas), faithful,
-        )  # fmt: skip
+            reach=reach_of(response[:, column], self.real[:, column]) if len(self.real) else float("nan"),
+            distances=self.distances(direction, codes, alphas),
+            faithful=faithful,
+        )
 
     def distances(self, direction: Direction, codes: Codes, alphas: list[float]) -> list[float]:
         """KID of moved images to real ones, for each of `alphas`; empty if no KID is computed."""

@@ -10,8 +10,6 @@ from flows.data.base import Attribute
 from flows.errors import UserError
 
 CATEGORIES = ("bedroom", "living room", "kitchen", "church")
-INDOOR = ("window", "door", "bed", "sofa", "table", "lamp", "picture", "plant", "rug")
-OUTDOOR = ("tower", "door", "tree", "cloud", "person", "vehicle")
 
 PRESENCE: dict[str, tuple[float, float, float, float]] = {
     "window": (0.7, 0.7, 0.75, 0.0),

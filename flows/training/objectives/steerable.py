@@ -277,6 +277,12 @@ def walk_direction(model: LatentModel, space: str, edit: Operator, walk: Tensor)
     moved, still = (float(torch.stack(values).mean()) for values in zip(*losses, strict=True))
     length = float(walk.norm())
     return Direction(
-        edit.name, (walk / max(length, 1e-12)).cpu(), 0.0, space, length, "joint walk",
-        fingerprint=model.fingerprint(), evidence={"explained": 1 - moved / still, "loss": moved},
-    )  # fmt: skip
+        name=edit.name,
+        vector=(walk / max(length, 1e-12)).cpu(),
+        bias=0.0,
+        space=space,
+        sigma=length,
+        method="joint walk",
+        fingerprint=model.fingerprint(),
+        evidence={"explained": 1 - moved / still, "loss": moved},
+    )
