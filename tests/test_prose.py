@@ -44,7 +44,6 @@ RETIRED = {
 STORED = {
     '"foreign"': "an older word of `flows compare --images`, still accepted",
     '"told"': "a key of record files, and the id of an element of the page",
-    '"spread"': "a column of table.csv",
 }
 """Strings that are stored or compared, whatever the words."""
 

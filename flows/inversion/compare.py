@@ -64,7 +64,7 @@ class Row:
         seconds: Time per image, seconds.
         steps: Number of optimisation steps per image and restart.
         starts: Number of restarts.
-        restart_gap: Median over images of (worst − best)/best final loss over the restarts that did not diverge;
+        restart_gap: Median over images of (worst − best)/best final loss of the restarts that converged;
             0 for a single restart.
         apart: Median distance between the codes of two restarts, relative to the root mean square norm of the
             codes.
@@ -258,7 +258,8 @@ def measure(head: Row, model: LatentModel, found: Inversion, group: Group, quali
     return replace(
         head, psnr=float(quality.median()), worst_psnr=float(quality.min()),
         ssim=similarity * float(succeeded.double().mean()), bit_exact=float(same.double().mean()),
-        seconds=found.seconds / len(images), steps=found.steps, starts=starts, restart_gap=restart_gap, apart=apart,
+        seconds=found.seconds / len(images), steps=found.steps, starts=starts,
+        restart_gap=restart_gap, apart=apart,
         failed=failed, typicality=mean_typicality(model, found.codes),
         log_prob=log_prob_of(model, found.codes),
         code_error=math.nan if known is None else code_error(model, found.codes, known),
