@@ -310,7 +310,7 @@ def test_a_zip_archive_is_the_same_as_its_folder(folder, in_memory):
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.long)])
 def test_workers_read_an_archive_that_their_parent_has_open(folder, start):
     split = Folder(zipped(folder), size=8, validation=0.2, test=0.2, in_memory=False).split("train")
     batches = [[i, i + 1] for i in range(0, len(split) - 1, 2)]
