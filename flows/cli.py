@@ -37,7 +37,8 @@ def commands(package: ModuleType = flows.commands) -> dict[str, Command]:
 def make_parser() -> Parser:
     """Create the parser of all verbs."""
     discover()
-    parser = Parser(prog="flows", description="Invert, sample, steer and dissect with trained models.", epilog=EXIT_CODES)
+    summary = "Invert, sample, steer and dissect with trained models."
+    parser = Parser(prog="flows", description=summary, epilog=EXIT_CODES)
     verbs = {"": parser.add_subcommands(dest="verb")}
     for name, function in commands().items():
         group, _, last = name.rpartition(" ")

@@ -157,6 +157,25 @@ def test_a_conditional_flow_is_compared_with_its_labels(conditional, digits):
     assert all(row.note == "" and row.bit_exact == 1 for row in rows)
 
 
+def test_labels_count_the_classes_of_their_own_data_set(conditional, digits, monkeypatch):
+    """Label 3 of another data set is not a 3."""
+    monkeypatch.setattr(conditional, "description", {"name": "Digits"})
+    sources = [ImageSource(str(i)) for i in range(4)]
+    wrong = (digits.labels[:4] + 1) % 10
+    names = ("Digits", "Others")
+    groups = {name: Group(digits.images[:4], sources, labels=wrong, data=name) for name in names}
+    results = compare({"glow": conditional}, {"exact": Exact()}, groups, edits=False)
+    own, other = (each.record.codes.labels for each in results)
+    assert torch.equal(own, wrong)
+    assert torch.equal(other, conditional.infer_labels(digits.images[:4]))
+
+
+def test_a_flow_without_classes_infers_no_labels(digits):
+    plain = Glow((1, 8, 8), 17, levels=1, depth=1, width=4).eval()
+    with pytest.raises(flows.Unsupported, match="no classes"):
+        plain.infer_labels(digits.images[:2])
+
+
 def test_a_gan_without_classes_of_the_images_says_so(digits):
     torch.manual_seed(0)
     gan = BigGAN((1, 8, 8), num_classes=10, bins=17, size=4, width=4, channels=(8, 8), attention=0).eval()

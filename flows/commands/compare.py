@@ -116,7 +116,8 @@ def compare(
     results = run(loaded, chosen, groups, seed, network, edits)
     bits = {
         name: {
-            group: likelihood_of(model, members.images, members.labels) for group, members in groups.items()
+            group: likelihood_of(model, members.images, members.labels_for(model))
+            for group, members in groups.items()
         }
         for name, model in loaded.items()
     }
@@ -230,7 +231,8 @@ def read_group(text: str, model: LatentModel, models: dict[str, LatentModel]) ->
         known = next((each for each in models.values() if "source" in each.description), model)
         batch = first_test(known, int(rest))
         sources = [ImageSource(f"test {i}") for i in range(len(batch.images))]
-        return {name: Group(TURNS[name](batch.images).contiguous(), sources, labels=batch.labels)}
+        turned = TURNS[name](batch.images).contiguous()
+        return {name: Group(turned, sources, labels=batch.labels, data=known.description.get("name"))}
     raise UserError(
         f"--images: there is no {text!r}; expected {', '.join(f'{turn}:N' for turn in TURNS)}, generated:N, "
         "ood or user:FOLDER"

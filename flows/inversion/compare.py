@@ -34,6 +34,7 @@ class Group:
         codes: Name of a model to its codes that generated the images.
         only: Name of the only model that inverts the images; None for all models.
         labels: int64 (n,), classes of the images, −1 where unknown; None where no class is known.
+        data: Name of the data set whose classes the labels count; None if every model has the same classes.
     """
 
     images: Tensor
@@ -41,6 +42,12 @@ class Group:
     codes: dict[str, Codes] = field(default_factory=dict)
     only: str | None = None
     labels: Tensor | None = None
+    data: str | None = None
+
+    def labels_for(self, model: LatentModel) -> Tensor | None:
+        """Labels of the images, unless they count the classes of another data set than the model's."""
+        same = self.data is None or self.data == model.description.get("name")
+        return self.labels if same else None
 
 
 Groups = Mapping[str, Group]
@@ -169,7 +176,7 @@ def compare(
 def unlabelled(model: LatentModel, inverter: Inverter, group: Group) -> str:
     """Return the reason why a group without labels cannot be inverted; empty if it can."""
     space = inverter.space_of(model)
-    if not model.needs_labels(space, group.labels):
+    if not model.needs_labels(space, group.labels_for(model)):
         return ""
     others = [name for name, other in model.spaces.items() if not other.labelled]
     return f"codes of {space!r} need labels, which these images lack" + (
@@ -194,7 +201,8 @@ def one(
 ) -> Result:
     """Run one inverter on one model and group; `row` has their names."""
     group = replace(group, images=pixels.reduce(group.images, model.bins))
-    inversion = inverter.invert(model, group.images, torch.Generator().manual_seed(seed), group.labels)
+    random = torch.Generator().manual_seed(seed)
+    inversion = inverter.invert(model, group.images, random, group.labels_for(model))
     return measured(row, model, inverter if edits else None, inversion, group, seed, network)
 
 

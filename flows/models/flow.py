@@ -11,6 +11,7 @@ from flows.bijections.base import Bijection
 from flows.bijections.chain import Tap
 from flows.bijections.dequantise import Dequantiser
 from flows.data_dependent import initialise
+from flows.errors import Unsupported
 from flows.models.base import BATCH, LikelihoodBound, LikelihoodModel, Space, Unit
 from flows.models.priors import Prior
 from flows.numerics import Keys, draw_seed, evaluating, exact_arithmetic
@@ -111,7 +112,12 @@ class Flow(LikelihoodModel):
 
         Returns:
             Most likely classes, int64 (n,), on the model's device.
+
+        Raises:
+            Unsupported: The flow is not class-conditional.
         """
+        if not self.num_classes:
+            raise Unsupported(f"{type(self).__name__} was built without classes: it has no labels to infer")
         parts = [torch.empty(0, dtype=torch.long, device=self.device)]
         with prepared(), exact_arithmetic(self.device):
             for start in range(0, len(images), batch):
