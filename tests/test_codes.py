@@ -172,7 +172,7 @@ def test_labels_count_the_classes_of_their_own_data_set(conditional, digits, mon
 
 def test_a_flow_without_classes_infers_no_labels(digits):
     plain = Glow((1, 8, 8), 17, levels=1, depth=1, width=4).eval()
-    with pytest.raises(flows.Unsupported, match="no classes"):
+    with pytest.raises(flows.Unsupported, match="without classes"):
         plain.infer_labels(digits.images[:2])
 
 

@@ -134,6 +134,8 @@ def test_images_of_every_common_form_are_accepted(model):
         assert torch.equal(model.encode_bytes(given).values, expected)
     for given in (tensor[0], array[0], pictures[0], pictures[:1]):
         torch.testing.assert_close(model.encode_bytes(given).values, expected[:1])
+    bounds = [model.log_prob(each, generator=torch.Generator().manual_seed(0)) for each in (pictures, tensor)]
+    assert torch.equal(*bounds)
     found = flows.inversion.Exact().invert(model, pictures)
     assert torch.equal(found.reconstruction, tensor)
     assert torch.equal(flows.inversion.invert_exactly(model, array).reconstruction, tensor)

@@ -91,12 +91,13 @@ class Flow(LikelihoodModel):
 
     def log_prob(
         self,
-        images: Tensor,
+        images: pixels.ImageLike,
         labels: Tensor | None = None,
         generator: torch.Generator | None = None,
         keys: Keys | None = None,
     ) -> Tensor:
-        """Return only the lower bound of `forward`: (batch,), nats."""
+        """Return only the lower bound of `forward`, for images as in `encode_bytes`: (batch,), nats."""
+        images = pixels.as_bytes(images, self.image_shape).to(self.device)
         return self(images, labels, generator, keys).log_prob
 
     def log_density(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
