@@ -8,7 +8,7 @@ from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 from flows.data.base import Batch
 from flows.data.scenes import Scenes
-from flows.images import IMAGENET_DEVIATION, IMAGENET_MEAN, to_bytes, to_unit
+from flows.images import IMAGENET_DEVIATION, IMAGENET_MEAN, bin_byte, to_bytes, to_unit
 from flows.inversion.layer import Layer
 from flows.inversion.optimise import Optimise
 from flows.inversion.tune import Tune
@@ -353,6 +353,14 @@ def test_a_dcgan_draws_and_has_units():
     assert images.shape == (2, *SHAPE) and 0 <= images.min() and images.max() <= 1
     assert {unit.size for unit in model.units().values()} == {(4, 4), (8, 8), (16, 16)}
     assert [f.shape[1:] for f in model.features(images)] == [(4, 8, 8), (8, 4, 4)]
+
+
+def test_a_critic_is_trained_on_the_centres_of_17_grey_levels():
+    """They were the bytes of 256 levels, which `encode` never passes and `decode` never returns."""
+    levels = (torch.arange(256) % 17).to(torch.uint8).reshape(1, 1, 16, 16)
+    gan = DCGAN((1, 16, 16), bins=17, size=4, channels=(8, 4))
+    real = Adversarial().real_images(gan, Batch(bin_byte(levels, 17), torch.zeros(1), torch.arange(1)), seed=0)
+    torch.testing.assert_close(real, (2 * levels + 1) / 17 - 1)
 
 
 def biggan() -> BigGAN:
