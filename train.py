@@ -11,6 +11,7 @@ from dataclasses import asdict
 import torch
 from jsonargparse import Namespace
 
+from flows.checks import check_seed
 from flows.config import Parser, parse_experiment, resolve
 from flows.errors import interrupted, reported
 from flows.opening import load_any
@@ -22,19 +23,21 @@ from flows.training.loop import fit, make_accelerator
 def main() -> None:
     """Parse the command line and run the experiment."""
     parser, settings = parse_experiment()
-    torch.manual_seed(settings.training.seed)
     with reported():
+        check_seed(settings.training.seed, "training.seed")
+        torch.manual_seed(settings.training.seed)
         run(parser, settings)
 
 
 def run(parser: Parser, settings: Namespace) -> None:
     """Train and report, or resume a run."""
     experiment = parser.instantiate(settings)
+    # Before the accelerator, which asks the objective about a model that it must be able to train.
+    experiment.objective.check(experiment.model, experiment.training.images)
     accelerator = make_accelerator(experiment.objective, experiment.model)
     folder, data, model, objective = (
         experiment.folder, experiment.data, experiment.model, experiment.objective,
     )  # fmt: skip
-    objective.check(model, experiment.training.images)
     resolved = resolve(parser, settings)
     # Opened but not used: a missing test split should be noticed before hours of training.
     data.split("test")

@@ -129,7 +129,7 @@ def directions(peers: dict[str, Peer], size: Size, batch: int, repeats: int) -> 
     """Times to encode and to decode `batch` images."""
     x = pictures(batch, size)
     codes = {name: peer.encode(x) for name, peer in peers.items()}
-    # Tells this project that no weight changes between the calls; the peers have no such option.
+    # Inside `prepared()` no weight changes between the calls; the peers have no such option.
     with prepared():
         encode = compared({n: lambda p=p: p.encode(x) for n, p in peers.items()}, repeats)
         decode = compared({n: lambda p=p, n=n: p.decode(codes[n]) for n, p in peers.items()}, repeats)

@@ -20,7 +20,7 @@ import yaml
 from flows import images as pixels
 from flows.commands.common import print_table, write_json
 from flows.commands.omissions import ENERGIES, implausible, shares
-from flows.dissection.omissions import omissions
+from flows.dissection.omission import omissions
 from flows.opening import first_test, load_segmenter, open_model
 
 

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.commands.common import print_table, write_json
-from flows.dissection.instrument import default_layers, instrument
 from flows.dissection.paint import Brush, Stroke, paint
+from flows.dissection.probe import default_layers, instrument
 from flows.dissection.unit_brush import find_units
 from flows.editing.editor import EXEMPLARS, exemplars_of
 from flows.models.base import LatentModel

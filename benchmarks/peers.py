@@ -1,4 +1,4 @@
-"""The same Glow, and the same NICE, in this project and in other libraries.
+"""Builders of one Glow and one NICE in this project and in other libraries.
 
 Every Glow has L levels. A level is a squeeze, then K steps of ActNorm, 1×1 convolution and affine coupling on
 half of the channels, then a split of half of the channels. The coupling networks have a 3×3, a 1×1 and a 3×3

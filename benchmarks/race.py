@@ -98,7 +98,7 @@ def save(curves: dict[str, list[tuple[float, int, float]]], path: Path) -> None:
     write_atomically(path, lambda place: place.write_text(text))
 
 
-def draw(curves: dict[str, list[tuple[float, int, float]]], path: Path) -> None:
+def plot(curves: dict[str, list[tuple[float, int, float]]], path: Path) -> None:
     """Plot bits/dim against minutes of training, with the name of each line at its end."""
     import matplotlib
 
@@ -154,7 +154,7 @@ def main() -> None:
                 runner.take_turn()
         curves = {runner.name: runner.curve for runner in runners}
         save(curves, given.output / "race.json")
-    draw(curves, given.output / "race.png")
+    plot(curves, given.output / "race.png")
     for name, curve in curves.items():
         print(f"{name:>10}", " ".join(f"{s:.0f}s {value:.3f}" for s, _, value in curve))
 

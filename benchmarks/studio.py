@@ -63,7 +63,7 @@ def arrive(page: Page, address: str) -> None:
 def slider_times(page: Page) -> list[float]:
     """Milliseconds from a key press on the slider `daylight` to the changed picture."""
     page.locator("#examples button").first.click()
-    page.wait_for_function("document.querySelector('#told').innerText.includes('test-image-0')")
+    page.wait_for_function("document.querySelector('#status').innerText.includes('test-image-0')")
     page.get_by_role("tab", name="Steer").click()
     page.wait_for_timeout(15_000)  # the exemplars are computed meanwhile
     handle = page.get_by_label("range slider for daylight")

@@ -8,11 +8,11 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 LEFT_OUT = {"commands", "studio"}
-"""Packages that are no library: `flows --help` tells of the first."""
+"""Packages left out of the reference: `flows --help` documents `commands`; `studio` is an application."""
 
 
 def packages() -> dict[str, list[str]]:
-    """Package to the dotted names of its modules; the package `flows` has what lies in no folder."""
+    """Package to the dotted names of its modules; the package `flows` contains the top-level modules."""
     found: dict[str, list[str]] = {"flows": []}
     for module in pkgutil.iter_modules([str(ROOT / "flows")]):
         if module.name in LEFT_OUT or module.name.startswith("_"):
@@ -26,7 +26,7 @@ def packages() -> dict[str, list[str]]:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages, and one that leads to them."""
+    """Add the reference pages and their index."""
     names = packages()
     lines = [f"- [{name}]({name}.md): {len(modules)} modules" for name, modules in names.items()]
     pages = {"index": "# Reference\n\nFrom the docstrings, a page for each package.\n\n" + "\n".join(lines)}

@@ -14,6 +14,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flows import bijections as bijections
+    from flows import data as data
+    from flows import dissection as dissection
+    from flows import editing as editing
+    from flows import errors as errors
+    from flows import images as images
+    from flows import inversion as inversion
+    from flows import metrics as metrics
+    from flows import models as models
+    from flows import semantics as semantics
+    from flows import steering as steering
+    from flows import testing as testing
     from flows.errors import CheckpointError as CheckpointError
     from flows.errors import DataMissing as DataMissing
     from flows.errors import FlowsError as FlowsError
@@ -56,6 +68,7 @@ _MODULES = {
     "bijections",
     "data",
     "dissection",
+    "editing",
     "errors",
     "images",
     "inversion",
@@ -63,6 +76,7 @@ _MODULES = {
     "models",
     "semantics",
     "steering",
+    "testing",
 }
 
 

@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any, get_args
 
+import torch
+
 from flows.errors import UserError
 
 
@@ -19,6 +21,23 @@ def check_choice(name: str, value: str, choices: Any) -> None:
     if value not in known:
         expected = ", ".join(map(repr, known))
         raise UserError(f"{name}: expected one of {expected}, got {value!r}.{did_you_mean(value, known)}")
+
+
+def check_device(device: str, name: str = "map_location") -> None:
+    """Raise UserError unless torch can hold data on `device`, for example "cpu", "cuda" or "cuda:1"."""
+    try:
+        made = torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(f"{name} {device}: torch cannot use it here ({reason})") from error
+    if made.is_meta:
+        raise UserError(f"{name} {device}: expected a device that holds data, such as cpu or cuda")
+
+
+def check_seed(seed: int, name: str = "seed") -> None:
+    """Raise UserError unless `seed` is one that torch's generators accept, in [0, 2⁶⁴)."""
+    if not 0 <= seed < 2**64:
+        raise UserError(f"{name}: expected a whole number in 0 … 2⁶⁴ − 1, got {seed}")
 
 
 def check_positive(**values: int) -> None:

@@ -12,11 +12,13 @@ from typing import Any, get_args, get_origin
 import docstring_parser
 
 import flows.commands
-from flows.config import Parser, discover
+from flows.config import ConfigFile, Parser, discover
 from flows.errors import EXIT_CODES, EXIT_USER, reported
 
 Command = Callable[..., None]
 CONFIG = "config"
+FORMER = {"dissect": {"share": "level"}}
+"""Former names of options, by verb and option; accepted with a warning, typed or in configs."""
 
 
 def commands(package: ModuleType = flows.commands) -> dict[str, Command]:
@@ -44,7 +46,7 @@ def make_parser() -> Parser:
         group, _, last = name.rpartition(" ")
         if group not in verbs:
             description = inspect.getdoc(importlib.import_module(f"flows.commands.{group}")) or ""
-            outer = Parser(prog=f"flows {group}", description=description)
+            outer = Parser(prog=f"flows {group}", description=description, epilog=EXIT_CODES)
             verbs[""].add_subcommand(group, outer, help=description.split("\n", 1)[0])
             verbs[group] = outer.add_subcommands(dest="verb")
         help_line = (inspect.getdoc(function) or "").split("\n", 1)[0]
@@ -58,6 +60,7 @@ def parser_of(name: str, function: Command) -> Parser:
     summary = docstring.split("\n\nArgs:", 1)[0]
     parser = Parser(prog=f"flows {name}", description=summary, epilog=EXIT_CODES)
     texts = {param.arg_name: param.description for param in docstring_parser.parse(docstring).params}
+    parser.former = {former: option for option, former in FORMER.get(name, {}).items()}
     taken: set[str | int] = set()
     for parameter in inspect.signature(function).parameters.values():
         required = parameter.default is parameter.empty
@@ -82,7 +85,7 @@ def parser_of(name: str, function: Command) -> Parser:
             continue
         taken.add(parameter.name)
     parser.add_function_arguments(function, skip=taken)
-    parser.add_argument(f"--{CONFIG}", action="config", help="YAML file with any of these options")
+    parser.add_argument(f"--{CONFIG}", action=ConfigFile, help="YAML file with any of these options")
     return parser
 
 
@@ -94,14 +97,14 @@ def word_list(annotation: Any) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one verb. Exit codes: 0 done, 2 a mistake of the user, 130 interrupted, 1 a bug."""
+    """Run one verb. Exit codes: 0 success, 2 user error, 130 interrupted, 1 bug."""
     parser = make_parser()
-    given = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    name = given.verb
-    if name is None:
-        parser.print_help()
-        raise SystemExit(EXIT_USER)
     with reported():
+        given = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+        name = given.verb
+        if name is None:
+            parser.print_help()
+            raise SystemExit(EXIT_USER)
         values = parser.instantiate(given)[name]
         if "verb" in values:
             name, values = f"{name} {values.verb}", values[values.verb]

@@ -14,9 +14,10 @@ exception is a bug: it prints a traceback, and the program ends with exit code 1
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 EXIT_BUG, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 """Exit codes of every command besides 0: a bug, a user error, an interruption."""
@@ -52,6 +53,18 @@ class NonFinite(UserError, FloatingPointError):
     """A loss, gradient or likelihood is infinite or NaN; the message names phase, quantity and step."""
 
 
+class Deprecated(FutureWarning):
+    """A former name was used; the message names the replacement."""
+
+
+def deprecated(former: str, name: str) -> None:
+    """Warn that a name, option or key goes: `--level is deprecated; use --share`.
+
+    The commands print the warning as one line.
+    """
+    warnings.warn(f"{former} is deprecated; use {name}", Deprecated, stacklevel=3)
+
+
 def is_user_error(error: BaseException) -> bool:
     """Whether the user can fix the error: a `UserError`, an OSError that names a file, or a full disk."""
     if isinstance(error, UserError):
@@ -59,12 +72,28 @@ def is_user_error(error: BaseException) -> bool:
     return isinstance(error, OSError) and (error.filename is not None or error.errno in DISK_ERRORS)
 
 
+def sentence_of(error: BaseException) -> str:
+    """Message of a user error; that of an OSError begins with the name of the file, not with its number."""
+    if isinstance(error, UserError) or not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+
+
 @contextmanager
 def reported() -> Iterator[None]:
     """Context in which user errors and interruptions end the program with one line and exit code 2 or 130.
 
-    Bugs are raised; with the environment variable FLOWS_DEBUG set, user errors too.
+    Bugs are raised; with the environment variable FLOWS_DEBUG set, user errors too. Warnings of former names
+    are one line, too.
     """
+    whole = warnings.formatwarning
+
+    def one_line(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
+        if issubclass(category, Deprecated):
+            return f"warning: {message}\n"
+        return whole(message, category, *place, **more)
+
+    warnings.formatwarning = one_line
     try:
         yield
     except KeyboardInterrupt:
@@ -72,7 +101,9 @@ def reported() -> Iterator[None]:
     except Exception as error:
         if os.environ.get("FLOWS_DEBUG") or not is_user_error(error):
             raise
-        fail(str(error))
+        fail(sentence_of(error))
+    finally:
+        warnings.formatwarning = whole
 
 
 def fail(message: str) -> NoReturn:

@@ -1,5 +1,6 @@
 """Reading files with clear errors, and writing them atomically."""
 
+import errno
 import hashlib
 import json
 import math
@@ -40,16 +41,30 @@ def read_yaml(path: StrPath) -> Any:
         return yaml.safe_load(Path(path).read_text())
 
 
+def make_folder(folder: StrPath) -> None:
+    """Create a folder with its parents; an OSError says that a file is in its place, and names it."""
+    folder = Path(folder)
+    existing = next((each for each in (folder, *folder.parents) if each.exists()), folder)
+    if existing.exists() and not existing.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "expected a folder, found a file", str(existing))
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def write_atomically(path: StrPath, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path in the folder of `path`, then rename the file to `path`.
 
     A reader never sees a partial file, even if this process is killed. The file gets the permissions that
-    `open` would give it; some libraries create files for the owner only. An OSError without a file name is
-    raised again with `path`.
+    `open` would give it; some libraries create files for the owner only. An OSError without a file name, or
+    with that of the temporary file, is raised again with `path`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    make_folder(path.parent)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "expected a file, found a folder", str(path))
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    except OSError as error:  # of the temporary file, whose name the user did not give
+        raise type(error)(error.errno, error.strerror, str(path)) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -62,7 +77,8 @@ def write_atomically(path: StrPath, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        own = (None, name, temporary)  # file names that say nothing to the user
+        if isinstance(error, OSError) and error.errno is not None and error.filename in own:
             raise type(error)(error.errno, error.strerror, str(path)) from error
         raise
 

@@ -13,7 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("bijections", "data", "dissection", "inversion", "metrics", "models", "semantics", "steering")
+PACKAGES = (
+    "bijections", "data", "dissection", "editing", "inversion", "metrics", "models", "semantics", "steering",
+)  # fmt: skip
 """Packages of `flows` with public names."""
 
 _LISTED = re.compile(r"^__all__ = (\[[^\]]*\])", re.M)

@@ -12,8 +12,9 @@ import flows
 import flows.models
 import flows.semantics
 from flows import images as pixels
+from flows.checks import check_device
 from flows.data.base import Batch, ImageData
-from flows.data.decode import BROKEN, reason, upright
+from flows.data.decode import BrokenPicture, decode
 from flows.errors import CheckpointError, Unsupported, UserError
 from flows.files import StrPath
 from flows.inversion.records import ImageSource
@@ -23,7 +24,7 @@ from flows.semantics.load import load_semantic_model
 from flows.semantics.predictor import AttributePredictor
 from flows.semantics.segmenter import UNetSegmenter
 from flows.stored import BUNDLED, StoredModule, describe, load_stored, types_in
-from flows.training.folder import instantiate_data
+from flows.training.folder import can_instantiate, instantiate_data
 
 
 def open_model(checkpoint: str, device: str | None) -> LatentModel:
@@ -44,11 +45,7 @@ def usable(device: str | None) -> str:
         UserError: Torch cannot use the device.
     """
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(f"--device {chosen}: torch cannot use it here ({reason})") from error
+    check_device(chosen, "--device")
     return chosen
 
 
@@ -58,6 +55,11 @@ def load_likelihood(checkpoint: str, device: str | None) -> LikelihoodModel:
     if not isinstance(model, LikelihoodModel):
         raise Unsupported(f"{checkpoint} holds a {type(model).__name__}, which has no likelihood")
     return model
+
+
+def data_known(model: LatentModel) -> bool:
+    """Whether the checkpoint records a data set of this release; its files may still be missing."""
+    return can_instantiate(model.description.get("source"))
 
 
 def data_of(model: LatentModel, given: ImageData | None) -> ImageData:
@@ -131,10 +133,10 @@ def open_picture(path: StrPath, channels: int) -> Image.Image:
     if not Path(path).is_file():
         raise UserError(f"{path} does not exist: expected a picture file")
     try:
-        with Image.open(path) as opened:
-            return upright(opened, channels)
-    except BROKEN as error:
-        raise UserError(f"{path} cannot be read as a picture ({reason(error)})") from error
+        picture = decode(path)
+    except BrokenPicture as error:
+        raise UserError(f"{path} cannot be read as a picture ({error})") from error
+    return pixels.flatten(picture, channels)
 
 
 J = TypeVar("J", bound=SemanticModel)

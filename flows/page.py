@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from flows import images as pixels
+from flows.errors import UserError
 from flows.files import write_atomically
 
 if TYPE_CHECKING:
@@ -59,15 +60,54 @@ def as_text(value: float | int, digits: int = 4) -> str:
 # Pictures -----------------------------------------------------------------------------------------
 
 
-def save_picture(sheet: "Image.Image | Figure", path: Path) -> str:
-    """Write a PNG and return it in base64, for `picture`."""
+PICTURE_SUFFIXES = {
+    ".bmp": "BMP", ".gif": "GIF", ".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG", ".tif": "TIFF",
+    ".tiff": "TIFF", ".webp": "WEBP",
+}  # fmt: skip
+"""Pillow's formats of the picture files that are written, by their suffixes."""
+
+
+def check_picture(path: Path, option: str = "--output") -> None:
+    """Raise UserError unless the suffix of `path` is that of a picture file."""
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise UserError(
+            f"{option} {path}: expected a picture file ({', '.join(PICTURE_SUFFIXES)}), got "
+            f"{f'suffix {path.suffix}' if path.suffix else 'no suffix'}"
+        )
+
+
+def save_picture(sheet: "Tensor | Image.Image | Figure", path: Path) -> None:
+    """Write a picture to a file, atomically, in the format of its suffix.
+
+    Args:
+        sheet: Image, uint8 (C, H, W), or picture or figure.
+        path: File to write, with a suffix of `PICTURE_SUFFIXES`.
+    """
+    check_picture(path)
+    content = encoded(sheet, PICTURE_SUFFIXES[path.suffix.lower()])
+    write_atomically(path, lambda place: place.write_bytes(content))
+
+
+def encoded(sheet: "Tensor | Image.Image | Figure", form: str = "PNG") -> bytes:
+    """Encode a picture in one of Pillow's formats."""
     content = io.BytesIO()
-    if isinstance(sheet, Image.Image):
-        sheet.save(content, "png")
-    else:
-        sheet.savefig(content, dpi=110, format="png")
-    write_atomically(path, lambda place: place.write_bytes(content.getvalue()))
-    return base64.b64encode(content.getvalue()).decode()
+    if isinstance(sheet, Tensor):
+        sheet = pixels.to_pillow(sheet)
+    if not isinstance(sheet, Image.Image):
+        drawn = io.BytesIO()
+        sheet.savefig(drawn, dpi=110, format="png")
+        if form == "PNG":
+            return drawn.getvalue()
+        sheet = Image.open(drawn).convert("RGB")
+    sheet.save(content, form)
+    return content.getvalue()
+
+
+def save_sheet(sheet: "Image.Image | Figure", path: Path) -> str:
+    """Write a PNG and return it in base64, for `picture`."""
+    content = encoded(sheet)
+    write_atomically(path, lambda place: place.write_bytes(content))
+    return base64.b64encode(content).decode()
 
 
 def picture(name: str, data: str) -> str:
@@ -88,7 +128,7 @@ def write_page(
         before: HTML above the pictures.
         after: HTML below the pictures.
     """
-    written = {name: save_picture(sheet, out / f"{name}.png") for name, sheet in sheets.items()}
+    written = {name: save_sheet(sheet, out / f"{name}.png") for name, sheet in sheets.items()}
     page = document(title, before, *(picture(name, data) for name, data in written.items()), after)
     write_atomically(out / "index.html", lambda path: path.write_text(page))
     return ["index.html", *(f"{name}.png" for name in written)]

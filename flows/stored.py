@@ -18,9 +18,9 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from flows.checks import did_you_mean
+from flows.checks import check_device, did_you_mean
 from flows.errors import CheckpointError, UserError
-from flows.files import file_digest, reading, write_atomically
+from flows.files import file_digest, make_folder, reading, write_atomically
 
 FORMAT_VERSION = 1
 BUNDLED = Path(__file__).parents[1] / "checkpoints"
@@ -112,7 +112,7 @@ class StoredModule(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
         are complete; then they are renamed one after the other.
         """
         target = Path(save_directory)
-        target.mkdir(parents=True, exist_ok=True)
+        make_folder(target)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=target) as name:
             result = super().save_pretrained(name, **hub)
             for file in (CARD_FILE, WEIGHTS_FILE, CONFIG_FILE):
@@ -253,6 +253,11 @@ def read_config(path: Path) -> dict[str, Any]:
     for key in ("model_type", "description", "fingerprint", "weights_sha256"):
         if key not in config:
             raise CheckpointError(f"{path} lacks {key!r}: the file was altered")
+    for key in ("model_type", "fingerprint", "weights_sha256"):
+        if not isinstance(config[key], str):
+            raise CheckpointError(f"{path}: expected a text as {key!r}, got {config[key]!r}")
+    if not isinstance(config["description"], dict):
+        raise CheckpointError(f"{path}: expected a mapping as 'description', got {config['description']!r}")
     return config
 
 
@@ -282,7 +287,9 @@ def load_stored(
     Raises:
         CheckpointError: The folder or a file is missing, a file was altered, or the format version or the
             class is not supported.
+        UserError: Torch cannot use the device here.
     """
+    check_device(str(map_location))
     source = locate(path_or_repo)
     config = read_config(_config_file(source))
     if config["model_type"] not in types:

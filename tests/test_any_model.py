@@ -11,17 +11,17 @@ import torch
 
 from flows import images as pixels
 from flows.data.base import ArraySplit, Attribute, ImageData
+from flows.dissection.agreement import best_by_class, dissect
 from flows.dissection.artefacts import clean, without
 from flows.dissection.causal import ablate, average_causal_effect, class_means, class_pixels
-from flows.dissection.dissect import best_by_class, dissect
 from flows.dissection.exemplars import exemplars_of_codes
-from flows.dissection.instrument import instrument
 from flows.dissection.intervention import insertion, learn_units
-from flows.dissection.omissions import energy_maps, omissions, shares_of
+from flows.dissection.omission import energy_maps, omissions, shares_of
 from flows.dissection.paint import paint
+from flows.dissection.probe import instrument
 from flows.dissection.unit_brush import find_units
 from flows.errors import UserError
-from flows.inversion.compare import Group, compare
+from flows.inversion.comparison import Group, compare
 from flows.inversion.encoder import Encoder
 from flows.inversion.exact import Exact
 from flows.inversion.hybrid import Hybrid
@@ -29,7 +29,7 @@ from flows.inversion.layer import Layer
 from flows.inversion.optimise import Optimise
 from flows.inversion.records import ImageSource
 from flows.inversion.tune import Tune
-from flows.models.base import LatentModel, Space, Unit
+from flows.models.base import LatentModel, LayerShape, Space
 from flows.models.codes import Codes
 from flows.models.priors import make_prior
 from flows.semantics.base import Score
@@ -80,8 +80,8 @@ class Halves(LatentModel):
         h = self.layer(torch.cat([image, torch.zeros_like(image)], 1))
         return h[:, :1]
 
-    def units(self):
-        return {"layer": Unit(2, (SIDE, SIDE))}
+    def layers(self):
+        return {"layer": LayerShape(2, (SIDE, SIDE))}
 
 
 class Turned(Halves):
@@ -126,9 +126,9 @@ class Bright:
 
 
 class Pictures(ImageData):
-    """Pictures of the model's own kind, that can be drawn again with a half made brighter."""
+    """Samples of the model, which can be rendered again with a half made brighter."""
 
-    name, draws_again = "pictures", True
+    name, can_rerender = "pictures", True
     attributes = (Attribute("upper", "real"), Attribute("lower", "real"))
 
     def __init__(self, model):
@@ -138,7 +138,7 @@ class Pictures(ImageData):
     def split(self, name):
         return ArraySplit(self.images, None, Mean().predict(pixels.to_unit(self.images, 256)))
 
-    def redraw(self, name, attribute, values):
+    def rerender(self, name, attribute, values):
         unit = pixels.to_unit(self.images[: len(values)], 256)
         half = slice(0, SIDE // 2) if attribute == "upper" else slice(SIDE // 2, SIDE)
         column = 0 if attribute == "upper" else 1
@@ -219,9 +219,9 @@ def test_dissection(model, data):
         lambda images: images.flatten(1).double() / 255, sizes=(0, 1),
     )  # fmt: skip
     assert result.images[1] == 0 and result.area[0] > 0.05 and len(result.distance) == 2
-    drawn = shares_of(Bright().segment(model.decode_codes(codes)))
+    generated = shares_of(Bright().segment(model.decode_codes(codes)))
     rows = omissions(
-        shares_of(Bright().segment(pixels.to_unit(data.images, 256))), drawn, Bright.classes
+        shares_of(Bright().segment(pixels.to_unit(data.images, 256))), generated, Bright.classes
     ).rows
     assert all(abs(row.relative) < 0.2 for row in rows)
 

@@ -6,16 +6,21 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 from PIL import Image
 
 import flows
 from flows import images as pixels
-from flows.cli import commands, main
-from flows.config import parse_experiment
+from flows.cli import commands, main, make_parser
+from flows.commands.compare import read_group
+from flows.config import describe, experiment_parser, parse_experiment
 from flows.data.digits import Digits
+from flows.inversion import invert_exactly, load_codes
+from flows.models.biggan import BigGAN
 from flows.models.glow import Glow
 from flows.models.lia import LIA
 
@@ -91,6 +96,159 @@ def test_the_studio_says_what_is_missing(monkeypatch, capsys):
     )
 
 
+def parse(verb: str, *arguments: str) -> dict:
+    """Values of a verb's options; the checkpoint is the first argument."""
+    return vars(make_parser().parse_args([verb, "checkpoint", *arguments])[verb])
+
+
+def test_former_names_of_options_are_accepted_with_a_warning(tmp_path):
+    (tmp_path / "old.yaml").write_text("level: 0.03\n")
+    assert parse("dissect", "--share", "0.02")["share"] == 0.02
+    for given, warning, share in (
+        (["--level", "0.02"], "^--level is deprecated; use --share$", 0.02),
+        (["--level=0.02"], "^--level is deprecated; use --share$", 0.02),
+        (["--config", str(tmp_path / "old.yaml")], "^the key level is deprecated; use share$", 0.03),
+    ):
+        with pytest.warns(FutureWarning, match=warning):
+            assert parse("dissect", *given)["share"] == share
+
+
+def test_the_former_word_for_images_gives_a_warning(checkpoint):
+    model = flows.load(checkpoint)
+    with pytest.warns(FutureWarning, match="^--images foreign is deprecated; use --images ood$"):
+        former = read_group("foreign", model, {"glow": model})["foreign"]
+    assert torch.equal(former.images, read_group("ood", model, {"glow": model})["ood"].images)
+
+
+def test_a_former_name_is_one_line_on_the_terminal():
+    done = subprocess.run(
+        [sys.executable, "-m", "flows", "dissect", "nowhere/at/all", "--level", "0.02"],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    warning, error = done.stderr.strip().splitlines()
+    assert warning == "warning: --level is deprecated; use --share"
+    assert error.startswith("error: there is no folder") and done.returncode == 2
+
+
+@pytest.mark.parametrize("word", ["null", "None", "none"])
+def test_null_is_typed_as_none_too(word):
+    given = parse("sample", "--temperature", word, "--label", word)
+    assert given["temperature"] is None and given["label"] is None
+    free = parse("sample", f"--device={word}", "--json", word)
+    if word == "none":  # a legal name
+        assert free["device"] == word and free["json"] == Path(word)
+    else:
+        assert free["device"] is None and free["json"] is None
+
+
+def test_null_is_typed_for_lists_and_within_a_model(tmp_path, monkeypatch):
+    (tmp_path / "null.yaml").write_text("device: null\n")
+    config = ["--config", str(tmp_path / "mine.yaml")]
+    (tmp_path / "mine.yaml").write_text("layers: [z]\n")
+    assert parse("dissect", *config)["layers"] == ["z"]
+    assert parse("dissect", *config, "--layers", "None")["layers"] is None
+    assert parse("dissect", "--layers", "None", "--layers", "a")["layers"] == ["a"]
+    assert parse("dissect", "--device", "cpu", "--config", str(tmp_path / "null.yaml"))["device"] is None
+    monkeypatch.chdir(ROOT)
+    _, settings = parse_experiment(
+        ["--folder", "out", "--model.input_bound", "None", "--training.clip=None", "--resume", "None"]
+    )
+    assert settings.model.init_args.input_bound is None
+    assert settings.training.clip is None and settings.resume is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("sample x --n 0", "--n: expected a whole number above 0, got 0"),
+        ("sample x --n=1.5", "--n: expected a whole number above 0, got 1.5"),
+        ("sample x --n None", "--n: expected a whole number above 0, got 'None'"),
+        ("sample x --label abc", "--label: expected a whole number, or null; got 'abc'"),
+        ("sample x --temperature abc", "--temperature: expected a number, or null; got 'abc'"),
+        ("compare --seconds abc", "--seconds: expected a number above 0, or null; got 'abc'"),
+        ("compare --seconds 0", "--seconds: expected a number above 0, or null; got 0"),
+        ("compare --lr 0", "--lr: expected a number above 0, got 0"),
+        ("compare --perceptual_weight -1", "--perceptual_weight: expected a number of at least 0, got -1"),
+        ("compare --noise maybe", "--noise: expected true or false, got 'maybe'"),
+        ("dissect x --source image",
+         "--source: expected one of samples, images; got 'image'. Did you mean 'images'?"),
+        ("compare --models a --images 3", "required, but not given: --inverters"),
+        ("sample", "required, but not given: checkpoint"),
+        ("compare --models", "--models: expected at least one value"),
+        ("sample x --output", "--output: expected one value"),
+        ("sample x y", "unexpected argument 'y'."),
+        ("sample x --temprature 3", "there is no option --temprature. Did you mean 'temperature'?"),
+        ("steer find x --method Boundry",
+         "--method: there is no class named 'Boundry'. Did you mean 'Boundary'?"),
+        ("steer", "expected a verb of steer: apply, disentangle, find, levels, rank, score"),
+        ("steer fnd", "there is no verb 'fnd'; expected one of apply, disentangle, find, levels, rank, "
+         "score. Did you mean 'find'?"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_one_plain_sentence(arguments, sentence, capsys):
+    assert refused(capsys, *arguments.split()) == f"error: {sentence}"
+
+
+def test_a_wrong_value_in_a_file_is_named_by_its_key(tmp_path, capsys):
+    for text, sentence in {
+        "n: 0": "n: expected a whole number above 0, got 0",
+        "temperature: abc": "temperature: expected a number, or null; got 'abc'",
+        "bogus: 1": "sample: there is no option 'bogus'.",
+    }.items():
+        (tmp_path / "mine.yaml").write_text(text)
+        line = refused(capsys, "sample", "x", "--config", tmp_path / "mine.yaml")
+        assert line == f"error: {sentence}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "short", "sentence"),
+    [
+        (int, "whole number", "a whole number"),
+        (NonNegativeInt | None, "whole number ≥ 0, or null", "a whole number of at least 0, or null"),
+        (ClosedUnitInterval, "number ≥ 0 and ≤ 1", "a number of at least 0 and of at most 1"),
+        (bool | None, "true or false, or null", "true or false, or null"),
+        (Literal["a", 3] | None, "one of a, 3, or null", "one of a, 3, or null"),
+        (Path, "path", "a path"),
+        (str | None, "text, or null", "text, or null"),
+        (list[PositiveInt], "list, each a whole number above 0", "a list, each a whole number above 0"),
+        (tuple[float, float], "list of 2, each a number", "a list of 2, each a number"),
+        (dict[str, Any], "mapping", "a mapping"),
+        (Glow | None, "name of a class, or null", "the name of a class, or null"),
+    ],
+)
+def test_types_are_described_in_plain_words(kind, short, sentence):
+    assert describe(kind) == short and describe(kind, sentence=True) == sentence
+
+
+RAW = r"type:|<class|Literal\[|Union|Optional\[|Positive|NonNegative|\bstr\b|\bfloat\b|\bint\b"
+"""Names of types in Python, as a regular expression."""
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        ("compare", ["(path; default: comparison)", "(whole number > 0; default: 300)",
+                     "(number > 0, or null; default: null)", "(number ≥ 0; default: 0.0)",
+                     "(required; text)"]),
+        ("steer find", ["(name of a class; default: Boundary; one of Boundary, ",
+                        "(one of samples, images; default: samples)", "(path, or null; default: null)"]),
+        ("dissect", ["(text, or null; default: null)"]),
+    ],
+)  # fmt: skip
+def test_help_shows_types_in_plain_words(verb, words, capsys):
+    with pytest.raises(SystemExit):
+        run(*verb.split(), "--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert [each for each in words if each not in text] == []
+    assert re.search(RAW, text) is None, re.search(RAW, text)
+
+
+def test_help_of_train_shows_types_in_plain_words():
+    text = " ".join(experiment_parser().format_help().split())
+    assert "(required; path)" in text and "(list, each one of flip, shift; default: ())" in text
+    assert re.search(RAW, text) is None, re.search(RAW, text)
+
+
 def test_evaluate(checkpoint, tmp_path, capsys):
     run("evaluate", checkpoint, "--iwbo", 4, "--output", tmp_path / "out", "--json", tmp_path / "e.json")
     result = json.loads((tmp_path / "e.json").read_text())
@@ -121,7 +279,7 @@ def test_roundtrip(checkpoint, tmp_path, capsys):
     double = [row["max_error"] for row in result["rows"] if row["precision"] == "fp64"]
     assert double and max(double) < 1e-12
     assert result["certified"] == result["images"]
-    assert "reconstructions are bit-exact in fp32" in capsys.readouterr().out
+    assert "images are reconstructed bit for bit in fp32" in capsys.readouterr().out
     with Image.open(tmp_path / "r.png") as picture:
         assert picture.width > 1000
 
@@ -275,7 +433,7 @@ def test_mistakes_of_the_user_are_one_line(checkpoint, pictures, tmp_path, capsy
     (tmp_path / "text.png").write_text("no picture")
     assert "cannot be read as a picture" in refused(capsys, "encode", checkpoint, tmp_path / "text.png")
     assert "there is no folder" in refused(capsys, "sample", tmp_path / "nothing")
-    assert "n: expected v>0, got 0" in refused(capsys, "sample", checkpoint, "--n", 0)
+    assert "--n: expected a whole number above 0, got 0" in refused(capsys, "sample", checkpoint, "--n", 0)
     assert "not class-conditional" in refused(
         capsys, "sample", checkpoint, "--label", 3, "--output", tmp_path
     )
@@ -294,8 +452,8 @@ def test_mistakes_of_the_user_are_one_line(checkpoint, pictures, tmp_path, capsy
         (["--model", "Glw"], "there is no class named 'Glw'. Did you mean 'Glow'?"),
         (["--data", "Digitz"], "Did you mean 'Digits'?"),
         (["--training.btach", "3"], "Did you mean 'training.batch'?"),
-        (["--model.scale", "two-side"], "'two-sided'"),
-        (["--training.batch", "0"], "v>0"),
+        (["--model.scale", "two-side"], "Did you mean 'two-sided'?"),
+        (["--training.batch", "0"], "--training.batch: expected a whole number above 0, got 0"),
         (["--model.levels", "many"], "levels"),
         (["--config", "no.yaml"], "does not exist"),
         (["--variant", "tinny"], "this config's variants are: tiny"),
@@ -388,6 +546,43 @@ def test_class_conditional_verbs(tmp_path, pictures):
     for path in pictures:
         assert Image.open(path).tobytes() == Image.open(tmp_path / "back" / path.name).tobytes()
     run("sample", folder, "--label", 3, "--n", 2, "--output", tmp_path / "s.png")
+
+
+def test_verbs_without_a_label_take_the_default_of_the_model(tmp_path, pictures, capsys):
+    """Inferred where the model infers labels, in turn for samples; refused only where neither is possible."""
+    torch.manual_seed(0)
+    model = Glow((1, 8, 8), 17, levels=2, depth=1, width=8, num_classes=10).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    folder = tmp_path / "model"
+    model.save_pretrained(folder)
+    images = torch.stack([pixels.from_pillow(Image.open(path), 1) for path in pictures])
+    labels = model.infer_labels(images)
+    run("encode", folder, *pictures, "--output", tmp_path / "c.safetensors")
+    assert torch.equal(load_codes(tmp_path / "c.safetensors", model).codes.labels, labels)
+    run("interpolate", folder, *pictures[:2], "--steps", 3, "--zoom", 1, "--output", tmp_path / "i.png")
+    codes = invert_exactly(model, images[:2]).codes
+    first, last = codes.values
+    way = codes[[0, 0, 1]].with_values(torch.stack([first, (first + last) / 2, last]))
+    strip = pixels.grid(model.decode_bytes(way), 3, zoom=1)
+    assert torch.equal(pixels.from_pillow(Image.open(tmp_path / "i.png"), 1), strip)
+    run("sample", folder, "--n", 12, "--temperature", 1, "--output", tmp_path / "s")
+    wanted = model.decode_bytes(model.sample(12, labels=[*range(10), 0, 1]))
+    for i, image in enumerate(wanted):
+        assert torch.equal(pixels.from_pillow(Image.open(tmp_path / "s" / f"{i:06d}.png"), 1), image)
+    gan = BigGAN((1, 8, 8), 10, 17, size=4, width=4, channels=(8, 8), attention=0).eval()
+    gan.save_pretrained(tmp_path / "gan")
+    run("sample", tmp_path / "gan", "--space", "z+c", "--n", 2, "--output", tmp_path / "any")
+    for label in (1, 3):
+        out = tmp_path / str(label)
+        run("sample", tmp_path / "gan", "--space", "z+c", "--n", 2, "--label", label, "--output", out)
+        wanted = gan.decode_bytes(gan.sample(2, "z", labels=[label] * 2))
+        for i, image in enumerate(wanted):
+            assert torch.equal(pixels.from_pillow(Image.open(out / f"{i:06d}.png"), 1), image)
+    assert "--label: expected a class in 0 … 9, got 10" in refused(
+        capsys, "sample", folder, "--label", 10, "--output", tmp_path / "no.png"
+    )
 
 
 def test_python_m_flows_is_the_command():

@@ -3,6 +3,7 @@
 import ast
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from flows.data import Digits
 from flows.editing.editor import Editor
 from flows.inversion import (
     CodeFile,
+    Encoder,
     Exact,
     Group,
     ImageSource,
@@ -19,8 +21,11 @@ from flows.inversion import (
     load_codes,
     save_codes,
 )
-from flows.inversion.compare import compare
+from flows.inversion.base import reconstruct
+from flows.inversion.comparison import code_error, compare, mean_typicality
 from flows.inversion.records import load_record, record_of, render_record, save_record
+from flows.metrics import round_trip
+from flows.metrics.typicality import typicality
 from flows.models import BigGAN, Codes, Glow, concatenate
 from flows.steering import Direction, shift
 
@@ -45,6 +50,13 @@ def _conditional(digits):
     return model.eval()
 
 
+@pytest.fixture(scope="module", name="classes")
+def _classes():
+    """A BigGAN, whose `z` needs labels and whose `z+c` includes them."""
+    torch.manual_seed(0)
+    return BigGAN((1, 8, 8), num_classes=10, bins=17, size=4, width=4, channels=(8, 8), attention=0).eval()
+
+
 # The value ----------------------------------------------------------------------------------------
 
 
@@ -60,6 +72,42 @@ def test_selecting_keeps_space_and_labels_together():
     assert concatenate([codes, codes]).labels.tolist() == codes.repeat(2).labels.tolist()
     assert len(codes[[]]) == 0 and codes.with_values(codes.values + 1).labels is codes.labels
     assert codes.to(torch.zeros(1, dtype=torch.float64)).values.dtype == torch.float64
+
+
+def test_masks_and_numbers_of_any_kind_select_codes():
+    codes = Codes(torch.arange(4.0)[:, None] * torch.ones(3), "w", [3, 2, 1, 0])
+    mask = [True, False, True, True]
+    for rows in (mask, np.array(mask), torch.tensor(mask), [0, 2, 3], np.array([3, 2, 0])[::-1], [0, 2, -1]):
+        some = codes[rows]
+        assert some.values[:, 0].tolist() == [0, 2, 3] and some.labels.tolist() == [3, 1, 0]
+    for number in (2, -2, np.int64(2), torch.tensor(2), np.uint8(2)):
+        assert codes[number].values.tolist() == [[2, 2, 2]] and codes[number].labels.tolist() == [1]
+    for wrong in (1.0, [0.5], [[0, 1]], mask[:3], [7], np.int64(4), "ab"):
+        with pytest.raises(IndexError):
+            codes[wrong]
+
+
+def test_codes_are_equal_by_their_values():
+    codes = Codes(torch.ones(2, 3), "z", torch.tensor([1, 2]))
+    assert codes == Codes(torch.ones(2, 3), "z", [1, 2]) and len({codes, codes[:]}) == 1
+    assert codes != Codes(torch.ones(2, 3), "z") and codes != Codes(torch.ones(2, 3), "w", [1, 2])
+    assert codes != codes.to(torch.float64) and codes != codes[[1, 0]] and codes != codes[:1] and codes != 3
+    assert codes.to(torch.float64).values.dtype == torch.float64 and codes.to("cpu") == codes
+    with pytest.raises(TypeError, match="a device, a dtype, a model or a tensor, got int"):
+        codes.to(3)
+
+
+def test_a_tensor_in_the_place_of_codes_is_named(conditional):
+    values = torch.zeros(2, 64)
+    calls = (
+        conditional.decode_bytes,
+        conditional.decode_codes,
+        lambda wrong: conditional.convert_codes(wrong, "z"),
+        lambda wrong: conditional.map_images(wrong, torch.relu),
+    )
+    for call in calls:
+        with pytest.raises(flows.UserError, match=r"^expected Codes, got Tensor: Codes\(values, space\)$"):
+            call(values)
 
 
 def test_what_does_not_fit_is_refused():
@@ -187,6 +235,102 @@ def test_a_gan_without_classes_of_the_images_says_so(digits):
         Optimise("z", steps=2).invert(gan, digits.images[:2])
     found = Optimise("z", steps=2).invert(gan, digits.images[:2], labels=digits.labels[:2])
     assert torch.equal(found.codes.labels, digits.labels[:2])
+
+
+LABELS = {
+    "list": list,
+    "array": np.array,
+    "narrow array": lambda labels: np.array(labels, dtype=np.int32)[::-1][::-1],
+    "narrow tensor": lambda labels: torch.tensor(labels, dtype=torch.uint8),
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_are_integers_of_any_kind(conditional, digits, kind):
+    images, known = digits.images[:3], digits.labels[:3]
+    labels, array = LABELS[kind](known.tolist()), images.numpy()
+    expected = conditional.encode_bytes(images, labels=known)
+    assert conditional.encode_bytes(images, labels=labels) == expected
+    assert Codes(expected.values, "z", labels) == expected
+    assert torch.equal(conditional.sample(3, labels=labels).labels, known)
+    generator = torch.Generator().manual_seed(0)
+    log_prob = conditional.log_prob(images, known, generator)
+    assert torch.equal(conditional.log_prob(images, labels, generator.manual_seed(0)), log_prob)
+    for inverter in (Exact(), Encoder(), Optimise("z", steps=1)):
+        assert torch.equal(inverter.invert(conditional, images, labels=labels).codes.labels, known)
+    assert torch.equal(invert_exactly(conditional, array, labels).codes.labels, known)
+    trip = round_trip(conditional, array, labels)
+    assert trip.codes == expected and trip.bit_exact.all()
+    assert torch.equal(conditional.infer_labels(array), conditional.infer_labels(images))
+    pictures = [flows.images.to_pillow(image) for image in flows.images.reduce(images, 17)]
+    assert torch.equal(conditional.infer_labels(pictures), conditional.infer_labels(images))
+
+
+def test_labels_that_are_no_classes_are_refused_at_once(conditional, digits):
+    images = digits.images[:2]
+    for wrong in ([0.5, 1.0], ["a", "b"], [[0], [1]], np.array([True, False]), 3, [[0], [1, 2]]):
+        for call in (
+            lambda labels: conditional.encode_bytes(images, labels=labels),
+            lambda labels: conditional.sample(2, labels=labels),
+            lambda labels: conditional.log_prob(images, labels),
+            lambda labels: invert_exactly(conditional, images, labels),
+            lambda labels: Codes(torch.zeros(2, 64), "z", labels),
+        ):
+            with pytest.raises(flows.UserError, match="labels: expected integers, one per code or image"):
+                call(wrong)
+    with pytest.raises(flows.UserError, match="expected labels 0 … 9.* got 1 … 20"):
+        conditional.sample(2, labels=[1, 20])
+    with pytest.raises(flows.UserError, match="expected labels 0 … 9"):
+        conditional.sample(2, labels=[1])
+    with pytest.raises(flows.UserError, match="expected labels 0 … 9.*got none"):
+        conditional.log_prob(images)
+
+
+def test_who_infers_labels_says_so(conditional, classes):
+    plain = Glow((1, 8, 8), 17, levels=1, depth=1, width=4).eval()
+    assert conditional.infers_labels and not plain.infers_labels and not classes.infers_labels
+    for model in (plain, classes):
+        with pytest.raises(flows.Unsupported):
+            model.infer_labels(torch.zeros(1, 1, 8, 8, dtype=torch.uint8))
+    with pytest.raises(flows.UserError, match="labels: Glow is not class-conditional"):
+        plain.sample(2, labels=[0, 1])
+
+
+def test_a_space_with_its_class_is_sampled_by_class(classes):
+    """The oracle is the generator on the same z with the labels."""
+    labels = torch.tensor([3, 1, 3])
+    z, both = (classes.sample(3, space, seed=5, labels=labels) for space in ("z", "z+c"))
+    assert both.labels is None and torch.equal(both.values[:, :4], z.values)
+    assert torch.equal(classes.decode_bytes(both), classes.decode_bytes(z))
+    assert both != classes.sample(3, "z+c", seed=5, labels=[1, 1, 1])
+    free = classes.sample(3, "z+c", seed=5)
+    assert torch.equal(free.values, classes.sample_codes(3, "z+c", torch.Generator().manual_seed(5)))
+
+
+def test_a_conversion_keeps_the_class_or_is_refused(classes):
+    z = classes.sample(3, "z", labels=[3, 1, 4])
+    assert classes.can_convert(z, "z+c")
+    both = classes.convert_codes(z, "z+c")
+    assert both.labels is None and torch.equal(classes.decode_bytes(both), classes.decode_bytes(z))
+    assert not classes.can_convert(both, "z") and not classes.spaces["z+c"].conversions
+    with pytest.raises(flows.Unsupported, match="codes of space 'z' need a class each"):
+        classes.convert_codes(both, "z")
+    bare = Codes(z.values, "z")
+    assert not classes.can_convert(bare, "z+c")
+    with pytest.raises(flows.Unsupported, match="no map"):
+        classes.convert_codes(bare, "z+c")
+    # Lengths and distances need no class.
+    assert torch.equal(classes.values_in(both, "z"), z.values) and classes.values_in(z, "z+c") is None
+    assert torch.equal(typicality(classes, both), typicality(classes, z))
+    assert mean_typicality(classes, both) == mean_typicality(classes, z) > 0
+    assert code_error(classes, both, z) == code_error(classes, z, both) == 0
+
+
+def test_noise_inputs_are_refused_where_labels_would_be_lost(classes, monkeypatch):
+    monkeypatch.setattr(BigGAN, "noise", lambda self: [], raising=False)
+    monkeypatch.setattr(BigGAN, "decode_with_noise", lambda *_: pytest.fail("without labels"), raising=False)
+    with pytest.raises(flows.Unsupported, match="only without labels"):
+        reconstruct(classes, classes.sample(1, "z"), [torch.zeros(1, 1, 8, 8)])
 
 
 def test_files_keep_the_labels(conditional, digits, tmp_path):

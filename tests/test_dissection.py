@@ -10,18 +10,18 @@ from sklearn.metrics import jaccard_score, mutual_info_score
 
 from flows import images as pixels
 from flows import once
+from flows.dissection.agreement import best_by_class, best_layer, counts, dissect
 from flows.dissection.artefacts import clean, without
 from flows.dissection.causal import ablate, average_causal_effect, class_means, class_pixels
-from flows.dissection.dissect import best_by_class, best_layer, counts, dissect
 from flows.dissection.exemplars import exemplars_of_codes, exemplars_of_images, ways_to_draw
-from flows.dissection.instrument import CODE, Change, Probe, instrument, layers_of, networks_inside
 from flows.dissection.intervention import insertion, learn_units
-from flows.dissection.omissions import energy_by_class, energy_maps, omissions
+from flows.dissection.omission import energy_by_class, energy_maps, omissions
 from flows.dissection.paint import Canvas, grown, paint, repaint, soft
+from flows.dissection.probe import CODE, Change, Probe, instrument, layers_of, networks_inside
 from flows.dissection.tally import AgreementTally, Quantiles
 from flows.dissection.unit_brush import UnitBrush, find_units
 from flows.metrics.frechet import frechet, half_split_floor
-from flows.models.base import LatentModel, Space, Unit
+from flows.models.base import LatentModel, LayerShape, Space
 from flows.models.codes import Codes
 from flows.models.dcgan import DCGAN
 from flows.models.glow import Glow
@@ -63,8 +63,8 @@ class Planted(LatentModel):
         maps[:, DRAWS] = square
         return self.paint(self.maps(maps))
 
-    def units(self):
-        return {"maps": Unit(UNITS, (SIDE, SIDE))}
+    def layers(self):
+        return {"maps": LayerShape(UNITS, (SIDE, SIDE))}
 
 
 class Bright:
@@ -129,7 +129,7 @@ def test_parts_of_a_flows_code_are_layers_too_and_come_back_bit_for_bit():
     torch.manual_seed(0)
     flow = Glow((3, 16, 16), levels=2, depth=1, width=8).eval()
     layers = layers_of(flow, "z")
-    assert layers["code/level2"] == Unit(24, (4, 4)) and layers["code/level1"] == Unit(6, (8, 8))
+    assert layers["code/level2"] == LayerShape(24, (4, 4)) and layers["code/level1"] == LayerShape(6, (8, 8))
     codes = flow.sample(2, seed=0)
     with torch.no_grad(), instrument(flow) as probe:
         before = probe.decode(codes)
@@ -152,7 +152,7 @@ def test_a_flows_coupling_networks_are_found_inside_its_layers():
     flow = Glow((3, 8, 8), levels=2, depth=2, width=32)
     inside = networks_inside(flow)
     assert len(inside) == 8 and all(".network." in name for name in inside)
-    assert {flow.units()[name].channels for name in inside} == {32}
+    assert {flow.layers()[name].channels for name in inside} == {32}
     assert networks_inside(DCGAN((3, 32, 32), size=8, channels=[8, 8, 8])) == []
 
 
@@ -184,16 +184,16 @@ def test_agreement_is_scikit_learns_whatever_the_batch():
             assert torch.equal(a, b)
     iou, quality, agreement = found[0]
     for unit in range(3):
-        for level in range(2):
-            active = (activations[:, unit] > thresholds[unit, level]).flatten().numpy()
+        for cut in range(2):
+            active = (activations[:, unit] > thresholds[unit, cut]).flatten().numpy()
             for label in range(4):
                 truth = masks[:, label].flatten().numpy()
-                assert float(iou[unit, level, label]) == pytest.approx(jaccard_score(truth, active))
-                assert float(agreement[unit, level, label]) == pytest.approx((truth == active).mean())
+                assert float(iou[unit, cut, label]) == pytest.approx(jaccard_score(truth, active))
+                assert float(agreement[unit, cut, label]) == pytest.approx((truth == active).mean())
                 joint = np.histogram2d(truth, active, 2)[0].ravel() / truth.size
                 entropy = -sum(p * np.log(p) for p in joint if p > 0)
                 expected = mutual_info_score(truth, active) / entropy
-                assert float(quality[unit, level, label]) == pytest.approx(expected, abs=1e-9)
+                assert float(quality[unit, cut, label]) == pytest.approx(expected, abs=1e-9)
     assert float(iou[1, 0, 0]) == 1 and float(quality[1, 0, 0]) == pytest.approx(1)
 
 
@@ -220,7 +220,7 @@ def test_quantiles_of_a_stream_are_those_of_the_whole():
 @pytest.mark.parametrize("scheme", ["information", "quantile"])
 def test_the_planted_unit_has_iou_one(model, codes, scheme):
     share = 1.2 * 36 / SIDE**2  # a little more, so that the threshold lies below the plateau
-    found = dissect(model, Bright(), codes, ["maps"], scheme, level=share)
+    found = dissect(model, Bright(), codes, ["maps"], scheme, share=share)
     rows, best = found["maps"].rows(), best_by_class(found)["square"]
     assert best.unit == DRAWS and best.interpretable
     assert best.iou == pytest.approx(1, abs=1e-6)
@@ -272,9 +272,9 @@ def test_a_class_that_is_nowhere_is_said(model):
             return torch.zeros(len(images), 2, SIDE, SIDE, dtype=torch.bool)
 
     few = model.sample(5, seed=0)
-    with pytest.raises(ValueError, match="none of 5 images has a square"):
+    with pytest.raises(ValueError, match="none of the 5 images contains the class 'square'"):
         ablate(model, Blind(), few, "maps", "square", [DRAWS])
-    with pytest.raises(ValueError, match="no image of 5 has a square"):
+    with pytest.raises(ValueError, match="none of the 5 images contains the class 'square'"):
         class_means(model, Blind(), few, "maps", "square")
 
 
@@ -334,7 +334,7 @@ def test_energy_maps_sum_to_the_energy_of_the_code():
     with torch.no_grad():
         code = flow.encode(pixels.to_unit(images))
     torch.testing.assert_close(maps.sum((1, 2)), code.square().sum(1) / 2, rtol=1e-4, atol=1e-3)
-    with pytest.raises(ValueError, match="no exact code that lies over the image"):
+    with pytest.raises(ValueError, match="no exact code with spatial levels"):
         energy_maps(Planted(), torch.zeros(1, 1, 16, 16, dtype=torch.uint8))
 
 
@@ -412,11 +412,11 @@ def test_a_brush_of_exemplars_draws_the_class_under_it_and_erases_it_where_it_is
         assert torch.equal(both.stages[0], painted.image)
         corner = torch.zeros_like(mask)
         corner[-1, -1] = True  # no square reaches it
-        with pytest.raises(ValueError, match="none of 300 images has a square under the brush"):
+        with pytest.raises(ValueError, match="contains the class 'square' under the brush"):
             paint(probe, codes, original, [(brush, corner, "draw")])
     with pytest.raises(ValueError, match="there is no class 'dragon'"):
         pictures.brush(model, "dragon")
-    with pytest.raises(ValueError, match="none of 50 images has a text"):
+    with pytest.raises(ValueError, match="none of the 50 images contains the class 'text'"):
         exemplars_of_codes(model, Never(), model.sample(50, seed=0)).brush(model, "text")
 
 
@@ -539,7 +539,7 @@ def test_learning_finds_the_unit_that_draws(model, codes):
     others = torch.cat([alpha[:DRAWS], alpha[DRAWS + 1 :]])
     assert float(others.max()) < 0.2
     assert all(each.requires_grad and each.grad is None for each in model.parameters())
-    with pytest.raises(ValueError, match="no image of 50 has a text"):
+    with pytest.raises(ValueError, match="none of the 50 images contains the class 'text'"):
         learn_units(model, Never(), model.sample(50, seed=0), "maps", "text", torch.ones(UNITS))
     brush = find_units(model, Soft(), "z", "square", ["maps"], units=1, order="learned", n=100)
     assert brush.units == (DRAWS,)

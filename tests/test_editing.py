@@ -25,6 +25,7 @@ from flows.models.biggan import BigGAN
 from flows.models.glow import Glow
 from flows.semantics.load import load_semantic_model
 from flows.studio import actions
+from flows.studio.session import Studio
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 
@@ -134,7 +135,7 @@ def test_mistakes_are_sentences(editor, history):
         (lambda: editor.move(history, {"wood": 1.0}, levels=["top"]), "has no level 'top'"),
         (lambda: editor.stroke(history, "plant", brush(editor) & False, "draw"), "nothing is painted yet"),
         (lambda: editor.stroke(history, "dragon", brush(editor), "draw"), "no class 'dragon'"),
-        (lambda: editor.switch("nowhere", [0]), "has no layer 'nowhere'"),
+        (lambda: editor.ablate("nowhere", [0]), "has no layer 'nowhere'"),
         (lambda: editor.open(Image.new("RGB", (40, 30)), "x", (0, 0, 50, 30)), "expected a box within 40×30"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -142,13 +143,13 @@ def test_mistakes_are_sentences(editor, history):
 
 
 def test_units_off_are_an_edit(editor, history):
-    layer = next(name for name in editor.model.units() if editor.model.units()[name].channels >= 12)
-    off = editor.switch(layer, [0, 3])
+    layer = next(name for name in editor.model.layers() if editor.model.layers()[name].channels >= 12)
+    off = editor.ablate(layer, [0, 3])
     after = editor.then(history, off)
     assert after.edits[0].label == f"off: {layer} 0, 3"
     assert torch.equal(after.undone().picture, history.picture)
     with pytest.raises(ValueError, match="there is no unit 9999"):
-        editor.switch(layer, [9999])
+        editor.ablate(layer, [9999])
 
 
 def test_the_whole_way_to_another_picture_is_its_code(editor, history, scenes):
@@ -220,6 +221,7 @@ def test_a_record_of_another_model_or_altered_is_refused(judges, scenes, tmp_pat
         {**tensors, "picture": tensors["picture"][:, :9].contiguous()}, tmp_path / "picture", metadata=head
     )
     save_file({**tensors, "code": tensors["code"][:, :9].contiguous()}, tmp_path / "code", metadata=head)
+    save_file({**tensors, "0.where": torch.ones(9, 9)}, tmp_path / "where", metadata=head)
     save_file(tensors, tmp_path / "mute", metadata={"history_version": "1", "history": "{}"})
     told = json.loads(head["history"])
     for name, key, value in (
@@ -229,7 +231,19 @@ def test_a_record_of_another_model_or_altered_is_refused(judges, scenes, tmp_pat
     ):
         whole = {**head, "history": json.dumps({**told, key: value})}
         save_file(tensors, tmp_path / name, metadata=whole)
-    for name in ("cut", "text", "step", "picture", "code", "mute", "box", "space", "edits", "nowhere"):
+    for name in (
+        "cut",
+        "text",
+        "step",
+        "where",
+        "picture",
+        "code",
+        "mute",
+        "box",
+        "space",
+        "edits",
+        "nowhere",
+    ):
         with pytest.raises(CheckpointError):
             load_history(tmp_path / name, glow.model)
     assert read_history_header(tmp_path / "cut") is None and read_history_header(tmp_path / "nowhere") is None
@@ -264,7 +278,7 @@ def test_a_search_that_is_watched_stops_when_told(judges, scenes):
 
     image = scenes.images[:1]
     found = Optimise("z", steps=50, watch=watch).invert(model, image, torch.Generator().manual_seed(0))
-    assert len(seen) == 7 and found.steps == 7 and found.drawn.all()
+    assert len(seen) == 7 and found.steps == 7 and found.succeeded.all()
     assert seen[3] == (3 / 50, (1, 100))
     free = Optimise("z", steps=50).invert(model, image, torch.Generator().manual_seed(0))
     assert free.steps == 50
@@ -309,6 +323,44 @@ def test_a_class_conditional_flow_is_edited_with_the_most_likely_class(tmp_path)
     assert same and torch.equal(again.codes.labels, label) and torch.equal(again.picture, moved.picture)
     (compared,) = actions.compare_on_model(editor, picture, 1)
     assert compared.row.note == "" and compared.row.psnr == math.inf and compared.row.undone > 0
+
+
+def test_known_classes_go_along_in_the_studio(tmp_path, monkeypatch):
+    """Those of examples and of the picture; inferring the class of any of these pictures is an error here."""
+    torch.manual_seed(0)
+    model = Glow((1, 8, 8), 17, levels=2, depth=2, width=8, num_classes=10).eval()
+    source = {"class_path": "flows.data.digits.Digits", "init_args": {}}
+    model.description = {"name": "Digits", "source": source}
+    for name in ("one", "two"):
+        model.save_pretrained(tmp_path / name)
+    model.description = {"name": "Others"}
+    model.save_pretrained(tmp_path / "others")
+    studio = Studio([str(tmp_path / name) for name in ("one", "two", "others")], [], tmp_path / "files")
+    truth = Digits().split("test").first(3).labels
+    paths = studio.examples("one")[:3]
+
+    def infer(*_, **__):
+        raise AssertionError("inferred")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Glow, "infer_labels", infer)
+        for path, label in zip(paths, truth, strict=True):
+            session = studio.open("one", path)
+            assert torch.equal(session.history.start.codes.labels.cpu(), label[None])
+            cropped = studio.crop_again("one", session, 1.0, 0.5, 0.5)
+            assert torch.equal(cropped.history.start.codes.labels.cpu(), label[None])
+            moved = studio.change_model("two", session)
+            assert torch.equal(moved.history.start.codes.labels.cpu(), label[None])
+            *_, (table, _) = studio.compare(["one", "two"], session, 0.2)
+            assert table.count("∞") == 2
+        studio.editor("two").space = "z"
+        *_, (_, done) = studio.search("two", session, 0.2)
+        assert done.endswith("done")
+        with pytest.raises(AssertionError, match="inferred"):
+            list(studio.search("others", session, 0.2))  # its classes are others
+    upload = tmp_path / "upload.png"
+    upload.write_bytes(Path(paths[0]).read_bytes())
+    assert studio.open("one", str(upload)).label is None
 
 
 def test_a_class_conditional_gan_is_searched_only_where_codes_need_no_class():

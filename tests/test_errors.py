@@ -1,11 +1,15 @@
-"""Exit codes: a mistake of the user is one line and 2, a planted bug is a traceback and 1, at every entry."""
+"""Exit codes: a user error is one line and 2, a planted bug is a traceback and 1, at every entry."""
 
+import ast
 import errno
+import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import train
 from flows.cli import commands, main
@@ -17,6 +21,7 @@ from flows.errors import (
     Unsupported,
     UserError,
     is_user_error,
+    sentence_of,
 )
 from flows.files import reading, write_atomically
 
@@ -32,7 +37,7 @@ BUGS = [
 LOADS = "flows.stored.read_config"
 ENTRIES = {
     "atlas": (["model", "--out", "out"], LOADS),
-    "compare": (["--models", "model", "--inverters", "exact", "--images", "foreign"], LOADS),
+    "compare": (["--models", "model", "--inverters", "exact", "--images", "ood"], LOADS),
     "decode": (["model", "codes.safetensors"], LOADS),
     "dissect": (["model"], LOADS),
     "encode": (["model", "picture.png"], LOADS),
@@ -171,10 +176,13 @@ def test_a_bug_behind_a_checkpoint_that_was_not_altered_is_a_bug(tmp_path, monke
     [
         ("--model.levels=0", "levels: expected at least 1, got 0"),
         ("--model.levels=9", "cannot squeeze 1×1 pixels"),
-        ("--training.batch=0", "training.batch: expected v>0, got 0"),
-        ("--training.lr=fast", "training.lr: expected a number, got 'fast'"),
-        ("--model.levels=few", "levels: expected int, got few"),
-        ("--model.flavour=offical", "flavour: expected one of 'official', 'paper', got offical"),
+        ("--training.batch=0", "--training.batch: expected a whole number above 0, got 0"),
+        ("--training.lr=fast", "--training.lr: expected a number above 0, got 'fast'"),
+        ("--model.levels=few", "levels: expected a whole number, got 'few'"),
+        (
+            "--model.flavour=offical",
+            "flavour: expected one of official, paper; got 'offical'. Did you mean",
+        ),
     ],
 )
 def test_the_sentence_of_a_constructor_is_printed_alone(option, sentence, tmp_path, monkeypatch, capsys):
@@ -187,6 +195,43 @@ def test_the_sentence_of_a_constructor_is_printed_alone(option, sentence, tmp_pa
     line = capsys.readouterr().err.splitlines()[-1]
     assert ended.value.code == 2 and line.startswith("error: ") and sentence in line, line
     assert not any(word in line for word in ("Namespace", "Union", "<class", "Parser key")), line
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("empty", "no image files"), ("text.png", "expected a folder or a zip")]
+)
+def test_the_sentence_of_a_data_set_is_printed_alone(name, sentence, tmp_path, monkeypatch, capsys):
+    """The attributes of a data set are an argument of the model, and are asked for by the parser."""
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.png").touch()
+    data = ["--data", "Folder", f"--data.path={tmp_path / name}", "--folder", str(tmp_path / "run")]
+    monkeypatch.setattr("sys.argv", ["train.py", "--config", "configs/digits/glow.yaml", *data])
+    with pytest.raises(SystemExit) as ended:
+        train.main()
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert ended.value.code == 2 and line.startswith("error: ") and sentence in line, line
+    assert "link" not in line and not (tmp_path / "run").exists()
+
+
+def test_a_bug_in_what_the_parser_asks_a_data_set_is_a_bug(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    plant(monkeypatch, "flows.config.json_attributes", BUGS[0])
+    given = ["--config", "configs/digits/glow.yaml", "--variant", "tiny", "--folder", str(tmp_path / "run")]
+    monkeypatch.setattr("sys.argv", ["train.py", *given])
+    with pytest.raises(ValueError, match="zip") as left:
+        train.main()
+    assert left.value is BUGS[0]
+
+
+def test_a_config_that_is_no_text_is_a_mistake(tmp_path, monkeypatch, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_bytes(b"\xff\xfe\x00a")
+    monkeypatch.setattr("sys.argv", ["train.py", "--config", str(config)])
+    for entry in (train.main, lambda: main(["sample", "scenes-glow", "--config", str(config)])):
+        with pytest.raises(SystemExit) as ended:
+            entry()
+        assert ended.value.code == 2 and "expected a YAML file in UTF-8" in capsys.readouterr().err
 
 
 def test_a_planted_bug_on_the_page_is_in_the_log_and_not_in_the_notice(capsys):
@@ -241,3 +286,419 @@ def test_an_error_of_reading_names_the_file(tmp_path):
         reading(tmp_path / "table.npz", "npz file"),
     ):
         raise KeyError("data")
+
+
+# Deep bugs, behind every broad `except` -----------------------------------------------------------
+
+
+@pytest.fixture(name="model")
+def _model():
+    import torch
+
+    from flows.models.nice import NICE
+
+    torch.manual_seed(0)
+    return NICE((1, 8, 8), couplings=2, hidden_layers=1, width=4).eval()
+
+
+@pytest.fixture(name="picture")
+def _picture(tmp_path):
+    path = tmp_path / "picture.png"
+    Image.new("L", (8, 8), 90).save(path)
+    return path
+
+
+def test_a_bug_while_edits_are_repeated_is_a_bug(model, tmp_path, monkeypatch):
+    from flows.editing.history import Edit, History, Start
+    from flows.editing.records import load_history, save_history
+
+    codes = model.sample(1)
+    start = Start(picture=model.decode_bytes(codes)[0], codes=codes, name="sample")
+    history = History.of(start).then(model, Edit("a step", step=codes.values * 0.1))
+    save_history(tmp_path / "record", history, model)
+    assert load_history(tmp_path / "record", model)[1]
+    for bug in BUGS:
+        with monkeypatch.context() as patch:
+            plant(patch, "flows.editing.history.History.again", bug)
+            with pytest.raises(type(bug)) as left:
+                load_history(tmp_path / "record", model)
+            assert left.value is bug
+
+
+@pytest.mark.parametrize("bug", [BUGS[0], BUGS[5]], ids=["ValueError", "OSError"])
+def test_a_bug_in_what_follows_the_decoding_of_a_picture_is_a_bug(bug, picture, monkeypatch):
+    from flows.data.folder import Folder
+    from flows.data.shards import decode_sample
+    from flows.opening import open_picture
+    from flows.studio.uploads import open_upload
+
+    sample = {"__url__": "a.tar", "__key__": "a", "png": picture.read_bytes()}
+
+    def folder(in_memory):
+        data = Folder(picture.parent, size=4, validation=0, test=0, in_memory=in_memory)
+        return data.split("train").first(1)
+
+    calls = {
+        "opening": lambda: open_picture(picture, 1),
+        "uploads": lambda: open_upload(picture),
+        "folder": lambda: folder(True),
+        "lazy folder": lambda: folder(False),
+        "shards": lambda: decode_sample(sample, 4, 1),
+    }
+    for call in calls.values():
+        call()
+    for where in ("flows.images.flatten", "flows.studio.uploads.flatten"):
+        plant(monkeypatch, where, bug)
+    for name, call in calls.items():
+        with pytest.raises(type(bug)) as left:
+            call()
+        assert left.value is bug, name
+
+
+def test_a_bug_in_one_pair_of_a_comparison_keeps_the_report_and_ends_with_1(
+    model, tmp_path, picture, monkeypatch, capsys
+):
+    model.save_pretrained(tmp_path / "model")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    picture.rename(pictures / "a.png")
+    given = [
+        "compare", "--models", str(tmp_path / "model"), "--inverters", "exact", "encoder", "--images",
+        f"user:{pictures}", "--perceptual", "none", "--edits", "false", "--device", "cpu", "--out",
+    ]  # fmt: skip
+    main([*given, str(tmp_path / "fine")])
+    plant(monkeypatch, "flows.inversion.encoder.Encoder.invert", Unsupported("no encoder"))
+    main([*given, str(tmp_path / "unsupported")])
+    assert "Traceback" not in capsys.readouterr().err
+    plant(monkeypatch, "flows.inversion.encoder.Encoder.invert", BUGS[0])
+    with pytest.raises(SystemExit) as ended:
+        main([*given, str(tmp_path / "bug")])
+    read = capsys.readouterr()
+    assert ended.value.code == 1 and "Traceback" in read.err and "zip() argument 2" in read.err
+    rows = json.loads((tmp_path / "bug" / "table.json").read_text())["rows"]
+    assert [row["note"][:18] for row in rows] == ["", "failed: ValueError"]
+    assert (tmp_path / "bug" / "index.html").is_file()
+
+
+BROAD = {
+    "BROKEN", "BaseException", "Exception", "OSError", "RuntimeError", "UserError", "ValueError",
+}  # fmt: skip
+ALLOWED = {
+    "bijections/coupling.py conditioner": "inspect.signature alone: a compiled forward has no signature",
+    "checks.py check_device": "torch.empty alone: torch has no question for a device",
+    "commands/compare.py choose_network": "the same error again, with the option's name",
+    "commands/compare.py read_group": "Path.expanduser alone: ~ of an unknown user",
+    "config.py ConfigFile.__call__": "reading alone, of the user's file",
+    "config.py _construct": "raised again by Parser.instantiate",
+    "config.py _linked.computed": "raised again by Parser.instantiate",
+    "data/decode.py decode": "Pillow alone, on the user's file",
+    "data/decode.py verify": "Pillow alone, on the user's file",
+    "data/emoji.py open_font": "Pillow alone, on the user's font",
+    "data/fashion.py Fashion._official": "torchvision alone, on files or a download",
+    "data/folder.py open_file": "zipfile alone, on the user's archive",
+    "data/hub.py HubData._loaded": "the package datasets alone, on a download",
+    "data/shards.py decode_sample": "int alone, of a label in the user's file",
+    "data/torchvision_sets.py find_files": "torchvision alone, on files or a download",
+    "editing/records.py load_history": "header and tensors of the user's file; edits are repeated outside",
+    "editing/records.py _parse_header": "header of the user's file",
+    "errors.py reported": "raises bugs again",
+    "files.py reading": "parsers of other packages, on the user's file",
+    "files.py write_atomically": "removes the temporary file and raises again",
+    "inversion/codes.py load_codes": "header of the user's file",
+    "inversion/comparison.py compare": "keeps the rows of other pairs; prints the traceback, exit code 1",
+    "inversion/records.py load_record": "header and tensors of the user's file",
+    "models/codes.py as_labels": "torch.as_tensor alone, on what the user gave",
+    "models/codes.py as_rows": "torch.as_tensor alone, on what the user gave",
+    "models/lia.py LIA.start_from": "the same error again, with the option's name",
+    "steering/base.py load_directions": "header and tensors of the user's file",
+    "steering/ranking.py read_scores": "JSON of the user's file",
+    "stored.py StoredModule._from_pretrained": "raises bugs again: blames only a config that was altered",
+    "stored.py _config_file": "the package huggingface_hub alone, on a download",
+    "stored.py describe": "JSON of the user's file",
+    "stored.py read_config": "JSON of the user's file",
+    "studio/actions.py compare_on_model": "UserError alone is the note of one model's row; bugs are raised",
+    "studio/actions.py search.work": "raised again by the consumer, in its thread",
+    "studio/page.py sentence.call": "prints the traceback of a bug in the log",
+    "studio/page.py sentence.iterate": "prints the traceback of a bug in the log",
+    "studio/serve.py serve": "gradio's launch alone: the port is taken",
+    "testing.py broken_laws": "any exception of a bijection breaks the law, and is in the message",
+    "training/checkpoint.py check_state": "JSON of the user's file",
+    "versioned.py read_metadata": "safetensors alone, on the user's file",
+}  # fmt: skip
+"""Every broad `except` of the package, with the reason why it hides no bug."""
+
+
+def broad_excepts(tree, name=""):
+    """Names of the functions of a module with an `except` for one of `BROAD`, or for everything."""
+    for node in ast.iter_child_nodes(tree):
+        inner = name
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            inner = f"{name}.{node.name}" if name else node.name
+        if isinstance(node, ast.ExceptHandler):
+            parts = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+            if any(part is None or ast.unparse(part) in BROAD for part in parts):
+                yield name
+        yield from broad_excepts(node, inner)
+
+
+def test_every_broad_except_has_a_reason():
+    package = ROOT / "flows"
+    found = {
+        f"{path.relative_to(package).as_posix()} {name}"
+        for path in sorted(package.rglob("*.py"))
+        for name in broad_excepts(ast.parse(path.read_text()))
+    }
+    assert found == set(ALLOWED)
+
+
+# Mistakes of the user -----------------------------------------------------------------------------
+
+
+def ends_with(capsys, given, *words):
+    """Run a verb that must end with one line and exit code 2; the line has the words."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in given])
+    written = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and len(written) == 1, written
+    assert all(str(word) in written[0] for word in words), written[0]
+    assert "Errno" not in written[0]
+
+
+def test_an_objective_of_another_kind_of_model_is_a_mistake(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    for objective in ("Adversarial", "Steerable"):
+        given = ["--config", "configs/digits/glow.yaml", "--variant", "tiny", "--objective", objective]
+        monkeypatch.setattr("sys.argv", ["train.py", *given, "--folder", str(tmp_path / "run")])
+        with pytest.raises(SystemExit) as ended:
+            train.main()
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert ended.value.code == 2 and "got Glow; set another objective" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_seed_of_training_that_torch_does_not_take_is_a_mistake(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    given = ["--config", "configs/digits/glow.yaml", "--training.seed", "99999999999999999999"]
+    monkeypatch.setattr("sys.argv", ["train.py", *given, "--folder", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as ended:
+        train.main()
+    assert ended.value.code == 2 and "training.seed: expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("verb", "option"),
+    [
+        ("sample", "--output"), ("interpolate", "--output"), ("paint", "--output"),
+        ("steer apply", "--output"), ("roundtrip", "--picture"),
+    ],
+)  # fmt: skip
+def test_an_unknown_kind_of_picture_is_refused_before_the_work(verb, option, place, capsys):
+    given = [*verb.split(), *ENTRIES[verb][0]]
+    ends_with(capsys, [*given, option, "x.foo"], f"{option} x.foo: expected a picture file", ".png", ".foo")
+    if verb != "sample":
+        ends_with(capsys, [*given, option, "x"], "expected a picture file", "no suffix")
+    (place / "folder.png").mkdir()
+    ends_with(capsys, [*given, option, "folder.png"], "expected a file, found a folder")
+
+
+def test_pictures_are_written_in_the_format_of_their_suffix(model, tmp_path, capsys):
+    model.save_pretrained(tmp_path / "model")
+    for suffix, form in {".png": "PNG", ".JPG": "JPEG", ".bmp": "BMP", ".webp": "WEBP"}.items():
+        path = tmp_path / f"x{suffix}"
+        main(["sample", str(tmp_path / "model"), "--n", "2", "--device", "cpu", "--output", str(path)])
+        with Image.open(path) as opened:
+            assert opened.format == form
+
+
+@pytest.mark.parametrize("verb", [verb for verb in sorted(ENTRIES) if verb != "studio"])
+def test_a_file_in_place_of_a_folder_is_refused_before_the_work(verb, place, capsys):
+    given, words = verb.split(), ENTRIES[verb][0]
+    parameters = inspect.signature(commands()[verb]).parameters
+    if verb == "export":
+        ends_with(capsys, ["export", "run", "picture.png"], "picture.png: expected a folder, found a file")
+        return
+    if "--out" in words:
+        words = words[: words.index("--out")]
+    if "out" in parameters:
+        for wrong in ("picture.png", "picture.png/below"):
+            ends_with(capsys, [*given, *words, "--out", wrong], f"--out {wrong}: expected a folder")
+    elif verb in ("decode", "evaluate", "render"):
+        ends_with(capsys, [*given, *words, "--output", "picture.png"], "expected a folder, found a file")
+    ends_with(capsys, [*given, *words, "--json", "picture.png/x.json"], "--json", "found a file")
+    ends_with(capsys, [*given, *words, "--json", "model"], "--json model: expected a file, found a folder")
+
+
+@pytest.mark.parametrize("verb", [verb for verb in sorted(ENTRIES)])
+def test_seeds_are_those_of_torch(verb, place, capsys):
+    if "seed" in inspect.signature(commands()[verb]).parameters:
+        for seed in ("99999999999999999999", str(2**63), "-1"):
+            ends_with(capsys, [*verb.split(), *ENTRIES[verb][0], "--seed", seed], "seed: expected")
+
+
+def test_seeds_in_python(model):
+    for seed in (-1, 2**64):
+        with pytest.raises(UserError, match="seed: expected a whole number"):
+            model.sample(1, seed=seed)
+    model.sample(1, seed=2**63 + 3)
+
+
+def test_devices_that_hold_no_data_are_refused(model, tmp_path, capsys):
+    import torch
+
+    import flows
+
+    model.save_pretrained(tmp_path / "model")
+    ends_with(capsys, ["sample", tmp_path / "model", "--device", "meta"], "--device meta: expected a device")
+    ends_with(capsys, ["sample", tmp_path / "model", "--device", "gpu"], "--device gpu: torch cannot use it")
+    missing = "cuda:99" if torch.cuda.is_available() else "cuda"
+    for device in (missing, "meta", "gpu"):
+        with pytest.raises(UserError, match=f"map_location {device}"):
+            flows.load(tmp_path / "model", map_location=device)
+
+
+def test_ports_that_do_not_exist_are_refused(place, capsys):
+    pytest.importorskip("gradio")
+    ends_with(capsys, ["studio", "--checkpoint", "model", "--port", 99999], "--port: expected", "65535")
+
+
+def test_scores_that_are_a_picture_are_refused(picture, capsys):
+    ends_with(capsys, ["steer", "rank", picture], "is not a scores.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("names", 5), ("names", [7]), ("names", None), ("labels", ["a"]), ("labels", [1.5]), ("labels", "a"),
+        ("labels", [10**30]), ("labels", [-1]), ("certificates", 3), ("code", None),
+        ("certificates", [{"bit_exact": True, "error": 0.0, "precision": "fp8", "certified": True}]),
+    ],
+)  # fmt: skip
+def test_an_altered_code_file_is_named(key, value, model, picture, tmp_path):
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    from flows.inversion.codes import load_codes
+
+    model.save_pretrained(tmp_path / "model")
+    path = tmp_path / "codes.safetensors"
+    main(["encode", str(tmp_path / "model"), str(picture), "--device", "cpu", "--output", str(path)])
+    with safe_open(path, framework="pt") as opened:
+        metadata, tensors = opened.metadata(), {"code": opened.get_tensor("code")}
+    assert load_codes(path, model).names == ["picture.png"]
+    if key == "code":
+        tensors = {"code": torch.tensor(1.0)}
+    else:
+        metadata[key] = json.dumps(value)
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(CheckpointError, match="altered"):
+        load_codes(path, model)
+
+
+@pytest.mark.parametrize("key", ["model_type", "fingerprint", "weights_sha256", "description"])
+def test_a_config_of_other_types_is_named(key, model, tmp_path):
+    import flows
+
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, key: ["x"]}))
+    with pytest.raises(CheckpointError, match=f"expected a .* {key!r}"):
+        flows.load(tmp_path)
+
+
+def test_messages_of_the_system_are_sentences_about_the_users_path(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+
+    def named(path, error):
+        raise type(error)(error.errno, error.strerror, str(path))
+
+    denied = PermissionError(errno.EACCES, "Permission denied")
+    cases = {
+        tmp_path / "file" / "x.png": (lambda path: None, f"{tmp_path / 'file'}: expected a folder"),
+        tmp_path / "file" / "a" / "x.png": (lambda path: None, f"{tmp_path / 'file'}: expected a folder"),
+        tmp_path / "folder": (lambda path: None, f"{tmp_path / 'folder'}: expected a file, found a folder"),
+        tmp_path / "y.png": (lambda path: named(path, denied), f"{tmp_path / 'y.png'}: Permission denied"),
+    }
+    for path, (write, message) in cases.items():
+        with pytest.raises(OSError) as failed:
+            write_atomically(path, write)
+        assert is_user_error(failed.value) and sentence_of(failed.value).startswith(message)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+# Capabilities -------------------------------------------------------------------------------------
+
+
+def test_what_is_wrong_with_a_data_set_is_not_taken_for_its_absence(model, monkeypatch):
+    from flows.editing.editor import Editor
+    from flows.opening import data_known
+
+    def editor(source):
+        model.description = {} if source is None else {"name": "x", "source": source}
+        return Editor("x", model, None, None, [], 0)
+
+    paths = (
+        "elsewhere.Data",
+        "flows.data.base.x.Data",
+        "flows.data.digits.Nothing",
+        "flows.data.shards.Shards",
+    )
+    for source in (None, [], "Digits", *({"class_path": path} for path in paths)):
+        assert editor(source).data is None and not data_known(model)
+    assert data_known(editor({"class_path": "flows.data.digits.Digits"}).model)
+    with pytest.raises(UserError, match="the model expects"):
+        assert editor({"class_path": "flows.data.digits.Digits"}).data
+    with pytest.raises(UserError, match="no argument flavour"):
+        assert editor({"class_path": "flows.data.digits.Digits", "init_args": {"flavour": 1}}).data
+    plant(monkeypatch, "flows.editing.editor.data_of", DataMissing("no files"))
+    assert editor({"class_path": "flows.data.digits.Digits"}).data is None
+
+
+def test_a_network_that_is_not_installed_is_asked_for(monkeypatch, capsys):
+    from flows.commands.compare import choose_network
+
+    monkeypatch.setattr("flows.metrics.perceptual.find_spec", lambda name: None)
+    assert choose_network("auto") is None
+    assert "no perceptual distance: EfficientNet-Lite0 needs its packages" in capsys.readouterr().out
+    with pytest.raises(DataMissing, match="--perceptual: EfficientNet-Lite0 needs"):
+        choose_network("efficientnet-lite0")
+
+
+def test_atlas_ablates_nothing_without_data_and_raises_what_is_wrong(model, monkeypatch, capsys):
+    from types import SimpleNamespace
+
+    from flows.commands.atlas import can_remove
+    from flows.dissection.artefacts import TooFew
+
+    segmenter = SimpleNamespace(classes=("banner",))
+    assert not can_remove(model, segmenter, "window") and not can_remove(model, segmenter, "banner")
+    assert "data set of this model is unknown" in capsys.readouterr().out
+    model.description = {"name": "x", "source": {"class_path": "flows.data.digits.Digits"}}
+    for absent in (DataMissing("no files"), TooFew("3 of 4")):
+        plant(monkeypatch, "flows.commands.atlas.clean_images", absent)
+        assert not can_remove(model, segmenter, "banner")
+    plant(monkeypatch, "flows.commands.atlas.clean_images", CheckpointError("altered"))
+    with pytest.raises(CheckpointError):
+        can_remove(model, segmenter, "banner")
+
+
+def test_steer_score_does_not_take_a_wrong_data_set_for_none(model, monkeypatch):
+    from types import SimpleNamespace
+
+    from flows.commands.steer.score import Costs
+
+    predictor = SimpleNamespace(scores=[])
+    assert Costs(model, predictor, 1.0, 0, 0).data is None
+    with pytest.raises(CheckpointError, match="does not record its data set"):
+        Costs(model, predictor, 1.0, 5, 0)
+    model.description = {"name": "x", "source": {"class_path": "flows.data.digits.Digits"}}
+    with pytest.raises(UserError, match="the model expects"):
+        Costs(model, predictor, 1.0, 0, 0)
+    with monkeypatch.context() as patch:
+        data = SimpleNamespace(split=None, can_rerender=False)
+        patch.setattr("flows.commands.steer.score.data_of", lambda *_: data)
+        data.split = lambda name: (_ for _ in ()).throw(DataMissing("no files"))
+        assert len(Costs(model, predictor, 1.0, 0, 0).real) == 0
+        with pytest.raises(DataMissing):
+            Costs(model, predictor, 1.0, 5, 0)

@@ -168,16 +168,16 @@ def test_the_losses_of_a_linear_critic_are_those_of_the_papers(loss):
     gan, weights = linear_gan()
     objective = Adversarial(loss, r1=0.7, r1_every=4, gradient_penalty=3.0, drift=0.2)
     batch = batch_of(5)
-    drawn = torch.randn(5, *SHAPE)
-    critic = objective.critic_loss(gan, CriticOnBoth(gan.critic), lambda batch, seed: drawn)
-    on_real, on_drawn = (
-        (gan.critic(images).double()) for images in (2 * to_unit(batch.images, 256) - 1, drawn)
+    generated = torch.randn(5, *SHAPE)
+    critic = objective.critic_loss(gan, CriticOnBoth(gan.critic), lambda batch, seed: generated)
+    on_real, on_generated = (
+        (gan.critic(images).double()) for images in (2 * to_unit(batch.images, 256) - 1, generated)
     )
     slope = weights.double().square().sum()
     bare = {
-        "non-saturating": torch.log1p((-on_real).exp()).mean() + torch.log1p(on_drawn.exp()).mean(),
-        "wgan-gp": on_drawn.mean() - on_real.mean() + 0.2 * (on_real**2).mean() + 3 * (slope.sqrt() - 1) ** 2,
-        "hinge": (1 - on_real).clamp(min=0).mean() + (1 + on_drawn).clamp(min=0).mean(),
+        "non-saturating": torch.log1p((-on_real).exp()).mean() + torch.log1p(on_generated.exp()).mean(),
+        "wgan-gp": (on_generated - on_real).mean() + 0.2 * (on_real**2).mean() + 3 * (slope.sqrt() - 1) ** 2,
+        "hinge": (1 - on_real).clamp(min=0).mean() + (1 + on_generated).clamp(min=0).mean(),
     }[loss]
     for step, penalty in ((4, 0.7 / 2 * 4 * slope), (5, 0.0)):
         total, _ = critic(batch, torch.Generator().manual_seed(0), step)
@@ -227,8 +227,8 @@ def test_the_slopes_of_refined_codes_are_those_of_their_pixels():
     objective = LIATraining(64, feature=0.0, adversarial=0.0)
     total, _ = objective.encoder_loss(model, RefinedEncoder(model))(batch, torch.Generator(), 0)
     given = torch.autograd.grad(total, parameters)
-    codes = refine(model.encoder(x), x, model.refiner, 3, model.generator.draw).codes
-    plain = torch.stack([(model.generator.draw(code) - x).square().mean() for code in codes]).mean()
+    codes = refine(model.encoder(x), x, model.refiner, 3, model.generator.generate).codes
+    plain = torch.stack([(model.generator.generate(code) - x).square().mean() for code in codes]).mean()
     expected = torch.autograd.grad(plain, parameters)
     assert torch.allclose(total, plain)
     assert all(torch.allclose(a, b, atol=1e-6, rtol=1e-4) for a, b in zip(given, expected, strict=True))
@@ -351,7 +351,7 @@ def test_a_dcgan_draws_and_has_units():
     model = DCGAN(SHAPE, size=6, channels=(8, 4)).eval()
     images = model.decode(model.sample_codes(2))
     assert images.shape == (2, *SHAPE) and 0 <= images.min() and images.max() <= 1
-    assert {unit.size for unit in model.units().values()} == {(4, 4), (8, 8), (16, 16)}
+    assert {layer.size for layer in model.layers().values()} == {(4, 4), (8, 8), (16, 16)}
     assert [f.shape[1:] for f in model.features(images)] == [(4, 8, 8), (8, 4, 4)]
 
 
@@ -359,7 +359,8 @@ def test_a_critic_is_trained_on_the_centres_of_17_grey_levels():
     """They were the bytes of 256 levels, which `encode` never passes and `decode` never returns."""
     levels = (torch.arange(256) % 17).to(torch.uint8).reshape(1, 1, 16, 16)
     gan = DCGAN((1, 16, 16), bins=17, size=4, channels=(8, 4))
-    real = Adversarial().real_images(gan, Batch(bin_byte(levels, 17), torch.zeros(1), torch.arange(1)), seed=0)
+    batch = Batch(bin_byte(levels, 17), labels=torch.zeros(1), keys=torch.arange(1))
+    real = Adversarial().real_images(gan, batch, seed=0)
     torch.testing.assert_close(real, (2 * levels + 1) / 17 - 1)
 
 
@@ -377,12 +378,12 @@ def test_a_biggan_draws_by_class_and_between_classes():
     code = model.with_classes(z, labels)
     assert torch.allclose(model.decode(code, "z+c"), images)
     assert torch.equal(model.convert(code, "z+c", "z"), z)
-    drawn = model.sample_codes(60, "z+c", torch.Generator().manual_seed(0))
-    assert torch.equal(drawn[:3, : z.shape[1]], z)
+    sampled = model.sample_codes(60, "z+c", torch.Generator().manual_seed(0))
+    assert torch.equal(sampled[:3, : z.shape[1]], z)
     first = model.sample_codes(2, "z+c", torch.Generator().manual_seed(0))
-    assert torch.equal(drawn[:2], first)  # row i does not depend on n, its class neither
-    vectors = drawn[:, z.shape[1] :].unique(dim=0)
-    assert len(vectors) == 3 and not torch.equal(drawn[:3, z.shape[1] :], code[:3, z.shape[1] :])
+    assert torch.equal(sampled[:2], first)  # row i does not depend on n, its class neither
+    vectors = sampled[:, z.shape[1] :].unique(dim=0)
+    assert len(vectors) == 3 and not torch.equal(sampled[:3, z.shape[1] :], code[:3, z.shape[1] :])
     with pytest.raises(ValueError, match=r"class-conditional: expected labels 0 … 2, int64 \(3,\)"):
         model.decode(z)
     with pytest.raises(ValueError, match="got 0 … 3"):
@@ -494,14 +495,14 @@ def test_anybodys_generator_is_a_latent_model():
     w = model.convert(z, "z", "w")
     assert torch.allclose(model.decode(w, "w"), own.decode(w, "w"))
     module = ExternalGenerator(DCGAN(SHAPE, size=6, channels=(8, 4)).generator, SHAPE, 6).eval()
-    assert len(module.units()) >= 3 and module.fingerprint() != model.fingerprint()
+    assert len(module.layers()) >= 3 and module.fingerprint() != model.fingerprint()
     hidden = [
         ExternalGenerator(lambda z, m=m: m(z), SHAPE, 8) for m in (own.generator, stylegan_of(1).generator)
     ]
     assert hidden[0].fingerprint() != hidden[1].fingerprint()  # callables hide their weights
     assert "no weights" in Tune(Optimise()).why_not(hidden[0])
     scripted = ExternalGenerator(torch.jit.script(torch.nn.Unflatten(1, SHAPE)), SHAPE, math.prod(SHAPE))
-    assert scripted.units() == {} and "scripted" in Tune(Optimise()).why_not(scripted)
+    assert scripted.layers() == {} and "scripted" in Tune(Optimise()).why_not(scripted)
     assert "no hookable layers" in Layer(Optimise()).why_not(scripted)
     with pytest.raises(ValueError, match="expected images of image_shape"):
         ExternalGenerator(lambda z: z[:, :, None, None], SHAPE, 6).decode(torch.zeros(1, 6))
@@ -673,7 +674,7 @@ def test_a_refinement_goes_down_the_slope_and_is_what_encode_does(form):
     model.eval()
     x = to_unit(batch_of(4).images, 256)
     with torch.no_grad():
-        found = refine(model.encoder(2 * x - 1), 2 * x - 1, model.refiner, 4, model.generator.draw)
+        found = refine(model.encoder(2 * x - 1), 2 * x - 1, model.refiner, 4, model.generator.generate)
         codes = found.codes
         errors = [(model.decode(code, "w") - x).square().flatten(1).mean(1) for code in codes]
     assert torch.equal(codes[0], plain.encode(x, "w")) and torch.equal(codes[-1], model.encode(x, "w"))
@@ -709,7 +710,7 @@ def test_an_anchored_generator_hears_the_critic_and_what_comes_back():
         total.backward()
         gradients[anchor] = [weight.grad.clone() for weight in model.generator.parameters()]
         if anchor:
-            weighted = logs["opinion"] + anchor * (logs["pixel"] + 0.01 * logs["divergence"])
+            weighted = logs["adversarial"] + anchor * (logs["pixel"] + 0.01 * logs["divergence"])
             assert torch.allclose(total, weighted)
     paper, weak, strong = gradients.values()  # the same codes and the same critic in all three
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(paper, weak, strict=True))
@@ -754,12 +755,12 @@ def test_the_divergence_of_an_anchored_stage_is_that_of_two_normals():
     model = LIA(SHAPE, size=8, channels=(8, 8, 6), encoder_channels=(6, 8, 8))
     both = GeneratorAndEncoder(model)
     with torch.no_grad():
-        both.log_spread.copy_(torch.linspace(-2, 0, 8))
+        both.log_std.copy_(torch.linspace(-2, 0, 8))
         real = 2 * torch.rand(1, *SHAPE) - 1
         mean = model.encoder(real)[0]
         shaken = torch.randn(20_000, 8)
         found = both(real.expand(20_000, -1, -1, -1), shaken, shaken[:1])[2].mean()
-        encoded = torch.distributions.Normal(mean, both.log_spread.exp())
+        encoded = torch.distributions.Normal(mean, both.log_std.exp())
         expected = torch.distributions.kl_divergence(encoded, torch.distributions.Normal(0.0, 1.0)).sum()
     assert abs(float(found - expected)) < 0.05 * float(expected)
 
@@ -778,14 +779,14 @@ def test_lia_reports_what_comes_back(tmp_path):
         phi["largest_log_det"] == 0 and 0 < phi["round_trip_fp32"] < 1e-5 and phi["round_trip_fp64"] < 1e-12
     )
     with torch.no_grad():
-        spreads = model.phi(w)[0].std(0)
-    assert phi["z_spread_largest"] == pytest.approx(float(spreads.max()))
+        stds = model.phi(w)[0].std(0)
+    assert phi["z_std_largest"] == pytest.approx(float(stds.max()))
     assert section.values["cycle"]["z_error"] > 0
     sheet = section.pictures["interpolations.png"]  # 16 pixels four times as large, gaps of 2
     assert sheet.shape == (3, 6 * 66 + 2, 10 * 66 + 2)
     assert torch.equal(sheet[:, 2:66:4, 2:66:4], images[0])
     assert torch.equal(sheet[:, 2:66:4, -66:-2:4], images[1])
-    assert any("dB median" in line for line in section.lines)
+    assert any("dB (median)" in line for line in section.lines)
 
 
 def test_an_objective_names_the_model_it_cannot_train():
@@ -801,13 +802,13 @@ def test_the_exported_gan_may_be_chosen_by_kid():
     model, real = DCGAN((3, 32, 32), size=6, channels=(8, 8, 4)).eval(), scenes().split("validation")
     found = Adversarial(score="kid").evaluate(model, real, 24, 0)
     network = EfficientNetLite0()
-    drawn = generate(model, 24, 1.0, seed=1)
-    expected = kernel_distance(embed(network, real.first(24).images), embed(network, drawn))
+    generated = generate(model, 24, 1.0, seed=1)
+    expected = kernel_distance(embed(network, real.first(24).images), embed(network, generated))
     assert found.score == found.values["validation/kid"] == pytest.approx(expected)
 
 
 def test_sliced_wasserstein_grows_with_damage():
-    images = scenes().draw("test", 200).images
+    images = scenes().render_first("test", 200).images
     images = torch.from_numpy(images)
     first, second = images[:100], images[100:]
     noise = torch.randn(first.shape, generator=torch.Generator().manual_seed(0))
@@ -843,7 +844,8 @@ def test_features_are_those_of_the_packaged_network():
 
 def test_perceptual_distances_grow_with_damage():
     pytest.importorskip("efficientnet_lite_pytorch")
-    network, images = make_network("efficientnet-lite0"), torch.from_numpy(scenes().draw("test", 60).images)
+    network = make_network("efficientnet-lite0")
+    images = torch.from_numpy(scenes().render_first("test", 60).images)
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
     damaged = [(images + strength * noise).clamp(0, 255).byte() for strength in (0, 5, 20, 60)]
     pairs = [float(perceptual_distance(network, images, each).mean()) for each in damaged]
@@ -866,3 +868,13 @@ def test_networks_that_are_missing_say_what_they_need(monkeypatch, tmp_path):
         make_network("lpips-squeeze")
     with pytest.raises(ValueError, match="expected one of efficientnet-lite0, lpips-vgg"):
         make_network("inception")
+
+
+def test_training_states_of_earlier_releases_are_read():
+    """Their `log_std` has the name `log_spread`."""
+    model = LIA(SHAPE, size=8, channels=(8, 8, 6), encoder_channels=(6, 8, 8))
+    state = {key: value.clone() for key, value in GeneratorAndEncoder(model).state_dict().items()}
+    state["log_spread"] = state.pop("log_std") + 0.5
+    both = GeneratorAndEncoder(model)
+    both.load_state_dict(state)
+    assert torch.equal(both.log_std, state["log_spread"])

@@ -1,4 +1,4 @@
-"""Inverters: what was drawn comes back, records draw the same picture again, failures are kept."""
+"""Inverters: samples are reconstructed, records reproduce the same image, failures are kept."""
 
 import copy
 import csv
@@ -18,7 +18,7 @@ from flows.commands.compare import read_group
 from flows.data.digits import Digits
 from flows.errors import CheckpointError, UserError
 from flows.inversion.base import reconstruct
-from flows.inversion.compare import Group, compare, likelihood_of
+from flows.inversion.comparison import Group, compare, likelihood_of
 from flows.inversion.distance import Distance
 from flows.inversion.edits import edit_consistency, step_in
 from flows.inversion.encoder import Encoder
@@ -49,7 +49,7 @@ def generator() -> StyleGAN:
     return model
 
 
-def drawn(model: StyleGAN, n: int = 3) -> tuple[Codes, torch.Tensor]:
+def generated(model: StyleGAN, n: int = 3) -> tuple[Codes, torch.Tensor]:
     """Codes in w and their pictures, scaled into [0, 1] by the colours' weights."""
     codes = model.sample(n, "w", seed=5)
     with torch.no_grad():
@@ -65,7 +65,7 @@ def drawn(model: StyleGAN, n: int = 3) -> tuple[Codes, torch.Tensor]:
     ("space", "algorithm", "steps"), [("w", "adam", 300), ("w+", "adam", 300), ("w", "lbfgs", 60)]
 )
 def test_a_generated_picture_comes_back(generator, space, algorithm, steps):
-    codes, images = drawn(generator)
+    codes, images = generated(generator)
     inverter = Optimise(space, steps=steps, algorithm=algorithm, lr=0.1, starts=2)
     found = inverter.invert(generator, images, torch.Generator().manual_seed(0))
     assert psnr(images, found.reconstruction).median() > 35
@@ -78,7 +78,7 @@ def test_a_generated_picture_comes_back(generator, space, algorithm, steps):
 
 def test_the_noise_belongs_to_the_record(generator):
     """The known trap of projectors: noise is optimised, thrown away, and the picture is another one."""
-    _, images = drawn(generator)
+    _, images = generated(generator)
     found = Optimise("w", steps=20, noise=True).invert(generator, images, torch.Generator().manual_seed(0))
     assert [tuple(each.shape) for each in found.noise] == [(3, 1, side, side) for side in (4, 8, 8, 16, 16)]
     assert torch.equal(reconstruct(generator, found.codes, found.noise), found.reconstruction)
@@ -89,7 +89,7 @@ def test_the_noise_belongs_to_the_record(generator):
 
 
 def test_the_same_seed_finds_the_same_code_and_touches_nothing(generator):
-    _, images = drawn(generator)
+    _, images = generated(generator)
     before = {name: value.clone() for name, value in generator.state_dict().items()}
     generator.critic.requires_grad_(False)
     first, again = (
@@ -107,7 +107,7 @@ def test_the_same_seed_finds_the_same_code_and_touches_nothing(generator):
 
 
 def test_images_are_searched_independently(generator):
-    _, images = drawn(generator)
+    _, images = generated(generator)
     inverter = Optimise("w", steps=15, exploration=0.0)
     together = inverter.invert(generator, images).codes.values
     alone = torch.cat([inverter.invert(generator, image[None]).codes.values for image in images])
@@ -115,14 +115,14 @@ def test_images_are_searched_independently(generator):
 
 
 def test_a_start_that_diverges_is_recorded_as_failed(generator, lia):
-    _, images = drawn(generator)
+    _, images = generated(generator)
     inverter = Optimise("w", steps=5, lr=1e30)
     found = inverter.invert(generator, images, torch.Generator().manual_seed(0))
-    assert found.losses.isinf().all() and not found.drawn.any()
+    assert found.losses.isinf().all() and not found.succeeded.any()
     within = Hybrid(lr=1e30, steps=5).invert(lia, images)  # whose encoder takes no NaN
-    assert within.losses.isinf().any() or within.drawn.all()
+    assert within.losses.isinf().any() or within.succeeded.all()
 
-    # What is not finite is drawn black, and is no picture of a black image.
+    # What is not finite is decoded as black, and is no picture of a black image.
     black = Group(torch.zeros(2, *SHAPE, dtype=torch.uint8), [ImageSource("a"), ImageSource("b")])
     row = compare({"style": generator}, {"optimise": inverter}, {"black": black})[0].row
     assert row.failed == 1 and row.psnr == 0 and row.bit_exact == 0 and row.ssim == 0
@@ -185,7 +185,7 @@ def test_hybrids_begin_at_the_encoders_code_and_stay_in_the_domain(lia, domain):
 
 
 def test_tuning_changes_a_copy_and_the_record_has_its_weights(generator):
-    _, images = drawn(generator)
+    _, images = generated(generator)
     before = {name: value.clone() for name, value in generator.state_dict().items()}
     pivot = Optimise("w", steps=10)
     plain = pivot.invert(generator, images[:2], torch.Generator().manual_seed(0))
@@ -227,7 +227,7 @@ def test_a_layer_of_biggan_is_a_block_of_activations():
     torch.manual_seed(0)
     shape = (3, 32, 32)
     model = BigGAN(shape, 3, size=8, width=4, channels=(8, 8, 8, 6), attention=16).eval()
-    assert not any("parametrizations" in name for name in model.units())
+    assert not any("parametrizations" in name for name in model.layers())
     images = torch.randint(256, (2, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
     layer = Layer(Optimise(steps=2), steps=2)
     found = layer.invert(model, images, torch.Generator().manual_seed(0))
@@ -267,7 +267,7 @@ def test_a_perceptual_distance_can_lead_the_search(generator):
 
 
 def test_a_search_ends_when_its_seconds_are_over(generator):
-    _, images = drawn(generator)
+    _, images = generated(generator)
     found = Optimise("w", steps=100_000, seconds=0.3, starts=2).invert(generator, images)
     assert 2 < found.steps < 5_000 and found.trace.shape[:2] == (found.steps, 2)
     assert found.seconds < 10
@@ -397,16 +397,16 @@ def test_inferred_classes_are_the_most_likely_ones(by_class):
     assert len(expected.unique()) > 1
     assert torch.equal(by_class.infer_labels(images), expected)
     assert torch.equal(by_class.infer_labels(images, batch=7), expected)
-    assert torch.equal(by_class.labels_of(images, None, "z"), expected)
+    assert torch.equal(by_class.labels_to_encode(images, None, "z"), expected)
     # Of the classes that are given, only those that are not known are inferred.
     given = (expected + 1) % 10
     given[::2] = -1
-    found = by_class.labels_of(images, given, "z")
+    found = by_class.labels_to_encode(images, given, "z")
     assert torch.equal(found[::2], expected[::2]) and torch.equal(found[1::2], given[1::2])
     for wrong in (torch.full((150,), 10), given[:3], given.int()):
         wrong[0] = -1
         with pytest.raises(UserError, match="class-conditional: expected labels 0 … 9"):
-            by_class.labels_of(images, wrong, "z")
+            by_class.labels_to_encode(images, wrong, "z")
     nothing = by_class.encode_bytes(images[:0])
     assert nothing.values.shape == (0, 64) and nothing.labels.shape == (0,)
     assert len(by_class.decode_bytes(nothing)) == 0
@@ -426,7 +426,7 @@ def test_a_class_conditional_flow_is_inverted_with_given_and_with_inferred_class
     other = batch.labels != expected
     assert (given.codes.values != inferred.codes.values).any(1)[other].all()  # the code depends on the class
     for found in (given, inferred):
-        assert torch.equal(found.reconstruction, batch.images) and found.drawn.all()
+        assert torch.equal(found.reconstruction, batch.images) and found.succeeded.all()
         assert torch.equal(reconstruct(by_class, found.codes), batch.images)
         path = tmp_path / "record.safetensors"
         save_record(path, record_of(found, [ImageSource(str(i)) for i in range(20)], 0), by_class)
@@ -512,16 +512,16 @@ def test_compare_writes_table_grid_page_and_records(checkpoints, capsys):
     models = [str(checkpoints / name) for name in ("style", "flow")]
     out = checkpoints / "out"
     words = ["exact", "encoder", "optimise:w", "layer"]
-    images = ["generated:2", "foreign", f"user:{checkpoints / 'mine'}"]
+    images = ["generated:2", "ood", f"user:{checkpoints / 'mine'}"]
     command = ["compare", "--models", *models, "--inverters", *words, "--images", *images]
     main([*command, "--steps", "3", "--starts", "2", "--perceptual", "none", "--out", str(out)])
     by = rows_of(out / "table.csv")
     assert len(by) == 2 * 4 * 3  # generated images are each model's own
-    exact = by["flow", "exact", "foreign"]
+    exact = by["flow", "exact", "ood"]
     assert float(exact["bit_exact"]) == 1 and float(exact["psnr"]) == float("inf")
     assert float(exact["restart_gap"]) == 0 and float(by["flow", "exact", "user"]["undone"]) > 15
     assert float(by["flow", "exact", "generated by flow"]["code_error"]) < 1
-    assert by["flow", "exact", "foreign"]["code_error"] == "nan"
+    assert by["flow", "exact", "ood"]["code_error"] == "nan"
     searched = by["style", "optimise:w", "user"]
     assert searched["starts"] == "2" and float(searched["restart_gap"]) > 0 and float(searched["apart"]) > 0
     assert float(by["style", "optimise:w", "generated by style"]["code_error"]) > 0
@@ -532,7 +532,7 @@ def test_compare_writes_table_grid_page_and_records(checkpoints, capsys):
     with Image.open(out / "grid-user.png") as grid:
         assert grid.size[1] == (1 + 2 * 4) * 66  # the input; four possible pairs, each with its error
     with Image.open(out / "overview.png") as picture_of_all:
-        methods, pictures = 1 + 4, 6 + 1  # the input, possible pairs; some foreign images, and the user's
+        methods, pictures = 1 + 4, 6 + 1  # the input, possible pairs; some ood images, and the user's
         assert picture_of_all.size == (260 + pictures * 66, methods * 66)
     head, _, *lines = [
         [cell.strip() for cell in line.strip("|").split("|")]
@@ -540,16 +540,16 @@ def test_compare_writes_table_grid_page_and_records(checkpoints, capsys):
     ]
     short = {(line[0], line[1]): dict(zip(head, line, strict=True)) for line in lines}
     assert set(short) == {("style", "optimise:w"), ("style", "layer"), ("flow", "exact"), ("flow", "encoder")}
-    assert short["flow", "exact"]["foreign, dB"] == "∞" and short["flow", "exact"]["bit-exact"] == "100 %"
+    assert short["flow", "exact"]["ood, dB"] == "∞" and short["flow", "exact"]["bit-exact"] == "100 %"
     own = float(by["style", "optimise:w", "generated by style"]["psnr"])
     assert short["style", "optimise:w"]["generated, dB"] == f"{own:.1f}"
     assert "style, exact: impossible" in capsys.readouterr().out
     table = json.loads((out / "table.json").read_text())
     assert table["perceptual_network"] == "no network"
-    first = next(row for row in table["rows"] if row["group"] == "foreign" and not row["note"])
+    first = next(row for row in table["rows"] if row["group"] == "ood" and not row["note"])
     assert list(first["each_psnr"])[:2] == ["cat", "person"]
 
-    # A record is drawn again, in the picture that it was cropped from.
+    # A record is reproduced, in the picture that it was cropped from.
     record = str(out / "records/flow-exact-user.safetensors")
     flow = str(checkpoints / "flow")
     main(["render", record, "--checkpoint", flow, "--output", str(out / "again"), "--undo", "true"])
@@ -597,7 +597,7 @@ def test_compare_takes_turned_pictures_of_any_kind(checkpoints):
     ],
 )
 def test_compare_names_mistakes(checkpoints, capsys, change, message):
-    given = {"models": [str(checkpoints / "flow")], "inverters": ["exact"], "images": ["foreign"], **change}
+    given = {"models": [str(checkpoints / "flow")], "inverters": ["exact"], "images": ["ood"], **change}
     words = [word for name, values in given.items() for word in (f"--{name}", *values)]
     with pytest.raises(SystemExit) as ended:
         main(["compare", *words, "--out", str(checkpoints / "out")])

@@ -307,16 +307,16 @@ def test_sampled_codes_follow_the_prior():
         assert float(codes.std()) == pytest.approx(deviation, rel=0.01)
 
 
-def test_every_unit_is_hookable_in_the_generating_direction(build):
+def test_every_layer_is_hookable_in_the_generating_direction(build):
     model = build().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    units, code, labels = model.units(), model.sample_codes(2), some_labels(model, 2)
-    assert units or isinstance(model, NICE), "only vectors of pixels have no maps to hook"
+    layers, code, labels = model.layers(), model.sample_codes(2), some_labels(model, 2)
+    assert layers or isinstance(model, NICE), "only vectors of pixels have no maps to hook"
     with torch.no_grad():
         plain = model.decode(code, labels=labels)
-        for name, unit in units.items():
+        for name, layer in layers.items():
             seen = []
 
             def edit(_, __, output, seen=seen):
@@ -326,7 +326,7 @@ def test_every_unit_is_hookable_in_the_generating_direction(build):
             handle = model.get_submodule(name).register_forward_hook(edit)
             edited = model.decode(code, labels=labels)
             handle.remove()
-            assert (unit.channels, *unit.size) in [tuple(shape) for shape in seen], name
+            assert (layer.channels, *layer.size) in [tuple(shape) for shape in seen], name
             assert not torch.equal(plain, edited), name
         assert torch.equal(model.decode(code, labels=labels), plain)
 

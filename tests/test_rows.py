@@ -147,7 +147,7 @@ def test_a_hook_in_a_network_is_heard_and_every_layer_is_set_from_the_first_batc
     handle.remove()
     model.bijection(images / 255)
     assert len(heard) == 2
-    assert any(name.endswith("network.second") for name in model.units())
+    assert any(name.endswith("network.second") for name in model.layers())
 
 
 def test_a_frozen_copy_and_other_precisions_agree():

@@ -28,25 +28,25 @@ def test_a_scene_depends_on_its_own_number_alone():
 def test_saved_sets_are_the_same_to_the_byte(tmp_path):
     digests = set()
     for name in ("a.npz", "b.npz"):
-        save(Scenes(cache=None).draw("test", 20), tmp_path / name)
+        save(Scenes(cache=None).render_first("test", 20), tmp_path / name)
         digests.add(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
     assert len(digests) == 1
 
 
 def test_the_cache_gives_what_was_drawn(tmp_path):
     options = {"images": 30, "seed": 5}
-    drawn = Scenes(cache=None, **options).split("train")
+    rendered = Scenes(cache=None, **options).split("train")
     for _ in range(2):
         split = Scenes(cache=tmp_path, **options).split("train")
-        assert torch.equal(split.images, drawn.images) and torch.equal(split.masks, drawn.masks)
-        assert torch.equal(split.factors, drawn.factors) and torch.equal(split.labels, drawn.labels)
+        assert torch.equal(split.images, rendered.images) and torch.equal(split.masks, rendered.masks)
+        assert torch.equal(split.factors, rendered.factors) and torch.equal(split.labels, rendered.labels)
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_more_images_begin_with_the_fewer_and_splits_share_none():
     small, large = (Scenes(cache=None, images=n).split("train").images for n in (20, 40))
     assert torch.equal(small, large[:20])
-    test = Scenes(cache=None).draw("test", 40).images
+    test = Scenes(cache=None).render_first("test", 40).images
     assert not {image.tobytes() for image in test} & {image.numpy().tobytes() for image in large}
 
 
@@ -129,7 +129,7 @@ def test_what_is_withheld_is_missing_from_training_alone():
     lit_bedrooms = (train[:, COLUMN["category"]] == 0) & (train[:, COLUMN["lamp_on"]] > 0)
     assert not lit_bedrooms.any()
     assert (train[:, COLUMN["lamp_on"]] > 0).any()
-    test = torch.from_numpy(data.draw("test", 300).factors)
+    test = torch.from_numpy(data.render_first("test", 300).factors)
     assert (test[:, COLUMN["plant"]] > 0).any()
     assert "withheld: plant, bedroom+lamp_on" in data.transform
 

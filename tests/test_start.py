@@ -37,8 +37,8 @@ def test_a_lia_of_twice_the_side_begins_as_the_smaller_one():
     torch.testing.assert_close(large.encoder(images), small.encoder(means), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(large.critic(images), small.critic(means), atol=1e-5, rtol=1e-5)
     z = small.sample_codes(5, generator=torch.Generator().manual_seed(0))
-    drawn = interpolate(2 * small.decode(z) - 1, scale_factor=2, mode="bilinear", align_corners=False)
-    torch.testing.assert_close(2 * large.decode(z) - 1, drawn, atol=1e-5, rtol=1e-5)
+    enlarged = interpolate(2 * small.decode(z) - 1, scale_factor=2, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(2 * large.decode(z) - 1, enlarged, atol=1e-5, rtol=1e-5)
     assert torch.equal(large.convert(z, "z", "w"), small.convert(z, "z", "w"))
     assert all(
         torch.equal(a, b) for a, b in zip(large.refiner.parameters(), small.refiner.parameters(), strict=True)

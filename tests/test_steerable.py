@@ -62,11 +62,11 @@ def test_every_picture_has_its_own_edit():
     images = batch(40)
     which, strength, amount = objective.draw_edits(images, 5, torch.zeros(40, 4))
     assert set(which.tolist()) == {0, 1, 2}
-    drawn = 2 * torch.rand(40, 3, 8, 8) - 1
-    target, known = objective.edited(drawn, which, strength)
+    generated = 2 * torch.rand(40, 3, 8, 8) - 1
+    target, known = objective.edited(generated, which, strength)
     for i in range(40):
         operator = objective.edits[int(which[i])]
-        moved, mask = operator((drawn[i : i + 1] + 1) / 2, strength[i : i + 1])
+        moved, mask = operator((generated[i : i + 1] + 1) / 2, strength[i : i + 1])
         torch.testing.assert_close(target[i : i + 1], 2 * moved - 1)
         assert torch.equal(known[i : i + 1], mask)
         assert float(amount[i]) == pytest.approx(float(operator.amount(strength[i : i + 1])))
@@ -130,7 +130,8 @@ def test_a_run_leaves_its_walks_as_directions(tmp_path, monkeypatch):
     assert [each.name for each in found] == ["zoom", "shift x", "shift y", "brightness"]
     assert all(each.method == "joint walk" and each.sigma > 0 for each in found)
     assert report["walks"].keys() == {each.name for each in found}
-    assert "its walk in z, learned with the generator, explains" in (tmp_path / "README.md").read_text()
+    card = (tmp_path / "README.md").read_text()
+    assert "explained by its walk in z, learned with the generator (directions.safetensors)" in card
     export(tmp_path, tmp_path / "exported", half=True)
     carried = load_directions(tmp_path / "exported" / "directions.safetensors", load(tmp_path / "exported"))
     for before, after in zip(found, carried, strict=True):

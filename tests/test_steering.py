@@ -1,5 +1,6 @@
 """Directions against truth that is planted: a plane with its bias, factors that do not move one another."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -14,7 +15,7 @@ from torchvision.transforms.functional import rotate
 from flows.data.base import ArraySplit, Attribute, ImageData
 from flows.errors import CheckpointError, UserError
 from flows.metrics.typicality import limit_typicality, typicality
-from flows.models.base import LatentModel, Space, Unit
+from flows.models.base import LatentModel, LayerShape, Space
 from flows.models.codes import Codes
 from flows.models.priors import make_prior
 from flows.models.stylegan import StyleGAN
@@ -63,8 +64,8 @@ class Toy(LatentModel):
     def decode(self, code, space="z", labels=None):
         return self.quarters(code).repeat_interleave(2, 1)[:, None, :, None].expand(-1, -1, -1, 8)
 
-    def units(self):
-        return {"decode": Unit(1, (8, 8))}
+    def layers(self):
+        return {"decode": LayerShape(1, (8, 8))}
 
 
 class Rows:
@@ -259,6 +260,23 @@ def test_shift_is_relative_and_place_absolute(toy):
             assert torch.equal(shift(codes, part, 1.0).values[:, :6], codes.values[:, :6])
     with pytest.raises(ValueError, match="no level 'other'; expected some of coarse, fine"):
         direction.on_levels(["other"], space)
+
+
+def test_levels_without_their_slices_are_refused():
+    """The step would be zero: `shift` would do nothing, and `place` give NaN."""
+    step = Direction(
+        name="it", vector=torch.ones(D) / D**0.5, bias=0.0, space="z", sigma=1.0, method="by hand"
+    )
+    for wrong in ({"levels": ("fine",)}, {"slices": (slice(0, 2),)}):
+        with pytest.raises(UserError, match="^it: expected one slice of the code per level.*`on_levels`"):
+            dataclasses.replace(step, **wrong)
+
+
+def test_restricted_directions_survive_a_file(toy, survey, tmp_path):
+    step = Boundary().one(survey, "quarter 0").on_levels(list(toy.spaces["z"].levels)[:1], toy.spaces["z"])
+    save_directions(tmp_path / "d.safetensors", [step])
+    (loaded,) = load_directions(tmp_path / "d.safetensors", toy)
+    assert loaded.levels == step.levels and loaded.slices == step.slices and len(loaded.slices) == 1
 
 
 def test_codes_of_another_space_are_not_moved():
@@ -474,9 +492,9 @@ def test_zoom_is_a_resampling_and_its_amount_a_logarithm():
     torch.testing.assert_close(
         operator.amount(torch.tensor([0.5, 1.0, 2.0, 4.0])), torch.tensor([-1.0, 0, 1, 2])
     )
-    drawn = operator.draw(2000, torch.Generator().manual_seed(0))
-    assert 0.47 < float((drawn < 1).double().mean()) < 0.53
-    assert 0.5 <= drawn.min() and drawn.max() <= 2
+    sampled = operator.draw(2000, torch.Generator().manual_seed(0))
+    assert 0.47 < float((sampled < 1).double().mean()) < 0.53
+    assert 0.5 <= sampled.min() and sampled.max() <= 2
 
 
 def test_a_turned_plane_keeps_straight_lines_and_looks_shorter_at_one_end():
@@ -526,7 +544,7 @@ def test_displacements_of_a_linear_decoder_are_straight(toy):
     assert evidence["share coarse"] + evidence["share fine"] == pytest.approx(1)
 
 
-def test_displacements_of_redrawn_factors_are_their_directions(toy):
+def test_displacements_of_rendered_factors_are_their_directions(toy):
     """The toy's quarter i is 0.5 + 0.1 z·bᵢ: drawn 1 brighter, the code moves along bᵢ by 10."""
     data = Quarters(toy)
     found = Displacement(images=60, strengths=3).find(task(toy, ["quarter 2"], data=data))[0]
@@ -554,8 +572,8 @@ def test_linearity_is_one_for_lines_and_zero_for_noise():
     straight = linearity(amounts[:, None] * line, amounts, line, space)
     assert straight["r2"] == pytest.approx(1) and straight["r2 fine"] == pytest.approx(1)
     noise = torch.randn(2000, D, generator=random).double()
-    walk = amounts @ noise / amounts.square().sum()
-    assert linearity(noise, amounts, walk, space)["r2"] < 0.01
+    slope = amounts @ noise / amounts.square().sum()
+    assert linearity(noise, amounts, slope, space)["r2"] < 0.01
 
 
 def test_jacobian_directions_are_its_singular_vectors():
@@ -564,9 +582,9 @@ def test_jacobian_directions_are_its_singular_vectors():
     model = StyleGAN((3, 8, 8), size=10, channels=[8, 8], critic_channels=[8, 8]).eval()
     for codes in (1, 3):
         given = task(model, space="w")
-        drawn = model.sample(codes, "w", seed=0).values
+        sampled = model.sample(codes, "w", seed=0).values
         total = torch.zeros(10, 10, dtype=torch.double)
-        for code in drawn:
+        for code in sampled:
             jacobian = torch.autograd.functional.jacobian(lambda w: model.decode(w[None], "w")[0], code)
             jacobian = jacobian.flatten(0, 2).double()
             total += jacobian.T @ jacobian / codes
@@ -607,7 +625,7 @@ def test_principal_components_are_numpys_and_need_a_layer_where_codes_are_white(
         assert each.sigma == pytest.approx(math.sqrt(values[-1 - i]), rel=0.01)
     with pytest.raises(ValueError, match="white.*name a layer"):
         PrincipalComponents().find(task(model))
-    layer = next(iter(model.units()))
+    layer = next(iter(model.layers()))
     through = PrincipalComponents(components=3, layer=layer, n=300, batch=100).find(task(model))
     assert all(abs(float(each.vector.norm()) - 1) < 1e-5 for each in through)
 
@@ -643,9 +661,9 @@ def test_a_direction_of_w_moves_all_layers_of_w_plus():
 
 
 class Quarters(ImageData):
-    """Pictures that the toy draws, and draws again with one quarter set."""
+    """Images that the toy decodes, which can be rendered again with one quarter set."""
 
-    name, draws_again = "quarters", True
+    name, can_rerender = "quarters", True
 
     def __init__(self, toy, unseen=0):
         self.toy, self.image_shape, self.unseen = toy, toy.image_shape, unseen
@@ -659,12 +677,12 @@ class Quarters(ImageData):
         values[: self.unseen] = torch.nan
         return ArraySplit(images, attributes=values)
 
-    def redraw(self, name, attribute, values):
+    def rerender(self, name, attribute, values):
         images = self.split(name).images[: len(values)].clone()
         row = 2 * int(attribute[-1])
-        drawn = (255 * values).round().nan_to_num().byte()[:, None, None]
+        rendered = (255 * values).round().nan_to_num().byte()[:, None, None]
         images[:, 0, row : row + 2] = torch.where(
-            values.isnan()[:, None, None], images[:, 0, row : row + 2], drawn
+            values.isnan()[:, None, None], images[:, 0, row : row + 2], rendered
         )
         return images
 
@@ -689,7 +707,7 @@ def test_a_move_is_as_faithful_as_its_share_of_the_true_edit(toy):
 
     assert faithfulness(toy, Askew(), steps["pure"], data.codes, 2.0, data) == pytest.approx(1, abs=0.01)
     assert faithfulness(toy, Rows(), steps["pure"], data.codes, 0.01, data) is None  # nothing changes
-    data.draws_again = False
+    data.can_rerender = False
     assert faithfulness(toy, Rows(), steps["pure"], data.codes, 2.0, data) is None
 
 

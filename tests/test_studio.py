@@ -78,13 +78,13 @@ def test_pictures_of_every_kind_are_opened(tmp_path):
     """An orange corner tells which way is up."""
     plain = Image.new("RGB", (60, 40), "#204060")
     plain.paste("#ff8800", (0, 0, 20, 20))
-    rotate_to = plain.transpose(Image.Transpose.ROTATE_90)
+    rotated = plain.transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[274] = 6  # turn by 270 degrees counter-clockwise to see it upright
     shorter = plain.resize((30, 20))
     files = [
         saved(tmp_path / "plain.png", plain),
-        saved(tmp_path / "turned.jpg", rotate_to, exif=exif, quality=95),
+        saved(tmp_path / "rotated.jpg", rotated, exif=exif, quality=95),
         saved(tmp_path / "ink.jpg", plain.convert("CMYK"), quality=95),
         saved(tmp_path / "film.gif", plain, save_all=True, append_images=[shorter.resize((60, 40))]),
         saved(tmp_path / "palette.png", plain.quantize(8)),
@@ -309,13 +309,13 @@ def test_looking_inside(studio, monkeypatch):
     assert len({name.split(" ", 1)[1] for name in names}) > 3, "units of several classes"
     assert len(names) == 6 and len(shown) == 24 and re.fullmatch(r"\d+ \(.+\)", names[0])
     session = studio.sample("scenes-dcgan", 0, 1.0)
-    off = studio.switch(session, layer, names[:2])
+    off = studio.ablate(session, layer, names[:2])
     assert off.history.edits[0].label.startswith(f"off: {layer} {names[0].split()[0]}, ")
     rows = actions.missing_classes(studio.editor("scenes-dcgan"))
     assert {"wall", "window", "banner"} <= {label for label, _, _ in rows}
     assert 10 < {label: real for label, real, _ in rows}["wall"] < 60
     for act, message in (
-        (lambda: studio.switch(session, layer, []), "no unit is chosen"),
+        (lambda: studio.ablate(session, layer, []), "no unit is chosen"),
         (lambda: studio.undo(None), "there is no picture yet"),
         (lambda: studio.open("scenes-glow", None), "there is no picture yet"),
         (lambda: studio.editor("scenes-none"), "no model 'scenes-none' here; there are scenes-glow"),
@@ -490,7 +490,7 @@ def arrive(page, address, name):
     page.wait_for_selector("#examples img")
     if name != "scenes-glow":
         choose(page, "#model", name)
-        says(page, "#told", "sample")
+        says(page, "#status", "sample")
 
 
 def brush(page):
@@ -511,10 +511,10 @@ def brush(page):
         page.wait_for_timeout(1500)
         page.click("#apply")
         page.wait_for_function(
-            "() => document.querySelector('#told').innerText.includes('draw plant')"
+            "() => document.querySelector('#status').innerText.includes('draw plant')"
             " || document.body.innerText.includes('nothing is painted yet')"
         )
-        if "draw plant" in page.inner_text("#told"):
+        if "draw plant" in page.inner_text("#status"):
             return
     raise AssertionError("no stroke arrived in four attempts")
 
@@ -522,7 +522,7 @@ def brush(page):
 def walk(page, address, room, folder, name):
     arrive(page, address, name)
     page.set_input_files("#upload input[type=file]", str(room))
-    says(page, "#told", "room.png")
+    says(page, "#status", "room.png")
     says(page, "#certificate", "Bit-exact" if name == "scenes-glow" else "not exact")
     first = after(page)
 
@@ -538,7 +538,7 @@ def walk(page, address, room, folder, name):
     slider = page.get_by_label("number input for daylight")
     slider.fill("-1.5")
     slider.press("Enter")
-    says(page, "#told", "daylight -1.5 σ")
+    says(page, "#status", "daylight -1.5 σ")
     page.wait_for_timeout(500)
     dark = after(page)
     assert dark.float().mean() < 0.85 * first.float().mean()
@@ -562,16 +562,16 @@ def walk(page, address, room, folder, name):
         assert opened.size == (400, 300)
 
     page.click("#undo")
-    says(page, "#told", "plant", False)
+    says(page, "#status", "plant", False)
     page.wait_for_timeout(500)
     assert torch.equal(after(page), dark), "undo returns the very bytes"
     page.click("#undo")
-    says(page, "#told", "no pixel differs")
+    says(page, "#status", "no pixel differs")
     page.wait_for_timeout(500)
     assert torch.equal(after(page), first)
 
     arrive(page, address, name)
     page.set_input_files("#record input[type=file]", str(folder / "record.safetensors"))
-    says(page, "#told", "draw plant")
+    says(page, "#status", "draw plant")
     page.wait_for_timeout(500)
     assert torch.equal(after(page), planted), "a record gives the same bytes again"

@@ -251,7 +251,7 @@ def test_atlas_does_each_part_once(folder, tmp_path):
 
 
 def test_atlas_leaves_out_what_a_model_has_not(folder, tmp_path, capsys):
-    """NICE is fully connected: none of its layers lies over the image."""
+    """NICE is fully connected: it has no spatial layer."""
     judges = ["--predictor", folder / "predictor", "--segmenter", folder / "segmenter"]
     run("atlas", folder / "nice", *judges, "--scores", "daylight", "--n", 120, "--out", tmp_path / "a",
         "--json", tmp_path / "a.json")  # fmt: skip

@@ -6,20 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import PositiveInt
 
 from flows import __version__
-from flows.commands.common import write_json
+from flows.commands.common import Seed, check_outputs, write_json
 from flows.commands.dissect import clean_images, dissect
 from flows.commands.omissions import omissions
 from flows.commands.steer.find import find
 from flows.commands.steer.score import score
-from flows.dissection.instrument import default_layers
-from flows.errors import UserError
+from flows.dissection.artefacts import TooFew
+from flows.dissection.probe import default_layers
+from flows.errors import DataMissing
 from flows.files import write_atomically
 from flows.jobs import run_once
 from flows.models.base import LatentModel
-from flows.opening import load_predictor, load_segmenter, open_model
+from flows.opening import data_known, load_predictor, load_segmenter, open_model
 from flows.page import document, picture
 from flows.semantics.base import Segmenter
 from flows.steering.base import DIRECTIONS_FILE
@@ -45,7 +46,7 @@ def atlas(
     scores: list[str] | None = None,
     artefact: str | None = "banner",
     n: PositiveInt = 2000,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
     out: Path = Path("atlas"),
     json: Path | None = None,
     device: str | None = None,
@@ -67,13 +68,14 @@ def atlas(
         json: File for a list of the parts, and whether each was run or skipped.
         device: Torch device; None takes CUDA if it is available.
     """
+    check_outputs(out=out, json=json)
     model = open_model(checkpoint, device)
     predictor_model, segmenter_model = load_predictor(predictor, model), load_segmenter(segmenter, model)
     available = [score.name for score in predictor_model.scores]
     wanted = scores or [name for name in SCORES if name in available] or available[:8]
     encodes = model.check_space(model.search_space).encodes
     source: Literal["samples", "images"] = "images" if encodes else "samples"
-    ablated = artefact if artefact and can_take_out(model, segmenter_model, artefact) else None
+    ablated = artefact if artefact and can_remove(model, segmenter_model, artefact) else None
     shared = {"flows": __version__, "model": model.fingerprint(), "n": n, "seed": seed}
     directions = out / "steering" / DIRECTIONS_FILE
 
@@ -114,13 +116,16 @@ def atlas(
     write_json(json, {"checkpoint": checkpoint, "done": done})
 
 
-def can_take_out(model: LatentModel, segmenter: Segmenter, label: str) -> bool:
+def can_remove(model: LatentModel, segmenter: Segmenter, label: str) -> bool:
     """Whether an artefact can be ablated and the effect measured; prints the reason if data are missing."""
     if label not in segmenter.classes:
         return False
+    if not data_known(model):
+        print("no artefact is ablated: the data set of this model is unknown")
+        return False
     try:
         clean_images(model, segmenter, label)
-    except UserError as error:
+    except (DataMissing, TooFew) as error:
         print(f"no artefact is ablated: {error}")
         return False
     return True

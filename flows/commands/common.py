@@ -4,15 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse.typing import restricted_number_type
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from flows import images as pixels
 from flows.errors import UserError
 from flows.files import to_json, write_atomically
 from flows.models.base import LatentModel
+from flows.page import check_picture
+
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**63)])
+"""Seed of a verb; the largest one leaves room for the seeds that verbs derive from it."""
 
 
 def print_table(head: list[str], rows: list[list[str]]) -> None:
@@ -28,17 +32,17 @@ def print_table(head: list[str], rows: list[list[str]]) -> None:
     console.print(table)
 
 
-def labels_or_none(model: LatentModel, label: int | None, n: int) -> Tensor | None:
-    """Labels (n,), all equal to `label`, for a class-conditional model; None for other models.
+def option_labels(model: LatentModel, label: int | None, n: int) -> Tensor | None:
+    """Labels (n,), all equal to the option --label; None without it, so that the model's default applies.
 
     Raises:
-        UserError: The label is missing or out of range, or the model is not class-conditional.
+        UserError: The label is out of range, or the model is not class-conditional.
     """
-    if not model.num_classes:
-        if label is not None:
-            raise UserError("--label: this model is not class-conditional")
+    if label is None:
         return None
-    if label is None or not 0 <= label < model.num_classes:
+    if not model.num_classes:
+        raise UserError("--label: this model is not class-conditional")
+    if not 0 <= label < model.num_classes:
         raise UserError(f"--label: expected a class in 0 … {model.num_classes - 1}, got {label}")
     return torch.full((n,), label, device=model.device)
 
@@ -50,6 +54,39 @@ def write_json(path: Path | None, result: dict[str, Any]) -> None:
         write_atomically(path, lambda target: target.write_text(text))
 
 
-def save_picture(image: Tensor, path: Path) -> None:
-    """Write an image, uint8 (C, H, W), to a picture file, atomically."""
-    write_atomically(path, lambda target: pixels.to_pillow(image).save(target))
+def check_outputs(
+    *, out: Path | None = None, output: Path | None = None, file: Path | None = None,
+    picture: Path | None = None, json: Path | None = None, option: str = "--output",
+) -> None:  # fmt: skip
+    """Check before the work that the results of a verb can be written.
+
+    Args:
+        out: Output folder of `--out`.
+        output: Output folder of `option`.
+        file: Output file of `option`.
+        picture: Output picture of `option`, in a format that its suffix names.
+        json: File of `--json`.
+        option: Name of the option of `output`, `file` and `picture`.
+
+    Raises:
+        UserError: There is a file where a folder is expected, or a folder where a file is expected, or the
+            suffix of a picture is unknown.
+    """
+    if picture is not None:
+        check_picture(picture, option)
+    for name, folder in (("--out", out), (option, output)):
+        if folder is not None:
+            check_folder(folder, name)
+    for name, path in ((option, file), (option, picture), ("--json", json)):
+        if path is not None:
+            if path.is_dir():
+                raise UserError(f"{name} {path}: expected a file, found a folder")
+            check_folder(path.parent, name)
+
+
+def check_folder(folder: Path, option: str = "--out") -> None:
+    """Raise UserError unless `folder` is a folder or can be created."""
+    existing = next((each for each in (folder, *folder.parents) if each.exists()), folder)
+    if existing.exists() and not existing.is_dir():
+        where = "" if existing == folder else f" at {existing}"
+        raise UserError(f"{option} {folder}: expected a folder, found a file{where}")

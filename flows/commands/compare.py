@@ -1,5 +1,6 @@
 """`flows compare`: compare inversion methods on models, with the same images and timing."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,12 +9,12 @@ from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from flows import images as pixels
-from flows.commands.common import print_table, write_json
+from flows.commands.common import Seed, check_outputs, print_table, write_json
 from flows.data.ood import ood_images
-from flows.errors import UserError
+from flows.errors import EXIT_BUG, UserError, deprecated
 from flows.inversion.base import Inverter
-from flows.inversion.compare import Group, Row, likelihood_of
-from flows.inversion.compare import compare as run
+from flows.inversion.comparison import Group, Row, likelihood_of
+from flows.inversion.comparison import compare as run
 from flows.inversion.distance import Distance
 from flows.inversion.encoder import Encoder
 from flows.inversion.exact import Exact
@@ -23,13 +24,13 @@ from flows.inversion.optimise import Algorithm, Optimise
 from flows.inversion.records import ImageSource
 from flows.inversion.report import write_comparison
 from flows.inversion.tune import Tune
-from flows.metrics.perceptual import FeatureNetwork, make_network
+from flows.metrics.perceptual import EfficientNetLite0, FeatureNetwork, make_network
 from flows.models.base import LatentModel
 from flows.opening import first_test, open_model, read_source
 from flows.page import as_text
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
-TURNS: dict[str, Callable[[Tensor], Tensor]] = {
+TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "test": lambda images: images,
     "upside-down": lambda images: images.flip(-2),
     "rotated": lambda images: images.rot90(1, (-2, -1)),
@@ -50,14 +51,15 @@ def compare(
     perceptual_weight: NonNegativeFloat = 0.0,
     edits: bool = True,
     perceptual: str = "auto",
-    seed: int = 0,
+    seed: Seed = 0,
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
     """Invert images by several methods and report reconstructions, figures and records.
 
     Every inverter gets the same images and the same seed. Impossible pairs of model and inverter are listed
-    with the reason.
+    with the reason. A pair that fails by a bug is listed too, its traceback is printed, and the command ends
+    with exit code 1 after the report is written.
 
     Args:
         models: Folders or hub repositories of models with the same image shape and number of grey levels.
@@ -92,8 +94,7 @@ def compare(
         json: Additional file for the contents of table.json.
         device: Torch device; None takes CUDA if it is available.
     """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: expected a folder, found a file")
+    check_outputs(out=out, json=json)
     loaded = {Path(name).name: open_model(name, device).eval() for name in models}
     if len(loaded) != len(models):
         raise UserError("--models: two models have the same name")
@@ -116,7 +117,7 @@ def compare(
     results = run(loaded, chosen, groups, seed, network, edits)
     bits = {
         name: {
-            group: likelihood_of(model, members.images, members.labels_for(model))
+            group: likelihood_of(model, members.images, members.labels_counted_by(model))
             for group, members in groups.items()
         }
         for name, model in loaded.items()
@@ -139,6 +140,9 @@ def compare(
     show([result.row for result in results])
     pictures = f"{'overview.png, ' if (out / 'overview.png').exists() else ''}{len(groups)} grids"
     print(f"written to {out}: index.html, summary.md, table.csv, table.json, {pictures}, records")
+    if bugs := sum(result.bug for result in results):
+        print(f"pairs that failed by a bug, with the tracebacks above: {bugs}", file=sys.stderr)
+        raise SystemExit(EXIT_BUG)
 
 
 def choose_network(name: str) -> FeatureNetwork | None:
@@ -149,13 +153,13 @@ def choose_network(name: str) -> FeatureNetwork | None:
     """
     if name == "none":
         return None
+    if name == "auto" and not EfficientNetLite0.is_installed():
+        print(f"no perceptual distance: {EfficientNetLite0.missing()}")
+        return None
     try:
         return make_network("efficientnet-lite0" if name == "auto" else name)
     except UserError as error:
-        if name != "auto":
-            raise UserError(f"--perceptual: {error}") from error
-        print(f"no perceptual distance: {error}")
-        return None
+        raise type(error)(f"--perceptual: {error}") from error
 
 
 def make_inverter(
@@ -210,6 +214,8 @@ def read_group(text: str, model: LatentModel, models: dict[str, LatentModel]) ->
     """
     name, _, rest = text.partition(":")
     if name in ("ood", "foreign") and not rest:
+        if name == "foreign":
+            deprecated(f"--images {name}", "--images ood")
         suite = ood_images(model.image_shape, model.bins)
         images = torch.cat([pictures[:1] for pictures in suite.values()])
         return {name: Group(images, [ImageSource(each) for each in suite])}
@@ -227,15 +233,15 @@ def read_group(text: str, model: LatentModel, models: dict[str, LatentModel]) ->
         return {name: Group(pictures, [source for _, source in read])}
     if name == "generated" and _is_count(rest):
         return {f"generated by {key}": _generated(key, each, int(rest)) for key, each in models.items()}
-    if name in TURNS and _is_count(rest):
+    if name in TRANSFORMS and _is_count(rest):
         known = next((each for each in models.values() if "source" in each.description), model)
         batch = first_test(known, int(rest))
         sources = [ImageSource(f"test {i}") for i in range(len(batch.images))]
-        turned = TURNS[name](batch.images).contiguous()
-        return {name: Group(turned, sources, labels=batch.labels, data=known.description.get("name"))}
+        transformed = TRANSFORMS[name](batch.images).contiguous()
+        return {name: Group(transformed, sources, labels=batch.labels, data=known.description.get("name"))}
     raise UserError(
-        f"--images: there is no {text!r}; expected {', '.join(f'{turn}:N' for turn in TURNS)}, generated:N, "
-        "ood or user:FOLDER"
+        f"--images: there is no {text!r}; expected {', '.join(f'{each}:N' for each in TRANSFORMS)}, "
+        "generated:N, ood or user:FOLDER"
     )
 
 

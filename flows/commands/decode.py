@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from flows.commands.common import save_picture, write_json
+from flows.commands.common import check_outputs, write_json
 from flows.inversion.codes import load_codes
 from flows.inversion.exact import decode_exactly
 from flows.opening import open_model
+from flows.page import save_picture
 
 
 def decode(
@@ -26,6 +27,7 @@ def decode(
         json: File for a list of the pictures.
         device: Torch device; None takes CUDA if it is available.
     """
+    check_outputs(output=output, json=json)
     model = open_model(checkpoint, device)
     contents = load_codes(codes, model)
     precisions = [given.precision for given in contents.certificates]

@@ -4,16 +4,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from flows.commands.common import print_table, write_json
+from flows.commands.common import Seed, check_outputs, print_table, write_json
+from flows.dissection.agreement import Agreement, Scheme, best_by_class, best_layer, counts
+from flows.dissection.agreement import dissect as run
 from flows.dissection.artefacts import Cleaning, clean, without
 from flows.dissection.causal import Ablation, ablate, by_random_units, class_means, class_pixels
-from flows.dissection.dissect import Agreement, Scheme, best_by_class, best_layer, counts
-from flows.dissection.dissect import dissect as run
-from flows.dissection.instrument import default_layers, layers_of
 from flows.dissection.intervention import Insertion, insertion, learned_order
+from flows.dissection.probe import default_layers, layers_of
 from flows.dissection.report import (
     CLEANING_HEAD,
     Dissected,
@@ -54,13 +54,13 @@ def dissect(
     n: PositiveInt = 2000,
     space: str | None = None,
     scheme: Scheme = "information",
-    level: PositiveFloat = 0.01,
+    share: PositiveFloat = 0.01,
     classes: list[str] | None = None,
     units: PositiveInt = 20,
     order: Literal["agreement", "learned"] = "agreement",
     insert: list[str] | None = None,
     artefact: str | None = None,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
     out: Path = Path("dissection"),
     json: Path | None = None,
     device: str | None = None,
@@ -81,7 +81,7 @@ def dissect(
         space: Latent space of the codes; None takes the model's search space.
         scheme: Choice of the thresholds: for each unit and class the one with the highest information
             quality, or one quantile for all.
-        level: Share of locations at which a unit is active, for the scheme `quantile`.
+        share: Share of locations at which a unit is active, for the scheme `quantile`.
         classes: Classes whose units are ablated; None takes all. Classes in too few images are skipped.
         units: Maximum number of units of a class that are ablated or inserted.
         order: Order of a class's units: by IoU with the class, or by their learned effect on it, which takes
@@ -94,6 +94,7 @@ def dissect(
         json: Additional file for the contents of units.json.
         device: Torch device; None takes CUDA if it is available.
     """
+    check_outputs(out=out, json=json)
     model = open_model(checkpoint, device)
     segmenter = segmenter or bundled_model("segmenter", model)
     loaded = load_segmenter(segmenter, model)
@@ -108,7 +109,7 @@ def dissect(
             check_class(option, label, loaded)
     # Before the long computation, so that missing data and packages are reported at once.
     clean_set = clean_images(model, loaded, artefact) if artefact else None
-    agreements = run(model, loaded, codes, chosen, scheme, level, masks)
+    agreements = run(model, loaded, codes, chosen, scheme, share, masks)
     rows = [row for agreement in agreements.values() for row in agreement.rows()]
     best = list(best_by_class(agreements).values())
     few = model.sample(ABLATED, space, seed + 1)
@@ -120,7 +121,7 @@ def dissect(
         found=agreements,
         order=order,
     )
-    ablations = switch_off(ordered, classes, units)
+    ablations = ablate_classes(ordered, classes, units)
     result = Dissected(
         title=f"Units of {Path(checkpoint).name}, {len(codes)} {source}",
         settings={
@@ -130,7 +131,7 @@ def dissect(
             "n": n,
             "space": space,
             "scheme": scheme,
-            "level": level,
+            "share": share,
             "order": order,
             "seed": seed,
         },
@@ -138,8 +139,8 @@ def dissect(
         best=best,
         ablations=ablations,
         gallery=top_images(model, codes, [row for row in best if row.interpretable]),
-        insertions=[inserted for label in insert or [] if (inserted := put_in(ordered, label, units))],
-        cleaning=take_out(ordered, model.sample(n, space, seed + 2), artefact, units, *clean_set)
+        insertions=[inserted for label in insert or [] if (inserted := insert_units(ordered, label, units))],
+        cleaning=remove_artefact(ordered, model.sample(n, space, seed + 2), artefact, units, *clean_set)
         if artefact and clean_set
         else None,
     )
@@ -240,7 +241,7 @@ def check_class(option: str, label: str, segmenter: Segmenter) -> None:
         )
 
 
-def switch_off(chosen: Chosen, classes: list[str] | None, units: int) -> list[Ablation]:
+def ablate_classes(chosen: Chosen, classes: list[str] | None, units: int) -> list[Ablation]:
     """Ablate, for every class, the units of the layer that agrees best with it, in their order."""
     model, segmenter, codes = chosen.model, chosen.segmenter, chosen.codes
     before = class_pixels(model, segmenter, codes)
@@ -260,7 +261,7 @@ def switch_off(chosen: Chosen, classes: list[str] | None, units: int) -> list[Ab
     return ablations
 
 
-def put_in(chosen: Chosen, label: str, units: int) -> Insertion | None:
+def insert_units(chosen: Chosen, label: str, units: int) -> Insertion | None:
     """Insert the units of a class at every location in turn; prints a line and returns None without units."""
     layer = best_layer(chosen.found, label, units)
     if layer is None:
@@ -275,7 +276,7 @@ def clean_images(model: LatentModel, segmenter: Segmenter, label: str) -> tuple[
     """Test images without an artefact, and the features by which sets of images are compared.
 
     Raises:
-        UserError: Too few test images are without the artefact.
+        TooFew: Too few test images are without the artefact.
         DataMissing: The extra `metrics` is not installed.
     """
     features = PooledFeatures()
@@ -283,7 +284,7 @@ def clean_images(model: LatentModel, segmenter: Segmenter, label: str) -> tuple[
     return without(test, segmenter, label, model), features
 
 
-def take_out(
+def remove_artefact(
     chosen: Chosen, codes: Codes, label: str, units: int, real: Tensor, features: PooledFeatures
 ) -> Cleaning | None:
     """Ablate the units of an artefact; prints a line and returns None without units."""

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from flows.commands.common import labels_or_none, write_json
+from flows.commands.common import check_outputs, option_labels, write_json
 from flows.inversion.codes import CodeFile, save_codes
 from flows.inversion.exact import invert_exactly
 from flows.opening import open_model, read_pictures
@@ -27,13 +27,14 @@ def encode(
         images: Picture files.
         output: Code file to write.
         resize: Whether to centre-crop and resize pictures of another size; otherwise they cause an error.
-        label: Class of the pictures, for a class-conditional model.
+        label: Class of the pictures, for a class-conditional model; None takes the most likely class of each.
         json: File for the certificates.
         device: Torch device; None takes CUDA if it is available.
     """
+    check_outputs(file=output, json=json)
     model = open_model(checkpoint, device)
     pictures = read_pictures(images, model.image_shape, resize)
-    labels = labels_or_none(model, label, len(pictures))
+    labels = option_labels(model, label, len(pictures))
     inversion = invert_exactly(model, pictures, labels)
     names = [path.name for path in images]
     save_codes(output, CodeFile(inversion.codes, names, inversion.certificates), model)

@@ -9,12 +9,13 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from rich.console import Console
 
 from flows import images as pixels
-from flows.commands.common import save_picture, write_json
+from flows.commands.common import check_outputs, write_json
 from flows.data.base import ImageData, StreamedData
 from flows.metrics.likelihood import batches, evaluate_likelihood
 from flows.metrics.neighbours import nearest
 from flows.models.base import LikelihoodModel
 from flows.opening import data_of, load_likelihood
+from flows.page import save_picture
 from flows.training.validation import generate, sample_sheet
 
 
@@ -45,6 +46,7 @@ def evaluate(
         device: Torch device; None takes CUDA if it is available.
     """
     console = Console()
+    check_outputs(output=output, json=json)
     model = load_likelihood(checkpoint, device)
     source = data_of(model, data)
     report = evaluate_likelihood(model, source.split(split), images, iwbo_samples=iwbo)

@@ -4,7 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from flows.commands.common import write_json
+from flows.commands.common import check_outputs, write_json
 from flows.config import parse_experiment
 from flows.errors import UserError
 from flows.files import read_yaml
@@ -36,6 +36,7 @@ def export(
     for name in (CONFIG_FILE, RUN_CONFIG, METRICS_FILE):
         if not (run / name).is_file():
             raise UserError(f"{run / name} does not exist: expected the folder of a run of train.py")
+    check_outputs(output=output, option="output", json=json)
     if holds_run(output):
         raise UserError(f"{output} holds a model already: choose a new folder")
     model = load_any(str(run), device)

@@ -7,14 +7,14 @@ import torch
 from jsonargparse.typing import PositiveInt
 
 from flows import images as pixels
-from flows.commands.common import labels_or_none, save_picture, write_json
+from flows.commands.common import check_outputs, option_labels, write_json
 from flows.editing.paths import line, sphere
 from flows.errors import UserError
 from flows.inversion.encoder import Encoder
 from flows.inversion.exact import invert_exactly
 from flows.metrics.reconstruction import psnr
-from flows.models.codes import Codes
 from flows.opening import open_model, read_pictures
+from flows.page import save_picture
 
 
 def interpolate(
@@ -46,16 +46,18 @@ def interpolate(
         space: Latent space of the codes, for a learned encoder; None takes the model's search space (w for
             LIA).
         resize: Whether to centre-crop and resize pictures of another size; otherwise they cause an error.
-        label: Class of both pictures, for a class-conditional model.
+        label: Class of both pictures, for a class-conditional model; None takes the most likely class of
+            each, and each image of the strip has the class of the nearer picture.
         zoom: Factor by which the strip enlarges every pixel.
         json: File for the result.
         device: Torch device; None takes CUDA if it is available.
     """
     if steps < 2:
         raise UserError(f"--steps: expected at least 2, got {steps}")
+    check_outputs(picture=output, json=json)
     model = open_model(checkpoint, device)
     pictures = read_pictures([first, second], model.image_shape, resize)
-    labels = labels_or_none(model, label, 2)
+    labels = option_labels(model, label, 2)
     if model.is_exact:
         if space not in (None, model.prior_space.name):
             raise UserError(f"--space: {type(model).__name__} has only space 'z', got {space!r}")
@@ -68,7 +70,8 @@ def interpolate(
     share = torch.linspace(0, 1, steps, dtype=torch.float64)[:, None]
     mix = {"line": line, "sphere": sphere}[path]
     first_code, last_code = codes.values.double().cpu().split(1)
-    way = Codes(mix(first_code, last_code, share), codes.space, labels_or_none(model, label, steps))
+    nearer = (share[:, 0] > 0.5).long()
+    way = codes.cpu()[nearer].with_values(mix(first_code, last_code, share))
     strip = model.decode_bytes(way)
     strip[0], strip[-1] = ends
     chosen, learned = codes.space, not model.spaces[codes.space].exact

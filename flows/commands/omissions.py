@@ -7,9 +7,9 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from flows import images as pixels
-from flows.commands.common import print_table, write_json
-from flows.dissection.omissions import energy_by_class, energy_maps, shares_of
-from flows.dissection.omissions import omissions as compare_classes
+from flows.commands.common import Seed, check_outputs, print_table, write_json
+from flows.dissection.omission import energy_by_class, energy_maps, shares_of
+from flows.dissection.omission import omissions as compare_classes
 from flows.dissection.omissions_report import (
     Energies,
     Instances,
@@ -38,7 +38,7 @@ def omissions(
     temperature: PositiveFloat = 1.0,
     images: NonNegativeInt = SHOWN,
     steps: PositiveInt = 100,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
     out: Path = Path("omissions"),
     json: Path | None = None,
     device: str | None = None,
@@ -63,6 +63,7 @@ def omissions(
         json: Additional file for the contents of omissions.json.
         device: Torch device; None takes CUDA if it is available.
     """
+    check_outputs(out=out, json=json)
     model = open_model(checkpoint, device)
     segmenter = segmenter or bundled_model("segmenter", model)
     loaded = load_segmenter(segmenter, model)

@@ -9,12 +9,12 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat,
 from torch import Tensor
 
 from flows import images as pixels
-from flows.commands.common import write_json
+from flows.commands.common import Seed, check_outputs, write_json
 from flows.commands.dissect import check_layers
 from flows.commands.steer.apply import given_images
-from flows.dissection.instrument import default_layers, instrument
 from flows.dissection.paint import Brush, Painted, Stroke
 from flows.dissection.paint import paint as paint_on
+from flows.dissection.probe import default_layers, instrument
 from flows.dissection.unit_brush import UNITS, find_units
 from flows.editing.editor import EXEMPLARS, exemplars_of
 from flows.errors import Unsupported, UserError
@@ -39,7 +39,7 @@ def paint(
     order: Literal["agreement", "learned"] = "agreement",
     segmenter: str | None = None,
     temperature: PositiveFloat = 1.0,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
     resize: bool = False,
     output: Path = Path("painted.png"),
     json: Path | None = None,
@@ -82,6 +82,7 @@ def paint(
         json: File for the result.
         device: Torch device; None takes CUDA if it is available.
     """
+    check_outputs(picture=output, json=json)
     model = open_model(checkpoint, device)
     loaded = load_segmenter(segmenter, model)
     space = model.search_space
@@ -113,7 +114,7 @@ def paint(
             rows.append(("", torch.stack([picture, *painted[-1].stages])))
     head = ["input", *(f"{each.stroke} {each.label}" for each in requests)]
     save_picture(draw_rows(rows, len(head), 96, head), output)
-    results = [as_result(each) for each in painted]
+    results = [painted_dict(each) for each in painted]
     changed = sum(each["changed"] for each in results) / len(results)
     print(
         f"{len(done)} strokes on {len(given)} images: {100 * changed:.1f} % of the pixels changed, none "
@@ -122,7 +123,7 @@ def paint(
     write_json(json, {"checkpoint": checkpoint, "strokes": strokes, "brush": brush, "pictures": results})
 
 
-def as_result(painted: Painted) -> dict[str, Any]:
+def painted_dict(painted: Painted) -> dict[str, Any]:
     """Plain values of a painted image."""
     return {
         "layers": painted.layers,

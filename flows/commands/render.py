@@ -6,7 +6,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images as pixels
-from flows.commands.common import write_json
+from flows.commands.common import check_outputs, write_json
 from flows.editing.history import edited_upload as paste_into_upload
 from flows.editing.records import load_history, read_history_header
 from flows.errors import UserError
@@ -41,6 +41,7 @@ def render(
         json: File for the result.
         device: Torch device; None takes CUDA if it is available.
     """
+    check_outputs(output=output, json=json)
     if (header := read_history_header(record)) is not None:
         render_edits(record, checkpoint or header["checkpoint"], output, undo, json, device)
         return

@@ -6,7 +6,7 @@ from pathlib import Path
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from rich.console import Console
 
-from flows.commands.common import write_json
+from flows.commands.common import check_outputs, write_json
 from flows.data.base import ImageData
 from flows.inversion.exact import invert_exactly, margin
 from flows.metrics.roundtrip import RoundTripRow, round_trip_table
@@ -45,6 +45,7 @@ def roundtrip(
         device: Torch device; None takes CUDA if it is available.
     """
     console = Console()
+    check_outputs(picture=picture, option="--picture", json=json)
     model = load_likelihood(checkpoint, device)
     groups = round_trip_groups(model, data_of(model, data), images)
     limits: dict[str, int | None] = {"fp32": None}

@@ -5,9 +5,10 @@ from pathlib import Path
 from jsonargparse.typing import PositiveInt
 
 from flows import images as pixels
-from flows.commands.common import labels_or_none, save_picture, write_json
+from flows.commands.common import Seed, check_outputs, option_labels, write_json
 from flows.models.base import LikelihoodModel
 from flows.opening import open_model
+from flows.page import save_picture
 
 
 def sample(
@@ -16,7 +17,7 @@ def sample(
     n: PositiveInt = 64,
     temperature: float | None = None,
     space: str | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     label: int | None = None,
     zoom: PositiveInt = 2,
     batch: PositiveInt = 64,
@@ -33,17 +34,22 @@ def sample(
             a GAN. None takes 0.7 for flows and 1 for other models.
         space: Latent space of the codes; None takes w for StyleGAN and z for other models.
         seed: Seed of the codes.
-        label: Class of the samples, for a class-conditional model.
+        label: Class of the samples, for a class-conditional model; None takes all classes in turn or, in a
+            space whose codes include their class, random ones.
         zoom: Factor by which the sheet enlarges every pixel.
         batch: Number of samples that are decoded at a time.
         json: File for the result.
         device: Torch device; None takes CUDA if it is available.
     """
+    if output.suffix:
+        check_outputs(picture=output, json=json)
+    else:
+        check_outputs(output=output, json=json)
     model = open_model(checkpoint, device)
     space = space or model.sampling_space
     if temperature is None:
         temperature = 0.7 if isinstance(model, LikelihoodModel) else 1.0
-    codes = model.sample(n, space, seed, temperature, labels_or_none(model, label, n))
+    codes = model.sample(n, space, seed, temperature, option_labels(model, label, n))
     images = model.decode_bytes(codes, batch)
     if output.suffix:
         save_picture(pixels.grid(images, zoom=zoom), output)

@@ -146,11 +146,11 @@ class ImageData(ABC):
         class_names: Names of the labels, empty if there are none.
         attributes: Attributes in the columns of `Split.attributes`.
         mask_classes: Names of the values of `Split.masks`.
-        draws_again: Whether `redraw` is supported.
+        can_rerender: Whether `rerender` is supported.
     """
 
     name: ClassVar[str]
-    draws_again: ClassVar[bool] = False
+    can_rerender: ClassVar[bool] = False
     image_shape: tuple[int, int, int]
     bins: int = 256
     transform: str = "none"
@@ -166,7 +166,7 @@ class ImageData(ABC):
         """Return the first n images of a split, if possible without reading or rendering all of it."""
         return self.split(name).first(n)
 
-    def redraw(self, name: SplitName, attribute: str, values: Tensor) -> Tensor:
+    def rerender(self, name: SplitName, attribute: str, values: Tensor) -> Tensor:
         """Render the first images of a split with one attribute changed and all others as they were.
 
         Args:

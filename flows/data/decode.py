@@ -4,6 +4,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
+from typing import IO
 
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -12,6 +13,7 @@ from torch import Tensor
 from flows import images
 from flows.data.base import Batch, Split
 from flows.errors import UserError
+from flows.files import StrPath
 
 EXTENSIONS = (
     ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
@@ -24,6 +26,62 @@ BROKEN = (
 )  # fmt: skip
 
 
+class BrokenPicture(UserError):
+    """A file is damaged, no picture, or a picture that is not supported; the message is the reason alone."""
+
+
+def decode(
+    file: StrPath | IO[bytes], largest: int | None = None, draft: tuple[int, int] | None = None
+) -> Image.Image:
+    """Decode a picture file, of an animation the first frame, and rotate it by its EXIF orientation.
+
+    Only Pillow runs where exceptions are taken for faults of the file: our own code raises bugs as such.
+
+    Args:
+        file: Path or opened file.
+        largest: Maximum number of pixels, checked before decoding; None sets no limit.
+        draft: (width, height) from which on a JPEG may be decoded at a reduced size; None decodes it whole.
+
+    Raises:
+        BrokenPicture: The file is damaged, no picture, too large, or has more than 8 bits per channel.
+    """
+    try:
+        opened = Image.open(file)
+    except BROKEN as error:
+        raise BrokenPicture(reason(error)) from error
+    with opened:
+        check_depth(opened)
+        if largest is not None and opened.width * opened.height > largest:
+            raise BrokenPicture(
+                f"{opened.width}×{opened.height} pixels, expected at most {largest // 1_000_000} million"
+            )
+        try:
+            if draft is not None:
+                opened.draft("RGB", draft)
+            opened.load()
+            return ImageOps.exif_transpose(opened)
+        except BROKEN as error:
+            raise BrokenPicture(reason(error)) from error
+
+
+def verify(file: StrPath | IO[bytes]) -> None:
+    """Check the header and the checksums of a picture file without decoding it.
+
+    Raises:
+        BrokenPicture: The file is damaged, no picture, or has more than 8 bits per channel.
+    """
+    try:
+        opened = Image.open(file)
+    except BROKEN as error:
+        raise BrokenPicture(reason(error)) from error
+    with opened:
+        check_depth(opened)
+        try:
+            opened.verify()
+        except BROKEN as error:
+            raise BrokenPicture(reason(error)) from error
+
+
 def square(picture: Image.Image, size: int, channels: int) -> Tensor:
     """Convert a picture to uint8 (channels, size, size): upright, over white, centre-cropped, resized."""
     # Resizing needs colours instead of palette entries, so the picture is flattened first.
@@ -34,16 +92,16 @@ def upright(picture: Image.Image, channels: int) -> Image.Image:
     """Rotate a picture by its EXIF orientation and flatten it over white; grey for one channel, else RGB.
 
     Raises:
-        UserError: the pixels have more than 8 bits.
+        BrokenPicture: The pixels have more than 8 bits.
     """
     check_depth(picture)
     return images.flatten(ImageOps.exif_transpose(picture), channels)
 
 
 def check_depth(picture: Image.Image) -> None:
-    """Raise UserError for pixels of more than 8 bits, which Pillow would clip instead of scaling."""
+    """Raise BrokenPicture for pixels of more than 8 bits, which Pillow would clip instead of scaling."""
     if picture.mode.startswith(("I", "F")):
-        raise UserError(f"expected 8-bit pixels, got Pillow's mode {picture.mode}")
+        raise BrokenPicture(f"expected 8-bit pixels, got Pillow's mode {picture.mode}")
 
 
 def square_transform(size: int, channels: int) -> str:

@@ -11,18 +11,19 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from flows.data.base import ArraySplit, ImageData, Split, SplitName, hashed_split
 from flows.data.decode import (
     BROKEN,
     EXTENSIONS,
+    BrokenPicture,
     LazySplit,
-    check_depth,
+    decode,
     reason,
     square,
     square_transform,
+    verify,
 )
 from flows.errors import DataMissing, UserError
 from flows.files import StrPath, reading
@@ -128,38 +129,34 @@ class Folder(ImageData):
         """Readable names, "name: reason" of the other files, and the readable pixels if in memory."""
         n_bytes = len(self._layout.names) * self.channels * self.size**2
         in_memory = n_bytes < IN_MEMORY_BYTES if self.in_memory is None else self.in_memory
-        check = self._decode if in_memory else self._verify
+        check: Callable[[str], Tensor | None] = self._decode if in_memory else self._verify
         with ThreadPoolExecutor() as threads:
             results = list(threads.map(partial(attempt, check), self._layout.names))
         pairs = list(zip(self._layout.names, results, strict=True))
-        readable = tuple(name for name, r in pairs if not isinstance(r, Exception))
-        unreadable = tuple(f"{name}: {reason(r)}" for name, r in pairs if isinstance(r, Exception))
+        readable = tuple(name for name, r in pairs if not isinstance(r, BrokenPicture))
+        unreadable = tuple(f"{name}: {r}" for name, r in pairs if isinstance(r, BrokenPicture))
         report_unreadable(self.path, unreadable, len(pairs))
         pixels = [result for result in results if isinstance(result, Tensor)]
         return readable, unreadable, torch.stack(pixels) if in_memory else None
 
     def _decode(self, name: str) -> Tensor:
-        with Image.open(open_file(self.path, name)) as picture:
-            return square(picture, self.size, self.channels)
+        return square(decode(open_file(self.path, name)), self.size, self.channels)
 
     def _decode_one(self, names: list[str], index: int) -> Tensor:
         try:
             return self._decode(names[index])
-        except BROKEN as error:
-            raise UserError(f"{self.path}: cannot decode {names[index]}: {reason(error)}") from error
+        except BrokenPicture as error:
+            raise UserError(f"{self.path}: cannot decode {names[index]}: {error}") from error
 
-    def _verify(self, name: str) -> Tensor | None:
-        with Image.open(open_file(self.path, name)) as picture:
-            check_depth(picture)
-            picture.verify()
-        return None
+    def _verify(self, name: str) -> None:
+        verify(open_file(self.path, name))
 
 
-def attempt(check: Callable[[str], T], name: str) -> T | Exception:
-    """Return `check(name)`, or the exception that Pillow raises for a broken file."""
+def attempt(check: Callable[[str], T], name: str) -> T | BrokenPicture:
+    """Return `check(name)`, or the exception of a broken file."""
     try:
         return check(name)
-    except BROKEN as error:
+    except BrokenPicture as error:
         return error
 
 
@@ -266,8 +263,18 @@ def is_picture(name: str) -> bool:
 
 
 def open_file(path: Path, name: str) -> Path | io.BytesIO:
-    """Return a path or buffer from which Pillow can open the file `name` of a folder or archive."""
-    return path / name if path.is_dir() else io.BytesIO(_archive(path, os.getpid()).read(name))
+    """Return a path or buffer from which Pillow can open the file `name` of a folder or archive.
+
+    Raises:
+        BrokenPicture: The file is damaged within the archive.
+    """
+    if path.is_dir():
+        return path / name
+    archive = _archive(path, os.getpid())
+    try:
+        return io.BytesIO(archive.read(name))
+    except BROKEN as error:
+        raise BrokenPicture(reason(error)) from error
 
 
 @lru_cache(maxsize=4)

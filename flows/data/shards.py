@@ -13,11 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from flows.data.base import ArraySplit, Batch, SplitName, StreamedData
-from flows.data.decode import BROKEN, EXTENSIONS, reason, square, square_transform
+from flows.data.decode import EXTENSIONS, BrokenPicture, decode, square, square_transform
 from flows.errors import DataMissing, UserError, missing_extra
 from flows.files import reading
 
@@ -201,9 +200,13 @@ def decode_sample(sample: Sample, size: int, channels: int) -> tuple[Tensor, int
     if content is None:
         extensions = ", ".join(key for key in sample if not key.startswith("__"))
         raise UserError(f"{sample['__url__']}: {sample['__key__']} has {extensions}, but no picture")
+    name = f"{sample['__url__']}: {sample['__key__']}"
     try:
-        with Image.open(io.BytesIO(content)) as picture:
-            return square(picture, size, channels), int(sample.get("cls", -1))
-    except BROKEN as error:
-        name = f"{sample['__url__']}: {sample['__key__']}"
-        raise UserError(f"{name} cannot be decoded: {reason(error)}") from error
+        picture = decode(io.BytesIO(content))
+    except BrokenPicture as error:
+        raise UserError(f"{name} cannot be decoded: {error}") from error
+    try:
+        label = int(sample.get("cls", -1))
+    except ValueError as error:
+        raise UserError(f"{name} cannot be decoded: cls is no class number ({error})") from error
+    return square(picture, size, channels), label

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.dissection.causal import seen_through, units_change
-from flows.dissection.instrument import layers_of
+from flows.dissection.probe import layers_of
 from flows.errors import UserError
 from flows.metrics.perceptual import kernel_distance
 from flows.models.base import LatentModel
@@ -58,6 +58,10 @@ class Cleaning:
         return {name: value for name, value in vars(self).items() if name != "shown"}
 
 
+class TooFew(UserError):
+    """The test split has too few images without a class for a distance of sets of images."""
+
+
 def without(images: Tensor, segmenter: Segmenter, label: str, model: LatentModel) -> Tensor:
     """Select the images without any pixel of a class.
 
@@ -68,13 +72,13 @@ def without(images: Tensor, segmenter: Segmenter, label: str, model: LatentModel
         model: Model that the images are compared with.
 
     Raises:
-        UserError: There are fewer than `FEWEST` such images.
+        TooFew: There are fewer than `FEWEST` such images.
     """
     column = list(segmenter.classes).index(label)
     seen = segment_bytes(segmenter, images, model.bins, model.device)[:, column].flatten(1).any(1)
     left = int((~seen).sum())
     if left < FEWEST:
-        raise UserError(
+        raise TooFew(
             f"{left} of {len(images)} real images are without a {label}, expected at least {FEWEST} for a "
             "distance: take a data set with a larger test split"
         )

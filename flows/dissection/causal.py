@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from flows.dissection.instrument import Change, instrument, layers_of
+from flows.dissection.probe import Change, instrument, layers_of
 from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
@@ -105,7 +105,9 @@ def ablate(
     channels = layers_of(model, codes.space)[layer].channels
     has = torch.nonzero(before[:, column] > 0)[:, 0]
     if not len(has):
-        raise UserError(f"none of {len(before)} images has a {label}: take more codes, or another class")
+        raise UserError(
+            f"none of the {len(before)} images contains the class {label!r}: take more codes or another class"
+        )
     relevant = codes[has]
     used = [size for size in sizes if size <= min(len(units), channels)]
     removed = []
@@ -172,7 +174,9 @@ def class_means(model: LatentModel, segmenter: Segmenter, codes: Codes, layer: s
             total = part if total is None else total + part
             weight += float(share.sum())
     if total is None or weight == 0:
-        raise UserError(f"no image of {len(codes)} has a {label}: take more codes, or another class")
+        raise UserError(
+            f"none of the {len(codes)} images contains the class {label!r}: take more codes or another class"
+        )
     return total / weight
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.dissection.instrument import CODE, Change, Probe, instrument, outer_layers
 from flows.dissection.paint import Canvas, Changes, Stroke, StrokeEdit, grown, places, soft
+from flows.dissection.probe import CODE, Change, Probe, instrument, outer_layers
 from flows.errors import Unsupported, UserError
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
@@ -74,12 +74,12 @@ class Pictures:
         """
         column = column_of_class(self.segmenter, label)
         if not self.masks[:, column].any():
-            raise UserError(f"none of {len(self.masks)} images has a {label}: take more exemplars")
+            raise UserError(
+                f"none of the {len(self.masks)} images contains the class {label!r}: take more exemplars"
+            )
         ways = [(layer,) for layer in layers] if layers else ways_to_draw(model, self.space)
         if not ways:
-            raise Unsupported(
-                f"no layer of {type(model).__name__} lies over the image: expected a convolutional model"
-            )
+            raise Unsupported(f"{type(model).__name__} has no spatial layer: expected a convolutional model")
         return ExemplarBrush(label, column, self, tuple(ways))
 
 
@@ -113,7 +113,7 @@ def ways_to_draw(model: LatentModel, space: str) -> list[tuple[str, ...]]:
     parts = [CODE + level for level in model.spaces[space].maps]
     if parts and model.spaces[space].exact:
         return [tuple(parts)]
-    return [(name,) for name in (*parts, *(outer_layers(model) or model.units()))]
+    return [(name,) for name in (*parts, *(outer_layers(model) or model.layers()))]
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class ExemplarBrush:
             mask = mask & grown(present, EDGE)
             if not mask.any():
                 return StrokeEdit([], mask)
-        before = canvas.drawn([])
+        before = canvas.decoded([])
         chosen = self.nearest(before[0], mask, stroke, canvas.model.bins)
         amount, best = min(1.0, strength), -float("inf")
         changes, painted = Changes(), before
@@ -158,7 +158,7 @@ class ExemplarBrush:
                 (layer, Change(amount * places(mask, canvas.probe.layers[layer].size), values[layer]))
                 for layer in layers
             ]
-            after = canvas.drawn(candidate, len(chosen))
+            after = canvas.decoded(candidate, len(chosen))
             images = canvas.composed(before, after, mask)
             merits = self.merits(canvas, images, (after - before).abs().mean(1), mask, stroke)
             if float(merits.max()) > best:
@@ -196,8 +196,8 @@ class ExemplarBrush:
         usable = covered > 0 if stroke == "draw" else torch.ones_like(covered, dtype=torch.bool)
         if not usable.any():
             raise UserError(
-                f"none of {len(masks)} images has a {self.label} under the brush: draw it elsewhere, or take "
-                "more exemplars"
+                f"none of the {len(masks)} images contains the class {self.label!r} under the brush: draw it "
+                "elsewhere, or take more exemplars"
             )
         order = merit.where(usable, -torch.inf).argsort(descending=True)
         return order[: min(CANDIDATES, int(usable.sum()))]

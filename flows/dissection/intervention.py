@@ -10,9 +10,9 @@ from torch.nn.functional import interpolate
 from tqdm import tqdm
 
 from flows import images as pixels
+from flows.dissection.agreement import Agreement
 from flows.dissection.causal import seen_through
-from flows.dissection.dissect import Agreement
-from flows.dissection.instrument import Change, Probe, instrument, layers_of
+from flows.dissection.probe import Change, Probe, instrument, layers_of
 from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
@@ -72,7 +72,9 @@ def learn_units(
     masks = seen_through(model, codes, [], lambda images: segmenter.segment(images)[:, [column]]).float()
     has = torch.nonzero(masks.flatten(1).any(1))[:, 0]
     if not len(has):
-        raise UserError(f"no image of {len(codes)} has a {label}: take more codes, or another class")
+        raise UserError(
+            f"none of the {len(codes)} images contains the class {label!r}: take more codes or another class"
+        )
     weight = begin_at(agreement, unit.channels).to(model.device).requires_grad_()
     optimiser = torch.optim.Adam([weight], lr)
     with frozen(model), instrument(model, codes.space) as probe, prepared():

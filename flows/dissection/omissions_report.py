@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from flows.dissection.omissions import EnergyRow, Omissions
+from flows.dissection.omission import EnergyRow, Omissions
 from flows.page import as_text, cells, draw_rows, numbers, table, write_page
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d, avg_pool2d, max_pool2d
 
 from flows import images as pixels
-from flows.dissection.instrument import Change, Probe
+from flows.dissection.probe import Change, Probe
 from flows.models.base import LatentModel
 from flows.models.codes import Codes, concatenate
 
@@ -62,11 +62,11 @@ class Canvas:
         """Model whose units are changed."""
         return self.probe.model
 
-    def drawn(self, changes: Changes, n: int = 1) -> Tensor:
+    def decoded(self, changes: Changes, n: int = 1) -> Tensor:
         """Images (n, C, H, W) in [0, 1], on the host, with earlier changes and n alternatives of new ones."""
-        return self._draw(self.codes if n == 1 else self.codes.repeat(n), changes)
+        return self._decode(self.codes if n == 1 else self.codes.repeat(n), changes)
 
-    def _draw(self, codes: Codes, changes: Changes) -> Tensor:
+    def _decode(self, codes: Codes, changes: Changes) -> Tensor:
         self.probe.undo()
         for layer, change in self.earlier + changes:
             self.probe.change(layer, change)
@@ -98,7 +98,7 @@ class Canvas:
         """Canvas after a step (1, D) of its code; the residual is kept where the image does not change."""
         values = self.codes.values
         stepped = replace(self, codes=self.codes.with_values(values + step.to(values)))
-        before, after = self._draw(concatenate([self.codes, stepped.codes]), []).split(1)
+        before, after = self._decode(concatenate([self.codes, stepped.codes]), []).split(1)
         whole = torch.ones(self.picture.shape[1:], dtype=torch.bool)
         moved = self.composed(before, after, whole, RESIDUAL_FADE_OF_MOVES)
         picture = pixels.to_bytes(moved, self.model.bins)[0]
@@ -106,7 +106,7 @@ class Canvas:
 
     def painted(self, stroke_edit: StrokeEdit) -> tuple["Canvas", float]:
         """Canvas after a stroke, and the largest change that the decoder makes outside it, not applied."""
-        before, after = self.drawn([]), self.drawn(stroke_edit.changes)
+        before, after = self.decoded([]), self.decoded(stroke_edit.changes)
         edited = pixels.to_bytes(self.composed(before, after, stroke_edit.where), self.model.bins)[0]
         picture = torch.where(soft(stroke_edit.where, self.margin) > 0, edited, self.picture)
         beyond = (after - before)[0].abs().amax(0)[~stroke_edit.where]

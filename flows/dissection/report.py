@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from flows import images as pixels
+from flows.dissection.agreement import UnitRow, counts
 from flows.dissection.artefacts import Cleaning
 from flows.dissection.causal import Ablation
-from flows.dissection.dissect import UnitRow, counts
-from flows.dissection.instrument import instrument
 from flows.dissection.intervention import Insertion
+from flows.dissection.probe import instrument
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.once import prepared
@@ -94,7 +94,7 @@ def unit_table(rows: Sequence[UnitRow]) -> str:
     """Table of units with their classes, as HTML."""
     lines = [
         cells([row.label, row.layer])
-        + numbers([str(row.unit), as_text(row.iou), as_text(row.information), as_text(row.level)])
+        + numbers([str(row.unit), as_text(row.iou), as_text(row.information), as_text(row.share)])
         for row in rows
     ]
     return table(("class", "layer", "unit", "IoU", "information quality", "active share"), lines)

@@ -52,9 +52,9 @@ class AgreementTally:
 
     def __init__(self, thresholds: Tensor, classes: int):
         self.thresholds = thresholds[:, None] if thresholds.dim() == 1 else thresholds
-        units, levels = self.thresholds.shape
-        self.both = torch.zeros(units, levels, classes, dtype=torch.float64)
-        self.active = torch.zeros(units, levels, dtype=torch.float64)
+        units, count = self.thresholds.shape
+        self.both = torch.zeros(units, count, classes, dtype=torch.float64)
+        self.active = torch.zeros(units, count, dtype=torch.float64)
         self.present = torch.zeros(classes, dtype=torch.float64)
         self.pixels = 0
 
@@ -70,13 +70,13 @@ class AgreementTally:
         self.present += present.sum(0).double()
         # Pairs of a pixel and one of its classes: they are fast to count, and a pixel may have several.
         pixel, label = present.nonzero(as_tuple=True)
-        classes, levels = present.shape[1], self.thresholds.shape[1]
+        classes, count = present.shape[1], self.thresholds.shape[1]
         for unit, values in enumerate(flat.contiguous()):
             ordered, order = self.thresholds[unit].sort()
             # Number of sorted thresholds below each activation, counted in bins that are summed from the top.
             above = torch.searchsorted(ordered, values)
-            pairs = torch.bincount(above[pixel] * classes + label, minlength=(levels + 1) * classes)
-            sizes = torch.bincount(above, minlength=levels + 1).double()
+            pairs = torch.bincount(above[pixel] * classes + label, minlength=(count + 1) * classes)
+            sizes = torch.bincount(above, minlength=count + 1).double()
             self.both[unit, order] += _from_the_top(pairs.view(-1, classes).double())
             self.active[unit, order] += _from_the_top(sizes)
 

@@ -7,11 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from flows.dissection.agreement import best_layer, dissect
 from flows.dissection.causal import class_means
-from flows.dissection.dissect import best_layer, dissect
-from flows.dissection.instrument import Change
 from flows.dissection.intervention import learned_order
 from flows.dissection.paint import Canvas, Stroke, StrokeEdit, places
+from flows.dissection.probe import Change
 from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.semantics.base import Segmenter, column_of_class

@@ -19,18 +19,20 @@ from flows.dissection.exemplars import (
     exemplars_of_codes,
     exemplars_of_images,
 )
-from flows.dissection.instrument import Change, instrument
 from flows.dissection.paint import Canvas, Stroke, StrokeEdit
+from flows.dissection.probe import Change, instrument
 from flows.editing.history import Edit, History, Start
-from flows.errors import Unsupported, UserError
+from flows.errors import DataMissing, Unsupported, UserError
 from flows.metrics.typicality import limit_typicality, typicality
 from flows.models.base import LatentModel, Space
 from flows.models.codes import Codes
-from flows.opening import data_of, find_bundled, open_model
+from flows.opening import data_known, data_of, find_bundled, open_model
 from flows.semantics.base import Predictor, Score, Segmenter, SemanticModel, predict_images, scores_of
 from flows.semantics.load import load_semantic_model
 from flows.steering.base import DIRECTIONS_FILE, Direction, load_directions, shift
 from flows.steering.boundary import condition
+
+__all__ = ["Editor", "ScoreReading", "open_editor"]
 
 EXEMPLARS = 2000
 """Default number of images among which exemplars for painting are found."""
@@ -107,21 +109,30 @@ class Editor:
 
     @cached_property
     def data(self) -> ImageData | None:
-        """Data set that the model was trained on; None if it is unknown or not on this machine."""
+        """Data set that the model was trained on; None if it is unknown or not on this machine.
+
+        Raises:
+            UserError: The checkpoint records a data set that does not fit the model.
+        """
+        if not data_known(self.model):
+            return None
         try:
             return data_of(self.model, None)
-        except UserError:
+        except DataMissing:
             return None
 
     # Pictures -------------------------------------------------------------------------------------
 
-    def open(self, upload: Image.Image, name: str, box: pixels.Box | None = None) -> History:
+    def open(
+        self, upload: Image.Image, name: str, box: pixels.Box | None = None, label: int | None = None
+    ) -> History:
         """Crop, resize and encode a picture.
 
         Args:
             upload: Upright picture of any size; it is flattened over white.
             name: Name of the file.
             box: Part of the upload to keep, in its pixels; None takes the largest centred box.
+            label: Class of the picture, for a class-conditional model; None if it is unknown.
 
         Returns:
             History without edits.
@@ -140,7 +151,7 @@ class Editor:
         small = pixels.fit(flat, height, width, box)
         picture = pixels.reduce(pixels.from_pillow(small, channels), self.model.bins)
         with self.lock:
-            codes = self.model.encode_bytes(picture[None], self.space)
+            codes = self.model.encode_bytes(picture[None], self.space, None if label is None else [label])
         whole = pixels.from_pillow(flat, channels)
         return History.of(Start(picture=picture, codes=codes.cpu(), name=name, upload=whole, box=box))
 
@@ -242,7 +253,7 @@ class Editor:
             return Edit(f"no {label} to erase there")
         return Edit(f"{stroke} {label}", stroke_edit=stroke_edit)
 
-    def switch(self, layer: str, units: Sequence[int]) -> Edit:
+    def ablate(self, layer: str, units: Sequence[int]) -> Edit:
         """Make an edit that ablates units of a layer everywhere; apply it by `then`.
 
         Raises:
@@ -283,7 +294,7 @@ class Editor:
     @torch.no_grad()
     def _typicality(self, codes: Codes) -> Tensor:
         with self.lock:
-            if not self.model.can_convert(codes, self.model.prior_space.name):
+            if self.model.values_in(codes, self.model.prior_space.name) is None:
                 return torch.empty(0)
             return typicality(self.model, codes).cpu()
 

@@ -9,11 +9,13 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images as pixels
-from flows.dissection.instrument import instrument
 from flows.dissection.paint import Canvas, Changes, StrokeEdit
+from flows.dissection.probe import instrument
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.once import prepared
+
+__all__ = ["Edit", "History", "Start", "edited_upload"]
 
 
 @dataclass(frozen=True, kw_only=True)

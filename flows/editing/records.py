@@ -1,6 +1,7 @@
 """Records of histories: upload, crop, code and edits in one file that reproduces the picture bit for bit."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flows import images as pixels
-from flows.dissection.instrument import Change
 from flows.dissection.paint import StrokeEdit
+from flows.dissection.probe import Change, layers_of
 from flows.editing.history import Edit, History, Start
 from flows.errors import CheckpointError
 from flows.files import StrPath, write_atomically
@@ -19,6 +20,8 @@ from flows.inversion.records import digest_of
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.versioned import check_made_by, read_metadata, read_versioned
+
+__all__ = ["load_history", "save_history"]
 
 HISTORY_VERSION = 1
 LONGEST = 1000
@@ -92,12 +95,39 @@ def load_history(path: StrPath, model: LatentModel) -> tuple[History, bool]:
         pixels.check_bytes(start.picture[None], model.image_shape)
         model.check_code(start.codes.values, start.codes.space)
         edits = [_edit(i, each, tensors) for i, each in enumerate(header["edits"][:LONGEST])]
-        history = replace(History.of(start), edits=tuple(edits)).again(model)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise CheckpointError(
             f"{Path(path).name} was altered: its contents do not fit together ({error})"
         ) from error
+    if not fits(start, edits, model):
+        raise CheckpointError(f"{Path(path).name} was altered: its edits do not have the shapes of the model")
+    history = replace(History.of(start), edits=tuple(edits)).again(model)
     return history, digest_of(history.picture) == header["digest"]
+
+
+def fits(start: Start, edits: Sequence[Edit], model: LatentModel) -> bool:
+    """Whether the tensors of edits have the shapes of the start's code, of the image and of the layers."""
+    one = start.codes.values.shape[:1] == (1,)
+    steps = [edit.step.shape == start.codes.values.shape for edit in edits if edit.step is not None]
+    strokes = [edit.stroke_edit for edit in edits if edit.stroke_edit is not None]
+    regions = [tuple(each.where.shape) == tuple(model.image_shape[1:]) for each in strokes]
+    layers = layers_of(model, start.codes.space) if strokes else {}
+    changes = [
+        layer in layers
+        and broadcasts(change.amount, (1, layers[layer].channels, *layers[layer].size))
+        and broadcasts(change.value, (1, layers[layer].channels, *layers[layer].size))
+        for each in strokes
+        for layer, change in each.changes
+    ]
+    return one and all(steps) and all(regions) and all(changes)
+
+
+def broadcasts(part: Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor can be expanded to a shape."""
+    missing = len(shape) - part.dim()
+    return missing >= 0 and all(
+        have in (1, want) for have, want in zip(part.shape, shape[missing:], strict=True)
+    )
 
 
 def _parse_header(metadata: dict[str, str], path: StrPath) -> dict[str, Any]:

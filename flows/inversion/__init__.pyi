@@ -6,9 +6,10 @@ from flows.inversion.base import reconstruct as reconstruct
 from flows.inversion.codes import CodeFile as CodeFile
 from flows.inversion.codes import load_codes as load_codes
 from flows.inversion.codes import save_codes as save_codes
-from flows.inversion.compare import Group as Group
-from flows.inversion.compare import Result as Result
-from flows.inversion.compare import Row as Row
+from flows.inversion.comparison import Group as Group
+from flows.inversion.comparison import Result as Result
+from flows.inversion.comparison import Row as Row
+from flows.inversion.comparison import compare as compare
 from flows.inversion.distance import Distance as Distance
 from flows.inversion.encoder import Encoder as Encoder
 from flows.inversion.exact import Certificate as Certificate
@@ -45,6 +46,7 @@ __all__ = [
     "Result",
     "Row",
     "Tune",
+    "compare",
     "decode_exactly",
     "invert_exactly",
     "load_codes",

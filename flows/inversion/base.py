@@ -14,7 +14,7 @@ from flows import images as pixels
 from flows.errors import Unsupported
 from flows.hooks import Hook, hooked
 from flows.models.base import HasNoise, LatentModel
-from flows.models.codes import Codes
+from flows.models.codes import Codes, LabelsLike
 from flows.numerics import exact_arithmetic
 
 __all__ = ["Inversion", "Inverter", "reconstruct"]
@@ -60,7 +60,7 @@ class Inversion:
     finite: Tensor = field(default_factory=lambda: torch.empty(0))
 
     @property
-    def drawn(self) -> Tensor:
+    def succeeded(self) -> Tensor:
         """Whether each inversion succeeded, (batch,) bool: code and reconstruction are finite."""
         succeeded = self.codes.values.isfinite().all(1).cpu()
         if len(self.losses):
@@ -90,7 +90,7 @@ class Inverter(ABC):
         model: LatentModel,
         images: pixels.ImageLike,
         generator: torch.Generator | None = None,
-        labels: Tensor | None = None,
+        labels: LabelsLike | None = None,
     ) -> Inversion:
         """Find codes for a batch of images.
 
@@ -98,8 +98,8 @@ class Inverter(ABC):
             model: Model in eval mode; its weights are not changed.
             images: uint8 (batch, C, H, W), or other images that `flows.images.as_bytes` accepts.
             generator: Source of all random numbers.
-            labels: int64 (batch,), classes of the images for a class-conditional model, −1 for unknown ones
-                (see `LatentModel.labels_of`).
+            labels: batch integers, classes of the images for a class-conditional model, −1 for unknown ones
+                (see `LatentModel.labels_to_encode`).
 
         Raises:
             Unsupported: The model lacks a capability that the method needs (`why_not`).
@@ -182,6 +182,8 @@ def decode_with(model: LatentModel, codes: Codes, noise: Sequence[Tensor]) -> Te
         return model.decode_codes(codes)
     if not isinstance(model, HasNoise):
         raise Unsupported(f"{type(model).__name__} has no noise inputs: expected none, got {len(noise)}")
+    if model.spaces[codes.space].labelled:
+        raise Unsupported(f"{type(model).__name__} decodes with noise inputs only without labels")
     return model.decode_with_noise(codes.values.to(model.device, model.dtype), noise, codes.space)
 
 

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from flows.errors import CheckpointError
 from flows.files import StrPath, write_atomically
 from flows.inversion.exact import Certificate
+from flows.metrics.roundtrip import PRECISIONS
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.versioned import check_made_by, read_versioned
@@ -66,6 +67,17 @@ def load_codes(path: StrPath, model: LatentModel, space: str = "z") -> CodeFile:
     check_made_by(path, "codes", model, fingerprint, model_type)
     if recorded != space:
         raise CheckpointError(f"{path} holds codes of space {recorded!r}, expected {space!r}")
+    for part, values, kind in (("names", names, str), ("labels", labels, int)):
+        if values is None and part == "labels":
+            continue
+        if not isinstance(values, list) or any(type(each) is not kind for each in values):
+            raise CheckpointError(f"{path} was altered: its {part} are no list of {kind.__name__}")
+    if any(not 0 <= label < 2**63 for label in labels or []):
+        raise CheckpointError(f"{path} was altered: its labels are no classes")
+    if any(each.precision not in PRECISIONS for each in certificates):
+        raise CheckpointError(f"{path} was altered: a certificate has none of the precisions {PRECISIONS}")
+    if code.dim() == 0:
+        raise CheckpointError(f"{path} was altered: its code has no batch axis")
     counts = {len(code), len(names), len(certificates), len(code) if labels is None else len(labels)}
     if len(counts) != 1 or tuple(code.shape[1:]) != model.spaces[space].shape:
         raise CheckpointError(f"{path} was altered: codes, names, certificates and labels do not match")

@@ -24,7 +24,7 @@ def edit_consistency(model: LatentModel, inverter: Inverter, found: Inversion, s
     """
     if found.weights or found.activations:
         return math.nan
-    if not found.drawn[:IMAGES].all():
+    if not found.succeeded[:IMAGES].all():
         return math.nan  # two black images would look identical
     decoder = in_own_precision(model, found)
     codes = found.codes[:IMAGES].to(decoder)
@@ -32,7 +32,7 @@ def edit_consistency(model: LatentModel, inverter: Inverter, found: Inversion, s
     noise = [layer_noise[:IMAGES] for layer_noise in found.noise]
     edited, finite = reconstruct_checked(decoder, codes.with_values(codes.values + step), noise)
     again = inverter.single().invert(model, edited, torch.Generator().manual_seed(seed), codes.labels)
-    if not (finite & again.drawn).all():
+    if not (finite & again.succeeded).all():
         return math.nan
     decoder = in_own_precision(model, again)
     moved = again.codes.to(decoder)

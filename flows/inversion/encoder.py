@@ -1,11 +1,11 @@
 """Inversion by the model's encoder in one pass: exact for a flow, learned for LIA."""
 
 import torch
-from torch import Tensor
 
 from flows import images as pixels
 from flows.inversion.base import BATCH, Inversion, Inverter, now, reconstruct_checked
 from flows.models.base import LatentModel
+from flows.models.codes import LabelsLike
 from flows.once import prepared
 
 __all__ = ["Encoder"]
@@ -39,7 +39,7 @@ class Encoder(Inverter):
         model: LatentModel,
         images: pixels.ImageLike,
         generator: torch.Generator | None = None,
-        labels: Tensor | None = None,
+        labels: LabelsLike | None = None,
     ) -> Inversion:
         images = self.check(model, images)
         start = now(model)

@@ -10,7 +10,7 @@ from flows.errors import Unsupported
 from flows.inversion.base import BATCH, Inversion, Inverter, now
 from flows.metrics.roundtrip import PRECISIONS, RoundTrip, in_precision, round_trip
 from flows.models.base import LatentModel
-from flows.models.codes import Codes
+from flows.models.codes import Codes, LabelsLike, as_labels
 from flows.once import prepared
 
 __all__ = ["Certificate", "Exact", "ExactInversion", "decode_exactly", "invert_exactly"]
@@ -60,14 +60,15 @@ def margin(bins: int) -> float:
 
 
 def invert_exactly(
-    model: LatentModel, images: pixels.ImageLike, labels: Tensor | None = None
+    model: LatentModel, images: pixels.ImageLike, labels: LabelsLike | None = None
 ) -> ExactInversion:
     """Encode images and certify each; images not certified in fp32 are encoded again in fp64.
 
     Args:
         model: Model with an exact inverse.
         images: uint8 (n, C, H, W), or other images that `flows.images.as_bytes` accepts; encoded in batches.
-        labels: int64 (n,), classes of the images, for a class-conditional model.
+        labels: n integers, classes of the images, for a class-conditional model; inferred where they are
+            None or −1.
 
     Raises:
         Unsupported: The guarantee of the model's prior space is not "exact".
@@ -79,7 +80,8 @@ def invert_exactly(
             f"{type(model).__name__} has no exact inverse: its guarantee is {space.guarantee!r}"
         )
     images = pixels.as_bytes(images, model.image_shape)
-    labels = model.labels_of(images, labels, space.name)
+    known = None if labels is None else as_labels(labels)
+    classes = model.labels_to_encode(images, known, space.name)
     code = torch.empty(len(images), *space.shape, dtype=torch.float64)
     reconstruction = torch.empty_like(images, device="cpu")
     certificates: dict[int, Certificate] = {}
@@ -88,12 +90,12 @@ def invert_exactly(
         encoder = in_precision(model, precision) if pending else model
         with prepared():
             for rows in (pending[i : i + BATCH] for i in range(0, len(pending), BATCH)):
-                batch_labels = None if labels is None else labels[rows]
+                batch_labels = None if classes is None else classes[rows]
                 trip = round_trip(encoder, images[rows], batch_labels, per_level=False)
                 code[rows], reconstruction[rows] = trip.codes.values.double().cpu(), trip.reconstruction.cpu()
                 certificates |= zip(rows, _certify(trip, precision, margin(model.bins)), strict=True)
         pending = [i for i in pending if not certificates[i].certified]
-    codes = Codes(code, space.name, None if labels is None else labels.cpu())
+    codes = Codes(code, space.name, None if classes is None else classes.cpu())
     return ExactInversion(codes, reconstruction, [certificates[i] for i in range(len(images))])
 
 
@@ -135,7 +137,7 @@ class Exact(Inverter):
         model: LatentModel,
         images: pixels.ImageLike,
         generator: torch.Generator | None = None,
-        labels: Tensor | None = None,
+        labels: LabelsLike | None = None,
     ) -> Inversion:
         images = self.check(model, images)
         start = now(model)

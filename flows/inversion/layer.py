@@ -17,7 +17,7 @@ from flows.inversion.base import (
 )
 from flows.inversion.distance import Distance
 from flows.models.base import LatentModel
-from flows.models.codes import Codes
+from flows.models.codes import Codes, LabelsLike
 from flows.numerics import frozen
 
 __all__ = ["Layer"]
@@ -32,7 +32,7 @@ class Layer(Inverter):
 
     Args:
         first: Inverter that finds the code.
-        layer: Name of a layer in `model.units()`; None selects the last of the outermost layers whose maps
+        layer: Name of a layer in `model.layers()`; None selects the last of the outermost layers whose maps
             have at most a quarter of the image side.
         steps: Number of steps of Adam.
         lr: Learning rate of Adam, in units of σ.
@@ -59,10 +59,10 @@ class Layer(Inverter):
         missing = NOTHING_TO_ADD if model.is_exact else self.first.why_not(model)
         if missing:
             return missing
-        units = model.units()
-        if self.layer is not None and self.layer not in units:
+        layers = model.layers()
+        if self.layer is not None and self.layer not in layers:
             return f"it has no layer {self.layer!r}"
-        return "" if units else "it has no hookable layers"
+        return "" if layers else "it has no hookable layers"
 
     def space_of(self, model: LatentModel) -> str:
         return self.first.space_of(model)
@@ -72,19 +72,22 @@ class Layer(Inverter):
         if self.layer is not None:
             return self.layer
         colours, side, _ = model.image_shape
-        units = model.units().items()
-        maps = [name for name, unit in units if unit.channels > colours and unit.size[0] <= max(4, side // 4)]
+        maps = [
+            name
+            for name, layer in model.layers().items()
+            if layer.channels > colours and layer.size[0] <= max(4, side // 4)
+        ]
         # A layer inside a block does not separate the network into a first and a last part.
         outermost = min((name.count(".") for name in maps), default=0)
         whole = [name for name in maps if name.count(".") == outermost]
-        return whole[-1] if whole else next(iter(model.units()))
+        return whole[-1] if whole else next(iter(model.layers()))
 
     def invert(
         self,
         model: LatentModel,
         images: pixels.ImageLike,
         generator: torch.Generator | None = None,
-        labels: Tensor | None = None,
+        labels: LabelsLike | None = None,
     ) -> Inversion:
         images = self.check(model, images)
         first = self.first.invert(model, images, generator, labels)

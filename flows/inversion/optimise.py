@@ -15,7 +15,7 @@ from flows.errors import UserError
 from flows.inversion.base import Inversion, Inverter, decode_with, now, reconstruct
 from flows.inversion.distance import Distance
 from flows.models.base import HasNoise, LatentModel
-from flows.models.codes import Codes
+from flows.models.codes import Codes, LabelsLike, as_labels
 from flows.numerics import combine_seeds, draw_seed, frozen, normal_rows
 
 __all__ = ["Optimise"]
@@ -107,12 +107,12 @@ class Optimise(Inverter):
         model: LatentModel,
         images: pixels.ImageLike,
         generator: torch.Generator | None = None,
-        labels: Tensor | None = None,
+        labels: LabelsLike | None = None,
     ) -> Inversion:
         images = self.check(model, images)
         space = self.space_of(model)
-        labels = model.labels_of(images, labels, space)
-        target = Target(pixels.to_unit(images, model.bins, model.dtype).to(model.device), space, labels)
+        classes = model.labels_to_encode(images, None if labels is None else as_labels(labels), space)
+        target = Target(pixels.to_unit(images, model.bins, model.dtype).to(model.device), space, classes)
         with frozen(model):
             mean, std = extent(model, space)
             begun = now(model)

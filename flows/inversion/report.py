@@ -9,11 +9,11 @@ from pathlib import Path
 from torch import Tensor
 
 from flows.files import write_atomically
-from flows.inversion.compare import Groups, Result
+from flows.inversion.comparison import Groups, Result
 from flows.inversion.records import save_record
 from flows.inversion.summary import overview, summary
 from flows.models.base import LatentModel
-from flows.page import as_text, cells, document, draw_rows, numbers, picture, save_picture, table
+from flows.page import as_text, cells, document, draw_rows, numbers, picture, save_sheet, table
 
 COLUMNS = {
     "psnr": "median PSNR, dB",
@@ -25,7 +25,7 @@ COLUMNS = {
     "steps": "optimisation steps per image and restart",
     "starts": "number of restarts: from the mean of the space, then from samples",
     "restart_gap": "median of (worst − best)/best final loss over the restarts",
-    "apart": "median distance between the codes of two restarts, relative to their norm",
+    "apart": "median distance between the codes of two restarts, relative to their RMS norm",
     "failed": "share of restarts that diverged",
     "typicality": "mean of | |z|/√D − 1 |, 0 is typical",
     "log_prob": "mean log-density of the codes, nats per dimension",
@@ -50,7 +50,7 @@ def write_comparison(
     write_atomically(out / "summary.md", lambda path: path.write_text(short))
     rows = overview(results, groups)
     if rows:
-        save_picture(draw_rows(rows), out / "overview.png")
+        save_sheet(draw_rows(rows), out / "overview.png")
     else:
         (out / "overview.png").unlink(missing_ok=True)
     for result in results:
@@ -59,9 +59,7 @@ def write_comparison(
             name = file_name(f"{row.model}-{row.inverter}-{row.group}")
             save_record(out / "records" / f"{name}.safetensors", result.record, models[row.model])
     grids = {
-        group: save_picture(
-            draw_rows(grid_rows(groups, results, group)), out / f"grid-{file_name(group)}.png"
-        )
+        group: save_sheet(draw_rows(grid_rows(groups, results, group)), out / f"grid-{file_name(group)}.png")
         for group in groups
     }
     write_atomically(out / "index.html", lambda path: path.write_text(page(results, groups, grids, network)))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from flows.inversion.compare import Groups, Result, Row
+from flows.inversion.comparison import Groups, Result, Row
 from flows.page import as_text
 
 EACH, OTHERS = 4, ("cat", "person", "text", "digits", "uniform noise", "checkerboard of 4 px")
@@ -56,13 +56,13 @@ def summary(results: Sequence[Result], groups: Groups, network: str) -> str:
             f"{100 * over_all(rows, 'bit_exact'):.0f} %", as_text(over_all(rows, "perceptual")),
             f"{over_all(rows, 'seconds'):.2g}",
             f"+ {100 * over_all(rows, 'restart_gap'):.0f} %" if first.starts > 1 else "–",
-            decibels(middle([row.undone for row in rows])),
+            decibels(median([row.undone for row in rows])),
             *([f"{100 * over_all(rows, 'failed'):.0f} %"] if failed else []),
         ])  # fmt: skip
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
-def middle(values: Sequence[float]) -> float:
+def median(values: Sequence[float]) -> float:
     """Median of the values that are not NaN; NaN if there are none."""
     known = [value for value in values if not math.isnan(value)]
     return statistics.median(known) if known else math.nan

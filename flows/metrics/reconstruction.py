@@ -1,5 +1,7 @@
 """Distances between images and their reconstructions."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,8 @@ def psnr(first: Tensor, second: Tensor) -> Tensor:
 def structural_similarity(first: Tensor, second: Tensor) -> float:
     """Mean SSIM (Wang et al. 2004, Gaussian window of 11) of uint8 images (n, C, H, W), by torchmetrics.
 
+    NaN for images with a side of less than 6 pixels, whose reflection does not fill the window.
+
     Raises:
         DataMissing: torchmetrics is not installed.
     """
@@ -24,6 +28,8 @@ def structural_similarity(first: Tensor, second: Tensor) -> float:
         from torchmetrics.functional.image import structural_similarity_index_measure as ssim
     except ImportError as error:
         raise missing_extra("structural similarity needs torchmetrics", "metrics", error) from error
+    if min(first.shape[-2:]) < 6:
+        return math.nan
     value = ssim(first.float(), second.float(), data_range=255.0, kernel_size=11, sigma=1.5)
     assert isinstance(value, Tensor)
     return float(value)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.models.base import LatentModel
-from flows.models.codes import Codes
+from flows.models.codes import Codes, LabelsLike
 from flows.numerics import exact_arithmetic
 from flows.once import prepared
 
@@ -42,13 +42,17 @@ class RoundTrip:
 
 @torch.no_grad()
 def round_trip(
-    model: LatentModel, images: Tensor, labels: Tensor | None = None, per_level: bool = True
+    model: LatentModel,
+    images: pixels.ImageLike,
+    labels: LabelsLike | None = None,
+    per_level: bool = True,
 ) -> RoundTrip:
-    """Encode and decode uint8 images (batch, C, H, W) in the precision of the model's parameters.
+    """Encode and decode images, as in `encode_bytes`, in the precision of the model's parameters.
 
     Images are compared as the model sees them, reduced to its number of grey levels.
     """
     space = model.prior_space
+    images = pixels.as_bytes(images, model.image_shape)
     codes = model.encode_bytes(images, space.name, labels, max(1, len(images)))
     x = pixels.to_unit(images, model.bins, model.dtype).to(model.device)
     with exact_arithmetic(model.device):

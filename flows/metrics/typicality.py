@@ -16,11 +16,11 @@ def typicality(model: LatentModel, codes: Codes) -> Tensor:
     codes above 0 farther away; in many dimensions there are hardly any samples in either region.
 
     Raises:
-        Unsupported: The model has no map from the codes' space to its prior space (`can_convert`).
+        Unsupported: The model has no map from the codes' space to its prior space (`values_in`).
     """
     prior_space = model.prior_space
     assert prior_space.prior is not None
-    z = model.convert_codes(codes, prior_space.name).values
+    z = model.convert(codes.to(model).values, codes.space, prior_space.name)
     expected = prior_space.prior.deviation * z.shape[1] ** 0.5
     return z.norm(dim=1) / expected - 1
 

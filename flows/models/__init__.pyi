@@ -3,12 +3,11 @@
 from flows.models.base import HasFeatures as HasFeatures
 from flows.models.base import HasNoise as HasNoise
 from flows.models.base import HasStyles as HasStyles
-from flows.models.base import InfersLabels as InfersLabels
 from flows.models.base import LatentModel as LatentModel
+from flows.models.base import LayerShape as LayerShape
 from flows.models.base import LikelihoodBound as LikelihoodBound
 from flows.models.base import LikelihoodModel as LikelihoodModel
 from flows.models.base import Space as Space
-from flows.models.base import Unit as Unit
 from flows.models.biggan import BigGAN as BigGAN
 from flows.models.codes import Codes as Codes
 from flows.models.codes import concatenate as concatenate
@@ -38,9 +37,9 @@ __all__ = [
     "HasFeatures",
     "HasNoise",
     "HasStyles",
-    "InfersLabels",
     "LIA",
     "LatentModel",
+    "LayerShape",
     "LikelihoodBound",
     "LikelihoodModel",
     "Logistic",
@@ -52,6 +51,5 @@ __all__ = [
     "Space",
     "StyleGAN",
     "StyleModel",
-    "Unit",
     "concatenate",
 ]

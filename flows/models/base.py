@@ -3,16 +3,17 @@
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from flows import images as pixels
+from flows.checks import check_seed
 from flows.errors import Unsupported, UserError
 from flows.hooks import Hook, hooked
-from flows.models.codes import Codes
+from flows.models.codes import Codes, LabelsLike, as_labels, check_codes
 from flows.models.priors import Prior
 from flows.numerics import Keys, draw_seed, exact_arithmetic
 from flows.once import prepared
@@ -22,12 +23,11 @@ __all__ = [
     "HasFeatures",
     "HasNoise",
     "HasStyles",
-    "InfersLabels",
     "LatentModel",
+    "LayerShape",
     "LikelihoodBound",
     "LikelihoodModel",
     "Space",
-    "Unit",
 ]
 
 Guarantee = Literal["exact", "exact-given-w", "learned", "none"]
@@ -49,7 +49,8 @@ class Space:
         guarantee: Guarantee of encoding into the space: "exact" (inverse), "exact-given-w", "learned"
             (encoder) or "none" (no encoder).
         density: Whether `log_prob_code` is available.
-        conversions: Names of the spaces that every code of this space can be converted to.
+        conversions: Names of the spaces that every code of this space can be converted to, with or without a
+            label.
         tempered: Whether a temperature affects samples; False if the model normalises z.
         labelled: Whether decoding a code of this space requires a label (class-conditional models).
     """
@@ -82,8 +83,8 @@ class Space:
 
 
 @dataclass(frozen=True)
-class Unit:
-    """Layer of the decoder whose output, one map per unit, forward hooks can read and edit.
+class LayerShape:
+    """Shape of a layer of the decoder, whose output, one map per unit, forward hooks can read and edit.
 
     Attributes:
         channels: Number of units.
@@ -128,15 +129,6 @@ class HasStyles(Protocol):
         ...
 
 
-@runtime_checkable
-class InfersLabels(Protocol):
-    """Class-conditional model that can classify images by likelihood."""
-
-    def infer_labels(self, images: Tensor) -> Tensor:
-        """Return the most likely classes, int64 (n,), of uint8 images (n, C, H, W)."""
-        ...
-
-
 class LatentModel(StoredModule, library_name="flows"):
     """Generative model with latent codes. Images are floats (batch, C, H, W) in [0, 1]; codes (batch, D).
 
@@ -171,8 +163,8 @@ class LatentModel(StoredModule, library_name="flows"):
         """Decode codes, differentiably; images are not clamped to [0, 1]."""
 
     @abstractmethod
-    def units(self) -> dict[str, Unit]:
-        """Return the hookable layers of the decoder by module name, as in `get_submodule`."""
+    def layers(self) -> dict[str, LayerShape]:
+        """Return the shapes of the decoder's hookable layers by module name, as in `get_submodule`."""
 
     def __repr__(self) -> str:
         """One line: class, arguments that differ from their defaults, parameters and spaces.
@@ -198,7 +190,7 @@ class LatentModel(StoredModule, library_name="flows"):
         self,
         images: pixels.ImageLike,
         space: str | None = None,
-        labels: Tensor | None = None,
+        labels: LabelsLike | None = None,
         batch: int = BATCH,
     ) -> Codes:
         """Encode uint8 images in the model's precision and on its device.
@@ -206,8 +198,8 @@ class LatentModel(StoredModule, library_name="flows"):
         Args:
             images: uint8 (n, C, H, W), an array, or Pillow images; see `flows.images.as_bytes`.
             space: Latent space; None selects `search_space`.
-            labels: int64 (n,), classes of the images, for a class-conditional model. If they are None or −1,
-                a model with a likelihood uses the most likely class.
+            labels: n integers, classes of the images, for a class-conditional model. If they are None or −1,
+                a model that infers labels (`infers_labels`) uses the most likely class.
             batch: Number of images per batch.
 
         Raises:
@@ -216,19 +208,25 @@ class LatentModel(StoredModule, library_name="flows"):
         """
         chosen = self.check_space(space or self.search_space)
         images = pixels.as_bytes(images, self.image_shape)
-        labels = self.labels_of(images, labels, chosen.name)
+        known = None if labels is None else as_labels(labels)
+        classes = self.labels_to_encode(images, known, chosen.name)
         parts = []
         with prepared(), exact_arithmetic(self.device):
             for start in range(0, len(images), batch):
                 rows = slice(start, start + batch)
                 x = pixels.to_unit(images[rows], self.bins, self.dtype).to(self.device)
-                parts.append(self.encode(x, chosen.name, None if labels is None else labels[rows]))
+                parts.append(self.encode(x, chosen.name, None if classes is None else classes[rows]))
         values = torch.cat(parts) if parts else torch.empty(0, *chosen.shape)
-        return Codes(values.to(self.device, self.dtype), chosen.name, labels)
+        return Codes(values.to(self.device, self.dtype), chosen.name, classes)
 
     @torch.no_grad()
     def decode_bytes(self, codes: Codes, batch: int = BATCH) -> Tensor:
-        """Decode codes to uint8 images (n, C, H, W) on the host."""
+        """Decode codes to uint8 images (n, C, H, W) on the host.
+
+        Raises:
+            UserError: The argument is not `Codes`, or the codes do not fit the model.
+        """
+        check_codes(codes)
         if not len(codes):
             return torch.empty(0, *self.image_shape, dtype=torch.uint8)
         return self.map_images(codes, lambda images: pixels.to_bytes(images, self.bins), batch)
@@ -242,12 +240,14 @@ class LatentModel(StoredModule, library_name="flows"):
             function: Function of images (batch, C, H, W), clamped to [0, 1]; its result has a batch axis.
             batch: Number of images per batch.
         """
+        check_codes(codes)
         with prepared(), exact_arithmetic(self.device):
             results = [function(self.decode_codes(part).clamp(0, 1)).cpu() for part in codes.split(batch)]
         return torch.cat(results) if results else torch.empty(0)
 
     def decode_codes(self, codes: Codes) -> Tensor:
         """Decode codes with their labels, on the model's device and in its precision, as `decode` does."""
+        check_codes(codes)
         here = codes.to(self)
         return self.decode(here.values, here.space, here.labels)
 
@@ -258,7 +258,7 @@ class LatentModel(StoredModule, library_name="flows"):
         space: str | None = None,
         seed: int | torch.Generator = 0,
         temperature: float = 1.0,
-        labels: Tensor | None = None,
+        labels: LabelsLike | None = None,
     ) -> Codes:
         """Generate n codes; code i does not depend on n.
 
@@ -267,14 +267,28 @@ class LatentModel(StoredModule, library_name="flows"):
             space: Latent space; None selects `sampling_space`.
             seed: Seed of the random numbers, or a generator on the host.
             temperature: Factor on the deviation of the codes from the mean of the space.
-            labels: int64 (n,), classes for a class-conditional model; None cycles through all classes.
+            labels: n integers, classes for a class-conditional model. None cycles through all classes or, in
+                a space whose codes include their class, samples classes.
+
+        Raises:
+            UserError: The space does not exist, the temperature has no effect in it, the labels are not n
+                classes, or the model is not class-conditional.
+            Unsupported: The model cannot sample the space by class.
         """
         chosen = self.check_space(space or self.sampling_space)
-        random = torch.Generator().manual_seed(seed) if isinstance(seed, int) else seed
-        values = self.sample_codes(n, chosen.name, random, temperature)
-        if labels is None and chosen.labelled:
-            labels = self.classes_in_turn(n)
-        return Codes(values, chosen.name, labels if chosen.labelled else None)
+        if isinstance(seed, int):
+            check_seed(seed)
+            seed = torch.Generator().manual_seed(seed)
+        classes = self.classes_in_turn(n) if chosen.labelled else None
+        if labels is not None:
+            if not self.num_classes:
+                raise UserError(f"labels: {type(self).__name__} is not class-conditional; leave them out")
+            classes = self.check_labels(as_labels(labels), n)
+            if not chosen.labelled:
+                prior = self.prior_space.name
+                start = self.sample_codes(n, prior, seed, temperature)
+                return self.convert_codes(Codes(start, prior, classes), chosen.name)
+        return Codes(self.sample_codes(n, chosen.name, seed, temperature), chosen.name, classes)
 
     def sample_codes(
         self,
@@ -326,13 +340,33 @@ class LatentModel(StoredModule, library_name="flows"):
         return self.prior_space.exact
 
     def can_convert(self, codes: Codes, target: str) -> bool:
-        """Whether `convert` maps these codes to the target space."""
+        """Whether `convert_codes` maps these codes to the target space."""
         return codes.space == target or target in self.check_space(codes.space).conversions
 
     def convert_codes(self, codes: Codes, target: str) -> Codes:
-        """Convert codes to another space, with their labels if that space needs them."""
+        """Convert codes to another space, with their labels if that space needs them.
+
+        Raises:
+            Unsupported: The model has no map between the spaces, or the results would lack their class.
+        """
+        check_codes(codes)
         values = self.convert(codes.to(self).values, codes.space, target)
-        return Codes(values, target, codes.labels if self.check_space(target).labelled else None)
+        labelled = self.check_space(target).labelled
+        if labelled and codes.labels is None and not self.spaces[codes.space].labelled:
+            raise Unsupported(
+                f"codes of space {target!r} need a class each, which codes of {codes.space!r} do not give; "
+                "`values_in` maps the values without classes"
+            )
+        return Codes(values, target, codes.labels if labelled else None)
+
+    def values_in(self, codes: Codes, target: str) -> Tensor | None:
+        """Map the values of codes to another space without regard to their classes; None without a map.
+
+        The result (n, D) is for comparisons and lengths of codes; decoding it may need a class.
+        """
+        if not self.can_convert(replace(codes, labels=None), target):
+            return None
+        return self.convert(codes.to(self).values, codes.space, target)
 
     def convert(self, code: Tensor, source: str, target: str) -> Tensor:
         """Convert codes of one space to another, differentiably.
@@ -398,13 +432,30 @@ class LatentModel(StoredModule, library_name="flows"):
         """Return n labels that cycle through the classes, on the host; None unless class-conditional."""
         return torch.arange(n) % self.num_classes if self.num_classes else None
 
+    @property
+    def infers_labels(self) -> bool:
+        """Whether `infer_labels` classifies images; False unless a model overrides both."""
+        return False
+
+    def infer_labels(self, images: pixels.ImageLike, batch: int = BATCH) -> Tensor:
+        """Classify images: most likely classes, int64 (n,), on the model's device.
+
+        Args:
+            images: uint8 (n, C, H, W), or other images that `flows.images.as_bytes` accepts.
+            batch: Number of images per batch.
+
+        Raises:
+            Unsupported: The model does not infer labels (`infers_labels`).
+        """
+        raise Unsupported(f"{type(self).__name__} infers no labels")
+
     def needs_labels(self, space: str, labels: Tensor | None = None) -> bool:
         """Whether inversion into a space needs labels that are neither given nor inferable."""
-        if not self.check_space(space).labelled or isinstance(self, InfersLabels):
+        if not self.check_space(space).labelled or self.infers_labels:
             return False
         return labels is None or bool((labels < 0).any())
 
-    def labels_of(self, images: Tensor, labels: Tensor | None, space: str) -> Tensor | None:
+    def labels_to_encode(self, images: Tensor, labels: Tensor | None, space: str) -> Tensor | None:
         """Return the labels for encoding uint8 images: the given ones, else the most likely classes.
 
         Args:
@@ -422,31 +473,31 @@ class LatentModel(StoredModule, library_name="flows"):
             return None
         if labels is not None and not (labels < 0).any():
             return self.check_labels(labels.cpu(), len(images)).to(self.device)
-        if not isinstance(self, InfersLabels):
+        if not self.infers_labels:
             raise UserError(
                 f"{type(self).__name__} is class-conditional, and codes of {space!r} need the class of each "
-                f"image: pass labels 0 … {self.num_classes - 1}"
+                f"image, which it does not infer: pass labels 0 … {self.num_classes - 1}"
             )
         if labels is None:
             return self.infer_labels(images)
         known = self.check_labels(labels.cpu().clamp(min=0), len(images)).to(self.device)
         return torch.where(labels.to(self.device) < 0, self.infer_labels(images), known)
 
-    # Units ----------------------------------------------------------------------------------------
+    # Layers ---------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def units_among(self, modules: Iterable[tuple[str, nn.Module]]) -> dict[str, Unit]:
-        """Return those of the named modules whose output during decoding has four axes.
+    def layers_among(self, modules: Iterable[tuple[str, nn.Module]]) -> dict[str, LayerShape]:
+        """Return the shapes of those named modules whose output during decoding has four axes.
 
         Modules that compute weights (spectral norm's parametrisation) and scripted modules, which accept no
         hooks, are left out.
         """
-        units: dict[str, Unit] = {}
+        layers: dict[str, LayerShape] = {}
 
         def recorder(name: str) -> Hook:
             def record(output: Tensor) -> None:
                 if isinstance(output, Tensor) and output.dim() == 4:
-                    units[name] = Unit(output.shape[1], (output.shape[2], output.shape[3]))
+                    layers[name] = LayerShape(output.shape[1], (output.shape[2], output.shape[3]))
 
             return record
 
@@ -459,7 +510,7 @@ class LatentModel(StoredModule, library_name="flows"):
             code = torch.zeros(1, *self.prior_space.shape, dtype=self.dtype, device=self.device)
             labels = self.classes_in_turn(1)
             self.decode(code, labels=None if labels is None else labels.to(self.device))
-        return units
+        return layers
 
 
 class LikelihoodBound(NamedTuple):

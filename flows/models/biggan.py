@@ -8,6 +8,7 @@ from torch import Tensor
 from flows.checks import check_positive
 from flows.errors import UserError
 from flows.models.base import Space
+from flows.models.codes import Codes, check_codes
 from flows.models.gan import GAN
 from flows.models.styles import check_sizes
 from flows.networks.biggan import BigGANCritic, BigGANGenerator
@@ -64,17 +65,37 @@ class BigGAN(GAN):
         self.assemble(image_shape, bins, generator, critic, size)
         levels = {"z": slice(0, size), "class": slice(size, size + width)}
         doc = "z and a class vector, concatenated"
-        self.spaces["z+c"] = Space("z+c", (size + width,), None, levels, doc, conversions=frozenset({"z"}))
+        self.spaces["z+c"] = Space("z+c", (size + width,), None, levels, doc)
 
     def render(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
         generator = self.generator
         assert isinstance(generator, BigGANGenerator)
         if space == "z+c":
-            return generator.draw(code)
+            return generator.generate(code)
         image: Tensor = generator(code, self.check_labels(labels, len(code)))
         return image
 
+    def can_convert(self, codes: Codes, target: str) -> bool:
+        """Whether `convert_codes` maps these codes to the target space; from z to z+c it needs labels."""
+        with_class = (codes.space, target) == ("z", "z+c") and codes.labels is not None
+        return with_class or super().can_convert(codes, target)
+
+    def convert_codes(self, codes: Codes, target: str) -> Codes:
+        check_codes(codes)
+        if (codes.space, target) == ("z", "z+c") and codes.labels is not None:
+            here = codes.to(self)
+            assert here.labels is not None
+            return Codes(self.with_classes(here.values, here.labels), target)
+        return super().convert_codes(codes, target)
+
+    def values_in(self, codes: Codes, target: str) -> Tensor | None:
+        """Map values as `LatentModel.values_in` does; those of z+c to z by dropping the class vector."""
+        if (codes.space, target) == ("z+c", "z"):
+            return self.convert(codes.to(self).values, "z+c", "z")
+        return super().values_in(codes, target)
+
     def convert(self, code: Tensor, source: str, target: str) -> Tensor:
+        """Take z out of z+c; the opposite direction needs classes and is `with_classes`."""
         if (source, target) == ("z+c", "z"):
             return code[:, : self.spaces["z"].shape[0]]
         return super().convert(code, source, target)

@@ -4,12 +4,36 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from flows.errors import UserError
 
 __all__ = ["Codes", "concatenate"]
+
+
+LabelsLike = Tensor | np.ndarray | Sequence[int]
+"""Class labels that the public functions accept; see `as_labels`."""
+Rows = int | slice | Tensor | np.ndarray | Sequence[int] | Sequence[bool]
+"""Selections of codes: a number, a slice, indices or a boolean mask."""
+
+
+def as_labels(labels: LabelsLike) -> Tensor:
+    """Convert integers in a list, array or tensor (n,) to int64 labels; a tensor stays on its device.
+
+    Raises:
+        UserError: The values are not integers, or have more or fewer than one axis.
+    """
+    expected = "labels: expected integers, one per code or image"
+    try:
+        found = labels if isinstance(labels, Tensor) else torch.as_tensor(np.array(labels))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{expected}, got {labels!r}") from error
+    integers = not (found.is_floating_point() or found.is_complex() or found.dtype == torch.bool)
+    if found.dim() != 1 or not (integers or not len(found)):
+        raise UserError(f"{expected}; got {found.dtype} {tuple(found.shape)}")
+    return found.to(torch.int64)
 
 
 class Placed(Protocol):
@@ -26,7 +50,7 @@ class Placed(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Codes:
     """Latent codes of n images.
 
@@ -36,10 +60,13 @@ class Codes:
     Attributes:
         values: (n, D).
         space: Name of the latent space.
-        labels: int64 (n,), class of each code for a class-conditional model; None for other models.
+        labels: int64 (n,), class of each code for a class-conditional model; None for other models. The
+            constructor takes integers in a list, array or tensor.
+
+    Two objects are equal if they have the same space, precision, values and labels, on any device.
 
     Raises:
-        UserError: `labels` is not int64 with one entry per code.
+        UserError: `labels` is not one integer per code.
     """
 
     values: Tensor
@@ -47,18 +74,40 @@ class Codes:
     labels: Tensor | None = None
 
     def __post_init__(self) -> None:
-        labels = self.labels
-        if labels is not None and (labels.dtype != torch.int64 or labels.shape != self.values.shape[:1]):
+        if self.labels is None:
+            return
+        labels = as_labels(self.labels)
+        if labels.shape != self.values.shape[:1]:
             raise UserError(
                 f"labels: expected int64 ({len(self.values)},), one per code; got {labels.dtype} "
                 f"{tuple(labels.shape)}"
             )
+        object.__setattr__(self, "labels", labels)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Codes):
+            return NotImplemented
+        return (
+            self.space == other.space
+            and same(self.values, other.values)
+            and (self.labels is None) == (other.labels is None)
+            and (self.labels is None or other.labels is None or same(self.labels, other.labels))
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.space, tuple(self.values.shape)))
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, rows: int | slice | Tensor | Sequence[int]) -> "Codes":
-        """Select codes by a number, a slice, indices or a boolean mask; the result is always a batch."""
+    def __getitem__(self, rows: Rows) -> "Codes":
+        """Select codes by a number, a slice, indices or a boolean mask; the result is always a batch.
+
+        Raises:
+            IndexError: There is no such code, or `rows` is none of these.
+        """
+        if not isinstance(rows, int | slice):
+            rows = as_rows(rows)
         if isinstance(rows, int):
             if not -len(self) <= rows < len(self):
                 raise IndexError(f"there is no code number {rows} among {len(self)}")
@@ -66,20 +115,27 @@ class Codes:
         if isinstance(rows, slice):
             labels = None if self.labels is None else self.labels[rows]
             return replace(self, values=self.values[rows], labels=labels)
-        chosen = rows if isinstance(rows, Tensor) else torch.tensor(rows, dtype=torch.long)
-        labels = None if self.labels is None else self.labels[chosen.to(self.labels.device)]
-        return replace(self, values=self.values[chosen.to(self.values.device)], labels=labels)
+        labels = None if self.labels is None else self.labels[rows.to(self.labels.device)]
+        return replace(self, values=self.values[rows.to(self.values.device)], labels=labels)
 
     def split(self, size: int) -> Iterator["Codes"]:
         """Iterate over the codes in batches of `size`."""
         return (self[start : start + size] for start in range(0, len(self), size))
 
-    def to(self, like: "Tensor | Placed | torch.device | str") -> "Codes":
-        """Move the codes to a device, or to the device and precision of a model or tensor."""
+    def to(self, like: "Tensor | Placed | torch.device | torch.dtype | str") -> "Codes":
+        """Move the codes to a device or precision, or to both of a model or tensor.
+
+        Raises:
+            TypeError: `like` is none of these.
+        """
         if isinstance(like, torch.device | str):
             device, dtype = torch.device(like), self.values.dtype
-        else:
+        elif isinstance(like, torch.dtype):
+            device, dtype = self.values.device, like
+        elif hasattr(like, "device") and hasattr(like, "dtype"):
             device, dtype = like.device, like.dtype
+        else:
+            raise TypeError(f"expected a device, a dtype, a model or a tensor, got {type(like).__name__}")
         labels = None if self.labels is None else self.labels.to(device)
         return replace(self, values=self.values.to(device, dtype), labels=labels)
 
@@ -94,6 +150,38 @@ class Codes:
     def repeat(self, times: int) -> "Codes":
         """Repeat the whole sequence of codes `times` times."""
         return concatenate([self] * times)
+
+
+def as_rows(rows: Tensor | np.ndarray | Sequence[int] | Sequence[bool]) -> int | Tensor:
+    """Convert a selection to a number, int64 indices (k,) or a mask, bool (n,).
+
+    Raises:
+        IndexError: It has more than one axis, or values that are neither integers nor truth values.
+    """
+    try:
+        chosen = rows if isinstance(rows, Tensor) else torch.as_tensor(np.array(rows))
+    except (TypeError, ValueError) as error:
+        raise IndexError(f"expected a number, a slice, indices or a mask, got {rows!r}") from error
+    mask = chosen.dtype == torch.bool
+    integers = not (mask or chosen.is_floating_point() or chosen.is_complex())
+    if chosen.dim() > 1 or not (integers or (chosen.dim() and (mask or not len(chosen)))):
+        raise IndexError(
+            f"expected a number, a slice, indices or a mask, got {chosen.dtype} {tuple(chosen.shape)}"
+        )
+    if chosen.dim() == 0:
+        return int(chosen)
+    return chosen if mask else chosen.to(torch.int64)
+
+
+def same(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors have the same precision, shape and values, on any device."""
+    return first.dtype == second.dtype and torch.equal(first.cpu(), second.cpu())
+
+
+def check_codes(codes: object) -> None:
+    """Raise UserError unless the argument is `Codes`."""
+    if not isinstance(codes, Codes):
+        raise UserError(f"expected Codes, got {type(codes).__name__}: Codes(values, space)")
 
 
 def concatenate(parts: Sequence[Codes]) -> Codes:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from flows import images as pixels
 from flows.errors import Unsupported, UserError
-from flows.models.base import LatentModel, Space, Unit
+from flows.models.base import LatentModel, LayerShape, Space
 from flows.models.priors import Normal
 
 __all__ = ["ExternalGenerator"]
@@ -103,11 +103,11 @@ class ExternalGenerator(LatentModel):
         outputs = pixels.to_bytes(images, self.bins).cpu().contiguous().numpy().tobytes()
         return hashlib.sha256(of_weights.encode() + outputs).hexdigest()[:16]
 
-    def units(self) -> dict[str, Unit]:
+    def layers(self) -> dict[str, LayerShape]:
         if not isinstance(self.generator, nn.Module):
             return {}
         modules = self.generator.named_modules(prefix="generator")
-        return self.units_among((name, module) for name, module in modules if name != "generator")
+        return self.layers_among((name, module) for name, module in modules if name != "generator")
 
     @property
     def device(self) -> torch.device:

@@ -12,7 +12,8 @@ from flows.bijections.chain import Tap
 from flows.bijections.dequantise import Dequantiser
 from flows.data_dependent import initialise
 from flows.errors import Unsupported
-from flows.models.base import BATCH, LikelihoodBound, LikelihoodModel, Space, Unit
+from flows.models.base import BATCH, LayerShape, LikelihoodBound, LikelihoodModel, Space
+from flows.models.codes import LabelsLike, as_labels
 from flows.models.priors import Prior
 from flows.numerics import Keys, draw_seed, evaluating, exact_arithmetic
 from flows.once import prepared
@@ -92,13 +93,19 @@ class Flow(LikelihoodModel):
     def log_prob(
         self,
         images: pixels.ImageLike,
-        labels: Tensor | None = None,
+        labels: LabelsLike | None = None,
         generator: torch.Generator | None = None,
         keys: Keys | None = None,
     ) -> Tensor:
-        """Return only the lower bound of `forward`, for images as in `encode_bytes`: (batch,), nats."""
+        """Return only the lower bound of `forward`, for images as in `encode_bytes`: (batch,), nats.
+
+        Raises:
+            UserError: The images do not fit the model, or a class-conditional flow gets no labels; they are
+                not inferred here, as in training.
+        """
         images = pixels.as_bytes(images, self.image_shape).to(self.device)
-        return self(images, labels, generator, keys).log_prob
+        classes = None if labels is None else as_labels(labels).to(self.device)
+        return self(images, classes, generator, keys).log_prob
 
     def log_density(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Compute the exact log-density at points x (batch, C, H, W) in [0, 1]: (batch,), nats."""
@@ -107,9 +114,14 @@ class Flow(LikelihoodModel):
             code, log_det = self.bijection(x, self._context(labels, len(x)))
         return self.prior.log_prob(code).sum(1) + log_det
 
+    @property
+    def infers_labels(self) -> bool:
+        """Whether the flow is class-conditional, so that its likelihood classifies images."""
+        return self.num_classes > 0
+
     @torch.no_grad()
-    def infer_labels(self, images: Tensor, batch: int = BATCH) -> Tensor:
-        """Classify uint8 images (n, C, H, W) by argmax_y log p(x | y) at the bin centres x.
+    def infer_labels(self, images: pixels.ImageLike, batch: int = BATCH) -> Tensor:
+        """Classify images, as in `encode_bytes`, by argmax_y log p(x | y) at the bin centres x.
 
         Returns:
             Most likely classes, int64 (n,), on the model's device.
@@ -119,6 +131,7 @@ class Flow(LikelihoodModel):
         """
         if not self.num_classes:
             raise Unsupported(f"{type(self).__name__} was built without classes: it has no labels to infer")
+        images = pixels.as_bytes(images, self.image_shape)
         parts = [torch.empty(0, dtype=torch.long, device=self.device)]
         with prepared(), exact_arithmetic(self.device):
             for start in range(0, len(images), batch):
@@ -150,9 +163,9 @@ class Flow(LikelihoodModel):
         with prepared(), evaluating(self):
             return self.bijection.inverse(code.to(self.dtype), self._context(labels, len(code)))[0]
 
-    def units(self) -> dict[str, Unit]:
+    def layers(self) -> dict[str, LayerShape]:
         # Bijections are excluded: they return a pair, and their hooks run in the forward direction only.
-        return self.units_among(
+        return self.layers_among(
             (name, module)
             for name, module in self.bijection.named_modules(prefix="bijection")
             if not isinstance(module, Bijection) and (isinstance(module, Tap) or not list(module.children()))

@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 
 from flows import images as pixels
 from flows.errors import Unsupported
-from flows.models.base import LatentModel, Space, Unit
+from flows.models.base import LatentModel, LayerShape, Space
 from flows.models.priors import Normal
 from flows.networks.growing import Growing, shrink
 
@@ -85,6 +85,7 @@ class GAN(LatentModel):
     # Codes and images -----------------------------------------------------------------------------
 
     def features(self, images: Tensor) -> list[Tensor]:
+        """Return the critic's activations for images (batch, C, H, W) in [0, 1]."""
         activations: list[Tensor] = cast(Any, self.critic).features(pixels.signed(images))
         return activations
 
@@ -103,6 +104,6 @@ class GAN(LatentModel):
         side = images.shape[-1]
         return images if side == self.image_shape[-1] else interpolate(images, self.image_shape[1:])
 
-    def units(self) -> dict[str, Unit]:
+    def layers(self) -> dict[str, LayerShape]:
         modules = self.generator.named_modules(prefix="generator")
-        return self.units_among((name, module) for name, module in modules if name != "generator")
+        return self.layers_among((name, module) for name, module in modules if name != "generator")

@@ -56,7 +56,7 @@ class Glow(Flow):
         coupling: Type of coupling, `affine` or `additive`.
         scale: Scale function of the affine couplings and learned priors.
         input_bound: Bound on the magnitude of a coupling network's input, so that the inverse is accurate
-            away from the data; null for the published form.
+            away from the data; None for the published form.
         permutation: Invertible 1×1 convolution (`plain`, or `lu`), or a fixed `reverse` or `random` order of
             the channels.
         flavour: Variant, `official` or `paper`.

@@ -255,7 +255,7 @@ class LIA(StyleModel):
 
     def refined(self, w: Tensor, images: Tensor) -> Refined:
         """Refine codes w of the encoder for images in [−1, 1]; return the codes after every step."""
-        return refine(w, images, self.refiner, self.refinements, self.generator.draw)
+        return refine(w, images, self.refiner, self.refinements, self.generator.generate)
 
     def can_convert(self, codes: Codes, target: str) -> bool:
         if codes.space == "w+" and target != "w+":
@@ -264,7 +264,7 @@ class LIA(StyleModel):
 
     def _agree(self, code: Tensor) -> bool:
         """Whether all layers of w+ codes are equal, so that the codes exist in w."""
-        styles = code.unflatten(1, (self.layers, self.width))
+        styles = code.unflatten(1, (self.style_layers, self.width))
         return torch.equal(styles, styles[:, :1].expand_as(styles))
 
     def convert_back(self, code: Tensor, source: str, target: str) -> Tensor:

@@ -22,6 +22,7 @@ def load(path_or_repo: str | Path, map_location: str = "cpu") -> LatentModel:
     Raises:
         CheckpointError: There is no such folder or model, a file is missing or was altered, or the format
             version or the class of the model is unknown to this release.
+        UserError: Torch cannot use the device here.
     """
     return cast(LatentModel, load_stored(path_or_repo, types_in(flows.models, LatentModel), map_location))
 

@@ -49,7 +49,7 @@ class RealNVP(Flow):
         scale: Scale function of the couplings.
         flavour: Variant, `official` or `paper`.
         input_bound: Bound on the magnitude of a coupling network's normalised input, so that the inverse is
-            accurate away from the data; null for the published form.
+            accurate away from the data; None for the published form.
         alpha: Distance α of the logit's argument from 0 and 1.
         weight_penalty: Weight of a penalty in the loss, the squared norm of the weight-norm gains and of the
             checkerboard couplings' learned factors; in nats per image as in the released code, whatever the

@@ -43,13 +43,13 @@ class StyleGenerator(nn.Module):
         """
         w = self.mapping(z)
         if second is None or crossover is None:
-            return self.draw(w)
+            return self.generate(w)
         layers = len(self.synthesis.layers)
         later = torch.arange(layers, device=z.device) >= crossover.unsqueeze(1)
         other = self.mapping(second).unsqueeze(1)
         return self.synthesis(torch.where(later.unsqueeze(2), other, w.unsqueeze(1)))
 
-    def draw(self, w: Tensor) -> Tensor:
+    def generate(self, w: Tensor) -> Tensor:
         """Generate images in [−1, 1] from w (batch, width), the same for all layers."""
         return self.synthesis(w.unsqueeze(1).expand(-1, len(self.synthesis.layers), -1))
 
@@ -72,7 +72,7 @@ class StyleModel(GAN):
         """Set the parts, as `GAN.assemble`, and the three spaces; `width` is the dimension of w."""
         self.assemble(image_shape, bins, generator, critic, size)
         layers = len(generator.synthesis.layers)
-        self.layers, self.width = layers, width
+        self.style_layers, self.width = layers, width
         layer_slices = {f"layer{i}": slice(i * width, (i + 1) * width) for i in range(layers)}
         whole, labelled = {"all": slice(0, width)}, bool(self.num_classes)
         doc = "one style per layer, coarse to fine"
@@ -94,7 +94,7 @@ class StyleModel(GAN):
             return self.convert_back(code, source, target)
         if source == "z" and target != "z":
             code, source = self.generator.mapping(code), "w"
-        return code.repeat(1, self.layers) if (source, target) == ("w", "w+") else code
+        return code.repeat(1, self.style_layers) if (source, target) == ("w", "w+") else code
 
     def convert_back(self, code: Tensor, source: str, target: str) -> Tensor:
         """Convert w+ to w or w to z; here there is no such map.
@@ -108,10 +108,10 @@ class StyleModel(GAN):
         )
 
     def render(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
-        return self._draw(code, space, None)
+        return self._generate(code, space, None)
 
-    def _draw(self, code: Tensor, space: str, noise: Sequence[Tensor] | None) -> Tensor:
-        styles = self.convert(code, space, "w+").unflatten(1, (self.layers, self.width))
+    def _generate(self, code: Tensor, space: str, noise: Sequence[Tensor] | None) -> Tensor:
+        styles = self.convert(code, space, "w+").unflatten(1, (self.style_layers, self.width))
         image: Tensor = self.generator.synthesis(styles, noise)
         return image
 
@@ -122,13 +122,15 @@ class StyleModel(GAN):
         return {f"layer{i}": style.weight * style.scale for i, style in enumerate(styles)}
 
     def noise(self) -> list[Tensor]:
+        """Return the stored noise inputs, one per layer, each (1, 1, height, width)."""
         return [layer.noise for layer in cast(Iterable[StyledLayer], self.generator.synthesis.layers)]
 
     def decode_with_noise(self, code: Tensor, noise: Sequence[Tensor], space: str = "z") -> Tensor:
+        """Decode with given noise inputs, each (batch or 1, 1, height, width); the stored ones if empty."""
         if not noise:
             return self.decode(code, space)
         self.check_code(code, space)
-        return pixels.from_signed(self.enlarged(self._draw(code.to(self.dtype), space, noise)))
+        return pixels.from_signed(self.enlarged(self._generate(code.to(self.dtype), space, noise)))
 
     def induced_codes(
         self, n: int, space: str, generator: torch.Generator | None, temperature: float
@@ -137,7 +139,7 @@ class StyleModel(GAN):
         code = self.convert(self.prior_codes(n, generator), "z", space)
         if temperature == 1:
             return code
-        mean = self.w_mean if space == "w" else self.w_mean.repeat(self.layers)
+        mean = self.w_mean if space == "w" else self.w_mean.repeat(self.style_layers)
         return mean + temperature * (code - mean)
 
     @property

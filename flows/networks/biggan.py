@@ -105,9 +105,9 @@ class BigGANGenerator(nn.Module):
         self.to_colours = conv(channels[-1], colours, 3)
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        return self.draw(torch.cat([z, self.classes(labels)], 1))
+        return self.generate(torch.cat([z, self.classes(labels)], 1))
 
-    def draw(self, code: Tensor) -> Tensor:
+    def generate(self, code: Tensor) -> Tensor:
         """Generate images from concatenated z and class vectors, (batch, size + width)."""
         z, condition = code[:, : self.size], code[:, self.size :]
         first, *rest = z.chunk(self.parts, 1)

@@ -63,7 +63,7 @@ class Refined(NamedTuple):
 
 
 def refine(
-    w: Tensor, images: Tensor, refiner: Refiner | None, times: int, draw: Callable[[Tensor], Tensor]
+    w: Tensor, images: Tensor, refiner: Refiner | None, times: int, generate: Callable[[Tensor], Tensor]
 ) -> Refined:
     """Refine an encoder's codes (batch, D).
 
@@ -75,14 +75,14 @@ def refine(
         images: (batch, C, H, W), range [−1, 1].
         refiner: Network that predicts the steps; None for no refinement.
         times: Number of refinements.
-        draw: Generator from w to images in [−1, 1].
+        generate: Generator from w to images in [−1, 1].
     """
     codes, step = [w], torch.zeros_like(w)
     errors, slopes = [w.new_empty(0, len(w))], [w.new_empty(0, *w.shape)]
     for _ in range(times if refiner is not None else 0):
         with torch.enable_grad():
             place = codes[-1].detach().requires_grad_()
-            error = (draw(place) - images.detach()).square().flatten(1).mean(1)
+            error = (generate(place) - images.detach()).square().flatten(1).mean(1)
             (slope,) = torch.autograd.grad(error.sum(), place)
         assert refiner is not None
         step = refiner(place.detach(), slope, step.detach())

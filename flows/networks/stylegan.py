@@ -304,7 +304,7 @@ class Critic(Growing):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return scores (batch,), larger for images that look real."""
-        return self.judge(self.features(images)[-1])
+        return self.score_features(self.features(images)[-1])
 
     def begin_as(self, small: "Critic") -> None:
         """Initialise from a critic of half the side, applied to means of 2×2 pixels; see `begin_halved`."""
@@ -312,7 +312,7 @@ class Critic(Growing):
         for name in ("last", "hidden", "output"):
             getattr(self, name).load_state_dict(getattr(small, name).state_dict())
 
-    def judge(self, coarsest: Tensor) -> Tensor:
+    def score_features(self, coarsest: Tensor) -> Tensor:
         """Return scores (batch,) from the last of `features`."""
         x = activate(self.last(with_deviation(coarsest)))
         score: Tensor = self.output(activate(self.hidden(x.flatten(1))))

@@ -234,12 +234,12 @@ class SemanticModel(StoredModule):
 
 
 def outputs_on(
-    judge: SemanticModel, split: Split, images: int | None, batch: int = 500
+    model: SemanticModel, split: Split, images: int | None, batch: int = 500
 ) -> tuple[Tensor, Batch]:
     """Outputs for the first `images` images of a split, on the host, and the batch of these images."""
     known = split.first(images)
     with torch.no_grad():
-        outputs = [judge(part.to(judge.device)).cpu() for part in known.images.split(batch)]
+        outputs = [model(part.to(model.device)).cpu() for part in known.images.split(batch)]
     return torch.cat(outputs), known
 
 

@@ -165,15 +165,20 @@ class AttributePredictor(SemanticModel):
             name: [figures[name] for figures in values.values() if name in figures]
             for name in ("accuracy", "r2")
         }
-        line = "  ".join(f"{name} {sum(part) / len(part):.3f}" for name, part in by_figure.items() if part)
+        names = {"accuracy": "accuracy", "r2": "R²"}
+        line = ", ".join(
+            f"mean {names[name]} {sum(part) / len(part):.3f}" for name, part in by_figure.items() if part
+        )
         return Measurement(values, 1 - sum(qualities) / len(qualities), line)
 
     def legend(self) -> list[str]:
         return [
-            "Binary and categorical attributes have `accuracy`, the `share` of the most frequent answer, and",
-            "the expected `calibration` error. Real and circular ones have R² (`r2`), the root mean square",
-            "`error` in their unit, and the share `within` one predicted std (0.68 for a Gaussian). `images`",
-            "counts images in which an attribute is visible; `seen` is the accuracy of this prediction.",
+            "Numeric attributes: `R²`; `error`, the root mean square error in the unit of the attribute; "
+            "`within`, the share of images within one predicted standard deviation (0.68 for a "
+            "Gaussian). Categorical attributes, binary ones included: `accuracy`; `calibration`, the "
+            "expected calibration error; `share`, the share of the most common class. `images` is the "
+            "number of images in which the attribute is visible; the others are left out. `visibility` "
+            "is the accuracy of the prediction of whether the attribute is visible."
         ]
 
 

@@ -84,11 +84,12 @@ class UNetSegmenter(SemanticModel):
                 }
         mean = sum(figures["iou"] for figures in values.values()) / len(values)
         accuracy = float((chosen == masks).double().mean())
-        return Measurement(values, 1 - mean, f"mean IoU {mean:.3f}  pixel accuracy {accuracy:.3f}")
+        return Measurement(values, 1 - mean, f"mean IoU {mean:.3f}, pixel accuracy {accuracy:.3f}")
 
     def legend(self) -> list[str]:
         return [
-            "`iou`: intersection over union, over the pixels of all images; `share`: share of all pixels."
+            "`IoU`: intersection over union, accumulated over the pixels of all images. `share`: share of "
+            "the class in all pixels."
         ]
 
     @torch.no_grad()

@@ -42,6 +42,9 @@ class Direction:
         fingerprint: Fingerprint of the model.
         evidence: Figures that support the direction: accuracies, shares of variance, lengths.
         slices: Slices of the code's last axis for `levels`; not stored, because the space defines them.
+
+    Raises:
+        UserError: There is not one slice per level; `on_levels` sets both.
     """
 
     name: str
@@ -54,6 +57,13 @@ class Direction:
     fingerprint: str = ""
     evidence: dict[str, float] = field(default_factory=dict)
     slices: tuple[slice, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.levels) != len(self.slices):
+            raise UserError(
+                f"{self.name}: expected one slice of the code per level, got levels {self.levels} and "
+                f"{len(self.slices)} slices; `on_levels` sets both"
+            )
 
     def distance(self, code: Tensor) -> Tensor:
         """Signed distances (batch,) of codes (batch, D) from the plane, in the units of the space."""
@@ -138,9 +148,10 @@ def load_directions(path: StrPath, model: LatentModel) -> list[Direction]:
     try:
         rows: list[dict[str, Any]] = json.loads(metadata["directions"])
         directions = [
-            Direction(**{**each, "levels": tuple(each["levels"]), "vector": tensors[f"vector.{i}"]})
+            Direction(**{**each, "levels": (), "vector": tensors[f"vector.{i}"]})
             for i, each in enumerate(rows)
         ]
+        levels = [tuple(each["levels"]) for each in rows]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} was altered: its header and tensors do not match ({error})") from error
     for fingerprint in {each.fingerprint for each in directions}:
@@ -150,7 +161,9 @@ def load_directions(path: StrPath, model: LatentModel) -> list[Direction]:
             raise CheckpointError(
                 f"{path} was altered: the vector of {each.name!r} does not have the shape of its space"
             )
-    return [each.on_levels(each.levels, model.spaces[each.space]) for each in directions]
+    return [
+        each.on_levels(some, model.spaces[each.space]) for each, some in zip(directions, levels, strict=True)
+    ]
 
 
 def as_row(direction: Direction) -> dict[str, Any]:

@@ -19,7 +19,7 @@ __all__ = ["Displacement"]
 
 @dataclass
 class Displacement(Method):
-    """Least-squares fit, in closed form, of a walk to the displacements of edited real images.
+    """Least-squares fit, in closed form, of a direction to the displacements of edited real images.
 
     v = Σ α·d / Σ α² over images x and strengths α, with d = f(edit(x, α)) − f(x). R² = 1 − Σ|d − αv|² / Σ|d|²
     measures how straight the edit is in the space, also for each level. The model must encode; with an exact
@@ -56,7 +56,7 @@ class Displacement(Method):
             raise UserError(
                 "--scores: expected names of edits, or scores of factors that can be rendered again"
             )
-        attributes = [redrawn(task.data, name) for name in task.names]
+        attributes = [rendered_attribute(task.data, name) for name in task.names]
         batch = task.data.first("train", self.images)
         return [
             self.of_operator(task, batch, OPERATORS[name])
@@ -66,7 +66,7 @@ class Displacement(Method):
         ]
 
     def of_operator(self, task: Task, batch: Batch, operator: Operator) -> Direction:
-        """Fit the walk of a pixel edit; an amount of 1 is the edit at full strength."""
+        """Fit the direction of a pixel edit; an amount of 1 is the edit at full strength."""
         random = torch.Generator().manual_seed(task.seed)
         strengths = operator.draw(len(batch.images) * self.strengths, random)
         repeated = batch.images.repeat_interleave(self.strengths, 0)
@@ -78,7 +78,7 @@ class Displacement(Method):
         return fit_direction(moved_codes, operator.amount(strengths), operator.name, task)
 
     def of_factor(self, task: Task, data: ImageData, attribute: Attribute, name: str) -> Direction:
-        """Fit the walk of a factor; its sigma and plane are those of real codes, as for labelled methods.
+        """Fit the direction of a factor; sigma and plane are those of real codes, as for labelled methods.
 
         Images in which the factor is not visible, or which it does not change, are left out.
         """
@@ -91,7 +91,7 @@ class Displacement(Method):
         moved, amounts = [], []
         for _ in range(1 if attribute.kind == "binary" else self.strengths):
             after = other_values(attribute, before, random)
-            edited = data.redraw("train", attribute.name, after)
+            edited = data.rerender("train", attribute.name, after)
             scores = [true_scores([attribute], values[:, None])[:, score] for values in (before, after)]
             amount = scores[1] - scores[0]
             seen = (amount != 0) & ~amount.isnan() & (edited != batch.images).flatten(1).any(1)
@@ -102,13 +102,13 @@ class Displacement(Method):
                 )
             moved.append(encoded(task.model, edited[seen], task.space, batch.labels[seen]) - codes[seen])
             amounts.append(amount[seen])
-        walk = fit_direction(torch.cat(moved), torch.cat(amounts), name, task)
-        along = codes @ walk.vector.double()
-        evidence = {**walk.evidence, "step of 1, sigmas": walk.sigma / float(along.std())}
-        return replace(walk, sigma=float(along.std()), bias=-float(along.median()), evidence=evidence)
+        direction = fit_direction(torch.cat(moved), torch.cat(amounts), name, task)
+        along = codes @ direction.vector.double()
+        evidence = {**direction.evidence, "step of 1, sigmas": direction.sigma / float(along.std())}
+        return replace(direction, sigma=float(along.std()), bias=-float(along.median()), evidence=evidence)
 
 
-def redrawn(data: ImageData, name: str) -> Attribute | None:
+def rendered_attribute(data: ImageData, name: str) -> Attribute | None:
     """Attribute of the data that a score belongs to; None if the name is that of a pixel edit.
 
     Raises:
@@ -117,9 +117,9 @@ def redrawn(data: ImageData, name: str) -> Attribute | None:
     if name in OPERATORS:
         return None
     attributes = {score.name: attribute for attribute in data.attributes for score in scores_of([attribute])}
-    if not data.draws_again or name not in attributes or attributes[name].kind == "category":
+    if not data.can_rerender or name not in attributes or attributes[name].kind == "category":
         # Another category changes the whole scene, so no other factor stays unchanged.
-        factors = [key for key, a in attributes.items() if a.kind != "category"] if data.draws_again else []
+        factors = [key for key, a in attributes.items() if a.kind != "category"] if data.can_rerender else []
         raise UserError(f"there is no edit {name!r}; expected some of {', '.join([*OPERATORS, *factors])}")
     return attributes[name]
 
@@ -146,18 +146,18 @@ def encoded(model: LatentModel, images: Tensor, space: str, labels: Tensor | Non
 
 
 def fit_direction(moved: Tensor, amounts: Tensor, name: str, task: Task) -> Direction:
-    """Fit a walk to displacements (n, D) at amounts (n,) by least squares.
+    """Fit a direction to displacements (n, D) at amounts (n,) by least squares.
 
     Its `sigma` is the length of the move for an amount of 1. It has no plane; its bias is 0.
     """
     amounts = amounts.double()
-    walk = amounts @ moved / amounts.square().sum()
-    length = float(walk.norm())
+    slope = amounts @ moved / amounts.square().sum()
+    length = float(slope.norm())
     space = task.model.check_space(task.space)
-    straight = linearity(moved, amounts, walk, space)
+    straight = linearity(moved, amounts, slope, space)
     return Direction(
         name=name,
-        vector=(walk / max(length, 1e-12)).float(),
+        vector=(slope / max(length, 1e-12)).float(),
         bias=0.0,
         space=task.space,
         sigma=length,
@@ -167,12 +167,12 @@ def fit_direction(moved: Tensor, amounts: Tensor, name: str, task: Task) -> Dire
     )
 
 
-def linearity(moved: Tensor, amounts: Tensor, walk: Tensor, space: Space) -> dict[str, float]:
-    """R² of a straight walk for the whole code and for each level, and the share of each level.
+def linearity(moved: Tensor, amounts: Tensor, slope: Tensor, space: Space) -> dict[str, float]:
+    """R² of the fit `amounts · slope` for the whole code and each level, and the share of each level.
 
     `share <level>` is the level's part of Σ|d|²; it shows which levels the edit changes.
     """
-    residual = (moved - amounts[:, None] * walk).square().sum(0)
+    residual = (moved - amounts[:, None] * slope).square().sum(0)
     total = moved.square().sum(0)
     figures = {"r2": float(1 - residual.sum() / total.sum())}
     if len(space.levels) > 1:

@@ -28,7 +28,7 @@ class PrincipalComponents(Method):
 
     Args:
         components: Number of components.
-        layer: Name of one of the model's units; None uses the codes themselves.
+        layer: Name of one of the model's layers; None uses the codes themselves.
         n: Number of codes.
         batch: Number of codes at a time; at least `components`.
     """
@@ -47,13 +47,13 @@ class PrincipalComponents(Method):
         """
         model, space = task.model, task.model.check_space(task.space)
         if self.layer is None and space.prior is not None:
-            units = ", ".join(list(model.units())[:8])
+            layers = ", ".join(list(model.layers())[:8])
             raise UserError(
                 f"codes of {task.space!r} are white and have no principal components: name a layer with "
-                f"--method.layer, as {units} …"
+                f"--method.layer, as {layers} …"
             )
-        if self.layer is not None and self.layer not in model.units():
-            raise UserError(f"there is no layer {self.layer!r}; expected one of {', '.join(model.units())}")
+        if self.layer is not None and self.layer not in model.layers():
+            raise UserError(f"there is no layer {self.layer!r}; expected one of {', '.join(model.layers())}")
         if self.batch < self.components:
             raise UserError(f"--method.batch: expected at least {self.components}, got {self.batch}")
         parts = list(task.sample(self.n).split(self.batch))

@@ -111,7 +111,7 @@ def faithfulness(
     The predictor reads the factor from the reconstruction and from the moved image, and the scene is rendered
     with both values. R² = 1 − Σ|(x(α) − x(0)) − (x*(α) − x*(0))|² / Σ|x*(α) − x*(0)|², over the pixels of
     images in which the two renderings differ and the score has changed by more than `NOTICED`. Reconstruction
-    errors and prediction errors enter both terms of a difference.
+    errors and prediction errors occur in both terms of each difference and largely cancel.
 
     Args:
         model: Model of the codes.
@@ -127,14 +127,14 @@ def faithfulness(
     index = column_of(predictor.scores, own_score(direction.name))
     attributes = {each.name: each for each in data.all_attributes()}
     attribute = attributes.get(predictor.scores[index].attribute)
-    if attribute is None or not data.draws_again:
+    if attribute is None or not data.can_rerender:
         return None
     images, scores, rendered = [], [], []
     for amount in (0.0, alpha):
         images.append(moved_images(model, direction, codes, amount))
         scores.append(predict_images(predictor, images[-1], model.device))
         value = attribute_value(attribute, predictor.scores, scores[-1])
-        rendered.append(data.redraw("test", attribute.name, value).float() / 255)
+        rendered.append(data.rerender("test", attribute.name, value).float() / 255)
     score, target = predictor.scores[index], rendered[1] - rendered[0]
     change = (scores[1][:, index] - scores[0][:, index]).abs() / (score.high - score.low)
     seen = (change > NOTICED) & (target != 0).flatten(1).any(1)

@@ -79,7 +79,7 @@ def read_scores(path: Path) -> list[Entry]:
     if not path.is_file():
         raise UserError(f"{path} does not exist: expected a scores.json of `flows steer score`")
     try:
-        stored: dict[str, Any] = json.loads(path.read_text())
+        stored: dict[str, Any] = json.loads(path.read_bytes())
         return [
             Entry(
                 factor=own_score(name),
@@ -99,7 +99,7 @@ def read_scores(path: Path) -> list[Entry]:
             )
             for name, each in stored["directions"].items()
         ]
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
             f"{path} is not a scores.json of this version of `flows steer score` ({error})"
         ) from error

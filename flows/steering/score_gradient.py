@@ -29,8 +29,10 @@ class ScoreGradient(Method):
 
     To first order, a direction changes the mean of a score by its product with g, so a direction orthogonal
     to g leaves the mean unchanged (`condition`). The normal of a boundary does not guarantee this, because it
-    describes where codes with the attribute lie, not what changes the score. As a direction, g is the
-    steepest.
+    describes where codes with the attribute lie, not what changes the score. Among unit vectors, g/|g|
+    increases the mean score fastest, to first order. The evidence of a direction has |g| (`length`), the norm
+    of the mean gradient relative to the mean norm of the gradients (`alike`; 1 if all gradients are
+    parallel), and the number of codes for which the score is defined (`codes`).
 
     Args:
         codes: Number of codes, at most those surveyed.

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images as pixels
-from flows.dissection.dissect import UnitRow, dissect
-from flows.dissection.omissions import omissions, shares_of
+from flows.dissection.agreement import UnitRow, dissect
+from flows.dissection.omission import omissions, shares_of
 from flows.dissection.paint import touched_units
 from flows.dissection.report import top_images
 from flows.editing.editor import Editor, ScoreReading
@@ -24,7 +24,7 @@ from flows.editing.paths import line
 from flows.editing.paths import sphere as sphere_between
 from flows.errors import Unsupported, UserError
 from flows.inversion.base import Inversion, Inverter
-from flows.inversion.compare import Group, Row, measured
+from flows.inversion.comparison import Group, Row, measured
 from flows.inversion.encoder import Encoder
 from flows.inversion.exact import Exact, invert_exactly
 from flows.inversion.optimise import Optimise
@@ -97,11 +97,18 @@ def inverted(editor: Editor, history: History) -> Inverted:
     return Inverted(back, certificate, value, usual, seconds)
 
 
+def why_not(editor: Editor, picture: Tensor) -> str:
+    """Reason why a picture, uint8 (C, H, W), cannot be inverted: its shape is another; empty if it can."""
+    if tuple(picture.shape) == tuple(editor.model.image_shape):
+        return ""
+    width = editor.model.image_shape[2]
+    return f"{editor.name} expects pictures of {width} pixels, this one has {picture.shape[2]}"
+
+
 def check_size(editor: Editor, picture: Tensor) -> None:
     """Raise UserError unless a picture, uint8 (C, H, W), has the model's image shape."""
-    if tuple(picture.shape) != tuple(editor.model.image_shape):
-        width = editor.model.image_shape[2]
-        raise UserError(f"{editor.name} expects pictures of {width} pixels, this one has {picture.shape[2]}")
+    if reason := why_not(editor, picture):
+        raise UserError(reason)
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,9 @@ class Searched:
     found: Inversion | None = None
 
 
-def search(editor: Editor, picture: Tensor, seconds: float, every: float = 0.3) -> Iterator[Searched]:
+def search(
+    editor: Editor, picture: Tensor, seconds: float, every: float = 0.3, labels: Tensor | None = None
+) -> Iterator[Searched]:
     """Find the code of a picture by optimisation; closing the iterator ends the optimisation.
 
     Args:
@@ -132,6 +141,7 @@ def search(editor: Editor, picture: Tensor, seconds: float, every: float = 0.3) 
         seconds: Maximum duration in seconds.
         every: Seconds between two reports of the progress. If no report is read for `LEFT` seconds, the
             optimisation ends.
+        labels: int64 (1,), class of the picture; None if it is unknown.
 
     Raises:
         UserError: The optimisation does not support the model, or the picture does not have its shape.
@@ -157,7 +167,7 @@ def search(editor: Editor, picture: Tensor, seconds: float, every: float = 0.3) 
 
     def work() -> None:
         try:
-            reports.put(inverter.invert(model, target, torch.Generator().manual_seed(0)))
+            reports.put(inverter.invert(model, target, torch.Generator().manual_seed(0), labels))
         except Exception as error:  # raised again by the consumer
             reports.put(error)
 
@@ -184,7 +194,7 @@ COMPARED = {
     "psnr": "dB", "ssim": "SSIM", "perceptual": "perceptual", "bit_exact": "bit-exact",
     "undone": "undone, dB", "typicality": "typicality", "seconds": "seconds",
 }  # fmt: skip
-"""Columns of the page's table: name of an attribute of `inversion.compare.Row` to heading."""
+"""Columns of the page's table: name of an attribute of `inversion.comparison.Row` to heading."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +211,11 @@ class Compared:
 
 
 def compare_on_model(
-    editor: Editor, picture: Tensor, seconds: float, network: FeatureNetwork | None = None
+    editor: Editor,
+    picture: Tensor,
+    seconds: float,
+    network: FeatureNetwork | None = None,
+    labels: Tensor | None = None,
 ) -> Iterator[Compared]:
     """Invert a picture with the model's inverse or encoder or, without one, by optimisation.
 
@@ -210,28 +224,32 @@ def compare_on_model(
         picture: uint8 (C, H, W); if the model expects another shape, the note of the row says so.
         seconds: Duration of an optimisation, in seconds.
         network: Network of the perceptual distance; None computes no distance.
+        labels: int64 (1,), class of the picture; None if it is unknown.
 
     Yields:
         Result; for an optimisation, first its progress.
     """
     row = Row(editor.name, "optimisation", "this picture", 1)
+    if reason := why_not(editor, picture):
+        yield Compared(replace(row, note=reason))
+        return
     try:
-        check_size(editor, picture)
         if editor.encodes:
             exact = editor.latent.exact
             inverter: Inverter = Exact() if exact else Encoder(editor.space)
             with editor.lock:
-                inversion = inverter.invert(editor.model, pixels.reduce(picture[None], editor.model.bins))
+                target = pixels.reduce(picture[None], editor.model.bins)
+                inversion = inverter.invert(editor.model, target, labels=labels)
             row = replace(row, inverter="inverse" if exact else "encoder")
             yield _measured(editor, row, inverter, inversion, picture, network)
             return
-        for step in search(editor, picture, seconds):
+        for step in search(editor, picture, seconds, labels=labels):
             if step.found is None:
                 by = f"optimisation, {step.share:.0%}"
                 yield Compared(replace(row, inverter=by, psnr=step.psnr, seconds=step.seconds), step.back)
             else:
                 yield _measured(editor, row, None, step.found, picture, network)
-    except UserError as error:
+    except UserError as error:  # the model cannot invert it, or diverged; the other models go on
         yield Compared(replace(row, note=str(error)))
 
 
@@ -424,13 +442,14 @@ def nearest_training_image(editor: Editor, picture: Tensor) -> tuple[Tensor, flo
     return images[int(index[0])], float(distance[0])
 
 
-def examples(editor: Editor, n: int, folder: Path) -> list[Path]:
-    """Write test images to a folder, to be opened like uploads."""
+def examples(editor: Editor, n: int, folder: Path) -> dict[Path, int | None]:
+    """Write test images to a folder, to be opened like uploads; return each file's class or None."""
     if editor.data is None:
-        return []
+        return {}
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for i, image in enumerate(editor.data.first("test", n).images):
-        paths.append(folder / f"test-image-{i}.png")
-        pixels.to_pillow(image).save(paths[-1])
-    return paths
+    first, classes = editor.data.first("test", n), {}
+    for i, (image, label) in enumerate(zip(first.images, first.labels.tolist(), strict=True)):
+        path = folder / f"test-image-{i}.png"
+        pixels.to_pillow(image).save(path)
+        classes[path] = label if label >= 0 else None
+    return classes

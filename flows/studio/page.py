@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows.editing.editor import GROUPS
-from flows.errors import Unsupported, is_user_error
+from flows.errors import Unsupported, is_user_error, sentence_of
 from flows.studio import actions, views
 from flows.studio.session import ALPHAS, POOL, Session, Studio, require_image
 
@@ -62,7 +62,7 @@ def as_notice(error: Exception) -> gr.Error:
     The traceback of a bug is printed in the log of the server, because visitors cannot use its message.
     """
     if is_user_error(error):
-        return gr.Error(str(error), print_exception=False)
+        return gr.Error(sentence_of(error), print_exception=False)
     return gr.Error("This is a bug in flows; its traceback is in the log of `flows studio`.")
 
 
@@ -146,7 +146,7 @@ class Page:
             label="Before and after", type="pil", format="png", interactive=False, elem_id="now",
             elem_classes="pixels", slider_position=50, height=340, max_height=340, buttons=["fullscreen"],
         )  # fmt: skip
-        self.status = gr.Markdown(elem_id="told")
+        self.status = gr.Markdown(elem_id="status")
         with gr.Row():
             self.undo = gr.Button("Undo", elem_id="undo")
             self.reset = gr.Button("Reset", elem_id="reset")
@@ -250,7 +250,7 @@ class Page:
             label="Units", columns=4, height=560, format="png", object_fit="contain"
         )
         self.off = gr.CheckboxGroup([], label="Units to ablate")
-        self.switch = gr.Button("Ablate")
+        self.ablate = gr.Button("Ablate")
         gr.Markdown("**Omissions**: shares of the classes in test images and in samples of the model.")
         self.count = gr.Button("Count", elem_id="count")
         self.missing = gr.Markdown(elem_id="missing")
@@ -280,7 +280,7 @@ class Page:
         with gr.Row():
             self.seed = gr.Number(0, label="first seed", precision=0)
             self.temperature = gr.Slider(0.1, 1.2, TEMPERATURE, step=0.05, label="temperature or truncation")
-            self.draw = gr.Button("Generate", elem_id="draw")
+            self.sample_button = gr.Button("Generate", elem_id="draw")
         self.samples = gr.Gallery(
             label="Samples", columns=6, height=340, allow_preview=False, format="png", elem_id="samples",
             elem_classes="pixels", buttons=[],
@@ -338,7 +338,7 @@ class Page:
     def wire_beginnings(self) -> None:
         """Connect the components that start a session: model, upload, examples, crop and samples."""
         studio, session, on, begun = self.studio, self.session, self.on, self.begun
-        on(self.blocks.load, self.for_model, [self.model], self.of_model, "model_told")
+        on(self.blocks.load, self.for_model, [self.model], self.of_model, "model_described")
         change = on(self.model.change, self.for_model, [self.model], self.of_model, "model_changed")
         on(change.then, lambda name, now: begun(studio.change_model(name, now)), [self.model, session],
            self.everything, "reopen")  # fmt: skip
@@ -347,7 +347,7 @@ class Page:
         on(self.examples.select, self.pick, [self.model], self.everything, "pick", api_visibility="private")
         on(self.recrop.click, self.crop_again, [self.model, session, *self.crop], self.everything, "crop")
         drawing = [self.model, self.seed, self.temperature]
-        on(self.draw.click, studio.samples, drawing, [self.samples], "sample")
+        on(self.sample_button.click, studio.samples, drawing, [self.samples], "sample")
         on(self.samples.select, self.pick_sample, drawing, self.everything, "pick_sample",
            api_visibility="private")  # fmt: skip
 
@@ -365,7 +365,7 @@ class Page:
         moved.then(self.canvas, [session], [self.paint_canvas], api_name="canvas", show_progress="hidden")
         on(self.apply.click, self.paint, [session, self.paint_canvas, self.label, self.stroke, self.strength],
            self.edit_outputs, "paint")  # fmt: skip
-        on(self.switch.click, lambda now, layer, units: edited(studio.switch(now, layer, units)),
+        on(self.ablate.click, lambda now, layer, units: edited(studio.ablate(now, layer, units)),
            [session, self.layer, self.off], self.edit_outputs, "switch")  # fmt: skip
         on(self.go.click, lambda now, share, levels: edited(studio.take_share(now, share, levels)),
            [session, self.share, self.swapped], self.edit_outputs, "towards")  # fmt: skip
@@ -449,11 +449,11 @@ class Page:
         if start.upload is not None and start.box is not None:
             crop = self.studio.file(views.cropped_from(start.upload, start.box))
         inverted = (
-            self.came_back(session) if self.studio.editor(session.name).encodes else self.drawn(session)
+            self.reconstructed(session) if self.studio.editor(session.name).encodes else self.sampled(session)
         )
         return [*self.shown(session), *inverted, crop, self.canvas(session), *self.standing(session)]
 
-    def came_back(self, session: Session) -> list[Any]:
+    def reconstructed(self, session: Session) -> list[Any]:
         """Input, reconstruction, error, certificate and typicality for a model with an encoder."""
         picture = session.history.start.picture
         result = actions.inverted(self.studio.editor(session.name), session.history)
@@ -465,7 +465,7 @@ class Page:
             self.gauge_of(result.typicality, result.usual),
         ]  # fmt: skip
 
-    def drawn(self, session: Session) -> list[Any]:
+    def sampled(self, session: Session) -> list[Any]:
         """Input, reconstruction, error, certificate and typicality for a model without an encoder."""
         start, editor = session.history.start, self.studio.editor(session.name)
         certificate = f"{session.name} has no encoder; this is its sample with seed {start.seed}."

@@ -40,8 +40,10 @@ def serve(
 
     Raises:
         ModuleNotFoundError: The package gradio is not installed.
-        UserError: The port is taken.
+        UserError: The port is taken, or no port has this number.
     """
+    if port is not None and not 0 < port < 2**16:
+        raise UserError(f"--port: expected a number in 1 … {2**16 - 1}, got {port}")
     # Before gradio is imported, which would otherwise send data to its authors.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

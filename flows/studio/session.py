@@ -15,14 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images as pixels
-from flows.dissection.instrument import default_layers, networks_inside
 from flows.dissection.paint import Stroke
+from flows.dissection.probe import default_layers, networks_inside
 from flows.editing.editor import Editor, open_editor
 from flows.editing.history import History, edited_upload
 from flows.editing.records import load_history, save_history
-from flows.errors import DataMissing, UserError
+from flows.errors import UserError
 from flows.files import write_atomically
-from flows.metrics.perceptual import FeatureNetwork, make_network
+from flows.metrics.perceptual import EfficientNetLite0, FeatureNetwork
 from flows.once import prepared
 from flows.opening import describe
 from flows.semantics.base import SemanticModel
@@ -52,11 +52,13 @@ class Session(NamedTuple):
         name: Name of the model.
         history: History of the picture.
         other: History of a second picture for interpolation, if there is one.
+        label: Class of the picture before the edits, as its data set gives it; None if it is unknown.
     """
 
     name: str
     history: History
     other: History | None = None
+    label: int | None = None
 
 
 def require_image(session: Session | None) -> Session:
@@ -95,7 +97,7 @@ class Studio:
         self._opening = threading.Lock()
         self._warmed: set[str] = set()
         self._filing, self._files = threading.Lock(), deque[Path]()
-        self._examples: dict[str, list[str]] = {}
+        self._examples: dict[str, dict[str, int | None]] = {}
         self._inside: dict[tuple[str, str], Any] = {}
 
     @property
@@ -135,10 +137,7 @@ class Studio:
     @cached_property
     def network(self) -> FeatureNetwork | None:
         """Network of the perceptual distance; None without the extra `metrics`."""
-        try:
-            return make_network("efficientnet-lite0")
-        except DataMissing:
-            return None
+        return EfficientNetLite0() if EfficientNetLite0.is_installed() else None
 
     # Beginning ------------------------------------------------------------------------------------
 
@@ -147,9 +146,9 @@ class Studio:
         editor = self.editor(name)
         with self._filing:
             if name not in self._examples:
-                paths = actions.examples(editor, EXAMPLES, self.folder / name)
-                self._examples[name] = [str(path) for path in paths]
-        return self._examples[name]
+                classes = actions.examples(editor, EXAMPLES, self.folder / name)
+                self._examples[name] = {str(path): label for path, label in classes.items()}
+        return list(self._examples[name])
 
     def open(self, name: str, path: str | None, size: float = 1.0, x: float = 0.5, y: float = 0.5) -> Session:
         """Start a session with a picture file; see `crop` for size, x and y."""
@@ -157,7 +156,8 @@ class Studio:
             raise UserError("there is no picture yet: upload one, or pick an example")
         upload, editor = open_upload(path), self.editor(name)
         box = crop(upload, editor.model.image_shape[1:], size, x, y)
-        return Session(name, editor.open(upload, Path(path).name, box))
+        label = self._examples.get(name, {}).get(path)
+        return Session(name, editor.open(upload, Path(path).name, box, label), label=label)
 
     def crop_again(self, name: str, session: Session | None, size: float, x: float, y: float) -> Session:
         """Start a session with the same upload, cropped to another box, without edits."""
@@ -166,7 +166,8 @@ class Studio:
             raise UserError("a sample cannot be cropped: upload a picture first")
         upload = pixels.to_pillow(start.upload)
         box = crop(upload, editor.model.image_shape[1:], size, x, y)
-        return Session(name, editor.open(upload, start.name, box))
+        label = session.label if session and session.name == name else None
+        return Session(name, editor.open(upload, start.name, box, label), label=label)
 
     def change_model(self, name: str, session: Session | None) -> Session:
         """Start a session with the same upload on another model; a sample if that is not possible."""
@@ -175,7 +176,8 @@ class Studio:
         if start is None or start.upload is None or not editor.encodes:
             return Session(name, editor.sample(start.seed if start else 0))
         upload = pixels.to_pillow(start.upload)
-        return Session(name, editor.open(upload, start.name, start.box))
+        label = session.label if session and self.same_classes(session.name, name) else None
+        return Session(name, editor.open(upload, start.name, start.box, label), label=label)
 
     def sample(self, name: str, seed: float, temperature: float) -> Session:
         """Start a session with a sample."""
@@ -286,13 +288,13 @@ class Studio:
             shown += [(image, f"unit {row.unit}: {row.label}, IoU {row.iou:.2f}") for image in images[:4]]
         return shown, names
 
-    def switch(self, session: Session | None, layer: str, units: Sequence[str]) -> Session:
+    def ablate(self, session: Session | None, layer: str, units: Sequence[str]) -> Session:
         """Ablate units, given by their names from `units`."""
         session = require_image(session)
         editor = self.editor(session.name)
         if not units:
             raise UserError("no unit is chosen: show the units of a layer and choose some of them")
-        edit = editor.switch(layer, [int(each.split(" ")[0]) for each in units])
+        edit = editor.ablate(layer, [int(each.split(" ")[0]) for each in units])
         return session._replace(history=editor.then(session.history, edit))
 
     def layers(self, name: str) -> list[str]:
@@ -340,19 +342,35 @@ class Studio:
         self, names: Sequence[str], session: Session | None, seconds: float
     ) -> Iterator[tuple[str, Image.Image]]:
         """Table and picture of reconstructions, updated while the models invert the picture in turn."""
-        picture = require_image(session).history.start.picture
+        session = require_image(session)
+        picture = session.history.start.picture
         steps: dict[str, actions.Compared] = {}
         for name in names:
-            for latest in actions.compare_on_model(self.editor(name), picture, seconds, self.network):
+            labels = self.labels_on(session, name)
+            for latest in actions.compare_on_model(self.editor(name), picture, seconds, self.network, labels):
                 steps[name] = latest
                 backs = {label: step.back for label, step in steps.items() if step.back is not None}
                 yield actions.compared_table(list(steps.values())), views.compared(picture, backs)
 
     def search(self, name: str, session: Session | None, seconds: float) -> Iterator[tuple[Image.Image, str]]:
         """Reconstruction and progress of an optimisation on another model, updated while it runs."""
-        for step in actions.search(self.editor(name), require_image(session).history.start.picture, seconds):
+        session = require_image(session)
+        picture, labels = session.history.start.picture, self.labels_on(session, name)
+        for step in actions.search(self.editor(name), picture, seconds, labels=labels):
             state = "done" if step.found else f"{step.share:.0%}"
             yield views.enlarged(step.back), f"{name}: {step.psnr:.1f} dB after {step.seconds:.1f} s, {state}"
+
+    def same_classes(self, one: str, other: str) -> bool:
+        """Whether the labels of two models count the same classes: one model, or one data set."""
+        first, second = (self.editor(name).model.description.get("name") for name in (one, other))
+        return one == other or (first is not None and first == second)
+
+    def labels_on(self, session: Session, name: str) -> Tensor | None:
+        """Class of the session's picture, int64 (1,), for another model; None if it is unknown there."""
+        if not self.same_classes(session.name, name):
+            return None
+        known = None if session.label is None else torch.tensor([session.label])
+        return session.history.start.codes.labels if known is None else known
 
 
 def whole(number: float | None, what: str) -> int:

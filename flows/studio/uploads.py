@@ -5,8 +5,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from flows.data.decode import BROKEN, reason, upright
+from flows.data.decode import BrokenPicture, decode
 from flows.errors import UserError
+from flows.images import flatten
 
 LARGEST = 40_000_000
 """Maximum number of pixels of an upload, read from the file header before decoding."""
@@ -23,15 +24,11 @@ def open_upload(path: str | Path) -> Image.Image:
     name = Path(path).name
     try:
         with warnings.catch_warnings():
-            # Pillow warns of pictures that are refused by their size below.
+            # Pillow warns of pictures that are refused by their size.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
-                if opened.width * opened.height > LARGEST:
-                    size = f"{opened.width}×{opened.height}"
-                    raise UserError(f"{size} pixels, expected at most {LARGEST // 1_000_000} million")
-                opened.draft("RGB", (KEPT, KEPT))
-                picture = upright(opened, 3)
-    except BROKEN as error:
-        raise UserError(f"{name} cannot be opened: {reason(error)}") from error
+            decoded = decode(path, LARGEST, (KEPT, KEPT))
+    except BrokenPicture as error:
+        raise UserError(f"{name} cannot be opened: {error}") from error
+    picture = flatten(decoded, 3)
     picture.thumbnail((KEPT, KEPT), Image.Resampling.LANCZOS)
     return picture

@@ -19,24 +19,24 @@ def halves_of(test: Tensor) -> tuple[Tensor, Tensor]:
     return test[:half], test[half : 2 * half]
 
 
-def swd_to(first: Tensor, second: Tensor, drawn: Tensor) -> dict[str, Any]:
+def swd_to(first: Tensor, second: Tensor, generated: Tensor) -> dict[str, Any]:
     """Sliced Wasserstein distances, per scale, of half of the test images to samples and the other half."""
     return {
-        "samples": sliced_wasserstein(first, drawn),
+        "samples": sliced_wasserstein(first, generated),
         "between test halves": sliced_wasserstein(first, second),
         "images": len(first),
     }
 
 
 def kid_to(
-    first: Tensor, second: Tensor, draw: Callable[[float], Tensor], temperatures: tuple[float, ...] = (1.0,)
+    first: Tensor, second: Tensor, sample: Callable[[float], Tensor], temperatures: tuple[float, ...] = (1.0,)
 ) -> dict[str, Any]:
     """KID between half of the test images and samples, and between both halves.
 
     Args:
         first: uint8 (n, C, H, W), half of the test images.
         second: uint8 (n, C, H, W), the other half.
-        draw: Function from a temperature to samples, uint8 (n, C, H, W).
+        sample: Function from a temperature to samples, uint8 (n, C, H, W).
         temperatures: Sampling temperatures; 1 must be among them.
 
     Returns:
@@ -51,7 +51,7 @@ def kid_to(
     except DataMissing as error:
         return {"missing": str(error)}
     real = embed(network, first)
-    distances = {t: kernel_distance(real, embed(network, draw(t))) for t in temperatures}
+    distances = {t: kernel_distance(real, embed(network, sample(t))) for t in temperatures}
     return {
         "network": network.name,
         "samples": distances[1.0],
@@ -67,6 +67,6 @@ def kid_line(found: dict[str, Any]) -> str:
         return f"KID: {found['missing']}."
     values = ", ".join(f"{value:.3f} at temperature {name}" for name, value in found["temperatures"].items())
     return (
-        f"KID ({found['network']}, {found['images']:,} images): {values}; between two halves of the test "
-        f"images {found['between test halves']:.3f}."
+        f"KID ({found['network']}, {found['images']:,} images): {values}. Between two halves of the test "
+        f"images: {found['between test halves']:.3f}."
     )

@@ -12,6 +12,7 @@ from flows import images as pixels
 from flows.files import write_atomically
 from flows.metrics.roundtrip import round_trip
 from flows.models.base import LatentModel
+from flows.page import save_picture
 
 Lines = list[dict[str, float]]
 
@@ -99,7 +100,7 @@ def _plot(axes: Axes, metrics: Lines, names: dict[str, str]) -> None:
 
 
 def draw_round_trip(model: LatentModel, groups: dict[str, Tensor], path: Path) -> None:
-    """Plot one image of every group above its reconstruction in fp32, as a PNG."""
+    """Plot one image of every group above its reconstruction in fp32, as a picture in the suffix's format."""
     names = list(groups)
     originals = torch.stack([pictures[0] for pictures in groups.values()])
     trip = round_trip(model, originals, per_level=False)
@@ -121,4 +122,4 @@ def draw_round_trip(model: LatentModel, groups: dict[str, Tensor], path: Path) -
         error = float(trip.error[i])
         verdict = "bit-exact" if trip.bit_exact[i] else "differs"
         axes[2 * band + 1, column].set_title(f"{verdict}\n{error:.0e}", fontsize=7)
-    write_atomically(path, lambda target: figure.savefig(target, dpi=100))
+    save_picture(figure, path)

@@ -2,12 +2,14 @@
 
 import importlib
 import inspect
+import pkgutil
 import shutil
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 
+import flows.data
 from flows.data.base import ImageData, StreamedData
 from flows.errors import UserError
 from flows.files import read_yaml, write_atomically
@@ -108,6 +110,15 @@ def flatten_settings(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def can_instantiate(source: Any) -> bool:
+    """Whether the data set of a stored config is one that `instantiate_data` accepts by its class."""
+    module, _, name = str(source.get("class_path")).rpartition(".") if isinstance(source, dict) else ("",) * 3
+    if module not in {each.name for each in pkgutil.walk_packages(flows.data.__path__, "flows.data.")}:
+        return False
+    cls = getattr(importlib.import_module(module), name, None)
+    return inspect.isclass(cls) and issubclass(cls, ImageData) and not issubclass(cls, StreamedData)
 
 
 def instantiate_data(source: dict[str, Any]) -> ImageData:

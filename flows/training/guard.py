@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flows.data.base import Batch
 from flows.memory import Memory, chains_of, memory_of, set_memory
-from flows.metrics.likelihood import labels_for
+from flows.metrics.likelihood import labels_if_conditional
 from flows.models.base import LikelihoodModel
 
 LARGEST_ERROR = 1e-2
@@ -91,7 +91,7 @@ def _gradient(model: LikelihoodModel, batch: Batch) -> Tensor:
 
 def _bits(model: LikelihoodModel, batch: Batch) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    labels = labels_for(model, batch)
+    labels = labels_if_conditional(model, batch)
     return -model(batch.images, labels, generator, batch.keys.tolist()).log_prob.mean()
 
 

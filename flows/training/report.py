@@ -1,5 +1,6 @@
 """Report of a flow's run: test bits/dim, round trip, samples, curves, and a model card."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from flows import images as pixels
 from flows.data.base import ImageData
 from flows.data.ood import ood_images
 from flows.files import read_yaml, to_json, write_atomically
-from flows.metrics.likelihood import LikelihoodReport, evaluate_likelihood, labels_for
+from flows.metrics.likelihood import LikelihoodReport, evaluate_likelihood, labels_if_conditional
 from flows.metrics.roundtrip import RoundTripRow, round_trip_table
 from flows.models.base import LikelihoodModel
 from flows.models.load import load
@@ -31,6 +32,9 @@ DOUBLE_PRECISION_IMAGES = 64
 
 KID_TEMPERATURES = (0.7, 1.0)
 
+OPTIMISERS = {"adam": "Adam", "adamax": "Adamax", "adamw": "AdamW", "rmsprop": "RMSprop"}
+"""Names of the optimisers in model cards."""
+
 Groups = dict[str, tuple[Tensor, Tensor | None]]
 """Name of a group to (uint8 images, labels or None)."""
 
@@ -39,7 +43,7 @@ def round_trip_groups(model: LikelihoodModel, data: ImageData, images: int | Non
     """Test images and the suite of out-of-distribution images, as arguments of `round_trip_table`."""
     test = data.split("test").first(images)
     suite = ood_images(model.image_shape, model.bins, test.images[:16])
-    groups: Groups = {"test": (test.images, labels_for(model, test))}
+    groups: Groups = {"test": (test.images, labels_if_conditional(model, test))}
     for name, pictures in suite.items():
         zeros = torch.zeros(len(pictures), dtype=torch.long)
         groups[name] = (pictures, zeros if model.num_classes else None)
@@ -107,15 +111,16 @@ def facts_of(model: StoredModule, metrics: list[dict[str, float]]) -> dict[str, 
     }
 
 
-def training_paragraph(report: dict[str, Any], config: dict[str, Any]) -> list[str]:
-    """Lines of a model card: images shown, duration, and the main settings."""
+def training_paragraph(report: dict[str, Any], config: dict[str, Any], more: str = "") -> list[str]:
+    """Lines of a model card: images shown, duration, the main settings, and further sentences."""
     training, settings = report["training"], config["training"]
+    decay = "constant" if settings["decay"] == "constant" else f"{settings['decay']} decay"
     return [
         "## Training", "",
         f"{training['images']:,} images in {training['seconds'] / 60:.0f} minutes (flows "
-        f"{training['flows']}, torch {training['torch']}), batch {settings['batch']}, "
-        f"{settings['optimiser']}, learning rate {settings['lr']}, EMA {settings['ema']}, "
-        f"seed {settings['seed']}. `config.yaml` contains all settings.", "",
+        f"{training['flows']}, torch {training['torch']}): batch {settings['batch']}, "
+        f"{OPTIMISERS[settings['optimiser']]} with learning rate {settings['lr']}, {decay}, EMA "
+        f"{settings['ema']}, seed {settings['seed']}. {more}`config.yaml` contains all settings.", "",
     ]  # fmt: skip
 
 
@@ -147,7 +152,9 @@ def round_trip_summary(rows: list[RoundTripRow]) -> Table:
     return table
 
 
-def round_trip_lines(rows: list[RoundTripRow]) -> list[list[str]]:
+def round_trip_lines(
+    rows: list[RoundTripRow], figures: Sequence[str] = ("largest", "median", "exact")
+) -> list[list[str]]:
     """Header and one line per group of images, with the columns of all precisions side by side.
 
     `n` is the number of images in the first precision; later precisions may use only the first few of them.
@@ -156,7 +163,7 @@ def round_trip_lines(rows: list[RoundTripRow]) -> list[list[str]]:
     by_group: dict[str, dict[str, RoundTripRow]] = {}
     for row in rows:
         by_group.setdefault(row.group, {})[row.precision] = row
-    columns = [f"{p} {figure}" for p in precisions for figure in ("largest", "median", "exact")]
+    columns = [f"{precision} {figure}" for precision in precisions for figure in figures]
     lines = [["images", "n", *columns]]
     for group, by_precision in by_group.items():
         line = [group, f"{by_precision[precisions[0]].images:,}"]
@@ -178,7 +185,7 @@ def verdict(rows: list[RoundTripRow]) -> str:
     exact = sum(round(row.bit_exact * row.images) for row in single)
     missed = [row.group for row in single if row.bit_exact < 1]
     where = f"; exceptions in: {', '.join(missed)}" if missed else ""
-    return f"{exact:,} of {total:,} reconstructions are bit-exact in fp32{where}"
+    return f"{exact:,} of {total:,} images are reconstructed bit for bit in fp32{where}"
 
 
 def model_card(
@@ -189,8 +196,8 @@ def model_card(
 ) -> str:
     """Model card (README.md) of an exported model in the hub's format."""
     name, data = report["model"]["model_type"], report["data"]
-    training = config["training"]
-    header, *table = round_trip_lines(rows)
+    weights = "averaged" if config["training"]["ema"] else "current"
+    header, *table = round_trip_lines(rows, ("largest error", "median error", "bit-exact"))
     lines = [
         "---",
         "library_name: flows",
@@ -211,13 +218,14 @@ def model_card(
         "```",
         "",
         f"**{likelihood.bits_per_dim:.4f} bits/dim** (± {likelihood.standard_error:.4f}, standard error) on "
-        f"{likelihood.images:,} test images, an upper bound by dequantisation. Its terms, in bits/dim: "
+        f"{likelihood.images:,} test images, an upper bound by dequantisation. Terms in bits/dim: "
         + ", ".join(f"{term} {value:.4f}" for term, value in likelihood.terms.items())
         + ".",
         "",
         "![samples](samples.png)",
         "",
-        f"Samples from the same codes at temperatures {TEMPERATURES}, top to bottom.",
+        "Samples from the same codes at temperatures "
+        f"{', '.join(f'{temperature:g}' for temperature in TEMPERATURES)}, from top to bottom.",
         "",
         kid_line(report["kid"]),
         "",
@@ -225,7 +233,7 @@ def model_card(
         "",
         "## Round trip",
         "",
-        f"{verdict(rows).capitalize()}.",
+        f"{verdict(rows)}.",
         "",
         "![round trip](roundtrip.png)",
         "",
@@ -233,24 +241,21 @@ def model_card(
         "| --- |" + " --: |" * (len(header) - 1),
         *(f"| {' | '.join(line)} |" for line in table),
         "",
-        "The error of an image is its largest |x − decode(encode(x))|, pixels in [0, 1]; an error of "
-        f"{0.5 / data['bins']:.1e} changes a byte. The fp64 columns use at most the first "
-        f"{DOUBLE_PRECISION_IMAGES} images of a group.",
+        "The error of an image is the largest |x − decode(encode(x))| over its pixels, which are in [0, 1]; "
+        f"a byte changes at an error of {0.5 / data['bins']:.1e}. In fp64, at most the first "
+        f"{DOUBLE_PRECISION_IMAGES} images of a group are measured.",
         "",
-        "## Training",
-        "",
-        f"{report['training']['images']:,} images in {report['training']['seconds'] / 60:.0f} minutes "
-        f"(flows {report['training']['flows']}, torch {report['training']['torch']}), batch "
-        f"{training['batch']}, {training['optimiser']}, learning rate {training['lr']}, decay "
-        f"{training['decay']}, EMA {training['ema']}, seed {training['seed']}. This is the model with the "
-        f"best validation bits/dim, with {'averaged' if training['ema'] else 'current'} weights; the test "
-        "split was evaluated once. `config.yaml` contains all settings.",
-        "",
+        *training_paragraph(
+            report,
+            config,
+            f"The {weights} weights with the lowest validation bits/dim are kept. "
+            "The test split was evaluated once. ",
+        ),
         "## Limits",
         "",
-        "Samples show what a small model learns in this time. Likelihoods are comparable only for the same "
-        "pixels, grey levels and dequantisation. A high likelihood does not mean that an image resembles the "
-        "data.",
+        "The samples are those of a small model with a short training time. Likelihoods are comparable only "
+        "for the same pixels, grey levels and dequantisation. A high likelihood does not imply that an image "
+        "resembles the data.",
         "",
     ]  # fmt: skip
     return "\n".join(lines)

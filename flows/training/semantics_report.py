@@ -14,10 +14,15 @@ from flows.training.folder import REPORT_FILE, RUN_CONFIG
 from flows.training.log import METRICS_FILE, read_metrics
 from flows.training.report import facts_of, training_paragraph
 
+FIGURES = {"r2": "R²", "iou": "IoU", "seen": "visibility"}
+"""Figures that have another name in model cards than in `report.json`."""
+ROWS = {"r2": "numeric attribute", "accuracy": "categorical attribute", "iou": "class"}
+"""Rows of the table of a main figure."""
+
 CURVES = {"supervised/loss": "training loss, nats", "validation/wrong": "1 − mean quality, held-out images"}
 
 
-def write_judge_report(folder: Path, data: ImageData, device: str = "cpu") -> dict[str, Any]:
+def write_semantics_report(folder: Path, data: ImageData, device: str = "cpu") -> dict[str, Any]:
     """Evaluate the exported semantic model of a run on the test split and write report, pictures and card.
 
     Args:
@@ -62,7 +67,7 @@ def _table(values: dict[str, dict[str, float]], figure: str) -> list[str]:
     rows = {name: figures for name, figures in values.items() if figure in figures}
     columns = list(next(iter(rows.values())))
     return [
-        f"| | {' | '.join(columns)} |",
+        f"| {ROWS.get(figure, '')} | {' | '.join(FIGURES.get(column, column) for column in columns)} |",
         f"| --- |{' --: |' * len(columns)}",
         *(
             f"| {name} | {' | '.join(f'{figures[c]:.4g}' for c in columns)} |"
@@ -89,7 +94,7 @@ def _card(
         'model = load_semantic_model("path/to/this/folder")', "```", "",
         f"On {report['images']:,} test images: {measured.line}.", "",
         "![quality](quality.png)", "",
-        *[line for picture in pictures for line in (f"![{picture}]({picture})", "")],
+        *[line for picture in pictures for line in (f"![{Path(picture).stem}]({picture})", "")],
         *[line for figure in main_figures(measured) for line in _table(measured.values, figure)],
         *model.legend(), "",
         "![curves](curves.png)", "",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.data.base import Split
-from flows.metrics.likelihood import evaluate_likelihood, labels_for
+from flows.metrics.likelihood import evaluate_likelihood, labels_if_conditional
 from flows.metrics.roundtrip import round_trip
 from flows.models.base import LatentModel, LikelihoodModel
 
@@ -24,7 +24,7 @@ def validate(model: LikelihoodModel, split: Split, images: int | None) -> dict[s
     held = split.first(16).to(model.device)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(256, held.images.shape, dtype=torch.uint8, generator=generator)
-    labels = labels_for(model, held)
+    labels = labels_if_conditional(model, held)
     for name, pictures in {"data": held.images, "noise": noise.to(model.device)}.items():
         trip = round_trip(model, pictures, labels, per_level=False)
         values[f"roundtrip/{name}"] = float(trip.error.max())

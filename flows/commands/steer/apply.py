@@ -7,7 +7,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from flows import images as pixels
-from flows.commands.common import write_json
+from flows.commands.common import Seed, check_outputs, write_json
 from flows.errors import UserError
 from flows.metrics.reconstruction import psnr
 from flows.metrics.typicality import limit_typicality
@@ -31,7 +31,7 @@ def apply(
     absolute: bool = False,
     budget: PositiveFloat | None = None,
     temperature: PositiveFloat = 1.0,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
     resize: bool = False,
     output: Path = Path("steered.png"),
     json: Path | None = None,
@@ -61,6 +61,7 @@ def apply(
         json: File for the result.
         device: Torch device; None takes CUDA if it is available.
     """
+    check_outputs(picture=output, json=json)
     model = open_model(checkpoint, device)
     selected = select_directions(load_directions(directions, model), names)
     space = selected[0].space

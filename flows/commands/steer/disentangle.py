@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse.typing import PositiveFloat, PositiveInt
 
-from flows.commands.common import print_table, write_json
+from flows.commands.common import Seed, check_outputs, print_table, write_json
 from flows.commands.steer.apply import split_directions
 from flows.opening import data_of, load_predictor, open_model
 from flows.page import as_text
@@ -28,7 +28,7 @@ def disentangle(
     alpha: PositiveFloat = 2.0,
     enough: PositiveFloat = 0.1,
     rounds: PositiveInt = 5,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
     output: Path = Path("disentangled.safetensors"),
     json: Path | None = None,
     device: str | None = None,
@@ -61,6 +61,7 @@ def disentangle(
         json: File for the result.
         device: Torch device; None takes CUDA if it is available.
     """
+    check_outputs(file=output, json=json)
     model = open_model(checkpoint, device)
     known = load_directions(directions, model)
     rest = load_directions(others, model) if others else None

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 from jsonargparse import lazy_instance
-from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse.typing import PositiveFloat, PositiveInt
 
 import flows.steering
-from flows.commands.common import print_table, write_json
+from flows.commands.common import Seed, check_outputs, print_table, write_json
 from flows.opening import CACHE, data_of, load_predictor, open_model
 from flows.page import as_text
 from flows.steering.base import DIRECTIONS_FILE, as_row, save_directions
@@ -32,7 +32,7 @@ def find(
     n: PositiveInt = 4000,
     space: str | None = None,
     temperature: PositiveFloat = 1.0,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
     output: Path = Path(DIRECTIONS_FILE),
     cache: Path | None = CACHE,
     json: Path | None = None,
@@ -57,10 +57,11 @@ def find(
         temperature: Temperature of the samples.
         seed: Seed of the samples.
         output: File for the directions.
-        cache: Folder for surveys of samples; null disables the cache.
+        cache: Folder for surveys of samples; None disables the cache.
         json: File for the result.
         device: Torch device; None takes CUDA if it is available.
     """
+    check_outputs(file=output, json=json)
     model = open_model(checkpoint, device)
     space = space or model.search_space
     model.check_space(space)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from flows.commands.common import print_table, write_json
+from flows.commands.common import Seed, check_outputs, print_table, write_json
 from flows.commands.steer.apply import select_directions
 from flows.opening import first_test, load_predictor, open_model
 from flows.page import as_text
@@ -23,7 +23,7 @@ def levels(
     alpha: PositiveFloat = 2.0,
     n: PositiveInt = 300,
     test: NonNegativeInt = 0,
-    seed: NonNegativeInt = 1,
+    seed: Seed = 1,
     out: Path = Path("levels"),
     json: Path | None = None,
     device: str | None = None,
@@ -48,6 +48,7 @@ def levels(
         json: Additional file for the contents of levels.json.
         device: Torch device; None takes CUDA if it is available.
     """
+    check_outputs(out=out, json=json)
     model = open_model(checkpoint, device)
     loaded = load_predictor(predictor, model)
     selected = select_directions(load_directions(directions, model), names)

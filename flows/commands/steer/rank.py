@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flows.commands.common import print_table, write_json
+from flows.commands.common import check_outputs, print_table, write_json
 from flows.errors import UserError
 from flows.steering.ranking import HEAD, read_scores, worse_in_z, write_ranking
 
@@ -15,6 +15,7 @@ def rank(scores: list[Path], out: Path = Path("ranking"), json: Path | None = No
         out: Output folder for index.html, leakage.png and ranking.json.
         json: Additional file for the contents of ranking.json.
     """
+    check_outputs(out=out, json=json)
     entries = sorted((entry for path in scores for entry in read_scores(path)), key=lambda each: each.order())
     if not entries:
         raise UserError("scores: none of the files contains a direction")

@@ -6,15 +6,15 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from flows.commands.common import print_table, write_json
+from flows.commands.common import Seed, check_outputs, print_table, write_json
 from flows.commands.steer.apply import split_directions
 from flows.data.base import ImageData
-from flows.errors import UserError
+from flows.errors import DataMissing
 from flows.images import reduce, to_bytes, to_unit
 from flows.metrics.perceptual import PooledFeatures
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
-from flows.opening import bundled_model, data_of, first_test, load_predictor, open_model
+from flows.opening import bundled_model, data_known, data_of, first_test, load_predictor, open_model
 from flows.semantics.base import Predictor, column_of, predict_images
 from flows.semantics.predictor import AttributePredictor
 from flows.steering.base import Direction, load_directions
@@ -47,7 +47,7 @@ def score(
     n: PositiveInt = 500,
     test: NonNegativeInt = 0,
     kid: NonNegativeInt = 0,
-    seed: NonNegativeInt = 1,
+    seed: Seed = 1,
     out: Path = Path("steering"),
     json: Path | None = None,
     device: str | None = None,
@@ -73,6 +73,7 @@ def score(
         json: Additional file for the contents of scores.json.
         device: Torch device; None takes CUDA if it is available.
     """
+    check_outputs(out=out, json=json)
     model = open_model(checkpoint, device)
     predictor = predictor or bundled_model("predictor", model)
     loaded = load_predictor(predictor, model)
@@ -133,18 +134,22 @@ class Costs:
         self.features = PooledFeatures() if kid else None
         self.data: ImageData | None = None
         self.real, self.compared = torch.empty(0, len(predictor.scores)), torch.empty(0)
-        self.redraws = False
+        self.rerenders = False
+        needed = bool(kid or test)
+        if not needed and not data_known(model):
+            return
+        self.data = data_of(model, None)
         try:
-            self.data = data_of(model, None)
-            # Without the images that are moved: their distance to themselves would be too small.
-            images = self.data.split("test").first(test + max(REAL, kid)).images[test:]
-        except UserError:
-            if kid or test:
+            split = self.data.split("test")
+        except DataMissing:
+            if needed:
                 raise
             return
+        # Without the images that are moved: their distance to themselves would be too small.
+        images = split.first(test + max(REAL, kid)).images[test:]
         real = reduce(images, model.bins)
         self.real = predict_images(predictor, to_unit(real, model.bins), model.device)
-        self.redraws = bool(test) and self.data.draws_again
+        self.rerenders = bool(test) and self.data.can_rerender
         self.compared = real[:kid]
 
     def images(self, codes: Codes) -> int:
@@ -162,7 +167,7 @@ class Costs:
         """
         column = column_of(self.predictor.scores, own_score(direction.name))
         faithful = None
-        if self.data is not None and self.redraws:
+        if self.data is not None and self.rerenders:
             faithful = faithfulness(self.model, self.predictor, direction, codes, self.alpha, self.data)
         return Quality(
             reach=reach_of(response[:, column], self.real[:, column]) if len(self.real) else float("nan"),

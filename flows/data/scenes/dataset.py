@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flows.checks import check_positive
+from flows.checks import check_positive, check_seed
 from flows.data.base import ArraySplit, Batch, ImageData, SplitName
 from flows.data.scenes.canvas import CLASSES
 from flows.data.scenes.factors import (
@@ -49,13 +49,13 @@ class ScenesSplit(ArraySplit):
         self.masks = torch.from_numpy(rendered.masks)
         self.factors = torch.from_numpy(rendered.factors)
         labels = self.factors[:, COLUMN["category"]].long()
-        super().__init__(torch.from_numpy(rendered.images), labels, attributes_of(rendered.factors))
+        super().__init__(torch.from_numpy(rendered.images), labels, visible_attributes(rendered.factors))
 
 
 SEEN = [i for i, factor in enumerate(FACTORS) if factor.name not in UNSEEN]
 
 
-def attributes_of(factors: NDArray[np.float32]) -> Tensor:
+def visible_attributes(factors: NDArray[np.float32]) -> Tensor:
     """Select attributes (n, number of attributes) from factors (n, number of factors); NaN if not visible."""
     return torch.from_numpy(np.where(matters(factors), factors, np.float32(np.nan))[:, SEEN])
 
@@ -72,13 +72,13 @@ class Scenes(ImageData):
         images: Number of scenes in the training split.
         validation: Number of scenes in the validation split.
         test: Number of scenes in the test split.
-        categories: Categories to render, equally often; null for all.
+        categories: Categories to render, equally often; None for all.
         withhold: Contents excluded from the training split: a category or an object (`plant`), or a
             combination (`bedroom+lamp_on`). The other splits have them, to test how a model treats them.
         correlated: Pairs of factors in all splits, for example `daylight,lamp_on: -0.8`, with the
             correlation of the normal scores from which both are computed.
         seed: Seed of all factors.
-        cache: Folder for rendered splits, or null to render them each time.
+        cache: Folder for rendered splits; None renders them each time.
 
     Raises:
         UserError: an option names no factor or category, or a correlation is beyond ±1.
@@ -87,7 +87,7 @@ class Scenes(ImageData):
     name = "scenes"
     attributes = tuple(FACTORS[i] for i in SEEN)
     mask_classes = CLASSES
-    draws_again = True
+    can_rerender = True
 
     def __init__(
         self,
@@ -102,6 +102,7 @@ class Scenes(ImageData):
         cache: StrPath | None = Path("~/.cache/flows/scenes"),
     ):
         check_positive(images=images, validation=validation, test=test)
+        check_seed(seed)
         self.size, self.seed = size, seed
         self.counts: dict[SplitName, int] = {"train": images, "validation": validation, "test": test}
         self.categories = tuple(categories or CATEGORIES)
@@ -118,10 +119,10 @@ class Scenes(ImageData):
     def split(self, name: SplitName) -> ScenesSplit:
         count = self.counts[name]
         if self.cache is None:
-            return ScenesSplit(self.draw(name, count))
+            return ScenesSplit(self.render_first(name, count))
         path = self.cache / self._file(name)
         if not path.is_file():
-            save(self.draw(name, count), path)
+            save(self.render_first(name, count), path)
         with reading(path, "cache of scenes"), np.load(path) as stored:
             return ScenesSplit(Rendered(stored["images"], stored["masks"], stored["factors"]))
 
@@ -129,13 +130,13 @@ class Scenes(ImageData):
         n = min(n, self.counts[name])
         if self.cache is not None and (self.cache / self._file(name)).is_file():
             return super().first(name, n)
-        return ScenesSplit(self.draw(name, n)).first(n)
+        return ScenesSplit(self.render_first(name, n)).first(n)
 
-    def draw(self, name: SplitName, count: int) -> Rendered:
+    def render_first(self, name: SplitName, count: int) -> Rendered:
         """Render the first `count` scenes of a split."""
         return render(self.first_factors(name, count), self.size)
 
-    def redraw(self, name: SplitName, attribute: str, values: Tensor) -> Tensor:
+    def rerender(self, name: SplitName, attribute: str, values: Tensor) -> Tensor:
         if attribute not in COLUMN:
             raise UserError(f"scenes has no factor {attribute!r}; choose from {', '.join(COLUMN)}")
         factors = self.first_factors(name, len(values))
@@ -198,7 +199,7 @@ def parse_correlations(given: dict[str, float]) -> Correlations:
 
 
 def _transform(withhold: list[str] | None, correlated: dict[str, float] | None) -> str:
-    text = f"drawn, renderer {RENDERER}"
+    text = f"rendered (renderer {RENDERER})"
     if withhold:
         text += f"; withheld: {', '.join(withhold)}"
     if correlated:

@@ -46,11 +46,11 @@ def render(factors: NDArray[np.float32], size: int = 32) -> Rendered:
     images = np.empty((len(factors), 3, size, size), dtype=np.uint8)
     masks = np.empty((len(factors), size, size), dtype=np.uint8)
     for row, image, mask in zip(factors, images, masks, strict=True):
-        image[:], mask[:] = _draw(dict(zip(NAMES, row.tolist(), strict=True)), size)
+        image[:], mask[:] = _render(dict(zip(NAMES, row.tolist(), strict=True)), size)
     return Rendered(images, masks, factors)
 
 
-def _draw(values: dict[str, float], size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _render(values: dict[str, float], size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     canvas = Raster(size)
     category = CATEGORIES[int(values["category"])]
     lamp = None

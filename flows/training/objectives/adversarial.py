@@ -37,8 +37,8 @@ class CriticOnBoth(nn.Module):
         super().__init__()
         self.critic = critic
 
-    def forward(self, real: Tensor, drawn: Tensor, *labels: Tensor) -> tuple[Tensor, Tensor]:
-        return self.critic(real, *labels), self.critic(drawn, *labels)
+    def forward(self, real: Tensor, generated: Tensor, *labels: Tensor) -> tuple[Tensor, Tensor]:
+        return self.critic(real, *labels), self.critic(generated, *labels)
 
 
 class Adversarial(Objective):
@@ -133,31 +133,33 @@ class Adversarial(Objective):
     # Losses ---------------------------------------------------------------------------------------
 
     def critic_loss(
-        self, gan: GAN, critic: nn.Module, draw: Callable[[Batch, int], Tensor] | None = None
+        self, gan: GAN, critic: nn.Module, generate: Callable[[Batch, int], Tensor] | None = None
     ) -> Any:
         """Create the critic's loss on real and generated images, with gradient penalties.
 
         Args:
             gan: Bare model.
             critic: Wrapped critic.
-            draw: Function from a batch and a seed to images in [−1, 1] that count as generated; None uses the
-                generator.
+            generate: Function from a batch and a seed to images in [−1, 1] that count as generated; None uses
+                the generator.
         """
 
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
             seed = combine_seeds(number_from(generator), 0)
             with torch.no_grad():
-                drawn = draw(batch, seed) if draw else self.generate(gan, gan.generator, batch, seed)
+                generated = (
+                    generate(batch, seed) if generate else self.generate(gan, gan.generator, batch, seed)
+                )
             real = self.real_images(gan, batch, seed)
             penalised = self.r1 > 0 and step % self.r1_every == 0
             real.requires_grad_(penalised)
             seen = (
                 diffaugment(real, self.augment, combine_seeds(seed, 1), batch.keys),
-                diffaugment(drawn, self.augment, combine_seeds(seed, 6), batch.keys),
+                diffaugment(generated, self.augment, combine_seeds(seed, 6), batch.keys),
             )
-            labels = labels_of(gan, batch)
-            on_real, on_drawn = critic(*seen, *labels)
-            total, logs = self.separate(on_real, on_drawn), {}
+            labels = label_arguments(gan, batch)
+            on_real, on_generated = critic(*seen, *labels)
+            total, logs = self.separate(on_real, on_generated), {}
             if penalised:
                 penalty = squared_gradient(on_real, real).mean()
                 total = total + self.r1 / 2 * self.r1_every * share_of_pixels(gan, real) * penalty
@@ -167,7 +169,7 @@ class Adversarial(Objective):
                 total = total + self.gradient_penalty * self.slope_penalty(
                     gan, *seen, labels, seed, batch.keys
                 )
-            return total, {**logs, "real": on_real.mean(), "drawn": on_drawn.mean()}
+            return total, {**logs, "real": on_real.mean(), "generated": on_generated.mean()}
 
         return loss
 
@@ -176,10 +178,10 @@ class Adversarial(Objective):
 
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
             seed = combine_seeds(number_from(generator), 2)
-            drawn = self.generate(gan, part, batch, seed)
+            generated = self.generate(gan, part, batch, seed)
             with frozen(gan.critic):
-                seen = diffaugment(drawn, self.augment, combine_seeds(seed, 1), batch.keys)
-                score = gan.critic(seen, *labels_of(gan, batch))
+                seen = diffaugment(generated, self.augment, combine_seeds(seed, 1), batch.keys)
+                score = gan.critic(seen, *label_arguments(gan, batch))
             return self.fool(score), {}
 
         return loss
@@ -188,23 +190,23 @@ class Adversarial(Objective):
         """Loss of the generator, given the critic's scores of its images."""
         return (softplus(-score) if self.loss == "non-saturating" else -score).mean()
 
-    def separate(self, on_real: Tensor, on_drawn: Tensor) -> Tensor:
+    def separate(self, on_real: Tensor, on_generated: Tensor) -> Tensor:
         """Loss of the critic, without penalties."""
         if self.loss == "non-saturating":
-            return softplus(-on_real).mean() + softplus(on_drawn).mean()
+            return softplus(-on_real).mean() + softplus(on_generated).mean()
         if self.loss == "hinge":
-            return relu(1 - on_real).mean() + relu(1 + on_drawn).mean()
-        return on_drawn.mean() - on_real.mean()
+            return relu(1 - on_real).mean() + relu(1 + on_generated).mean()
+        return on_generated.mean() - on_real.mean()
 
     def slope_penalty(
-        self, gan: GAN, real: Tensor, drawn: Tensor, labels: tuple[Tensor, ...], seed: int, keys: Keys
+        self, gan: GAN, real: Tensor, generated: Tensor, labels: tuple[Tensor, ...], seed: int, keys: Keys
     ) -> Tensor:
         """Gradient penalty (|∇D| − 1)² between real and generated images, ∇ by an image of full size.
 
         A pixel of a small image stands for several pixels of full size.
         """
         share = uniform_rows(seed, keys, (1, 1, 1), real)
-        between = (real + share * (drawn - real)).detach().requires_grad_()
+        between = (real + share * (generated - real)).detach().requires_grad_()
         squared = squared_gradient(gan.critic(between, *labels), between)
         return ((share_of_pixels(gan, between) * squared).sqrt() - 1).square().mean()
 
@@ -216,7 +218,7 @@ class Adversarial(Objective):
         """Generate one image per image of the batch; its code depends on the seed and the image's key."""
         z = self.draw_codes(gan, batch, seed)
         if not (self.mixing and isinstance(gan.generator, StyleGenerator)):
-            return cast(Tensor, generator(z, *labels_of(gan, batch)))
+            return cast(Tensor, generator(z, *label_arguments(gan, batch)))
         second = self.draw_codes(gan, batch, combine_seeds(seed, 4))
         synthesis = gan.generator.synthesis
         layers, places = len(synthesis.layers), max(2, synthesis.layers_in_use) - 1
@@ -236,24 +238,25 @@ class Adversarial(Objective):
         gan = cast(GAN, model)
         recalibrate_batch_norm(gan, gan.generator, held.labels)
         real = held.images
-        drawn = generate(gan, len(real), 1.0, seed=1, labels=held.labels)
-        distances = sliced_wasserstein(real, drawn)
+        generated = generate(gan, len(real), 1.0, seed=1, labels=held.labels)
+        distances = sliced_wasserstein(real, generated)
         values = {f"validation/swd_{name}": value for name, value in distances.items()}
         line = "sliced Wasserstein " + " ".join(f"{name}: {value:.1f}" for name, value in distances.items())
         score = distances["mean"]
         if self.features is not None:
-            score = kernel_distance(self.features.held_out(real), self.features(drawn))
+            score = kernel_distance(self.features.held_out(real), self.features(generated))
             values["validation/kid"] = score
             line += f"  KID {score:.3f}"
         gan = cast(GAN, model)
         whole = gan.size == gan.sizes
-        return Evaluation(values, score if whole else math.inf, line, {"samples": sheet_of(drawn[:80], 10)})
+        pictures = {"samples": sheet_of(generated[:80], 10)}
+        return Evaluation(values, score if whole else math.inf, line, pictures)
 
     def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
         return write_gan_report(folder, data, device)
 
 
-def labels_of(model: LatentModel, batch: Batch) -> tuple[Tensor, ...]:
+def label_arguments(model: LatentModel, batch: Batch) -> tuple[Tensor, ...]:
     """Labels of a batch for a class-conditional model, else an empty tuple; generated images share them.
 
     Raises:

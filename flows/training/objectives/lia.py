@@ -27,7 +27,7 @@ from flows.training.objectives.adversarial import (
     ScoreName,
     number_from,
 )
-from flows.training.objectives.lia_report import in_pairs, lia_section, phi_figures, reconstruct
+from flows.training.objectives.lia_report import encode_and_decode, in_pairs, lia_section, phi_figures
 from flows.training.phase import Evaluation, Phase
 
 
@@ -45,18 +45,25 @@ class RefinedEncoder(nn.Module):
         return self.refined(self.encoder(real), real)
 
 
+def _rename_former_key(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+    """Rename `log_spread` in training states that an earlier release wrote to `log_std`."""
+    if f"{prefix}log_spread" in state:
+        state[f"{prefix}log_std"] = state.pop(f"{prefix}log_spread")
+
+
 class GeneratorAndEncoder(nn.Module):
     """Wrapped module of an anchored stage 1: generator and encoder in one call.
 
     Attributes:
-        log_spread: (width,), logarithm of σ, the std of the encoder's posterior of each coordinate of w.
+        log_std: (width,), logarithm of σ, the std of the encoder's posterior of each coordinate of w.
     """
 
     def __init__(self, lia: LIA):
         super().__init__()
         self.generator, self.encoder, self.prior = lia.generator, lia.encoder, Normal()
         self.refiner, self.refined = lia.refiner, lia.refined
-        self.log_spread = nn.Parameter(torch.full((lia.width,), -1.0, device=lia.device))
+        self.log_std = nn.Parameter(torch.full((lia.width,), -1.0, device=lia.device))
+        self.register_load_state_dict_pre_hook(_rename_former_key)
 
     def forward(self, real: Tensor, *noise: Tensor) -> tuple[Tensor, ...]:
         """Codes, errors and slopes of `LIA.refined` for real images; with noise, the terms of the loss.
@@ -68,10 +75,10 @@ class GeneratorAndEncoder(nn.Module):
         if not noise:
             return self.refined(code, real)
         epsilon, z = noise
-        code = code + self.log_spread.exp() * epsilon
-        images = self.generator.draw(torch.cat([code, self.generator.mapping(z)]))
+        code = code + self.log_std.exp() * epsilon
+        images = self.generator.generate(torch.cat([code, self.generator.mapping(z)]))
         latent, log_det = cast(InverseMapping, self.generator.mapping).phi(code)
-        entropy = self.log_spread.sum() + 0.5 * code.shape[1] * math.log(2 * math.pi * math.e)
+        entropy = self.log_std.sum() + 0.5 * code.shape[1] * math.log(2 * math.pi * math.e)
         divergence = -self.prior.log_prob(latent).sum(1) - log_det - entropy
         return images[: len(real)], images[len(real) :], divergence
 
@@ -207,13 +214,13 @@ class LIATraining(Adversarial):
             seed = combine_seeds(number_from(generator), 2)
             real, z = pixels.to_signed(batch.images, lia.bins), self.draw_codes(lia, batch, seed)
             epsilon = self.draw_codes(lia, batch, combine_seeds(seed, 5))
-            back, drawn, divergence = both(real, epsilon, z)
+            back, generated, divergence = both(real, epsilon, z)
             with frozen(lia.critic):
-                opinion = self.fool(lia.critic(drawn))
+                adversarial = self.fool(lia.critic(generated))
             pixel = (back - real).square().mean()
             mean_divergence = divergence.mean()
-            total = opinion + self.anchor * pixel + self.prior * mean_divergence
-            return total, {"opinion": opinion, "pixel": pixel, "divergence": mean_divergence}
+            total = adversarial + self.anchor * pixel + self.prior * mean_divergence
+            return total, {"adversarial": adversarial, "pixel": pixel, "divergence": mean_divergence}
 
         return loss
 
@@ -232,9 +239,9 @@ class LIATraining(Adversarial):
                 features, targets = critic.features(back), critic.features(real)
                 pairs = zip(features, targets, strict=True)
                 feature = torch.stack([(a - b.detach()).square().mean() for a, b in pairs]).sum()
-                opinion = softplus(-critic.judge(features[-1])).mean()
-            total = self.pixel * pixel + self.feature * feature + self.adversarial * opinion
-            return total, {"pixel": pixel, "feature": feature, "adversarial": opinion}
+                adversarial = softplus(-critic.score_features(features[-1])).mean()
+            total = self.pixel * pixel + self.feature * feature + self.adversarial * adversarial
+            return total, {"pixel": pixel, "feature": feature, "adversarial": adversarial}
 
         return loss
 
@@ -245,7 +252,7 @@ class LIATraining(Adversarial):
         with recalibrating(part for part in lia.encoder.modules() if isinstance(part, BatchNorm)) as norms:
             for part in pictures.split(100) if norms else ():
                 lia.encoder(pixels.to_signed(part, lia.bins).to(lia.device))
-        w, back = reconstruct(lia, pictures)
+        w, back = encode_and_decode(lia, pictures)
         quality, trip = psnr(pictures, back), phi_figures(lia, w)["round_trip_fp32"]
         values = {
             **evaluation.values,

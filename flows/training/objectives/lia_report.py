@@ -19,7 +19,7 @@ BATCH, COLUMNS, STEPS = 250, 10, 8
 def lia_section(model: LatentModel, images: Tensor) -> Section:
     """Create the report section of LIA, measured on uint8 test images (n, C, H, W)."""
     assert isinstance(model, LIA)
-    w, back = reconstruct(model, images)
+    w, back = encode_and_decode(model, images)
     quality = psnr(images, back)
     values = {
         "reconstruction": {
@@ -40,7 +40,7 @@ def lia_section(model: LatentModel, images: Tensor) -> Section:
 
 
 @torch.no_grad()
-def reconstruct(model: LIA, images: Tensor) -> tuple[Tensor, Tensor]:
+def encode_and_decode(model: LIA, images: Tensor) -> tuple[Tensor, Tensor]:
     """Codes in w of uint8 images, and their reconstructions, uint8 on the host."""
     codes = model.encode_bytes(images, "w")
     return codes.values, model.decode_bytes(codes)
@@ -58,8 +58,8 @@ def phi_figures(model: LIA, w: Tensor) -> dict[str, Any]:
         "round_trip_fp64": float((exact - w.double()).abs().max()),
         "largest_log_det": float(log_det.abs().max()),
         "z_mean_square": float(z.square().mean()),
-        "z_spread_least": float(std.min()),
-        "z_spread_largest": float(std.max()),
+        "z_std_least": float(std.min()),
+        "z_std_largest": float(std.max()),
     }
 
 
@@ -68,7 +68,7 @@ def cycle_figures(model: LIA, n: int = 1000) -> dict[str, float]:
     """Cycle z → image → encoder → z: median error relative to |z|, and median PSNR of the images."""
     z = model.sample_codes(n, generator=torch.Generator().manual_seed(5))
     samples = torch.cat([pixels.to_bytes(model.decode(part), model.bins).cpu() for part in z.split(BATCH)])
-    w, back = reconstruct(model, samples)
+    w, back = encode_and_decode(model, samples)
     again = model.convert(w, "w", "z")
     return {
         "z_error": float(((again - z).norm(dim=1) / z.norm(dim=1)).median()),
@@ -79,7 +79,7 @@ def cycle_figures(model: LIA, n: int = 1000) -> dict[str, float]:
 @torch.no_grad()
 def interpolations(model: LIA, images: Tensor) -> Tensor:
     """Rows from one real image to another, with images along the straight line between their codes in w."""
-    w, _ = reconstruct(model, images)
+    w, _ = encode_and_decode(model, images)
     share = torch.linspace(0, 1, STEPS, device=w.device)[:, None]
     rows = []
     for i in range(0, len(images) - 1, 2):
@@ -99,15 +99,15 @@ def _lines(values: dict[str, Any]) -> list[str]:
     return [
         "## Reconstruction", "",
         "![reconstructions](reconstructions.png)", "",
-        f"{quality['images']:,} test images, reconstructed by encoder and generator: PSNR "
-        f"{quality['psnr_median']:.1f} dB median, {quality['psnr_worst']:.1f} dB worst, SSIM "
-        f"{quality['ssim']:.3f}. Every image is above its reconstruction.", "",
+        f"Encoder and generator on {quality['images']:,} test images: PSNR {quality['psnr_median']:.1f} dB "
+        f"(median) and {quality['psnr_worst']:.1f} dB (worst), SSIM {quality['ssim']:.3f}. Each pair shows "
+        "an image above its reconstruction.", "",
         "![interpolations](interpolations.png)", "",
-        "Interpolations from one test image (left) to another (right) along straight lines in w.", "",
-        f"Round-trip error of φ on their codes: {phi['round_trip_fp32']:.1e} in fp32, "
+        "Linear interpolation in w from one test image (left) to another (right).", "",
+        f"Round trip of φ on the codes of these images: largest error {phi['round_trip_fp32']:.1e} in fp32, "
         f"{phi['round_trip_fp64']:.1e} in fp64; largest |log-determinant| {phi['largest_log_det']:.1e}. "
-        f"z = φ(E(x)) has mean square {phi['z_mean_square']:.2f}; the std of its coordinates is "
-        f"{phi['z_spread_least']:.2f} to {phi['z_spread_largest']:.2f}.", "",
-        f"Cycle z → image → encoder → z: median error of z {100 * cycle['z_error']:.0f} % of |z|; median "
-        f"PSNR of the image {cycle['image_psnr']:.1f} dB.", "",
+        f"z = φ(E(x)) has mean square {phi['z_mean_square']:.2f}; the std of its coordinates is between "
+        f"{phi['z_std_least']:.2f} and {phi['z_std_largest']:.2f}.", "",
+        f"Cycle z → image → encoder → z: the median error of z is {100 * cycle['z_error']:.0f} % of |z|; the "
+        f"median PSNR of the image is {cycle['image_psnr']:.1f} dB.", "",
     ]  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flows.data.base import Batch, ImageData, Split
-from flows.metrics.likelihood import bits_per_dim, labels_for
+from flows.metrics.likelihood import bits_per_dim, labels_if_conditional
 from flows.models.base import LikelihoodModel
 from flows.stored import StoredModule
 from flows.training.phase import Evaluation, Objective, Phase
@@ -25,7 +25,7 @@ class Likelihood(Objective):
     def initialise(self, model: StoredModule, first: Batch, seed: int) -> None:
         likelihood_model = cast(LikelihoodModel, model)
         likelihood_model.initialise(
-            first.images, labels_for(likelihood_model, first), seed, first.keys.tolist()
+            first.images, labels_if_conditional(likelihood_model, first), seed, first.keys.tolist()
         )
 
     def initialisation_images(self, model: StoredModule) -> int:

@@ -28,7 +28,7 @@ from flows.training.objectives.adversarial import (
     Adversarial,
     LossName,
     ScoreName,
-    labels_of,
+    label_arguments,
     number_from,
 )
 from flows.training.phase import Evaluation, Phase
@@ -160,29 +160,29 @@ class Steerable(Adversarial):
             seed = combine_seeds(number_from(generator), 2)
             z = self.draw_codes(gan, batch, seed)
             which, strength, amount = self.draw_edits(batch, combine_seeds(seed, 8), z)
-            drawn, moved = part(z, which, amount, *labels_of(gan, batch))
+            generated, moved = part(z, which, amount, *label_arguments(gan, batch))
             with frozen(gan.critic):
-                opinion = torch.stack(
-                    [self.opinion(gan, images, batch, seed) for images in (drawn, moved)]
+                adversarial = torch.stack(
+                    [self.adversarial_loss(gan, images, batch, seed) for images in (generated, moved)]
                 ).sum()
-            error = self.error(drawn.detach(), moved, which, strength)
+            error = self.error(generated.detach(), moved, which, strength)
             assert self.steerable is not None
             with torch.no_grad():
                 self.steerable.averaged.lerp_(self.steerable.walks, 1 - AVERAGED)
-            return opinion + self.weight * error, {"opinion": opinion, "edit": error}
+            return adversarial + self.weight * error, {"adversarial": adversarial, "edit": error}
 
         return loss
 
-    def opinion(self, gan: GAN, images: Tensor, batch: Batch, seed: int) -> Tensor:
+    def adversarial_loss(self, gan: GAN, images: Tensor, batch: Batch, seed: int) -> Tensor:
         """Adversarial loss of the generator for these images."""
         seen = diffaugment(images, self.augment, combine_seeds(seed, 1), batch.keys)
-        return self.fool(gan.critic(seen, *labels_of(gan, batch)))
+        return self.fool(gan.critic(seen, *label_arguments(gan, batch)))
 
-    def error(self, drawn: Tensor, moved: Tensor, which: Tensor, strength: Tensor) -> Tensor:
+    def error(self, generated: Tensor, moved: Tensor, which: Tensor, strength: Tensor) -> Tensor:
         """Masked squared error: mean over the known pixels of each image, then over images."""
         with full_precision(moved):
-            target, known = self.edited(drawn.float(), which, strength.float())
-            parts = known.flatten(1).sum(1).clamp(min=1) * drawn.shape[1]
+            target, known = self.edited(generated.float(), which, strength.float())
+            parts = known.flatten(1).sum(1).clamp(min=1) * generated.shape[1]
             return ((known * (moved.float() - target)).square().flatten(1).sum(1) / parts).mean()
 
     @torch.no_grad()
@@ -192,7 +192,7 @@ class Steerable(Adversarial):
         z = self.draw_codes(gan, batch, seed)
         which, _, amount = self.draw_edits(batch, combine_seeds(seed, 8), z)
         amount = amount * self.every_other(batch, seed, z)
-        part, labels = self.steerable, labels_of(gan, batch)
+        part, labels = self.steerable, label_arguments(gan, batch)
         _, moved = part.codes(z, which, amount)
         return part.render(moved, part.space, labels[0] if labels else None)
 
@@ -218,13 +218,13 @@ class Steerable(Adversarial):
         amounts = torch.stack([edit.amount(s) for edit, s in zip(self.edits, strengths, strict=True)])
         return which, strengths.gather(0, which[None])[0], amounts.gather(0, which[None])[0]
 
-    def edited(self, drawn: Tensor, which: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
+    def edited(self, generated: Tensor, which: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
         """Images in [−1, 1], each with its edit, and the mask of their known pixels, (batch, 1, H, W)."""
-        target, known = drawn.clone(), torch.ones_like(drawn[:, :1])
+        target, known = generated.clone(), torch.ones_like(generated[:, :1])
         for i, edit in enumerate(self.edits):
             chosen = which == i
             if chosen.any():
-                moved, mask = edit(pixels.from_signed(drawn[chosen]).clamp(0, 1), strength[chosen])
+                moved, mask = edit(pixels.from_signed(generated[chosen]).clamp(0, 1), strength[chosen])
                 target[chosen], known[chosen] = pixels.signed(moved), mask
         return target, known
 
@@ -262,7 +262,7 @@ class Steerable(Adversarial):
         shares = ", ".join(f"{name} {as_text(value)}" for name, value in explained.items())
         learned = "learned with the generator" if walks else "found afterwards"
         lines = [
-            f"Share of each edit that its walk in {space}, {learned}, explains ({DIRECTIONS_FILE}): "
+            f"Share of each edit that is explained by its walk in {space}, {learned} ({DIRECTIONS_FILE}): "
             f"{shares}.",
             "",
         ]

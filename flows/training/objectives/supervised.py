@@ -11,7 +11,7 @@ from flows.data.base import Batch, ImageData, Split
 from flows.semantics.base import SemanticModel
 from flows.stored import StoredModule
 from flows.training.phase import Evaluation, Objective, Phase
-from flows.training.semantics_report import write_judge_report
+from flows.training.semantics_report import write_semantics_report
 
 
 class Supervised(Objective):
@@ -44,4 +44,4 @@ class Supervised(Objective):
         return Evaluation({"validation/wrong": measured.score, **values}, measured.score, measured.line, {})
 
     def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
-        return write_judge_report(folder, data, device)
+        return write_semantics_report(folder, data, device)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from flows.dissection.instrument import instrument
+from flows.dissection.probe import instrument
 from flows.dissection.tally import AgreementTally, Quantiles, quantile_shares
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
@@ -16,7 +16,7 @@ from flows.once import prepared
 from flows.semantics.base import Segmenter
 from flows.semantics.segmenter import one_hot
 
-__all__ = ["Agreement", "UnitRow", "best_by_class"]
+__all__ = ["Agreement", "UnitRow", "best_by_class", "dissect"]
 
 Scheme = Literal["information", "quantile"]
 BATCH = 100
@@ -38,7 +38,7 @@ class UnitRow:
         iou: Intersection over union of unit and class, over all images that no threshold was chosen on.
         information: Mutual information of unit and class relative to their joint entropy, on the same images.
         threshold: Activation above which the unit is active.
-        level: Share of locations at which the unit is active.
+        share: Share of locations at which the unit is active.
         interpretable: Whether IoU and information exceed their thresholds.
     """
 
@@ -48,7 +48,7 @@ class UnitRow:
     iou: float
     information: float
     threshold: float
-    level: float
+    share: float
     interpretable: bool
 
     def as_dict(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Agreement:
         layer: Name of the layer.
         classes: Names of the C classes.
         iou, information: (units, C); IoU is 0 for classes of less than a thousandth of all pixels.
-        thresholds, levels: (units, C), threshold of each pair, and the share of locations above it.
+        thresholds, shares: (units, C), threshold of each pair, and the share of locations above it.
     """
 
     layer: str
@@ -72,7 +72,7 @@ class Agreement:
     iou: Tensor
     information: Tensor
     thresholds: Tensor
-    levels: Tensor
+    shares: Tensor
 
     def rows(self) -> list[UnitRow]:
         """Best class of each unit."""
@@ -88,7 +88,7 @@ class Agreement:
             iou=value,
             information=quality,
             threshold=float(self.thresholds[unit, label]),
-            level=float(self.levels[unit, label]),
+            share=float(self.shares[unit, label]),
             interpretable=value > CUT_IOU and quality > CUT_INFORMATION,
         )
 
@@ -126,7 +126,7 @@ def dissect(
     codes: Codes,
     layers: Sequence[str],
     scheme: Scheme = "information",
-    level: float = 0.01,
+    share: float = 0.01,
     masks: Tensor | None = None,
 ) -> dict[str, Agreement]:
     """Measure how the units of some layers agree with classes.
@@ -141,7 +141,7 @@ def dissect(
         codes: 2n codes.
         layers: Names of layers; see `instrument.layers_of`.
         scheme: Choice of the thresholds.
-        level: Share of locations at which a unit is active, for `quantile`.
+        share: Share of locations at which a unit is active, for `quantile`.
         masks: uint8 (2n, H, W), true classes; None uses those that the segmenter predicts.
 
     Returns:
@@ -155,25 +155,27 @@ def dissect(
     for layer, activations, _ in _seen(model, segmenter, *first, layers, "thresholds"):
         quantiles[layer].add(activations)
     classes = len(segmenter.classes)
-    shares = quantile_shares() if scheme == "information" else torch.tensor([level])
-    levels = {layer: each.at(shares) for layer, each in quantiles.items()}
-    tallies = {layer: AgreementTally(levels[layer], classes) for layer in layers}
+    shares = quantile_shares() if scheme == "information" else torch.tensor([share])
+    thresholds = {layer: each.at(shares) for layer, each in quantiles.items()}
+    tallies = {layer: AgreementTally(thresholds[layer], classes) for layer in layers}
     if scheme == "information":
         for layer, activations, ask in _seen(model, segmenter, *first, layers, "choice"):
             tallies[layer].add(activations, ask())
-        chosen = {layer: best_levels(tally) for layer, tally in tallies.items()}
-        tallies = {layer: AgreementTally(levels[layer], classes) for layer in layers}
+        chosen = {layer: best_thresholds(tally) for layer, tally in tallies.items()}
+        tallies = {layer: AgreementTally(thresholds[layer], classes) for layer in layers}
     else:
-        chosen = {layer: torch.zeros(len(levels[layer]), classes, dtype=torch.long) for layer in layers}
+        chosen = {layer: torch.zeros(len(thresholds[layer]), classes, dtype=torch.long) for layer in layers}
     for layer, activations, ask in _seen(model, segmenter, *second, layers, "agreement"):
         tallies[layer].add(activations, ask())
     return {
-        layer: agreement_of(layer, tallies[layer], chosen[layer], levels[layer], shares, segmenter.classes)
+        layer: agreement_of(
+            layer, tallies[layer], chosen[layer], thresholds[layer], shares, segmenter.classes
+        )
         for layer in layers
     }
 
 
-def best_levels(tally: AgreementTally) -> Tensor:
+def best_thresholds(tally: AgreementTally) -> Tensor:
     """Index of the threshold with the highest information quality, for each unit and class: (C, classes).
 
     Only thresholds at which unit and class agree on more than `CUT_AGREEMENT` of the pixels are considered.
@@ -183,7 +185,12 @@ def best_levels(tally: AgreementTally) -> Tensor:
 
 
 def agreement_of(
-    layer: str, tally: AgreementTally, chosen: Tensor, levels: Tensor, shares: Tensor, classes: Sequence[str]
+    layer: str,
+    tally: AgreementTally,
+    chosen: Tensor,
+    thresholds: Tensor,
+    shares: Tensor,
+    classes: Sequence[str],
 ) -> Agreement:
     """Agreement at the chosen thresholds, int64 (units, classes)."""
     index = chosen[:, None, :]
@@ -194,8 +201,8 @@ def agreement_of(
         classes=tuple(classes),
         iou=tally.iou().gather(1, index)[:, 0].where(frequent, zero),
         information=tally.information_quality().gather(1, index)[:, 0],
-        thresholds=levels.gather(1, chosen),
-        levels=shares[chosen],
+        thresholds=thresholds.gather(1, chosen),
+        shares=shares[chosen],
     )
 
 

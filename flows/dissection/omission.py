@@ -12,7 +12,7 @@ from flows.errors import Unsupported
 from flows.metrics.frechet import Frechet, frechet, half_split_floor
 from flows.models.base import BATCH, LatentModel
 
-__all__ = ["Omissions", "energy_by_class", "energy_maps", "shares_of"]
+__all__ = ["Omissions", "energy_by_class", "energy_maps", "omissions", "shares_of"]
 
 RESAMPLES = 500
 """Number of bootstrap resamples."""
@@ -184,7 +184,7 @@ def energy_maps(
     space = model.prior_space
     if not space.maps or not space.exact:
         raise Unsupported(
-            f"{type(model).__name__} has no exact code that lies over the image; energy maps need one"
+            f"{type(model).__name__} has no exact code with spatial levels; energy maps need one"
         )
     _, height, width = model.image_shape
     maps = []

@@ -2,6 +2,7 @@
 
 import math
 import os
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
+from flows.errors import is_user_error
 from flows.inversion.base import Inversion, Inverter
 from flows.inversion.edits import edit_consistency
 from flows.inversion.exact import in_own_precision
@@ -21,7 +23,7 @@ from flows.metrics.typicality import typicality
 from flows.models.base import LatentModel, LikelihoodModel
 from flows.models.codes import Codes
 
-__all__ = ["Group", "Result", "Row"]
+__all__ = ["Group", "Result", "Row", "compare"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Group:
     labels: Tensor | None = None
     data: str | None = None
 
-    def labels_for(self, model: LatentModel) -> Tensor | None:
+    def labels_counted_by(self, model: LatentModel) -> Tensor | None:
         """Labels of the images, unless they count the classes of another data set than the model's."""
         same = self.data is None or self.data == model.description.get("name")
         return self.labels if same else None
@@ -123,12 +125,14 @@ class Result:
         reconstruction: uint8 (n, C, H, W); empty if the pair is impossible or failed.
         each_psnr: PSNR of each image, dB.
         record: Record that reproduces the reconstruction; None if the pair is impossible or failed.
+        bug: Whether the pair failed by an exception that is no `UserError`.
     """
 
     row: Row
     reconstruction: Tensor = field(default_factory=lambda: torch.empty(0))
     each_psnr: list[float] = field(default_factory=list)
     record: Record | None = None
+    bug: bool = False
 
 
 def compare(
@@ -142,7 +146,8 @@ def compare(
     """Run every inverter on every model and group; impossible pairs are rows with the reason.
 
     Every pair starts from the same seed. A pair that raises an exception, for example out of memory or in a
-    user's generator, becomes a row with the message; with FLOWS_DEBUG set, the exception is raised.
+    user's generator, becomes a row with the message, and the traceback of a bug is printed on standard error;
+    with FLOWS_DEBUG set, the exception is raised.
 
     Args:
         models: Models by name, all with the same number of grey levels; they are set to eval mode.
@@ -167,8 +172,11 @@ def compare(
                 except Exception as error:  # the other pairs may have taken hours
                     if os.environ.get("FLOWS_DEBUG"):
                         raise
-                    message = str(error).split("\n")[0]
-                    result = Result(replace(row, note=f"failed: {type(error).__name__}: {message}"))
+                    message, bug = str(error).split("\n")[0], not is_user_error(error)
+                    if bug:
+                        traceback.print_exception(error)
+                    note = f"failed: {type(error).__name__}: {message}"
+                    result = Result(replace(row, note=note), bug=bug)
                 results.append(result)
     return results
 
@@ -176,7 +184,7 @@ def compare(
 def unlabelled(model: LatentModel, inverter: Inverter, group: Group) -> str:
     """Return the reason why a group without labels cannot be inverted; empty if it can."""
     space = inverter.space_of(model)
-    if not model.needs_labels(space, group.labels_for(model)):
+    if not model.needs_labels(space, group.labels_counted_by(model)):
         return ""
     others = [name for name, other in model.spaces.items() if not other.labelled]
     return f"codes of {space!r} need labels, which these images lack" + (
@@ -202,7 +210,7 @@ def one(
     """Run one inverter on one model and group; `row` has their names."""
     group = replace(group, images=pixels.reduce(group.images, model.bins))
     random = torch.Generator().manual_seed(seed)
-    inversion = inverter.invert(model, group.images, random, group.labels_for(model))
+    inversion = inverter.invert(model, group.images, random, group.labels_counted_by(model))
     return measured(row, model, inverter if edits else None, inversion, group, seed, network)
 
 
@@ -227,17 +235,17 @@ def measured(
         network: Network of the perceptual distance; None for no distance.
     """
     images = group.images
-    quality = psnr(images, found.reconstruction).where(found.drawn, 0.0)
-    row = measure(row, in_own_precision(model, found), found, group, quality)
-    if network is not None and found.drawn.any():
-        pair = images[found.drawn], found.reconstruction[found.drawn]
+    quality = psnr(images, found.reconstruction).where(found.succeeded, 0.0)
+    row = with_figures(row, in_own_precision(model, found), found, group, quality)
+    if network is not None and found.succeeded.any():
+        pair = images[found.succeeded], found.reconstruction[found.succeeded]
         row = replace(row, perceptual=float(perceptual_distance(network, *pair).mean()))
     if inverter is not None:
         row = replace(row, undone=edit_consistency(model, inverter, found, seed))
     return Result(row, found.reconstruction, quality.tolist(), record_of(found, group.sources, seed))
 
 
-def measure(head: Row, model: LatentModel, found: Inversion, group: Group, quality: Tensor) -> Row:
+def with_figures(head: Row, model: LatentModel, found: Inversion, group: Group, quality: Tensor) -> Row:
     """Return `head` with the figures that need neither a network nor an inverter.
 
     Args:
@@ -247,7 +255,7 @@ def measure(head: Row, model: LatentModel, found: Inversion, group: Group, quali
         group: Group of images.
         quality: (n,), PSNR of each image, dB.
     """
-    images, succeeded = group.images, found.drawn
+    images, succeeded = group.images, found.succeeded
     same = (images == found.reconstruction).flatten(1).all(1) & succeeded
     similarity = (
         structural_similarity(images[succeeded], found.reconstruction[succeeded]) if succeeded.any() else 0.0
@@ -286,7 +294,7 @@ def _apart(codes: Tensor) -> float:
 @torch.no_grad()
 def mean_typicality(model: LatentModel, codes: Codes) -> float:
     """Mean |typicality| of codes; NaN without a map to the prior space."""
-    if not model.can_convert(codes, model.prior_space.name):
+    if model.values_in(codes, model.prior_space.name) is None:
         return math.nan
     return float(typicality(model, codes).abs().mean())
 
@@ -306,14 +314,14 @@ def code_error(model: LatentModel, codes: Codes, known: Codes) -> float:
 
     Both are compared in the space of `codes` or, without a map to it, in that of `known`; NaN without either.
     """
-    if model.can_convert(known, codes.space):
-        known = model.convert_codes(known, codes.space)
-    elif model.can_convert(codes, known.space):
-        codes = model.convert_codes(codes, known.space)
-    else:
+    space = codes.space
+    values, truth = model.values_in(codes, space), model.values_in(known, space)
+    if truth is None:
+        space = known.space
+        values, truth = model.values_in(codes, space), model.values_in(known, space)
+    if values is None or truth is None:
         return math.nan
-    mean, _ = extent(model, codes.space, codes=1000)
-    values, truth = codes.to(model).values, known.to(model).values
+    mean, _ = extent(model, space, codes=1000)
     return float(((values - truth).norm(dim=1) / (truth - mean).norm(dim=1)).median())
 
 
@@ -322,7 +330,7 @@ def likelihood_of(model: LatentModel, images: Tensor, labels: Tensor | None = No
     """Mean bits/dim of uint8 images; NaN if the model has no likelihood or labels are missing."""
     if not isinstance(model, LikelihoodModel) or model.needs_labels(model.prior_space.name, labels):
         return math.nan
-    labels = model.labels_of(images, labels, model.prior_space.name)
+    labels = model.labels_to_encode(images, labels, model.prior_space.name)
     random, parts = torch.Generator().manual_seed(0), []
     for start in range(0, len(images), LIKELIHOOD_BATCH):
         rows = slice(start, start + LIKELIHOOD_BATCH)

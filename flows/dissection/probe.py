@@ -10,11 +10,11 @@ from torch import Tensor
 
 from flows.errors import UserError
 from flows.hooks import Hook, hooked
-from flows.models.base import BATCH, LatentModel, Unit
+from flows.models.base import BATCH, LatentModel, LayerShape
 from flows.models.codes import Codes
 from flows.numerics import exact_arithmetic
 
-__all__ = ["Change", "Probe", "default_layers", "layers_of"]
+__all__ = ["Change", "Probe", "default_layers", "instrument", "layers_of"]
 
 LAYERS = 8
 """Maximum number of layers of each kind that are dissected by default."""
@@ -43,7 +43,7 @@ class Change:
 class Probe:
     """Decoder that keeps and changes the activations of layers.
 
-    Layers are those of `layers_of`: the model's units by name, and `code/<level>` for parts of the code.
+    Layers are those of `layers_of`: the model's layers by name, and `code/<level>` for parts of the code.
 
     Attributes:
         kept: Latest output of each retained layer, before any change, (batch, C, height, width).
@@ -56,7 +56,7 @@ class Probe:
         self._changes: dict[str, list[Change]] = {}
 
     @cached_property
-    def layers(self) -> dict[str, Unit]:
+    def layers(self) -> dict[str, LayerShape]:
         """Layers as returned by `layers_of`; computed at first use, which takes as long as one decoding."""
         return layers_of(self.model, self.space)
 
@@ -133,19 +133,19 @@ class Probe:
         return code
 
 
-def layers_of(model: LatentModel, space: str) -> dict[str, Unit]:
-    """Layers that can be kept and changed: spatial parts of the code, and the model's units."""
+def layers_of(model: LatentModel, space: str) -> dict[str, LayerShape]:
+    """Layers that can be kept and changed: spatial parts of the code, and the model's layers."""
     maps = model.check_space(space).maps
-    parts = {CODE + level: Unit(shape[0], (shape[1], shape[2])) for level, shape in maps.items()}
-    return {**parts, **model.units()}
+    parts = {CODE + level: LayerShape(shape[0], (shape[1], shape[2])) for level, shape in maps.items()}
+    return {**parts, **model.layers()}
 
 
 def outer_layers(model: LatentModel) -> list[str]:
     """Outermost numbered layers of a model that have more channels than the image, in the model's order."""
     numbered = [
         name
-        for name, unit in model.units().items()
-        if name.split(".")[-1].isdigit() and unit.channels > model.image_shape[0]
+        for name, layer in model.layers().items()
+        if name.split(".")[-1].isdigit() and layer.channels > model.image_shape[0]
     ]
     depth = min((name.count(".") for name in numbered), default=0)
     return [name for name in numbered if name.count(".") == depth]
@@ -159,15 +159,15 @@ def networks_inside(model: LatentModel) -> list[str]:
     """
     if not model.is_exact:
         return []
-    units, outer = model.units(), outer_layers(model)
-    widest = max((units[name].channels for name in outer), default=0)
-    return [name for name, unit in units.items() if outer and unit.channels > widest]
+    layers, outer = model.layers(), outer_layers(model)
+    widest = max((layers[name].channels for name in outer), default=0)
+    return [name for name, layer in layers.items() if outer and layer.channels > widest]
 
 
 def default_layers(model: LatentModel, space: str) -> list[str]:
     """Parts of the code, and some of the outermost layers and of the networks inside, at equal steps."""
-    units = model.units()
-    parts = [name for name in layers_of(model, space) if name not in units]
+    layers = model.layers()
+    parts = [name for name in layers_of(model, space) if name not in layers]
     return parts + some_of(outer_layers(model)) + some_of(networks_inside(model))
 
 

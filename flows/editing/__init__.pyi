@@ -1,0 +1,23 @@
+# Written by `python -m flows.lazy` from the lists `__all__` of the files beside it.
+
+from flows.editing.editor import Editor as Editor
+from flows.editing.editor import ScoreReading as ScoreReading
+from flows.editing.editor import open_editor as open_editor
+from flows.editing.history import Edit as Edit
+from flows.editing.history import History as History
+from flows.editing.history import Start as Start
+from flows.editing.history import edited_upload as edited_upload
+from flows.editing.records import load_history as load_history
+from flows.editing.records import save_history as save_history
+
+__all__ = [
+    "Edit",
+    "Editor",
+    "History",
+    "ScoreReading",
+    "Start",
+    "edited_upload",
+    "load_history",
+    "open_editor",
+    "save_history",
+]
