@@ -54,7 +54,9 @@ def generate(
         n: Number of samples.
         temperature: Temperature of the codes.
         seed: Seed of the codes.
-        labels: (n,), classes of a class-conditional model; None cycles through its classes.
+        labels: (n,), classes of the images that the samples are compared with; only class-conditional models
+            use them. None cycles through the classes.
     """
+    labels = labels if model.num_classes else None
     codes = model.sample(n, model.prior_space.name, seed, temperature, labels)
     return model.decode_bytes(codes, BATCH)
