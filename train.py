@@ -12,9 +12,10 @@ import torch
 from jsonargparse import Namespace
 
 from flows.checks import check_seed
-from flows.config import Parser, parse_experiment, resolve
+from flows.config import parse_experiment, resolve
 from flows.errors import interrupted, reported
 from flows.opening import load_any
+from flows.parser import Parser
 from flows.training.checkpoint import find_state
 from flows.training.folder import prepare_folder
 from flows.training.loop import fit, make_accelerator

@@ -4,8 +4,6 @@ import difflib
 from collections.abc import Iterable
 from typing import Any, get_args
 
-import torch
-
 from flows.errors import UserError
 
 
@@ -25,6 +23,8 @@ def check_choice(name: str, value: str, choices: Any) -> None:
 
 def check_device(device: str, name: str = "map_location") -> None:
     """Raise UserError unless torch can hold data on `device`, for example "cpu", "cuda" or "cuda:1"."""
+    import torch  # not at the top: the parser of `flows --help` imports this file
+
     try:
         made = torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -3,8 +3,10 @@
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, get_args, get_origin
@@ -12,8 +14,8 @@ from typing import Any, get_args, get_origin
 import docstring_parser
 
 import flows.commands
-from flows.config import ConfigFile, Parser, discover
 from flows.errors import EXIT_CODES, EXIT_USER, reported
+from flows.parser import ConfigFile, Parser, classes_of, import_all
 
 Command = Callable[..., None]
 CONFIG = "config"
@@ -21,36 +23,69 @@ FORMER = {"dissect": {"share": "level"}}
 """Former names of options, by verb and option; accepted with a warning, typed or in configs."""
 
 
-def commands(package: ModuleType = flows.commands) -> dict[str, Command]:
-    """Return all verbs by name: files of `package` that define a function with the name of the file.
+@dataclass(frozen=True)
+class Verb:
+    """A verb, known without importing its file.
 
-    A folder is a group of verbs: `steer find` is the function `find` of `steer/find.py`.
+    Attributes:
+        module: Name of the module.
+        summary: First line of the docstring.
     """
-    verbs: dict[str, Command] = {}
+
+    module: str
+    summary: str
+
+    def load(self) -> Command:
+        """Import the function."""
+        command: Command = getattr(importlib.import_module(self.module), self.module.rsplit(".", 1)[-1])
+        return command
+
+
+def find_verbs(package: ModuleType = flows.commands) -> dict[str, Verb]:
+    """Find all verbs by name: files of `package` that define a function with the name of the file.
+
+    A folder is a group of verbs: `steer find` is the function `find` of `steer/find.py`. The files are read
+    and not imported, because most import more than the verb that is run.
+    """
+    verbs: dict[str, Verb] = {}
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-        name, loaded = module.name.rsplit(".", 1)[-1], importlib.import_module(module.name)
+        name = module.name.rsplit(".", 1)[-1]
         if module.ispkg:
-            verbs |= {f"{name} {verb}": function for verb, function in commands(loaded).items()}
-        elif callable(function := getattr(loaded, name, None)):
-            verbs[name] = function
+            inner = find_verbs(importlib.import_module(module.name))
+            verbs |= {f"{name} {verb}": found for verb, found in inner.items()}
+            continue
+        text = (Path(package.__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
+        if function := re.search(rf'^def {name}\(.*?\) -> None:\n    """([^"\n]*)', text, re.M | re.S):
+            verbs[name] = Verb(module.name, function[1])
     return verbs
 
 
-def make_parser() -> Parser:
-    """Create the parser of all verbs."""
-    discover()
+def commands() -> dict[str, Command]:
+    """Import all verbs: name to function."""
+    return {name: verb.load() for name, verb in find_verbs().items()}
+
+
+def make_parser(typed: Sequence[str] | None = None) -> Parser:
+    """Create the parser of all verbs.
+
+    Args:
+        typed: Words of the command line. Only the verb that they begin with is imported and has its options.
+            None imports all verbs.
+    """
     summary = "Invert, sample, steer and dissect with trained models."
     parser = Parser(prog="flows", description=summary, epilog=EXIT_CODES)
     verbs = {"": parser.add_subcommands(dest="verb")}
-    for name, function in commands().items():
+    for name, verb in find_verbs().items():
         group, _, last = name.rpartition(" ")
         if group not in verbs:
             description = inspect.getdoc(importlib.import_module(f"flows.commands.{group}")) or ""
             outer = Parser(prog=f"flows {group}", description=description, epilog=EXIT_CODES)
             verbs[""].add_subcommand(group, outer, help=description.split("\n", 1)[0])
             verbs[group] = outer.add_subcommands(dest="verb")
-        help_line = (inspect.getdoc(function) or "").split("\n", 1)[0]
-        verbs[group].add_subcommand(last, parser_of(name, function), help=help_line)
+        words = name.split()
+        chosen = typed is None or list(typed[: len(words)]) == words
+        inner = parser_of(name, verb.load()) if chosen else Parser(prog=f"flows {name}")
+        verbs[group].add_subcommand(last, inner, help=verb.summary)
     return parser
 
 
@@ -63,6 +98,8 @@ def parser_of(name: str, function: Command) -> Parser:
     parser.former = {former: option for option, former in FORMER.get(name, {}).items()}
     taken: set[str | int] = set()
     for parameter in inspect.signature(function).parameters.values():
+        for kind in classes_of(parameter.annotation):
+            import_all(sys.modules[kind.__module__.rpartition(".")[0]])
         required = parameter.default is parameter.empty
         words = word_list(parameter.annotation)
         # A signature cannot express "one or more"; argparse can. Required files are positional, other lists
@@ -98,9 +135,10 @@ def word_list(annotation: Any) -> Any:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one verb. Exit codes: 0 success, 2 user error, 130 interrupted, 1 bug."""
-    parser = make_parser()
+    typed = sys.argv[1:] if arguments is None else arguments
     with reported():
-        given = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+        parser = make_parser(typed)
+        given = parser.parse_args(typed)
         name = given.verb
         if name is None:
             parser.print_help()
@@ -108,7 +146,7 @@ def main(arguments: list[str] | None = None) -> None:
         values = parser.instantiate(given)[name]
         if "verb" in values:
             name, values = f"{name} {values.verb}", values[values.verb]
-        commands()[name](**{key: value for key, value in vars(values).items() if key != CONFIG})
+        find_verbs()[name].load()(**{key: value for key, value in vars(values).items() if key != CONFIG})
 
 
 if __name__ == "__main__":

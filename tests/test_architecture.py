@@ -21,6 +21,7 @@ GROUND = {
     "page",
     "hooks",
     "jobs",
+    "parser",
 }
 """Small shared ground: everything may use it."""
 
@@ -43,7 +44,7 @@ MAY_IMPORT = {
     "editing": GROUND | TOOLS | {"opening"},
     "studio": GROUND | TOOLS | {"opening", "editing", "training", "config"},
     "commands": GROUND | TOOLS | {"opening", "editing", "studio", "training", "config"},
-    "cli": GROUND | {"commands", "config", "data", "models"},
+    "cli": GROUND | {"commands"},
     "__main__": {"cli"},
     # Names only: they are imported when they are first used.
     "__init__": TOOLS | {"bijections", "editing", "errors", "images", "once", "testing"},

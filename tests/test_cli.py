@@ -1,5 +1,6 @@
 """The command line: every verb on real pictures, and one line for every mistake."""
 
+import inspect
 import json
 import re
 import runpy
@@ -15,14 +16,15 @@ from PIL import Image
 
 import flows
 from flows import images as pixels
-from flows.cli import commands, main, make_parser
+from flows.cli import commands, find_verbs, main, make_parser
 from flows.commands.compare import read_group
-from flows.config import describe, experiment_parser, parse_experiment
+from flows.config import experiment_parser, parse_experiment
 from flows.data.digits import Digits
 from flows.inversion import invert_exactly, load_codes
 from flows.models.biggan import BigGAN
 from flows.models.glow import Glow
 from flows.models.lia import LIA
+from flows.parser import describe
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,6 +74,34 @@ def test_every_verb_is_a_file():
         "steer find", "steer apply", "steer score", "steer disentangle", "steer levels", "steer rank",
         "dissect", "omissions", "paint", "atlas", "studio",
     }  # fmt: skip
+
+
+def test_verbs_are_found_without_being_imported():
+    for name, verb in find_verbs().items():
+        assert verb.summary == inspect.getdoc(verb.load()).splitlines()[0], name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unused"),
+    [
+        (["--help"], {"torch", "numpy"}),
+        (["steer", "--help"], {"torch", "numpy"}),
+        (["sample", "--help"], {"matplotlib", "accelerate", "tensorboard", "sklearn"}),
+        (["steer", "find", "--help"], {"matplotlib", "accelerate", "tensorboard"}),
+    ],
+)
+def test_a_verb_imports_only_what_it_uses(arguments, unused):
+    text = """
+import sys
+from flows.cli import main
+try:
+    main()
+finally:
+    print(*sys.modules, file=sys.stderr)
+"""
+    run = [sys.executable, "-c", text, *arguments]
+    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    assert "usage: flows" in done.stdout and not unused & set(done.stderr.split())
 
 
 @pytest.mark.parametrize("verb", sorted(commands()))

@@ -18,10 +18,11 @@ import yaml
 from jsonargparse import Namespace
 
 from flows.bijections.scaling import LearnedPrior
-from flows.config import Parser, experiment_parser, parse_experiment
+from flows.config import experiment_parser, parse_experiment
 from flows.data.base import Batch
 from flows.models.base import LikelihoodModel
 from flows.models.lia import LIA
+from flows.parser import Parser
 
 Build = Callable[..., Namespace]
 

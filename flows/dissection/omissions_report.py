@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib import colormaps
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from flows.dissection.omission import EnergyRow, Omissions
 from flows.page import as_text, cells, draw_rows, numbers, table, write_page
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # imported only where a figure is made
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,10 @@ def _losses(instances: Instances) -> str:
     return f"<p>Classes that each image lost:</p>{table(('image', 'lost'), lines)}"
 
 
-def class_bars(found: Omissions) -> Figure:
+def class_bars(found: Omissions) -> "Figure":
     """Mean shares of data and samples on a log axis, above their relative difference with its interval."""
+    from matplotlib.figure import Figure
+
     rows = found.rows
     figure = Figure(figsize=(1.6 + 0.42 * len(rows), 4.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
@@ -141,8 +144,10 @@ def class_bars(found: Omissions) -> Figure:
     return figure
 
 
-def energy_bars(rows: Sequence[EnergyRow]) -> Figure:
+def energy_bars(rows: Sequence[EnergyRow]) -> "Figure":
     """Energy of the code at the pixels of each class, with its interval."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(1.6 + 0.42 * len(rows), 3), layout="constrained")
     axes = figure.subplots()
     values = np.array([row.energy for row in rows])
@@ -156,6 +161,8 @@ def energy_bars(rows: Sequence[EnergyRow]) -> Figure:
 
 def heat(maps: Tensor) -> Tensor:
     """Colours uint8 (n, 3, H, W) of maps (n, H, W), scaled from the 2nd to the 98th percentile of all."""
+    from matplotlib import colormaps
+
     low, high = torch.quantile(maps.flatten()[:: max(1, maps.numel() // 100_000)], torch.tensor([0.02, 0.98]))
     share = ((maps - low) / (high - low).clamp(min=1e-9)).clamp(0, 1)
     colours = torch.from_numpy(np.asarray(colormaps["magma"](share.numpy()))[..., :3].copy())

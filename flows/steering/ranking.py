@@ -6,14 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.figure import Figure
 
 from flows.errors import UserError
 from flows.page import as_text, cells, heat_map, numbers, table, write_page
 from flows.steering.evaluate import own_score
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # imported only where a figure is made
 
 HEAD = (
     "direction", "model", "codes", "space", "method", "effect", "monotone", "most affected other score",
@@ -139,7 +141,7 @@ def write_ranking(out: Path, entries: Sequence[Entry]) -> list[str]:
     )
 
 
-def leakage_map(entries: Sequence[Entry]) -> Figure:
+def leakage_map(entries: Sequence[Entry]) -> "Figure":
     """Heat map of the leakage of model, space and method × factor; grey where no direction steers."""
     keys = [(each.model, each.label) for each in entries]
     rows = list(dict.fromkeys(keys))

@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from flows.page import as_text, cells, draw_rows, heat_map, numbers, table, write_page
 from flows.steering.evaluate import Rescoring, monotonicity, own_score
 from flows.steering.quality import Quality
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # imported only where a figure is made
 
 COLUMNS = 40
 """Maximum number of columns of the heat map: scores that directions are named after, then others."""
@@ -100,7 +102,7 @@ def write_score_report(out: Path, scored: Scored) -> list[str]:
     return write_page(out, scored.title, sheets, table(HEAD, lines))
 
 
-def matrix_map(found: Rescoring) -> Figure:
+def matrix_map(found: Rescoring) -> "Figure":
     """Heat map of signed changes, in std of the scores; pale where the interval contains 0."""
     wanted = [found.column(own_score(name)) for name in found.directions] + list(range(len(found.scores)))
     columns = list(dict.fromkeys(wanted))[:COLUMNS]
@@ -111,8 +113,10 @@ def matrix_map(found: Rescoring) -> Figure:
     )  # fmt: skip
 
 
-def response_curves(scored: Scored) -> Figure:
+def response_curves(scored: Scored) -> "Figure":
     """Curves of each direction's own score against α, in front of all others; changes from α = 0, in std."""
+    from matplotlib.figure import Figure
+
     columns = min(5, len(scored.responses))
     rows = -(-len(scored.responses) // columns)
     figure = Figure(figsize=(2.6 * columns, 2.2 * rows), layout="constrained")

@@ -3,13 +3,14 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
-
-from accelerate import Accelerator
+from typing import TYPE_CHECKING, Any
 
 from flows.errors import CheckpointError
 from flows.files import file_digest, write_atomically
 from flows.stored import check_digest
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator  # importing takes long, and is needed for training only
 
 STATE_VERSION = 1
 MANIFEST = "manifest.json"
@@ -43,7 +44,7 @@ class Progress:
         vars(self).update(state)
 
 
-def save_state(accelerator: Accelerator, folder: Path, images: int, keep: int) -> Path:
+def save_state(accelerator: "Accelerator", folder: Path, images: int, keep: int) -> Path:
     """Write the state `folder/state-<images>` atomically and keep the newest `keep` states.
 
     Every rank must call this. The files are written to a temporary sibling folder and listed with their

@@ -1,11 +1,9 @@
 """Figures of a run: curves over the images shown, and reconstructions of out-of-distribution images."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
 from torch import Tensor
 
 from flows import images as pixels
@@ -14,11 +12,16 @@ from flows.metrics.roundtrip import round_trip
 from flows.models.base import LatentModel
 from flows.page import save_picture
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes  # imported only where a figure is made
+
 Lines = list[dict[str, float]]
 
 
 def draw_curves(metrics: Lines, bins: int, path: Path) -> None:
     """Plot bits/dim of training and validation and the round-trip error over images shown, as a PNG."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     likelihood, trip = figure.subplots(1, 2)
     _plot(
@@ -51,6 +54,8 @@ def draw_lines(metrics: Lines, panels: dict[str, str], path: Path) -> None:
         panels: Name of a logged value to the label of its axis.
         path: Path of the PNG file.
     """
+    from matplotlib.figure import Figure
+
     logged = {name: label for name, label in panels.items() if any(name in line for line in metrics)}
     figure = Figure(figsize=(1 + 3.6 * max(1, len(logged)), 3.2), layout="constrained")
     for axes, (name, label) in zip(
@@ -69,6 +74,8 @@ def draw_bars(figures: dict[str, dict[str, float]], path: Path) -> None:
         figures: Name of a figure, such as accuracy, to name of an attribute or class to value.
         path: Path of the PNG file.
     """
+    from matplotlib.figure import Figure
+
     longest = max(len(values) for values in figures.values())
     figure = Figure(figsize=(4.2 * len(figures), 0.8 + 0.19 * longest), layout="constrained")
     for axes, (name, values) in zip(
@@ -85,14 +92,16 @@ def draw_bars(figures: dict[str, dict[str, float]], path: Path) -> None:
     write_atomically(path, lambda target: figure.savefig(target, dpi=110))
 
 
-def _finish(axes: Axes) -> None:
+def _finish(axes: "Axes") -> None:
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
     axes.set_xlabel("images shown")
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _plot(axes: Axes, metrics: Lines, names: dict[str, str]) -> None:
+def _plot(axes: "Axes", metrics: Lines, names: dict[str, str]) -> None:
     for name, label in names.items():
         points = [(line["images"], line[name]) for line in metrics if name in line]
         if points:
@@ -101,6 +110,8 @@ def _plot(axes: Axes, metrics: Lines, names: dict[str, str]) -> None:
 
 def draw_round_trip(model: LatentModel, groups: dict[str, Tensor], path: Path) -> None:
     """Plot one image of every group above its reconstruction in fp32, as a picture in the suffix's format."""
+    from matplotlib.figure import Figure
+
     names = list(groups)
     originals = torch.stack([pictures[0] for pictures in groups.values()])
     trip = round_trip(model, originals, per_level=False)

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from flows import images as pixels
@@ -35,6 +34,8 @@ class RunLog:
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_atomically(self.path, lambda path: path.write_text(text))
         self.file = open(self.path, "a")
+        from torch.utils.tensorboard import SummaryWriter  # importing takes a tenth of a second
+
         self.writer = SummaryWriter(str(folder / "logs"), purge_step=start + 1 if start else None)
         self.bar = tqdm(
             total=total, initial=start, unit="img", unit_scale=True, smoothing=0.05, mininterval=1.0

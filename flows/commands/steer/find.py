@@ -1,14 +1,11 @@
 """`flows steer find`: find directions that change given scores."""
 
-import importlib
-import pkgutil
 from pathlib import Path
 from typing import Literal
 
 from jsonargparse import lazy_instance
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
-import flows.steering
 from flows.commands.common import Seed, check_outputs, print_table, write_json
 from flows.opening import CACHE, data_of, load_predictor, open_model
 from flows.page import as_text
@@ -16,9 +13,6 @@ from flows.steering.base import DIRECTIONS_FILE, as_row, save_directions
 from flows.steering.boundary import Boundary
 from flows.steering.method import Labelled, Method, Task
 from flows.steering.score_gradient import ScoreGradient
-
-for module in pkgutil.iter_modules(flows.steering.__path__, "flows.steering."):
-    importlib.import_module(module.name)  # so that --method knows every class by its short name
 
 BOUNDARY: Method = lazy_instance(Boundary)
 

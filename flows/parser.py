@@ -1,0 +1,366 @@
+"""Parser of command lines: one-line errors, plain types in the help, null, former names of options."""
+
+import importlib
+import inspect
+import json
+import os
+import pkgutil
+import re
+import sys
+from argparse import Action
+from collections.abc import Callable, Iterable, Mapping
+from operator import ge, gt, le, lt
+from pathlib import Path
+from types import ModuleType, NoneType, UnionType
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
+
+import jsonargparse
+from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
+
+from flows.checks import did_you_mean
+from flows.errors import deprecated, fail
+
+jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+NAMED: set[type] = set()
+"""Base classes whose subclasses any option may name; `flows.config` adds its own."""
+
+
+def import_all(package: ModuleType) -> None:
+    """Import all files of a package, so that options know its classes by their short names."""
+    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+
+
+class HelpFormatter(DefaultHelpFormatter):
+    """jsonargparse's formatter with types in plain words: `(number > 0, or null; default: null)`."""
+
+    def _get_type_str(self, action: Action) -> str | None:
+        kind = type_of(action)
+        return super()._get_type_str(action) if kind is None else describe(kind)
+
+    def _get_help_string(self, action: Action) -> str:
+        text = super()._get_help_string(action)
+        if type_of(action) is None:
+            return text
+        text = text.replace("type: %(type)s", "%(type)s").replace("(required, ", "(required; ")
+        text = text.replace(", default: %(default)s", f"; default: {default_text(action.default)}")
+        text, known, classes = text.partition(", known subclasses: ")
+        names = ", ".join(name.rsplit(".", 1)[-1] for name in classes.split(", "))
+        return f"{text}; one of {names}" if known else text
+
+
+class Parser(ArgumentParser):
+    """jsonargparse's parser with one-line errors that name the closest valid word; exit code 2.
+
+    On the command line, `None` means null for every option whose type includes it; `none` too, where it is
+    no other value of the option.
+
+    Attributes:
+        former: Former names of options, by name; they are still accepted, with a warning.
+        nulls: Options with several words that are null on the command line that was parsed last.
+    """
+
+    def __init__(self, *given: Any, **options: Any):
+        options.setdefault("formatter_class", HelpFormatter)
+        super().__init__(*given, **options)
+        self.former: dict[str, str] = {}
+        self.nulls: set[str] = set()
+
+    def parse_args(self, args: Any = None, *given: Any, **options: Any) -> Namespace:  # type: ignore[override]
+        """Parse as jsonargparse does; former names of options are replaced, with a warning."""
+        words = list(sys.argv[1:] if args is None else args)
+        for i, word in enumerate(words):
+            option, sign, value = word.partition("=")
+            if option.startswith("--") and (name := self.former.get(option[2:])):
+                deprecated(option, f"--{name}")
+                words[i] = f"--{name}{sign}{value}"
+        self.nulls = set()
+        settings = super().parse_args(words, *given, **options)
+        for name in self.nulls:
+            settings[name] = None
+        return settings
+
+    def _apply_actions(self, cfg: Any, *given: Any, **options: Any) -> Any:
+        for former, name in self.former.items():
+            if isinstance(cfg, Namespace | dict) and former in cfg:
+                deprecated(f"the key {former}", name)
+                cfg[name] = cfg.pop(former)
+        return super()._apply_actions(cfg, *given, **options)
+
+    def _get_values(self, action: Action, arg_strings: list[str]) -> Any:
+        # An option with several words is an optional list if its default is null; jsonargparse would parse
+        # each word by itself.
+        if action.nargs == "+" and not action.required and action.default is None and action.option_strings:
+            self.nulls.discard(action.dest)
+            if arg_strings in (["None"], ["null"]):
+                self.nulls.add(action.dest)
+        elif is_null(type_of(action), arg_strings):
+            arg_strings = ["null"]
+        return super()._get_values(action, arg_strings)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if os.environ.get("FLOWS_DEBUG") and ex is not None:
+            raise ex
+        text = " ".join(line.strip() for line in str(message).splitlines() if line.strip())
+        unknown = re.search(r'key "([\w.]+)".*dot import path string: (\w+)', text)
+        if unknown:
+            text = f"{self.spelling(unknown[1])}: there is no class named '{unknown[2]}'."
+        fail(self.wrong_value(text) or shorten(self.plain(text)) + self.suggestion(text))
+
+    def action_of(self, key: str) -> Action | None:
+        """Option or argument of a key, `None` if there is none; the key may begin with a verb."""
+        for action in self._actions:
+            if action.dest == key:
+                return action
+        verb, _, rest = key.partition(".")
+        for action in self._actions:
+            inner = action.choices.get(verb) if isinstance(action.choices, dict) else None
+            if rest and isinstance(inner, Parser):
+                return inner.action_of(rest)
+        return None
+
+    def spelling(self, key: str, given: bool = False) -> str:
+        """Return the name of an option as it was typed, `--n`, or the key, if it comes from a file.
+
+        Args:
+            key: Key of the option, with dots.
+            given: Whether to name the option although it was not typed.
+        """
+        action = self.action_of(key)
+        if action is None or not action.option_strings or not self.exit_on_error:  # a class in a config
+            return key if action is None else action.dest
+        typed = {word.partition("=")[0] for word in getattr(self, "args", None) or ()}
+        option = next((each for each in action.option_strings if each in typed), None)
+        return option or (action.option_strings[0] if given else key)
+
+    def wrong_value(self, message: str) -> str | None:
+        """Return the sentence for a value of the wrong type; None for other messages.
+
+        `--seconds: expected a number above 0, or null; got 'abc'`.
+        """
+        match = re.match(rf'Parser key "([\w.]+)"(?: element \d+)?: (?:{WRONG})', message)
+        action = self.action_of(match[1]) if match else None
+        kind = type_of(action)
+        if match is None or kind is None:
+            return None
+        words = describe(kind, sentence=True)
+        given = next((found[1] for form in GIVEN if (found := re.search(form, message))), None)
+        if nested := re.match(r"NestedArg\(key='([\w.]+)'", given or ""):
+            return f"{match[1]} has no key '{nested[1]}' here: expected {words}"
+        if given is None:
+            return f"{self.spelling(match[1])}: expected {words}"
+        shown = given if re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?|[\[{(].*", given) else f"'{given}'"
+        hint = did_you_mean(given, choices_of(kind))
+        sign, stop = ";" if "," in words else ",", "." if hint else ""
+        return f"{self.spelling(match[1])}: expected {words}{sign} got {shown}{stop}{hint}"
+
+    def plain(self, message: str) -> str:
+        """Replace jsonargparse's terms in a message: `required, but not given: --inverters`."""
+        if missing := re.fullmatch(r"the following arguments are required: (.*)", message):
+            names = ", ".join(self.spelling(key, given=True) for key in missing[1].split(", "))
+            return f"required, but not given: {names}"
+        if verb := re.match(r'expected "([\w.]+)" to be one of', message):
+            group, action = verb[1].rpartition(".")[0], self.action_of(verb[1])
+            return f"expected a verb of {group}: {', '.join((action and action.choices) or ())}"
+        if verb := re.fullmatch(r"argument verb: invalid choice: ('.*?') \(choose from (.*)\)", message):
+            return f"there is no verb {verb[1]}; expected one of {verb[2].replace(chr(39), '')}."
+        if key := re.match(r'(?:Parser key "([\w.]+)"|argument (--[\w.]+)): ', message):
+            name = self.spelling(key[1]) if key[1] else key[2]
+            message = f"{name}: {message[key.end() :]}"
+        for pattern, replacement in PLAIN:
+            message = re.sub(pattern, replacement, message)
+        return message
+
+    def instantiate(self, *given: Any, **options: Any) -> Namespace:
+        """Instantiate as jsonargparse does, but raise the exceptions of constructors unchanged.
+
+        jsonargparse would wrap them in a list of the union's members and the namespace of all arguments.
+        """
+        options.setdefault("instantiators", [(_construct, object, True)])
+        try:
+            return super().instantiate(*given, **options)
+        except _Raised as raised:
+            raise raised.error from None
+
+    def suggestion(self, message: str) -> str:
+        """Return ` Did you mean …?` for the word that `message` is about, or an empty string."""
+        quoted = re.findall(
+            r"""Option ['"]([^'"]+)['"]|option ['"]([^'"]+)['"]|--([\w.]+)|class named '(\w+)'""", message
+        )
+        quoted += re.findall(r"""invalid choice: '(\w+)'()""", message)
+        quoted += re.findall(r"""class_path ['"]([^'"]+)['"]|Unrecognized arguments: -*([\w.]+)""", message)
+        words = [word for groups in quoted for word in groups if word]
+        known = self.known_words(message)
+        for word in words:
+            for candidate in (word, word.rsplit(".", 1)[-1]):
+                if candidate not in known and (hint := did_you_mean(candidate, known)):
+                    return hint
+        return ""
+
+    def known_words(self, message: str) -> set[str]:
+        """All options, classes and constructor arguments that a config can name."""
+        options = {action.dest for action in self._actions}
+        options |= {str(choice) for action in self._actions for choice in action.choices or ()}
+        if re.match(r"[Uu]nrecognized arguments: --\w+( |=|$)", message):
+            return options
+        kinds = {kind for action in self._actions for kind in classes_of(type_of(action))}
+        classes = [cls for kind in NAMED | kinds for cls in _subclasses(kind)]
+        named = {cls.__name__ for cls in classes}
+        mentioned = [cls for cls in classes if re.search(rf"\b{cls.__name__}\b", message)]
+        arguments = {name for cls in mentioned or classes for name in _parameters(cls)}
+        return options | {option.rsplit(".", 1)[-1] for option in options} | named | arguments
+
+
+class ConfigFile(ActionConfigFile):
+    """Option for YAML files; a file that is no text ends with one line."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: Any = None) -> None:
+        try:
+            Path(values).read_bytes().decode("utf-8")
+        except UnicodeDecodeError as error:
+            parser.error(f"--config {values}: expected a YAML file in UTF-8 ({error.reason})")
+        except OSError:
+            pass  # jsonargparse says what is wrong
+        super().__call__(parser, cfg, values, option_string)
+
+
+class _Raised(BaseException):
+    """Exception of a constructor or link, passed through jsonargparse, which catches every `Exception`."""
+
+    def __init__(self, error: Exception):
+        self.error = error
+
+
+def _construct(cls: type, *given: Any, **options: Any) -> Any:
+    try:
+        return cls(*given, **options)
+    except Exception as error:
+        raise _Raised(error) from error
+
+
+def linked(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a function of a link whose exceptions pass through jsonargparse."""
+
+    def computed(value: Any) -> Any:
+        try:
+            return compute(value)
+        except Exception as error:
+            raise _Raised(error) from error
+
+    return computed
+
+
+WRONG = r"Not of type|Expected an? |Does not validate against any of the Union"
+"""Beginnings of jsonargparse's messages about a value of the wrong type, as a regular expression."""
+
+GIVEN = (
+    r"Given value: (.*)$",
+    r"Got value: (.*)$",
+    r"Not of type \w+: (?:invalid literal|could not convert).*?: '(.*)'$",
+    r"Not of type \w+: (.+?) (?:does not conform|not an? )",
+)
+"""Phrases in which jsonargparse names the value that was given, as regular expressions."""
+
+PLAIN = (
+    (r'Parser key "([\w.+]+)": ', r"\1: "),
+    (r"^[Uu]nrecognized arguments: (-\S+?)(=.*| .*)?$", r"there is no option \1."),
+    (r"^[Uu]nrecognized arguments: (\S+).*$", r"unexpected argument '\1'."),
+    (r"^(?:Group|Subcommand) '([\w.]+)' does not accept option '([\w.]+)'$", r"\1: there is no option '\2'."),
+    (r"^Option '([\w.]+)' is not accepted$", r"there is no option '\1'."),
+    (r"expected (one|at least one) argument$", r"expected \1 value"),
+    (r"\bFile does not exist\b", "file does not exist"),
+)
+"""Phrases of jsonargparse, as regular expressions, and their replacements."""
+
+BOUNDS = {gt: (">", "above"), ge: ("≥", "of at least"), lt: ("<", "below"), le: ("≤", "of at most")}
+"""Comparisons of restricted numbers: sign in a help text, words in a sentence."""
+
+
+def type_of(action: Action | None) -> Any:
+    """Annotation of an option, None if it has none, such as `--help` and `--model.help`."""
+    return None if action is None or action.dest.endswith(".help") else getattr(action, "_typehint", None)
+
+
+def default_text(value: Any) -> str:
+    """Default of an option as it is typed: `null`, `true`, or the name of a class."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, Mapping | Namespace) and list(value.keys()) == ["class_path"]:
+        return str(value["class_path"]).rsplit(".", 1)[-1]
+    return str(value)
+
+
+def describe(kind: Any, sentence: bool = False) -> str:
+    """Describe a type in plain words: `number > 0, or null`; in a sentence: `a number above 0, or null`."""
+    origin, members = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        others = " or ".join(describe(member, sentence) for member in members if member is not NoneType)
+        return others + (", or null" if NoneType in members else "")
+    if origin is Literal:
+        return f"one of {', '.join(map(str, members))}"
+    if kind in (bool, Any, NoneType):
+        return {bool: "true or false", Any: "any value", NoneType: "null"}[kind]
+    article = "a " if sentence else ""
+    base = origin or kind
+    if not isinstance(base, type):
+        return str(kind)
+    if issubclass(base, int | float):
+        bounds = getattr(base, "_restrictions", ())
+        limits = [f"{BOUNDS[test][sentence]} {_short(limit)}" for test, limit in bounds]
+        whole = "whole " if issubclass(base, int) else ""
+        return f"{article}{whole}number {' and '.join(limits)}".strip()
+    if issubclass(base, str):
+        return "text"
+    if issubclass(base, os.PathLike):
+        return f"{article}path"
+    if issubclass(base, Mapping):
+        return f"{article}mapping"
+    if issubclass(base, Iterable) and members:
+        count = "" if base is not tuple or Ellipsis in members else f" of {len(members)}"
+        return f"{article}list{count}, each {describe(members[0], sentence=True)}"
+    return f"{'the ' if sentence else ''}name of a class"
+
+
+def _short(limit: float) -> str:
+    power = int(limit).bit_length() - 1
+    return f"2^{power}" if power > 20 and limit == 2**power else str(limit)
+
+
+def choices_of(kind: Any) -> set[str]:
+    """All words that the literal types in an annotation allow."""
+    if get_origin(kind) is Literal:
+        return {str(choice) for choice in get_args(kind)}
+    return {word for member in get_args(kind) for word in choices_of(member)}
+
+
+def classes_of(kind: Any) -> set[type]:
+    """Classes of this package that an annotation names."""
+    named = {cls for member in get_args(kind) for cls in classes_of(member)}
+    return named | ({kind} if getattr(kind, "__module__", "").startswith("flows.") else set())
+
+
+def is_null(kind: Any, words: list[str]) -> bool:
+    """Whether the words of an option of this type mean null: `None`, or `none` where it is no other value."""
+    members = get_args(kind)
+    if get_origin(kind) not in (Union, UnionType) or NoneType not in members or len(words) != 1:
+        return False
+    free = any(isinstance(member, type) and issubclass(member, str | os.PathLike) for member in members)
+    return words[0] == "None" or (words[0] == "none" and not free and "none" not in choices_of(kind))
+
+
+def shorten(message: str, limit: int = 600) -> str:
+    """Truncate a message to `limit` characters, because libraries quote whole union types."""
+    return message if len(message) <= limit else message[:limit] + " …"
+
+
+def _subclasses(base: type) -> set[type]:
+    subclasses: set[type] = set()
+    children: list[type] = base.__subclasses__()
+    for cls in children:
+        subclasses |= {cls} | _subclasses(cls)
+    return subclasses
+
+
+def _parameters(cls: type) -> list[str]:
+    return list(inspect.signature(cls).parameters)
