@@ -58,7 +58,7 @@ class Deprecated(FutureWarning):
 
 
 def deprecated(former: str, name: str) -> None:
-    """Warn that a name, option or key goes: `--level is deprecated; use --share`.
+    """Warn that a name, option or key is deprecated: `--level is deprecated; use --share`.
 
     The commands print the warning as one line.
     """

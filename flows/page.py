@@ -94,11 +94,11 @@ def encoded(sheet: "Tensor | Image.Image | Figure", form: str = "PNG") -> bytes:
     if isinstance(sheet, Tensor):
         sheet = pixels.to_pillow(sheet)
     if not isinstance(sheet, Image.Image):
-        drawn = io.BytesIO()
-        sheet.savefig(drawn, dpi=110, format="png")
+        buffer = io.BytesIO()
+        sheet.savefig(buffer, dpi=110, format="png")
         if form == "PNG":
-            return drawn.getvalue()
-        sheet = Image.open(drawn).convert("RGB")
+            return buffer.getvalue()
+        sheet = Image.open(buffer).convert("RGB")
     sheet.save(content, form)
     return content.getvalue()
 

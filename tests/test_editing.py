@@ -89,7 +89,7 @@ def test_a_move_that_moves_nothing_changes_no_byte(editor, history):
 
 
 def test_darker_is_darker(editor, history):
-    """By the pixels' mean, which no judge of ours has a part in."""
+    """By the pixels' mean, independently of the semantic models."""
     dark, light = (
         editor.then(history, editor.move(history, {"daylight": alpha})).picture.float().mean()
         for alpha in (-1.5, 1.5)
@@ -247,7 +247,7 @@ def test_a_record_of_another_model_or_altered_is_refused(judges, scenes, tmp_pat
         with pytest.raises(CheckpointError):
             load_history(tmp_path / name, glow.model)
     assert read_history_header(tmp_path / "cut") is None and read_history_header(tmp_path / "nowhere") is None
-    # Another digest is told, not refused: another machine may differ in a bit.
+    # Another digest is reported, not refused: another machine may differ in a bit.
     whole = {**head, "history": json.dumps({**told, "digest": "0" * 64})}
     save_file(tensors, tmp_path / "digest", metadata=whole)
     assert load_history(tmp_path / "digest", glow.model)[1] is False

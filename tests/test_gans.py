@@ -137,7 +137,7 @@ def test_changes_are_differentiable_and_the_same_for_the_same_seed(change):
     first, again = (diffaugment(images, [change], 3, range(4)) for _ in range(2))
     assert first.shape == images.shape and torch.equal(first, again)
     assert not torch.allclose(first, images)
-    assert torch.equal(diffaugment(images[2:], [change], 3, [2, 3]), first[2:])  # whoever stands beside it
+    assert torch.equal(diffaugment(images[2:], [change], 3, [2, 3]), first[2:])  # in another batch
     (gradient,) = torch.autograd.grad(first.sum(), images)
     assert gradient.abs().sum() > 0
 

@@ -132,7 +132,7 @@ def prose(root: Path) -> Iterator[tuple[str, str]]:
         for line, text in (*strings(path), *comments(path)):
             yield f"{path.relative_to(root)}:{line}", text
     pages = [*(root / "docs").rglob("*.*"), root / "CONTRIBUTING.md", root / "CHANGELOG.md"]
-    pages += [*(root / "configs").rglob("*.yaml"), *(root / "checkpoints").glob("*/README.md")]
+    pages += [*(root / "configs").rglob("*.yaml"), *(root / "checkpoints").rglob("README.md")]
     pages += [root / "pyproject.toml", root / ".ci" / "run"]
     for path in pages:
         if path.suffix in (".md", ".yaml", ".toml", ".sbatch", "") and path.name != "glossary.md":

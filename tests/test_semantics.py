@@ -1,4 +1,4 @@
-"""Judges against truth that is planted: what they learn, what they leave out, what their figures say."""
+"""Semantic models against planted truth: attributes that they learn, omit, and measure."""
 
 import math
 from types import SimpleNamespace
@@ -58,7 +58,7 @@ def batch_of(images, attributes=None, masks=None):
     return Batch(images, torch.full((len(images),), -1), keys, attributes, masks)
 
 
-# What is told -------------------------------------------------------------------------------------
+# Attributes ---------------------------------------------------------------------------------------
 
 
 def test_scores_have_a_column_for_every_class_and_two_for_a_hue():

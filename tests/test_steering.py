@@ -336,7 +336,7 @@ def test_rescoring_finds_the_planted_factor_and_no_other(toy, survey):
         assert float(each.vector @ toy.basis[:, i].detach()) > 0.99
     codes = toy.sample(300, seed=9)
     found = rescore(toy, Rows(), directions, codes, alpha=1.0)
-    # A step of one sigma along a factor changes its score by one of its spreads, and the others by none.
+    # A step of one sigma along a factor changes its score by one std, and the others by none.
     torch.testing.assert_close(found.signed, torch.eye(PLACES), atol=0.15, rtol=0)
     for name, other in itertools.permutations(names, 2):
         assert found.leakage(name, other) < 0.15

@@ -53,7 +53,7 @@ def room(tmp_path_factory):
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory):
     paths = [str(SHIPPED / name) for name in (*MODELS, "scenes64-glow")]
-    return Studio(paths, [], tmp_path_factory.mktemp("desk"), exemplars=150)
+    return Studio(paths, [], tmp_path_factory.mktemp("studio"), exemplars=150)
 
 
 # Uploads ------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def test_views_show_what_they_say():
     assert mark(0.0) == pytest.approx(views.SIDE / 2, abs=2)
 
 
-# Desk ---------------------------------------------------------------------------------------------
+# Studio -------------------------------------------------------------------------------------------
 
 
 def values(studio, name, **sigmas):
@@ -216,7 +216,7 @@ def test_a_strangers_path(studio, room, name):
 
 
 def test_a_picture_of_64_pixels_is_read_and_painted_on(studio, room):
-    """The judges are those of its size; models of other sizes are not offered for comparison."""
+    """The semantic models are those of its size; models of other sizes are not offered for comparison."""
     session = studio.open("scenes64-glow", str(room))
     editor, first = studio.editor("scenes64-glow"), session.history.picture
     assert first.shape == (3, 64, 64) and studio.alike("scenes64-glow") == ["scenes64-glow"]
@@ -235,7 +235,7 @@ def test_a_picture_of_64_pixels_is_read_and_painted_on(studio, room):
 
 
 def test_judges_of_another_data_set_are_taken_where_they_are_named(tmp_path):
-    """A judge of rooms says nothing of clothes; whoever names it will know why."""
+    """A predictor of rooms does not apply to clothes unless the user names it."""
     rooms = UNetSegmenter((1, 32, 32), ["wall"])
     rooms.description = {"name": "scenes"}
     paths = [str(SHIPPED / "fashion-glow")]

@@ -179,8 +179,8 @@ class ImageData(ABC):
             uint8 (n, C, H, W).
 
         Raises:
-            Unsupported: the images are not rendered.
-            UserError: there is no such attribute.
+            Unsupported: The images are not rendered.
+            UserError: There is no such attribute.
         """
         raise Unsupported(
             f"{self.name}: expected a data set of rendered images, for example scenes; these are not rendered"

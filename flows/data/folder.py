@@ -63,7 +63,7 @@ class Folder(ImageData):
             truncated picture raises UserError when it is decoded.
 
     Raises:
-        DataMissing: nothing is at `path`.
+        DataMissing: Nothing is at `path`.
         UserError: `path` holds no readable picture, or a split would be empty.
     """
 
@@ -183,7 +183,7 @@ class Layout:
         test: Share held out for test if there are no folders of splits.
 
     Raises:
-        UserError: there are folders for training and validation, but none for test.
+        UserError: There are folders for training and validation, but none for test.
     """
 
     def __init__(self, names: tuple[str, ...], validation: float, test: float):

@@ -41,7 +41,7 @@ class HubData(ImageData):
 
     Raises:
         DataMissing: `datasets` is not installed, or finds no data set of that name.
-        UserError: the data set lacks a column or the training split.
+        UserError: The data set lacks a column or the training split.
     """
 
     name = "hub"

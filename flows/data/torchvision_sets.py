@@ -38,7 +38,7 @@ def find_files(make: Callable[..., T], root: Path, download: bool, layout: str) 
         layout: Files below `root` by which `make` recognises the data set, for the error message.
 
     Raises:
-        DataMissing: the files are missing, and the download fails or is not allowed.
+        DataMissing: The files are missing, and the download fails or is not allowed.
     """
     for attempt in (False, True) if download else (False,):
         try:

@@ -68,20 +68,20 @@ def learn_units(
     """
     column = list(segmenter.classes).index(label)
     random = torch.Generator().manual_seed(seed)
-    unit = layers_of(model, codes.space)[layer]
+    shape = layers_of(model, codes.space)[layer]
     masks = seen_through(model, codes, [], lambda images: segmenter.segment(images)[:, [column]]).float()
     has = torch.nonzero(masks.flatten(1).any(1))[:, 0]
     if not len(has):
         raise UserError(
             f"none of the {len(codes)} images contains the class {label!r}: take more codes or another class"
         )
-    weight = begin_at(agreement, unit.channels).to(model.device).requires_grad_()
+    weight = begin_at(agreement, shape.channels).to(model.device).requires_grad_()
     optimiser = torch.optim.Adam([weight], lr)
     with frozen(model), instrument(model, codes.space) as probe, prepared():
         for _ in tqdm(range(steps), desc=f"units of {label}", leave=False):
             alpha = weight.sigmoid()
             rows = torch.randint(len(codes), (batch,), generator=random)
-            patch = random_patches(batch, unit.size, random)
+            patch = random_patches(batch, shape.size, random)
             inserted = Change(alpha[:, None, None] * patch.to(alpha), values.to(alpha)[:, None, None])
             where = interpolate(patch, masks.shape[2:], mode="nearest")
             gained = _probability(probe, segmenter, codes[rows], (layer, inserted), where, column)
@@ -191,18 +191,18 @@ def insertion(
         rows: Number of locations per side; at most the side of the layer.
     """
     column = list(segmenter.classes).index(label)
-    unit = layers_of(model, codes.space)[layer]
-    rows = min(rows, *unit.size)
+    shape = layers_of(model, codes.space)[layer]
+    rows = min(rows, *shape.size)
     before = seen_through(model, codes, [], lambda images: pixels.to_bytes(images, model.bins))
     masks = seen_through(model, codes, [], segmenter.segment).float()
-    chosen = torch.zeros(unit.channels, 1, 1)
+    chosen = torch.zeros(shape.channels, 1, 1)
     chosen[list(units)] = 1
     gains = torch.zeros(len(before), rows, rows)
     gains_by_class: dict[str, list[Tensor]] = {name: [] for name in segmenter.classes}
     for y in range(rows):
         for x in range(rows):
-            patch = torch.zeros(1, *unit.size)
-            patch[0, _part(y, rows, unit.size[0]), _part(x, rows, unit.size[1])] = 1
+            patch = torch.zeros(1, *shape.size)
+            patch[0, _part(y, rows, shape.size[0]), _part(x, rows, shape.size[1])] = 1
             change = Change(chosen * patch, values[:, None, None])
             after = seen_through(model, codes, [(layer, change)], segmenter.segment)[:, column].float()
             # Patch in the image, whose side need not be a multiple of the layer's.

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-LEVELS = 100
+QUANTILES = 100
 """Number of quantiles that are tried as thresholds: 1e-3 … 1 of all activations, at equal log steps."""
 
 
@@ -110,5 +110,5 @@ def _from_the_top(bins: Tensor) -> Tensor:
 
 
 def quantile_shares() -> Tensor:
-    """Shares of activations above the thresholds that are tried, (LEVELS,), in descending order."""
-    return torch.logspace(0, -3, LEVELS)
+    """Shares of activations above the thresholds that are tried, (QUANTILES,), in descending order."""
+    return torch.logspace(0, -3, QUANTILES)

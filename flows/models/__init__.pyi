@@ -22,6 +22,7 @@ from flows.models.pggan import PGGAN as PGGAN
 from flows.models.priors import Logistic as Logistic
 from flows.models.priors import Normal as Normal
 from flows.models.priors import Prior as Prior
+from flows.models.priors import make_prior as make_prior
 from flows.models.realnvp import RealNVP as RealNVP
 from flows.models.stylegan import StyleGAN as StyleGAN
 from flows.models.styles import StyleModel as StyleModel
@@ -52,4 +53,5 @@ __all__ = [
     "StyleGAN",
     "StyleModel",
     "concatenate",
+    "make_prior",
 ]

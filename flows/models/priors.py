@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 from flows.checks import check_choice
 from flows.numerics import Keys, normal_rows, uniform_rows
 
-__all__ = ["Logistic", "Normal", "Prior"]
+__all__ = ["Logistic", "Normal", "Prior", "make_prior"]
 
 PriorName = Literal["normal", "logistic"]
 

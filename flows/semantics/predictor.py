@@ -277,8 +277,8 @@ def figures_of(attribute: Attribute, scores: Tensor, truth: Tensor, std: Tensor)
         }  # fmt: skip
     error = (scores - truth).square().sum(1)
     around = (truth - truth.mean(0)).square().sum(1).mean()
-    unit = 1.0 if attribute.kind == "circular" else attribute.high - attribute.low
-    within = ((scores - truth)[:, 0].abs() / unit <= std).double().mean()
+    scale = 1.0 if attribute.kind == "circular" else attribute.high - attribute.low
+    within = ((scores - truth)[:, 0].abs() / scale <= std).double().mean()
     return {
         "r2": float(1 - error.mean() / around.clamp(min=1e-12)),
         "error": float((error.mean() / scores.shape[1]).sqrt()), "within": float(within),

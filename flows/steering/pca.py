@@ -68,12 +68,12 @@ class PrincipalComponents(Method):
             vectors = self.regressed(pca, parts, task)
         directions = []
         for i, (vector, share) in enumerate(zip(vectors, pca.explained_variance_ratio_, strict=True)):
-            unit = vector / vector.norm()
-            along = concatenate(parts).values.double().cpu() @ unit
+            normalised = vector / vector.norm()
+            along = concatenate(parts).values.double().cpu() @ normalised
             directions.append(
                 Direction(
                     name=f"pc{i}",
-                    vector=unit.float(),
+                    vector=normalised.float(),
                     bias=-float(along.mean()),
                     space=task.space,
                     sigma=float(along.std()),

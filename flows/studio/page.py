@@ -182,7 +182,7 @@ class Page:
             )
             self.seconds = gr.Slider(1, 60, 10, step=1, label="seconds")
         with gr.Row():
-            self.look = gr.Button("Optimise", elem_id="search")
+            self.optimise = gr.Button("Optimise", elem_id="search")
             self.stop = gr.Button("Stop", elem_id="stop", variant="stop")
         self.found = picture("Reconstruction so far", "found")
         self.progress = gr.Markdown(elem_id="progress")
@@ -396,7 +396,7 @@ class Page:
         alone: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": 1}
         asked = [self.other_model, self.session, self.seconds]
         searching = self.on(
-            self.look.click, self.studio.search, asked, [self.found, self.progress], "search", **alone
+            self.optimise.click, self.studio.search, asked, [self.found, self.progress], "search", **alone
         )
         self.stop.click(None, cancels=[searching], api_name="stop")
         comparing = self.on(self.compare.click, self.studio.compare, [self.models, self.session, self.each],

@@ -90,7 +90,7 @@ def _card(
         f"# {name} on {data['name']}", "",
         f"{report['parameters']:,} parameters, images {tuple(data['image_shape'])}. Pixels: "
         f"{data['transform']}.", "",
-        "```python", "from flows.semantics.load import load_semantic_model", "",
+        "```python", "from flows.semantics import load_semantic_model", "",
         'model = load_semantic_model("path/to/this/folder")', "```", "",
         f"On {report['images']:,} test images: {measured.line}.", "",
         "![quality](quality.png)", "",

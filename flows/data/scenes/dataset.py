@@ -81,7 +81,7 @@ class Scenes(ImageData):
         cache: Folder for rendered splits; None renders them each time.
 
     Raises:
-        UserError: an option names no factor or category, or a correlation is beyond ±1.
+        UserError: An option names no factor or category, or a correlation is beyond ±1.
     """
 
     name = "scenes"
@@ -185,7 +185,7 @@ def parse_correlations(given: dict[str, float]) -> Correlations:
     """Parse `{"daylight,lamp_on": -0.8}` to pairs of factors, of which the second follows the first.
 
     Raises:
-        UserError: a key does not name two factors, or a correlation is beyond ±1.
+        UserError: A key does not name two factors, or a correlation is beyond ±1.
     """
     pairs: dict[tuple[str, str], float] = {}
     for text, rho in given.items():
@@ -211,7 +211,7 @@ def with_factor(factors: Tensor, **values: float) -> Tensor:
     """Return a copy of factors (n, number of factors) with some of them set, for `render`.
 
     Raises:
-        UserError: there is no factor of that name.
+        UserError: There is no factor of that name.
     """
     result = factors.clone()
     for name, value in values.items():

@@ -147,7 +147,7 @@ def parse_condition(text: str) -> dict[str, float]:
     """Parse an entry of `withhold`: `plant`, `kitchen`, or several joined by +, as in `bedroom+lamp_on`.
 
     Raises:
-        UserError: a name is neither a category nor a binary factor.
+        UserError: A name is neither a category nor a binary factor.
     """
     condition: dict[str, float] = {}
     for word in text.split("+"):

@@ -34,7 +34,7 @@ def render(factors: NDArray[np.float32], size: int = 32) -> Rendered:
         size: Side of the images in pixels, at least 16.
 
     Raises:
-        UserError: wrong number of columns, unknown category, or `size` below 16.
+        UserError: Wrong number of columns, unknown category, or `size` below 16.
     """
     if factors.ndim != 2 or factors.shape[1] != len(NAMES):
         raise UserError(f"factors: expected (n, {len(NAMES)}), got {factors.shape}")
