@@ -218,6 +218,25 @@ def test_labels_count_the_classes_of_their_own_data_set(conditional, digits, mon
     assert torch.equal(other, conditional.infer_labels(digits.images[:4]))
 
 
+@pytest.mark.parametrize("temperature", [float("nan"), float("inf"), -1.0])
+def test_temperatures_that_are_none_are_refused(conditional, temperature):
+    with pytest.raises(flows.UserError, match="finite number of at least 0"):
+        conditional.sample(2, temperature=temperature)
+
+
+def test_counts_that_do_not_fit_are_refused(conditional, digits):
+    images = digits.images[:2]
+    with pytest.raises(flows.UserError, match="batch: expected at least 1"):
+        conditional.encode_bytes(images, batch=0)
+    with pytest.raises(flows.UserError, match="batch: expected at least 1"):
+        conditional.decode_bytes(conditional.encode_bytes(images), batch=0)
+    with pytest.raises(flows.UserError, match="number of codes, got -1"):
+        conditional.sample(-1)
+    plain = Glow((1, 8, 8), 17, levels=1, depth=1, width=4).eval()
+    with pytest.raises(flows.UserError, match="one per image, 2, got 1"):
+        plain.encode_bytes(images, labels=[0])
+
+
 def test_a_flow_without_classes_infers_no_labels(digits):
     plain = Glow((1, 8, 8), 17, levels=1, depth=1, width=4).eval()
     with pytest.raises(flows.Unsupported, match="without classes"):

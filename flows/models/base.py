@@ -1,6 +1,7 @@
 """Interface of generative models: latent spaces, codes, hookable layers and files."""
 
 import inspect
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flows import images as pixels
-from flows.checks import check_seed
+from flows.checks import check_positive, check_seed
 from flows.errors import Unsupported, UserError
 from flows.hooks import Hook, hooked
 from flows.models.codes import Codes, LabelsLike, as_labels, check_codes
@@ -198,8 +199,9 @@ class LatentModel(StoredModule, library_name="flows"):
         Args:
             images: uint8 (n, C, H, W), an array, or Pillow images; see `flows.images.as_bytes`.
             space: Latent space; None selects `search_space`.
-            labels: n integers, classes of the images, for a class-conditional model. If they are None or −1,
-                a model that infers labels (`infers_labels`) uses the most likely class.
+            labels: n integers, classes of the images, for a class-conditional model; other models leave them
+                out. If they are None or −1, a model that infers labels (`infers_labels`) uses the most likely
+                class.
             batch: Number of images per batch.
 
         Raises:
@@ -207,8 +209,11 @@ class LatentModel(StoredModule, library_name="flows"):
             UserError: Labels are missing and cannot be inferred, or the images do not fit the model.
         """
         chosen = self.check_space(space or self.search_space)
+        check_positive(batch=batch)
         images = pixels.as_bytes(images, self.image_shape)
         known = None if labels is None else as_labels(labels)
+        if known is not None and len(known) != len(images):
+            raise UserError(f"labels: expected one per image, {len(images)}, got {len(known)}")
         classes = self.labels_to_encode(images, known, chosen.name)
         parts = []
         with prepared(), exact_arithmetic(self.device):
@@ -241,6 +246,7 @@ class LatentModel(StoredModule, library_name="flows"):
             batch: Number of images per batch.
         """
         check_codes(codes)
+        check_positive(batch=batch)
         with prepared(), exact_arithmetic(self.device):
             results = [function(self.decode_codes(part).clamp(0, 1)).cpu() for part in codes.split(batch)]
         return torch.cat(results) if results else torch.empty(0)
@@ -276,6 +282,8 @@ class LatentModel(StoredModule, library_name="flows"):
             Unsupported: The model cannot sample the space by class.
         """
         chosen = self.check_space(space or self.sampling_space)
+        if n < 0:
+            raise UserError(f"n: expected a number of codes, got {n}")
         if isinstance(seed, int):
             check_seed(seed)
             seed = torch.Generator().manual_seed(seed)
@@ -303,6 +311,8 @@ class LatentModel(StoredModule, library_name="flows"):
             UserError: The space does not exist, or a temperature other than 1 has no effect in it.
         """
         chosen, prior = self.check_space(space), self.prior_space
+        if not 0 <= temperature < math.inf:
+            raise UserError(f"temperature: expected a finite number of at least 0, got {temperature:g}")
         if temperature != 1 and not chosen.tempered:
             name, other = type(self).__name__, self.sampling_space
             way_out = f"sample in {other}" if other != space else "use temperature 1"
