@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, get_args, get_origin
@@ -41,6 +42,7 @@ class Verb:
         return command
 
 
+@cache
 def find_verbs(package: ModuleType = flows.commands) -> dict[str, Verb]:
     """Find all verbs by name: files of `package` that define a function with the name of the file.
 

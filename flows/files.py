@@ -41,12 +41,17 @@ def read_yaml(path: StrPath) -> Any:
         return yaml.safe_load(Path(path).read_text())
 
 
+def file_in_place_of(folder: Path) -> Path | None:
+    """File in the place of a folder or of one of its parents; None if the folder exists or can be created."""
+    existing = next((each for each in (folder, *folder.parents) if each.exists()), None)
+    return None if existing is None or existing.is_dir() else existing
+
+
 def make_folder(folder: StrPath) -> None:
     """Create a folder with its parents; an OSError says that a file is in its place, and names it."""
     folder = Path(folder)
-    existing = next((each for each in (folder, *folder.parents) if each.exists()), folder)
-    if existing.exists() and not existing.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "expected a folder, found a file", str(existing))
+    if file := file_in_place_of(folder):
+        raise NotADirectoryError(errno.ENOTDIR, "expected a folder, found a file", str(file))
     folder.mkdir(parents=True, exist_ok=True)
 
 

@@ -233,22 +233,19 @@ class _Raised(BaseException):
 
 
 def _construct(cls: type, *given: Any, **options: Any) -> Any:
-    try:
-        return cls(*given, **options)
-    except Exception as error:
-        raise _Raised(error) from error
+    return linked(cls)(*given, **options)
 
 
-def linked(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return a function of a link whose exceptions pass through jsonargparse."""
+def linked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function, of a link or a constructor, whose exceptions pass through jsonargparse."""
 
-    def computed(value: Any) -> Any:
+    def call(*given: Any, **options: Any) -> Any:
         try:
-            return compute(value)
+            return function(*given, **options)
         except Exception as error:
             raise _Raised(error) from error
 
-    return computed
+    return call
 
 
 WRONG = r"Not of type|Expected an? |Does not validate against any of the Union"

@@ -11,7 +11,7 @@ from rich.table import Table
 from torch import Tensor
 
 from flows.errors import UserError
-from flows.files import to_json, write_atomically
+from flows.files import file_in_place_of, to_json, write_atomically
 from flows.models.base import LatentModel
 from flows.page import check_picture
 
@@ -86,7 +86,6 @@ def check_outputs(
 
 def check_folder(folder: Path, option: str = "--out") -> None:
     """Raise UserError unless `folder` is a folder or can be created."""
-    existing = next((each for each in (folder, *folder.parents) if each.exists()), folder)
-    if existing.exists() and not existing.is_dir():
-        where = "" if existing == folder else f" at {existing}"
+    if file := file_in_place_of(folder):
+        where = "" if file == folder else f" at {file}"
         raise UserError(f"{option} {folder}: expected a folder, found a file{where}")

@@ -3,7 +3,8 @@
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import IO
 
 import torch
@@ -45,23 +46,20 @@ def decode(
     Raises:
         BrokenPicture: The file is damaged, no picture, too large, or has more than 8 bits per channel.
     """
-    try:
+    with decoding():
         opened = Image.open(file)
-    except BROKEN as error:
-        raise BrokenPicture(reason(error)) from error
     with opened:
         check_depth(opened)
         if largest is not None and opened.width * opened.height > largest:
             raise BrokenPicture(
                 f"{opened.width}×{opened.height} pixels, expected at most {largest // 1_000_000} million"
             )
-        try:
+        with decoding():
             if draft is not None:
                 opened.draft("RGB", draft)
             opened.load()
-            return ImageOps.exif_transpose(opened)
-        except BROKEN as error:
-            raise BrokenPicture(reason(error)) from error
+            upright_picture = ImageOps.exif_transpose(opened)
+        return upright_picture
 
 
 def verify(file: StrPath | IO[bytes]) -> None:
@@ -70,16 +68,21 @@ def verify(file: StrPath | IO[bytes]) -> None:
     Raises:
         BrokenPicture: The file is damaged, no picture, or has more than 8 bits per channel.
     """
-    try:
+    with decoding():
         opened = Image.open(file)
-    except BROKEN as error:
-        raise BrokenPicture(reason(error)) from error
     with opened:
         check_depth(opened)
-        try:
+        with decoding():
             opened.verify()
-        except BROKEN as error:
-            raise BrokenPicture(reason(error)) from error
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Context for calls of Pillow or zipfile alone; their exceptions become `BrokenPicture`."""
+    try:
+        yield
+    except BROKEN as error:
+        raise BrokenPicture(reason(error)) from error
 
 
 def square(picture: Image.Image, size: int, channels: int) -> Tensor:

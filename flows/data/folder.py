@@ -15,12 +15,11 @@ from torch import Tensor
 
 from flows.data.base import ArraySplit, ImageData, Split, SplitName, hashed_split
 from flows.data.decode import (
-    BROKEN,
     EXTENSIONS,
     BrokenPicture,
     LazySplit,
     decode,
-    reason,
+    decoding,
     square,
     square_transform,
     verify,
@@ -271,10 +270,9 @@ def open_file(path: Path, name: str) -> Path | io.BytesIO:
     if path.is_dir():
         return path / name
     archive = _archive(path, os.getpid())
-    try:
-        return io.BytesIO(archive.read(name))
-    except BROKEN as error:
-        raise BrokenPicture(reason(error)) from error
+    with decoding():
+        content = archive.read(name)
+    return io.BytesIO(content)
 
 
 @lru_cache(maxsize=4)
