@@ -14,7 +14,7 @@ import flows.semantics
 from flows import images as pixels
 from flows.checks import check_device
 from flows.data.base import Batch, ImageData
-from flows.data.decode import BrokenPicture, decode
+from flows.data.decode import decode, named
 from flows.errors import CheckpointError, Unsupported, UserError
 from flows.files import StrPath
 from flows.inversion.records import ImageSource
@@ -132,10 +132,8 @@ def open_picture(path: StrPath, channels: int) -> Image.Image:
     """
     if not Path(path).is_file():
         raise UserError(f"{path} does not exist: expected a picture file")
-    try:
+    with named(path):
         picture = decode(path)
-    except BrokenPicture as error:
-        raise UserError(f"{path} cannot be read as a picture ({error})") from error
     return pixels.flatten(picture, channels)
 
 

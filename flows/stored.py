@@ -8,6 +8,7 @@ import pkgutil
 import tempfile
 from abc import ABC
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self, cast
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from flows.checks import check_device, did_you_mean
 from flows.errors import CheckpointError, UserError
 from flows.files import file_digest, make_folder, reading, write_atomically
+from flows.schema import parse, read_json, unaltered
 
 FORMAT_VERSION = 1
 BUNDLED = Path(__file__).parents[1] / "checkpoints"
@@ -233,6 +235,16 @@ def _stored(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.contiguous() for name, value in (halves if lossless else state).items()}
 
 
+@dataclass(frozen=True)
+class Header:
+    """Keys of every `config.json`; the constructor's arguments stand beside them."""
+
+    model_type: str
+    description: dict[str, Any]
+    fingerprint: str
+    weights_sha256: str
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Read a checkpoint's `config.json`.
 
@@ -241,23 +253,15 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: expected a folder written by save_pretrained or train.py")
-    try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON ({error}): the file was altered or cut off") from error
-    version = config.get("format_version") if isinstance(config, dict) else None
+    with unaltered(path):
+        config: dict[str, Any] = parse(dict[str, Any], read_json(path.read_bytes()))
+    version = config.get("format_version")
     if version != FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format version {version}, this release of flows reads {FORMAT_VERSION}"
         )
-    for key in ("model_type", "description", "fingerprint", "weights_sha256"):
-        if key not in config:
-            raise CheckpointError(f"{path} lacks {key!r}: the file was altered")
-    for key in ("model_type", "fingerprint", "weights_sha256"):
-        if not isinstance(config[key], str):
-            raise CheckpointError(f"{path}: expected a text as {key!r}, got {config[key]!r}")
-    if not isinstance(config["description"], dict):
-        raise CheckpointError(f"{path}: expected a mapping as 'description', got {config['description']!r}")
+    with unaltered(path):
+        parse(Header, {name: config[name] for name in Header.__annotations__ if name in config})
     return config
 
 
@@ -312,10 +316,12 @@ def locate(path_or_repo: str | Path) -> str | Path:
 
 def describe(checkpoint: str | Path) -> dict[str, Any]:
     """Contents of a checkpoint's `config.json`, not verified; empty where there is none."""
+    path = Path(locate(checkpoint)) / CONFIG_FILE
     try:
-        return dict(json.loads((Path(locate(checkpoint)) / CONFIG_FILE).read_text()))
-    except (OSError, ValueError):
+        found: dict[str, Any] = parse(dict[str, Any], read_json(path.read_bytes())) if path.is_file() else {}
+    except UserError:
         return {}
+    return found
 
 
 def _config_file(path_or_repo: str | Path) -> Path:

@@ -12,6 +12,7 @@ GROUND = {
     "images",
     "files",
     "checks",
+    "schema",
     "memory",
     "once",
     "data_dependent",

@@ -461,7 +461,7 @@ def test_mistakes_of_the_user_are_one_line(checkpoint, pictures, tmp_path, capsy
 
     assert "does not exist" in refused(capsys, "encode", checkpoint, tmp_path / "no.png")
     (tmp_path / "text.png").write_text("no picture")
-    assert "cannot be read as a picture" in refused(capsys, "encode", checkpoint, tmp_path / "text.png")
+    assert "cannot be decoded" in refused(capsys, "encode", checkpoint, tmp_path / "text.png")
     assert "there is no folder" in refused(capsys, "sample", tmp_path / "nothing")
     assert "--n: expected a whole number above 0, got 0" in refused(capsys, "sample", checkpoint, "--n", 0)
     assert "not class-conditional" in refused(

@@ -11,6 +11,7 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import jsonargparse
 import numpy as np
@@ -31,6 +32,7 @@ from flows.data.imagenet_small import ImageNetSmall
 from flows.data.lsun import LSUN
 from flows.data.ood import ASSETS, ood_images
 from flows.data.photos import PHOTOS, Photos
+from flows.data.scenes import Scenes
 from flows.data.shards import Shards, ShardStream, expand
 from flows.data.torchvision_sets import (
     CIFAR10,
@@ -378,7 +380,7 @@ def test_a_picture_that_breaks_off_is_named_when_it_is_decoded(tmp_path):
     Image.fromarray(noise).save(tmp_path / "cut.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:2000])
     split = Folder(tmp_path, size=8, validation=0, test=0, in_memory=False).split("train")
-    with pytest.raises(ValueError, match=r"cannot decode cut\.jpg: image file is truncated"):
+    with pytest.raises(ValueError, match=r"cut\.jpg cannot be decoded: image file is truncated"):
         split.first(1)
 
 
@@ -635,21 +637,47 @@ def test_celeba_crop_and_attributes(celeba):
     assert len(data.attributes) == len(set(data.attributes)) == 40
 
 
+def test_a_bug_behind_a_reader_is_no_fault_of_the_file(celeba, imagenet, tmp_path, monkeypatch):
+    """Of data sets whose files are read lazily; `tests/test_errors.py` has folders, shards and pictures."""
+    scenes = Scenes(test=2, cache=tmp_path / "scenes")
+    scenes.split("test")
+    lsun = LSUN(write_lsun(tmp_path, draw_bytes(9, 96, 128, 3)), category="tower")
+    calls = {
+        "flows.data.celeba.square": lambda: CelebA(celeba[0]).split("test").first(1),
+        "flows.data.lsun.central": lambda: lsun.split("test").first(1),
+        "flows.data.scenes.dataset.ScenesSplit": lambda: scenes.split("test"),
+        "flows.data.imagenet_small.PartedSplit": lambda: ImageNetSmall(imagenet[0]).split("test"),
+    }
+    for where, call in calls.items():
+        call()
+        for bug in (ValueError("zip() argument 2 is longer"), RuntimeError("shapes"), OSError("no file")):
+            with monkeypatch.context() as patch:
+                patch.setattr(where, Mock(side_effect=bug))
+                with pytest.raises(type(bug)) as left:
+                    call()
+                assert left.value is bug
+
+
 # LSUN, ImageNet, hub ------------------------------------------------------------------------------
 
 
-def test_lsun(tmp_path):
+def write_lsun(folder, pixels):
+    """Write a category `tower` of nine pictures; returns the folder."""
     import lmdb
 
-    pixels = draw_bytes(9, 96, 128, 3)
     for part, chosen in (("train", pixels[:6]), ("val", pixels[6:])):
-        with lmdb.open(str(tmp_path / f"tower_{part}_lmdb"), map_size=2**24) as opened:
+        with lmdb.open(str(folder / f"tower_{part}_lmdb"), map_size=2**24) as opened:
             with opened.begin(write=True) as transaction:
                 for i, picture in enumerate(chosen):
                     content = io.BytesIO()
                     Image.fromarray(picture).save(content, format="PNG")
                     transaction.put(f"{i}".encode(), content.getvalue())
-    splits = seen(LSUN(tmp_path, category="tower"))
+    return folder
+
+
+def test_lsun(tmp_path):
+    pixels = draw_bytes(9, 96, 128, 3)
+    splits = seen(LSUN(write_lsun(tmp_path, pixels), category="tower"))
     # The short side is 96 already, so that nothing is resized.
     centre = torch.from_numpy(pixels[:, 16:80, 32:96].transpose(0, 3, 1, 2).copy())
     assert torch.equal(splits["test"], centre[6:])

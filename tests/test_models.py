@@ -464,7 +464,7 @@ def test_loading_as_another_class_says_so(saved):
         (lambda f: _flip_last_byte(f / "model.safetensors"), "model.safetensors was altered"),
         (lambda f: _cut(f / "model.safetensors"), "model.safetensors was altered"),
         (lambda f: (f / "config.json").unlink(), "config.json is missing"),
-        (lambda f: _cut(f / "config.json"), "config.json is not JSON"),
+        (lambda f: _cut(f / "config.json"), "config.json was altered or cut off: not JSON"),
         (
             lambda f: _set(f / "config.json", "format_version", 7),
             "format version 7, this release of flows reads 1",

@@ -107,9 +107,9 @@ def test_what_is_no_picture_is_told_in_a_sentence(tmp_path):
     for name, data, told in (
         ("words.png", b"hello", "not a picture"),
         ("empty.png", b"", "not a picture"),
-        ("cut.jpg", content.getvalue()[:200], "cannot be opened"),
+        ("cut.jpg", content.getvalue()[:200], "cannot be decoded"),
         ("large.png", png_of(10_000, 10_000), "10000×10000 pixels, expected at most 40 million"),
-        ("bomb.png", png_of(60_000, 60_000), "cannot be opened"),
+        ("bomb.png", png_of(60_000, 60_000), "cannot be decoded"),
         ("page.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
     ):
         path = tmp_path / name

@@ -42,11 +42,15 @@ def render(
         device: Torch device; None takes CUDA if it is available.
     """
     check_outputs(output=output, json=json)
-    if (header := read_history_header(record)) is not None:
-        render_edits(record, checkpoint or header["checkpoint"], output, undo, json, device)
-        return
-    if checkpoint is None:
+    if not record.is_file():
+        raise UserError(f"{record} is missing: expected a record of `flows compare` or `flows studio`")
+    header = read_history_header(record)
+    checkpoint = checkpoint or (header.checkpoint if header else "")
+    if not checkpoint:
         raise UserError(f"--checkpoint: {record.name} does not name its model; give the model's checkpoint")
+    if header is not None:
+        render_edits(record, checkpoint, output, undo, json, device)
+        return
     model = open_model(checkpoint, device)
     contents = load_record(record, model)
     images = decode_record(model, contents)

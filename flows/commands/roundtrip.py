@@ -9,7 +9,7 @@ from rich.console import Console
 from flows.commands.common import check_outputs, write_json
 from flows.data.base import ImageData
 from flows.inversion.exact import invert_exactly, margin
-from flows.metrics.roundtrip import RoundTripRow, round_trip_table
+from flows.metrics.roundtrip import Precision, RoundTripRow, round_trip_table
 from flows.models.base import LikelihoodModel
 from flows.opening import data_of, load_likelihood
 from flows.training.figures import draw_round_trip
@@ -48,7 +48,7 @@ def roundtrip(
     check_outputs(picture=picture, option="--picture", json=json)
     model = load_likelihood(checkpoint, device)
     groups = round_trip_groups(model, data_of(model, data), images)
-    limits: dict[str, int | None] = {"fp32": None}
+    limits: dict[Precision, int | None] = {"fp32": None}
     if images_fp64:
         limits["fp64"] = images_fp64
     rows = list(round_trip_table(model, groups, limits))

@@ -4,13 +4,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from flows.data.base import Attribute, ImageData, SplitName
-from flows.data.decode import LazySplit, square
+from flows.data.decode import LazySplit, decode, named, square
 from flows.data.torchvision_sets import ROOT, find_files, official_set
-from flows.files import StrPath, reading
+from flows.files import StrPath
 
 __all__ = ["CelebA"]
 
@@ -70,5 +69,6 @@ class CelebA(ImageData):
 
     def _decode(self, folder: Path, names: list[str], index: int) -> Tensor:
         path = folder / names[index]
-        with reading(path, "picture"), Image.open(path) as picture:
-            return square(picture.crop(BOX), self.size, 3)
+        with named(path):
+            picture = decode(path)
+        return square(picture.crop(BOX), self.size, 3)

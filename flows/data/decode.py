@@ -85,6 +85,15 @@ def decoding() -> Iterator[None]:
         raise BrokenPicture(reason(error)) from error
 
 
+@contextmanager
+def named(file: object) -> Iterator[None]:
+    """Context in which a `BrokenPicture` becomes a UserError that names the file."""
+    try:
+        yield
+    except BrokenPicture as error:
+        raise UserError(f"{file} cannot be decoded: {error}") from error
+
+
 def square(picture: Image.Image, size: int, channels: int) -> Tensor:
     """Convert a picture to uint8 (channels, size, size): upright, over white, centre-cropped, resized."""
     # Resizing needs colours instead of palette entries, so the picture is flattened first.

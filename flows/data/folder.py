@@ -20,6 +20,7 @@ from flows.data.decode import (
     LazySplit,
     decode,
     decoding,
+    named,
     square,
     square_transform,
     verify,
@@ -142,10 +143,8 @@ class Folder(ImageData):
         return square(decode(open_file(self.path, name)), self.size, self.channels)
 
     def _decode_one(self, names: list[str], index: int) -> Tensor:
-        try:
+        with named(self.path / names[index]):
             return self._decode(names[index])
-        except BrokenPicture as error:
-            raise UserError(f"{self.path}: cannot decode {names[index]}: {error}") from error
 
     def _verify(self, name: str) -> None:
         verify(open_file(self.path, name))

@@ -3,7 +3,7 @@
 import zipfile
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -64,8 +64,7 @@ class ImageNetSmall(ImageData):
 
     def _images(self, file: str) -> np.ndarray:
         path = self._file(file)
-        with reading(path, "npz file"):
-            pixels = read_member(path, "data")
+        pixels = read_member(path, "data")
         expected = 3 * self.size**2
         if pixels.dtype != np.uint8 or pixels[0].size != expected:
             raise UserError(
@@ -76,9 +75,7 @@ class ImageNetSmall(ImageData):
 
     def _labels(self, file: str) -> Tensor:
         """Labels, int64 (n,), from zero; the files count from one."""
-        path = self._file(file)
-        with reading(path, "npz file"):
-            return torch.from_numpy(read_member(path, "labels").astype(np.int64)) - 1
+        return torch.from_numpy(read_member(self._file(file), "labels").astype(np.int64)) - 1
 
     def _file(self, file: str) -> Path:
         if not (self.path / file).is_file():
@@ -120,24 +117,27 @@ class PartedSplit(Split):
 # npz files ----------------------------------------------------------------------------------------
 
 
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+"""Version of an npy file to the function that reads its header."""
+
+
 def read_member(path: Path, name: str) -> np.ndarray:
-    """Load an array of an npz file: memory-mapped if it is uncompressed, else read."""
-    with zipfile.ZipFile(path) as archive:
+    """Load an array of an npz file: memory-mapped if it is uncompressed, else read.
+
+    Raises:
+        UserError: The file is no npz file or has no such array.
+    """
+    with reading(path, "npz file"), zipfile.ZipFile(path) as archive:
         member = archive.getinfo(f"{name}.npy")
         with archive.open(member) as opened:
             if member.compress_type != zipfile.ZIP_STORED:
                 return np.lib.format.read_array(opened)
-            shape, fortran, dtype = read_header(opened)
-            start = member_start(path, member) + opened.tell()
+            shape, fortran, dtype = HEADERS[np.lib.format.read_magic(opened)](opened)
+            header = opened.tell()
     order: Literal["F", "C"] = "F" if fortran else "C"
-    return np.memmap(path, dtype, mode="r", offset=start, shape=shape, order=order)
-
-
-def read_header(opened: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Read shape, Fortran order and dtype of an npy file, up to its first element."""
-    if np.lib.format.read_magic(opened) == (1, 0):
-        return np.lib.format.read_array_header_1_0(opened)
-    return np.lib.format.read_array_header_2_0(opened)
+    start = member_start(path, member) + header
+    with reading(path, "npz file"):
+        return np.memmap(path, dtype, mode="r", offset=start, shape=shape, order=order)
 
 
 def member_start(path: Path, member: zipfile.ZipInfo) -> int:

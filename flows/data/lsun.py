@@ -12,9 +12,9 @@ from torch import Tensor
 
 from flows import images
 from flows.data.base import ImageData, SplitName, hold_out
-from flows.data.decode import LazySplit
+from flows.data.decode import LazySplit, decode, named
 from flows.errors import DataMissing, missing_extra
-from flows.files import StrPath, reading
+from flows.files import StrPath
 
 __all__ = ["LSUN"]
 
@@ -66,8 +66,9 @@ class LSUN(ImageData):
     def _decode(self, file: Path, keys: list[bytes], index: int) -> Tensor:
         with open_lmdb(file).begin() as transaction:
             content = transaction.get(keys[index], b"")
-        with reading(file / keys[index].decode(), "picture"), Image.open(io.BytesIO(content)) as picture:
-            return images.from_pillow(central(picture, self.size), 3)
+        with named(file / keys[index].decode(errors="replace")):
+            picture = decode(io.BytesIO(content))
+        return images.from_pillow(central(picture, self.size), 3)
 
 
 def central(picture: Image.Image, size: int) -> Image.Image:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from flows.data.base import ArraySplit, Batch, SplitName, StreamedData
-from flows.data.decode import EXTENSIONS, BrokenPicture, decode, square, square_transform
+from flows.data.decode import EXTENSIONS, decode, named, square, square_transform
 from flows.errors import DataMissing, UserError, missing_extra
 from flows.files import reading
 
@@ -201,10 +201,8 @@ def decode_sample(sample: Sample, size: int, channels: int) -> tuple[Tensor, int
         extensions = ", ".join(key for key in sample if not key.startswith("__"))
         raise UserError(f"{sample['__url__']}: {sample['__key__']} has {extensions}, but no picture")
     name = f"{sample['__url__']}: {sample['__key__']}"
-    try:
+    with named(name):
         picture = decode(io.BytesIO(content))
-    except BrokenPicture as error:
-        raise UserError(f"{name} cannot be decoded: {error}") from error
     try:
         label = int(sample.get("cls", -1))
     except ValueError as error:

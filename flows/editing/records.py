@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,46 @@ from flows import images as pixels
 from flows.dissection.paint import StrokeEdit
 from flows.dissection.probe import Change, layers_of
 from flows.editing.history import Edit, History, Start
-from flows.errors import CheckpointError
+from flows.errors import UserError
 from flows.files import StrPath, write_atomically
+from flows.images import Box
 from flows.inversion.records import digest_of
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
+from flows.schema import parse, read_json, unaltered
 from flows.versioned import check_made_by, read_metadata, read_versioned
 
 __all__ = ["load_history", "save_history"]
 
 HISTORY_VERSION = 1
+LABEL = "told"
+"""Key of an edit's label in the file."""
 LONGEST = 1000
 """Maximum number of edits that are read from a file."""
+
+
+@dataclass(frozen=True)
+class EditHeader:
+    """Plain values of an edit: its label, the layers that it changes, and its settings."""
+
+    label: str
+    layers: list[str]
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Header:
+    """Plain values of a record of edits; the tensors are those of `Start` and of the edits, by number."""
+
+    model_type: str
+    fingerprint: str
+    space: str
+    edits: list[dict[str, Any]]
+    digest: str
+    name: str
+    seed: int
+    checkpoint: str = ""
+    box: Box | None = None
 
 
 def save_history(path: StrPath, history: History, model: LatentModel, checkpoint: str = "") -> None:
@@ -53,7 +81,7 @@ def save_history(path: StrPath, history: History, model: LatentModel, checkpoint
             for j, (layer, change) in enumerate(edit.stroke_edit.changes):
                 layers.append(layer)
                 tensors[f"{i}.{j}.amount"], tensors[f"{i}.{j}.value"] = change.amount, change.value
-        edits.append({"told": edit.label, "layers": layers, "settings": dict(edit.settings)})
+        edits.append({LABEL: edit.label, "layers": layers, "settings": dict(edit.settings)})
     header = {
         "model_type": type(model).__name__, "fingerprint": model.fingerprint(), "checkpoint": checkpoint,
         "space": start.codes.space, "name": start.name, "seed": start.seed, "box": start.box, "edits": edits,
@@ -64,8 +92,8 @@ def save_history(path: StrPath, history: History, model: LatentModel, checkpoint
     write_atomically(path, lambda target: save_file(whole, target, metadata=metadata))
 
 
-def read_history_header(path: StrPath) -> dict[str, Any] | None:
-    """Read the header of a record: `checkpoint`, `model_type`, `fingerprint`, `digest` and more.
+def read_history_header(path: StrPath) -> Header | None:
+    """Read the header of a record of edits.
 
     Returns:
         Header, or None if the file is no record of edits. The tensors are not read.
@@ -74,7 +102,10 @@ def read_history_header(path: StrPath) -> dict[str, Any] | None:
         CheckpointError: The file is a record of edits that was altered.
     """
     metadata = read_metadata(path)
-    return _parse_header(metadata, path) if "history_version" in metadata else None
+    if "history_version" not in metadata:
+        return None
+    with unaltered(Path(path).name):
+        return parse_header(metadata)
 
 
 def load_history(path: StrPath, model: LatentModel) -> tuple[History, bool]:
@@ -88,21 +119,19 @@ def load_history(path: StrPath, model: LatentModel) -> tuple[History, bool]:
             then has both fingerprints.
     """
     metadata, tensors = read_versioned(path, "record of edits", "history", HISTORY_VERSION, "flows studio")
-    header = _parse_header(metadata, path)
-    check_made_by(Path(path).name, "edits", model, header["fingerprint"], header["model_type"])
-    try:
+    name = Path(path).name
+    with unaltered(name):
+        header = parse_header(metadata)
+    check_made_by(name, "edits", model, header.fingerprint, header.model_type)
+    with unaltered(name):
         start = _start(header, tensors)
         pixels.check_bytes(start.picture[None], model.image_shape)
         model.check_code(start.codes.values, start.codes.space)
-        edits = [_edit(i, each, tensors) for i, each in enumerate(header["edits"][:LONGEST])]
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{Path(path).name} was altered: its contents do not fit together ({error})"
-        ) from error
-    if not fits(start, edits, model):
-        raise CheckpointError(f"{Path(path).name} was altered: its edits do not have the shapes of the model")
+        edits = [_edit(i, each, tensors) for i, each in enumerate(edit_headers(header)[:LONGEST])]
+        if not fits(start, edits, model):
+            raise UserError("its edits do not have the shapes of the model")
     history = replace(History.of(start), edits=tuple(edits)).again(model)
-    return history, digest_of(history.picture) == header["digest"]
+    return history, digest_of(history.picture) == header.digest
 
 
 def fits(start: Start, edits: Sequence[Edit], model: LatentModel) -> bool:
@@ -130,35 +159,48 @@ def broadcasts(part: Tensor, shape: tuple[int, ...]) -> bool:
     )
 
 
-def _parse_header(metadata: dict[str, str], path: StrPath) -> dict[str, Any]:
-    try:
-        header = json.loads(metadata["history"])
-        for key in ("model_type", "fingerprint", "space", "edits", "digest"):
-            header[key]
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{Path(path).name} was altered: its header is incomplete ({error})") from error
-    return dict(header)
+def parse_header(metadata: dict[str, str]) -> Header:
+    """Read the header of a record of edits; raises UserError if it is incomplete or has other types."""
+    header: Header = parse(Header, read_json(metadata.get("history", "")))
+    return header
 
 
-def _start(header: dict[str, Any], tensors: dict[str, Tensor]) -> Start:
-    upload, box = tensors.get("upload"), header.get("box")
+def edit_headers(header: Header) -> list[EditHeader]:
+    """Plain values of all edits; raises UserError if they are incomplete or have other types."""
+    renamed = [{"label" if key == LABEL else key: each[key] for key in each} for each in header.edits]
+    return [parse(EditHeader, each, f"edits[{i}]") for i, each in enumerate(renamed)]
+
+
+def _start(header: Header, tensors: dict[str, Tensor]) -> Start:
+    picture, code, upload = (tensors.get(name) for name in ("picture", "code", "upload"))
+    codes = Codes(parse(Tensor, code, "code"), header.space, tensors.get("labels"))
     if upload is not None:
         pixels.check_bytes(upload[None])
-        left, top, right, bottom = (int(edge) for edge in box or ())
+        left, top, right, bottom = header.box or (0, 0, 0, 0)
         if not (0 <= left < right <= upload.shape[2] and 0 <= top < bottom <= upload.shape[1]):
-            raise ValueError(f"box {box}")
-        box = (left, top, right, bottom)
-    name, seed = str(header["name"]), int(header["seed"])
-    codes = Codes(tensors["code"], header["space"], tensors.get("labels"))
-    return Start(picture=tensors["picture"], codes=codes, name=name, seed=seed, upload=upload, box=box)
+            raise UserError(f"box {header.box} is not within the upload")
+    return Start(
+        picture=parse(Tensor, picture, "picture"),
+        codes=codes,
+        name=header.name,
+        seed=header.seed,
+        upload=upload,
+        box=header.box,
+    )
 
 
-def _edit(i: int, header: dict[str, Any], tensors: dict[str, Tensor]) -> Edit:
+def _change(number: str, tensors: dict[str, Tensor]) -> Change:
+    names = (f"{number}.amount", f"{number}.value")
+    amount, value = (parse(Tensor, tensors.get(name), name) for name in names)
+    return Change(amount, value)
+
+
+def _edit(i: int, header: EditHeader, tensors: dict[str, Tensor]) -> Edit:
     stroke_edit = None
     if f"{i}.where" in tensors:
-        changes = [
-            (layer, Change(tensors[f"{i}.{j}.amount"], tensors[f"{i}.{j}.value"]))
-            for j, layer in enumerate(header["layers"])
-        ]
+        changes = [(layer, _change(f"{i}.{j}", tensors)) for j, layer in enumerate(header.layers)]
         stroke_edit = StrokeEdit(changes, tensors[f"{i}.where"].to(torch.bool))
-    return Edit(str(header["told"]), tensors.get(f"{i}.step"), stroke_edit, dict(header["settings"]))
+    settings = dict(header.settings)
+    if "sigmas" in settings:  # the page sets its sliders to them
+        settings["sigmas"] = parse(dict[str, float], settings["sigmas"], f"edits[{i}].settings.sigmas")
+    return Edit(header.label, tensors.get(f"{i}.step"), stroke_edit, settings)

@@ -13,6 +13,7 @@ from torch import Tensor
 from flows import images as pixels
 from flows.errors import Unsupported
 from flows.hooks import Hook, hooked
+from flows.metrics.roundtrip import Precision
 from flows.models.base import HasNoise, LatentModel
 from flows.models.codes import Codes, LabelsLike
 from flows.numerics import exact_arithmetic
@@ -56,7 +57,7 @@ class Inversion:
     trace: Tensor = field(default_factory=lambda: torch.empty(0))
     activations: dict[str, Tensor] = field(default_factory=dict)
     weights: list[dict[str, Tensor]] = field(default_factory=list)
-    precision: list[str] = field(default_factory=list)
+    precision: list[Precision] = field(default_factory=list)
     finite: Tensor = field(default_factory=lambda: torch.empty(0))
 
     @property

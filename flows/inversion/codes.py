@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
-from flows.errors import CheckpointError
+from flows.errors import CheckpointError, UserError
 from flows.files import StrPath, write_atomically
 from flows.inversion.exact import Certificate
-from flows.metrics.roundtrip import PRECISIONS
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
+from flows.schema import parse, read_json, unaltered
 from flows.versioned import check_made_by, read_versioned
 
 __all__ = ["CodeFile", "load_codes", "save_codes"]
@@ -32,6 +33,18 @@ class CodeFile:
     codes: Codes
     names: list[str]
     certificates: list[Certificate]
+
+
+@dataclass(frozen=True)
+class Header:
+    """Metadata of a code file, besides its version; names, certificates and labels are JSON."""
+
+    model_type: str
+    fingerprint: str
+    space: str
+    names: str
+    certificates: str
+    labels: str
 
 
 def save_codes(path: StrPath, contents: CodeFile, model: LatentModel) -> None:
@@ -57,29 +70,20 @@ def load_codes(path: StrPath, model: LatentModel, space: str = "z") -> CodeFile:
         CheckpointError: The file is missing, altered, not a code file, or belongs to another model or space.
     """
     metadata, tensors = read_versioned(path, "code file", "codes", CODES_VERSION, "flows encode")
-    code = tensors.get("code", torch.empty(0))
-    try:
-        recorded, fingerprint, model_type = metadata["space"], metadata["fingerprint"], metadata["model_type"]
-        names, labels = json.loads(metadata["names"]), json.loads(metadata["labels"])
-        certificates = [Certificate(**fields) for fields in json.loads(metadata["certificates"])]
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} was altered: its header is incomplete ({error})") from error
-    check_made_by(path, "codes", model, fingerprint, model_type)
-    if recorded != space:
-        raise CheckpointError(f"{path} holds codes of space {recorded!r}, expected {space!r}")
-    for part, values, kind in (("names", names, str), ("labels", labels, int)):
-        if values is None and part == "labels":
-            continue
-        if not isinstance(values, list) or any(type(each) is not kind for each in values):
-            raise CheckpointError(f"{path} was altered: its {part} are no list of {kind.__name__}")
-    if any(not 0 <= label < 2**63 for label in labels or []):
-        raise CheckpointError(f"{path} was altered: its labels are no classes")
-    if any(each.precision not in PRECISIONS for each in certificates):
-        raise CheckpointError(f"{path} was altered: a certificate has none of the precisions {PRECISIONS}")
-    if code.dim() == 0:
-        raise CheckpointError(f"{path} was altered: its code has no batch axis")
-    counts = {len(code), len(names), len(certificates), len(code) if labels is None else len(labels)}
-    if len(counts) != 1 or tuple(code.shape[1:]) != model.spaces[space].shape:
-        raise CheckpointError(f"{path} was altered: codes, names, certificates and labels do not match")
-    classes = None if labels is None else torch.tensor(labels, dtype=torch.long)
-    return CodeFile(Codes(code, space, classes), names, certificates)
+    with unaltered(path):
+        header = parse(Header, {key: metadata[key] for key in Header.__annotations__ if key in metadata})
+        names = parse(list[str], read_json(header.names), "names")
+        labels = parse(list[int] | None, read_json(header.labels), "labels")
+        certificates = parse(list[Certificate], read_json(header.certificates), "certificates")
+        values = parse(Tensor, tensors.get("code"), "code")
+    check_made_by(path, "codes", model, header.fingerprint, header.model_type)
+    if header.space != space:
+        raise CheckpointError(f"{path} holds codes of space {header.space!r}, expected {space!r}")
+    with unaltered(path):
+        if any(not 0 <= label < 2**63 for label in labels or []):
+            raise UserError("labels: expected classes, counted from 0")
+        codes = Codes(values, space, None if labels is None else torch.tensor(labels, dtype=torch.int64))
+        model.check_code(codes.values, space)
+        if {len(names), len(certificates)} != {len(codes)}:
+            raise UserError(f"{len(codes)} codes, {len(names)} names, {len(certificates)} certificates")
+    return CodeFile(codes, names, certificates)

@@ -8,7 +8,7 @@ from torch import Tensor
 from flows import images as pixels
 from flows.errors import Unsupported
 from flows.inversion.base import BATCH, Inversion, Inverter, now
-from flows.metrics.roundtrip import PRECISIONS, RoundTrip, in_precision, round_trip
+from flows.metrics.roundtrip import PRECISIONS, Precision, RoundTrip, in_precision, round_trip
 from flows.models.base import LatentModel
 from flows.models.codes import Codes, LabelsLike, as_labels
 from flows.once import prepared
@@ -31,7 +31,7 @@ class Certificate:
 
     bit_exact: bool
     error: float
-    precision: str
+    precision: Precision
     certified: bool
 
 
@@ -99,13 +99,13 @@ def invert_exactly(
     return ExactInversion(codes, reconstruction, [certificates[i] for i in range(len(images))])
 
 
-def _certify(trip: RoundTrip, precision: str, limit: float) -> list[Certificate]:
+def _certify(trip: RoundTrip, precision: Precision, limit: float) -> list[Certificate]:
     pairs = zip(trip.bit_exact.tolist(), trip.error.tolist(), strict=True)
     return [Certificate(exact, error, precision, exact and error <= limit) for exact, error in pairs]
 
 
 @torch.no_grad()
-def decode_exactly(model: LatentModel, codes: Codes, precisions: list[str]) -> Tensor:
+def decode_exactly(model: LatentModel, codes: Codes, precisions: list[Precision]) -> Tensor:
     """Decode codes, each in its own precision, "fp32" or "fp64": uint8 (n, C, H, W) on the host."""
     images = torch.empty(len(codes), *model.image_shape, dtype=torch.uint8)
     for precision in PRECISIONS:

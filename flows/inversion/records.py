@@ -4,19 +4,21 @@ import copy
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from flows.errors import CheckpointError
+from flows.errors import UserError
 from flows.files import StrPath, write_atomically
 from flows.images import Box
 from flows.inversion.base import Inversion, reconstruct
 from flows.inversion.exact import decode_exactly
-from flows.models.base import LatentModel
+from flows.metrics.roundtrip import Precision
+from flows.models.base import HasNoise, LatentModel
 from flows.models.codes import Codes
+from flows.schema import parse, read_json, unaltered
 from flows.versioned import check_made_by, read_versioned
 
 __all__ = ["ImageSource", "Record", "load_record", "record_of", "render_record", "save_record"]
@@ -58,7 +60,29 @@ class Record:
     noise: list[Tensor] = field(default_factory=list)
     activations: dict[str, Tensor] = field(default_factory=dict)
     weights: list[dict[str, Tensor]] = field(default_factory=list)
-    precision: list[str] = field(default_factory=list)
+    precision: list[Precision] = field(default_factory=list)
+
+
+class Parts(TypedDict):
+    """Fields of a record that are tensors, besides its codes."""
+
+    noise: list[Tensor]
+    activations: dict[str, Tensor]
+    weights: list[dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Header:
+    """Plain values of a record file; `sources` may lack size and box."""
+
+    model_type: str
+    fingerprint: str
+    method: str
+    space: str
+    seed: int
+    precision: list[Precision]
+    sources: list[ImageSource]
+    digest: str
 
 
 def record_of(found: Inversion, sources: list[ImageSource], seed: int) -> Record:
@@ -81,8 +105,8 @@ def render_record(model: LatentModel, record: Record) -> Tensor:
     if record.precision:
         return decode_exactly(model, record.codes, record.precision)
     codes = record.codes.to(model.device)
-    noise = [layer_noise.to(model.device) for layer_noise in record.noise]
-    activations = {name: value.to(model.device) for name, value in record.activations.items()}
+    noise = [layer_noise.to(model.device, model.dtype) for layer_noise in record.noise]
+    activations = {name: value.to(model.device, model.dtype) for name, value in record.activations.items()}
     if not record.weights:
         return reconstruct(model, codes, noise, activations)
     images = []
@@ -132,49 +156,82 @@ def load_record(path: StrPath, model: LatentModel) -> Record:
         CheckpointError: The file is missing, altered, not a record, or belongs to another model.
     """
     metadata, tensors = read_versioned(path, "record", "record", RECORD_VERSION, "flows compare")
-    try:
-        header = json.loads(metadata["record"])
-        fingerprint, model_type = header["fingerprint"], header["model_type"]
-        record = _read(header, tensors)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} was altered: its contents are inconsistent ({error})") from error
-    check_made_by(path, "codes", model, fingerprint, model_type)
-    model.check_code(record.codes.values, record.codes.space)
+    with unaltered(path):
+        header = parse(Header, read_json(metadata.get("record", "")))
+    check_made_by(path, "codes", model, header.fingerprint, header.model_type)
+    with unaltered(path):
+        record = Record(
+            method=header.method,
+            codes=Codes(parse(Tensor, tensors.get("code"), "code"), header.space, tensors.get("labels")),
+            seed=header.seed,
+            sources=header.sources,
+            digest=header.digest,
+            precision=header.precision,
+            **_parts(tensors),
+        )
+        check_fits(record, model)
     return record
 
 
-def _read(header: dict[str, Any], tensors: dict[str, Tensor]) -> Record:
-    noise, activations = {}, {}
+def _parts(tensors: dict[str, Tensor]) -> Parts:
+    """Noise, activations and weights, by the names of the tensors that `save_record` writes."""
+    noise: dict[int, Tensor] = {}
     weights: dict[int, dict[str, Tensor]] = {}
+    activations = {}
     for name, value in tensors.items():
         kind, _, rest = name.partition(".")
         if kind == "noise":
-            noise[int(rest)] = value
+            noise[_number(rest, name)] = value
         elif kind == "activations":
             activations[rest] = value
         elif kind == "weights":
             number, _, parameter = rest.partition(".")
-            weights.setdefault(int(number), {})[parameter] = value
-    codes = Codes(tensors["code"], header["space"], tensors.get("labels"))
-    sources = [_source(fields) for fields in header["sources"]]
-    counts = {len(codes), len(sources), len(weights) or len(codes), len(header["precision"]) or len(codes)}
-    if len(counts) != 1:
-        raise ValueError(f"{len(codes)} codes, {len(sources)} sources")
-    return Record(
-        method=header["method"],
-        codes=codes,
-        seed=header["seed"],
-        sources=sources,
-        digest=header["digest"],
-        noise=[noise[i] for i in range(len(noise))],
-        activations=activations,
-        weights=[weights[i] for i in range(len(weights))],
-        precision=header["precision"],
-    )
+            weights.setdefault(_number(number, name), {})[parameter] = value
+    for kind, parts in (("noise", noise), ("weights", weights)):
+        if sorted(parts) != list(range(len(parts))):
+            raise UserError(f"{kind}: expected numbers 0 … {len(parts) - 1}, got {sorted(parts)}")
+    return {
+        "noise": [noise[i] for i in range(len(noise))],
+        "activations": activations,
+        "weights": [weights[i] for i in range(len(weights))],
+    }
 
 
-def _source(fields: dict[str, Any]) -> ImageSource:
-    size, box = fields["size"], fields["box"]
-    return ImageSource(
-        fields["name"], None if size is None else (size[0], size[1]), None if box is None else tuple(box)
-    )
+def _number(text: str, name: str) -> int:
+    if not text.isdecimal():
+        raise UserError(f"{name}: expected a number after the point")
+    return int(text)
+
+
+def check_fits(record: Record, model: LatentModel) -> None:
+    """Raise UserError unless the tensors of a record have the shapes that the model decodes."""
+    codes = record.codes
+    model.check_code(codes.values, codes.space)
+    counts = {
+        "codes": len(codes),
+        "sources": len(record.sources),
+        "precision": len(record.precision) or len(codes),
+        "weights": len(record.weights) or len(codes),
+    }
+    if set(counts.values()) != {len(codes)}:
+        raise UserError(f"expected as many of each, got {counts}")
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    layers = {name: (len(codes), each.channels, *each.size) for name, each in model.layers().items()}
+    noise = model.noise() if isinstance(model, HasNoise) else []
+    for name, value in record.activations.items():
+        check_shape(f"activations.{name}", value, layers.get(name))
+    if len(record.noise) not in (0, len(noise)):
+        raise UserError(f"noise: expected none or {len(noise)} inputs, got {len(record.noise)}")
+    for i, (value, stored) in enumerate(zip(record.noise, noise, strict=False)):
+        check_shape(f"noise.{i}", value, (len(codes), *stored.shape[1:]))
+    for i, weights in enumerate(record.weights):
+        for name, value in weights.items():
+            check_shape(f"weights.{i}.{name}", value, own.get(name))
+
+
+def check_shape(name: str, value: Tensor, expected: tuple[int, ...] | None) -> None:
+    """Raise UserError unless a tensor of a record has this shape; None if the model has no such tensor."""
+    if expected is None:
+        raise UserError(f"{name}: the model has no such tensor")
+    if tuple(value.shape) != tuple(expected):
+        raise UserError(f"{name}: expected shape {tuple(expected)}, got {tuple(value.shape)}")

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,8 +16,9 @@ from flows.once import prepared
 
 __all__ = ["RoundTrip", "RoundTripRow", "round_trip", "round_trip_table"]
 
-Precision = dict[str, torch.dtype]
-PRECISIONS: Precision = {"fp32": torch.float32, "fp64": torch.float64}
+Precision = Literal["fp32", "fp64"]
+"""Name of a precision."""
+PRECISIONS: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def _largest(difference: Tensor) -> Tensor:
     return torch.nan_to_num(difference.abs(), nan=infinite, posinf=infinite).flatten(1).amax(1)
 
 
-def in_precision(model: LatentModel, precision: str) -> LatentModel:
+def in_precision(model: LatentModel, precision: Precision) -> LatentModel:
     """Return the model if it has this precision already, else a converted copy."""
     dtype = PRECISIONS[precision]
     return model if model.dtype == dtype else copy.deepcopy(model).to(dtype)
@@ -99,7 +101,7 @@ class RoundTripRow:
     """
 
     group: str
-    precision: str
+    precision: Precision
     images: int
     max_error: float
     median_error: float
@@ -108,7 +110,7 @@ class RoundTripRow:
     level_error: dict[str, float]
 
 
-def summarise(group: str, precision: str, trips: Iterable[RoundTrip]) -> RoundTripRow:
+def summarise(group: str, precision: Precision, trips: Iterable[RoundTrip]) -> RoundTripRow:
     """Combine the batches of a group into one row."""
     trips = list(trips)
     error = torch.cat([trip.error for trip in trips])
@@ -131,7 +133,7 @@ def summarise(group: str, precision: str, trips: Iterable[RoundTrip]) -> RoundTr
 def round_trip_table(
     model: LatentModel,
     groups: Mapping[str, tuple[Tensor, Tensor | None]],
-    limits: Mapping[str, int | None],
+    limits: Mapping[Precision, int | None],
     batch: int = 128,
 ) -> Iterator[RoundTripRow]:
     """Generate one row per group and precision.

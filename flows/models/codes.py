@@ -36,6 +36,15 @@ def as_labels(labels: LabelsLike) -> Tensor:
     return found.to(torch.int64)
 
 
+def as_values(values: Tensor | np.ndarray) -> Tensor:
+    """Convert an array (n, ...) to a tensor. Raises UserError unless its values are floating point."""
+    found = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+    if not isinstance(found, Tensor) or found.dim() < 2 or not found.is_floating_point():
+        got = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(values).__name__
+        raise UserError(f"codes: expected a floating-point tensor (n, D), got {got}")
+    return found
+
+
 class Placed(Protocol):
     """Model or tensor, which has a device and a precision."""
 
@@ -58,7 +67,7 @@ class Codes:
         images = model.decode_bytes(codes[:8])
 
     Attributes:
-        values: (n, D).
+        values: (n, D), floating point; the constructor takes an array too.
         space: Name of the latent space.
         labels: int64 (n,), class of each code for a class-conditional model; None for other models. The
             constructor takes integers in a list, array or tensor.
@@ -66,7 +75,7 @@ class Codes:
     Two objects are equal if they have the same space, precision, values and labels, on any device.
 
     Raises:
-        UserError: `labels` is not one integer per code.
+        UserError: `values` are no floating-point numbers (n, D), or `labels` is not one integer per code.
     """
 
     values: Tensor
@@ -74,6 +83,7 @@ class Codes:
     labels: Tensor | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "values", as_values(self.values))
         if self.labels is None:
             return
         labels = as_labels(self.labels)

@@ -8,7 +8,7 @@ of `GlowNetwork`; `tests/test_rows.py` compares them.
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
@@ -67,7 +67,7 @@ class GlowRows:
         self.last = last.contiguous().permute(0, 1, 4, 2, 3)  # channels-last per network
         # Views are looked up once: a call of the workspace for each would cost more than a small product.
         self._images = partial(_as_images, (workspace.batch, workspace.height, workspace.width))
-        self._hidden, self._wide = (workspace.rows(name, self.hidden) for name in ("hidden", "wide"))
+        self._wide = workspace.rows("wide", self.hidden)
         self._in, self._in_windows, self._places, self._around_in = workspace.get("input", self._input)
         self.windows = marker_windows(self._images(self._wide)[..., 0])
         border = b3.unsqueeze(1)
@@ -88,9 +88,10 @@ class GlowRows:
     def run(self, i: int, kept: Tensor, keep: bool) -> tuple[Tensor, Activations]:
         """Apply network i to `kept` (P, inputs); with `keep`, the hidden layers get memory of their own."""
         around = self._around(kept)
-        hidden, wide = self._hidden, self._wide
         if keep:
-            hidden, wide = torch.empty_like(hidden), torch.empty_like(wide)
+            hidden, wide = torch.empty_like(self._wide), torch.empty_like(self._wide)
+        else:
+            hidden, wide = self._hidden, self._wide
         first, second, second_bias, last, bias, border = self._networks[i]
         torch.mm(around, first, out=hidden).relu_()
         torch.addmm(second_bias, hidden, second, out=wide).relu_()
@@ -99,6 +100,11 @@ class GlowRows:
         if self.edge3:
             output.view(len(images), -1).add_(border)
         return output, Activations(None if keep else around, hidden, wide)
+
+    @cached_property
+    def _hidden(self) -> Tensor:
+        """Output of the first layer where it is not kept; allocated on first use, as training keeps it."""
+        return self.workspace.rows("hidden", self.hidden)
 
     def _around(self, kept: Tensor) -> Tensor:
         """Windows of the bounded input and of the marker, and a column of ones: (P, rows of `first`)."""

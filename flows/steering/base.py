@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from flows.errors import CheckpointError, UserError
+from flows.errors import UserError
 from flows.files import StrPath, write_atomically
 from flows.models.base import LatentModel, Space
 from flows.models.codes import Codes
+from flows.schema import parse, read_json, unaltered
 from flows.versioned import check_made_by, read_versioned
 
 __all__ = ["Direction", "load_directions", "place", "save_directions", "shift"]
@@ -145,25 +146,23 @@ def load_directions(path: StrPath, model: LatentModel) -> list[Direction]:
     metadata, tensors = read_versioned(
         path, "file of directions", "directions", DIRECTIONS_VERSION, "flows steer find"
     )
-    try:
-        rows: list[dict[str, Any]] = json.loads(metadata["directions"])
+    with unaltered(path):
+        rows = parse(list[dict[str, Any]], read_json(metadata.get("directions", "")))
+        levels = [parse(list[str], row.pop("levels", []), f"[{i}].levels") for i, row in enumerate(rows)]
         directions = [
-            Direction(**{**each, "levels": (), "vector": tensors[f"vector.{i}"]})
-            for i, each in enumerate(rows)
+            parse(Direction, {**row, "vector": tensors.get(f"vector.{i}")}, f"[{i}]")
+            for i, row in enumerate(rows)
         ]
-        levels = [tuple(each["levels"]) for each in rows]
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} was altered: its header and tensors do not match ({error})") from error
     for fingerprint in {each.fingerprint for each in directions}:
         check_made_by(path, "directions", model, fingerprint)
-    for each in directions:
-        if each.vector.shape != model.check_space(each.space).shape:
-            raise CheckpointError(
-                f"{path} was altered: the vector of {each.name!r} does not have the shape of its space"
-            )
-    return [
-        each.on_levels(some, model.spaces[each.space]) for each, some in zip(directions, levels, strict=True)
-    ]
+    with unaltered(path):
+        for each in directions:
+            if each.vector.shape != model.check_space(each.space).shape:
+                raise UserError(f"the vector of {each.name!r} does not have the shape of its space")
+        return [
+            each.on_levels(some, model.spaces[each.space])
+            for each, some in zip(directions, levels, strict=True)
+        ]
 
 
 def as_row(direction: Direction) -> dict[str, Any]:

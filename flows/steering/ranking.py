@@ -1,9 +1,8 @@
 """Comparison of methods, spaces and models for each factor, from results of `flows steer score`."""
 
 import html
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,9 @@ import torch
 
 from flows.errors import UserError
 from flows.page import as_text, cells, heat_map, numbers, table, write_page
+from flows.schema import parse, read_json
 from flows.steering.evaluate import own_score
+from flows.steering.report import SCORES_VERSION
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # imported only where a figure is made
@@ -81,35 +82,51 @@ def read_scores(path: Path) -> list[Entry]:
     if not path.is_file():
         raise UserError(f"{path} does not exist: expected a scores.json of `flows steer score`")
     try:
-        stored: dict[str, Any] = json.loads(path.read_bytes())
-        return [
-            Entry(
-                factor=own_score(name),
-                direction=name,
-                model=stored["checkpoint"],
-                of=stored["of"],
-                space=stored["space"],
-                method=each["method"],
-                effect=number(each["effect"]),
-                monotone=each["monotone"],
-                worst=each["worst"],
-                leakage=math.inf if each["leakage"] is None else float(each["leakage"]),
-                kept=number(each["kept"]),
-                reach=number(each["reach"]),
-                distance=number((each["distances"] or [None])[-1]),
-                faithful=number(each["faithful"]),
-            )
-            for name, each in stored["directions"].items()
-        ]
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"{path} is not a scores.json of this version of `flows steer score` ({error})"
-        ) from error
+        stored = parse(dict[str, Any], read_json(path.read_bytes()))
+        check_version(stored)
+        directions = parse(dict[str, dict[str, Any]], stored.get("directions"), "directions")
+        return [_entry(stored, name, each) for name, each in directions.items()]
+    except UserError as error:
+        raise UserError(f"{path} is not a scores.json of `flows steer score`: {error}") from error
 
 
-def number(value: float | None) -> float:
-    """Convert null of JSON to NaN."""
-    return float("nan") if value is None else float(value)
+def check_version(stored: Mapping[str, Any]) -> None:
+    """Raise UserError unless this release reads the format; files of before have no version."""
+    version = stored.get("scores_version", SCORES_VERSION)
+    if version != SCORES_VERSION:
+        raise UserError(f"it has scores version {version}, this release of flows reads {SCORES_VERSION}")
+
+
+def _entry(stored: Mapping[str, Any], name: str, direction: Mapping[str, Any]) -> Entry:
+    """Entry of a direction; null, which JSON has in place of infinity and NaN, is either of them."""
+
+    def of(values: Mapping[str, Any], key: str, kind: Any, where: str = "") -> Any:
+        return parse(kind, values.get(key), where + key)
+
+    def own(key: str, kind: Any = str) -> Any:
+        return of(direction, key, kind, f"directions.{name}.")
+
+    def number(key: str, null: float = math.nan) -> float:
+        value = own(key, float | None)
+        return null if value is None else float(value)
+
+    distances = own("distances", list[float | None]) or [None]
+    return Entry(
+        factor=own_score(name),
+        direction=name,
+        model=of(stored, "checkpoint", str),
+        of=of(stored, "of", str),
+        space=of(stored, "space", str),
+        method=own("method"),
+        effect=number("effect"),
+        monotone=number("monotone"),
+        worst=own("worst"),
+        leakage=number("leakage", math.inf),
+        kept=number("kept"),
+        reach=number("reach"),
+        distance=math.nan if distances[-1] is None else distances[-1],
+        faithful=number("faithful"),
+    )
 
 
 def worse_in_z(entries: Sequence[Entry]) -> list[str]:

@@ -15,6 +15,8 @@ from flows.steering.quality import Quality
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # imported only where a figure is made
 
+SCORES_VERSION = 1
+"""Format version of scores.json."""
 COLUMNS = 40
 """Maximum number of columns of the heat map: scores that directions are named after, then others."""
 
@@ -66,7 +68,8 @@ class Scored:
         """Plain values."""
         matrix = self.matrix
         return {
-            "alpha": matrix.alpha, "scores": [score.name for score in matrix.scores],
+            "scores_version": SCORES_VERSION, "alpha": matrix.alpha,
+            "scores": [score.name for score in matrix.scores],
             "directions": {
                 name: {
                     "signed": matrix.signed[i].tolist(), "clipped": matrix.clipped[i].tolist(),

@@ -78,8 +78,9 @@ def survey_samples(
         if stored.is_file():
             with reading(stored, "survey; remove it"):
                 kept = load_file(stored)
-                codes = Codes(kept["codes"], space, kept.get("labels"))
-                return Survey(codes, kept["values"], predictor.scores, model.fingerprint())
+                values, scores = kept["codes"], kept["values"]
+            codes = Codes(values, space, kept.get("labels"))
+            return Survey(codes, scores, predictor.scores, model.fingerprint())
     codes = model.sample(n, space, seed, temperature)
     values = score_codes(model, predictor, codes)
     codes = codes.cpu().with_values(codes.values.float().cpu())

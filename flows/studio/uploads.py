@@ -5,8 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from flows.data.decode import BrokenPicture, decode
-from flows.errors import UserError
+from flows.data.decode import decode, named
 from flows.images import flatten
 
 LARGEST = 40_000_000
@@ -21,14 +20,10 @@ def open_upload(path: str | Path) -> Image.Image:
     Raises:
         UserError: The file is no picture, damaged, too large, or has more than 8 bits per channel.
     """
-    name = Path(path).name
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of pictures that are refused by their size.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            decoded = decode(path, LARGEST, (KEPT, KEPT))
-    except BrokenPicture as error:
-        raise UserError(f"{name} cannot be opened: {error}") from error
+    with named(Path(path).name), warnings.catch_warnings():
+        # Pillow warns of pictures that are refused by their size.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        decoded = decode(path, LARGEST, (KEPT, KEPT))
     picture = flatten(decoded, 3)
     picture.thumbnail((KEPT, KEPT), Image.Resampling.LANCZOS)
     return picture

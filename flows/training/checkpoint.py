@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.errors import CheckpointError
 from flows.files import file_digest, write_atomically
+from flows.schema import parse, read_json, unaltered
 from flows.stored import check_digest
 
 if TYPE_CHECKING:
@@ -78,21 +80,27 @@ def states(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir())
 
 
+@dataclass(frozen=True)
+class Manifest:
+    """Contents of a state's list of files: name to SHA-256."""
+
+    state_version: int
+    files: dict[str, str]
+
+
 def check_state(state: Path) -> None:
     """Raise CheckpointError, naming the file, unless the state is complete and unaltered."""
     manifest = state / MANIFEST
     if not manifest.is_file():
         raise CheckpointError(f"{manifest} is missing: {state} is not a training state, or was cut off")
-    try:
-        record = json.loads(manifest.read_text())
-        version, files = record["state_version"], dict(record["files"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{manifest} was altered or cut off ({error})") from error
+    with unaltered(manifest):
+        record = parse(Manifest, read_json(manifest.read_bytes()))
+    version = record.state_version
     if version != STATE_VERSION:
         raise CheckpointError(
             f"{manifest} has state version {version}, this release of flows reads {STATE_VERSION}"
         )
-    for name, digest in files.items():
+    for name, digest in record.files.items():
         check_digest(state / name, digest)
 
 

@@ -17,7 +17,7 @@ from flows.data.base import ImageData
 from flows.data.ood import ood_images
 from flows.files import read_yaml, to_json, write_atomically
 from flows.metrics.likelihood import LikelihoodReport, evaluate_likelihood, labels_if_conditional
-from flows.metrics.roundtrip import RoundTripRow, round_trip_table
+from flows.metrics.roundtrip import Precision, RoundTripRow, round_trip_table
 from flows.models.base import LikelihoodModel
 from flows.models.load import load
 from flows.stored import CARD_FILE, StoredModule
@@ -69,7 +69,7 @@ def write_report(
     metrics = read_metrics(folder / METRICS_FILE)
     likelihood = evaluate_likelihood(model, data.split("test"), images)
     groups = round_trip_groups(model, data, images)
-    limits = {"fp32": None, "fp64": DOUBLE_PRECISION_IMAGES}
+    limits: dict[Precision, int | None] = {"fp32": None, "fp64": DOUBLE_PRECISION_IMAGES}
     rows = list(round_trip_table(model, groups, limits))
     report = {
         **facts_of(model, metrics),

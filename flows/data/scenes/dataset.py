@@ -123,8 +123,9 @@ class Scenes(ImageData):
         path = self.cache / self._file(name)
         if not path.is_file():
             save(self.render_first(name, count), path)
-        with reading(path, "cache of scenes"), np.load(path) as stored:
-            return ScenesSplit(Rendered(stored["images"], stored["masks"], stored["factors"]))
+        with reading(path, "cache of scenes; remove it"), np.load(path) as stored:
+            images, masks, factors = stored["images"], stored["masks"], stored["factors"]
+        return ScenesSplit(Rendered(images, masks, factors))
 
     def first(self, name: SplitName, n: int) -> Batch:
         n = min(n, self.counts[name])
