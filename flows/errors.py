@@ -13,6 +13,7 @@ exception is a bug: it prints a traceback, and the program ends with exit code 1
 
 import errno
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -66,14 +67,23 @@ def deprecated(former: str, name: str) -> None:
 
 
 def is_user_error(error: BaseException) -> bool:
-    """Whether the user can fix the error: a `UserError`, an OSError that names a file, or a full disk."""
-    if isinstance(error, UserError):
+    """Whether the user can fix it: a `UserError`, an OSError that names a file, a full disk or memory."""
+    if isinstance(error, UserError) or is_out_of_memory(error):
         return True
     return isinstance(error, OSError) and (error.filename is not None or error.errno in DISK_ERRORS)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory of the host or of an accelerator did not suffice; torch has no type for the former."""
+    host = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return host or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
 def sentence_of(error: BaseException) -> str:
     """Message of a user error; that of an OSError begins with the name of the file, not with its number."""
+    if is_out_of_memory(error) and not isinstance(error, UserError):
+        size = re.search(r"tried to allocate [\d.]+ \w+", str(error), re.IGNORECASE)
+        return f"out of memory{f' ({size[0].lower()})' if size else ''}: take fewer images or a smaller batch"
     if isinstance(error, UserError) or not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror

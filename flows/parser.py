@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import json
+import math
 import os
 import pkgutil
 import re
@@ -15,6 +16,7 @@ from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 import jsonargparse
+import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from flows.checks import did_you_mean
@@ -59,6 +61,8 @@ class Parser(ArgumentParser):
     Attributes:
         former: Former names of options, by name; they are still accepted, with a warning.
         nulls: Options with several words that are null on the command line that was parsed last.
+        arguments_of: Class whose constructor's arguments are the options, in a parser that jsonargparse makes
+            for the class that an option names.
     """
 
     def __init__(self, *given: Any, **options: Any):
@@ -66,6 +70,7 @@ class Parser(ArgumentParser):
         super().__init__(*given, **options)
         self.former: dict[str, str] = {}
         self.nulls: set[str] = set()
+        self.arguments_of: type | None = None
 
     def parse_args(self, args: Any = None, *given: Any, **options: Any) -> Namespace:  # type: ignore[override]
         """Parse as jsonargparse does; former names of options are replaced, with a warning."""
@@ -80,6 +85,25 @@ class Parser(ArgumentParser):
         for name in self.nulls:
             settings[name] = None
         return settings
+
+    def add_class_arguments(
+        self, class_type: type, nested_key: Any = None, *given: Any, **options: Any
+    ) -> list[str]:
+        """Add the arguments of a class as jsonargparse does."""
+        if nested_key is None:
+            self.arguments_of = class_type
+        return super().add_class_arguments(class_type, nested_key, *given, **options)
+
+    def validate(self, *given: Any, **options: Any) -> None:
+        """Check settings as jsonargparse does; the message of an unknown option names its class."""
+        try:
+            super().validate(*given, **options)
+        except KeyError as error:
+            if self.arguments_of is None:
+                raise
+            names = ", ".join(action.dest for action in self._actions if action.dest != "help")
+            known = f"expected {names}" if names else "it has none"
+            raise type(error)(f"{error} by {self.arguments_of.__name__}; {known}") from error
 
     def _apply_actions(self, cfg: Any, *given: Any, **options: Any) -> Any:
         for former, name in self.former.items():
@@ -213,16 +237,28 @@ class Parser(ArgumentParser):
 
 
 class ConfigFile(ActionConfigFile):
-    """Option for YAML files; a file that is no text ends with one line."""
+    """Option for YAML files; a file that is none, or holds no options, ends with one line that names it."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: Any = None) -> None:
-        try:
-            Path(values).read_bytes().decode("utf-8")
-        except UnicodeDecodeError as error:
-            parser.error(f"--config {values}: expected a YAML file in UTF-8 ({error.reason})")
-        except OSError:
-            pass  # jsonargparse says what is wrong
+        if Path(values).is_file() and (fault := config_fault(Path(values))):
+            parser.error(f"--config {values}: expected {fault}")
         super().__call__(parser, cfg, values, option_string)
+
+
+def config_fault(path: Path) -> str:
+    """Return the expected contents of a config file and its fault; empty if the file holds options."""
+    try:
+        content = yaml.safe_load(path.read_bytes().decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return f"a YAML file in UTF-8 ({error.reason})"
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        return f"a YAML file{place}: {getattr(error, 'problem', None) or 'it cannot be parsed'}"
+    if isinstance(content, dict):
+        return ""
+    kinds = {NoneType: "an empty file", list: "a list"}
+    return f"a mapping of options to values, got {kinds.get(type(content), 'text')}"
 
 
 class _Raised(BaseException):
@@ -265,6 +301,7 @@ PLAIN = (
     (r"^[Uu]nrecognized arguments: (\S+).*$", r"unexpected argument '\1'."),
     (r"^(?:Group|Subcommand) '([\w.]+)' does not accept option '([\w.]+)'$", r"\1: there is no option '\2'."),
     (r"^Option '([\w.]+)' is not accepted$", r"there is no option '\1'."),
+    (r"^Option '([\w.]+)' is not accepted by (\w+); (.*)$", r"\2 has no option '\1'; \3."),
     (r"expected (one|at least one) argument$", r"expected \1 value"),
     (r"\bFile does not exist\b", "file does not exist"),
 )
@@ -304,9 +341,9 @@ def describe(kind: Any, sentence: bool = False) -> str:
         return str(kind)
     if issubclass(base, int | float):
         bounds = getattr(base, "_restrictions", ())
-        limits = [f"{BOUNDS[test][sentence]} {_short(limit)}" for test, limit in bounds]
-        whole = "whole " if issubclass(base, int) else ""
-        return f"{article}{whole}number {' and '.join(limits)}".strip()
+        limits = [f"{BOUNDS[test][sentence]} {_short(limit)}" for test, limit in bounds if limit != math.inf]
+        whole = "whole " if issubclass(base, int) else "finite " if len(limits) < len(bounds) else ""
+        return f"{article}{whole}number {' and '.join(limits)}".strip().replace("and of at", "and at")
     if issubclass(base, str):
         return "text"
     if issubclass(base, os.PathLike):

@@ -194,7 +194,10 @@ def test_null_is_typed_for_lists_and_within_a_model(tmp_path, monkeypatch):
         ("sample x --n=1.5", "--n: expected a whole number above 0, got 1.5"),
         ("sample x --n None", "--n: expected a whole number above 0, got 'None'"),
         ("sample x --label abc", "--label: expected a whole number, or null; got 'abc'"),
-        ("sample x --temperature abc", "--temperature: expected a number, or null; got 'abc'"),
+        (
+            "sample x --temperature abc",
+            "--temperature: expected a finite number of at least 0, or null; got 'abc'",
+        ),
         ("compare --seconds abc", "--seconds: expected a number above 0, or null; got 'abc'"),
         ("compare --seconds 0", "--seconds: expected a number above 0, or null; got 0"),
         ("compare --lr 0", "--lr: expected a number above 0, got 0"),
@@ -222,7 +225,7 @@ def test_a_wrong_value_is_one_plain_sentence(arguments, sentence, capsys):
 def test_a_wrong_value_in_a_file_is_named_by_its_key(tmp_path, capsys):
     for text, sentence in {
         "n: 0": "n: expected a whole number above 0, got 0",
-        "temperature: abc": "temperature: expected a number, or null; got 'abc'",
+        "temperature: abc": "temperature: expected a finite number of at least 0, or null; got 'abc'",
         "bogus: 1": "sample: there is no option 'bogus'.",
     }.items():
         (tmp_path / "mine.yaml").write_text(text)
@@ -235,7 +238,7 @@ def test_a_wrong_value_in_a_file_is_named_by_its_key(tmp_path, capsys):
     [
         (int, "whole number", "a whole number"),
         (NonNegativeInt | None, "whole number ≥ 0, or null", "a whole number of at least 0, or null"),
-        (ClosedUnitInterval, "number ≥ 0 and ≤ 1", "a number of at least 0 and of at most 1"),
+        (ClosedUnitInterval, "number ≥ 0 and ≤ 1", "a number of at least 0 and at most 1"),
         (bool | None, "true or false, or null", "true or false, or null"),
         (Literal["a", 3] | None, "one of a, 3, or null", "one of a, 3, or null"),
         (Path, "path", "a path"),

@@ -388,7 +388,6 @@ ALLOWED = {
     "checks.py check_device": "torch.empty alone: torch has no question for a device",
     "commands/compare.py choose_network": "the same error again, with the option's name",
     "commands/compare.py read_group": "Path.expanduser alone: ~ of an unknown user",
-    "parser.py ConfigFile.__call__": "reading alone, of the user's file",
     "parser.py linked.call": "raised again by Parser.instantiate",
     "data/decode.py decoding": "Pillow or zipfile alone, on the user's file",
     "data/emoji.py open_font": "Pillow alone, on the user's font",
@@ -547,6 +546,108 @@ def test_devices_that_hold_no_data_are_refused(model, tmp_path, capsys):
     for device in (missing, "meta", "gpu"):
         with pytest.raises(UserError, match=f"map_location {device}"):
             flows.load(tmp_path / "model", map_location=device)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "expected a mapping of options to values, got an empty file"),
+        ("- a", "expected a mapping of options to values, got a list"),
+        ("some words", "expected a mapping of options to values, got text"),
+        ("a: [1,\nb: 2", "expected a YAML file, line 2, column 5: expected ',' or ']'"),
+        ("a: \x07", "expected a YAML file"),
+    ],
+)
+def test_a_config_without_options_is_named(text, words, tmp_path, monkeypatch, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text(text)
+    ends_with(capsys, ["sample", "scenes-glow", "--config", config], f"--config {config}: ", words)
+    monkeypatch.setattr("sys.argv", ["train.py", "--config", str(config)])
+    with pytest.raises(SystemExit) as ended:
+        train.main()
+    assert ended.value.code == 2 and words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            ["--data", "Fashion", "--data.path", "/x"],
+            "Fashion has no option 'path'; expected root, download.",
+        ),
+        (["--model.widht", "3"], "Glow has no option 'widht'; expected image_shape, bins, levels,"),
+        (["--model.widht", "3"], "Did you mean 'width'?"),
+        (["--objective.weight", "3"], "Likelihood has no option 'weight'; it has none."),
+    ],
+)
+def test_an_unknown_option_of_a_class_names_the_class_and_its_options(
+    options, sentence, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(ROOT)
+    given = ["--config", "configs/digits/glow.yaml", "--folder", str(tmp_path / "run"), *options]
+    monkeypatch.setattr("sys.argv", ["train.py", *given])
+    with pytest.raises(SystemExit) as ended:
+        train.main()
+    assert ended.value.code == 2 and sentence in capsys.readouterr().err
+
+
+def test_numbers_out_of_range_are_refused_by_the_parser(model, tmp_path, capsys):
+    model.save_pretrained(tmp_path / "model")
+    for verb in ("sample", "evaluate"):
+        for value in ("nan", "inf", "-1"):
+            ends_with(
+                capsys, [verb, tmp_path / "model", "--temperature", value], "a finite number of at least 0"
+            )
+    zoom = "--zoom: expected a whole number of at least 1 and at most 64, got 99999"
+    ends_with(capsys, ["sample", tmp_path / "model", "--zoom", 99999], zoom)
+
+
+def test_out_of_memory_is_one_line(place, monkeypatch, capsys):
+    import torch
+
+    for error, size in {
+        MemoryError(): "out of memory: take fewer images",
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."): "allocate 2.00 gib): take",
+    }.items():
+        plant(monkeypatch, LOADS, error)
+        ends_with(capsys, ["sample", "model"], size)
+    with pytest.raises(RuntimeError) as failed:
+        torch.empty(2**56)
+    assert is_user_error(failed.value) and "tried to allocate 2882303" in sentence_of(failed.value)
+
+
+def test_a_space_or_layer_that_no_model_has_is_a_mistake(model, tmp_path, picture, capsys):
+    model.save_pretrained(tmp_path / "model")
+    given = ["compare", "--models", tmp_path / "model", "--images", "ood", "--inverters"]
+    ends_with(
+        capsys, [*given, "optimise:foo"], "optimise:foo: no model has the space 'foo'; expected one of z"
+    )
+    ends_with(capsys, [*given, "exact", "encoder:w"], "encoder:w: no model has the space 'w'")
+    ends_with(capsys, [*given, "layer:foo"], "layer:foo: no model has the layer 'foo'; expected one of ")
+
+
+def test_codes_are_floating_point_rows_and_have_labels_for_classes_only(model):
+    import numpy as np
+    import torch
+
+    from flows import Codes
+
+    for values in (
+        [1, 2],
+        torch.zeros(2, dtype=torch.long),
+        torch.zeros(2, 3, dtype=torch.uint8),
+        "ab",
+        None,
+    ):
+        with pytest.raises(UserError, match="codes: expected a floating-point tensor"):
+            Codes(values, "z")
+    codes = model.sample(2)
+    assert (
+        Codes(codes.values.numpy(), "z") == codes
+        and Codes(np.zeros((1, 64)), "z").values.dtype == torch.float64
+    )
+    with pytest.raises(UserError, match="NICE is not class-conditional: expected codes without labels"):
+        model.decode_bytes(Codes(codes.values, "z", [0, 1]))
 
 
 def test_ports_that_do_not_exist_are_refused(place, capsys):

@@ -9,6 +9,7 @@ from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from flows import images as pixels
+from flows.checks import did_you_mean
 from flows.commands.common import Seed, check_outputs, print_table, write_json
 from flows.data.ood import ood_images
 from flows.errors import EXIT_BUG, UserError, deprecated
@@ -107,6 +108,8 @@ def compare(
         raise UserError("--perceptual_weight: there is no perceptual network; choose one by --perceptual")
     distance = Distance(perceptual=perceptual_weight, network=network if perceptual_weight else None)
     chosen = {name: make_inverter(name, steps, starts, lr, noise, seconds, distance) for name in inverters}
+    for name in inverters:
+        check_parts(name, loaded)
     first = next(iter(loaded.values()))
     groups: dict[str, Group] = {}
     for text in images:
@@ -204,6 +207,22 @@ def make_inverter(
         "optimise:SPACE, optimise:SPACE:lbfgs, hybrid, in-domain, in-domain:likelihood, layer, layer:NAME "
         "or tune"
     )
+
+
+def check_parts(text: str, models: dict[str, LatentModel]) -> None:
+    """Raise UserError if no model has the space or the layer that the name of an inverter ends with."""
+    name, part, *_ = (*text.split(":"), "")
+    if not part or name not in ("encoder", "optimise", "layer"):
+        return
+    kind = "layer" if name == "layer" else "space"
+    known = dict.fromkeys(
+        each for model in models.values() for each in (model.layers() if name == "layer" else model.spaces)
+    )
+    if part not in known:
+        raise UserError(
+            f"--inverters {text}: no model has the {kind} {part!r}; expected one of {', '.join(known)}."
+            f"{did_you_mean(part, known)}"
+        )
 
 
 def read_group(text: str, model: LatentModel, models: dict[str, LatentModel]) -> dict[str, Group]:

@@ -9,7 +9,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from rich.console import Console
 
 from flows import images as pixels
-from flows.commands.common import check_outputs, write_json
+from flows.commands.common import Temperature, check_outputs, write_json
 from flows.data.base import ImageData, StreamedData
 from flows.metrics.likelihood import batches, evaluate_likelihood
 from flows.metrics.neighbours import nearest
@@ -26,7 +26,7 @@ def evaluate(
     images: PositiveInt | None = None,
     iwbo: NonNegativeInt = 0,
     neighbours: NonNegativeInt = 10,
-    temperature: float = 0.8,
+    temperature: Temperature = 0.8,
     output: Path | None = None,
     json: Path | None = None,
     device: str | None = None,

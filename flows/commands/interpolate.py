@@ -7,7 +7,7 @@ import torch
 from jsonargparse.typing import PositiveInt
 
 from flows import images as pixels
-from flows.commands.common import check_outputs, option_labels, write_json
+from flows.commands.common import Zoom, check_outputs, option_labels, write_json
 from flows.editing.paths import line, sphere
 from flows.errors import UserError
 from flows.inversion.encoder import Encoder
@@ -27,7 +27,7 @@ def interpolate(
     space: str | None = None,
     resize: bool = False,
     label: int | None = None,
-    zoom: PositiveInt = 2,
+    zoom: Zoom = 2,
     json: Path | None = None,
     device: str | None = None,
 ) -> None:

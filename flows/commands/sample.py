@@ -5,7 +5,7 @@ from pathlib import Path
 from jsonargparse.typing import PositiveInt
 
 from flows import images as pixels
-from flows.commands.common import Seed, check_outputs, option_labels, write_json
+from flows.commands.common import Seed, Temperature, Zoom, check_outputs, option_labels, write_json
 from flows.models.base import LikelihoodModel
 from flows.opening import open_model
 from flows.page import save_picture
@@ -15,11 +15,11 @@ def sample(
     checkpoint: str,
     output: Path = Path("samples.png"),
     n: PositiveInt = 64,
-    temperature: float | None = None,
+    temperature: Temperature | None = None,
     space: str | None = None,
     seed: Seed = 0,
     label: int | None = None,
-    zoom: PositiveInt = 2,
+    zoom: Zoom = 2,
     batch: PositiveInt = 64,
     json: Path | None = None,
     device: str | None = None,

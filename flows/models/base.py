@@ -252,8 +252,14 @@ class LatentModel(StoredModule, library_name="flows"):
         return torch.cat(results) if results else torch.empty(0)
 
     def decode_codes(self, codes: Codes) -> Tensor:
-        """Decode codes with their labels, on the model's device and in its precision, as `decode` does."""
+        """Decode codes with their labels, on the model's device and in its precision, as `decode` does.
+
+        Raises:
+            UserError: The argument is not `Codes`, or it has labels and the model is not class-conditional.
+        """
         check_codes(codes)
+        if codes.labels is not None and not self.num_classes:
+            raise UserError(f"{type(self).__name__} is not class-conditional: expected codes without labels")
         here = codes.to(self)
         return self.decode(here.values, here.space, here.labels)
 
