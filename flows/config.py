@@ -64,9 +64,11 @@ def experiment_parser() -> Parser:
         help="Training state of this run to resume: `latest` or a path",
     )
     parser.add_argument(
-        "--init", type=str | None, default=None,
+        "--init",
+        type=str | None,
+        default=None,
         help="Checkpoint whose weights training starts from, a folder or a hub repository",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--overwrite", type=bool, default=False, help="Whether to replace an existing run in the folder"
     )
@@ -85,10 +87,11 @@ def experiment_parser() -> Parser:
     # Image shape, grey levels, attributes and mask classes of a model are those of its data set, so changing
     # the data set changes all of them.
     computed: dict[str, Callable[[ImageData], Any]] = {
-        "image_shape": attrgetter("image_shape"), "bins": attrgetter("bins"),
+        "image_shape": attrgetter("image_shape"),
+        "bins": attrgetter("bins"),
         "attributes": attributes_of_data,
         "mask_classes": lambda data: list(data.mask_classes),
-    }  # fmt: skip
+    }
     for name, compute in computed.items():
         parser.link_arguments("data", f"model.init_args.{name}", linked(compute), apply_on="instantiate")
     return parser

@@ -67,9 +67,10 @@ class StoredModule(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
             )
         own, given = self.state_dict(), other.state_dict()
         wrong = sorted(
-            name for name in own.keys() | given.keys()
+            name
+            for name in own.keys() | given.keys()
             if name not in own or name not in given or own[name].shape != given[name].shape
-        )  # fmt: skip
+        )
         if wrong:
             raise UserError(
                 f"--init: {len(wrong)} weights have other sizes in the checkpoint, for example {wrong[0]}; "
@@ -197,10 +198,15 @@ class StoredModule(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
                 return Path(model_id) / name
             return Path(
                 hf_hub_download(
-                    model_id, name, revision=revision, cache_dir=cache_dir, token=token,
-                    force_download=force_download, local_files_only=local_files_only,
+                    model_id,
+                    name,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    token=token,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
                 )
-            )  # fmt: skip
+            )
 
         config = read_config(fetch(CONFIG_FILE))
         if config["model_type"] != cls.__name__:

@@ -97,3 +97,26 @@ def test_tools_name_no_paper():
             named = {name for name in imports(path) if part(name) == "models"}
             allowed = ("models.base", "models.codes", "models.load")
             assert all(name.startswith(allowed) for name in named), f"{path.name}: {named}"
+
+
+TABLES = (
+    ast.Attribute, ast.Constant, ast.Dict, ast.List, ast.Load, ast.Name, ast.Set, ast.Tuple, ast.UnaryOp,
+    ast.unaryop,
+)  # fmt: skip
+
+
+def test_the_formatter_formats_everything_but_tables():
+    """`fmt: skip` stands behind assigned tables of literals and names only: no call, signature or branch."""
+    wrong = []
+    for path in sorted(ROOT.rglob("*.py")):
+        text = path.read_text()
+        tables = {
+            node.end_lineno
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.Assign | ast.AnnAssign)
+            and isinstance(node.value, ast.Dict | ast.List | ast.Set | ast.Tuple)
+            and all(isinstance(part, TABLES) for part in ast.walk(node.value))
+        }
+        skipped = [i for i, line in enumerate(text.splitlines(), 1) if "# fmt: skip" in line]
+        wrong += [f"{path.relative_to(ROOT)}:{i}" for i in skipped if i not in tables]
+    assert wrong == []

@@ -84,9 +84,14 @@ def _run_checkpointed(steps: Sequence[Step], x: Tensor, context: Tensor | None) 
     total = zero_log_det(x)
     for segment in segments(steps):
         x, log_det = checkpoint(
-            run_plainly, segment, x, context,
-            use_reentrant=False, preserve_rng_state=False, context_fn=_first_and_again,
-        )  # fmt: skip
+            run_plainly,
+            segment,
+            x,
+            context,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=_first_and_again,
+        )
         total = total + log_det
     return x, total
 

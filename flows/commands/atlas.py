@@ -80,14 +80,38 @@ def atlas(
     directions = out / "steering" / DIRECTIONS_FILE
 
     def steer() -> None:
-        find(checkpoint, wanted, predictor=predictor, source=source, n=n, seed=seed, output=directions,
-             device=device)  # fmt: skip
-        score(checkpoint, directions, predictor=predictor, n=min(n, 300), test=200 if encodes else 0,
-              seed=seed + 1, out=out / "steering", device=device)  # fmt: skip
+        find(
+            checkpoint,
+            wanted,
+            predictor=predictor,
+            source=source,
+            n=n,
+            seed=seed,
+            output=directions,
+            device=device,
+        )
+        score(
+            checkpoint,
+            directions,
+            predictor=predictor,
+            n=min(n, 300),
+            test=200 if encodes else 0,
+            seed=seed + 1,
+            out=out / "steering",
+            device=device,
+        )
 
     def dissect_units() -> None:
-        dissect(checkpoint, segmenter=segmenter, source=source, n=n, artefact=ablated, seed=seed,
-                out=out / "dissection", device=device)  # fmt: skip
+        dissect(
+            checkpoint,
+            segmenter=segmenter,
+            source=source,
+            n=n,
+            artefact=ablated,
+            seed=seed,
+            out=out / "dissection",
+            device=device,
+        )
 
     def find_omissions() -> None:
         omissions(checkpoint, segmenter, n, seed=seed, out=out / "omissions", device=device)

@@ -60,9 +60,14 @@ def write_json(path: Path | None, result: dict[str, Any]) -> None:
 
 
 def check_outputs(
-    *, out: Path | None = None, output: Path | None = None, file: Path | None = None,
-    picture: Path | None = None, json: Path | None = None, option: str = "--output",
-) -> None:  # fmt: skip
+    *,
+    out: Path | None = None,
+    output: Path | None = None,
+    file: Path | None = None,
+    picture: Path | None = None,
+    json: Path | None = None,
+    option: str = "--output",
+) -> None:
     """Check before the work that the results of a verb can be written.
 
     Args:

@@ -87,11 +87,16 @@ def omissions(
     print_table(
         ["class", "data, %", "samples, %", "difference", "95 %"],
         [
-            [row.label, as_text(row.data), as_text(row.samples), f"{100 * row.relative:+.0f} %",
-             f"{100 * row.low:+.0f} … {100 * row.high:+.0f} %"]
+            [
+                row.label,
+                as_text(row.data),
+                as_text(row.samples),
+                f"{100 * row.relative:+.0f} %",
+                f"{100 * row.low:+.0f} … {100 * row.high:+.0f} %",
+            ]
             for row in found.rows
         ],
-    )  # fmt: skip
+    )
     floor = f"between random halves of the data {found.floor.total:.3g}"
     print(f"Fréchet segmentation distance {found.distance.total:.3g}; {floor}")
     if energies is not None:

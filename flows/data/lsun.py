@@ -42,12 +42,20 @@ class LSUN(ImageData):
         self,
         root: StrPath = Path("~/.cache/flows"),
         category: Literal[
-            "bedroom", "bridge", "church_outdoor", "classroom", "conference_room", "dining_room",
-            "kitchen", "living_room", "restaurant", "tower",
+            "bedroom",
+            "bridge",
+            "church_outdoor",
+            "classroom",
+            "conference_room",
+            "dining_room",
+            "kitchen",
+            "living_room",
+            "restaurant",
+            "tower",
         ] = "bedroom",
         size: int = 64,
         bins: int = 256,
-    ):  # fmt: skip
+    ):
         self.root = Path(root).expanduser()
         self.category = category
         self.size = size

@@ -86,13 +86,18 @@ def write_omissions_report(
         sheets["energies"] = energy_bars(energies.rows)
     lines = [
         cells([row.label])
-        + numbers([
-            as_text(row.data), as_text(row.samples), f"{100 * row.relative:+.0f} %",
-            f"{100 * row.low:+.0f} … {100 * row.high:+.0f} %", f"{100 * row.data_images:.0f} %",
-            f"{100 * row.samples_images:.0f} %",
-        ])
+        + numbers(
+            [
+                as_text(row.data),
+                as_text(row.samples),
+                f"{100 * row.relative:+.0f} %",
+                f"{100 * row.low:+.0f} … {100 * row.high:+.0f} %",
+                f"{100 * row.data_images:.0f} %",
+                f"{100 * row.samples_images:.0f} %",
+            ]
+        )
         for row in found.rows
-    ]  # fmt: skip
+    ]
     head = (
         "class",
         "data, % of pixels",

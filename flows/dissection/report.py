@@ -117,9 +117,15 @@ def layer_bars(rows: Sequence[UnitRow]) -> "Figure":
             for layer in found
         }
         axes.barh(
-            list(places.values()), list(widths.values()), left=list(left.values()), label=label,
-            color=f"C{i % 10}", hatch="//" if i >= 10 else None, edgecolor="white", linewidth=0.4,
-        )  # fmt: skip
+            list(places.values()),
+            list(widths.values()),
+            left=list(left.values()),
+            label=label,
+            color=f"C{i % 10}",
+            hatch="//" if i >= 10 else None,
+            edgecolor="white",
+            linewidth=0.4,
+        )
         left = {layer: left[layer] + widths[layer] for layer in found}
     axes.set_yticks(list(places.values()), list(places), fontsize=7)
     axes.invert_yaxis()
@@ -229,9 +235,10 @@ def top_images(
 
 def outlined(image: Tensor, activation: Tensor, threshold: float) -> Image.Image:
     """Image with the edge of the active region in yellow, and the area outside it darkened."""
-    large = interpolate(
-        activation[None, None], (SIDE, SIDE), mode="bilinear", align_corners=False
-    )[0, 0] > threshold  # fmt: skip
+    large = (
+        interpolate(activation[None, None], (SIDE, SIDE), mode="bilinear", align_corners=False)[0, 0]
+        > threshold
+    )
     small = pixels.to_pillow(image).convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST)
     colours = pixels.from_pillow(small, 3).float()
     colours = torch.where(large, colours, 0.45 * colours)

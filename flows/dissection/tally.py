@@ -91,9 +91,9 @@ class AgreementTally:
         both = self.both / n
         active, present = self.active[:, :, None] / n, self.present / n
         joint = torch.stack([both, active - both, present - both, 1 - active - present + both])
-        product = torch.stack([
-            active * present, active * (1 - present), (1 - active) * present, (1 - active) * (1 - present)
-        ])  # fmt: skip
+        product = torch.stack(
+            [active * present, active * (1 - present), (1 - active) * present, (1 - active) * (1 - present)]
+        )
         joint = joint.clamp(min=0)
         entropy = -torch.special.xlogy(joint, joint).sum(0)
         information = (torch.special.xlogy(joint, joint) - torch.special.xlogy(joint, product)).sum(0)

@@ -194,8 +194,11 @@ class Editor:
                 moved = limit_typicality(self.model, start, moved, budget)
         parts = [f"{name} {amount:+.3g} σ" for name, amount in sigmas.items() if amount]
         settings = {
-            "sigmas": dict(sigmas), "without": list(without), "levels": list(levels), "budget": budget,
-        }  # fmt: skip
+            "sigmas": dict(sigmas),
+            "without": list(without),
+            "levels": list(levels),
+            "budget": budget,
+        }
         return Edit(", ".join(parts) or "not moved", step=moved.values - start.values, settings=settings)
 
     def direction(self, name: str, without: Sequence[str] = (), levels: Sequence[str] = ()) -> Direction:

@@ -83,10 +83,16 @@ def save_history(path: StrPath, history: History, model: LatentModel, checkpoint
                 tensors[f"{i}.{j}.amount"], tensors[f"{i}.{j}.value"] = change.amount, change.value
         edits.append({LABEL: edit.label, "layers": layers, "settings": dict(edit.settings)})
     header = {
-        "model_type": type(model).__name__, "fingerprint": model.fingerprint(), "checkpoint": checkpoint,
-        "space": start.codes.space, "name": start.name, "seed": start.seed, "box": start.box, "edits": edits,
+        "model_type": type(model).__name__,
+        "fingerprint": model.fingerprint(),
+        "checkpoint": checkpoint,
+        "space": start.codes.space,
+        "name": start.name,
+        "seed": start.seed,
+        "box": start.box,
+        "edits": edits,
         "digest": digest_of(history.picture),
-    }  # fmt: skip
+    }
     metadata = {"history_version": str(HISTORY_VERSION), "history": json.dumps(header)}
     whole = {name: each.detach().cpu().contiguous().clone() for name, each in tensors.items()}
     write_atomically(path, lambda target: save_file(whole, target, metadata=metadata))

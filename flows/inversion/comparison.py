@@ -272,14 +272,21 @@ def with_figures(head: Row, model: LatentModel, found: Inversion, group: Group, 
         apart = _apart(found.all_codes)
     known = group.codes.get(head.model)
     return replace(
-        head, psnr=float(quality.median()), worst_psnr=float(quality.min()),
-        ssim=similarity * float(succeeded.double().mean()), bit_exact=float(same.double().mean()),
-        seconds=found.seconds / len(images), steps=found.steps, starts=starts,
-        restart_gap=restart_gap, apart=apart,
-        failed=failed, typicality=mean_typicality(model, found.codes),
+        head,
+        psnr=float(quality.median()),
+        worst_psnr=float(quality.min()),
+        ssim=similarity * float(succeeded.double().mean()),
+        bit_exact=float(same.double().mean()),
+        seconds=found.seconds / len(images),
+        steps=found.steps,
+        starts=starts,
+        restart_gap=restart_gap,
+        apart=apart,
+        failed=failed,
+        typicality=mean_typicality(model, found.codes),
         log_prob=log_prob_of(model, found.codes),
         code_error=math.nan if known is None else code_error(model, found.codes, known),
-    )  # fmt: skip
+    )
 
 
 def _apart(codes: Tensor) -> float:

@@ -244,9 +244,14 @@ class Optimise(Inverter):
 
     @torch.no_grad()
     def _end(
-        self, model: LatentModel, target: "Target", code: Tensor, noise: list[Tensor], trace: list[Tensor],
+        self,
+        model: LatentModel,
+        target: "Target",
+        code: Tensor,
+        noise: list[Tensor],
+        trace: list[Tensor],
         best: "_Best",
-    ) -> "_Restart":  # fmt: skip
+    ) -> "_Restart":
         """Return the result of a restart; its loss is infinite if no code had a finite one."""
         loss = self._loss(model, target, code, noise)
         finite = code.isfinite().all(1) & loss.isfinite()

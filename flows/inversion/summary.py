@@ -42,23 +42,33 @@ def summary(results: Sequence[Result], groups: Groups, network: str) -> str:
     columns = list(dict.fromkeys(column for by_column in pairs.values() for column in by_column))
     failed = any(result.row.failed > 0 for result in results)
     head = [
-        "model", "inverter", *(f"{column}, dB" for column in columns), "bit-exact",
-        f"distance ({network})", "seconds / image", "worst start", "edit undone, dB",
+        "model",
+        "inverter",
+        *(f"{column}, dB" for column in columns),
+        "bit-exact",
+        f"distance ({network})",
+        "seconds / image",
+        "worst start",
+        "edit undone, dB",
         *(["diverged"] if failed else []),
-    ]  # fmt: skip
+    ]
     lines = [head, ["---", "---", *["--:"] * (len(head) - 2)]]
     for (model, inverter), by_column in pairs.items():
         rows = [result.row for result in by_column.values()]
         first = rows[0]
-        lines.append([
-            model, inverter,
-            *(decibels(by_column[column].row.psnr) if column in by_column else "–" for column in columns),
-            f"{100 * over_all(rows, 'bit_exact'):.0f} %", as_text(over_all(rows, "perceptual")),
-            f"{over_all(rows, 'seconds'):.2g}",
-            f"+ {100 * over_all(rows, 'restart_gap'):.0f} %" if first.starts > 1 else "–",
-            decibels(median([row.undone for row in rows])),
-            *([f"{100 * over_all(rows, 'failed'):.0f} %"] if failed else []),
-        ])  # fmt: skip
+        lines.append(
+            [
+                model,
+                inverter,
+                *(decibels(by_column[column].row.psnr) if column in by_column else "–" for column in columns),
+                f"{100 * over_all(rows, 'bit_exact'):.0f} %",
+                as_text(over_all(rows, "perceptual")),
+                f"{over_all(rows, 'seconds'):.2g}",
+                f"+ {100 * over_all(rows, 'restart_gap'):.0f} %" if first.starts > 1 else "–",
+                decibels(median([row.undone for row in rows])),
+                *([f"{100 * over_all(rows, 'failed'):.0f} %"] if failed else []),
+            ]
+        )
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 

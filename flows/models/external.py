@@ -60,10 +60,14 @@ class ExternalGenerator(LatentModel):
         conversions = frozenset[str]() if mapping is None else frozenset({"w"})
         self.spaces = {
             "z": Space(
-                "z", (size,), Normal(), {"all": slice(0, size)}, "the generator's input",
+                "z",
+                (size,),
+                Normal(),
+                {"all": slice(0, size)},
+                "the generator's input",
                 conversions=conversions,
             )
-        }  # fmt: skip
+        }
         if mapping is not None:
             if width is None:
                 raise UserError("width: a mapping needs the dimension of w, got None")

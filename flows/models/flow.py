@@ -60,10 +60,16 @@ class Flow(LikelihoodModel):
         doc = "whitened code of the whole image, exact in both directions"
         self.spaces = {
             "z": Space(
-                "z", (size,), prior, levels, doc, maps or {}, guarantee="exact",
+                "z",
+                (size,),
+                prior,
+                levels,
+                doc,
+                maps or {},
+                guarantee="exact",
                 labelled=bool(num_classes),
             )
-        }  # fmt: skip
+        }
         self.description: dict[str, Any] = {}
 
     # Likelihood -----------------------------------------------------------------------------------

@@ -47,10 +47,15 @@ class GAN(LatentModel):
         )
         self.spaces = {
             "z": Space(
-                "z", (size,), Normal(), {"all": slice(0, size)}, "the generator's input",
-                tempered=not self.normalises_z, labelled=bool(self.num_classes),
+                "z",
+                (size,),
+                Normal(),
+                {"all": slice(0, size)},
+                "the generator's input",
+                tempered=not self.normalises_z,
+                labelled=bool(self.num_classes),
             )
-        }  # fmt: skip
+        }
         self.description: dict[str, Any] = {}
 
     @abstractmethod

@@ -79,11 +79,16 @@ class StyleModel(GAN):
         self.spaces |= {
             "z": replace(self.spaces["z"], conversions=frozenset({"w", "w+"})),
             "w": Space(
-                "w", (width,), None, whole, "one style for all layers", conversions=frozenset({"w+"}),
+                "w",
+                (width,),
+                None,
+                whole,
+                "one style for all layers",
+                conversions=frozenset({"w+"}),
                 labelled=labelled,
             ),
             "w+": Space("w+", (layers * width,), None, layer_slices, doc, labelled=labelled),
-        }  # fmt: skip
+        }
 
     def convert(self, code: Tensor, source: str, target: str) -> Tensor:
         """Convert z to w to w+; the opposite direction is `convert_back`."""

@@ -105,10 +105,19 @@ class GlowNetwork(nn.Module):
         """Return the parameters of this network in the order that `row_networks` expects."""
         first, second, last = self.first, self.second, self.last
         return (
-            first.weight, first.edge_weight, first.bias, first.logs,
-            second.weight, second.edge_weight, second.bias, second.logs,
-            last.weight, last.edge_weight, last.bias, last.logs,
-        )  # fmt: skip
+            first.weight,
+            first.edge_weight,
+            first.bias,
+            first.logs,
+            second.weight,
+            second.edge_weight,
+            second.bias,
+            second.logs,
+            last.weight,
+            last.edge_weight,
+            last.bias,
+            last.logs,
+        )
 
     def row_networks(self, parameters: Sequence[Parameters], workspace: Workspace) -> GlowRows:
         """Prepare networks with the `row_kind` of this one, given the parameters of each."""

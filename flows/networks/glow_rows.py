@@ -77,10 +77,15 @@ class GlowRows:
         biases = [None] * self.number if self.edge3 else self.border[:, 0].unbind()
         self._networks = list(
             zip(
-                self.first.unbind(), self.second.transpose(1, 2).unbind(), self.second_bias.unbind(),
-                self.last.unbind(), biases, self.border.flatten(1).unbind(), strict=True,
+                self.first.unbind(),
+                self.second.transpose(1, 2).unbind(),
+                self.second_bias.unbind(),
+                self.last.unbind(),
+                biases,
+                self.border.flatten(1).unbind(),
+                strict=True,
             )
-        )  # fmt: skip
+        )
         self._grads: list[Tensor] = []
 
     # Forward ----------------------------------------------------------------------------------------

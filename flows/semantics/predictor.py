@@ -272,18 +272,21 @@ def figures_of(attribute: Attribute, scores: Tensor, truth: Tensor, std: Tensor)
         confidence, chosen = scores.max(1)
         right = chosen == truth.argmax(1)
         return {
-            "accuracy": float(right.double().mean()), "calibration": calibration_error(confidence, right),
-            "share": float(truth.mean(0).max()), "images": len(truth),
-        }  # fmt: skip
+            "accuracy": float(right.double().mean()),
+            "calibration": calibration_error(confidence, right),
+            "share": float(truth.mean(0).max()),
+            "images": len(truth),
+        }
     error = (scores - truth).square().sum(1)
     around = (truth - truth.mean(0)).square().sum(1).mean()
     scale = 1.0 if attribute.kind == "circular" else attribute.high - attribute.low
     within = ((scores - truth)[:, 0].abs() / scale <= std).double().mean()
     return {
         "r2": float(1 - error.mean() / around.clamp(min=1e-12)),
-        "error": float((error.mean() / scores.shape[1]).sqrt()), "within": float(within),
+        "error": float((error.mean() / scores.shape[1]).sqrt()),
+        "within": float(within),
         "images": len(truth),
-    }  # fmt: skip
+    }
 
 
 def calibration_error(confidence: Tensor, right: Tensor) -> float:

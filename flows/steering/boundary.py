@@ -160,9 +160,10 @@ def condition(direction: Direction, others: Sequence[Direction], codes: Codes) -
         raise UserError(f"{direction.name}: nothing is left without {names}; condition on fewer directions")
     removed = " and ".join(each.name for each in others)
     return replace(
-        rotate_to(direction, vector / left, codes), name=f"{direction.name} without {removed}",
+        rotate_to(direction, vector / left, codes),
+        name=f"{direction.name} without {removed}",
         evidence={**direction.evidence, "kept": left},
-    )  # fmt: skip
+    )
 
 
 def rotate_to(direction: Direction, vector: Tensor, codes: Codes) -> Direction:

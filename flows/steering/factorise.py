@@ -86,9 +86,13 @@ class JacobianDirections(Method):
         values, rotation = torch.linalg.eigh((basis.T @ image).double())
         vectors = basis.double() @ rotation
         return principal(
-            task, values.flip(0).cpu(), vectors.flip(1).cpu(), self.components, "jacobian",
+            task,
+            values.flip(0).cpu(),
+            vectors.flip(1).cpu(),
+            self.components,
+            "jacobian",
             trace(task.model, codes, random),
-        )  # fmt: skip
+        )
 
 
 def gram_product(model: LatentModel, codes: Codes, vectors: Tensor) -> Tensor:

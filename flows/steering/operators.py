@@ -169,12 +169,17 @@ class Colour(Operator):
 OPERATORS: dict[str, Operator] = {
     each.name: each
     for each in (
-        Zoom("zoom", 0.5, 2.0, 1.0), ShiftX("shift x", -0.25, 0.25), ShiftY("shift y", -0.25, 0.25),
-        Rotate2D("rotate 2d", -30.0, 30.0), Rotate3D("rotate 3d", -45.0, 45.0),
-        Brightness("brightness", -0.4, 0.4), Colour("red", -0.4, 0.4), Colour("green", -0.4, 0.4, channel=1),
+        Zoom("zoom", 0.5, 2.0, 1.0),
+        ShiftX("shift x", -0.25, 0.25),
+        ShiftY("shift y", -0.25, 0.25),
+        Rotate2D("rotate 2d", -30.0, 30.0),
+        Rotate3D("rotate 3d", -45.0, 45.0),
+        Brightness("brightness", -0.4, 0.4),
+        Colour("red", -0.4, 0.4),
+        Colour("green", -0.4, 0.4, channel=1),
         Colour("blue", -0.4, 0.4, channel=2),
     )
-}  # fmt: skip
+}
 
 
 def operators(names: Sequence[str]) -> list[Operator]:

@@ -66,11 +66,20 @@ class Entry:
     def row(self) -> list[str]:
         """Columns of `HEAD`."""
         return [
-            self.direction, Path(self.model).name, self.of, self.space, self.method, as_text(self.effect),
+            self.direction,
+            Path(self.model).name,
+            self.of,
+            self.space,
+            self.method,
+            as_text(self.effect),
             as_text(self.monotone),
-            self.worst, as_text(self.leakage), as_text(self.kept), as_text(self.reach),
-            as_text(self.distance), as_text(self.faithful),
-        ]  # fmt: skip
+            self.worst,
+            as_text(self.leakage),
+            as_text(self.kept),
+            as_text(self.reach),
+            as_text(self.distance),
+            as_text(self.faithful),
+        ]
 
 
 def read_scores(path: Path) -> list[Entry]:

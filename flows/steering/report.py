@@ -57,31 +57,46 @@ class Scored:
             quality = self.qualities[name]
             distance = quality.distances[-1] if quality.distances else float("nan")
             faithful = float("nan") if quality.faithful is None else quality.faithful
-            rows.append([
-                name, as_text(self.matrix.own(name)), f"{low:.2f} … {high:.2f}", as_text(self.monotone(name)),
-                worst.name if worst else "–", as_text(leakage), as_text(self.matrix.kept[i]),
-                as_text(quality.reach), as_text(distance), as_text(faithful),
-            ])  # fmt: skip
+            rows.append(
+                [
+                    name,
+                    as_text(self.matrix.own(name)),
+                    f"{low:.2f} … {high:.2f}",
+                    as_text(self.monotone(name)),
+                    worst.name if worst else "–",
+                    as_text(leakage),
+                    as_text(self.matrix.kept[i]),
+                    as_text(quality.reach),
+                    as_text(distance),
+                    as_text(faithful),
+                ]
+            )
         return rows
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
         matrix = self.matrix
         return {
-            "scores_version": SCORES_VERSION, "alpha": matrix.alpha,
+            "scores_version": SCORES_VERSION,
+            "alpha": matrix.alpha,
             "scores": [score.name for score in matrix.scores],
             "directions": {
                 name: {
-                    "signed": matrix.signed[i].tolist(), "clipped": matrix.clipped[i].tolist(),
-                    "low": matrix.low[i].tolist(), "high": matrix.high[i].tolist(),
-                    "monotone": self.monotone(name), "method": self.methods[name],
-                    "effect": matrix.own(name), "leakage": matrix.worst_leakage(name),
+                    "signed": matrix.signed[i].tolist(),
+                    "clipped": matrix.clipped[i].tolist(),
+                    "low": matrix.low[i].tolist(),
+                    "high": matrix.high[i].tolist(),
+                    "monotone": self.monotone(name),
+                    "method": self.methods[name],
+                    "effect": matrix.own(name),
+                    "leakage": matrix.worst_leakage(name),
                     "worst": worst.name if (worst := matrix.worst(name)) else "–",
-                    "kept": matrix.kept[i], **self.qualities[name].as_dict(),
+                    "kept": matrix.kept[i],
+                    **self.qualities[name].as_dict(),
                 }
                 for i, name in enumerate(matrix.directions)
             },
-        }  # fmt: skip
+        }
 
 
 HEAD = [
@@ -110,10 +125,13 @@ def matrix_map(found: Rescoring) -> "Figure":
     wanted = [found.column(own_score(name)) for name in found.directions] + list(range(len(found.scores)))
     columns = list(dict.fromkeys(wanted))[:COLUMNS]
     return heat_map(
-        found.signed[:, columns], found.directions, [found.scores[i].name for i in columns],
-        f"change of scores by {found.alpha:g} σ, in std", digits=1,
+        found.signed[:, columns],
+        found.directions,
+        [found.scores[i].name for i in columns],
+        f"change of scores by {found.alpha:g} σ, in std",
+        digits=1,
         certain=(found.low[:, columns] > 0) | (found.high[:, columns] < 0),
-    )  # fmt: skip
+    )
 
 
 def response_curves(scored: Scored) -> "Figure":

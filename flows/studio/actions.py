@@ -254,9 +254,13 @@ def compare_on_model(
 
 
 def _measured(
-    editor: Editor, row: Row, inverter: Inverter | None, inversion: Inversion, picture: Tensor,
+    editor: Editor,
+    row: Row,
+    inverter: Inverter | None,
+    inversion: Inversion,
+    picture: Tensor,
     network: FeatureNetwork | None,
-) -> Compared:  # fmt: skip
+) -> Compared:
     group = Group(pixels.reduce(picture[None], editor.model.bins), [ImageSource(row.group)])
     with editor.lock:
         result = measured(row, editor.model, inverter, inversion, group, network=network)
@@ -265,9 +269,7 @@ def _measured(
 
 def compared_table(steps: Sequence[Compared]) -> str:
     """Markdown table with one line per model: its figures, or the reason why there are none."""
-    lines = [
-        f"| model | by | {' | '.join(COMPARED.values())} |", f"| --- | --- |{' --: |' * len(COMPARED)}"
-    ]  # fmt: skip
+    lines = [f"| model | by | {' | '.join(COMPARED.values())} |", f"| --- | --- |{' --: |' * len(COMPARED)}"]
     for row in (step.row for step in steps):
         figures = [as_text(getattr(row, name), 3) for name in COMPARED]
         figures[list(COMPARED).index("bit_exact")] = {1.0: "yes", 0.0: "no"}.get(row.bit_exact, "–")

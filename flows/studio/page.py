@@ -112,10 +112,14 @@ class Page:
                     self.left()
                 with gr.Column(scale=3, min_width=480), gr.Tabs():
                     for name, fill in (
-                        ("Invert", self.invert_tab), ("Steer", self.steer_tab), ("Paint", self.paint_tab),
-                        ("Look inside", self.inside_tab), ("Mix", self.mix_tab), ("Sample", self.sample_tab),
+                        ("Invert", self.invert_tab),
+                        ("Steer", self.steer_tab),
+                        ("Paint", self.paint_tab),
+                        ("Look inside", self.inside_tab),
+                        ("Mix", self.mix_tab),
+                        ("Sample", self.sample_tab),
                         ("Compare", self.compare_tab),
-                    ):  # fmt: skip
+                    ):
                         with gr.Tab(name):
                             fill()
             self.wire()
@@ -129,9 +133,16 @@ class Page:
         self.promise = gr.Markdown()
         self.upload = upload("Your picture: upload or paste", "upload")
         self.examples = gr.Gallery(
-            label="or pick an example", columns=8, height=90, allow_preview=False, object_fit="contain",
-            elem_id="examples", elem_classes="pixels", format="png", buttons=[],
-        )  # fmt: skip
+            label="or pick an example",
+            columns=8,
+            height=90,
+            allow_preview=False,
+            object_fit="contain",
+            elem_id="examples",
+            elem_classes="pixels",
+            format="png",
+            buttons=[],
+        )
         with gr.Accordion("Crop", open=False):
             self.cropped = gr.Image(
                 label="Part that is kept", interactive=False, height=200, format="png", buttons=[]
@@ -143,9 +154,17 @@ class Page:
             ]
             self.recrop = gr.Button("Crop")
         self.now = gr.ImageSlider(
-            label="Before and after", type="pil", format="png", interactive=False, elem_id="now",
-            elem_classes="pixels", slider_position=50, height=340, max_height=340, buttons=["fullscreen"],
-        )  # fmt: skip
+            label="Before and after",
+            type="pil",
+            format="png",
+            interactive=False,
+            elem_id="now",
+            elem_classes="pixels",
+            slider_position=50,
+            height=340,
+            max_height=340,
+            buttons=["fullscreen"],
+        )
         self.status = gr.Markdown(elem_id="status")
         with gr.Row():
             self.undo = gr.Button("Undo", elem_id="undo")
@@ -172,9 +191,12 @@ class Page:
             self.error = picture("Error")
         self.certificate = gr.Markdown(elem_id="certificate")
         self.gauge = gr.Image(
-            label="Typicality of the code; the band contains 90 % of samples", interactive=False, height=90,
-            format="png", buttons=[],
-        )  # fmt: skip
+            label="Typicality of the code; the band contains 90 % of samples",
+            interactive=False,
+            height=90,
+            format="png",
+            buttons=[],
+        )
         gr.Markdown("**Optimisation on another model** finds an approximate code and takes some time:")
         with gr.Row():
             self.other_model = gr.Dropdown(
@@ -228,11 +250,20 @@ class Page:
             self.stroke = gr.Radio(["draw", "erase"], value="draw", label="Stroke", elem_id="stroke")
             self.strength = gr.Slider(0, 1, 1, step=0.05, label="strength")
         self.paint_canvas = gr.ImageEditor(
-            label="Paint here", type="pil", format="png", sources=(), transforms=(), image_mode="RGBA",
+            label="Paint here",
+            type="pil",
+            format="png",
+            sources=(),
+            transforms=(),
+            image_mode="RGBA",
             brush=gr.Brush(default_size=40, colors=[BRUSH], default_color=BRUSH, color_mode="fixed"),
-            layers=gr.LayerOptions(allow_additional_layers=False), canvas_size=(views.SIDE, views.SIDE),
-            fixed_canvas=True, height=520, elem_id="editor", buttons=[],
-        )  # fmt: skip
+            layers=gr.LayerOptions(allow_additional_layers=False),
+            canvas_size=(views.SIDE, views.SIDE),
+            fixed_canvas=True,
+            height=520,
+            elem_id="editor",
+            buttons=[],
+        )
         self.apply = gr.Button("Apply", variant="primary", elem_id="apply")
         self.touched = gr.Markdown(elem_id="touched")
 
@@ -282,9 +313,15 @@ class Page:
             self.temperature = gr.Slider(0.1, 1.2, TEMPERATURE, step=0.05, label="temperature or truncation")
             self.sample_button = gr.Button("Generate", elem_id="draw")
         self.samples = gr.Gallery(
-            label="Samples", columns=6, height=340, allow_preview=False, format="png", elem_id="samples",
-            elem_classes="pixels", buttons=[],
-        )  # fmt: skip
+            label="Samples",
+            columns=6,
+            height=340,
+            allow_preview=False,
+            format="png",
+            elem_id="samples",
+            elem_classes="pixels",
+            buttons=[],
+        )
         self.find_nearest = gr.Button("Nearest training image")
         with gr.Row():
             self.nearest = picture("Nearest training image")
@@ -312,14 +349,33 @@ class Page:
         """Define the outputs of callbacks, in the order of their results, and connect all events."""
         self.picture_changed: list[Any] = [self.session, self.now, self.status, self.readings]
         self.everything: list[Any] = [
-            *self.picture_changed, self.given, self.back, self.error, self.certificate, self.gauge,
-            self.cropped, self.paint_canvas, *self.sliders,
-        ]  # fmt: skip
+            *self.picture_changed,
+            self.given,
+            self.back,
+            self.error,
+            self.certificate,
+            self.gauge,
+            self.cropped,
+            self.paint_canvas,
+            *self.sliders,
+        ]
         self.of_model: list[Any] = [
-            self.promise, self.examples, self.nothing, *self.groups, *self.sliders, self.without, self.levels,
-            self.along, self.label, self.layer, self.swapped, self.off, self.temperature,
-            self.models, self.other_model,
-        ]  # fmt: skip
+            self.promise,
+            self.examples,
+            self.nothing,
+            *self.groups,
+            *self.sliders,
+            self.without,
+            self.levels,
+            self.along,
+            self.label,
+            self.layer,
+            self.swapped,
+            self.off,
+            self.temperature,
+            self.models,
+            self.other_model,
+        ]
         self.edit_outputs: list[Any] = [*self.picture_changed, self.paint_canvas, self.touched, *self.sliders]
         self.wire_beginnings()
         self.wire_edits()
@@ -340,16 +396,32 @@ class Page:
         studio, session, on, begun = self.studio, self.session, self.on, self.begun
         on(self.blocks.load, self.for_model, [self.model], self.of_model, "model_described")
         change = on(self.model.change, self.for_model, [self.model], self.of_model, "model_changed")
-        on(change.then, lambda name, now: begun(studio.change_model(name, now)), [self.model, session],
-           self.everything, "reopen")  # fmt: skip
-        on(self.upload.input, lambda name, path: begun(studio.open(name, path)), [self.model, self.upload],
-           self.everything, "open")  # fmt: skip
+        on(
+            change.then,
+            lambda name, now: begun(studio.change_model(name, now)),
+            [self.model, session],
+            self.everything,
+            "reopen",
+        )
+        on(
+            self.upload.input,
+            lambda name, path: begun(studio.open(name, path)),
+            [self.model, self.upload],
+            self.everything,
+            "open",
+        )
         on(self.examples.select, self.pick, [self.model], self.everything, "pick", api_visibility="private")
         on(self.recrop.click, self.crop_again, [self.model, session, *self.crop], self.everything, "crop")
         drawing = [self.model, self.seed, self.temperature]
         on(self.sample_button.click, studio.samples, drawing, [self.samples], "sample")
-        on(self.samples.select, self.pick_sample, drawing, self.everything, "pick_sample",
-           api_visibility="private")  # fmt: skip
+        on(
+            self.samples.select,
+            self.pick_sample,
+            drawing,
+            self.everything,
+            "pick_sample",
+            api_visibility="private",
+        )
 
     def wire_edits(self) -> None:
         """Connect the components that edit: sliders, brush, units, second picture, undo and reset."""
@@ -358,23 +430,44 @@ class Page:
         on(self.reset.click, lambda now: edited(studio.reset(now)), [session], self.edit_outputs, "reset")
         movers: list[Any] = [self.without, self.levels, self.budget, *self.sliders]
         moved = gr.on(
-            [each.input for each in movers], sentence(self.steer), [session, *movers], self.picture_changed,
-            api_name="steer", trigger_mode="always_last", show_progress="hidden",
-        )  # fmt: skip
+            [each.input for each in movers],
+            sentence(self.steer),
+            [session, *movers],
+            self.picture_changed,
+            api_name="steer",
+            trigger_mode="always_last",
+            show_progress="hidden",
+        )
         # Separate from the move, because an image editor takes much longer to update than an image.
         moved.then(self.canvas, [session], [self.paint_canvas], api_name="canvas", show_progress="hidden")
-        on(self.apply.click, self.paint, [session, self.paint_canvas, self.label, self.stroke, self.strength],
-           self.edit_outputs, "paint")  # fmt: skip
-        on(self.ablate.click, lambda now, layer, units: edited(studio.ablate(now, layer, units)),
-           [session, self.layer, self.off], self.edit_outputs, "switch")  # fmt: skip
-        on(self.go.click, lambda now, share, levels: edited(studio.take_share(now, share, levels)),
-           [session, self.share, self.swapped], self.edit_outputs, "towards")  # fmt: skip
+        on(
+            self.apply.click,
+            self.paint,
+            [session, self.paint_canvas, self.label, self.stroke, self.strength],
+            self.edit_outputs,
+            "paint",
+        )
+        on(
+            self.ablate.click,
+            lambda now, layer, units: edited(studio.ablate(now, layer, units)),
+            [session, self.layer, self.off],
+            self.edit_outputs,
+            "switch",
+        )
+        on(
+            self.go.click,
+            lambda now, share, levels: edited(studio.take_share(now, share, levels)),
+            [session, self.share, self.swapped],
+            self.edit_outputs,
+            "towards",
+        )
 
     def wire_files(self) -> None:
         """Connect the downloads, and the upload of a record."""
         for button, save, name in (
-            (self.take, self.studio.picture_file, "take"), (self.keep, self.studio.save, "keep"),
-        ):  # fmt: skip
+            (self.take, self.studio.picture_file, "take"),
+            (self.keep, self.studio.save, "keep"),
+        ):
             # A download button serves the file that it had before the click, so the file is written first.
             made = self.on(button.click, save, [self.session], [self.files[name]], name)
             made.success(None, js=f"() => document.querySelector('#{name}_file').click()")
@@ -384,11 +477,21 @@ class Page:
         """Connect the components that show something without an edit."""
         studio, session, on = self.studio, self.session, self.on
         on(self.make_strip.click, self.show_strip, [session, self.along, self.without], [self.strip], "strip")
-        on(self.look_inside.click, self.inside, [self.model, self.layer], [self.unit_gallery, self.off],
-           "units")  # fmt: skip
+        on(
+            self.look_inside.click,
+            self.inside,
+            [self.model, self.layer],
+            [self.unit_gallery, self.off],
+            "units",
+        )
         on(self.count.click, self.omitted, [self.model], [self.missing], "omissions")
-        on(self.mix.click, lambda now, path, seed, way: studio.mix(now, path, seed, way == "sphere"),
-           [session, self.second, self.second_seed, self.sphere], [session, self.way], "mix")  # fmt: skip
+        on(
+            self.mix.click,
+            lambda now, path, seed, way: studio.mix(now, path, seed, way == "sphere"),
+            [session, self.second, self.second_seed, self.sphere],
+            [session, self.way],
+            "mix",
+        )
         on(self.find_nearest.click, studio.nearest, [session], [self.nearest, self.apart], "nearest")
 
     def wire_searches(self) -> None:
@@ -399,8 +502,14 @@ class Page:
             self.optimise.click, self.studio.search, asked, [self.found, self.progress], "search", **alone
         )
         self.stop.click(None, cancels=[searching], api_name="stop")
-        comparing = self.on(self.compare.click, self.studio.compare, [self.models, self.session, self.each],
-                            [self.table, self.grid], "compare", **alone)  # fmt: skip
+        comparing = self.on(
+            self.compare.click,
+            self.studio.compare,
+            [self.models, self.session, self.each],
+            [self.table, self.grid],
+            "compare",
+            **alone,
+        )
         self.stop_comparing.click(None, cancels=[comparing], api_name="stop_comparing")
 
     # Callbacks ------------------------------------------------------------------------------------
@@ -417,17 +526,21 @@ class Page:
         return [
             f"**{type(editor.model).__name__}**, {editor.model.image_shape[1]}×{editor.model.image_shape[2]} "
             f"pixels. {GUARANTEES[editor.latent.guarantee]}",
-            studio.examples(name) if editor.encodes else [], none,
+            studio.examples(name) if editor.encodes else [],
+            none,
             *(gr.update(visible=each) for each in groups),
             *(gr.update(label=each.replace("_", " "), visible=bool(each), value=0) for each in slots),
-            gr.update(choices=directions, value=[]), gr.update(choices=levels, value=[]),
+            gr.update(choices=directions, value=[]),
+            gr.update(choices=levels, value=[]),
             gr.update(choices=directions, value=directions[0] if directions else None),
             gr.update(choices=classes, value=classes[0] if classes else None),
             gr.update(choices=layers, value=layers[0] if layers else None),
-            gr.update(choices=levels, value=[]), gr.update(choices=[], value=[]),
+            gr.update(choices=levels, value=[]),
+            gr.update(choices=[], value=[]),
             gr.update(interactive=tempered, value=TEMPERATURE if tempered else 1.0),
-            gr.update(choices=alike, value=alike[:3]), gr.update(choices=alike, value=alike[-1]),
-        ]  # fmt: skip
+            gr.update(choices=alike, value=alike[:3]),
+            gr.update(choices=alike, value=alike[-1]),
+        ]
 
     def shown(self, session: Session) -> list[Any]:
         """Values of the components `picture_changed`: the picture, its edits and predictions."""
@@ -461,9 +574,12 @@ class Page:
         label = f"Error: white is {largest} of 255" if largest else "Error: none"
         shown, ms = gr.update(value=self.studio.file(error), label=label), f"{1000 * result.seconds:.0f} ms."
         return [
-            self.enlarged(picture), self.enlarged(result.back), shown, f"{result.certificate} {ms}",
+            self.enlarged(picture),
+            self.enlarged(result.back),
+            shown,
+            f"{result.certificate} {ms}",
             self.gauge_of(result.typicality, result.usual),
-        ]  # fmt: skip
+        ]
 
     def sampled(self, session: Session) -> list[Any]:
         """Input, reconstruction, error, certificate and typicality for a model without an encoder."""
@@ -512,9 +628,13 @@ class Page:
         return views.strip(pictures, [f"{alpha:+g} σ" for alpha in ALPHAS])
 
     def paint(
-        self, session: Session | None, drawing: dict[str, Any] | None, label: str | None, stroke: Any,
+        self,
+        session: Session | None,
+        drawing: dict[str, Any] | None,
+        label: str | None,
+        stroke: Any,
         strength: float,
-    ) -> list[Any]:  # fmt: skip
+    ) -> list[Any]:
         """Apply a stroke; see `Studio.paint`."""
         if label is None:
             raise Unsupported("painting needs a segmenter for the images of this model, and there is none")
@@ -561,9 +681,16 @@ class Page:
 def picture(label: str, name: str | None = None) -> gr.Image:
     """Component that shows an enlarged picture."""
     return gr.Image(
-        label=label, interactive=False, type="pil", format="png", height=240, min_width=140,
-        buttons=BUTTONS, elem_id=name, elem_classes="pixels",
-    )  # fmt: skip
+        label=label,
+        interactive=False,
+        type="pil",
+        format="png",
+        height=240,
+        min_width=140,
+        buttons=BUTTONS,
+        elem_id=name,
+        elem_classes="pixels",
+    )
 
 
 def sheet(title: str, name: str) -> gr.Image:

@@ -57,11 +57,23 @@ def serve(
         blocks.queue(default_concurrency_limit=2, max_size=400)
         try:
             _, address, _ = blocks.launch(
-                server_name=host, server_port=port, inbrowser=browser, share=False, quiet=True, css=CSS,
-                show_error=True, max_file_size=LARGEST_FILE, allowed_paths=[folder], prevent_thread_lock=True,
-                footer_links=[], ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False,
+                server_name=host,
+                server_port=port,
+                inbrowser=browser,
+                share=False,
+                quiet=True,
+                css=CSS,
+                show_error=True,
+                max_file_size=LARGEST_FILE,
+                allowed_paths=[folder],
+                prevent_thread_lock=True,
+                footer_links=[],
+                ssr_mode=False,
+                enable_monitoring=False,
+                pwa=False,
+                mcp_server=False,
                 state_session_capacity=VISITORS,
-            )  # fmt: skip
+            )
         except OSError as error:
             raise UserError(f"port {port} of {host} cannot be used; choose another one by --port") from error
         print(f"studio: {address} ({', '.join(studio.paths)}); stop it with Ctrl-C", flush=True)

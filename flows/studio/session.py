@@ -186,9 +186,13 @@ class Studio:
     # Editing --------------------------------------------------------------------------------------
 
     def steer(
-        self, session: Session | None, values: Sequence[float], without: Sequence[str],
-        levels: Sequence[str], budget: float,
-    ) -> Session:  # fmt: skip
+        self,
+        session: Session | None,
+        values: Sequence[float],
+        without: Sequence[str],
+        levels: Sequence[str],
+        budget: float,
+    ) -> Session:
         """Move the picture by the values of the sliders, in the order of `slots`; budget 0 sets no limit."""
         session = require_image(session)
         editor = self.editor(session.name)
@@ -204,9 +208,13 @@ class Studio:
         return [slot for names in groups for slot in (*names, *[""] * (POOL - len(names)))]
 
     def paint(
-        self, session: Session | None, drawing: dict[str, Any] | None, label: str, stroke: Stroke,
+        self,
+        session: Session | None,
+        drawing: dict[str, Any] | None,
+        label: str,
+        stroke: Stroke,
         strength: float,
-    ) -> Session:  # fmt: skip
+    ) -> Session:
         """Draw or erase a class where the brush was on the enlarged picture."""
         session = require_image(session)
         editor = self.editor(session.name)

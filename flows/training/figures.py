@@ -36,8 +36,14 @@ def draw_curves(metrics: Lines, bins: int, path: Path) -> None:
         likelihood.set_ylim(low - 0.15 * (high - low) - 0.02, high + 0.5 * (high - low) + 0.05)
     _plot(trip, metrics, {"roundtrip/data": "held-out images", "roundtrip/noise": "uniform noise"})
     trip.axhline(0.5 / bins, color="0.6", linewidth=1, linestyle="--")
-    trip.annotate("half a grey level", (0.02, 0.5 / bins), xycoords=("axes fraction", "data"),
-                  va="bottom", color="0.4", fontsize=8)  # fmt: skip
+    trip.annotate(
+        "half a grey level",
+        (0.02, 0.5 / bins),
+        xycoords=("axes fraction", "data"),
+        va="bottom",
+        color="0.4",
+        fontsize=8,
+    )
     trip.set_yscale("log")
     trip.set_ylabel("largest |x − decode(encode(x))|")
     for axes in (likelihood, trip):

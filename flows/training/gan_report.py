@@ -89,21 +89,38 @@ def _card(report: dict[str, Any], config: dict[str, Any], more: list[str]) -> st
     name, data = report["model"]["model_type"], report["data"]
     swd = report["sliced_wasserstein"]
     lines = [
-        "---", "library_name: flows", "pipeline_tag: unconditional-image-generation",
-        f"tags: [gan, {name.lower()}]", "---", "",
-        f"# {name} on {data['name']}", "",
+        "---",
+        "library_name: flows",
+        "pipeline_tag: unconditional-image-generation",
+        f"tags: [gan, {name.lower()}]",
+        "---",
+        "",
+        f"# {name} on {data['name']}",
+        "",
         f"{report['parameters']:,} parameters including the critic, images {tuple(data['image_shape'])}. "
-        f"Pixels: {data['transform']}.", "",
-        "```python", "import flows", "", 'model = flows.load("path/to/this/folder")', "```", "",
-        "![samples](samples.png)", "", "Uncurated samples.", "",
+        f"Pixels: {data['transform']}.",
+        "",
+        "```python",
+        "import flows",
+        "",
+        'model = flows.load("path/to/this/folder")',
+        "```",
+        "",
+        "![samples](samples.png)",
+        "",
+        "Uncurated samples.",
+        "",
         f"Sliced Wasserstein distance (× 1000) to {swd['images']:,} test images by scale: "
         f"{_by_scale(swd['samples'])}. Between two halves of the test images: "
-        f"{_by_scale(swd['between test halves'])}.", "",
-        kid_line(report["kid"]), "",
+        f"{_by_scale(swd['between test halves'])}.",
+        "",
+        kid_line(report["kid"]),
+        "",
         *more,
-        "![curves](curves.png)", "",
+        "![curves](curves.png)",
+        "",
         *training_paragraph(report, config),
-    ]  # fmt: skip
+    ]
     return "\n".join(lines)
 
 

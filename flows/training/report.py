@@ -116,12 +116,14 @@ def training_paragraph(report: dict[str, Any], config: dict[str, Any], more: str
     training, settings = report["training"], config["training"]
     decay = "constant" if settings["decay"] == "constant" else f"{settings['decay']} decay"
     return [
-        "## Training", "",
+        "## Training",
+        "",
         f"{training['images']:,} images in {training['seconds'] / 60:.0f} minutes (flows "
         f"{training['flows']}, torch {training['torch']}): batch {settings['batch']}, "
         f"{OPTIMISERS[settings['optimiser']]} with learning rate {settings['lr']}, {decay}, EMA "
-        f"{settings['ema']}, seed {settings['seed']}. {more}`config.yaml` contains all settings.", "",
-    ]  # fmt: skip
+        f"{settings['ema']}, seed {settings['seed']}. {more}`config.yaml` contains all settings.",
+        "",
+    ]
 
 
 def print_report(
@@ -257,5 +259,5 @@ def model_card(
         "for the same pixels, grey levels and dequantisation. A high likelihood does not imply that an image "
         "resembles the data.",
         "",
-    ]  # fmt: skip
+    ]
     return "\n".join(lines)

@@ -86,18 +86,32 @@ def _card(
 ) -> str:
     name, data = report["model"]["model_type"], report["data"]
     lines = [
-        "---", "library_name: flows", f"tags: [{name.lower()}]", "---", "",
-        f"# {name} on {data['name']}", "",
+        "---",
+        "library_name: flows",
+        f"tags: [{name.lower()}]",
+        "---",
+        "",
+        f"# {name} on {data['name']}",
+        "",
         f"{report['parameters']:,} parameters, images {tuple(data['image_shape'])}. Pixels: "
-        f"{data['transform']}.", "",
-        "```python", "from flows.semantics import load_semantic_model", "",
-        'model = load_semantic_model("path/to/this/folder")', "```", "",
-        f"On {report['images']:,} test images: {measured.line}.", "",
-        "![quality](quality.png)", "",
+        f"{data['transform']}.",
+        "",
+        "```python",
+        "from flows.semantics import load_semantic_model",
+        "",
+        'model = load_semantic_model("path/to/this/folder")',
+        "```",
+        "",
+        f"On {report['images']:,} test images: {measured.line}.",
+        "",
+        "![quality](quality.png)",
+        "",
         *[line for picture in pictures for line in (f"![{Path(picture).stem}]({picture})", "")],
         *[line for figure in main_figures(measured) for line in _table(measured.values, figure)],
-        *model.legend(), "",
-        "![curves](curves.png)", "",
+        *model.legend(),
+        "",
+        "![curves](curves.png)",
+        "",
         *training_paragraph(report, config),
-    ]  # fmt: skip
+    ]
     return "\n".join(lines)

@@ -137,9 +137,11 @@ def select_directions(
 
 
 def split_directions(
-    known: list[Direction], names: list[str] | None, without: list[str] | None,
+    known: list[Direction],
+    names: list[str] | None,
+    without: list[str] | None,
     rest: list[Direction] | None = None,
-) -> tuple[list[Direction], list[Direction]]:  # fmt: skip
+) -> tuple[list[Direction], list[Direction]]:
     """Directions with the given names, and those to which they are to be made orthogonal.
 
     Args:

@@ -85,10 +85,16 @@ def disentangle(
         changed = [each.direction for each in corrected]
         head = ["direction", "leakage", "leakage after", "effect", "effect after", "scores corrected"]
         rows = [
-            [each.direction.name, as_text(each.leakages[0]), as_text(min(each.leakages)),
-             as_text(each.effects[0]), as_text(each.effects[each.best]), str(len(each.left_alone))]
+            [
+                each.direction.name,
+                as_text(each.leakages[0]),
+                as_text(min(each.leakages)),
+                as_text(each.effects[0]),
+                as_text(each.effects[each.best]),
+                str(len(each.left_alone)),
+            ]
             for each in corrected
-        ]  # fmt: skip
+        ]
     save_directions(output, changed)
     print_table(head, rows)
     print(f"{len(changed)} directions in space {space!r}: {output}")

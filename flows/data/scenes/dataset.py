@@ -169,9 +169,15 @@ class Scenes(ImageData):
     def _digest(self, name: SplitName, count: int) -> str:
         """Hash of everything that the images of a split depend on."""
         options = [
-            RENDERER, PIL.__version__, self.size, count, self.categories, self.seed,
-            self.withhold if name == "train" else [], sorted(map(str, self.correlated.items())),
-        ]  # fmt: skip
+            RENDERER,
+            PIL.__version__,
+            self.size,
+            count,
+            self.categories,
+            self.seed,
+            self.withhold if name == "train" else [],
+            sorted(map(str, self.correlated.items())),
+        ]
         return hashlib.sha256(json.dumps(options).encode()).hexdigest()[:16]
 
 

@@ -119,10 +119,20 @@ def _picture(canvas: Raster, room: Room, values: Values) -> None:
     frame = _rectangle(room, x - half, x + half, y - half * 0.75, y + half * 0.75, 1)
     canvas.polygon(frame, (0.25, 0.15, 0.08), "picture")
     inner = half * 0.72
-    canvas.polygon(_rectangle(room, x - inner, x + inner, y - inner * 0.7, y + inner * 0.7, 1),
-                   hsv(hue, 0.75, 0.9), "picture")  # fmt: skip
-    canvas.polygon([room(x - inner, y - inner * 0.7, 1), room(x, y + inner * 0.3, 1),
-                    room(x + inner, y - inner * 0.7, 1)], hsv(hue + 0.4, 0.6, 0.5), "picture")  # fmt: skip
+    canvas.polygon(
+        _rectangle(room, x - inner, x + inner, y - inner * 0.7, y + inner * 0.7, 1),
+        hsv(hue, 0.75, 0.9),
+        "picture",
+    )
+    canvas.polygon(
+        [
+            room(x - inner, y - inner * 0.7, 1),
+            room(x, y + inner * 0.3, 1),
+            room(x + inner, y - inner * 0.7, 1),
+        ],
+        hsv(hue + 0.4, 0.6, 0.5),
+        "picture",
+    )
 
 
 def _door(canvas: Raster, room: Room, values: Values) -> None:
@@ -147,9 +157,14 @@ def _door(canvas: Raster, room: Room, values: Values) -> None:
 
 
 def _box(
-    canvas: Raster, room: Room, x: tuple[float, float], y: tuple[float, float], d: tuple[float, float],
-    colour: Colour, of: str,
-) -> None:  # fmt: skip
+    canvas: Raster,
+    room: Room,
+    x: tuple[float, float],
+    y: tuple[float, float],
+    d: tuple[float, float],
+    colour: Colour,
+    of: str,
+) -> None:
     """Draw a box: its top, the visible sides and its front."""
     (x0, x1), (y0, y1), (d0, d1) = x, y, d
     eye = 1 - room.vanishing[1]
@@ -176,8 +191,12 @@ def _bed(canvas: Raster, room: Room, values: Values) -> None:
     _box(canvas, room, (x - half, x + half), (0.03, 0.23), (near, 0.74), blanket, "bed")
     for offset in (-0.5, 0.5):
         middle = x + offset * half
-        points = [room(middle - 0.38 * half, 0.25, 0.78), room(middle + 0.38 * half, 0.25, 0.78),
-                  room(middle + 0.38 * half, 0.3, 0.97), room(middle - 0.38 * half, 0.3, 0.97)]  # fmt: skip
+        points = [
+            room(middle - 0.38 * half, 0.25, 0.78),
+            room(middle + 0.38 * half, 0.25, 0.78),
+            room(middle + 0.38 * half, 0.3, 0.97),
+            room(middle - 0.38 * half, 0.3, 0.97),
+        ]
         canvas.polygon(points, (0.98, 0.98, 0.98), "bed")
 
 
@@ -227,8 +246,11 @@ def _plant(canvas: Raster, room: Room, values: Values) -> None:
     grown = between(values["plant_size"], 0.3, 0.46)
     x, y = room(side * 0.84, 0, d)
     s = room.scale(d)
-    canvas.polygon([(x - 0.05 * s, y - 0.13 * s), (x + 0.05 * s, y - 0.13 * s), (x + 0.035 * s, y),
-                    (x - 0.035 * s, y)], (0.72, 0.36, 0.2), "plant")  # fmt: skip
+    canvas.polygon(
+        [(x - 0.05 * s, y - 0.13 * s), (x + 0.05 * s, y - 0.13 * s), (x + 0.035 * s, y), (x - 0.035 * s, y)],
+        (0.72, 0.36, 0.2),
+        "plant",
+    )
     leaf = leaves(values["foliage"])
     for dx, dy, r in ((-0.07, 0.5, 0.075), (0.07, 0.5, 0.075), (-0.035, 0.85, 0.075), (0.04, 0.8, 0.08)):
         canvas.ellipse(x + dx * s, y - (0.13 + dy * grown) * s, r * s, 1.3 * r * s, leaf, "plant")
@@ -253,8 +275,9 @@ def _lamp(canvas: Raster, room: Room, values: Values) -> tuple[Point, float]:
     lit = values["lamp_on"] > 0
     colour = mix(hsv(values["lamp_hue"], 0.55, 0.8), (1.0, 0.93, 0.62), 0.7 if lit else 0.0)
     wide, narrow, tall = 0.125 * s * size, 0.075 * s * size, 0.17 * s * size
-    canvas.polygon([(x - narrow, top - tall), (x + narrow, top - tall), (x + wide, top), (x - wide, top)],
-                   colour, "lamp")  # fmt: skip
+    canvas.polygon(
+        [(x - narrow, top - tall), (x + narrow, top - tall), (x + wide, top), (x - wide, top)], colour, "lamp"
+    )
     return (x, top - tall / 2), 0.34 * s * size + 0.1
 
 

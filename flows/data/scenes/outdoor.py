@@ -17,8 +17,11 @@ def draw_church(canvas: Raster, values: Values) -> None:
     canvas.box(0, horizon, 1, 1, grass, "ground")
     # The path, which shows the viewpoint.
     middle = 0.5 + 0.18 * values["yaw"]
-    canvas.polygon([(middle - 0.03, horizon + 0.06), (middle + 0.05, horizon + 0.06), (0.68, 1), (0.34, 1)],
-                   (0.72, 0.66, 0.55), "ground")  # fmt: skip
+    canvas.polygon(
+        [(middle - 0.03, horizon + 0.06), (middle + 0.05, horizon + 0.06), (0.68, 1), (0.34, 1)],
+        (0.72, 0.66, 0.55),
+        "ground",
+    )
     _church(canvas, values, horizon)
     if values["tree"]:
         _tree(canvas, values, horizon)
@@ -90,8 +93,10 @@ def _tower(canvas: Raster, values: Values, x: float, ground: float, scale: float
     canvas.box(x - half, ground - tall, x + half, ground, shade(stone, 0.9), "tower")
     canvas.box(x + 0.4 * half, ground - tall, x + half, ground, shade(stone, 0.7), "tower")
     spire: list[Point] = [
-        (x - 1.2 * half, ground - tall), (x, ground - tall - 0.2 * scale), (x + 1.2 * half, ground - tall),
-    ]  # fmt: skip
+        (x - 1.2 * half, ground - tall),
+        (x, ground - tall - 0.2 * scale),
+        (x + 1.2 * half, ground - tall),
+    ]
     canvas.polygon(spire, hsv(values["tower_hue"], 0.5, 0.45), "tower")
     canvas.box(
         x - 0.3 * half, ground - tall * 0.88, x + 0.3 * half, ground - tall * 0.7, (0.2, 0.2, 0.3), "tower"
@@ -100,9 +105,11 @@ def _tower(canvas: Raster, values: Values, x: float, ground: float, scale: float
 
 def _tree(canvas: Raster, values: Values, horizon: float) -> None:
     """Draw a tree at the side; with little foliage its crown is small and brown."""
-    x = between(values["tree_place"], 0.05, 0.28) if values["tree_place"] < 0.5 else between(
-        values["tree_place"], 0.72, 0.95
-    )  # fmt: skip
+    x = (
+        between(values["tree_place"], 0.05, 0.28)
+        if values["tree_place"] < 0.5
+        else between(values["tree_place"], 0.72, 0.95)
+    )
     size = between(values["tree_size"], 0.8, 1.25)
     ground = horizon + 0.2
     canvas.box(x - 0.022 * size, ground - 0.3 * size, x + 0.022 * size, ground, (0.35, 0.22, 0.12), "tree")
@@ -116,9 +123,16 @@ def _vehicle(canvas: Raster, values: Values, horizon: float) -> None:
     size = between(values["vehicle_size"], 0.85, 1.2)
     x, ground = between(values["vehicle_place"], 0.18, 0.82), horizon + 0.27
     half, paint = 0.14 * size, hsv(values["vehicle_hue"], 0.8, 0.85)
-    canvas.polygon([(x - 0.6 * half, ground - 0.15 * size), (x + 0.45 * half, ground - 0.15 * size),
-                    (x + 0.75 * half, ground - 0.08 * size), (x - 0.75 * half, ground - 0.08 * size)],
-                   (0.6, 0.78, 0.88), "vehicle")  # fmt: skip
+    canvas.polygon(
+        [
+            (x - 0.6 * half, ground - 0.15 * size),
+            (x + 0.45 * half, ground - 0.15 * size),
+            (x + 0.75 * half, ground - 0.08 * size),
+            (x - 0.75 * half, ground - 0.08 * size),
+        ],
+        (0.6, 0.78, 0.88),
+        "vehicle",
+    )
     canvas.box(x - half, ground - 0.09 * size, x + half, ground - 0.02 * size, paint, "vehicle")
     for side in (-0.58, 0.58):
         canvas.ellipse(
@@ -134,7 +148,14 @@ def _person(canvas: Raster, values: Values, horizon: float) -> None:
         canvas.line(
             [(x, ground - 0.1 * size), (x + side * 0.018 * size, ground)], (0.15, 0.15, 0.25), 0.025, "person"
         )
-    canvas.polygon([(x - 0.03 * size, ground - 0.2 * size), (x + 0.03 * size, ground - 0.2 * size),
-                    (x + 0.042 * size, ground - 0.08 * size), (x - 0.042 * size, ground - 0.08 * size)],
-                   coat, "person")  # fmt: skip
+    canvas.polygon(
+        [
+            (x - 0.03 * size, ground - 0.2 * size),
+            (x + 0.03 * size, ground - 0.2 * size),
+            (x + 0.042 * size, ground - 0.08 * size),
+            (x - 0.042 * size, ground - 0.08 * size),
+        ],
+        coat,
+        "person",
+    )
     canvas.ellipse(x, ground - 0.235 * size, 0.03 * size, 0.035 * size, (0.9, 0.7, 0.55), "person")

@@ -121,14 +121,20 @@ class Adversarial(Objective):
         gan, (generator, critic) = cast(GAN, model), parts
         return [
             Phase(
-                "critic", list(gan.critic.parameters()), self.critic_loss(gan, critic), critic,
+                "critic",
+                list(gan.critic.parameters()),
+                self.critic_loss(gan, critic),
+                critic,
                 lr=self.critic_lr,
             ),
             Phase(
-                "generator", list(gan.generator.parameters()), self.generator_loss(gan, generator), generator,
+                "generator",
+                list(gan.generator.parameters()),
+                self.generator_loss(gan, generator),
+                generator,
                 every=self.critic_steps,
             ),
-        ]  # fmt: skip
+        ]
 
     # Losses ---------------------------------------------------------------------------------------
 

@@ -143,9 +143,15 @@ class LIATraining(Adversarial):
         score: ScoreName = "swd",
     ):
         super().__init__(
-            loss=loss, r1=r1, r1_every=r1_every, critic_lr=critic_lr, mixing=mixing,
-            growing=growing, fading=fading, score=score,
-        )  # fmt: skip
+            loss=loss,
+            r1=r1,
+            r1_every=r1_every,
+            critic_lr=critic_lr,
+            mixing=mixing,
+            growing=growing,
+            fading=fading,
+            score=score,
+        )
         self.stage1_images = stage1_images
         self.pixel, self.feature, self.adversarial = pixel, feature, adversarial
         self.critic_every = critic_every
@@ -197,14 +203,28 @@ class LIATraining(Adversarial):
         encoding += [] if lia.refiner is None else list(lia.refiner.parameters())
         second = [
             Phase(
-                "encoder", encoding, self.encoder_loss(lia, encoder), encoder,
-                start=start, span=(start, math.inf), lr=lr, betas=betas, begin=take_average,
+                "encoder",
+                encoding,
+                self.encoder_loss(lia, encoder),
+                encoder,
+                start=start,
+                span=(start, math.inf),
+                lr=lr,
+                betas=betas,
+                begin=take_average,
             ),
             Phase(
-                "critic2", list(lia.critic.parameters()), self.critic_loss(lia, critic, rebuild), critic,
-                every=self.critic_every, start=start, span=(start, math.inf), lr=lr, betas=betas,
+                "critic2",
+                list(lia.critic.parameters()),
+                self.critic_loss(lia, critic, rebuild),
+                critic,
+                every=self.critic_every,
+                start=start,
+                span=(start, math.inf),
+                lr=lr,
+                betas=betas,
             ),
-        ]  # fmt: skip
+        ]
         return [*first, *second]
 
     def anchored_loss(self, lia: LIA, both: nn.Module) -> Any:

@@ -97,17 +97,24 @@ def in_pairs(images: Tensor, back: Tensor) -> Tensor:
 def _lines(values: dict[str, Any]) -> list[str]:
     quality, phi, cycle = values["reconstruction"], values["phi"], values["cycle"]
     return [
-        "## Reconstruction", "",
-        "![reconstructions](reconstructions.png)", "",
+        "## Reconstruction",
+        "",
+        "![reconstructions](reconstructions.png)",
+        "",
         f"Encoder and generator on {quality['images']:,} test images: PSNR {quality['psnr_median']:.1f} dB "
         f"(median) and {quality['psnr_worst']:.1f} dB (worst), SSIM {quality['ssim']:.3f}. Each pair shows "
-        "an image above its reconstruction.", "",
-        "![interpolations](interpolations.png)", "",
-        "Linear interpolation in w from one test image (left) to another (right).", "",
+        "an image above its reconstruction.",
+        "",
+        "![interpolations](interpolations.png)",
+        "",
+        "Linear interpolation in w from one test image (left) to another (right).",
+        "",
         f"Round trip of φ on the codes of these images: largest error {phi['round_trip_fp32']:.1e} in fp32, "
         f"{phi['round_trip_fp64']:.1e} in fp64; largest |log-determinant| {phi['largest_log_det']:.1e}. "
         f"z = φ(E(x)) has mean square {phi['z_mean_square']:.2f}; the std of its coordinates is between "
-        f"{phi['z_std_least']:.2f} and {phi['z_std_largest']:.2f}.", "",
+        f"{phi['z_std_least']:.2f} and {phi['z_std_largest']:.2f}.",
+        "",
         f"Cycle z → image → encoder → z: the median error of z is {100 * cycle['z_error']:.0f} % of |z|; the "
-        f"median PSNR of the image is {cycle['image_psnr']:.1f} dB.", "",
-    ]  # fmt: skip
+        f"median PSNR of the image is {cycle['image_psnr']:.1f} dB.",
+        "",
+    ]

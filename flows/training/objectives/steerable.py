@@ -115,9 +115,14 @@ class Steerable(Adversarial):
         score: ScoreName = "swd",
     ):
         super().__init__(
-            loss=loss, r1=r1, r1_every=r1_every, critic_lr=critic_lr, critic_steps=critic_steps,
-            augment=augment, score=score,
-        )  # fmt: skip
+            loss=loss,
+            r1=r1,
+            r1_every=r1_every,
+            critic_lr=critic_lr,
+            critic_steps=critic_steps,
+            augment=augment,
+            score=score,
+        )
         if not edits:
             raise UserError(
                 "objective.edits: expected the names of edits that the generator should learn, got none"
