@@ -147,7 +147,7 @@ def as_bytes(images: ImageLike, image_shape: tuple[int, int, int]) -> Tensor:
         if wrong:
             raise UserError(
                 f"expected pictures of {width}×{height} pixels, got {wrong[0][0]}×{wrong[0][1]}; "
-                "flows.images.fit crops and resizes one"
+                "flows.images.crop_and_resize crops and resizes one"
             )
         images = torch.stack([from_pillow(each, channels) for each in images])
     images = images[None] if images.dim() == 3 else images
@@ -192,9 +192,9 @@ def to_pillow(image: Tensor) -> Image.Image:
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
 
-def fit_square(image: Image.Image, size: int) -> Image.Image:
+def centre_square(image: Image.Image, size: int) -> Image.Image:
     """Centre-crop to a square and resize it to `size` pixels with antialiasing (Lanczos)."""
-    return fit(image, size, size)
+    return crop_and_resize(image, size, size)
 
 
 Box = tuple[int, int, int, int]
@@ -209,14 +209,14 @@ def centre_box(image: Image.Image, height: int, width: int) -> Box:
     return left, top, left + crop_width, top + crop_height
 
 
-def fit(image: Image.Image, height: int, width: int, box: Box | None = None) -> Image.Image:
+def crop_and_resize(image: Image.Image, height: int, width: int, box: Box | None = None) -> Image.Image:
     """Crop to a box, by default the centre box, and resize to height × width with antialiasing (Lanczos)."""
     box = box or centre_box(image, height, width)
     return image.resize((width, height), Image.Resampling.LANCZOS, box=box)
 
 
-def unfit(image: Image.Image, box: Box, onto: Image.Image, where: Tensor | None = None) -> Image.Image:
-    """Paste an image that `fit` cropped from a picture back into the picture.
+def paste_crop(image: Image.Image, box: Box, onto: Image.Image, where: Tensor | None = None) -> Image.Image:
+    """Paste an image that `crop_and_resize` cropped from a picture back into the picture.
 
     Args:
         image: Image to paste, any size.

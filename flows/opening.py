@@ -23,7 +23,7 @@ from flows.semantics.base import SemanticModel
 from flows.semantics.load import load_semantic_model
 from flows.semantics.predictor import AttributePredictor
 from flows.semantics.segmenter import UNetSegmenter
-from flows.stored import BUNDLED, StoredModule, describe, load_stored, types_in
+from flows.stored import BUNDLED, StoredModule, load_stored, read_description, types_in
 from flows.training.folder import can_instantiate, instantiate_data
 
 
@@ -111,7 +111,7 @@ def read_picture(path: StrPath, image_shape: tuple[int, int, int], resize: bool)
                 f"{path} has {picture.width}×{picture.height} pixels, the model expects {width}×{height}; "
                 "--resize true crops and resizes it"
             )
-        picture = pixels.fit(picture, height, width)
+        picture = pixels.crop_and_resize(picture, height, width)
     return pixels.from_pillow(picture, channels)
 
 
@@ -120,7 +120,7 @@ def read_source(path: StrPath, image_shape: tuple[int, int, int]) -> tuple[Tenso
     channels, height, width = image_shape
     picture = open_picture(path, channels)
     box = pixels.centre_box(picture, height, width)
-    image = pixels.from_pillow(pixels.fit(picture, height, width), channels)
+    image = pixels.from_pillow(pixels.crop_and_resize(picture, height, width), channels)
     return image, ImageSource(str(path), picture.size, box)
 
 
@@ -153,7 +153,7 @@ def find_bundled(kind: SemanticKind, model: LatentModel) -> str | None:
     """Folder of the included predictor or segmenter for the model's data set and image shape, or None."""
     own = model.description.get("name")
     for folder in shipped(f"scenes-{kind}", f"scenes64-{kind}"):
-        config = describe(folder)
+        config = read_description(folder)
         if config["image_shape"] == list(model.image_shape) and config["description"]["name"] == own:
             return folder
     return None

@@ -84,11 +84,11 @@ def save_picture(sheet: "Tensor | Image.Image | Figure", path: Path) -> None:
         path: File to write, with a suffix of `PICTURE_SUFFIXES`.
     """
     check_picture(path)
-    content = encoded(sheet, PICTURE_SUFFIXES[path.suffix.lower()])
+    content = encode_picture(sheet, PICTURE_SUFFIXES[path.suffix.lower()])
     write_atomically(path, lambda place: place.write_bytes(content))
 
 
-def encoded(sheet: "Tensor | Image.Image | Figure", form: str = "PNG") -> bytes:
+def encode_picture(sheet: "Tensor | Image.Image | Figure", form: str = "PNG") -> bytes:
     """Encode a picture in one of Pillow's formats."""
     content = io.BytesIO()
     if isinstance(sheet, Tensor):
@@ -105,12 +105,12 @@ def encoded(sheet: "Tensor | Image.Image | Figure", form: str = "PNG") -> bytes:
 
 def save_sheet(sheet: "Image.Image | Figure", path: Path) -> str:
     """Write a PNG and return it in base64, for `picture`."""
-    content = encoded(sheet)
+    content = encode_picture(sheet)
     write_atomically(path, lambda place: place.write_bytes(content))
     return base64.b64encode(content).decode()
 
 
-def picture(name: str, data: str) -> str:
+def picture_html(name: str, data: str) -> str:
     """HTML of an image with its name above it; `data` is a PNG in base64."""
     label = html.escape(name)
     return f'<h2>{label}</h2><img alt="{label}" src="data:image/png;base64,{data}">'
@@ -129,7 +129,7 @@ def write_page(
         after: HTML below the pictures.
     """
     written = {name: save_sheet(sheet, out / f"{name}.png") for name, sheet in sheets.items()}
-    page = document(title, before, *(picture(name, data) for name, data in written.items()), after)
+    page = document(title, before, *(picture_html(name, data) for name, data in written.items()), after)
     write_atomically(out / "index.html", lambda path: path.write_text(page))
     return ["index.html", *(f"{name}.png" for name in written)]
 

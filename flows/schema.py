@@ -63,7 +63,7 @@ def parse(expected: Any, value: Any, where: str = "") -> Any:
     if origin is list and isinstance(value, list):
         return [parse(parameters[0], each, f"{where}[{i}]") for i, each in enumerate(value)]
     if origin in (dict, Mapping) and isinstance(value, dict):
-        return {key: parse(parameters[1], each, join(where, key)) for key, each in value.items()}
+        return {key: parse(parameters[1], each, _at(where, key)) for key, each in value.items()}
     if is_dataclass(expected) and isinstance(value, dict):
         return _parse_dataclass(expected, value, where)
     if origin is None and _is_instance(value, expected):
@@ -102,14 +102,14 @@ def _parse_dataclass(expected: Any, value: dict[str, Any], where: str) -> Any:
     own = {each.name: each for each in fields(expected)}
     for key in value:
         if key not in own:
-            raise UserError(f"{join(where, key)}: unknown key; expected {', '.join(own)}")
+            raise UserError(f"{_at(where, key)}: unknown key; expected {', '.join(own)}")
     for name, each in own.items():
         if name not in value and each.default is MISSING and each.default_factory is MISSING:
-            raise UserError(f"{join(where, name)} is missing")
-    return expected(**{key: parse(hints[key], each, join(where, key)) for key, each in value.items()})
+            raise UserError(f"{_at(where, name)} is missing")
+    return expected(**{key: parse(hints[key], each, _at(where, key)) for key, each in value.items()})
 
 
-def join(where: str, key: str) -> str:
+def _at(where: str, key: str) -> str:
     """Place of a key of an object, e.g. "certificates[2].error"."""
     return f"{where}.{key}" if where else key
 

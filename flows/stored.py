@@ -320,7 +320,7 @@ def locate(path_or_repo: str | Path) -> str | Path:
     return bundled if len(local.parts) == 1 and bundled.is_dir() else path_or_repo
 
 
-def describe(checkpoint: str | Path) -> dict[str, Any]:
+def read_description(checkpoint: str | Path) -> dict[str, Any]:
     """Contents of a checkpoint's `config.json`, not verified; empty where there is none."""
     path = Path(locate(checkpoint)) / CONFIG_FILE
     try:

@@ -21,7 +21,7 @@ from flows.files import write_atomically
 from flows.jobs import run_once
 from flows.models.base import LatentModel
 from flows.opening import data_known, load_predictor, load_segmenter, open_model
-from flows.page import document, picture
+from flows.page import document, picture_html
 from flows.semantics.base import Segmenter
 from flows.steering.base import DIRECTIONS_FILE
 
@@ -161,5 +161,5 @@ def front_page(title: str, out: Path, parts: list[str]) -> str:
     for name in parts:
         pieces.append(f'<h1><a href="{html.escape(name)}/index.html">{html.escape(name)}</a></h1>')
         for path in sorted((out / name).glob("*.png")):
-            pieces.append(picture(path.stem, base64.b64encode(path.read_bytes()).decode()))
+            pieces.append(picture_html(path.stem, base64.b64encode(path.read_bytes()).decode()))
     return document(title, *pieces)

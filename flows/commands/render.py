@@ -93,4 +93,4 @@ def paste_back(image: Tensor, source: ImageSource, channels: int) -> Image.Image
     if original.size != source.size:
         raise UserError(f"{source.name} has {original.size} pixels, the record was made from {source.size}")
     assert source.box is not None
-    return pixels.unfit(pixels.to_pillow(image), source.box, original)
+    return pixels.paste_crop(pixels.to_pillow(image), source.box, original)

@@ -97,7 +97,7 @@ def named(file: object) -> Iterator[None]:
 def square(picture: Image.Image, size: int, channels: int) -> Tensor:
     """Convert a picture to uint8 (channels, size, size): upright, over white, centre-cropped, resized."""
     # Resizing needs colours instead of palette entries, so the picture is flattened first.
-    return images.from_pillow(images.fit_square(upright(picture, channels), size), channels)
+    return images.from_pillow(images.centre_square(upright(picture, channels), size), channels)
 
 
 def upright(picture: Image.Image, channels: int) -> Image.Image:

@@ -166,4 +166,4 @@ def render_emoji(font: ImageFont.FreeTypeFont, characters: str, size: int) -> Te
     left, top, right, bottom = font.getbbox(characters)
     corner = (CANVAS - right - left) // 2, (CANVAS - bottom - top) // 2
     ImageDraw.Draw(canvas).text(corner, characters, font=font, embedded_color=True)
-    return images.from_pillow(images.fit_square(canvas, size), 3)
+    return images.from_pillow(images.centre_square(canvas, size), 3)

@@ -148,7 +148,7 @@ class Editor:
         box = box or pixels.centre_box(flat, height, width)
         if not (0 <= box[0] < box[2] <= flat.width and 0 <= box[1] < box[3] <= flat.height):
             raise UserError(f"expected a box within {flat.width}×{flat.height} pixels, got {box}")
-        small = pixels.fit(flat, height, width, box)
+        small = pixels.crop_and_resize(flat, height, width, box)
         picture = pixels.reduce(pixels.from_pillow(small, channels), self.model.bins)
         with self.lock:
             codes = self.model.encode_bytes(picture[None], self.space, None if label is None else [label])

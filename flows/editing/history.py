@@ -136,4 +136,4 @@ def edited_upload(history: History) -> Image.Image:
     if start.upload is None or start.box is None:
         return edited
     changed = (history.picture != start.picture).any(0)
-    return pixels.unfit(edited, start.box, pixels.to_pillow(start.upload), changed)
+    return pixels.paste_crop(edited, start.box, pixels.to_pillow(start.upload), changed)

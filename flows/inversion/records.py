@@ -219,17 +219,17 @@ def check_fits(record: Record, model: LatentModel) -> None:
     layers = {name: (len(codes), each.channels, *each.size) for name, each in model.layers().items()}
     noise = model.noise() if isinstance(model, HasNoise) else []
     for name, value in record.activations.items():
-        check_shape(f"activations.{name}", value, layers.get(name))
+        check_tensor(f"activations.{name}", value, layers.get(name))
     if len(record.noise) not in (0, len(noise)):
         raise UserError(f"noise: expected none or {len(noise)} inputs, got {len(record.noise)}")
     for i, (value, stored) in enumerate(zip(record.noise, noise, strict=False)):
-        check_shape(f"noise.{i}", value, (len(codes), *stored.shape[1:]))
+        check_tensor(f"noise.{i}", value, (len(codes), *stored.shape[1:]))
     for i, weights in enumerate(record.weights):
         for name, value in weights.items():
-            check_shape(f"weights.{i}.{name}", value, own.get(name))
+            check_tensor(f"weights.{i}.{name}", value, own.get(name))
 
 
-def check_shape(name: str, value: Tensor, expected: tuple[int, ...] | None) -> None:
+def check_tensor(name: str, value: Tensor, expected: tuple[int, ...] | None) -> None:
     """Raise UserError unless a tensor of a record has this shape; None if the model has no such tensor."""
     if expected is None:
         raise UserError(f"{name}: the model has no such tensor")

@@ -13,7 +13,7 @@ from flows.inversion.comparison import Groups, Result
 from flows.inversion.records import save_record
 from flows.inversion.summary import overview, summary
 from flows.models.base import LatentModel
-from flows.page import as_text, cells, document, draw_rows, numbers, picture, save_sheet, table
+from flows.page import as_text, cells, document, draw_rows, numbers, picture_html, save_sheet, table
 
 COLUMNS = {
     "psnr": "median PSNR, dB",
@@ -106,7 +106,7 @@ def page(results: Sequence[Result], groups: Groups, grids: Mapping[str, str], ne
             rest = numbers([as_text(getattr(row, name)) for name in COLUMNS])
         lines.append(names + rest)
     pictures = "".join(
-        f"{picture(group, data)}{_one_by_one(results, groups, group)}" for group, data in grids.items()
+        f"{picture_html(group, data)}{_one_by_one(results, groups, group)}" for group, data in grids.items()
     )
     legend = "; ".join(f"{name}: {meaning.format(network=network)}" for name, meaning in COLUMNS.items())
     return document("Comparison of inverters", table(head, lines), f"<p>{html.escape(legend)}.</p>", pictures)

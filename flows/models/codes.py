@@ -99,9 +99,9 @@ class Codes:
             return NotImplemented
         return (
             self.space == other.space
-            and same(self.values, other.values)
+            and identical(self.values, other.values)
             and (self.labels is None) == (other.labels is None)
-            and (self.labels is None or other.labels is None or same(self.labels, other.labels))
+            and (self.labels is None or other.labels is None or identical(self.labels, other.labels))
         )
 
     def __hash__(self) -> int:
@@ -183,7 +183,7 @@ def as_rows(rows: Tensor | np.ndarray | Sequence[int] | Sequence[bool]) -> int |
     return chosen if mask else chosen.to(torch.int64)
 
 
-def same(first: Tensor, second: Tensor) -> bool:
+def identical(first: Tensor, second: Tensor) -> bool:
     """Whether two tensors have the same precision, shape and values, on any device."""
     return first.dtype == second.dtype and torch.equal(first.cpu(), second.cpu())
 

@@ -5,7 +5,7 @@ from typing import cast
 
 import flows.models
 from flows.models.base import LatentModel
-from flows.stored import BUNDLED, describe, load_stored, types_in
+from flows.stored import BUNDLED, load_stored, read_description, types_in
 
 
 def load(path_or_repo: str | Path, map_location: str = "cpu") -> LatentModel:
@@ -30,4 +30,6 @@ def load(path_or_repo: str | Path, map_location: str = "cpu") -> LatentModel:
 def list_models() -> list[str]:
     """Names of the bundled models, which `load` accepts; empty where no checkpoints are installed."""
     known = types_in(flows.models, LatentModel)
-    return sorted(folder.name for folder in BUNDLED.glob("*/") if describe(folder).get("model_type") in known)
+    return sorted(
+        folder.name for folder in BUNDLED.glob("*/") if read_description(folder).get("model_type") in known
+    )

@@ -87,7 +87,7 @@ class Displacement(Method):
             raise UserError(f"--data {data.name}: expected images with known attributes")
         index, score = data.attributes.index(attribute), column_of(scores_of([attribute]), name)
         before, random = batch.attributes[:, index], torch.Generator().manual_seed(task.seed)
-        codes = encoded(task.model, batch.images, task.space, batch.labels)
+        codes = code_values(task.model, batch.images, task.space, batch.labels)
         moved, amounts = [], []
         for _ in range(1 if attribute.kind == "binary" else self.strengths):
             after = other_values(attribute, before, random)
@@ -100,7 +100,7 @@ class Displacement(Method):
                     f"{name}: it changes {int(seen.sum())} of {len(seen)} images, expected at least "
                     f"{FEWEST}; take more images"
                 )
-            moved.append(encoded(task.model, edited[seen], task.space, batch.labels[seen]) - codes[seen])
+            moved.append(code_values(task.model, edited[seen], task.space, batch.labels[seen]) - codes[seen])
             amounts.append(amount[seen])
         direction = fit_direction(torch.cat(moved), torch.cat(amounts), name, task)
         along = codes @ direction.vector.double()
@@ -137,10 +137,10 @@ def displacements(
     model: LatentModel, images: Tensor, edited: Tensor, space: str, labels: Tensor | None = None
 ) -> Tensor:
     """Displacements f(edited) − f(images) of uint8 images (n, C, H, W): float64 (n, D), on the host."""
-    return encoded(model, edited, space, labels) - encoded(model, images, space, labels)
+    return code_values(model, edited, space, labels) - code_values(model, images, space, labels)
 
 
-def encoded(model: LatentModel, images: Tensor, space: str, labels: Tensor | None) -> Tensor:
+def code_values(model: LatentModel, images: Tensor, space: str, labels: Tensor | None) -> Tensor:
     """Values of the codes of uint8 images (n, C, H, W): float64 (n, D), on the host."""
     return model.encode_bytes(images, space, labels).values.cpu().double()
 

@@ -24,8 +24,8 @@ from flows.errors import UserError
 from flows.files import write_atomically
 from flows.metrics.perceptual import EfficientNetLite0, FeatureNetwork
 from flows.once import prepared
-from flows.opening import describe
 from flows.semantics.base import SemanticModel
+from flows.stored import read_description
 from flows.studio import actions, views
 from flows.studio.uploads import open_upload
 
@@ -109,7 +109,9 @@ class Studio:
         """Names of the models with the same image shape, by their config, without loading them."""
         shape = list(self.editor(name).model.image_shape)
         return [
-            each for each, path in self.paths.items() if describe(path).get("image_shape", shape) == shape
+            each
+            for each, path in self.paths.items()
+            if read_description(path).get("image_shape", shape) == shape
         ]
 
     def editor(self, name: str) -> Editor:
