@@ -105,7 +105,7 @@ class Turned(Halves):
 
 
 class Mean:
-    """How bright each half is."""
+    """Brightness of each half of the image."""
 
     name = "mean"
     scores = tuple(Score(name, name, "attribute", False) for name in ("upper", "lower"))
@@ -276,7 +276,7 @@ def with_labels(codes, *labels):
 
 
 def test_labels_go_with_codes_when_they_are_moved_and_scored(turned, tmp_path):
-    """What brightens the upper half of class 0 brightens the lower one of class 1."""
+    """A direction that brightens the upper half of class 0 brightens the lower one of class 1."""
     codes = turned.sample(400, seed=3)
     assert codes.labels.tolist() == [0, 1] * 200
     upper = Direction(name="upper", vector=truth(turned), bias=0.0, space="z", sigma=1.0, method="by hand")
@@ -326,7 +326,7 @@ def test_labels_go_with_images_when_they_are_encoded(turned):
 
 
 def test_labels_go_with_codes_when_units_are_dissected(turned, model):
-    """Its layer holds the picture before it is turned: as the other model's, with masks turned by hand."""
+    """The layer holds the picture before its rotation; results are the other model's with rotated masks."""
     codes = turned.sample(200, seed=0)
     plain = Codes(codes.values, "z")
     with torch.no_grad():

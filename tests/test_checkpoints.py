@@ -34,9 +34,9 @@ SHIPPED = [
         r"^!checkpoints/(.+)/$", (CHECKPOINTS.parent / ".gitignore").read_text(), re.MULTILINE
     )
 ]
-JUDGES = [folder for folder in SHIPPED if folder.name.endswith(("predictor", "segmenter"))]
+SEMANTIC_MODELS = [folder for folder in SHIPPED if folder.name.endswith(("predictor", "segmenter"))]
 FLOWS = [folder for folder in SHIPPED if folder.name.endswith(("glow", "nice", "realnvp"))]
-GANS = [folder for folder in SHIPPED if folder not in FLOWS + JUDGES]
+GANS = [folder for folder in SHIPPED if folder not in FLOWS + SEMANTIC_MODELS]
 
 
 def name_of(folder: Path) -> str:
@@ -58,14 +58,14 @@ def test_what_is_shipped():
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=name_of)
 def test_a_shipped_folder_is_small_whole_and_its_reports(folder):
-    model = load_semantic_model(folder) if folder in JUDGES else flows.load(folder)
+    model = load_semantic_model(folder) if folder in SEMANTIC_MODELS else flows.load(folder)
     assert report_of(folder)["fingerprint"] == model.fingerprint()
-    limit = 3 if folder in JUDGES else 16 if folder.name == "scenes-nice" else 8
+    limit = 3 if folder in SEMANTIC_MODELS else 16 if folder.name == "scenes-nice" else 8
     assert (folder / "model.safetensors").stat().st_size <= limit * 2**20
     card = (folder / "README.md").read_text()
     for picture in re.findall(r"\]\((.+?\.png)\)", card):
         assert (folder / picture).is_file()
-    if folder.name.startswith("scenes") and folder not in JUDGES:
+    if folder.name.startswith("scenes") and folder not in SEMANTIC_MODELS:
         kid = report_of(folder)["kid"]
         assert kid["network"] in card and kid["samples"] > kid["between test halves"]
 
@@ -96,34 +96,34 @@ def test_a_shipped_card_is_what_its_report_gives(folder):
 
 
 @pytest.mark.parametrize("folder", FLOWS, ids=name_of)
-def test_a_shipped_flow_returns_every_foreign_image(folder):
+def test_a_shipped_flow_returns_every_ood_image(folder):
     model, report = flows.load(folder), report_of(folder)
     for name, images in ood_images(model.image_shape, model.bins).items():
         assert all(given.certified for given in invert_exactly(model, images).certificates), name
     assert f"{report['likelihood']['bits_per_dim']:.3f}" in (CHECKPOINTS.parent / "README.md").read_text()
 
 
-def test_a_model_finds_the_shipped_judge_of_its_size():
-    for name, judge in (("scenes-nice", "scenes-predictor"), ("scenes64-lia", "scenes64-predictor")):
-        assert Path(bundled_model("predictor", flows.load(CHECKPOINTS / name))).name == judge
+def test_a_model_finds_the_shipped_predictor_of_its_size():
+    for name, semantic in (("scenes-nice", "scenes-predictor"), ("scenes64-lia", "scenes64-predictor")):
+        assert Path(bundled_model("predictor", flows.load(CHECKPOINTS / name))).name == semantic
     with pytest.raises(ValueError, match=r"--segmenter: none is included for fashion-mnist with images"):
         bundled_model("segmenter", flows.load(CHECKPOINTS / "fashion-nice"))
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("folder", JUDGES, ids=name_of)
-def test_a_shipped_judge_is_as_good_as_its_card_says(folder):
-    """On images rendered anew, of another seed than it ever saw."""
-    judge = load_semantic_model(folder)
-    fresh = dict(judge.description["source"])
+@pytest.mark.parametrize("folder", SEMANTIC_MODELS, ids=name_of)
+def test_a_shipped_semantic_model_is_as_good_as_its_card_says(folder):
+    """The images are rendered with a seed that no training used."""
+    semantic = load_semantic_model(folder)
+    fresh = dict(semantic.description["source"])
     if "Scenes" in fresh["class_path"]:
         fresh["init_args"] = {**fresh["init_args"], "test": 1000, "cache": None, "seed": 77}
-    found = judge.measure(instantiate_data(fresh).split("test"), None).values
-    told = report_of(folder)["test"]
+    found = semantic.measure(instantiate_data(fresh).split("test"), None).values
+    reported = report_of(folder)["test"]
     for name, figures in found.items():
         for figure in ("accuracy", "r2", "iou"):
             if figure in figures and figures.get("images", 1000) >= 200:
-                assert figures[figure] == pytest.approx(told[name][figure], abs=0.08), (name, figure)
+                assert figures[figure] == pytest.approx(reported[name][figure], abs=0.08), (name, figure)
     assert all(figures["accuracy"] >= 0.95 for figures in found.values() if "accuracy" in figures)
 
 
@@ -140,7 +140,7 @@ def test_a_shipped_gan_draws_what_its_card_says(folder):
 
 
 @pytest.mark.parametrize("folder", [each for each in GANS if each.name.endswith("lia")], ids=name_of)
-def test_shipped_lia_brings_back_held_out_images(folder):
+def test_shipped_lia_reconstructs_held_out_images(folder):
     model, report = flows.load(folder), report_of(folder)
     images = instantiate_data(model.description["source"]).split("test").first(400).images
     found = Encoder("w").invert(model, images)

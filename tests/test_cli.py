@@ -511,7 +511,7 @@ def test_a_misspelt_key_in_a_file_is_named(tmp_path, capsys, monkeypatch):
     assert "warmpu" in error and re.search("Did you mean '(training.)?warmup'", error)
 
 
-def test_a_checkpoint_that_names_foreign_code_is_refused(checkpoint, tmp_path, capsys):
+def test_a_checkpoint_that_names_code_of_others_is_refused(checkpoint, tmp_path, capsys):
     """A config may come from a stranger: it resolves classes of this package only."""
     model = flows.load(checkpoint)
     model.description["source"] = {"class_path": "os.system", "init_args": {"command": "true"}}

@@ -386,7 +386,7 @@ def test_the_page_takes_an_upload_to_a_conditional_flow(conditional, digits, tmp
 
 @pytest.mark.parametrize("name", flows.list_models())
 def test_a_space_says_what_it_can(name):
-    """What `Space` promises is tried: conversions, densities, temperatures."""
+    """Every capability that `Space` states is tried: conversions, densities, temperatures."""
     model = flows.load(name)
     for space in model.spaces.values():
         codes = model.sample(2, space.name)

@@ -67,7 +67,7 @@ def test_tiny_life(config, tmp_path, monkeypatch):
 
     if isinstance(model, SemanticModel):
         write_receipt(tmp_path, resolve(parser, settings))
-        judge_lives(load_semantic_model(tmp_path), data, experiment.objective, tmp_path)
+        semantic_model_lives(load_semantic_model(tmp_path), data, experiment.objective, tmp_path)
         return
     loaded = flows.load(tmp_path)
     assert loaded.image_shape == data.image_shape and loaded.bins == data.bins
@@ -91,11 +91,11 @@ def test_tiny_life(config, tmp_path, monkeypatch):
             loaded.encode(pixels.to_unit(test, loaded.bins))
 
 
-def judge_lives(judge, data, objective, folder):
-    measured = judge.measure(data.split("test"), None)
+def semantic_model_lives(semantic, data, objective, folder):
+    measured = semantic.measure(data.split("test"), None)
     expected = data.mask_classes or [attribute.name for attribute in data.all_attributes()]
     assert set(measured.values) <= {*expected, *(attribute.name for attribute in data.all_attributes())}
-    assert judge.description["validation"].keys() <= {*expected, *(a.name for a in data.all_attributes())}
+    assert semantic.description["validation"].keys() <= {*expected, *(a.name for a in data.all_attributes())}
     report = objective.report(folder, data, "cpu")
     assert report["test"] == measured.values and (folder / "quality.png").stat().st_size > 1000
     export(folder, folder / "exported", half=True)
@@ -107,7 +107,7 @@ def judge_lives(judge, data, objective, folder):
 
 
 def test_a_receipt_says_again_what_the_run_was(tmp_path, monkeypatch):
-    """What is null too, where the default is something else."""
+    """Null settings are part of it, even where the default is another value."""
     monkeypatch.chdir(ROOT)
     parser, settings = parse_experiment([
         "--config", "configs/scenes/predictor.yaml", "--folder", str(tmp_path), "--data.cache", "null",

@@ -323,7 +323,7 @@ def test_workers_read_an_archive_that_their_parent_has_open(folder, start):
 
 
 def as_it_is(batch):
-    """What a worker can import, unlike a lambda."""
+    """A worker process can import this function, unlike a lambda."""
     return batch
 
 
@@ -638,7 +638,7 @@ def test_celeba_crop_and_attributes(celeba):
 
 
 def test_a_bug_behind_a_reader_is_no_fault_of_the_file(celeba, imagenet, tmp_path, monkeypatch):
-    """Of data sets whose files are read lazily; `tests/test_errors.py` has folders, shards and pictures."""
+    """Data sets whose files are read lazily; `tests/test_errors.py` has folders, shards and pictures."""
     scenes = Scenes(test=2, cache=tmp_path / "scenes")
     scenes.split("test")
     lsun = LSUN(write_lsun(tmp_path, draw_bytes(9, 96, 128, 3)), category="tower")
@@ -715,7 +715,7 @@ def test_imagenet_small(imagenet):
     assert data.split("train").first(9).keys.tolist() == list(range(9))
 
 
-def test_imagenet_generations_are_told_apart(imagenet):
+def test_imagenet_generations_differ(imagenet):
     path, _ = imagenet
     old, new = ImageNetSmall(path, generation="2016-png"), ImageNetSmall(path)
     assert old.description() != new.description()
@@ -914,7 +914,7 @@ SHAPES = [((1, 8, 8), 17), ((1, 32, 32), 256), ((3, 32, 32), 256), ((3, 64, 64),
 
 
 @pytest.mark.parametrize(("shape", "bins"), SHAPES)
-def test_foreign_images_fit_the_model_and_are_the_same_every_time(shape, bins):
+def test_ood_images_fit_the_model_and_are_the_same_every_time(shape, bins):
     samples = torch.from_numpy(draw_bytes(3, *shape))
     suite, again = (ood_images(shape, bins, samples) for _ in range(2))
     assert list(suite) == list(again)
@@ -960,7 +960,7 @@ def test_photographs_in_the_suite_are_different_pictures():
     assert torch.equal(suite["inverted photographs"][:5], 255 - suite["cat"])
 
 
-def test_foreign_images_refuse_samples_of_another_shape():
+def test_ood_images_refuse_samples_of_another_shape():
     with pytest.raises(ValueError, match=r"expected images of shape \(batch, 1, 8, 8\)"):
         ood_images((1, 8, 8), samples=torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
 

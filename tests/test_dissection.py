@@ -125,7 +125,7 @@ def test_a_change_is_where_its_mask_is_and_nowhere_else(model):
     assert torch.equal(after[:, 0][outside], before[:, 0][outside])
 
 
-def test_parts_of_a_flows_code_are_layers_too_and_come_back_bit_for_bit():
+def test_parts_of_a_flows_code_are_layers_too_and_are_restored_bit_for_bit():
     torch.manual_seed(0)
     flow = Glow((3, 16, 16), levels=2, depth=1, width=8).eval()
     layers = layers_of(flow, "z")
@@ -226,8 +226,8 @@ def test_the_planted_unit_has_iou_one(model, codes, scheme):
     assert best.iou == pytest.approx(1, abs=1e-6)
     others = [row.iou for row in rows if row.unit != DRAWS and row.label == "square"]
     assert max(others, default=0) < 0.4
-    units, told, labels = counts(rows)["maps"]
-    assert units == UNITS and 1 <= told <= UNITS and labels >= 1
+    units, labelled_units, labels = counts(rows)["maps"]
+    assert units == UNITS and 1 <= labelled_units <= UNITS and labels >= 1
 
 
 def test_known_masks_are_taken_before_the_segmenter(model, codes):
@@ -488,7 +488,7 @@ def test_the_margin_falls_to_nothing():
 
 
 class Soft(Bright):
-    """The same with a gradient."""
+    """Threshold with a gradient."""
 
     def probabilities(self, images):
         bright = torch.sigmoid(30 * (images[:, 0] - 0.5))
@@ -525,7 +525,7 @@ def test_switching_an_artefact_off_brings_samples_to_clean_images(model, codes):
 
 
 def test_a_class_that_no_unit_agrees_with_has_no_layer(model):
-    """Where a class covers next to nothing every IoU is 0, and the first unit of a tie would be any."""
+    """Every IoU of a class that covers almost no pixel is 0, so its first unit would be arbitrary."""
 
     found = dissect(model, Never(), model.sample(60, seed=0), ["maps"])
     assert best_layer(found, "text") is None and best_layer(found, "square") == "maps"

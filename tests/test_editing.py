@@ -31,7 +31,7 @@ SHIPPED = Path(__file__).parents[1] / "checkpoints"
 
 
 @pytest.fixture(scope="module")
-def judges():
+def semantics():
     return [
         load_semantic_model(str(SHIPPED / name), "cpu") for name in ("scenes-predictor", "scenes-segmenter")
     ]
@@ -44,8 +44,8 @@ def scenes():
 
 
 @pytest.fixture(scope="module", params=["scenes-glow", "scenes-lia"])
-def editor(request, judges):
-    return open_editor(str(SHIPPED / request.param), judges, exemplars=150)
+def editor(request, semantics):
+    return open_editor(str(SHIPPED / request.param), semantics, exemplars=150)
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_move_that_moves_nothing_changes_no_byte(editor, history):
 
 
 def test_darker_is_darker(editor, history):
-    """By the pixels' mean, independently of the semantic models."""
+    """The mean of the pixels is measured, independently of the semantic models."""
     dark, light = (
         editor.then(history, editor.move(history, {"daylight": alpha})).picture.float().mean()
         for alpha in (-1.5, 1.5)
@@ -166,7 +166,7 @@ def test_the_whole_way_to_another_picture_is_its_code(editor, history, scenes):
 
 
 def test_what_is_cropped_goes_back_where_it_was(editor, scenes):
-    """In an upload of another shape; unedited it is the upload, edited only the box differs."""
+    """An upload of another shape: unedited, it keeps its bytes; edited, only the box differs."""
     upload = pixels.to_pillow(scenes.images[2]).resize((96, 64), Image.Resampling.BICUBIC)
     box = (10, 4, 60, 54)
     history = editor.open(upload, "wide.png", box)
@@ -201,8 +201,8 @@ def test_a_record_gives_the_same_bytes(editor, history, tmp_path, capsys):
     assert "draw plant; warmth +1 σ; identical to the recorded bytes" in capsys.readouterr().out
 
 
-def test_a_record_of_another_model_or_altered_is_refused(judges, scenes, tmp_path):
-    glow, lia = (open_editor(str(SHIPPED / name), judges) for name in ("scenes-glow", "scenes-lia"))
+def test_a_record_of_another_model_or_altered_is_refused(semantics, scenes, tmp_path):
+    glow, lia = (open_editor(str(SHIPPED / name), semantics) for name in ("scenes-glow", "scenes-lia"))
     history = glow.open(pixels.to_pillow(scenes.images[0]), "a")
     history = glow.then(history, glow.move(history, {"wood": 1.0}))
     path = tmp_path / "glow.safetensors"
@@ -223,13 +223,13 @@ def test_a_record_of_another_model_or_altered_is_refused(judges, scenes, tmp_pat
     save_file({**tensors, "code": tensors["code"][:, :9].contiguous()}, tmp_path / "code", metadata=head)
     save_file({**tensors, "0.where": torch.ones(9, 9)}, tmp_path / "where", metadata=head)
     save_file(tensors, tmp_path / "mute", metadata={"history_version": "1", "history": "{}"})
-    told = json.loads(head["history"])
+    header = json.loads(head["history"])
     for name, key, value in (
         ("box", "box", [0, 0, 999, 999]),
         ("space", "space", "q"),
         ("edits", "edits", 3),
     ):
-        whole = {**head, "history": json.dumps({**told, key: value})}
+        whole = {**head, "history": json.dumps({**header, key: value})}
         save_file(tensors, tmp_path / name, metadata=whole)
     for name in (
         "cut",
@@ -248,7 +248,7 @@ def test_a_record_of_another_model_or_altered_is_refused(judges, scenes, tmp_pat
             load_history(tmp_path / name, glow.model)
     assert read_history_header(tmp_path / "cut") is None and read_history_header(tmp_path / "nowhere") is None
     # Another digest is reported, not refused: another machine may differ in a bit.
-    whole = {**head, "history": json.dumps({**told, "digest": "0" * 64})}
+    whole = {**head, "history": json.dumps({**header, "digest": "0" * 64})}
     save_file(tensors, tmp_path / "digest", metadata=whole)
     assert load_history(tmp_path / "digest", glow.model)[1] is False
 
@@ -268,8 +268,8 @@ def test_the_first_images_of_a_data_set_are_those_of_the_whole(tmp_path):
     assert len(data.first("test", 99).images) == 12
 
 
-def test_a_search_that_is_watched_stops_when_told(judges, scenes):
-    model = open_editor(str(SHIPPED / "scenes-dcgan"), judges).model
+def test_a_search_that_is_watched_stops_on_request(semantics, scenes):
+    model = open_editor(str(SHIPPED / "scenes-dcgan"), semantics).model
     seen = []
 
     def watch(share, codes):
@@ -284,8 +284,8 @@ def test_a_search_that_is_watched_stops_when_told(judges, scenes):
     assert free.steps == 50
 
 
-def test_a_model_without_an_encoder_is_painted_on_its_samples(judges):
-    editor = open_editor(str(SHIPPED / "scenes-dcgan"), judges, exemplars=150)
+def test_a_model_without_an_encoder_is_painted_on_its_samples(semantics):
+    editor = open_editor(str(SHIPPED / "scenes-dcgan"), semantics, exemplars=150)
     with pytest.raises(ValueError, match="has no encoder for pictures; take a sample"):
         editor.open(Image.new("RGB", (32, 32)), "x")
     history = editor.sample(3)
@@ -294,7 +294,7 @@ def test_a_model_without_an_encoder_is_painted_on_its_samples(judges):
     assert len(painted.edits) == 1 and torch.equal(painted.undone().picture, history.picture)
 
 
-def test_without_judges_there_is_still_the_inverse(scenes):
+def test_without_semantic_models_there_is_still_the_inverse(scenes):
     editor = Editor("x", open_editor(str(SHIPPED / "scenes-glow")).model)
     history = editor.open(pixels.to_pillow(scenes.images[0]), "a")
     assert editor.readings(history.picture) == [] and sum(map(len, editor.groups.values())) == 0

@@ -111,7 +111,7 @@ def test_a_bug_in_a_verb_is_no_mistake_of_the_user(verb, place, monkeypatch, cap
     ["flows.models.glow.make_scale", "flows.data.digits.Digits.split", "train.fit", "train.prepare_folder"],
 )
 def test_a_bug_in_training_is_no_mistake_of_the_user(where, tmp_path, monkeypatch, capsys):
-    """In a constructor that the parser calls, in the data, in the loop, in the files of a run."""
+    """A bug in a constructor that the parser calls, in the data, in the loop, in the files of a run."""
     monkeypatch.chdir(ROOT)
     given = ["--config", "configs/digits/glow.yaml", "--variant", "tiny", "--folder", str(tmp_path / "run")]
     monkeypatch.setattr("sys.argv", ["train.py", *given])
@@ -408,7 +408,7 @@ ALLOWED = {
     "steering/ranking.py read_scores": "UserError alone gets the name of the file; bugs are raised",
     "stored.py StoredModule._from_pretrained": "raises bugs again: blames only a config that was altered",
     "stored.py _config_file": "the package huggingface_hub alone, on a download",
-    "stored.py describe": "UserError alone: a file that cannot be read describes nothing",
+    "stored.py read_description": "UserError alone: a file that cannot be read describes nothing",
     "studio/actions.py compare_on_model": "UserError alone is the note of one model's row; bugs are raised",
     "studio/actions.py search.work": "raised again by the consumer, in its thread",
     "studio/page.py sentence.call": "prints the traceback of a bug in the log",

@@ -270,7 +270,7 @@ def test_sizes_follow_the_images_shown():
 
 
 def test_growing_networks_fade_their_newest_size_in():
-    """With no share of the newest size, images are those of the size before, twice as large."""
+    """Images are those of the previous size, enlarged twice, if the share of the newest size is 0."""
     torch.manual_seed(0)
     for model in (
         PGGAN(SHAPE, size=8, channels=(8, 8, 6)),
@@ -470,7 +470,7 @@ def test_batch_norms_of_an_official_encoder_are_those_of_its_averaged_weights():
 
 
 @pytest.mark.parametrize("deviation", [False, True])
-def test_a_biggans_critic_sees_the_images_beside_an_image_where_told(deviation):
+def test_a_biggans_critic_sees_the_images_beside_an_image_if_requested(deviation):
     torch.manual_seed(0)
     model = BigGAN(SHAPE, 3, size=6, width=4, channels=(8, 8, 6), attention=8, deviation=deviation).eval()
     images, labels = torch.randn(4, *SHAPE), torch.zeros(4, dtype=torch.long)
@@ -698,7 +698,7 @@ def test_the_weight_of_the_divergence_changes_on_the_way():
     assert found == [0.3, 0.3, 0.1, 0.1]
 
 
-def test_an_anchored_generator_hears_the_critic_and_what_comes_back():
+def test_an_anchored_generator_is_trained_by_the_critic_and_the_reconstruction():
     torch.manual_seed(0)
     model = LIA((3, 32, 32), size=8, channels=(8, 8, 6, 6), encoder_channels=(6, 6, 8, 8))
     batch, gradients = scenes().split("train").first(4), {}
@@ -758,14 +758,14 @@ def test_the_divergence_of_an_anchored_stage_is_that_of_two_normals():
         both.log_std.copy_(torch.linspace(-2, 0, 8))
         real = 2 * torch.rand(1, *SHAPE) - 1
         mean = model.encoder(real)[0]
-        shaken = torch.randn(20_000, 8)
-        found = both(real.expand(20_000, -1, -1, -1), shaken, shaken[:1])[2].mean()
+        noise = torch.randn(20_000, 8)
+        found = both(real.expand(20_000, -1, -1, -1), noise, noise[:1])[2].mean()
         encoded = torch.distributions.Normal(mean, both.log_std.exp())
         expected = torch.distributions.kl_divergence(encoded, torch.distributions.Normal(0.0, 1.0)).sum()
     assert abs(float(found - expected)) < 0.05 * float(expected)
 
 
-def test_lia_reports_what_comes_back(tmp_path):
+def test_lia_reports_its_reconstructions(tmp_path):
     model, images = lia(), torch.randint(256, (50, *SHAPE), dtype=torch.uint8)
     section = lia_section(model, images)
     with torch.no_grad():
@@ -871,7 +871,7 @@ def test_networks_that_are_missing_say_what_they_need(monkeypatch, tmp_path):
 
 
 def test_training_states_of_earlier_releases_are_read():
-    """Their `log_std` has the name `log_spread`."""
+    """Older checkpoints have `log_spread` in place of `log_std`."""
     model = LIA(SHAPE, size=8, channels=(8, 8, 6), encoder_channels=(6, 8, 8))
     state = {key: value.clone() for key, value in GeneratorAndEncoder(model).state_dict().items()}
     state["log_spread"] = state.pop("log_std") + 0.5

@@ -64,7 +64,7 @@ def generated(model: StyleGAN, n: int = 3) -> tuple[Codes, torch.Tensor]:
 @pytest.mark.parametrize(
     ("space", "algorithm", "steps"), [("w", "adam", 300), ("w+", "adam", 300), ("w", "lbfgs", 60)]
 )
-def test_a_generated_picture_comes_back(generator, space, algorithm, steps):
+def test_a_generated_picture_is_reconstructed(generator, space, algorithm, steps):
     codes, images = generated(generator)
     inverter = Optimise(space, steps=steps, algorithm=algorithm, lr=0.1, starts=2)
     found = inverter.invert(generator, images, torch.Generator().manual_seed(0))
@@ -200,7 +200,7 @@ def test_tuning_changes_a_copy_and_the_record_has_its_weights(generator):
         assert torch.equal(reconstruct(tuned, found.codes[i : i + 1])[0], found.reconstruction[i])
 
 
-def test_a_layer_brings_back_what_no_code_does(generator):
+def test_a_layer_reconstructs_what_no_code_does(generator):
     images = torch.randint(256, (2, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
     first = Optimise("w", steps=20)
     plain = first.invert(generator, images, torch.Generator().manual_seed(0))
@@ -482,10 +482,10 @@ def test_the_course_of_the_rate_and_the_penalty_of_noise():
 
 
 def test_the_middle_of_a_space(generator):
-    middle, spread = extent(generator, "w")
-    assert torch.allclose(middle, generator.w_mean, atol=0.1 * float(spread.mean()))
+    mean, std = extent(generator, "w")
+    assert torch.allclose(mean, generator.w_mean, atol=0.1 * float(std.mean()))
     w = generator.sample_codes(500, "w", torch.Generator().manual_seed(9))
-    assert torch.allclose(((w - middle) / spread).square().mean(), torch.tensor(1.0), atol=0.1)
+    assert torch.allclose(((w - mean) / std).square().mean(), torch.tensor(1.0), atol=0.1)
 
 
 @pytest.fixture

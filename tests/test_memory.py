@@ -122,7 +122,7 @@ def test_compiled_it_gives_the_same_gradients(mode):
 
 
 def kept_bytes(depth: int, mode: str) -> int:
-    """What autograd keeps for the backward pass, parameters apart, counted where it is saved."""
+    """Bytes that autograd keeps for the backward pass, without parameters, counted by its hooks."""
     torch.manual_seed(0)
     model = Glow(SHAPE, levels=2, depth=depth, width=12)
     set_memory(model, mode, every=4)
@@ -149,7 +149,7 @@ def test_what_is_kept_does_not_grow_with_the_depth():
     assert 0 < anchors <= 16 / 4 * step
 
 
-def test_hidden_states_are_heard_in_every_mode():
+def test_hidden_states_reach_hooks_in_every_mode():
     """A hook at a place that folding and inversion pass over makes the chain go step by step."""
     model = build("glow")
     expected = gradients(model)
@@ -199,7 +199,7 @@ def test_changed_weights_between_the_passes_are_noticed():
         loss.backward()
 
 
-def test_the_guard_tells_a_sound_flow_from_one_without_an_inverse():
+def test_the_guard_distinguishes_a_sound_flow_from_one_without_an_inverse():
     model = build("glow", torch.float32)
     set_memory(model, "reversible")
     batch = Batch(images(), torch.full((3,), -1), torch.arange(3))

@@ -521,7 +521,7 @@ def _set(path, key, value):
 # Bad input --------------------------------------------------------------------------------------------
 
 
-def test_wrong_images_are_told_apart():
+def test_wrong_images_have_messages_of_their_own():
     model = MODELS["glow"]()
     with pytest.raises(ValueError, match=r"expected images of shape \(batch, 3, 4, 4\), got \(2, 3, 5, 4\)"):
         model.log_prob(torch.zeros(2, 3, 5, 4, dtype=torch.uint8))

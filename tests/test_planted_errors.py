@@ -30,7 +30,7 @@ class Sound(Bijection):
 
 
 class HalvedLogDet(Sound):
-    """In both directions alike, so that they still sum to zero."""
+    """The error is the same in both directions, so that the two still sum to zero."""
 
     def forward(self, x, context=None):
         z, log_det = super().forward(x, context)
@@ -85,7 +85,7 @@ class DeadParameter(Sound):
 
 
 class ForgetfulActNorm(ActNorm):
-    """Its flag is a plain attribute, as in y0ast/Glow-PyTorch: it initialises again after loading."""
+    """The flag is a plain attribute, as in y0ast/Glow-PyTorch: it initialises again after loading."""
 
     def __init__(self, channels: int):
         super().__init__(channels)
@@ -100,7 +100,7 @@ class ForgetfulActNorm(ActNorm):
 
 
 class UnsavedPermutation(Bijection):
-    """Its order is drawn at construction and is no buffer, as in y0ast/Glow-PyTorch."""
+    """The order is random at construction and no buffer, as in y0ast/Glow-PyTorch."""
 
     constant_log_det = True
 
@@ -192,7 +192,7 @@ def test_planted_error_breaks_its_law(law: str, cls: type[Bijection]):
 
 
 class ForgetfulWhitening(Whitening):
-    """The same mistake with statistics in buffers."""
+    """Lost initialisation of statistics in buffers."""
 
     def __init__(self, size: int):
         super().__init__(size, epsilon=0.1)

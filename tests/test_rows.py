@@ -68,7 +68,7 @@ def assert_equal(found, expected):
 
 
 def rows_of(model: Glow, x: torch.Tensor) -> list[Rows]:
-    """What the first level runs in."""
+    """Name of the code path of the first level."""
     level = model.bijection.levels[0]
     return [step for step in level._prepared(x, level._runs_in_rows(x))[0] if isinstance(step, Rows)]
 
@@ -131,7 +131,7 @@ def test_gradients_lie_in_memory_as_the_parameters_do():
         assert parameter.grad is not None and parameter.grad.stride() == parameter.stride(), name
 
 
-def test_a_hook_in_a_network_is_heard_and_every_layer_is_set_from_the_first_batch():
+def test_a_hook_in_a_network_is_called_and_every_layer_is_set_from_the_first_batch():
     images = torch.randint(256, (16, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
     torch.manual_seed(0)
     model = Glow(SHAPE, levels=2, depth=2, width=12)
@@ -139,14 +139,14 @@ def test_a_hook_in_a_network_is_heard_and_every_layer_is_set_from_the_first_batc
     layers = [part for part in model.modules() if isinstance(part, DataDependent)]
     assert len(layers) == 12 and all(layer.initialised for layer in layers)
     second = model.bijection.levels[1].steps[1].steps[2].network.second
-    heard = []
-    handle = second.register_forward_hook(lambda *_: heard.append(1))
+    calls = []
+    handle = second.register_forward_hook(lambda *_: calls.append(1))
     model.bijection(images / 255)
     model.bijection.inverse(torch.zeros(1, 288))
-    assert len(heard) == 2
+    assert len(calls) == 2
     handle.remove()
     model.bijection(images / 255)
-    assert len(heard) == 2
+    assert len(calls) == 2
     assert any(name.endswith("network.second") for name in model.layers())
 
 

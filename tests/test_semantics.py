@@ -45,8 +45,8 @@ def scenes():
 
 def predictor(attributes=KINDS, **options):
     torch.manual_seed(0)
-    told = {"channels": [8, 8], "hidden": 8, **options}
-    return AttributePredictor((3, 16, 16), json_attributes(attributes), **told).eval()
+    settings = {"channels": [8, 8], "hidden": 8, **options}
+    return AttributePredictor((3, 16, 16), json_attributes(attributes), **settings).eval()
 
 
 def random_images(n, side=16, seed=0):
@@ -71,7 +71,7 @@ def test_scores_have_a_column_for_every_class_and_two_for_a_hue():
     assert truth[1].isnan().tolist() == [False, True, True, True, False, True, True]
 
 
-def test_scenes_tell_what_can_be_seen_and_nothing_else(scenes):
+def test_scenes_label_what_can_be_seen_and_nothing_else(scenes):
     split = scenes.split("test")
     names = [attribute.name for attribute in scenes.attributes]
     seen = matters(split.factors.numpy())
@@ -93,31 +93,31 @@ def test_attributes_survive_json():
 
 
 def test_what_cannot_be_seen_changes_no_loss():
-    judge, images = predictor(), random_images(6)
+    semantic, images = predictor(), random_images(6)
     values = torch.rand(6, 4)
     values[:, 0].round_()
     values[:, 1] = torch.tensor([0, 1, 2, 0, 1, 2])
     values[3] = math.nan
-    outputs = judge(images)
-    whole, _ = judge.loss(outputs, batch_of(images, values))
+    outputs = semantic(images)
+    whole, _ = semantic.loss(outputs, batch_of(images, values))
     moved = outputs.clone()
-    moved[3, : sum(judge.widths)] += 100
-    same, _ = judge.loss(moved, batch_of(images, values))
+    moved[3, : sum(semantic.widths)] += 100
+    same, _ = semantic.loss(moved, batch_of(images, values))
     assert torch.equal(whole, same) and whole.isfinite()
-    nothing, parts = judge.loss(outputs, batch_of(images, torch.full((6, 4), math.nan)))
+    nothing, parts = semantic.loss(outputs, batch_of(images, torch.full((6, 4), math.nan)))
     assert nothing == parts["seen"] and set(parts) == {"seen"}
 
 
 def test_the_gaussian_loss_is_least_where_its_variance_is_the_error():
     """Minimised by gradient descent, a head finds mean and variance of a normal sample."""
-    judge = predictor((Attribute("size", "real"),))
+    semantic = predictor((Attribute("size", "real"),))
     target = 0.3 + 0.1 * torch.randn(2000, generator=torch.Generator().manual_seed(0))
     head = torch.zeros(2, requires_grad=True)
     optimiser = torch.optim.Adam([head], 0.05)
     for _ in range(400):
         optimiser.zero_grad()
-        told = torch.cat([head.expand(2000, 2), torch.zeros(2000, 1)], 1)
-        loss, _ = judge.loss(told, batch_of(random_images(2000, 1), target[:, None]))
+        outputs = torch.cat([head.expand(2000, 2), torch.zeros(2000, 1)], 1)
+        loss, _ = semantic.loss(outputs, batch_of(random_images(2000, 1), target[:, None]))
         loss.backward()
         optimiser.step()
     mean, log_variance = head.tolist()
@@ -127,7 +127,7 @@ def test_the_gaussian_loss_is_least_where_its_variance_is_the_error():
 
 def test_calibration_finds_a_planted_temperature(monkeypatch):
     """Labels drawn from logits, which the network says three times too loudly."""
-    judge = predictor(KINDS[:2])
+    semantic = predictor(KINDS[:2])
     generator = torch.Generator().manual_seed(0)
     n = 4000
     truth = 1.5 * torch.randn(n, 4, generator=generator)
@@ -136,10 +136,10 @@ def test_calibration_finds_a_planted_temperature(monkeypatch):
     split = ArraySplit(random_images(n, 4), attributes=torch.stack([there, which], 1))
     said = torch.cat([3 * truth, torch.ones(n, 2)], 1)
     monkeypatch.setattr("flows.semantics.predictor.outputs_on", lambda *_: (said, split.first(None)))
-    before = judge.measure(split, None).values
-    judge.calibrate(split, None)
-    after = judge.measure(split, None).values
-    assert judge.log_temperature.exp().tolist() == pytest.approx([3, 3], rel=0.12)
+    before = semantic.measure(split, None).values
+    semantic.calibrate(split, None)
+    after = semantic.measure(split, None).values
+    assert semantic.log_temperature.exp().tolist() == pytest.approx([3, 3], rel=0.12)
     for name in ("there", "which"):
         assert after[name]["calibration"] < 0.03 < before[name]["calibration"]
         assert after[name]["accuracy"] == before[name]["accuracy"]
@@ -147,7 +147,7 @@ def test_calibration_finds_a_planted_temperature(monkeypatch):
 
 def test_errors_say_what_they_are(monkeypatch):
     """R² by scikit-learn, and the predicted deviation holds 68 % after calibration."""
-    judge = predictor((Attribute("size", "real", low=-4.0, high=4.0),))
+    semantic = predictor((Attribute("size", "real", low=-4.0, high=4.0),))
     generator = torch.Generator().manual_seed(0)
     target = 4 * torch.rand(4000, generator=generator) - 2
     error = 0.3 * torch.randn(4000, generator=generator)
@@ -155,15 +155,15 @@ def test_errors_say_what_they_are(monkeypatch):
     outputs = torch.stack([share, torch.zeros(4000), torch.ones(4000)], 1)
     split = ArraySplit(random_images(4000, 4), attributes=target[:, None])
     monkeypatch.setattr("flows.semantics.predictor.outputs_on", lambda *_: (outputs, split.first(None)))
-    judge.calibrate(split, None)
-    values = judge.measure(split, None).values["size"]
+    semantic.calibrate(split, None)
+    values = semantic.measure(split, None).values["size"]
     assert values["r2"] == pytest.approx(r2_score(target, target + error), abs=1e-4)
     assert values["error"] == pytest.approx(0.3, rel=0.05)
     assert values["within"] == pytest.approx(0.683, abs=0.02)
-    assert judge.to_scores(torch.tensor([[-0.5, 0, 1], [1.5, 0, 1]])).flatten().tolist() == [-4, 4]
-    assert judge.scores[0].quality == 1  # nobody has looked at it
-    judge.note(judge.measure(split, None))
-    assert judge.scores[0].quality == values["r2"]
+    assert semantic.to_scores(torch.tensor([[-0.5, 0, 1], [1.5, 0, 1]])).flatten().tolist() == [-4, 4]
+    assert semantic.scores[0].quality == 1  # nobody has looked at it
+    semantic.note(semantic.measure(split, None))
+    assert semantic.scores[0].quality == values["r2"]
 
 
 def test_calibration_error_of_a_closed_form():
@@ -174,10 +174,10 @@ def test_calibration_error_of_a_closed_form():
 
 def test_iou_is_scikit_learns(scenes):
     torch.manual_seed(0)
-    judge = UNetSegmenter((3, 32, 32), list(scenes.mask_classes), channels=[8, 8]).eval()
+    semantic = UNetSegmenter((3, 32, 32), list(scenes.mask_classes), channels=[8, 8]).eval()
     split = scenes.split("test")
-    values = judge.measure(split, None).values
-    found = judge.segment(pixels.to_unit(split.images)).to(torch.uint8).argmax(1).flatten().numpy()
+    values = semantic.measure(split, None).values
+    found = semantic.segment(pixels.to_unit(split.images)).to(torch.uint8).argmax(1).flatten().numpy()
     true = split.masks.flatten().numpy()
     labels = [scenes.mask_classes.index(name) for name in values]
     expected = jaccard_score(true, found, labels=labels, average=None)
@@ -185,7 +185,7 @@ def test_iou_is_scikit_learns(scenes):
 
 
 @pytest.mark.parametrize("kind", ["predictor", "segmenter"])
-def test_a_judge_learns_what_can_be_seen(kind):
+def test_a_predictor_learns_what_can_be_seen(kind):
     """A square of random place and brightness on black: after a few hundred steps it is known."""
     generator = torch.Generator().manual_seed(0)
     n, side = 1024, 16
@@ -195,33 +195,33 @@ def test_a_judge_learns_what_can_be_seen(kind):
     inside = [(rows >= place[:, i : i + 1]) & (rows < place[:, i : i + 1] + 4) for i in range(2)]
     mask = inside[0][:, :, None] & inside[1][:, None, :]
     images = (mask * (80 + 170 * bright)[:, None, None]).byte()[:, None].expand(-1, 3, -1, -1).contiguous()
-    told = (Attribute("row", "real", high=side - 5.0), Attribute("bright", "real"))
+    attributes = (Attribute("row", "real", high=side - 5.0), Attribute("bright", "real"))
     values = torch.stack([place[:, 0].float(), bright], 1)
     torch.manual_seed(0)
     if kind == "predictor":
-        judge = predictor(told, channels=[16, 16], hidden=32).train()
+        semantic = predictor(attributes, channels=[16, 16], hidden=32).train()
     else:
-        judge = UNetSegmenter((3, side, side), ["black", "square"], channels=[8, 8])
+        semantic = UNetSegmenter((3, side, side), ["black", "square"], channels=[8, 8])
     split = ArraySplit(images, attributes=values)
     split.masks = mask.byte()
-    optimiser = torch.optim.Adam(judge.parameters(), 3e-3)
+    optimiser = torch.optim.Adam(semantic.parameters(), 3e-3)
     for step in range(250):
         batch = split.__getitems__([(64 * step + i) % 896 for i in range(64)])
         optimiser.zero_grad()
-        judge.loss(judge(batch.images), batch)[0].backward()
+        semantic.loss(semantic(batch.images), batch)[0].backward()
         optimiser.step()
     held = ArraySplit(images[896:], attributes=values[896:])
     held.masks = mask[896:].byte()
-    figures = judge.eval().measure(held, None).values
+    figures = semantic.eval().measure(held, None).values
     for each in figures.values():
         assert next(iter(each.values())) > 0.95, figures
 
 
 def test_predictions_say_nothing_of_what_is_not_seen():
-    judge = predictor()
+    semantic = predictor()
     with torch.no_grad():
-        judge.network.head.bias[-4:] = torch.tensor([9.0, -9.0, 9.0, -9.0])
-        found = judge.predict(pixels.to_unit(random_images(3)))
+        semantic.network.head.bias[-4:] = torch.tensor([9.0, -9.0, 9.0, -9.0])
+        found = semantic.predict(pixels.to_unit(random_images(3)))
     assert found.isnan()[0].tolist() == [False, True, True, True, False, True, True]
     assert (found.isnan() == found.isnan()[0]).all()
 
@@ -240,27 +240,27 @@ def test_a_mask_goes_where_its_picture_goes():
 
 
 @pytest.mark.parametrize("kind", ["predictor", "segmenter"])
-def test_a_judge_is_the_same_function_after_a_file_and_for_any_batch(kind, tmp_path):
-    judge = (
+def test_a_predictor_is_the_same_function_after_a_file_and_for_any_batch(kind, tmp_path):
+    semantic = (
         predictor() if kind == "predictor" else UNetSegmenter((3, 16, 16), ["a", "b"], channels=[8, 8]).eval()
     )
-    judge.log_temperature += 0.3
-    judge.save_pretrained(tmp_path)
+    semantic.log_temperature += 0.3
+    semantic.save_pretrained(tmp_path)
     loaded = load_semantic_model(tmp_path)
     images = pixels.to_unit(random_images(5))
     of = (lambda j, x: j.predict(x)) if kind == "predictor" else (lambda j, x: j.probabilities(x))
     with torch.no_grad():
         if kind == "predictor":
-            judge.network.head.bias[-4:] = loaded.network.head.bias[-4:] = 9.0  # all is seen
-        whole = of(judge, images)
+            semantic.network.head.bias[-4:] = loaded.network.head.bias[-4:] = 9.0  # all is seen
+        whole = of(semantic, images)
         assert torch.equal(of(loaded, images), whole)
         one_by_one = torch.cat([of(loaded, image[None]) for image in images])
     torch.testing.assert_close(one_by_one, whole, atol=1e-5, rtol=1e-4)
     assert isinstance(loaded, Predictor if kind == "predictor" else Segmenter)
-    assert loaded.fingerprint() == judge.fingerprint()
+    assert loaded.fingerprint() == semantic.fingerprint()
 
 
-def test_a_judge_is_no_generative_model_and_says_so(tmp_path):
+def test_a_predictor_is_no_generative_model_and_says_so(tmp_path):
     predictor().save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="holds a 'AttributePredictor'.*expected one of .*Glow"):
         load(tmp_path)
@@ -271,9 +271,9 @@ def test_mistakes_are_named(scenes):
         AttributePredictor((3, 16, 16), [])
     with pytest.raises(ValueError, match="no class masks"):
         UNetSegmenter((3, 16, 16), [])
-    judge = predictor()
+    semantic = predictor()
     with pytest.raises(ValueError, match="predictor's 4 attributes, got 1"):
-        judge.loss(judge(random_images(2)), batch_of(random_images(2)))
+        semantic.loss(semantic(random_images(2)), batch_of(random_images(2)))
     segmenter = UNetSegmenter((3, 16, 16), ["a"], channels=[8])
     with pytest.raises(ValueError, match="no class masks"):
         segmenter.loss(segmenter(random_images(2)), batch_of(random_images(2)))
@@ -282,11 +282,11 @@ def test_mistakes_are_named(scenes):
 # Other people's networks --------------------------------------------------------------------------
 
 
-def test_torchvisions_networks_are_judges_as_they_are():
+def test_torchvisions_networks_are_predictors_as_they_are():
     """Against torchvision's own preprocessing; random weights, there is nothing to download."""
     torch.manual_seed(0)
     network = torchvision.models.resnet18(num_classes=7).eval()
-    judge = ClassPredictor(network, [str(i) for i in range(7)], side=64)
+    semantic = ClassPredictor(network, [str(i) for i in range(7)], side=64)
     images = torch.rand(3, 3, 32, 32)
     prepare = torchvision.transforms.Compose([
         torchvision.transforms.Resize((64, 64), antialias=True),
@@ -294,9 +294,9 @@ def test_torchvisions_networks_are_judges_as_they_are():
     ])  # fmt: skip
     with torch.no_grad():
         expected = network(prepare(images)).softmax(1)
-    torch.testing.assert_close(judge.predict(images), expected, atol=1e-5, rtol=1e-4)
-    assert isinstance(judge, Predictor) and judge.name == "ResNet"
-    assert judge.scores[2].name == "class: 2" and judge.scores[2].attribute == "class"
+    torch.testing.assert_close(semantic.predict(images), expected, atol=1e-5, rtol=1e-4)
+    assert isinstance(semantic, Predictor) and semantic.name == "ResNet"
+    assert semantic.scores[2].name == "class: 2" and semantic.scores[2].attribute == "class"
     own = ClassPredictor(network, [str(i) for i in range(7)], side=64, exclusive=False)
     torch.testing.assert_close(own.predict(images), network(prepare(images)).detach().sigmoid())
     with pytest.raises(ValueError, match="expected a network with 2 classes, one per name, got 7"):
@@ -308,12 +308,12 @@ def test_segmenters_of_torchvision_and_of_transformers_kind():
     network = torchvision.models.segmentation.lraspp_mobilenet_v3_large(
         weights=None, weights_backbone=None, num_classes=5
     ).eval()
-    judge = ClassSegmenter(network, list("abcde"), side=64)
+    semantic = ClassSegmenter(network, list("abcde"), side=64)
     images = torch.rand(2, 1, 32, 32, requires_grad=True)
-    probabilities = judge.probabilities(images)
-    assert isinstance(judge, Segmenter) and probabilities.shape == (2, 5, 32, 32)
+    probabilities = semantic.probabilities(images)
+    assert isinstance(semantic, Segmenter) and probabilities.shape == (2, 5, 32, 32)
     torch.testing.assert_close(probabilities.sum(1), torch.ones(2, 32, 32))
-    assert torch.equal(judge.segment(images).float().argmax(1), probabilities.argmax(1))
+    assert torch.equal(semantic.segment(images).float().argmax(1), probabilities.argmax(1))
     (gradient,) = torch.autograd.grad(probabilities[:, 0].sum(), images)
     assert gradient.abs().sum() > 0
 

@@ -45,7 +45,7 @@ def test_a_lia_of_twice_the_side_begins_as_the_smaller_one():
     )
 
 
-def test_what_does_not_fit_is_told():
+def test_what_does_not_fit_is_named():
     small = lia(16)
     with pytest.raises(ValueError, match="the refiner of the smaller LIA has different sizes"):
         lia(32, extra=(7,), refinements=0).start_from(small)
@@ -62,7 +62,7 @@ def test_what_does_not_fit_is_told():
 
 
 def test_a_run_starts_where_the_checkpoint_is(tmp_path, monkeypatch, capsys):
-    """At a rate of next to nothing what comes out is what was put in: no layer is set from data anew."""
+    """A learning rate near zero leaves the weights as they were: no layer is initialised from data again."""
     monkeypatch.chdir(ROOT)
     common = ["train.py", "--config", "configs/digits/glow.yaml", "--variant", "tiny", "--training.ema", "0"]
     monkeypatch.setattr("sys.argv", [*common, "--folder", str(tmp_path / "first")])

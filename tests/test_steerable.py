@@ -75,7 +75,7 @@ def test_every_picture_has_its_own_edit():
     assert all(torch.equal(a, b) for a, b in zip(again, (which, strength, amount), strict=True))
 
 
-def test_mistakes_are_told():
+def test_mistakes_are_named():
     with pytest.raises(ValueError, match="there is no edit 'sideways'"):
         Steerable(edits=("sideways",))
     with pytest.raises(ValueError, match="no space 'w'"):

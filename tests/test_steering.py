@@ -124,7 +124,7 @@ def test_a_boundary_of_noise_is_no_better_than_chance():
     assert found.evidence["all_balanced_accuracy"] < 0.56
 
 
-def test_boundaries_refuse_what_they_cannot_tell():
+def test_boundaries_refuse_what_they_cannot_separate():
     _, survey = planted(n=60)
     with pytest.raises(ValueError, match="expected at least 10 each"):
         Boundary(share=0.02).one(survey, "it")
@@ -185,7 +185,7 @@ def test_conditioning_leaves_the_others_alone(survey, count):
 
 
 def test_the_gradient_of_a_score_is_that_of_the_drawn_picture(toy):
-    """Of a linear decoder it is the same everywhere, and known: ∂(0.5 + 0.1 z·b)/∂z."""
+    """The gradient of a linear decoder is the same everywhere, and known: ∂(0.5 + 0.1 z·b)/∂z."""
     task = Task(toy, "z", ["quarter 2", "quarter 0"], Rows(), None, 300)
     for found, i in zip(ScoreGradient(codes=120).find(task), (2, 0), strict=True):
         torch.testing.assert_close(found.vector, toy.basis[:, i].detach(), atol=1e-5, rtol=0)
@@ -359,7 +359,7 @@ def test_entangled_directions_leak_until_they_are_conditioned(toy, survey):
 
 
 def test_the_interval_is_that_of_the_mean(toy):
-    """Of a noisy score the bootstrap's interval is about ± 1.96 standard errors."""
+    """The bootstrap's interval of a noisy score is about ± 1.96 standard errors."""
 
     class Noisy(Rows):
         def predict(self, images):
@@ -391,10 +391,10 @@ def test_what_is_not_seen_is_in_no_mean(toy):
     step = Direction(
         name="quarter 1", vector=toy.basis[:, 1].detach(), bias=0.0, space="z", sigma=1.0, method="by hand"
     )
-    whole, half = (rescore(toy, judge, [step], codes, alpha=1.0) for judge in (Rows(), Half()))
+    whole, half = (rescore(toy, semantic, [step], codes, alpha=1.0) for semantic in (Rows(), Half()))
     seen = Rows().predict(toy.decode_codes(codes).detach())[:, 3] > 0.5
-    spread = Rows().predict(toy.decode_codes(codes[seen]).detach())[:, 1].std(correction=0)
-    assert float(half.signed[0, 1]) == pytest.approx(0.1 / float(spread), rel=1e-3)
+    std = Rows().predict(toy.decode_codes(codes[seen]).detach())[:, 1].std(correction=0)
+    assert float(half.signed[0, 1]) == pytest.approx(0.1 / float(std), rel=1e-3)
     assert torch.allclose(half.signed[0, [0, 2, 3]], whole.signed[0, [0, 2, 3]], atol=1e-5)
     assert half.signed.isfinite().all() and half.low.isfinite().all()
 
@@ -712,12 +712,12 @@ def test_a_move_is_as_faithful_as_its_share_of_the_true_edit(toy):
 
 
 def test_kept_and_reach_count_what_they_say():
-    told = [Score("a", "a", "g", True), Score("b", "b", "g", True), Score("n", "n", "g", False)]
+    scores = [Score("a", "a", "g", True), Score("b", "b", "g", True), Score("n", "n", "g", False)]
     before = torch.tensor([[0.9, 0.9, 1.0], [0.9, 0.2, 2.0], [0.1, 0.4, 3.0], [0.1, torch.nan, 4.0]])
     after = torch.tensor([[0.1, 0.6, 9.0], [0.1, 0.7, 9.0], [0.9, 0.3, 9.0], [0.9, 0.8, 9.0]])
-    assert kept_share(before, after, told, "a") == pytest.approx(2 / 3)
-    assert kept_share(before, after, told, "b") == 0
-    assert math.isnan(kept_share(before[:, :1], after[:, :1], told[:1], "a"))
+    assert kept_share(before, after, scores, "a") == pytest.approx(2 / 3)
+    assert kept_share(before, after, scores, "b") == 0
+    assert math.isnan(kept_share(before[:, :1], after[:, :1], scores[:1], "a"))
     real = torch.cat([torch.linspace(0, 1, 101), torch.tensor([torch.nan])])
     assert reach_of(torch.tensor([0.2, 0.5, 0.65]), real) == pytest.approx(0.5, abs=1e-6)
     assert math.isnan(reach_of(torch.tensor([0.0, 0.1]), torch.full((9,), 0.3)))
@@ -739,12 +739,12 @@ def test_distances_grow_away_from_the_data(toy):
 
 def test_a_ranking_says_where_z_is_worse_than_w(tmp_path):
     def scores(name, space, leakage, effect=2.0, of="samples"):
-        told = {
+        direction = {
             "method": "boundary", "effect": effect, "monotone": 1.0, "worst": "wood", "leakage": leakage,
             "kept": 0.9, "reach": 0.5, "distances": [], "faithful": None,
         }  # fmt: skip
         path = tmp_path / f"{name}-{space}-{of}.json"
-        content = {"checkpoint": f"x/{name}", "of": of, "space": space, "directions": {"daylight": told}}
+        content = {"checkpoint": f"x/{name}", "of": of, "space": space, "directions": {"daylight": direction}}
         path.write_text(json.dumps(content))
         return path
 

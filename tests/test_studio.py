@@ -75,7 +75,7 @@ def png_of(width, height):
 
 
 def test_pictures_of_every_kind_are_opened(tmp_path):
-    """An orange corner tells which way is up."""
+    """An orange corner shows which way is up."""
     plain = Image.new("RGB", (60, 40), "#204060")
     plain.paste("#ff8800", (0, 0, 20, 20))
     rotated = plain.transpose(Image.Transpose.ROTATE_90)
@@ -101,10 +101,10 @@ def test_pictures_of_every_kind_are_opened(tmp_path):
     assert max(wide.size) == KEPT
 
 
-def test_what_is_no_picture_is_told_in_a_sentence(tmp_path):
+def test_what_is_no_picture_is_named_in_a_sentence(tmp_path):
     content = io.BytesIO()
     Image.new("RGB", (300, 300)).save(content, "JPEG")
-    for name, data, told in (
+    for name, data, sentence in (
         ("words.png", b"hello", "not a picture"),
         ("empty.png", b"", "not a picture"),
         ("cut.jpg", content.getvalue()[:200], "cannot be decoded"),
@@ -117,7 +117,7 @@ def test_what_is_no_picture_is_told_in_a_sentence(tmp_path):
         start = time.monotonic()
         with pytest.raises(ValueError, match=re.escape(name)) as error:
             open_upload(path)
-        assert told in str(error.value) and "\n" not in str(error.value) and time.monotonic() - start < 2
+        assert sentence in str(error.value) and "\n" not in str(error.value) and time.monotonic() - start < 2
     deep = Image.fromarray(np.full((8, 8), 40_000, np.uint16))
     with pytest.raises(ValueError, match="expected 8-bit pixels"):
         open_upload(saved(tmp_path / "deep.png", deep))
@@ -234,7 +234,7 @@ def test_a_picture_of_64_pixels_is_read_and_painted_on(studio, room):
     assert seen["plant"][1] > 0.5 and abs(seen["daylight"][0] - seen["daylight"][1]) < 0.2
 
 
-def test_judges_of_another_data_set_are_taken_where_they_are_named(tmp_path):
+def test_semantic_models_of_another_data_set_are_taken_where_they_are_named(tmp_path):
     """A predictor of rooms does not apply to clothes unless the user names it."""
     rooms = UNetSegmenter((1, 32, 32), ["wall"])
     rooms.description = {"name": "scenes"}
@@ -382,10 +382,10 @@ def address():
 
 def memory(pid):
     """Megabytes that a process holds."""
-    told = Path(f"/proc/{pid}/status")
-    if not told.is_file():
-        pytest.skip("tells memory on Linux only")
-    return int(re.search(r"VmRSS:\s+(\d+)", told.read_text())[1]) / 1024
+    status = Path(f"/proc/{pid}/status")
+    if not status.is_file():
+        pytest.skip("memory is measured on Linux only")
+    return int(re.search(r"VmRSS:\s+(\d+)", status.read_text())[1]) / 1024
 
 
 @pytest.mark.long
@@ -400,21 +400,21 @@ def test_twenty_clients_at_once(address, room, studio):
     def visit(number):
         client = Client(address, verbose=False)
         client.predict("scenes-glow", handle_file(room), api_name="/open")
-        told = []
+        answers = []
         for move in range(20):
             sigmas = [0.0] * count
             sigmas[index] = round(-2 + 0.1 * move + 0.005 * number, 3)
             answer = client.predict([], [], 0, *sigmas, api_name="/steer")
-            told.append((f"{sigmas[index]:+.3g} σ", answer[1], Path(answer[0][1]).stat().st_size))
+            answers.append((f"{sigmas[index]:+.3g} σ", answer[1], Path(answer[0][1]).stat().st_size))
         client.close()
-        return told
+        return answers
 
     with concurrent.futures.ThreadPoolExecutor(20) as pool:
         found = list(pool.map(visit, range(20)))
-    answers = [answer for told in found for answer in told]
+    answers = [answer for some in found for answer in some]
     assert len(answers) == 400
-    for wanted, told, size in answers:
-        assert f"daylight {wanted}" in told or wanted == "+0 σ", (wanted, told)
+    for wanted, caption, size in answers:
+        assert f"daylight {wanted}" in caption or wanted == "+0 σ", (wanted, caption)
         assert size > 300
 
 
@@ -427,14 +427,14 @@ def test_mistakes_are_sentences_and_the_server_lives(address, tmp_path):
     (tmp_path / "words.png").write_text("hello")
     (tmp_path / "large.png").write_bytes(png_of(10_000, 10_000))
     (tmp_path / "r.safetensors").write_text("hello")
-    for name, inputs, told in (
+    for name, inputs, sentence in (
         ("/undo", (), "there is no picture yet"),
         ("/open", ("scenes-glow", handle_file(tmp_path / "words.png")), "not a picture"),
         ("/open", ("scenes-glow", handle_file(tmp_path / "large.png")), "at most 40 million"),
         ("/open", ("scenes-glow", None), "there is no picture yet"),
         ("/load", ("scenes-glow", handle_file(tmp_path / "r.safetensors")), "was cut off"),
     ):
-        with pytest.raises(AppError, match=told) as error:
+        with pytest.raises(AppError, match=sentence) as error:
             client.predict(*inputs, api_name=name)
         assert "Traceback" not in str(error.value) and "\n" not in str(error.value)
     for path in ("/etc/passwd", str(SHIPPED / "scenes-glow" / "model.safetensors"), str(Path(__file__))):

@@ -79,11 +79,10 @@ def directions(folder):
 @pytest.mark.parametrize("name", ["glow", "lia"])
 def test_find_apply_score(directions, name, tmp_path, capsys):
     folder, file = directions, directions / f"{name}.safetensors"
-    told = json.loads((folder / f"{name}.json").read_text())["directions"]
-    assert [each["name"] for each in told] == ["daylight", "wood"]
-    assert (
-        told[0]["space"] == ("w" if name == "lia" else "z") and len(list((folder / "cache").iterdir())) == 2
-    )
+    written = json.loads((folder / f"{name}.json").read_text())["directions"]
+    assert [each["name"] for each in written] == ["daylight", "wood"]
+    assert written[0]["space"] == ("w" if name == "lia" else "z")
+    assert len(list((folder / "cache").iterdir())) == 2
 
     run("steer", "apply", folder / name, file, "--test", 2, "--alphas", -1, 0, 1,
         "--output", tmp_path / "s.png", "--json", tmp_path / "s.json")  # fmt: skip
@@ -117,13 +116,13 @@ def test_find_apply_score(directions, name, tmp_path, capsys):
         "--n", 20, "--rounds", 1, "--output", bent)  # fmt: skip
     run("steer", "disentangle", folder / name, bent, "--without", "daylight", "--others", file, "--n", 20,
         "--output", tmp_path / "both.safetensors", "--json", tmp_path / "both.json")  # fmt: skip
-    (told,) = json.loads((tmp_path / "both.json").read_text())["directions"]
-    assert told["name"] == "wood without daylight" and 0 < told["evidence"]["kept"] <= 1
+    (written,) = json.loads((tmp_path / "both.json").read_text())["directions"]
+    assert written["name"] == "wood without daylight" and 0 < written["evidence"]["kept"] <= 1
 
     run("steer", "levels", folder / name, file, "--predictor", folder / "predictor", "--n", 20,
         "--out", tmp_path / "levels")  # fmt: skip
-    told = json.loads((tmp_path / "levels" / "levels.json").read_text())
-    assert told["space"] == ("w+" if name == "lia" else "z") and len(told["levels"]["wood"]) >= 2
+    written = json.loads((tmp_path / "levels" / "levels.json").read_text())
+    assert written["space"] == ("w+" if name == "lia" else "z") and len(written["levels"]["wood"]) >= 2
     assert (tmp_path / "levels" / "levels.png").exists()
 
 
@@ -168,11 +167,11 @@ def test_the_configs_of_tools_run_and_name_their_command(folder, config, tmp_pat
     verb = {"steering": "steer find", "dissection": config.stem}[config.parent.name]
     command = f"flows {verb} checkpoints/"
     assert command in config.read_text() and f"--config {config.relative_to(ROOT)}" in config.read_text()
-    judge = ["--segmenter", folder / "segmenter"]
+    semantic = ["--segmenter", folder / "segmenter"]
     if verb == "steer find":
-        judge = ["--predictor", folder / "predictor", "--cache", "null"]
+        semantic = ["--predictor", folder / "predictor", "--cache", "null"]
     where = ["--output", tmp_path / "d.safetensors"] if verb == "steer find" else ["--out", tmp_path / "d"]
-    run(*verb.split(), folder / "lia", "--config", config, *judge, *SMALL[config.stem], *where)
+    run(*verb.split(), folder / "lia", "--config", config, *semantic, *SMALL[config.stem], *where)
     assert list(tmp_path.iterdir())
 
 
@@ -235,9 +234,9 @@ def test_paint(folder, tmp_path):
 
 @pytest.mark.long
 def test_atlas_does_each_part_once(folder, tmp_path):
-    judges = ["--predictor", folder / "predictor", "--segmenter", folder / "segmenter"]
+    semantics = ["--predictor", folder / "predictor", "--segmenter", folder / "segmenter"]
     files = ["--out", tmp_path / "a", "--json", tmp_path / "a.json"]
-    command = ["atlas", folder / "lia", *judges, "--scores", "daylight", "--n", 120, *files]
+    command = ["atlas", folder / "lia", *semantics, "--scores", "daylight", "--n", 120, *files]
     run(*command)
     assert json.loads((tmp_path / "a.json").read_text())["done"] == dict.fromkeys(PARTS, True)
     page = (tmp_path / "a" / "index.html").read_text()
@@ -252,8 +251,8 @@ def test_atlas_does_each_part_once(folder, tmp_path):
 
 def test_atlas_leaves_out_what_a_model_has_not(folder, tmp_path, capsys):
     """NICE is fully connected: it has no spatial layer."""
-    judges = ["--predictor", folder / "predictor", "--segmenter", folder / "segmenter"]
-    run("atlas", folder / "nice", *judges, "--scores", "daylight", "--n", 120, "--out", tmp_path / "a",
+    semantics = ["--predictor", folder / "predictor", "--segmenter", folder / "segmenter"]
+    run("atlas", folder / "nice", *semantics, "--scores", "daylight", "--n", 120, "--out", tmp_path / "a",
         "--json", tmp_path / "a.json")  # fmt: skip
     assert json.loads((tmp_path / "a.json").read_text())["done"] == {"steering": True, "omissions": True}
     assert "NICE has no spatial layer" in capsys.readouterr().out

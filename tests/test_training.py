@@ -350,7 +350,7 @@ def test_a_state_is_trained_on_in_another_memory_mode(whole, tmp_path):
 
 @pytest.mark.long
 def test_the_guard_goes_over_to_checkpoint_and_a_resumed_run_stays_there(tmp_path):
-    """With a limit that no inverse keeps."""
+    """The limit is one that no inverse keeps."""
     strict = "import flows.training.guard as guard; guard.LARGEST_ERROR = 0.0; import train; train.main()"
     options = ["--training.memory=reversible", "--training.guard_every=64", "--training.images=256"]
     arguments = command(tmp_path / "run", *options)[2:]
@@ -482,7 +482,7 @@ def test_bf16_conditioners_keep_the_invertible_path_in_fp32():
     x = pixels.to_unit(Digits().split("test").first(16).images, 17)
 
     def error() -> float:
-        """Of the median image: bf16 is a staircase, on which single images miss their step."""
+        """The median image is compared: bf16 rounds in steps, at which single images may differ."""
         with torch.no_grad():
             return float((model.decode(model.encode(x)) - x).abs().amax((1, 2, 3)).median())
 
