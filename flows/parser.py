@@ -3,22 +3,21 @@
 import importlib
 import inspect
 import json
-import math
 import os
 import pkgutil
 import re
 import sys
 from argparse import Action
-from collections.abc import Callable, Iterable, Mapping
-from operator import ge, gt, le, lt
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin
+from typing import Any, NoReturn, Union, get_args, get_origin
 
 import jsonargparse
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
+from flows.bounds import choices_of, describe
 from flows.checks import did_you_mean
 from flows.errors import deprecated, fail
 
@@ -307,9 +306,6 @@ PLAIN = (
 )
 """Phrases of jsonargparse, as regular expressions, and their replacements."""
 
-BOUNDS = {gt: (">", "above"), ge: ("≥", "of at least"), lt: ("<", "below"), le: ("≤", "of at most")}
-"""Comparisons of restricted numbers: sign in a help text, words in a sentence."""
-
 
 def type_of(action: Action | None) -> Any:
     """Annotation of an option, None if it has none, such as `--help` and `--model.help`."""
@@ -323,49 +319,6 @@ def default_text(value: Any) -> str:
     if isinstance(value, Mapping | Namespace) and list(value.keys()) == ["class_path"]:
         return str(value["class_path"]).rsplit(".", 1)[-1]
     return str(value)
-
-
-def describe(kind: Any, sentence: bool = False) -> str:
-    """Describe a type in plain words: `number > 0, or null`; in a sentence: `a number above 0, or null`."""
-    origin, members = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        others = " or ".join(describe(member, sentence) for member in members if member is not NoneType)
-        return others + (", or null" if NoneType in members else "")
-    if origin is Literal:
-        return f"one of {', '.join(map(str, members))}"
-    if kind in (bool, Any, NoneType):
-        return {bool: "true or false", Any: "any value", NoneType: "null"}[kind]
-    article = "a " if sentence else ""
-    base = origin or kind
-    if not isinstance(base, type):
-        return str(kind)
-    if issubclass(base, int | float):
-        bounds = getattr(base, "_restrictions", ())
-        limits = [f"{BOUNDS[test][sentence]} {_short(limit)}" for test, limit in bounds if limit != math.inf]
-        whole = "whole " if issubclass(base, int) else "finite " if len(limits) < len(bounds) else ""
-        return f"{article}{whole}number {' and '.join(limits)}".strip().replace("and of at", "and at")
-    if issubclass(base, str):
-        return "text"
-    if issubclass(base, os.PathLike):
-        return f"{article}path"
-    if issubclass(base, Mapping):
-        return f"{article}mapping"
-    if issubclass(base, Iterable) and members:
-        count = "" if base is not tuple or Ellipsis in members else f" of {len(members)}"
-        return f"{article}list{count}, each {describe(members[0], sentence=True)}"
-    return f"{'the ' if sentence else ''}name of a class"
-
-
-def _short(limit: float) -> str:
-    power = int(limit).bit_length() - 1
-    return f"2^{power}" if power > 20 and limit == 2**power else str(limit)
-
-
-def choices_of(kind: Any) -> set[str]:
-    """All words that the literal types in an annotation allow."""
-    if get_origin(kind) is Literal:
-        return {str(choice) for choice in get_args(kind)}
-    return {word for member in get_args(kind) for word in choices_of(member)}
 
 
 def classes_of(kind: Any) -> set[type]:

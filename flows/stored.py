@@ -19,6 +19,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from flows.bounds import Checked
 from flows.checks import check_device, did_you_mean
 from flows.errors import CheckpointError, UserError
 from flows.files import file_digest, make_folder, reading, write_atomically
@@ -30,7 +31,7 @@ BUNDLED = Path(__file__).parents[1] / "checkpoints"
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 
 
-class StoredModule(nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
+class StoredModule(Checked, nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
     """Module that can be saved to a folder and loaded again as a bit-exact copy.
 
     The constructor's arguments must be plain JSON values, because they are stored in `config.json`.

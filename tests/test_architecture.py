@@ -23,6 +23,7 @@ GROUND = {
     "hooks",
     "jobs",
     "parser",
+    "bounds",
 }
 """Small shared ground: everything may use it."""
 

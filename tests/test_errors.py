@@ -174,11 +174,11 @@ def test_a_bug_behind_a_checkpoint_that_was_not_altered_is_a_bug(tmp_path, monke
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
-        ("--model.levels=0", "levels: expected at least 1, got 0"),
+        ("--model.levels=0", "levels: expected a whole number above 0, got 0"),
         ("--model.levels=9", "cannot squeeze 1×1 pixels"),
         ("--training.batch=0", "--training.batch: expected a whole number above 0, got 0"),
         ("--training.lr=fast", "--training.lr: expected a number above 0, got 'fast'"),
-        ("--model.levels=few", "levels: expected a whole number, got 'few'"),
+        ("--model.levels=few", "levels: expected a whole number above 0, got 'few'"),
         (
             "--model.flavour=offical",
             "flavour: expected one of official, paper; got 'offical'. Did you mean",

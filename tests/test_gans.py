@@ -685,7 +685,7 @@ def test_a_refinement_goes_down_the_slope_and_is_what_encode_does(form):
     with frozen(model.generator):
         model.encode(x, "w").square().sum().backward()
     assert all(p.grad is not None for part in (model.encoder, model.refiner) for p in part.parameters())
-    with pytest.raises(ValueError, match="refinements: expected 0 or more"):
+    with pytest.raises(ValueError, match="refinements: expected a whole number of at least 0"):
         LIA(SHAPE, size=8, channels=(8, 8, 6), encoder_channels=(6, 8, 8), refinements=-1)
 
 

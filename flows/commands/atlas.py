@@ -6,10 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from jsonargparse.typing import PositiveInt
-
 from flows import __version__
-from flows.commands.common import Seed, check_outputs, write_json
+from flows.bounds import PositiveInt, Seed
+from flows.commands.common import check_outputs, write_json
 from flows.commands.dissect import clean_images, dissect
 from flows.commands.omissions import omissions
 from flows.commands.steer.find import find

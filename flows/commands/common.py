@@ -1,6 +1,5 @@
 """Helpers of the verbs: labels from the command line, tables, JSON results and picture files."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,8 @@ from flows.files import file_in_place_of, to_json, write_atomically
 from flows.models.base import LatentModel
 from flows.page import check_picture
 
-Temperature = restricted_number_type("Temperature", float, [(">=", 0), ("<", math.inf)])
-"""Temperature of samples; 0 is the mean of the space."""
 Zoom = restricted_number_type("Zoom", int, [(">=", 1), ("<=", 64)])
 """Factor by which a sheet enlarges every pixel."""
-Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**63)])
-"""Seed of a verb; the largest one leaves room for the seeds that verbs derive from it."""
 
 
 def print_table(head: list[str], rows: list[list[str]]) -> None:

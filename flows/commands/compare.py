@@ -5,12 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from flows import images as pixels
+from flows.bounds import NonNegativeFloat, PositiveFloat, PositiveInt, Seed
 from flows.checks import did_you_mean
-from flows.commands.common import Seed, check_outputs, print_table, write_json
+from flows.commands.common import check_outputs, print_table, write_json
 from flows.data.ood import ood_images
 from flows.errors import EXIT_BUG, UserError, deprecated
 from flows.inversion.base import Inverter

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from flows.commands.common import Seed, check_outputs, print_table, write_json
+from flows.bounds import PositiveFloat, PositiveInt, Seed
+from flows.commands.common import check_outputs, print_table, write_json
 from flows.dissection.agreement import Agreement, Scheme, best_by_class, best_layer, counts
 from flows.dissection.agreement import dissect as run
 from flows.dissection.artefacts import Cleaning, clean, without

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveInt
 from rich.console import Console
 
 from flows import images as pixels
-from flows.commands.common import Temperature, check_outputs, write_json
+from flows.bounds import NonNegativeInt, PositiveInt, Temperature
+from flows.commands.common import check_outputs, write_json
 from flows.data.base import ImageData, StreamedData
 from flows.metrics.likelihood import batches, evaluate_likelihood
 from flows.metrics.neighbours import nearest

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jsonargparse.typing import PositiveInt
 
 from flows import images as pixels
+from flows.bounds import PositiveInt
 from flows.commands.common import Zoom, check_outputs, option_labels, write_json
 from flows.editing.paths import line, sphere
 from flows.errors import UserError

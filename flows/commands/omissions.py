@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from flows import images as pixels
-from flows.commands.common import Seed, check_outputs, print_table, write_json
+from flows.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed
+from flows.commands.common import check_outputs, print_table, write_json
 from flows.dissection.omission import energy_by_class, energy_maps, shares_of
 from flows.dissection.omission import omissions as compare_classes
 from flows.dissection.omissions_report import (

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import torch
-from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from flows import images as pixels
-from flows.commands.common import Seed, check_outputs, write_json
+from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
+from flows.commands.common import check_outputs, write_json
 from flows.commands.dissect import check_layers
 from flows.commands.steer.apply import given_images
 from flows.dissection.paint import Brush, Painted, Stroke

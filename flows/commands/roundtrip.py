@@ -3,9 +3,9 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from jsonargparse.typing import NonNegativeInt, PositiveInt
 from rich.console import Console
 
+from flows.bounds import NonNegativeInt, PositiveInt
 from flows.commands.common import check_outputs, write_json
 from flows.data.base import ImageData
 from flows.inversion.exact import invert_exactly, margin

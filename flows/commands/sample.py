@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from jsonargparse.typing import PositiveInt
-
 from flows import images as pixels
-from flows.commands.common import Seed, Temperature, Zoom, check_outputs, option_labels, write_json
+from flows.bounds import PositiveInt, Seed, Temperature
+from flows.commands.common import Zoom, check_outputs, option_labels, write_json
 from flows.models.base import LikelihoodModel
 from flows.opening import open_model
 from flows.page import save_picture

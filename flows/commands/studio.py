@@ -3,8 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from jsonargparse.typing import PositiveInt
-
+from flows.bounds import PositiveInt
 from flows.errors import UserError, missing_extra
 from flows.opening import shipped, usable
 from flows.semantics.load import load_semantic_model

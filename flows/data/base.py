@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from flows.bounds import Checked
 from flows.errors import Unsupported
 
 __all__ = ["ArraySplit", "Attribute", "Batch", "ImageData", "Split", "StreamedData"]
@@ -131,7 +132,7 @@ class Description:
     class_names: tuple[str, ...] = ()
 
 
-class ImageData(ABC):
+class ImageData(Checked, ABC):
     """Data set of uint8 images.
 
     To add one: write a class with the attributes below and `split` in a new file of this package. A config
@@ -149,6 +150,7 @@ class ImageData(ABC):
         can_rerender: Whether `rerender` is supported.
     """
 
+    checked_methods = ("__init__", "split")
     name: ClassVar[str]
     can_rerender: ClassVar[bool] = False
     image_shape: tuple[int, int, int]
@@ -160,7 +162,12 @@ class ImageData(ABC):
 
     @abstractmethod
     def split(self, name: SplitName) -> Split:
-        """Return a split by name. Raises DataMissing if its files are not on this machine."""
+        """Return a split by name.
+
+        Raises:
+            DataMissing: The files are not on this machine.
+            UserError: There is no such split.
+        """
 
     def first(self, name: SplitName, n: int) -> Batch:
         """Return the first n images of a split, if possible without reading or rendering all of it."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from flows.bounds import Bins, PositiveInt
 from flows.data.base import Attribute, ImageData, SplitName
 from flows.data.decode import LazySplit, decode, named, square
 from flows.data.torchvision_sets import ROOT, find_files, official_set
@@ -50,7 +51,9 @@ class CelebA(ImageData):
         """.split()
     )
 
-    def __init__(self, root: StrPath = ROOT, download: bool = False, size: int = 64, bins: int = 256):
+    def __init__(
+        self, root: StrPath = ROOT, download: bool = False, size: PositiveInt = 64, bins: Bins = 256
+    ):
         self.root = Path(root).expanduser()
         self.download = download
         self.size = size

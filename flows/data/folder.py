@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
+from flows.bounds import Bins, PositiveInt, ShareBelowOne
 from flows.data.base import ArraySplit, ImageData, Split, SplitName, hashed_split
 from flows.data.decode import (
     EXTENSIONS,
@@ -72,12 +73,12 @@ class Folder(ImageData):
     def __init__(
         self,
         path: StrPath,
-        size: int = 32,
+        size: PositiveInt = 32,
         channels: Literal[1, 3] = 3,
-        validation: float = 0.05,
-        test: float = 0.05,
+        validation: ShareBelowOne = 0.05,
+        test: ShareBelowOne = 0.05,
         in_memory: bool | None = None,
-        bins: int = 256,
+        bins: Bins = 256,
     ):
         if min(validation, test) < 0 or validation + test >= 1:
             raise UserError(
@@ -184,7 +185,7 @@ class Layout:
         UserError: There are folders for training and validation, but none for test.
     """
 
-    def __init__(self, names: tuple[str, ...], validation: float, test: float):
+    def __init__(self, names: tuple[str, ...], validation: ShareBelowOne, test: ShareBelowOne):
         self.names = names
         self.shares = (validation, test)
         self.top = shared_folders(names)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from flows.bounds import Bins, PositiveInt
 from flows.data.base import ImageData, SplitName, hold_out
 from flows.data.decode import LazySplit, square, square_transform
 from flows.errors import DataMissing, UserError, missing_extra
@@ -52,12 +53,12 @@ class HubData(ImageData):
         subset: str | None = None,
         image_column: str = "image",
         label_column: str | None = "label",
-        size: int = 32,
+        size: PositiveInt = 32,
         channels: Literal[1, 3] = 3,
         train: str = "train",
         validation: str = "validation",
         test: str = "test",
-        bins: int = 256,
+        bins: Bins = 256,
     ):
         self.repo = repo
         self.subset = subset

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images
+from flows.bounds import Bins, PositiveInt
 from flows.data.base import ImageData, SplitName, hold_out
 from flows.data.decode import LazySplit, decode, named
 from flows.errors import DataMissing, missing_extra
@@ -53,8 +54,8 @@ class LSUN(ImageData):
             "restaurant",
             "tower",
         ] = "bedroom",
-        size: int = 64,
-        bins: int = 256,
+        size: PositiveInt = 64,
+        bins: Bins = 256,
     ):
         self.root = Path(root).expanduser()
         self.category = category

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flows.bounds import Bins, PositiveInt, Seed
 from flows.data.base import ArraySplit, Batch, SplitName, StreamedData
 from flows.data.decode import EXTENSIONS, decode, named, square, square_transform
 from flows.errors import DataMissing, UserError, missing_extra
@@ -49,11 +50,11 @@ class Shards(StreamedData):
         train: str,
         validation: str,
         test: str,
-        size: int = 32,
+        size: PositiveInt = 32,
         channels: Literal[1, 3] = 3,
-        limit: int = 10_000,
-        seed: int = 0,
-        bins: int = 256,
+        limit: PositiveInt = 10_000,
+        seed: Seed = 0,
+        bins: Bins = 256,
     ):
         self.patterns: dict[SplitName, str] = {
             "train": train, "validation": validation, "test": test,
@@ -102,7 +103,7 @@ class ShardStream:
         seed: Seed of the order of the shards.
     """
 
-    def __init__(self, shards: tuple[str, ...], size: int, channels: int, seed: int = 0):
+    def __init__(self, shards: tuple[str, ...], size: PositiveInt, channels: int, seed: Seed = 0):
         self.shards = shards
         self.size = size
         self.channels = channels

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
+from flows.bounds import Checked
 from flows.errors import Unsupported
 from flows.hooks import Hook, hooked
 from flows.metrics.roundtrip import Precision
@@ -69,7 +70,7 @@ class Inversion:
         return succeeded & self.finite.cpu() if len(self.finite) else succeeded
 
 
-class Inverter(ABC):
+class Inverter(Checked, ABC):
     """Method that finds codes for images in a latent space of a model.
 
     To add one: create a file in this folder with a class that has a `name` and whose constructor arguments

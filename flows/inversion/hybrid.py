@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from flows.inversion.base import NOTHING_TO_ADD
 from flows.inversion.distance import Distance
 from flows.inversion.optimise import Optimise, Random, Target
@@ -42,13 +43,13 @@ class Hybrid(Optimise):
     def __init__(
         self,
         space: str | None = None,
-        steps: int = 100,
-        lr: float = 0.01,
+        steps: NonNegativeInt = 100,
+        lr: PositiveFloat = 0.01,
         domain: Domain = "encoder",
-        domain_weight: float | None = None,
+        domain_weight: NonNegativeFloat | None = None,
         distance: Distance | None = None,
         noise: bool = False,
-        seconds: float | None = None,
+        seconds: PositiveFloat | None = None,
     ):
         super().__init__(space, steps, lr, distance=distance, noise=noise, exploration=0.0, seconds=seconds)
         self.domain = domain

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
+from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from flows.hooks import hooked
 from flows.inversion.base import (
     NOTHING_TO_ADD,
@@ -47,9 +48,9 @@ class Layer(Inverter):
         self,
         first: Inverter,
         layer: str | None = None,
-        steps: int = 300,
-        lr: float = 0.03,
-        weight: float = 1e-3,
+        steps: NonNegativeInt = 300,
+        lr: PositiveFloat = 0.03,
+        weight: NonNegativeFloat = 1e-3,
         distance: Distance | None = None,
     ):
         self.first, self.layer, self.steps, self.lr = first, layer, steps, lr

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from flows import images as pixels
+from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from flows.errors import UserError
 from flows.inversion.base import Inversion, Inverter, decode_with, now, reconstruct
 from flows.inversion.distance import Distance
@@ -66,21 +67,19 @@ class Optimise(Inverter):
     def __init__(
         self,
         space: str | None = None,
-        steps: int = 1000,
-        lr: float = 0.1,
+        steps: NonNegativeInt = 1000,
+        lr: PositiveFloat = 0.1,
         algorithm: Algorithm = "adam",
-        starts: int = 1,
+        starts: PositiveInt = 1,
         distance: Distance | None = None,
         noise: bool = False,
-        noise_weight: float = 1e5,
-        exploration: float = 0.5,
-        seconds: float | None = None,
+        noise_weight: NonNegativeFloat = 1e5,
+        exploration: NonNegativeFloat = 0.5,
+        seconds: PositiveFloat | None = None,
         watch: Watch | None = None,
     ):
-        if seconds is not None and (seconds <= 0 or algorithm == "lbfgs"):
-            raise UserError(
-                f"seconds: expected a positive number and algorithm adam, got {seconds} and {algorithm}"
-            )
+        if seconds is not None and algorithm == "lbfgs":
+            raise UserError(f"seconds: expected algorithm 'adam' for a limit, got {algorithm!r}")
         self.seconds = seconds
         self.space, self.steps, self.lr, self.algorithm = space, steps, lr, algorithm
         self.starts, self.distance = starts, distance or Distance()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
+from flows.bounds import NonNegativeInt, PositiveFloat
 from flows.inversion.base import (
     NOTHING_TO_ADD,
     Inversion,
@@ -38,7 +39,13 @@ class Tune(Inverter):
 
     name = "tune"
 
-    def __init__(self, pivot: Inverter, steps: int = 350, lr: float = 3e-4, distance: Distance | None = None):
+    def __init__(
+        self,
+        pivot: Inverter,
+        steps: NonNegativeInt = 350,
+        lr: PositiveFloat = 3e-4,
+        distance: Distance | None = None,
+    ):
         self.pivot, self.steps, self.lr, self.distance = pivot, steps, lr, distance or Distance()
 
     def why_not(self, model: LatentModel) -> str:

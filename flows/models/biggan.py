@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from flows.checks import check_positive
+from flows.bounds import Bins, ImageShape, NonNegativeInt, PositiveInt
 from flows.errors import UserError
 from flows.models.base import Space
 from flows.models.codes import Codes, check_codes
@@ -40,18 +40,17 @@ class BigGAN(GAN):
 
     def __init__(
         self,
-        image_shape: Sequence[int],
-        num_classes: int,
-        bins: int = 256,
-        size: int = 96,
-        width: int = 32,
-        channels: Sequence[int] = (96, 64, 48, 24),
-        critic_channels: Sequence[int] | None = None,
-        attention: int = 16,
+        image_shape: ImageShape,
+        num_classes: PositiveInt,
+        bins: Bins = 256,
+        size: PositiveInt = 96,
+        width: PositiveInt = 32,
+        channels: Sequence[PositiveInt] = (96, 64, 48, 24),
+        critic_channels: Sequence[PositiveInt] | None = None,
+        attention: NonNegativeInt = 16,
         deviation: bool = False,
     ):
         super().__init__()
-        check_positive(size=size, num_classes=num_classes, width=width)
         check_sizes(image_shape, channels, critic_channels or channels)
         sides = [8 * 2**i for i in range(len(channels) - 1)]
         if attention and attention not in sides:

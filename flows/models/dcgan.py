@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from flows.checks import check_positive
+from flows.bounds import Bins, ImageShape, PositiveInt
 from flows.models.gan import GAN
 from flows.models.styles import check_sizes
 from flows.networks.dcgan import DCGANCritic, DCGANGenerator
@@ -25,13 +25,12 @@ class DCGAN(GAN):
 
     def __init__(
         self,
-        image_shape: Sequence[int],
-        bins: int = 256,
-        size: int = 100,
-        channels: Sequence[int] = (128, 64, 32),
+        image_shape: ImageShape,
+        bins: Bins = 256,
+        size: PositiveInt = 100,
+        channels: Sequence[PositiveInt] = (128, 64, 32),
     ):
         super().__init__()
-        check_positive(size=size)
         check_sizes((image_shape[0], image_shape[1] // 2, image_shape[2] // 2), channels)
         generator = DCGANGenerator(size, channels, image_shape[0])
         self.assemble(image_shape, bins, generator, DCGANCritic(channels, image_shape[0]), size)

@@ -1,13 +1,14 @@
 """Adapter that makes any generator a latent model."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from flows import images as pixels
+from flows.bounds import ImageShape, PositiveInt
 from flows.errors import Unsupported, UserError
 from flows.models.base import LatentModel, LayerShape, Space
 from flows.models.priors import Normal
@@ -44,13 +45,15 @@ class ExternalGenerator(LatentModel):
     def __init__(
         self,
         generator: Callable[[Tensor], Tensor],
-        image_shape: Sequence[int],
-        size: int,
+        image_shape: ImageShape,
+        size: PositiveInt,
         mapping: Callable[[Tensor], Tensor] | None = None,
-        width: int | None = None,
+        width: PositiveInt | None = None,
         interval: tuple[float, float] = (-1.0, 1.0),
     ):
         super().__init__()
+        if not interval[0] < interval[1]:
+            raise UserError(f"interval: expected (low, high) of the generator's output, got {interval}")
         channels, height, width_of_images = image_shape
         self.image_shape = (channels, height, width_of_images)
         self.bins = 256

@@ -1,7 +1,6 @@
 """Glow: Generative Flow with Invertible 1×1 Convolutions (Kingma and Dhariwal 2018, arXiv 1807.03039)."""
 
 import math
-from collections.abc import Sequence
 from typing import Literal, cast
 
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from flows.bijections.pixels import Centre, Sigmoid
 from flows.bijections.scales import ScaleName, make_scale
 from flows.bijections.scaling import ActNorm, LearnedPrior
 from flows.bijections.squeeze import Squeeze
-from flows.checks import check_choice, check_positive
+from flows.bounds import Bins, ImageShape, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from flows.errors import UserError
 from flows.models.flow import Flow
 from flows.models.priors import Normal
@@ -74,29 +73,23 @@ class Glow(Flow):
 
     def __init__(
         self,
-        image_shape: Sequence[int],
-        bins: int = 256,
-        levels: int = 3,
-        depth: int = 32,
-        width: int = 512,
+        image_shape: ImageShape,
+        bins: Bins = 256,
+        levels: PositiveInt = 3,
+        depth: PositiveInt = 32,
+        width: PositiveInt = 512,
         coupling: CouplingName = "affine",
         scale: ScaleName = "two-sided",
-        input_bound: float | None = 6.0,
+        input_bound: PositiveFloat | None = 6.0,
         permutation: PermutationName = "plain",
         flavour: Flavour = "official",
         learned_split: bool = True,
         learned_top: bool = True,
-        num_classes: int = 0,
-        classifier_weight: float = 0.0,
+        num_classes: NonNegativeInt = 0,
+        classifier_weight: NonNegativeFloat = 0.0,
         dequantisation: DequantisationName = "uniform",
     ):
         super().__init__()
-        check_positive(levels=levels, depth=depth, width=width)
-        check_choice("coupling", coupling, CouplingName)
-        check_choice("scale", scale, ScaleName)
-        check_choice("permutation", permutation, PermutationName)
-        check_choice("flavour", flavour, Flavour)
-        check_choice("dequantisation", dequantisation, DequantisationName)
         if num_classes and not learned_top:
             raise UserError("num_classes: labels condition the learned top prior; set learned_top")
         if classifier_weight and not num_classes:

@@ -17,7 +17,7 @@ from flows.bijections.permutation import Reverse
 from flows.bijections.scales import make_scale
 from flows.bijections.scaling import ActNorm
 from flows.bijections.squeeze import Flatten
-from flows.checks import check_choice, check_positive
+from flows.bounds import Bins, ImageShape, NonNegativeInt, PositiveFloat, PositiveInt
 from flows.errors import UserError
 from flows.models.codes import Codes
 from flows.models.styles import StyleGenerator, StyleModel, check_sizes
@@ -44,7 +44,14 @@ class CouplingPerceptron(nn.Module):
             and zero at initialisation, so that φ starts as a permutation.
     """
 
-    def __init__(self, inputs: int, hidden: int, outputs: int, multiplier: float, leaky_output: bool):
+    def __init__(
+        self,
+        inputs: int,
+        hidden: int,
+        outputs: int,
+        multiplier: float,
+        leaky_output: bool,
+    ):
         super().__init__()
         self.first = EqualisedLinear(inputs, hidden, LEAKY_GAIN, multiplier)
         self.second = EqualisedLinear(hidden, outputs, LEAKY_GAIN if leaky_output else 1.0, multiplier)
@@ -69,7 +76,14 @@ class CouplingConvolutions(nn.Module):
         multiplier: Factor on the learning rate.
     """
 
-    def __init__(self, inputs: int, hidden: int, outputs: int, side: int, multiplier: float):
+    def __init__(
+        self,
+        inputs: int,
+        hidden: int,
+        outputs: int,
+        side: int,
+        multiplier: float,
+    ):
         super().__init__()
         self.first = EqualisedConv2d(inputs, hidden, 3, LEAKY_GAIN, bias=False, multiplier=multiplier)
         self.places, self.multiplier = nn.Parameter(torch.zeros(hidden, side, side)), multiplier
@@ -140,31 +154,26 @@ class LIA(StyleModel):
 
     def __init__(
         self,
-        image_shape: Sequence[int],
-        bins: int = 256,
-        size: int = 96,
-        channels: Sequence[int] = (96, 64, 48, 24),
-        critic_channels: Sequence[int] | None = None,
-        encoder_channels: Sequence[int] = (24, 64, 128, 192),
-        steps: int = 4,
-        hidden: int | None = None,
+        image_shape: ImageShape,
+        bins: Bins = 256,
+        size: PositiveInt = 96,
+        channels: Sequence[PositiveInt] = (96, 64, 48, 24),
+        critic_channels: Sequence[PositiveInt] | None = None,
+        encoder_channels: Sequence[PositiveInt] = (24, 64, 128, 192),
+        steps: PositiveInt = 4,
+        hidden: PositiveInt | None = None,
         coupling: CouplingName = "additive",
         glow: bool = False,
-        multiplier: float | None = None,
+        multiplier: PositiveFloat | None = None,
         flavour: Flavour = "default",
-        depth: int = 2,
+        depth: PositiveInt = 2,
         start: Start = "constant",
-        start_side: int = 4,
+        start_side: PositiveInt = 4,
         critic_blocks: Blocks = "residual",
         grows: bool = False,
-        refinements: int = 0,
+        refinements: NonNegativeInt = 0,
     ):
         super().__init__()
-        check_positive(size=size, steps=steps, depth=depth)
-        check_choice("coupling", coupling, CouplingName)
-        check_choice("flavour", flavour, Flavour)
-        check_choice("critic_blocks", critic_blocks, Blocks)
-        check_choice("start", start, Start)
         if start_side not in (4, 8, 16):
             raise UserError(f"start_side: expected 4, 8 or 16, got {start_side}")
         official = flavour == "official"
@@ -199,8 +208,6 @@ class LIA(StyleModel):
             "w": replace(w, guarantee="learned", density=True, conversions=frozenset({"z", "w+"}), maps=maps),
             "w+": replace(wide, guarantee="learned"),
         }
-        if refinements < 0:
-            raise UserError(f"refinements: expected 0 or more, got {refinements}")
         self.refinements, self.refiner = refinements, None
         if refinements:
             place = start_side if start == "map" else 1

@@ -1,6 +1,5 @@
 """NICE: Non-linear Independent Components Estimation (Dinh, Krueger and Bengio 2015, arXiv 1410.8516)."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 from flows.bijections.base import Bijection
@@ -13,7 +12,7 @@ from flows.bijections.permutation import Reverse, odd_even_permutation
 from flows.bijections.pixels import Centre
 from flows.bijections.scaling import DiagonalScaling
 from flows.bijections.squeeze import Flatten
-from flows.checks import check_choice, check_positive
+from flows.bounds import Bins, ImageShape, NonNegativeFloat, PositiveFloat, PositiveInt
 from flows.errors import UserError
 from flows.models.flow import Flow
 from flows.models.priors import PriorName, make_prior
@@ -54,23 +53,21 @@ class NICE(Flow):
 
     def __init__(
         self,
-        image_shape: Sequence[int],
-        bins: int = 256,
-        couplings: int = 4,
-        hidden_layers: int | list[int] = 5,
-        width: int = 1000,
+        image_shape: ImageShape,
+        bins: Bins = 256,
+        couplings: PositiveInt = 4,
+        hidden_layers: PositiveInt | list[PositiveInt] = 5,
+        width: PositiveInt = 1000,
         prior: PriorName = "logistic",
         order: OrderName = "interleaved",
-        value_range: float | None = None,
-        whiten: float | None = None,
-        uniform_start: float | None = None,
+        value_range: PositiveFloat | None = None,
+        whiten: NonNegativeFloat | None = None,
+        uniform_start: PositiveFloat | None = None,
     ):
         super().__init__()
         channels, height, side = image_shape
         size = channels * height * side
         depths = [hidden_layers] * couplings if isinstance(hidden_layers, int) else hidden_layers
-        check_choice("order", order, OrderName)
-        check_positive(couplings=couplings, hidden_layers=min(depths, default=1), width=width)
         if len(depths) != couplings:
             raise UserError(
                 f"hidden_layers: expected one number, or one per coupling ({couplings}), got {depths}"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from flows.checks import check_positive
+from flows.bounds import Bins, ImageShape, PositiveInt
 from flows.models.gan import GAN
 from flows.models.styles import check_sizes
 from flows.networks.pggan import PGGANGenerator
@@ -30,14 +30,13 @@ class PGGAN(GAN):
 
     def __init__(
         self,
-        image_shape: Sequence[int],
-        bins: int = 256,
-        size: int = 96,
-        channels: Sequence[int] = (96, 64, 48, 24),
-        critic_channels: Sequence[int] | None = None,
+        image_shape: ImageShape,
+        bins: Bins = 256,
+        size: PositiveInt = 96,
+        channels: Sequence[PositiveInt] = (96, 64, 48, 24),
+        critic_channels: Sequence[PositiveInt] | None = None,
     ):
         super().__init__()
-        check_positive(size=size)
         check_sizes(image_shape, channels, critic_channels or channels)
         generator = PGGANGenerator(size, channels, image_shape[0])
         critic = Critic(critic_channels or channels, image_shape[0], grows=True, blocks="pooled")

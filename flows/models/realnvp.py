@@ -1,7 +1,7 @@
 """RealNVP: Density Estimation Using Real NVP (Dinh, Sohl-Dickstein and Bengio 2017, arXiv 1605.08803)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -17,7 +17,7 @@ from flows.bijections.partition import Checkerboard, Halves, Partition
 from flows.bijections.pixels import Logit
 from flows.bijections.scales import LearnedTanh, ScaleName, make_scale
 from flows.bijections.squeeze import OrderedSqueeze, Squeeze
-from flows.checks import check_choice, check_positive
+from flows.bounds import Bins, ImageShape, NonNegativeFloat, PositiveFloat, PositiveInt, ShareBelowHalf
 from flows.models.flow import Flow
 from flows.models.priors import Normal
 from flows.networks.resnet import RealNVPNetwork, WeightNormConv2d
@@ -58,21 +58,18 @@ class RealNVP(Flow):
 
     def __init__(
         self,
-        image_shape: Sequence[int],
-        bins: int = 256,
-        levels: int = 4,
-        width: int = 32,
-        blocks: int = 4,
+        image_shape: ImageShape,
+        bins: Bins = 256,
+        levels: PositiveInt = 4,
+        width: PositiveInt = 32,
+        blocks: PositiveInt = 4,
         scale: ScaleName = "two-sided",
         flavour: Flavour = "official",
-        input_bound: float | None = 6.0,
-        alpha: float = 0.05,
-        weight_penalty: float = 5e-5,
+        input_bound: PositiveFloat | None = 6.0,
+        alpha: ShareBelowHalf = 0.05,
+        weight_penalty: NonNegativeFloat = 5e-5,
     ):
         super().__init__()
-        check_positive(levels=levels, width=width, blocks=blocks)
-        check_choice("scale", scale, ScaleName)
-        check_choice("flavour", flavour, Flavour)
         self.weight_penalty = weight_penalty
 
         def normalised(

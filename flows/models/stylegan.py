@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from flows.checks import check_choice, check_positive
+from flows.bounds import Bins, ImageShape, PositiveFloat, PositiveInt
 from flows.models.styles import StyleGenerator, StyleModel, check_sizes
 from flows.networks.stylegan import Blocks, Critic, Mapping, Synthesis
 
@@ -35,22 +35,19 @@ class StyleGAN(StyleModel):
 
     def __init__(
         self,
-        image_shape: Sequence[int],
-        bins: int = 256,
-        size: int = 96,
-        channels: Sequence[int] = (96, 64, 48, 24),
-        critic_channels: Sequence[int] | None = None,
-        mapping_layers: int = 4,
-        mapping_multiplier: float = 0.01,
-        depth: int = 2,
+        image_shape: ImageShape,
+        bins: Bins = 256,
+        size: PositiveInt = 96,
+        channels: Sequence[PositiveInt] = (96, 64, 48, 24),
+        critic_channels: Sequence[PositiveInt] | None = None,
+        mapping_layers: PositiveInt = 4,
+        mapping_multiplier: PositiveFloat = 0.01,
+        depth: PositiveInt = 2,
         start: Literal["constant", "linear"] = "constant",
         critic_blocks: Blocks = "residual",
         grows: bool = False,
     ):
         super().__init__()
-        check_positive(size=size, mapping_layers=mapping_layers, depth=depth)
-        check_choice("start", start, Literal["constant", "linear"])
-        check_choice("critic_blocks", critic_blocks, Blocks)
         check_sizes(image_shape, channels, critic_channels or channels)
         generator = StyleGenerator(
             Mapping(size, mapping_layers, mapping_multiplier),

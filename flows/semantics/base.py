@@ -189,7 +189,7 @@ class SemanticModel(StoredModule):
 
     network: nn.Module
 
-    def assemble(self, image_shape: tuple[int, int, int], bins: int, network: nn.Module) -> None:
+    def assemble(self, image_shape: Sequence[int], bins: int, network: nn.Module) -> None:
         """Set the attributes of every semantic model."""
         channels, height, width = image_shape
         self.image_shape, self.bins, self.network = (channels, height, width), bins, network

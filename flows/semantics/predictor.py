@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from flows.checks import check_positive
+from flows.bounds import Bins, ImageShape, PositiveInt
 from flows.data.base import Attribute, Batch, Split
 from flows.errors import UserError
 from flows.networks.residual import Tower
@@ -49,14 +49,13 @@ class AttributePredictor(SemanticModel):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: ImageShape,
         attributes: list[dict[str, Any]],
-        bins: int = 256,
-        channels: list[int] | None = None,
-        hidden: int = 192,
+        bins: Bins = 256,
+        channels: list[PositiveInt] | None = None,
+        hidden: PositiveInt = 192,
     ):
         super().__init__()
-        check_positive(hidden=hidden)
         if not attributes:
             raise UserError(
                 "attributes: the data set has no attributes or labels, or no files here: nothing to learn"

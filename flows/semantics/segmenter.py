@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from flows import images as pixels
+from flows.bounds import Bins, ImageShape, PositiveInt
 from flows.data.base import Batch, Split
 from flows.errors import UserError
 from flows.networks.residual import UNet
@@ -29,10 +30,10 @@ class UNetSegmenter(SemanticModel):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: ImageShape,
         mask_classes: list[str],
-        bins: int = 256,
-        channels: list[int] | None = None,
+        bins: Bins = 256,
+        channels: list[PositiveInt] | None = None,
     ):
         super().__init__()
         if not mask_classes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from flows.bounds import PositiveInt, PositiveShare, Seed
 from flows.errors import UserError
 from flows.models.codes import Codes
 from flows.steering.base import Direction
@@ -39,9 +40,9 @@ class Boundary(Labelled):
         seed: Seed of the order of ties and of the split.
     """
 
-    share: float = 0.1
-    most: int = 2000
-    seed: int = 0
+    share: PositiveShare = 0.1
+    most: PositiveInt = 2000
+    seed: Seed = 0
 
     def one(self, survey: Survey, name: str) -> Direction:
         codes, value = known(survey, name)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from flows.bounds import PositiveInt
 from flows.data.base import Attribute, Batch, ImageData
 from flows.errors import Unsupported, UserError
 from flows.images import to_bytes, to_unit
@@ -34,8 +35,8 @@ class Displacement(Method):
         strengths: Number of strengths per image.
     """
 
-    images: int = 200
-    strengths: int = 2
+    images: PositiveInt = 200
+    strengths: PositiveInt = 2
 
     def find(self, task: Task) -> list[Direction]:
         """Fit one direction per name in `--scores`: zoom, shift x, brightness, …, or daylight, lamp_on, ….

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flows.bounds import PositiveInt
 from flows.errors import Unsupported, UserError
 from flows.models.base import HasStyles, LatentModel
 from flows.models.codes import Codes
@@ -30,7 +31,7 @@ class Factorise(Method):
         levels: Layers of w+ whose weights are used; None uses all.
     """
 
-    components: int = 10
+    components: PositiveInt = 10
     levels: list[str] | None = None
 
     def find(self, task: Task) -> list[Direction]:
@@ -68,9 +69,9 @@ class JacobianDirections(Method):
         iterations: Number of subspace iterations.
     """
 
-    components: int = 10
-    codes: int = 16
-    iterations: int = 8
+    components: PositiveInt = 10
+    codes: PositiveInt = 16
+    iterations: PositiveInt = 8
 
     def find(self, task: Task) -> list[Direction]:
         """Compute directions `jacobian0`, `jacobian1`, …, each with its share of the image's change."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flows.bounds import PositiveInt
 from flows.errors import UserError
 from flows.steering.base import Direction
 from flows.steering.boundary import balanced
@@ -50,7 +51,7 @@ class MeanDifference(Labelled):
         batch: Number of codes that are added at a time.
     """
 
-    batch: int = 1000
+    batch: PositiveInt = 1000
 
     def one(self, survey: Survey, name: str) -> Direction:
         codes, value = known(survey, name)

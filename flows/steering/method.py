@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from flows.bounds import Checked
 from flows.data.base import ImageData
 from flows.errors import UserError
 from flows.models.base import LatentModel
@@ -87,7 +88,7 @@ class Task:
         return self.model.sample(n, self.space, self.seed)
 
 
-class Method(ABC):
+class Method(Checked, ABC):
     """Base class of methods that find directions."""
 
     @abstractmethod

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flows.bounds import PositiveInt
 from flows.errors import UserError
 from flows.hooks import hooked
 from flows.models.base import LatentModel
@@ -33,10 +34,10 @@ class PrincipalComponents(Method):
         batch: Number of codes at a time; at least `components`.
     """
 
-    components: int = 10
+    components: PositiveInt = 10
     layer: str | None = None
-    n: int = 4000
-    batch: int = 200
+    n: PositiveInt = 4000
+    batch: PositiveInt = 200
 
     def find(self, task: Task) -> list[Direction]:
         """Compute directions `pc0`, `pc1`, …, each with the share of the variance that it explains.

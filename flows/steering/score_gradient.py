@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flows.bounds import PositiveInt
 from flows.errors import Unsupported, UserError
 from flows.images import clamp_through
 from flows.models.base import LatentModel
@@ -38,7 +39,7 @@ class ScoreGradient(Method):
         codes: Number of codes, at most those surveyed.
     """
 
-    codes: int = 1000
+    codes: PositiveInt = 1000
 
     def find(self, task: Task) -> list[Direction]:
         """Find one direction for each name.

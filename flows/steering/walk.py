@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from flows.bounds import PositiveFloat, PositiveInt
 from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.steering.base import Direction
@@ -28,9 +29,9 @@ class Walk(Method):
         lr: Learning rate of the first step, in units of the space per coordinate; it falls linearly to 0.
     """
 
-    steps: int = 200
-    batch: int = 16
-    lr: float = 0.02
+    steps: PositiveInt = 200
+    batch: PositiveInt = 16
+    lr: PositiveFloat = 0.02
 
     def find(self, task: Task) -> list[Direction]:
         """Learn one direction for each edit in `--scores`: zoom, shift x, brightness, …; see `OPERATORS`.

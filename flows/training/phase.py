@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from flows.bounds import Checked
 from flows.data.base import Batch, ImageData, Split
 from flows.errors import UserError
 from flows.stored import StoredModule
@@ -71,7 +72,7 @@ class Evaluation(NamedTuple):
     pictures: dict[str, Tensor]
 
 
-class Objective(ABC):
+class Objective(Checked, ABC):
     """Training objective of a model: the phases of a step, the evaluation, and the report.
 
     A flow has one phase, a GAN two; the training loop runs all phases in order.

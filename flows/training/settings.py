@@ -1,24 +1,12 @@
 """Training settings. Durations are counted in images, so that schedules do not depend on the batch size."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from jsonargparse.typing import (
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    restricted_number_type,
-)
-
+from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed, ShareBelowOne
 from flows.memory import MemoryMode
 
 Augmentation = Literal["flip", "shift"]
-
-if TYPE_CHECKING:
-    ShareBelowOne = float
-else:
-    ShareBelowOne = restricted_number_type("ShareBelowOne", float, [(">=", 0), ("<", 1)])
 
 
 @dataclass
@@ -60,7 +48,7 @@ class Training:
     accumulate: PositiveInt = 1
     optimiser: Literal["adam", "adamax", "adamw", "rmsprop"] = "adam"
     lr: PositiveFloat = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
     epsilon: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.0
     warmup: NonNegativeInt = 0
@@ -73,7 +61,7 @@ class Training:
     anchor_every: PositiveInt = 4
     guard_every: PositiveInt = 32_000
     augment: tuple[Augmentation, ...] = ()
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     workers: NonNegativeInt = 0
     log_every: PositiveInt = 3_200
     validate_every: PositiveInt = 32_000

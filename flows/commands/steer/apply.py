@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from flows import images as pixels
-from flows.commands.common import Seed, check_outputs, write_json
+from flows.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed
+from flows.commands.common import check_outputs, write_json
 from flows.errors import UserError
 from flows.metrics.reconstruction import psnr
 from flows.metrics.typicality import limit_typicality

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from jsonargparse.typing import PositiveFloat, PositiveInt
-
-from flows.commands.common import Seed, check_outputs, print_table, write_json
+from flows.bounds import PositiveFloat, PositiveInt, Seed
+from flows.commands.common import check_outputs, print_table, write_json
 from flows.commands.steer.apply import split_directions
 from flows.opening import data_of, load_predictor, open_model
 from flows.page import as_text

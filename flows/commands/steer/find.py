@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Literal
 
 from jsonargparse import lazy_instance
-from jsonargparse.typing import PositiveFloat, PositiveInt
 
-from flows.commands.common import Seed, check_outputs, print_table, write_json
+from flows.bounds import PositiveFloat, PositiveInt, Seed
+from flows.commands.common import check_outputs, print_table, write_json
 from flows.opening import CACHE, data_of, load_predictor, open_model
 from flows.page import as_text
 from flows.steering.base import DIRECTIONS_FILE, as_row, save_directions

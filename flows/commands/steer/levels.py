@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from flows.commands.common import Seed, check_outputs, print_table, write_json
+from flows.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed
+from flows.commands.common import check_outputs, print_table, write_json
 from flows.commands.steer.apply import select_directions
 from flows.opening import first_test, load_predictor, open_model
 from flows.page import as_text

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from flows.commands.common import Seed, check_outputs, print_table, write_json
+from flows.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed
+from flows.commands.common import check_outputs, print_table, write_json
 from flows.commands.steer.apply import split_directions
 from flows.data.base import ImageData
 from flows.errors import DataMissing

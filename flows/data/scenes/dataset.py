@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flows.checks import check_positive, check_seed
+from flows.bounds import PositiveInt, Seed
 from flows.data.base import ArraySplit, Batch, ImageData, SplitName
 from flows.data.scenes.canvas import CLASSES
 from flows.data.scenes.factors import (
@@ -92,17 +92,15 @@ class Scenes(ImageData):
     def __init__(
         self,
         size: Literal[32, 64] = 32,
-        images: int = 50_000,
-        validation: int = 2_000,
-        test: int = 5_000,
+        images: PositiveInt = 50_000,
+        validation: PositiveInt = 2_000,
+        test: PositiveInt = 5_000,
         categories: list[str] | None = None,
         withhold: list[str] | None = None,
         correlated: dict[str, float] | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         cache: StrPath | None = Path("~/.cache/flows/scenes"),
     ):
-        check_positive(images=images, validation=validation, test=test)
-        check_seed(seed)
         self.size, self.seed = size, seed
         self.counts: dict[SplitName, int] = {"train": images, "validation": validation, "test": test}
         self.categories = tuple(categories or CATEGORIES)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
 
 from flows import images as pixels
+from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
 from flows.data.base import Batch, ImageData, Split
 from flows.errors import UserError
 from flows.metrics.distribution import sliced_wasserstein
@@ -70,16 +71,16 @@ class Adversarial(Objective):
     def __init__(
         self,
         loss: LossName = "non-saturating",
-        r1: float | None = None,
-        r1_every: int = 8,
-        gradient_penalty: float = 10.0,
-        drift: float = 1e-3,
-        critic_lr: float | None = None,
-        critic_steps: int = 1,
-        mixing: float = 0.0,
+        r1: NonNegativeFloat | None = None,
+        r1_every: PositiveInt = 8,
+        gradient_penalty: NonNegativeFloat = 10.0,
+        drift: NonNegativeFloat = 1e-3,
+        critic_lr: PositiveFloat | None = None,
+        critic_steps: PositiveInt = 1,
+        mixing: Share = 0.0,
         augment: tuple[Change, ...] = (),
-        growing: tuple[int, ...] = (),
-        fading: float = 0.5,
+        growing: tuple[NonNegativeInt, ...] = (),
+        fading: NonNegativeFloat = 0.5,
         score: ScoreName = "swd",
     ):
         self.loss: LossName = loss

@@ -11,6 +11,7 @@ from torch.nn.functional import softplus
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from flows import images as pixels
+from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
 from flows.data.base import Batch, ImageData, Split
 from flows.errors import UserError
 from flows.metrics.reconstruction import psnr
@@ -124,22 +125,22 @@ class LIATraining(Adversarial):
 
     def __init__(
         self,
-        stage1_images: int,
-        pixel: float = 1.0,
-        feature: float = 0.05,
-        adversarial: float = 0.01,
-        encoder_lr: float = 1e-3,
-        critic_every: int = 1,
-        anchor: float = 0.0,
-        prior: float | tuple[float, float] = 2e-4,
-        prior_until: int = 0,
+        stage1_images: NonNegativeInt,
+        pixel: NonNegativeFloat = 1.0,
+        feature: NonNegativeFloat = 0.05,
+        adversarial: NonNegativeFloat = 0.01,
+        encoder_lr: PositiveFloat = 1e-3,
+        critic_every: PositiveInt = 1,
+        anchor: NonNegativeFloat = 0.0,
+        prior: NonNegativeFloat | tuple[NonNegativeFloat, NonNegativeFloat] = 2e-4,
+        prior_until: NonNegativeInt = 0,
         loss: LossName = "non-saturating",
-        r1: float | None = None,
-        r1_every: int = 8,
-        critic_lr: float | None = None,
-        mixing: float = 0.0,
-        growing: tuple[int, ...] = (),
-        fading: float = 0.5,
+        r1: NonNegativeFloat | None = None,
+        r1_every: PositiveInt = 8,
+        critic_lr: PositiveFloat | None = None,
+        mixing: Share = 0.0,
+        growing: tuple[NonNegativeInt, ...] = (),
+        fading: NonNegativeFloat = 0.5,
         score: ScoreName = "swd",
     ):
         super().__init__(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flows import images as pixels
+from flows.bounds import NonNegativeFloat, PositiveFloat, PositiveInt
 from flows.data.base import Batch, ImageData, Split
 from flows.errors import Unsupported, UserError
 from flows.models.base import LatentModel
@@ -104,13 +105,13 @@ class Steerable(Adversarial):
     def __init__(
         self,
         edits: tuple[str, ...] = ("zoom", "shift x", "shift y", "brightness"),
-        weight: float = 10.0,
+        weight: NonNegativeFloat = 10.0,
         space: str | None = None,
         loss: LossName = "non-saturating",
-        r1: float | None = None,
-        r1_every: int = 8,
-        critic_lr: float | None = None,
-        critic_steps: int = 1,
+        r1: NonNegativeFloat | None = None,
+        r1_every: PositiveInt = 8,
+        critic_lr: PositiveFloat | None = None,
+        critic_steps: PositiveInt = 1,
         augment: tuple[Change, ...] = (),
         score: ScoreName = "swd",
     ):
