@@ -11,7 +11,6 @@ from dataclasses import asdict
 import torch
 from jsonargparse import Namespace
 
-from flows.checks import check_seed
 from flows.config import parse_experiment, resolve
 from flows.errors import interrupted, reported
 from flows.opening import load_any
@@ -23,9 +22,8 @@ from flows.training.loop import fit, make_accelerator
 
 def main() -> None:
     """Parse the command line and run the experiment."""
-    parser, settings = parse_experiment()
     with reported():
-        check_seed(settings.training.seed, "training.seed")
+        parser, settings = parse_experiment()
         torch.manual_seed(settings.training.seed)
         run(parser, settings)
 
@@ -36,9 +34,8 @@ def run(parser: Parser, settings: Namespace) -> None:
     # Before the accelerator, which asks the objective about a model that it must be able to train.
     experiment.objective.check(experiment.model, experiment.training.images)
     accelerator = make_accelerator(experiment.objective, experiment.model)
-    folder, data, model, objective = (
-        experiment.folder, experiment.data, experiment.model, experiment.objective,
-    )  # fmt: skip
+    folder, data = experiment.folder, experiment.data
+    model, objective = experiment.model, experiment.objective
     resolved = resolve(parser, settings)
     # Opened but not used: a missing test split should be noticed before hours of training.
     data.split("test")

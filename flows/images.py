@@ -122,7 +122,7 @@ def normalise(
 
 # Images from elsewhere ----------------------------------------------------------------------------
 
-ImageLike = Tensor | np.ndarray | Image.Image | Sequence[Image.Image]
+ImageLike = Tensor | np.ndarray | Image.Image | Sequence[Image.Image | np.ndarray | Tensor]
 """Images that the public functions accept; see `as_bytes`."""
 
 
@@ -131,33 +131,42 @@ def as_bytes(images: ImageLike, image_shape: tuple[int, int, int]) -> Tensor:
 
     Args:
         images: uint8 tensor (batch, C, H, W) or (C, H, W); uint8 array of these shapes, or with the channels
-            last, or grey without channels; a Pillow image of the model's size, or several.
+            last, or grey without channels; a Pillow image of the model's size; or a list of single images.
         image_shape: (C, H, W) of the model.
 
     Raises:
-        UserError: The values are not bytes, or the shape does not fit.
+        UserError: The images are of another kind, the values are not bytes, or the shape does not fit.
     """
-    channels, height, width = image_shape
     if isinstance(images, Image.Image):
-        images = [images]
+        images = _from_picture(images, image_shape)
     if isinstance(images, np.ndarray):
         images = _from_array(images, image_shape)
+    if isinstance(images, Sequence) and not isinstance(images, str) and len(images):
+        return torch.cat([as_bytes(each, image_shape) for each in images])
     if not isinstance(images, Tensor):
-        wrong = [each.size for each in images if each.size != (width, height)]
-        if wrong:
-            raise UserError(
-                f"expected pictures of {width}×{height} pixels, got {wrong[0][0]}×{wrong[0][1]}; "
-                "flows.images.crop_and_resize crops and resizes one"
-            )
-        images = torch.stack([from_pillow(each, channels) for each in images])
+        got = "an empty list" if images == [] else type(images).__name__
+        raise UserError(f"images: expected a uint8 tensor or array, or pictures of Pillow, got {got}")
     images = images[None] if images.dim() == 3 else images
     check_bytes(images, image_shape)
     return images
 
 
+def _from_picture(picture: Image.Image, image_shape: tuple[int, int, int]) -> Tensor:
+    """A Pillow image as a tensor (C, H, W); raises UserError if its size is not that of the model."""
+    channels, height, width = image_shape
+    if picture.size != (width, height):
+        raise UserError(
+            f"expected pictures of {width}×{height} pixels, got {picture.width}×{picture.height}; "
+            "flows.images.crop_and_resize crops and resizes one"
+        )
+    return from_pillow(picture, channels)
+
+
 def _from_array(array: np.ndarray, image_shape: tuple[int, int, int]) -> Tensor:
     """An array as a tensor (batch, C, H, W); channels may be first, last or, for one channel, left out."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if array.dtype != np.uint8:
+        raise UserError(f"expected uint8 images, got an array of {array.dtype}")
+    tensor = torch.from_numpy(np.require(array, requirements=["C", "W"]))  # a copy if it is read-only
     channels, height, width = image_shape
     if tuple(tensor.shape[-3:]) == image_shape:
         return tensor

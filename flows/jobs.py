@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flows.errors import UserError
 from flows.files import write_atomically
+from flows.schema import parse, read_json
 
 MARKER = "done.json"
 
@@ -23,10 +25,19 @@ def run_once(folder: Path, inputs: dict[str, Any], job: Callable[[], object]) ->
     """
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     marker = folder / MARKER
-    if marker.is_file() and json.loads(marker.read_text()).get("digest") == digest:
+    if marker.is_file() and digest_in(marker) == digest:
         return False
     marker.unlink(missing_ok=True)
     job()
     text = json.dumps({"digest": digest, "inputs": inputs}, indent=1) + "\n"
     write_atomically(marker, lambda path: path.write_text(text))
     return True
+
+
+def digest_in(marker: Path) -> str:
+    """Digest of the inputs in a marker file; empty if the file is damaged, so that the job runs again."""
+    try:
+        recorded: dict[str, Any] = parse(dict[str, Any], read_json(marker.read_bytes()))
+    except UserError:
+        return ""
+    return str(recorded.get("digest", ""))

@@ -154,7 +154,8 @@ def find_bundled(kind: SemanticKind, model: LatentModel) -> str | None:
     own = model.description.get("name")
     for folder in shipped(f"scenes-{kind}", f"scenes64-{kind}"):
         config = read_description(folder)
-        if config["image_shape"] == list(model.image_shape) and config["description"]["name"] == own:
+        described = config.get("description") or {}
+        if config.get("image_shape") == list(model.image_shape) and described.get("name") == own:
             return folder
     return None
 

@@ -104,7 +104,7 @@ def encode_picture(sheet: "Tensor | Image.Image | Figure", form: str = "PNG") ->
 
 
 def save_sheet(sheet: "Image.Image | Figure", path: Path) -> str:
-    """Write a PNG and return it in base64, for `picture`."""
+    """Write a PNG and return it in base64, for `picture_html`."""
     content = encode_picture(sheet)
     write_atomically(path, lambda place: place.write_bytes(content))
     return base64.b64encode(content).decode()

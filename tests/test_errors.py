@@ -394,11 +394,13 @@ ALLOWED = {
     "data/fashion.py Fashion._official": "torchvision alone, on files or a download",
     "data/hub.py HubData._loaded": "the package datasets alone, on a download",
     "data/shards.py decode_sample": "int alone, of a label in the user's file",
+    "data/shards.py read_shard": "webdataset's gopen alone: an address of a kind that it does not know",
     "data/torchvision_sets.py find_files": "torchvision alone, on files or a download",
     "errors.py reported": "raises bugs again",
     "files.py reading": "parsers of other packages, on the user's file",
     "files.py write_atomically": "removes the temporary file and raises again",
     "inversion/comparison.py compare": "keeps the rows of other pairs; prints the traceback, exit code 1",
+    "jobs.py digest_in": "UserError alone: a damaged marker means that the job runs again",
     "models/codes.py as_labels": "torch.as_tensor alone, on what the user gave",
     "models/codes.py as_rows": "torch.as_tensor alone, on what the user gave",
     "models/lia.py LIA.start_from": "the same error again, with the option's name",
@@ -648,6 +650,118 @@ def test_codes_are_floating_point_rows_and_have_labels_for_classes_only(model):
     )
     with pytest.raises(UserError, match="NICE is not class-conditional: expected codes without labels"):
         model.decode_bytes(Codes(codes.values, "z", [0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            lambda m: m.encode_bytes([]),
+            "expected a uint8 tensor or array, or pictures of Pillow, got an empty list",
+        ),
+        (lambda m: m.encode_bytes("a.png"), "or pictures of Pillow, got str"),
+        (lambda m: m.encode_bytes([None]), "or pictures of Pillow, got NoneType"),
+        (
+            lambda m: m.encode_bytes([Image.new("L", (8, 8)), Image.new("L", (9, 8))]),
+            "of 8×8 pixels, got 9×8",
+        ),
+    ],
+)
+def test_images_of_other_kinds_are_refused(call, sentence, model):
+    with pytest.raises(UserError, match=sentence):
+        call(model)
+
+
+def test_images_of_every_kind_are_the_same(model):
+    import numpy as np
+    import torch
+
+    pictures = [Image.new("L", (8, 8), 30), Image.new("L", (8, 8), 90)]
+    arrays = [np.asarray(each) for each in pictures]
+    tensors = [torch.from_numpy(each.copy())[None] for each in arrays]
+    expected = model.encode_bytes(torch.stack(tensors))
+    for given in (pictures, arrays, tensors, np.stack(arrays), [pictures[0], arrays[1]]):
+        assert model.encode_bytes(given) == expected
+
+
+def test_units_layers_and_classes_that_do_not_exist_are_refused():
+    from flows.dissection import ablate, class_means
+    from flows.models.dcgan import DCGAN
+
+    class Halves:
+        classes = ("left", "right")
+
+        def segment(self, images):
+            left = images.new_zeros(len(images), 1, *images.shape[2:]).bool()
+            left[..., :8] = True
+            return __import__("torch").cat([left, ~left], 1)
+
+    model = DCGAN((1, 16, 16), size=4, channels=[8, 8]).eval()
+    codes, layer = model.sample(2), next(iter(model.layers()))
+    for wrong, sentence in (
+        (
+            lambda: ablate(model, Halves(), codes, layer, "unicorn", [0]),
+            "no class 'unicorn'; expected one of left",
+        ),
+        (lambda: class_means(model, Halves(), codes, layer, "unicorn"), "no class 'unicorn'"),
+        (
+            lambda: ablate(model, Halves(), codes, "layer9", "left", [0]),
+            "no layer 'layer9'; expected one of ",
+        ),
+        (
+            lambda: ablate(model, Halves(), codes, layer, "left", [9999]),
+            "units: expected channels of the layer, 0",
+        ),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            wrong()
+
+
+def test_codes_of_two_spaces_do_not_mix(model):
+    from flows import Codes
+    from flows.metrics.typicality import limit_typicality
+
+    start = model.sample(2)
+    for other in (Codes(start.values, "w"), model.sample(3), Codes(start.values[:, :5], "z")):
+        with pytest.raises(UserError, match="expected codes of "):
+            start.check_alongside(other)
+        with pytest.raises(UserError, match="expected codes of "):
+            limit_typicality(model, start, other, 0.1)
+    start.check_alongside(model.sample(1))
+
+
+def test_strokes_with_other_signs_than_numbers_are_refused():
+    from types import SimpleNamespace
+
+    from flows.commands.paint import parse_stroke
+
+    for place in ("--5 6 7 8", "² 1 2 3", "1 2 3"):
+        with pytest.raises(UserError, match="--strokes: expected"):
+            parse_stroke(f"draw window {place}", SimpleNamespace(classes=("window",)), 8, 8)
+
+
+def test_a_metrics_file_that_was_altered_is_named(tmp_path):
+    from flows.training.log import read_metrics
+
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"images": 64, "loss": NaN}\n{"images": 128}\n{"ima')
+    assert [line["images"] for line in read_metrics(path)] == [64, 128]
+    for line in ("[]", "3", "{}", '{"images": null}', "{"):
+        path.write_text(line + "\n")
+        with pytest.raises(CheckpointError, match=r"metrics\.jsonl was altered or cut off"):
+            read_metrics(path)
+
+
+def test_a_damaged_marker_runs_the_job_again(tmp_path):
+    from flows.jobs import run_once
+
+    ran = []
+    assert run_once(tmp_path, {"n": 1}, lambda: ran.append(1))
+    assert not run_once(tmp_path, {"n": 1}, lambda: ran.append(1))
+    for text in ("", "[]", "{", '{"digest": 3}'):
+        (tmp_path / "done.json").write_text(text)
+        assert run_once(tmp_path, {"n": 1}, lambda: ran.append(1))
+    assert len(ran) == 5
 
 
 def test_ports_that_do_not_exist_are_refused(place, capsys):

@@ -195,7 +195,7 @@ def conditioner(network: nn.Module) -> nn.Module:
     """The network itself if its `forward` takes a context, otherwise an `Unconditional` around it."""
     try:
         parameters = inspect.signature(network.forward).parameters.values()
-    except ValueError:
+    except UserError:
         return network  # compiled or scripted: nothing is known about its arguments
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return network
@@ -216,10 +216,10 @@ def same_shape(output: Tensor, changed: Tensor) -> Tensor:
     """Return `output` if it has the shape of `changed`: broadcasting would hide a wrong log-determinant.
 
     Raises:
-        ValueError: The shapes differ.
+        UserError: The shapes differ.
     """
     if output.shape != changed.shape:
-        raise ValueError(
+        raise UserError(
             f"a coupling's network returned a shift or scale of shape {tuple(output.shape)} for a changed "
             f"part of shape {tuple(changed.shape)}: expected the same shape, that is, a network output with "
             "the channels of the changed part, or twice as many for an affine coupling"

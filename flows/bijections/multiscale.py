@@ -80,7 +80,7 @@ class Multiscale(Bijection):
 
     def output_shape(self, shape: Shape) -> Shape:
         if tuple(shape) != self.shape:
-            raise ValueError(f"expected an input of shape {self.shape}, got {tuple(shape)}")
+            raise UserError(f"expected an input of shape {self.shape}, got {tuple(shape)}")
         return (torch.Size(shape).numel(),)
 
     def input_shape(self, shape: Shape) -> Shape:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from flows.bijections.base import Bijection, Example, Mapped
+from flows.errors import UserError
 from flows.numerics import zero_log_det
 
 __all__ = ["Permutation", "Reverse"]
@@ -38,7 +39,7 @@ class Permutation(Bijection):
     def __init__(self, order: Tensor):
         super().__init__()
         if not order.is_meta and not torch.equal(order.sort().values, torch.arange(len(order))):
-            raise ValueError(f"expected a permutation of 0 … {len(order) - 1}, got {order.tolist()}")
+            raise UserError(f"expected a permutation of 0 … {len(order) - 1}, got {order.tolist()}")
         self.register_buffer("order", order.clone())
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:

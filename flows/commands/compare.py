@@ -118,6 +118,8 @@ def compare(
                 raise UserError(f"--images: group {group!r} is given twice")
             groups[group] = members
     results = run(loaded, chosen, groups, seed, network, edits)
+    network_name = "no network" if network is None else network.name
+    write_comparison(out, results, groups, loaded, network_name)
     bits = {
         name: {
             group: likelihood_of(model, members.images, members.labels_counted_by(model))
@@ -125,8 +127,6 @@ def compare(
         }
         for name, model in loaded.items()
     }
-    network_name = "no network" if network is None else network.name
-    write_comparison(out, results, groups, loaded, network_name)
     rows = [
         {
             **result.row.as_dict(),

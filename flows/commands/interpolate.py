@@ -60,10 +60,12 @@ def interpolate(
     labels = option_labels(model, label, 2)
     if model.is_exact:
         if space not in (None, model.prior_space.name):
-            raise UserError(f"--space: {type(model).__name__} has only space 'z', got {space!r}")
+            raise UserError(
+                f"--space: {type(model).__name__} has only space {model.prior_space.name!r}, got {space!r}"
+            )
         exact = invert_exactly(model, pictures, labels)
         codes, ends = exact.codes, exact.reconstruction
-        bit_exact = all(given.certified for given in exact.certificates)
+        bit_exact = all(certificate.bit_exact for certificate in exact.certificates)
     else:
         inversion = Encoder(space).invert(model, pictures, labels=labels)
         codes, ends, bit_exact = inversion.codes, inversion.reconstruction, False

@@ -1,5 +1,6 @@
 """`flows paint`: draw or erase classes in images."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -171,7 +172,7 @@ def brush_mask(place: str, height: int, width: int) -> Tensor:
     if not place:
         return torch.ones(height, width, dtype=torch.bool)
     words = place.split()
-    if all(word.lstrip("-").isdigit() for word in words):
+    if all(re.fullmatch(r"-?[0-9]+", word) for word in words):
         box = [int(word) for word in words]
         inside = len(box) == 4 and 0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height
         if not inside:

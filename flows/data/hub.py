@@ -120,7 +120,7 @@ class HubData(ImageData):
             loaded = load_dataset(self.repo, self.subset)
         except ImportError as error:
             raise missing_extra("hub data sets need the package `datasets`", "data", error) from error
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise DataMissing(f"data.repo: {self.repo} cannot be loaded: {error}") from error
         self._check(loaded)
         return loaded

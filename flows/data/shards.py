@@ -180,6 +180,8 @@ def read_shard(url: str) -> Iterator[Sample]:
         opened = gopen(url)
     except FileNotFoundError as error:
         raise DataMissing(f"no shard at {url}; set data.train, data.validation, data.test") from error
+    except ValueError as error:  # an address of a kind that webdataset does not know
+        raise UserError(f"{url}: expected a path or an address of a shard ({error})") from error
     with opened as stream:
         samples = group_by_keys(tar_file_expander([{"url": url, "stream": stream}]))
         while True:

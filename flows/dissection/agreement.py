@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from flows.dissection.probe import instrument
 from flows.dissection.tally import AgreementTally, Quantiles, quantile_shares
+from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.once import prepared
@@ -93,7 +94,9 @@ class Agreement:
         )
 
     def of(self, label: str) -> Tensor:
-        """IoU of each unit with a class, (units,)."""
+        """IoU of each unit with a class, (units,). Raises UserError if there is no such class."""
+        if label not in self.classes:
+            raise UserError(f"there is no class {label!r}; expected one of {', '.join(self.classes)}")
         return self.iou[:, self.classes.index(label)]
 
     def order(self, label: str) -> list[int]:

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.dissection.causal import seen_through, units_change
-from flows.dissection.probe import layers_of
+from flows.dissection.probe import layer_of
 from flows.errors import UserError
 from flows.metrics.perceptual import kernel_distance
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
-from flows.semantics.base import Segmenter, segment_bytes
+from flows.semantics.base import Segmenter, column_of_class, segment_bytes
 
 __all__ = ["Cleaning", "clean"]
 
@@ -74,7 +74,7 @@ def without(images: Tensor, segmenter: Segmenter, label: str, model: LatentModel
     Raises:
         TooFew: There are fewer than `FEWEST` such images.
     """
-    column = list(segmenter.classes).index(label)
+    column = column_of_class(segmenter, label)
     seen = segment_bytes(segmenter, images, model.bins, model.device)[:, column].flatten(1).any(1)
     left = int((~seen).sum())
     if left < FEWEST:
@@ -112,8 +112,8 @@ def clean(
         sizes: Numbers of ablated units, starting with 0.
         shown: Number of samples kept for pictures.
     """
-    column = list(segmenter.classes).index(label)
-    channels = layers_of(model, codes.space)[layer].channels
+    column = column_of_class(segmenter, label)
+    channels = layer_of(model, codes.space, layer).channels
     used = [size for size in sizes if size <= len(units)]
     samples = []
     for size in used:

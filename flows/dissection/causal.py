@@ -7,22 +7,34 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from flows.dissection.probe import Change, instrument, layers_of
+from flows.dissection.probe import Change, instrument, layer_of
 from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.once import prepared
-from flows.semantics.base import Segmenter
+from flows.semantics.base import Segmenter, column_of_class
 
 __all__ = ["Ablation", "ablate", "average_causal_effect", "class_means"]
 
 
 def units_change(units: Sequence[int], channels: int, value: Tensor | float = 0.0) -> Change:
-    """Change that sets units to `value`, a number or (C,), at every location."""
+    """Change that sets units to `value`, a number or (C,), at every location.
+
+    Raises:
+        UserError: A unit is none of the layer's channels.
+    """
     amount = torch.zeros(channels, 1, 1)
-    amount[list(units)] = 1
+    amount[check_units(units, channels)] = 1
     values = torch.as_tensor(value, dtype=torch.float32).expand(channels)
     return Change(amount, values[:, None, None])
+
+
+def check_units(units: Sequence[int], channels: int) -> list[int]:
+    """Return the units as a list; raise UserError for one that is none of the layer's channels."""
+    for unit in units:
+        if not 0 <= unit < channels:
+            raise UserError(f"units: expected channels of the layer, 0 … {channels - 1}, got {unit}")
+    return list(units)
 
 
 @torch.no_grad()
@@ -100,9 +112,9 @@ def ablate(
     Raises:
         UserError: No image has the class.
     """
-    column = list(segmenter.classes).index(label)
+    column = column_of_class(segmenter, label)
     before = class_pixels(model, segmenter, codes) if before is None else before
-    channels = layers_of(model, codes.space)[layer].channels
+    channels = layer_of(model, codes.space, layer).channels
     has = torch.nonzero(before[:, column] > 0)[:, 0]
     if not len(has):
         raise UserError(
@@ -139,7 +151,7 @@ def by_random_units(
 
     Pixels are counted in images that have the class, as by `ablate`; the mean is over several draws.
     """
-    channels = layers_of(model, codes.space)[layer].channels
+    channels = layer_of(model, codes.space, layer).channels
     random, has = torch.Generator().manual_seed(0), before > 0
     total = before.double().sum(0).clamp(min=1)
     removed = {}
@@ -160,7 +172,7 @@ def class_means(model: LatentModel, segmenter: Segmenter, codes: Codes, layer: s
     Raises:
         UserError: No image has the class.
     """
-    column = list(segmenter.classes).index(label)
+    column = column_of_class(segmenter, label)
     total, weight = None, 0.0
     with instrument(model, codes.space) as probe, prepared():
         probe.retain(layer)
@@ -203,7 +215,7 @@ def average_causal_effect(
         units: Channels of the units.
         values: (C,), inserted values; see `class_means`.
     """
-    column = list(segmenter.classes).index(label)
+    column = column_of_class(segmenter, label)
     effect = []
     for value in (values, torch.zeros_like(values)):
         change = units_change(units, len(values), value)

@@ -11,14 +11,14 @@ from tqdm import tqdm
 
 from flows import images as pixels
 from flows.dissection.agreement import Agreement
-from flows.dissection.causal import seen_through
-from flows.dissection.probe import Change, Probe, instrument, layers_of
+from flows.dissection.causal import check_units, seen_through
+from flows.dissection.probe import Change, Probe, instrument, layer_of
 from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.numerics import frozen
 from flows.once import prepared
-from flows.semantics.base import Segmenter
+from flows.semantics.base import Segmenter, column_of_class
 
 __all__ = ["Insertion", "insertion", "learn_units"]
 
@@ -66,9 +66,9 @@ def learn_units(
     Raises:
         UserError: No image has the class.
     """
-    column = list(segmenter.classes).index(label)
+    column = column_of_class(segmenter, label)
     random = torch.Generator().manual_seed(seed)
-    shape = layers_of(model, codes.space)[layer]
+    shape = layer_of(model, codes.space, layer)
     masks = seen_through(model, codes, [], lambda images: segmenter.segment(images)[:, [column]]).float()
     has = torch.nonzero(masks.flatten(1).any(1))[:, 0]
     if not len(has):
@@ -190,13 +190,13 @@ def insertion(
         values: (C,), inserted values; see `causal.class_means`.
         rows: Number of locations per side; at most the side of the layer.
     """
-    column = list(segmenter.classes).index(label)
-    shape = layers_of(model, codes.space)[layer]
+    column = column_of_class(segmenter, label)
+    shape = layer_of(model, codes.space, layer)
     rows = min(rows, *shape.size)
     before = seen_through(model, codes, [], lambda images: pixels.to_bytes(images, model.bins))
     masks = seen_through(model, codes, [], segmenter.segment).float()
     chosen = torch.zeros(shape.channels, 1, 1)
-    chosen[list(units)] = 1
+    chosen[check_units(units, shape.channels)] = 1
     gains = torch.zeros(len(before), rows, rows)
     gains_by_class: dict[str, list[Tensor]] = {name: [] for name in segmenter.classes}
     for y in range(rows):

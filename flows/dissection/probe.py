@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from flows.checks import did_you_mean
 from flows.errors import UserError
 from flows.hooks import Hook, hooked
 from flows.models.base import BATCH, LatentModel, LayerShape
@@ -138,6 +139,15 @@ def layers_of(model: LatentModel, space: str) -> dict[str, LayerShape]:
     maps = model.check_space(space).maps
     parts = {CODE + level: LayerShape(shape[0], (shape[1], shape[2])) for level, shape in maps.items()}
     return {**parts, **model.layers()}
+
+
+def layer_of(model: LatentModel, space: str, name: str) -> LayerShape:
+    """Shape of one of `layers_of`. Raises UserError, with the names that there are, for another name."""
+    layers = layers_of(model, space)
+    if name not in layers:
+        known = ", ".join(layers)
+        raise UserError(f"there is no layer {name!r}; expected one of {known}.{did_you_mean(name, layers)}")
+    return layers[name]
 
 
 def outer_layers(model: LatentModel) -> list[str]:

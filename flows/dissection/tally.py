@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from flows.errors import UserError
+
 QUANTILES = 100
 """Number of quantiles that are tried as thresholds: 1e-3 … 1 of all activations, at equal log steps."""
 
@@ -35,7 +37,8 @@ class Quantiles:
 
     def at(self, shares: Tensor) -> Tensor:
         """Thresholds (C, number of shares) that these shares of all activations exceed."""
-        assert self.values is not None, "no activations were added"
+        if self.values is None:
+            raise UserError("thresholds need activations of at least one image, got none")
         ordered = self.values.sort(1).values
         count = ordered.shape[1]
         index = ((1 - shares.double()) * (count - 1)).round().long().clamp(0, count - 1)

@@ -219,12 +219,17 @@ class Editor:
             return self.model.sample(SCALE, self.space, 0).cpu()
 
     def towards(self, history: History, other: Codes, share: float, levels: Sequence[str] = ()) -> Edit:
-        """Make an edit that moves a share of the way to another picture's code, on some levels or on all."""
+        """Make an edit that moves a share of the way to another picture's code, on some levels or on all.
+
+        Raises:
+            UserError: The codes are in different spaces, or the space has no such level.
+        """
+        history.codes.check_alongside(other)
         step = share * (other.values - history.codes.values)
         if levels:
             kept = torch.zeros_like(step)
-            for level in levels:
-                kept[:, self.latent.levels[level]] = step[:, self.latent.levels[level]]
+            for part in self.latent.slices_of(levels):
+                kept[:, part] = step[:, part]
             step = kept
         where = f"{', '.join(levels)} " if levels else ""
         return Edit(f"{where}{share:.0%} of the way to another picture", step=step)

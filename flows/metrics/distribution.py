@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, unfold
 
+from flows.errors import UserError
+
 __all__ = ["sliced_wasserstein"]
 
 PATCH, PATCHES, PROJECTIONS = 7, 64, 256
@@ -25,10 +27,10 @@ def sliced_wasserstein(first: Tensor, second: Tensor, seed: int = 0) -> dict[str
         Side of every scale, such as `"32"`, to the distance at this scale, and their `"mean"`.
 
     Raises:
-        ValueError: The sets differ in shape.
+        UserError: The sets differ in shape.
     """
     if first.shape != second.shape:
-        raise ValueError(f"expected two sets of the same shape, got {first.shape} and {second.shape}")
+        raise UserError(f"expected two sets of the same shape, got {first.shape} and {second.shape}")
     generator = torch.Generator().manual_seed(seed)
     distances = {}
     for a, b in zip(_pyramid(first), _pyramid(second), strict=True):

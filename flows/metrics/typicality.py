@@ -38,8 +38,13 @@ def limit_typicality(model: LatentModel, start: Codes, end: Codes, budget: float
         end: n codes of the same space.
         budget: Maximum |typicality|.
         rounds: Number of bisection steps.
+
+    Raises:
+        UserError: The codes are in different spaces.
     """
-    here, step = start.to(model), (end.values - start.values).to(model.device, model.dtype)
+    start.check_alongside(end)
+    way = end.values - start.values
+    here, step = start.to(model), way.to(model.device, model.dtype)
     allowed = typicality(model, here).abs().clamp(min=budget) + 1e-6
 
     def fits(share: Tensor) -> Tensor:
@@ -53,4 +58,4 @@ def limit_typicality(model: LatentModel, start: Codes, end: Codes, budget: float
         inside = fits(midpoint)
         low, high = torch.where(inside, midpoint, low), torch.where(inside, high, midpoint)
     share = torch.where(whole, torch.ones_like(low), low).to(start.values)
-    return start.with_values(start.values + share[:, None] * (end.values - start.values))
+    return start.with_values(start.values + share[:, None] * way)

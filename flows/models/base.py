@@ -72,6 +72,14 @@ class Space:
         if self.prior is not None:
             object.__setattr__(self, "density", True)
 
+    def slices_of(self, levels: Sequence[str]) -> tuple[slice, ...]:
+        """Slices of the code's last axis of some levels. Raises UserError if there is no such level."""
+        for name in levels:
+            if name not in self.levels:
+                known = ", ".join(self.levels)
+                raise UserError(f"space {self.name!r} has no level {name!r}; it has {known}")
+        return tuple(self.levels[name] for name in levels)
+
     @property
     def exact(self) -> bool:
         """Whether encoding is the exact inverse of decoding."""

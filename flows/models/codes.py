@@ -153,6 +153,14 @@ class Codes:
         """Move the codes to the host."""
         return self.to("cpu")
 
+    def check_alongside(self, other: "Codes") -> None:
+        """Raise UserError unless other codes are in the same space, and as many as these or a single one."""
+        if other.space != self.space:
+            raise UserError(f"expected codes of space {self.space!r}, got {other.space!r}")
+        if len(other) not in (1, len(self)) or other.values.shape[1:] != self.values.shape[1:]:
+            shapes = tuple(self.values.shape), tuple(other.values.shape)
+            raise UserError(f"expected codes of one shape, got {shapes[0]} and {shapes[1]}")
+
     def with_values(self, values: Tensor) -> "Codes":
         """Replace the values; space and labels stay the same."""
         return replace(self, values=values)

@@ -11,7 +11,7 @@ from flows.bijections.base import Bijection
 from flows.bijections.chain import Tap
 from flows.bijections.dequantise import Dequantiser
 from flows.data_dependent import initialise
-from flows.errors import Unsupported
+from flows.errors import Unsupported, UserError
 from flows.models.base import BATCH, LayerShape, LikelihoodBound, LikelihoodModel, Space
 from flows.models.codes import LabelsLike, as_labels
 from flows.models.priors import Prior
@@ -46,7 +46,7 @@ class Flow(LikelihoodModel):
         num_classes: int = 0,
         maps: dict[str, tuple[int, int, int]] | None = None,
     ) -> None:
-        """Set the parts; raise ValueError if the output of the bijection is not a flat code."""
+        """Set the parts; raise UserError if the output of the bijection is not a flat code."""
         channels, height, width = image_shape
         self.image_shape = (channels, height, width)
         self.bins = dequantiser.bins
@@ -55,7 +55,7 @@ class Flow(LikelihoodModel):
         size = channels * height * width
         if bijection.output_shape(self.image_shape) != (size,):
             got = bijection.output_shape(self.image_shape)
-            raise ValueError(f"expected a bijection from {self.image_shape} to ({size},), got output {got}")
+            raise UserError(f"expected a bijection from {self.image_shape} to ({size},), got output {got}")
         levels = levels or {"level1": slice(0, size)}
         doc = "whitened code of the whole image, exact in both directions"
         self.spaces = {

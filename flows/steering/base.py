@@ -19,9 +19,9 @@ from flows.versioned import check_made_by, read_versioned
 __all__ = ["Direction", "load_directions", "place", "save_directions", "shift"]
 
 DIRECTIONS_VERSION = 1
+"""Format version of files of directions."""
 DIRECTIONS_FILE = "directions.safetensors"
 """Name of the file of directions in the folder of a checkpoint."""
-"""Format version of files of directions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +72,7 @@ class Direction:
 
     def on_levels(self, levels: Sequence[str], space: Space) -> "Direction":
         """Restrict the direction to some levels. Raises UserError if the space has no such level."""
-        for name in levels:
-            if name not in space.levels:
-                raise UserError(
-                    f"space {space.name!r} has no level {name!r}; expected some of {', '.join(space.levels)}"
-                )
-        slices = tuple(space.levels[name] for name in levels)
-        return replace(self, levels=tuple(levels), slices=slices)
+        return replace(self, levels=tuple(levels), slices=space.slices_of(levels))
 
     @property
     def step(self) -> Tensor:

@@ -129,7 +129,12 @@ def rescore(
 
     Returns:
         Matrix of changes (HiGAN, Yang et al. 2021), with signs and intervals.
+
+    Raises:
+        UserError: There are no directions, or one is not named after a score of the predictor.
     """
+    if not directions:
+        raise UserError("directions: expected at least one, got none")
     if before is None:
         before = score_codes(model, predictor, codes)
     std = deviation(before).clamp(min=1e-3)

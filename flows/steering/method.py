@@ -120,7 +120,13 @@ class Labelled(Method):
 
 
 def known(survey: Survey, name: str) -> tuple[Tensor, Tensor]:
-    """Codes (m, D) for which a score is defined, and the values (m,) of the score."""
+    """Codes (m, D) for which a score is defined, and the values (m,) of the score.
+
+    Raises:
+        UserError: The score is defined for no code.
+    """
     value = survey.column(name)
     defined = ~torch.isnan(value)
+    if not defined.any():
+        raise UserError(f"{name}: the score is defined for none of {len(value)} codes; survey more codes")
     return survey.codes.values[defined], value[defined]

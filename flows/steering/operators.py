@@ -160,6 +160,8 @@ class Colour(Operator):
     channel: int = 0
 
     def __call__(self, images: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
+        if self.channel >= images.shape[1]:
+            raise UserError(f"{self.name}: expected images in RGB, got {images.shape[1]} channel(s)")
         one = torch.zeros(images.shape[1], dtype=images.dtype, device=images.device)
         one[self.channel] = 1
         moved = images + strength.to(images)[:, None, None, None] * one[:, None, None]

@@ -59,6 +59,12 @@ class PrincipalComponents(Method):
             raise UserError(f"--method.batch: expected at least {self.components}, got {self.batch}")
         parts = list(task.sample(self.n).split(self.batch))
         parts = parts if len(parts[-1]) >= self.components else parts[:-1]
+        if not parts or self.components > parts[0].values.shape[1]:
+            dimension = model.check_space(task.space).shape[-1]
+            raise UserError(
+                f"--method.components: expected at most the number of codes, {self.n}, and the dimension of "
+                f"{task.space}, {dimension}; got {self.components}"
+            )
         from sklearn.decomposition import IncrementalPCA  # here, because the import takes a second
 
         pca = IncrementalPCA(self.components)

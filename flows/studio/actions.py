@@ -424,6 +424,7 @@ def interpolate_histories(
         sphere: Whether to interpolate on a great circle, with linear length; otherwise on a line.
     """
     share = torch.linspace(0, 1, steps, dtype=torch.float64)[1:-1, None]
+    history.codes.check_alongside(other.codes)
     ends = history.codes.values.double(), other.codes.values.double()
     way = history.codes[[0] * len(share)].with_values((sphere_between if sphere else line)(*ends, share))
     with editor.lock:

@@ -39,7 +39,7 @@ def serve(
         browser: Whether to open the page in a browser.
 
     Raises:
-        ModuleNotFoundError: The package gradio is not installed.
+        DataMissing: The package gradio is not installed.
         UserError: The port is taken, or no port has this number.
     """
     if port is not None and not 0 < port < 2**16:
@@ -79,5 +79,5 @@ def serve(
         print(f"studio: {address} ({', '.join(studio.paths)}); stop it with Ctrl-C", flush=True)
         try:
             threading.Event().wait()
-        except KeyboardInterrupt:
+        finally:
             blocks.close(verbose=False)

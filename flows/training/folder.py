@@ -13,6 +13,7 @@ import flows.data
 from flows.data.base import ImageData, StreamedData
 from flows.errors import UserError
 from flows.files import read_yaml, write_atomically
+from flows.schema import parse
 from flows.steering.base import DIRECTIONS_FILE
 from flows.stored import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from flows.training.checkpoint import PREFIX, states
@@ -129,6 +130,7 @@ def instantiate_data(source: dict[str, Any]) -> ImageData:
     Raises:
         UserError: The class is not such a data set, or an argument is unknown.
     """
+    source = parse(dict[str, Any], source, "the description's source")
     path = str(source.get("class_path"))
     module, _, name = path.rpartition(".")
     if not module.startswith("flows.data."):
@@ -140,7 +142,7 @@ def instantiate_data(source: dict[str, Any]) -> ImageData:
     if not (inspect.isclass(cls) and issubclass(cls, ImageData)) or issubclass(cls, StreamedData):
         # A stream is given by addresses of shards, and an address may be a shell command.
         raise UserError(f"data set {path!r} cannot be taken from a checkpoint; choose one with --data")
-    given = source.get("init_args") or {}
+    given = parse(dict[str, Any], source.get("init_args") or {}, "the description's source.init_args")
     hints = inspect.signature(cls).parameters
     unknown = set(given) - set(hints)
     if unknown:

@@ -4,12 +4,14 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from tqdm import tqdm
 
 from flows import images as pixels
-from flows.files import reading, write_atomically
+from flows.files import write_atomically
+from flows.schema import parse, read_json, unaltered
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -86,5 +88,8 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     lines = path.read_text().split("\n")
-    with reading(path, "list of JSON objects"):
-        return [json.loads(line) for line in lines[:-1] if line]
+    with unaltered(path):
+        read: list[dict[str, float]] = [parse(dict[str, Any], read_json(line)) for line in lines[:-1] if line]
+        for i, line in enumerate(read):
+            parse(float, line.get("images"), f"line {i + 1}: images")
+    return read

@@ -15,6 +15,7 @@ from flows import __version__
 from flows import images as pixels
 from flows.data.base import ImageData
 from flows.data.ood import ood_images
+from flows.errors import UserError
 from flows.files import read_yaml, to_json, write_atomically
 from flows.metrics.likelihood import LikelihoodReport, evaluate_likelihood, labels_if_conditional
 from flows.metrics.roundtrip import Precision, RoundTripRow, round_trip_table
@@ -45,8 +46,7 @@ def round_trip_groups(model: LikelihoodModel, data: ImageData, images: int | Non
     suite = ood_images(model.image_shape, model.bins, test.images[:16])
     groups: Groups = {"test": (test.images, labels_if_conditional(model, test))}
     for name, pictures in suite.items():
-        zeros = torch.zeros(len(pictures), dtype=torch.long)
-        groups[name] = (pictures, zeros if model.num_classes else None)
+        groups[name] = (pictures, None)  # no class of the data set; the flow infers one if it needs it
     return groups
 
 
@@ -96,7 +96,9 @@ def sample_distance(model: LikelihoodModel, data: ImageData, images: int | None)
 
 
 def facts_of(model: StoredModule, metrics: list[dict[str, float]]) -> dict[str, Any]:
-    """Entries of every report: model, data, and training."""
+    """Entries of every report: model, data, and training. Raises UserError if there are no metrics."""
+    if not metrics:
+        raise UserError(f"{METRICS_FILE} has no lines: expected the folder of a run that has trained")
     return {
         "model": model.arguments(),
         "fingerprint": model.fingerprint(),
