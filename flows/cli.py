@@ -42,6 +42,10 @@ class Verb:
         return command
 
 
+HELPERS = {"common"}
+"""Files of flows/commands that are no verbs."""
+
+
 @cache
 def find_verbs(package: ModuleType = flows.commands) -> dict[str, Verb]:
     """Find all verbs by name: files of `package` that define a function with the name of the file.
@@ -59,6 +63,10 @@ def find_verbs(package: ModuleType = flows.commands) -> dict[str, Verb]:
         text = (Path(package.__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
         if function := re.search(rf'^def {name}\(.*?\) -> None:\n    """([^"\n]*)', text, re.M | re.S):
             verbs[name] = Verb(module.name, function[1])
+        elif name not in HELPERS:
+            raise RuntimeError(
+                f"{module.name} needs a function {name}(…) -> None whose body is a docstring first"
+            )
     return verbs
 
 

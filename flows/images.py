@@ -1,4 +1,4 @@
-"""Conversion between bytes, bins and the unit interval; the only module that depends on pixel ranges.
+"""Conversion of images between bytes, bins, the unit interval and [−1, 1].
 
 Data sets contain bytes; models take floats in [0, 1]. The unit interval is divided into `bins` bins of equal
 width: 256 for ordinary 8-bit images, 32 for Glow's 5-bit faces, 17 for scikit-learn's digits. A byte is in

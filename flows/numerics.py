@@ -93,7 +93,7 @@ def combine_seeds(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def draw_seed(generator: torch.Generator | None) -> Tensor:
+def seed_from(generator: torch.Generator | None) -> Tensor:
     """Draw the seed of a block of noise from `generator`, or from torch's global generator if it is None.
 
     Returns:

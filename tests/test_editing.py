@@ -372,4 +372,4 @@ def test_a_class_conditional_gan_is_searched_only_where_codes_need_no_class():
     sampled = editor.sample(4)
     assert sampled.codes.labels.tolist() == [1] and not editor.encodes
     (refused,) = actions.compare_on_model(editor, picture, 0.2)
-    assert "codes of 'z' need the class of each image" in refused.row.note and refused.back is None
+    assert "codes of 'z' need the class of each image" in refused.row.note and refused.reconstruction is None

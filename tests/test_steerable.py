@@ -31,7 +31,7 @@ class Lamp(GAN):
         super().__init__()
         self.assemble((3, 8, 8), 256, torch.nn.Linear(4, 1), torch.nn.Conv2d(3, 1, 8), 4)
 
-    def render(self, code, space, labels):
+    def generate(self, code, space, labels):
         pattern = 0.01 * code[:, 1:2] * torch.linspace(-1, 1, 64)
         return (0.04 * code[:, :1] + pattern)[:, None].expand(-1, 3, -1).unflatten(2, (8, 8))
 
@@ -60,7 +60,7 @@ def test_the_loss_is_nothing_where_a_step_is_the_edit():
 def test_every_picture_has_its_own_edit():
     objective = Steerable(edits=("zoom", "shift x", "brightness"))
     images = batch(40)
-    which, strength, amount = objective.draw_edits(images, 5, torch.zeros(40, 4))
+    which, strength, amount = objective.sample_edits(images, 5, torch.zeros(40, 4))
     assert set(which.tolist()) == {0, 1, 2}
     generated = 2 * torch.rand(40, 3, 8, 8) - 1
     target, known = objective.edited(generated, which, strength)
@@ -71,7 +71,7 @@ def test_every_picture_has_its_own_edit():
         assert torch.equal(known[i : i + 1], mask)
         assert float(amount[i]) == pytest.approx(float(operator.amount(strength[i : i + 1])))
         assert operator.low <= float(strength[i]) <= operator.high
-    again = objective.draw_edits(images, 5, torch.zeros(40, 4))
+    again = objective.sample_edits(images, 5, torch.zeros(40, 4))
     assert all(torch.equal(a, b) for a, b in zip(again, (which, strength, amount), strict=True))
 
 

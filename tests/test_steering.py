@@ -226,7 +226,7 @@ def test_disentangling_finds_the_direction_that_changes_nothing_else(toy):
     direction = Direction(name="quarter 0", vector=mixed, bias=0.0, space="z", sigma=1.0, method="by hand")
     codes = toy.sample(300, seed=5)
     found = disentangle(toy, Bent(), direction, codes, enough=0.01)
-    assert found.leakages[0] > 0.7 and min(found.leakages) <= 0.01 and found.left_alone == ["quarter 1"]
+    assert found.leakages[0] > 0.7 and min(found.leakages) <= 0.01 and found.projected_out == ["quarter 1"]
     basis = toy.basis.detach()
     assert float(found.direction.vector @ basis[:, 0]) > 0.999 and found.direction.name == "quarter 0"
     fresh = toy.sample(300, seed=6)
@@ -237,7 +237,7 @@ def test_disentangling_finds_the_direction_that_changes_nothing_else(toy):
     )
     same = disentangle(toy, Bent(), pure, codes)
     assert same.best == 0 and torch.equal(same.direction.vector, pure.vector)
-    assert same.direction.method == "by hand" and not same.left_alone
+    assert same.direction.method == "by hand" and not same.projected_out
 
 
 # Moving -------------------------------------------------------------------------------------------
@@ -492,7 +492,7 @@ def test_zoom_is_a_resampling_and_its_amount_a_logarithm():
     torch.testing.assert_close(
         operator.amount(torch.tensor([0.5, 1.0, 2.0, 4.0])), torch.tensor([-1.0, 0, 1, 2])
     )
-    sampled = operator.draw(2000, torch.Generator().manual_seed(0))
+    sampled = operator.sample(2000, torch.Generator().manual_seed(0))
     assert 0.47 < float((sampled < 1).double().mean()) < 0.53
     assert 0.5 <= sampled.min() and sampled.max() <= 2
 

@@ -30,7 +30,7 @@ def decode(
     check_outputs(output=output, json=json)
     model = open_model(checkpoint, device)
     contents = load_codes(codes, model)
-    precisions = [given.precision for given in contents.certificates]
+    precisions = [certificate.precision for certificate in contents.certificates]
     images = decode_exactly(model, contents.codes, precisions)
     stems = [Path(name).stem for name in contents.names]
     written = []

@@ -42,7 +42,7 @@ REAL = 4000
 """Number of test images that are searched for images without an artefact."""
 INSERTED = 24
 """Number of codes into which units are inserted at every location."""
-FEWEST = 0.02
+MIN_SHARE = 0.02
 """Minimum share of images that contain a class, for its units to be ablated."""
 
 
@@ -248,7 +248,7 @@ def ablate_classes(chosen: Chosen, classes: list[str] | None, units: int) -> lis
     share = (before > 0).double().mean(0)
     ablations, chance = [], {}
     for i, label in enumerate(segmenter.classes):
-        if share[i] < FEWEST or (classes is not None and label not in classes):
+        if share[i] < MIN_SHARE or (classes is not None and label not in classes):
             continue
         layer = best_layer(chosen.found, label, units)
         if layer is None:

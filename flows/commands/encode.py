@@ -39,12 +39,13 @@ def encode(
     names = [path.name for path in images]
     save_codes(output, CodeFile(inversion.codes, names, inversion.certificates), model)
     levels = "" if model.bins == 256 else f" at {model.bins} grey levels"
-    for name, given in zip(names, inversion.certificates, strict=True):
-        verdict = f"bit-exact{levels}" if given.certified else "NOT certified"
-        print(f"{name}: {verdict} in {given.precision}, largest error {given.error:.1e}")
+    for name, certificate in zip(names, inversion.certificates, strict=True):
+        verdict = f"bit-exact{levels}" if certificate.certified else "NOT certified"
+        print(f"{name}: {verdict} in {certificate.precision}, largest error {certificate.error:.1e}")
     print(f"{len(names)} codes: {output}")
     certificates = [
-        {"name": name, **asdict(given)} for name, given in zip(names, inversion.certificates, strict=True)
+        {"name": name, **asdict(certificate)}
+        for name, certificate in zip(names, inversion.certificates, strict=True)
     ]
     write_json(
         json, {"checkpoint": checkpoint, "fingerprint": model.fingerprint(), "certificates": certificates}

@@ -134,7 +134,7 @@ def painted_dict(painted: Painted) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ParsedStroke:
     """Stroke of the command line.
 
     Attributes:
@@ -148,7 +148,7 @@ class Asked:
     where: Tensor
 
 
-def parse_stroke(text: str, segmenter: Segmenter, height: int, width: int) -> Asked:
+def parse_stroke(text: str, segmenter: Segmenter, height: int, width: int) -> ParsedStroke:
     """Parse a stroke such as `draw window 10 6 20 14` or `erase banner`; class names may contain spaces.
 
     Raises:
@@ -164,7 +164,7 @@ def parse_stroke(text: str, segmenter: Segmenter, height: int, width: int) -> As
         known = ", ".join(segmenter.classes)
         raise UserError(f"--strokes: there is no class in {text!r}; the segmenter has {known}")
     place = rest[len(label) :].strip()
-    return Asked(cast(Stroke, stroke), label, brush_mask(place, height, width))
+    return ParsedStroke(cast(Stroke, stroke), label, brush_mask(place, height, width))
 
 
 def brush_mask(place: str, height: int, width: int) -> Tensor:

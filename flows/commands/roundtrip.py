@@ -15,7 +15,7 @@ from flows.opening import data_of, load_likelihood
 from flows.training.figures import draw_round_trip
 from flows.training.report import (
     DOUBLE_PRECISION_IMAGES,
-    Groups,
+    ImageGroups,
     round_trip_groups,
     round_trip_summary,
     verdict,
@@ -76,7 +76,7 @@ def roundtrip(
     write_json(json, result)
 
 
-def _certify(model: LikelihoodModel, groups: Groups, rows: list[RoundTripRow]) -> tuple[int, int, int]:
+def _certify(model: LikelihoodModel, groups: ImageGroups, rows: list[RoundTripRow]) -> tuple[int, int, int]:
     """Number of images that were encoded again in fp64, of certified images, and of all images."""
     escalated, certified, total = 0, 0, 0
     for row in rows:

@@ -145,7 +145,7 @@ def by_random_units(
     layer: str,
     sizes: Sequence[int],
     before: Tensor,
-    draws: int = 3,
+    repeats: int = 3,
 ) -> dict[int, Tensor]:
     """Share of the pixels of each class, (classes,), that random units remove, by the number of units.
 
@@ -157,10 +157,10 @@ def by_random_units(
     removed = {}
     for size in sizes:
         left = torch.zeros_like(total)
-        for _ in range(draws):
+        for _ in range(repeats):
             change = units_change(torch.randperm(channels, generator=random)[:size].tolist(), channels)
             after = class_pixels(model, segmenter, codes, [(layer, change)])
-            left += (after * has).double().sum(0) / draws
+            left += (after * has).double().sum(0) / repeats
         removed[size] = 1 - left / total
     return removed
 

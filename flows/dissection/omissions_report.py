@@ -29,7 +29,7 @@ class Instances:
 
     how: str
     images: Tensor
-    back: Tensor
+    reconstruction: Tensor
     lost: list[list[str]]
 
 
@@ -78,7 +78,7 @@ def write_omissions_report(
     """
     sheets: dict[str, Image.Image | Figure] = {"classes": class_bars(found)}
     if instances is not None:
-        rows = [("image", instances.images), (instances.how, instances.back)]
+        rows = [("image", instances.images), (instances.how, instances.reconstruction)]
         sheets["instances"] = draw_rows(rows, len(instances.lost), side=96)
     if energies is not None:
         rows = [("image", energies.images), ("energy of the code", heat(energies.maps))]

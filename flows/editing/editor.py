@@ -293,7 +293,7 @@ class Editor:
         return float(values[0]) if len(values) else float("nan")
 
     @cached_property
-    def usual_typicality(self) -> Tensor:
+    def sample_typicality(self) -> Tensor:
         """Typicality of samples, (n,); empty without a map to the prior space."""
         with self.lock:
             codes = self.model.sample(USUAL, self.space, 1)
@@ -379,7 +379,7 @@ def open_editor(
     directions: Path | None = None,
     exemplars: int = EXEMPLARS,
     device: str | None = None,
-    usual: bool = False,
+    include_bundled: bool = False,
 ) -> Editor:
     """Open an editor for a checkpoint, with the first predictor and segmenter that fit its image shape.
 
@@ -390,14 +390,14 @@ def open_editor(
             checkpoint, if there is one.
         exemplars: Number of images among which exemplars for painting are found.
         device: Torch device; None takes CUDA if it is available.
-        usual: Whether to add the included predictor and segmenter for the model's data set and image shape.
+        include_bundled: Whether to add the included predictor and segmenter of the model's data set.
 
     Raises:
         CheckpointError: The model or the directions cannot be read, or do not belong together.
     """
     model = open_model(checkpoint, device)
     fitting = [each for each in semantic_models if tuple(each.image_shape) == tuple(model.image_shape)]
-    if usual:
+    if include_bundled:
         included = (find_bundled("predictor", model), find_bundled("segmenter", model))
         fitting += [load_semantic_model(path, str(model.device)) for path in included if path is not None]
     predictor = next((each for each in fitting if isinstance(each, Predictor)), None)

@@ -56,7 +56,7 @@ Groups = Mapping[str, Group]
 LIKELIHOOD_BATCH = 128
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """Figures of one inverter on one model and group of images.
 
@@ -166,7 +166,13 @@ def compare(
                 if group.only not in (None, model_name):
                     continue
                 reason = impossible or unlabelled(model, inverter, group)
-                row = Row(model_name, inverter_name, name, len(group.images), reason)
+                row = Row(
+                    model=model_name,
+                    inverter=inverter_name,
+                    group=name,
+                    images=len(group.images),
+                    note=reason,
+                )
                 try:
                     result = Result(row) if reason else one(row, model, inverter, group, seed, network, edits)
                 except Exception as error:  # the other pairs may have taken hours

@@ -17,7 +17,7 @@ from flows.inversion.base import Inversion, Inverter, decode_with, now, reconstr
 from flows.inversion.distance import Distance
 from flows.models.base import HasNoise, LatentModel
 from flows.models.codes import Codes, LabelsLike, as_labels
-from flows.numerics import combine_seeds, draw_seed, frozen, normal_rows
+from flows.numerics import combine_seeds, frozen, normal_rows, seed_from
 
 __all__ = ["Optimise"]
 
@@ -117,7 +117,7 @@ class Optimise(Inverter):
             begun = now(model)
             # All starting points are sampled before the first search, so they do not depend on its length.
             starts = [
-                (self.begin(model, target, start, mean, generator), int(draw_seed(generator)))
+                (self.begin(model, target, start, mean, generator), int(seed_from(generator)))
                 for start in range(self.starts)
             ]
             searches = [self._search(model, target, code, std, seed) for code, seed in starts]

@@ -48,7 +48,7 @@ def summary(results: Sequence[Result], groups: Groups, network: str) -> str:
         "bit-exact",
         f"distance ({network})",
         "seconds / image",
-        "worst start",
+        "worst restart",
         "edit undone, dB",
         *(["diverged"] if failed else []),
     ]

@@ -89,13 +89,13 @@ def importance_weighted(model: LikelihoodModel, part: Batch, samples: int) -> Te
     It is at least as tight as the mean of the same k bounds, and exact in the limit (Burda et al. 2016).
     """
     labels, keys = labels_if_conditional(model, part), part.keys.tolist()
-    draws = []
+    log_probs = []
     for k in range(samples):
         generator = torch.Generator().manual_seed(NOISE_SEED + 1 + k)
         with evaluating(model), exact_arithmetic(model.device):
-            draws.append(model(part.images, labels, generator, keys).log_prob.double())
-        check_finite(draws[-1], part.keys)
-    return torch.logsumexp(torch.stack(draws), 0) - math.log(samples)
+            log_probs.append(model(part.images, labels, generator, keys).log_prob.double())
+        check_finite(log_probs[-1], part.keys)
+    return torch.logsumexp(torch.stack(log_probs), 0) - math.log(samples)
 
 
 def batches(split: Split, images: int | None, batch: int) -> Iterator[Batch]:

@@ -16,7 +16,7 @@ from flows.errors import Unsupported, UserError
 from flows.hooks import Hook, hooked
 from flows.models.codes import Codes, LabelsLike, as_labels, check_codes
 from flows.models.priors import Prior
-from flows.numerics import Keys, draw_seed, exact_arithmetic
+from flows.numerics import Keys, exact_arithmetic, seed_from
 from flows.once import prepared
 from flows.stored import StoredModule
 
@@ -142,7 +142,9 @@ class LatentModel(StoredModule, library_name="flows"):
     """Generative model with latent codes. Images are floats (batch, C, H, W) in [0, 1]; codes (batch, D).
 
     To add one: create a file in this folder; set the attributes in the constructor, whose arguments must be
-    plain JSON values (they are stored in `config.json`); implement the abstract methods. Tools call
+    plain JSON values (they are stored in `config.json`); implement the abstract methods. `convert`,
+    `can_convert`, `values_in` and `log_prob_code` have defaults for a model whose only space is that of its
+    prior; a model with more spaces overrides them. A subclass may add spaces after `assemble`. Tools call
     `encode_bytes`, `decode_bytes` and `sample`, which take or return `Codes` with their space and labels.
 
     Attributes:
@@ -349,7 +351,7 @@ class LatentModel(StoredModule, library_name="flows"):
         space = self.prior_space
         assert space.prior is not None
         like = torch.empty(0, dtype=self.dtype, device=self.device)
-        return temperature * space.prior.sample(draw_seed(generator), torch.arange(n), space.shape, like)
+        return temperature * space.prior.sample(seed_from(generator), torch.arange(n), space.shape, like)
 
     # Spaces ---------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from flows.models.codes import Codes, check_codes
 from flows.models.gan import GAN
 from flows.models.styles import check_sizes
 from flows.networks.biggan import BigGANCritic, BigGANGenerator
-from flows.numerics import draw_seed, uniform_rows
+from flows.numerics import seed_from, uniform_rows
 
 __all__ = ["BigGAN"]
 
@@ -66,7 +66,7 @@ class BigGAN(GAN):
         doc = "z and a class vector, concatenated"
         self.spaces["z+c"] = Space("z+c", (size + width,), None, levels, doc)
 
-    def render(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
+    def generate(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
         generator = self.generator
         assert isinstance(generator, BigGANGenerator)
         if space == "z+c":
@@ -111,5 +111,5 @@ class BigGAN(GAN):
     ) -> Tensor:
         """Sample codes of z+c: scaled z, and the vectors of uniformly sampled classes."""
         code = self.prior_codes(n, generator, temperature)
-        share = uniform_rows(draw_seed(generator), torch.arange(n), (1,), code).squeeze(1)
+        share = uniform_rows(seed_from(generator), torch.arange(n), (1,), code).squeeze(1)
         return self.with_classes(code, (share * self.num_classes).long())

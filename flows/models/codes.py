@@ -15,7 +15,7 @@ __all__ = ["Codes", "concatenate"]
 
 LabelsLike = Tensor | np.ndarray | Sequence[int]
 """Class labels that the public functions accept; see `as_labels`."""
-Rows = int | slice | Tensor | np.ndarray | Sequence[int] | Sequence[bool]
+Selection = int | slice | Tensor | np.ndarray | Sequence[int] | Sequence[bool]
 """Selections of codes: a number, a slice, indices or a boolean mask."""
 
 
@@ -110,7 +110,7 @@ class Codes:
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, rows: Rows) -> "Codes":
+    def __getitem__(self, rows: Selection) -> "Codes":
         """Select codes by a number, a slice, indices or a boolean mask; the result is always a batch.
 
         Raises:

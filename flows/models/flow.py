@@ -15,7 +15,7 @@ from flows.errors import Unsupported, UserError
 from flows.models.base import BATCH, LayerShape, LikelihoodBound, LikelihoodModel, Space
 from flows.models.codes import LabelsLike, as_labels
 from flows.models.priors import Prior
-from flows.numerics import Keys, draw_seed, evaluating, exact_arithmetic
+from flows.numerics import Keys, evaluating, exact_arithmetic, seed_from
 from flows.once import prepared
 
 __all__ = ["Flow"]
@@ -83,7 +83,7 @@ class Flow(LikelihoodModel):
     ) -> LikelihoodBound:
         pixels.check_bytes(images, self.image_shape)
         keys = torch.arange(len(images)) if keys is None else keys
-        x, log_q = self.dequantiser(images, draw_seed(generator), keys, self.dtype)
+        x, log_q = self.dequantiser(images, seed_from(generator), keys, self.dtype)
         code, log_det = self.bijection(x, self._context(labels, len(x)))
         log_prior = self.prior.log_prob(code)
         terms = {"dequantisation": -log_q, "log_det": log_det}

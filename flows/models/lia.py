@@ -24,7 +24,7 @@ from flows.models.styles import StyleGenerator, StyleModel, check_sizes
 from flows.networks.encoder import MapEncoder, PlainEncoder, ResidualEncoder
 from flows.networks.equalised import LEAKY_GAIN, EqualisedConv2d, EqualisedLinear
 from flows.networks.refiner import Refined, Refiner, refine
-from flows.networks.stylegan import Blocks, Critic, Start, Synthesis, activate, map_channels
+from flows.networks.stylegan import Blocks, Critic, StartName, Synthesis, activate, map_channels
 from flows.numerics import evaluating
 from flows.stored import StoredModule
 
@@ -167,7 +167,7 @@ class LIA(StyleModel):
         multiplier: PositiveFloat | None = None,
         flavour: Flavour = "default",
         depth: PositiveInt = 2,
-        start: Start = "constant",
+        start: StartName = "constant",
         start_side: PositiveInt = 4,
         critic_blocks: Blocks = "residual",
         grows: bool = False,
@@ -296,7 +296,7 @@ def weight_shapes(module: nn.Module | None) -> dict[str, torch.Size]:
 
 
 def make_encoder(
-    channels: Sequence[int], width: int, colours: int, official: bool, start: Start, side: int
+    channels: Sequence[int], width: int, colours: int, official: bool, start: StartName, side: int
 ) -> nn.Module:
     """Create a residual (released), fully convolutional (if codes are maps) or plain encoder."""
     if start == "map":

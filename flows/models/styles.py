@@ -112,7 +112,7 @@ class StyleModel(GAN):
             "its mapping has no inverse"
         )
 
-    def render(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
+    def generate(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
         return self._generate(code, space, None)
 
     def _generate(self, code: Tensor, space: str, noise: Sequence[Tensor] | None) -> Tensor:

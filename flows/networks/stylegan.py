@@ -122,7 +122,7 @@ def larger(image: Tensor, share: float) -> Tensor:
     return torch.lerp(interpolate(image, scale_factor=2), double(image), share)
 
 
-Start = Literal["constant", "linear", "map"]
+StartName = Literal["constant", "linear", "map"]
 
 
 def map_channels(width: int, side: int) -> int:
@@ -163,7 +163,7 @@ class Synthesis(Growing):
         colours: int = 3,
         tanh: bool = False,
         depth: int = 2,
-        start: Start = "constant",
+        start: StartName = "constant",
         start_side: int = 4,
     ):
         self.skipped = start_side.bit_length() - 3  # number of sizes from 4×4 that are left out

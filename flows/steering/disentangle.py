@@ -28,13 +28,13 @@ class Disentangled:
         leakages: Largest leakage at the start and after each round, on the codes of the search; infinite if
             too little is left of the direction's own effect.
         effects: Change of the direction's own score at the start and after each round, in std of the score.
-        left_alone: Names of the scores whose change was removed.
+        projected_out: Names of the scores whose change was removed.
     """
 
     direction: Direction
     leakages: list[float]
     effects: list[float]
-    left_alone: list[str]
+    projected_out: list[str]
 
     @property
     def best(self) -> int:

@@ -69,7 +69,7 @@ class Displacement(Method):
     def of_operator(self, task: Task, batch: Batch, operator: Operator) -> Direction:
         """Fit the direction of a pixel edit; an amount of 1 is the edit at full strength."""
         random = torch.Generator().manual_seed(task.seed)
-        strengths = operator.draw(len(batch.images) * self.strengths, random)
+        strengths = operator.sample(len(batch.images) * self.strengths, random)
         repeated = batch.images.repeat_interleave(self.strengths, 0)
         images = to_unit(repeated, task.model.bins)
         moved, known = operator(images, strengths)

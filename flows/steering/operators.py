@@ -53,10 +53,10 @@ class Operator(ABC):
         return (strength - self.still) / max(self.high - self.still, self.still - self.low)
 
     def at(self, share: Tensor) -> Tensor:
-        """Strength at a quantile, in [0, 1], of the distribution that `draw` samples from."""
+        """Strength at a quantile, in [0, 1], of the distribution that `sample` samples from."""
         return self.low + (self.high - self.low) * share
 
-    def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Sample n strengths at random."""
         return self.at(torch.rand(n, generator=generator))
 

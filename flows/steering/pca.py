@@ -101,11 +101,11 @@ class PrincipalComponents(Method):
             model.decode_codes(codes)
         return kept[-1].flatten(1).float().cpu()
 
-    def regressed(self, machine: Any, parts: list[Codes], task: Task) -> Tensor:
+    def regressed(self, pca: Any, parts: list[Codes], task: Task) -> Tensor:
         """Directions of the codes (components, D) that correspond to a step along each component."""
         gram = product = None
         for part in parts:
-            x = torch.tensor(machine.transform(self.seen(task.model, part).numpy()))
+            x = torch.tensor(pca.transform(self.seen(task.model, part).numpy()))
             x = torch.cat([x, torch.ones(len(x), 1)], 1).double()
             c = part.values.double().cpu()
             gram = x.T @ x if gram is None else gram + x.T @ x

@@ -134,7 +134,7 @@ def faithfulness(
         images.append(moved_images(model, direction, codes, amount))
         scores.append(predict_images(predictor, images[-1], model.device))
         value = attribute_value(attribute, predictor.scores, scores[-1])
-        rendered.append(data.rerender("test", attribute.name, value).float() / 255)
+        rendered.append(pixels.to_unit(data.rerender("test", attribute.name, value), model.bins))
     score, target = predictor.scores[index], rendered[1] - rendered[0]
     change = (scores[1][:, index] - scores[0][:, index]).abs() / (score.high - score.low)
     seen = (change > NOTICED) & (target != 0).flatten(1).any(1)

@@ -32,10 +32,23 @@ WEAK = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """Scores of one direction of one model; attributes as in `steering.report.Scored.as_dict`.
+    """Scores of one direction of one model.
 
-    `model` is the checkpoint as given, `of` the kind of codes that were moved, `direction` the full name.
-    Entries that differ in one of these are not compared with each other.
+    Attributes:
+        factor: Name of the score that the direction is named after.
+        direction: Full name of the direction.
+        model: Checkpoint of the model, as given.
+        of: Kind of the codes that were moved, "samples" or "test images".
+        space: Latent space.
+        method: Method that found the direction.
+        effect: Change of the own score, in std of the score.
+        monotone: Share of the steps of the response that have the sign of the total change.
+        worst: Name of the other score that changes most.
+        leakage: |change of `worst`| / |change of the own score|; infinite if the latter is about 0.
+        kept: Share of the other attributes' probabilities that stay on the same side of ½.
+        reach: Range of the response, relative to the central 90 % of real scores.
+        distance: KID between moved samples at +α and real images.
+        faithful: R² between moved images and the re-rendered true scenes.
     """
 
     factor: str

@@ -86,7 +86,7 @@ class Walk(Method):
         with torch.no_grad():
             codes = model.sample(self.batch, space, random)
             before = model.decode_codes(codes)
-            strength = operator.draw(len(codes), random).to(before)
+            strength = operator.sample(len(codes), random).to(before)
             target, known = operator(before.clamp(0, 1), strength)
         step = operator.amount(strength)[:, None] * walk
         moved = model.decode_codes(codes.with_values(codes.values + step))

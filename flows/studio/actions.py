@@ -54,17 +54,17 @@ class Inverted:
     """Inversion of a picture.
 
     Attributes:
-        back: uint8 (C, H, W), reconstruction.
+        reconstruction: uint8 (C, H, W), reconstruction.
         certificate: Sentence about the error of the reconstruction.
         typicality: Typicality of the code; NaN without a map to the prior space.
-        usual: Typicality of samples, (n,); empty without a map to the prior space.
+        sample_typicality: Typicality of samples, (n,); empty without a map to the prior space.
         seconds: Seconds of the inversion.
     """
 
-    back: Tensor
+    reconstruction: Tensor
     certificate: str
     typicality: float
-    usual: Tensor
+    sample_typicality: Tensor
     seconds: float
 
 
@@ -82,19 +82,19 @@ def inverted(editor: Editor, history: History) -> Inverted:
         if editor.latent.exact:
             exact = invert_exactly(model, picture, history.start.codes.labels)
             seconds, given = time.perf_counter() - start, exact.certificates[0]
-            back = exact.reconstruction[0]
+            reconstruction = exact.reconstruction[0]
             verdict = "Bit-exact: every byte is reconstructed." if given.bit_exact else "Not exact."
             certificate = f"{verdict} Largest error {given.error:.1e} of 1, {given.precision}."
         else:
             learned = Encoder(editor.space).invert(model, picture, labels=history.start.codes.labels)
-            seconds, back = learned.seconds, learned.reconstruction[0]
-            largest = int((back.int() - picture[0].int()).abs().max())
+            seconds, reconstruction = learned.seconds, learned.reconstruction[0]
+            largest = int((reconstruction.int() - picture[0].int()).abs().max())
             certificate = (
-                f"Learned encoder, not exact: PSNR {float(psnr(picture, back[None])[0]):.1f} dB, "
+                f"Learned encoder, not exact: PSNR {float(psnr(picture, reconstruction[None])[0]):.1f} dB, "
                 f"largest error {largest} of 255."
             )
-        value, usual = editor.typicality(history.start.codes), editor.usual_typicality
-    return Inverted(back, certificate, value, usual, seconds)
+        value, sample_typicality = editor.typicality(history.start.codes), editor.sample_typicality
+    return Inverted(reconstruction, certificate, value, sample_typicality, seconds)
 
 
 def why_not(editor: Editor, picture: Tensor) -> str:
@@ -116,14 +116,14 @@ class Searched:
     """Progress of an optimisation.
 
     Attributes:
-        back: uint8 (C, H, W), reconstruction by the current code.
+        reconstruction: uint8 (C, H, W), reconstruction by the current code.
         share: Share of the time budget that is used, in [0, 1].
         psnr: PSNR of the reconstruction, dB.
         seconds: Elapsed seconds.
         found: Result; None until the optimisation has ended.
     """
 
-    back: Tensor
+    reconstruction: Tensor
     share: float
     psnr: float
     seconds: float
@@ -179,11 +179,13 @@ def search(
             if isinstance(report, Exception):
                 raise report
             if isinstance(report, Inversion):
-                back = report.reconstruction
-                yield Searched(back[0], 1.0, float(psnr(target, back)[0]), elapsed, report)
+                reconstruction = report.reconstruction
+                yield Searched(
+                    reconstruction[0], 1.0, float(psnr(target, reconstruction)[0]), elapsed, report
+                )
                 return
-            back = model.decode_bytes(report)
-            yield Searched(back[0], share[0], float(psnr(target, back)[0]), elapsed)
+            reconstruction = model.decode_bytes(report)
+            yield Searched(reconstruction[0], share[0], float(psnr(target, reconstruction)[0]), elapsed)
     finally:
         stopped.set()
 
@@ -203,11 +205,11 @@ class Compared:
 
     Attributes:
         row: Figures; during an optimisation only PSNR and seconds.
-        back: uint8 (C, H, W), reconstruction so far; None if the model cannot invert the picture.
+        reconstruction: uint8 (C, H, W), reconstruction so far; None if the model cannot invert the picture.
     """
 
     row: Row
-    back: Tensor | None = None
+    reconstruction: Tensor | None = None
 
 
 def compare_on_model(
@@ -229,7 +231,7 @@ def compare_on_model(
     Yields:
         Result; for an optimisation, first its progress.
     """
-    row = Row(editor.name, "optimisation", "this picture", 1)
+    row = Row(model=editor.name, inverter="optimisation", group="this picture", images=1)
     if reason := why_not(editor, picture):
         yield Compared(replace(row, note=reason))
         return
@@ -246,7 +248,9 @@ def compare_on_model(
         for step in search(editor, picture, seconds, labels=labels):
             if step.found is None:
                 by = f"optimisation, {step.share:.0%}"
-                yield Compared(replace(row, inverter=by, psnr=step.psnr, seconds=step.seconds), step.back)
+                yield Compared(
+                    replace(row, inverter=by, psnr=step.psnr, seconds=step.seconds), step.reconstruction
+                )
             else:
                 yield _measured(editor, row, None, step.found, picture, network)
     except UserError as error:  # the model cannot invert it, or diverged; the other models go on

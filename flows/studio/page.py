@@ -20,7 +20,7 @@ TEMPERATURE = 0.8
 """Default temperature of samples."""
 BUTTONS: list[Any] = ["download", "fullscreen"]
 """Buttons of pictures; none of them sends a picture to another machine."""
-KEPT = 3600
+SESSION_SECONDS = 3600
 """Seconds after which the session and the files of a visitor who has left are deleted."""
 CSS = """
 .pixels img {image-rendering: pixelated} footer {display: none !important}
@@ -100,9 +100,9 @@ class Page:
         self.directions = list(editor.directions)
         self.all_levels = list(editor.latent.levels)
         with gr.Blocks(
-            title="flows studio", analytics_enabled=False, delete_cache=(KEPT, KEPT)
+            title="flows studio", analytics_enabled=False, delete_cache=(SESSION_SECONDS, SESSION_SECONDS)
         ) as self.blocks:
-            self.session = gr.State(None, time_to_live=KEPT)
+            self.session = gr.State(None, time_to_live=SESSION_SECONDS)
             gr.Markdown(
                 "# flows studio\nInvert, steer and paint your own pictures: upload a picture, edit its code, "
                 "paint on it, and download the result. No data leave the machine that serves this page."
@@ -570,28 +570,28 @@ class Page:
         """Input, reconstruction, error, certificate and typicality for a model with an encoder."""
         picture = session.history.start.picture
         result = actions.inverted(self.studio.editor(session.name), session.history)
-        error, largest = views.amplified_error(picture, result.back)
+        error, largest = views.amplified_error(picture, result.reconstruction)
         label = f"Error: white is {largest} of 255" if largest else "Error: none"
         shown, ms = gr.update(value=self.studio.file(error), label=label), f"{1000 * result.seconds:.0f} ms."
         return [
             self.enlarged(picture),
-            self.enlarged(result.back),
+            self.enlarged(result.reconstruction),
             shown,
             f"{result.certificate} {ms}",
-            self.gauge_of(result.typicality, result.usual),
+            self.gauge_of(result.typicality, result.sample_typicality),
         ]
 
     def sampled(self, session: Session) -> list[Any]:
         """Input, reconstruction, error, certificate and typicality for a model without an encoder."""
         start, editor = session.history.start, self.studio.editor(session.name)
         certificate = f"{session.name} has no encoder; this is its sample with seed {start.seed}."
-        gauge = self.gauge_of(editor.typicality(start.codes), editor.usual_typicality)
+        gauge = self.gauge_of(editor.typicality(start.codes), editor.sample_typicality)
         shown = self.enlarged(start.picture)
         return [shown, shown, gr.update(value=None, label="Error"), certificate, gauge]
 
-    def gauge_of(self, value: float, usual: Tensor) -> str | None:
+    def gauge_of(self, value: float, sample_typicality: Tensor) -> str | None:
         """File of the scale of typicality, see `views.gauge`; None without a map to the prior space."""
-        return self.studio.file(views.gauge(value, usual)) if len(usual) else None
+        return self.studio.file(views.gauge(value, sample_typicality)) if len(sample_typicality) else None
 
     def edited(self, session: Session, touched: str = "") -> list[Any]:
         """Values of the components `edit_outputs`, after an edit that is not a move by sliders."""

@@ -122,7 +122,12 @@ class Studio:
             if name not in self._editors:
                 given = self.directions if name == self.first else None
                 self._editors[name] = open_editor(
-                    self.paths[name], self.semantic_models, given, self.exemplars, self.device, usual=True
+                    self.paths[name],
+                    self.semantic_models,
+                    given,
+                    self.exemplars,
+                    self.device,
+                    include_bundled=True,
                 )
         return self._editors[name]
 
@@ -359,8 +364,12 @@ class Studio:
             labels = self.labels_on(session, name)
             for latest in actions.compare_on_model(self.editor(name), picture, seconds, self.network, labels):
                 steps[name] = latest
-                backs = {label: step.back for label, step in steps.items() if step.back is not None}
-                yield actions.compared_table(list(steps.values())), views.compared(picture, backs)
+                reconstructions = {
+                    label: step.reconstruction
+                    for label, step in steps.items()
+                    if step.reconstruction is not None
+                }
+                yield actions.compared_table(list(steps.values())), views.compared(picture, reconstructions)
 
     def search(self, name: str, session: Session | None, seconds: float) -> Iterator[tuple[Image.Image, str]]:
         """Reconstruction and progress of an optimisation on another model, updated while it runs."""
@@ -368,7 +377,10 @@ class Studio:
         picture, labels = session.history.start.picture, self.labels_on(session, name)
         for step in actions.search(self.editor(name), picture, seconds, labels=labels):
             state = "done" if step.found else f"{step.share:.0%}"
-            yield views.enlarged(step.back), f"{name}: {step.psnr:.1f} dB after {step.seconds:.1f} s, {state}"
+            yield (
+                views.enlarged(step.reconstruction),
+                f"{name}: {step.psnr:.1f} dB after {step.seconds:.1f} s, {state}",
+            )
 
     def same_classes(self, one: str, other: str) -> bool:
         """Whether the labels of two models count the same classes: one model, or one data set."""

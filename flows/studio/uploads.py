@@ -10,7 +10,7 @@ from flows.images import flatten
 
 LARGEST = 40_000_000
 """Maximum number of pixels of an upload, read from the file header before decoding."""
-KEPT = 1600
+LARGEST_SIDE = 1600
 """Maximum side of the stored upload, in pixels; larger pictures are reduced."""
 
 
@@ -23,7 +23,7 @@ def open_upload(path: str | Path) -> Image.Image:
     with named(Path(path).name), warnings.catch_warnings():
         # Pillow warns of pictures that are refused by their size.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        decoded = decode(path, LARGEST, (KEPT, KEPT))
+        decoded = decode(path, LARGEST, (LARGEST_SIDE, LARGEST_SIDE))
     picture = flatten(decoded, 3)
-    picture.thumbnail((KEPT, KEPT), Image.Resampling.LANCZOS)
+    picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
     return picture

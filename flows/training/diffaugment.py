@@ -9,10 +9,10 @@ from torch.nn.functional import pad
 
 from flows.numerics import Keys, combine_seeds, uniform_rows
 
-Change = Literal["colour", "translation", "cutout"]
+AugmentationName = Literal["colour", "translation", "cutout"]
 
 
-def diffaugment(images: Tensor, changes: Sequence[Change], seed: int, keys: Keys) -> Tensor:
+def diffaugment(images: Tensor, changes: Sequence[AugmentationName], seed: int, keys: Keys) -> Tensor:
     """Augment images at random, differentiably.
 
     Args:
@@ -71,7 +71,7 @@ def _integers(chance: Tensor, n: int) -> Tensor:
     return (chance.flatten(1) * n).long().clamp(max=n - 1)
 
 
-_CHANGES: dict[Change, Callable[[Tensor, Tensor], Tensor]] = {
+_CHANGES: dict[AugmentationName, Callable[[Tensor, Tensor], Tensor]] = {
     "colour": _colour,
     "translation": _translation,
     "cutout": _cutout,

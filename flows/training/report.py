@@ -36,15 +36,15 @@ KID_TEMPERATURES = (0.7, 1.0)
 OPTIMISERS = {"adam": "Adam", "adamax": "Adamax", "adamw": "AdamW", "rmsprop": "RMSprop"}
 """Names of the optimisers in model cards."""
 
-Groups = dict[str, tuple[Tensor, Tensor | None]]
+ImageGroups = dict[str, tuple[Tensor, Tensor | None]]
 """Name of a group to (uint8 images, labels or None)."""
 
 
-def round_trip_groups(model: LikelihoodModel, data: ImageData, images: int | None) -> Groups:
+def round_trip_groups(model: LikelihoodModel, data: ImageData, images: int | None) -> ImageGroups:
     """Test images and the suite of out-of-distribution images, as arguments of `round_trip_table`."""
     test = data.split("test").first(images)
     suite = ood_images(model.image_shape, model.bins, test.images[:16])
-    groups: Groups = {"test": (test.images, labels_if_conditional(model, test))}
+    groups: ImageGroups = {"test": (test.images, labels_if_conditional(model, test))}
     for name, pictures in suite.items():
         groups[name] = (pictures, None)  # no class of the data set; the flow infers one if it needs it
     return groups

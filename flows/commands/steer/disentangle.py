@@ -90,7 +90,7 @@ def disentangle(
                 as_text(min(each.leakages)),
                 as_text(each.effects[0]),
                 as_text(each.effects[each.best]),
-                str(len(each.left_alone)),
+                str(len(each.projected_out)),
             ]
             for each in corrected
         ]

@@ -21,7 +21,7 @@ from flows.models.styles import StyleGenerator
 from flows.numerics import Keys, combine_seeds, frozen, normal_rows, uniform_rows
 from flows.stored import StoredModule
 from flows.training.batch_norm import recalibrate_batch_norm
-from flows.training.diffaugment import Change, diffaugment
+from flows.training.diffaugment import AugmentationName, diffaugment
 from flows.training.gan_report import write_gan_report
 from flows.training.objectives.growing import size_after
 from flows.training.phase import Evaluation, Objective, Phase
@@ -78,7 +78,7 @@ class Adversarial(Objective):
         critic_lr: PositiveFloat | None = None,
         critic_steps: PositiveInt = 1,
         mixing: Share = 0.0,
-        augment: tuple[Change, ...] = (),
+        augment: tuple[AugmentationName, ...] = (),
         growing: tuple[NonNegativeInt, ...] = (),
         fading: NonNegativeFloat = 0.5,
         score: ScoreName = "swd",
@@ -223,17 +223,17 @@ class Adversarial(Objective):
 
     def generate(self, gan: GAN, generator: nn.Module, batch: Batch, seed: int) -> Tensor:
         """Generate one image per image of the batch; its code depends on the seed and the image's key."""
-        z = self.draw_codes(gan, batch, seed)
+        z = self.sample_prior(gan, batch, seed)
         if not (self.mixing and isinstance(gan.generator, StyleGenerator)):
             return cast(Tensor, generator(z, *label_arguments(gan, batch)))
-        second = self.draw_codes(gan, batch, combine_seeds(seed, 4))
+        second = self.sample_prior(gan, batch, combine_seeds(seed, 4))
         synthesis = gan.generator.synthesis
         layers, places = len(synthesis.layers), max(2, synthesis.layers_in_use) - 1
         where, whether = uniform_rows(combine_seeds(seed, 7), batch.keys, (2,), z).unbind(1)
         crossover = 1 + (where * places).long().clamp(max=places - 1)
         return cast(Tensor, generator(z, second, crossover.masked_fill(whether >= self.mixing, layers)))
 
-    def draw_codes(self, gan: GAN, batch: Batch, seed: int) -> Tensor:
+    def sample_prior(self, gan: GAN, batch: Batch, seed: int) -> Tensor:
         """Sample a code of z for each image of the batch."""
         like = torch.empty(0, device=batch.images.device)
         return normal_rows(combine_seeds(seed, 3), batch.keys, gan.spaces["z"].shape, like)

@@ -193,7 +193,7 @@ class LIATraining(Adversarial):
 
         def rebuild(batch: Batch, seed: int) -> Tensor:
             real = pixels.to_signed(batch.images, lia.bins)
-            return lia.render(lia.refined(lia.encoder(real), real).codes[-1], "w", None)
+            return lia.generate(lia.refined(lia.encoder(real), real).codes[-1], "w", None)
 
         def take_average(evaluated: StoredModule) -> None:
             lia.generator.load_state_dict(cast(LIA, evaluated).generator.state_dict())
@@ -233,12 +233,12 @@ class LIATraining(Adversarial):
 
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
             seed = combine_seeds(number_from(generator), 2)
-            real, z = pixels.to_signed(batch.images, lia.bins), self.draw_codes(lia, batch, seed)
-            epsilon = self.draw_codes(lia, batch, combine_seeds(seed, 5))
-            back, generated, divergence = both(real, epsilon, z)
+            real, z = pixels.to_signed(batch.images, lia.bins), self.sample_prior(lia, batch, seed)
+            epsilon = self.sample_prior(lia, batch, combine_seeds(seed, 5))
+            reconstruction, generated, divergence = both(real, epsilon, z)
             with frozen(lia.critic):
                 adversarial = self.fool(lia.critic(generated))
-            pixel = (back - real).square().mean()
+            pixel = (reconstruction - real).square().mean()
             mean_divergence = divergence.mean()
             total = adversarial + self.anchor * pixel + self.prior * mean_divergence
             return total, {"adversarial": adversarial, "pixel": pixel, "divergence": mean_divergence}
@@ -252,12 +252,12 @@ class LIATraining(Adversarial):
             real, critic = pixels.to_signed(batch.images, lia.bins), cast(Any, lia.critic)
             with frozen(lia.generator), frozen(critic):
                 codes, errors, slopes = encoder(real)
-                back = lia.render(codes[-1], "w", None)
+                reconstruction = lia.generate(codes[-1], "w", None)
                 # Errors and slopes of all codes but the last are known; their images are not needed again.
                 before = errors + (slopes * (codes[:-1] - codes[:-1].detach())).sum(2)
-                last = (back - real).square().flatten(1).mean(1)
+                last = (reconstruction - real).square().flatten(1).mean(1)
                 pixel = torch.cat([before, last[None]]).mean()
-                features, targets = critic.features(back), critic.features(real)
+                features, targets = critic.features(reconstruction), critic.features(real)
                 pairs = zip(features, targets, strict=True)
                 feature = torch.stack([(a - b.detach()).square().mean() for a, b in pairs]).sum()
                 adversarial = softplus(-critic.score_features(features[-1])).mean()
@@ -273,14 +273,14 @@ class LIATraining(Adversarial):
         with recalibrating(part for part in lia.encoder.modules() if isinstance(part, BatchNorm)) as norms:
             for part in pictures.split(100) if norms else ():
                 lia.encoder(pixels.to_signed(part, lia.bins).to(lia.device))
-        w, back = encode_and_decode(lia, pictures)
-        quality, trip = psnr(pictures, back), phi_figures(lia, w)["round_trip_fp32"]
+        w, reconstruction = encode_and_decode(lia, pictures)
+        quality, trip = psnr(pictures, reconstruction), phi_figures(lia, w)["round_trip_fp32"]
         values = {
             **evaluation.values,
             "validation/psnr": float(quality.mean()),
             "validation/phi_round_trip": trip,
         }
-        sheet = in_pairs(pictures[:40], back[:40])
+        sheet = in_pairs(pictures[:40], reconstruction[:40])
         line = f"{evaluation.line}  reconstruction {values['validation/psnr']:.2f} dB"
         # Samples select the model in stage 1, PSNR in stage 2; a score of stage 2 is always the lower one.
         score = -values["validation/psnr"] if shown > self.stage1_images else evaluation.score

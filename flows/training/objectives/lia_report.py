@@ -19,21 +19,21 @@ BATCH, COLUMNS, STEPS = 250, 10, 8
 def lia_section(model: LatentModel, images: Tensor) -> Section:
     """Create the report section of LIA, measured on uint8 test images (n, C, H, W)."""
     assert isinstance(model, LIA)
-    w, back = encode_and_decode(model, images)
-    quality = psnr(images, back)
+    w, reconstruction = encode_and_decode(model, images)
+    quality = psnr(images, reconstruction)
     values = {
         "reconstruction": {
             "images": len(images),
             "psnr_median": float(quality.median()),
             "psnr_mean": float(quality.mean()),
             "psnr_worst": float(quality.min()),
-            "ssim": structural_similarity(images, back),
+            "ssim": structural_similarity(images, reconstruction),
         },
         "phi": phi_figures(model, w),
         "cycle": cycle_figures(model),
     }
     pictures = {
-        "reconstructions.png": in_pairs(images[: 4 * COLUMNS], back[: 4 * COLUMNS]),
+        "reconstructions.png": in_pairs(images[: 4 * COLUMNS], reconstruction[: 4 * COLUMNS]),
         "interpolations.png": interpolations(model, images[:12]),
     }
     return Section(values, _lines(values), pictures)
@@ -68,11 +68,11 @@ def cycle_figures(model: LIA, n: int = 1000) -> dict[str, float]:
     """Cycle z → image → encoder → z: median error relative to |z|, and median PSNR of the images."""
     z = model.sample_codes(n, generator=torch.Generator().manual_seed(5))
     samples = torch.cat([pixels.to_bytes(model.decode(part), model.bins).cpu() for part in z.split(BATCH)])
-    w, back = encode_and_decode(model, samples)
+    w, reconstruction = encode_and_decode(model, samples)
     again = model.convert(w, "w", "z")
     return {
         "z_error": float(((again - z).norm(dim=1) / z.norm(dim=1)).median()),
-        "image_psnr": float(psnr(samples, back).median()),
+        "image_psnr": float(psnr(samples, reconstruction).median()),
     }
 
 
@@ -88,9 +88,9 @@ def interpolations(model: LIA, images: Tensor) -> Tensor:
     return sheet_of(torch.cat(rows), STEPS + 2)
 
 
-def in_pairs(images: Tensor, back: Tensor) -> Tensor:
+def in_pairs(images: Tensor, reconstruction: Tensor) -> Tensor:
     """Sheet of rows of images, each row above the reconstructions of its images."""
-    rows = zip(images.split(COLUMNS), back.split(COLUMNS), strict=True)
+    rows = zip(images.split(COLUMNS), reconstruction.split(COLUMNS), strict=True)
     return sheet_of(torch.cat([part for row in rows if len(row[0]) == COLUMNS for part in row]), COLUMNS)
 
 

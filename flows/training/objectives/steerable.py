@@ -22,7 +22,7 @@ from flows.steering.method import Task
 from flows.steering.operators import Operator, operators
 from flows.steering.walk import Walk
 from flows.stored import StoredModule
-from flows.training.diffaugment import Change, diffaugment
+from flows.training.diffaugment import AugmentationName, diffaugment
 from flows.training.folder import DIRECTIONS_FILE
 from flows.training.gan_report import Section, write_gan_report
 from flows.training.objectives.adversarial import (
@@ -62,7 +62,7 @@ class SteerableGenerator(nn.Module):
         self.register_buffer("averaged", nothing.clone())
         self.register_buffer("best", nothing.clone())
         self.register_buffer("score", torch.tensor(math.inf, device=gan.device))
-        self.convert, self.render = gan.convert, gan.render
+        self.convert, self.generate = gan.convert, gan.generate
 
     def forward(self, z: Tensor, which: Tensor, amount: Tensor, *labels: Tensor) -> tuple[Tensor, Tensor]:
         """Images in [−1, 1] of codes, and of the codes moved along one walk each.
@@ -74,7 +74,7 @@ class SteerableGenerator(nn.Module):
             labels: int64 (batch,), for a class-conditional model.
         """
         label = labels[0] if labels else None
-        still, moved = (self.render(code, self.space, label) for code in self.codes(z, which, amount))
+        still, moved = (self.generate(code, self.space, label) for code in self.codes(z, which, amount))
         return still, moved
 
     def codes(self, z: Tensor, which: Tensor, amount: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,7 +112,7 @@ class Steerable(Adversarial):
         r1_every: PositiveInt = 8,
         critic_lr: PositiveFloat | None = None,
         critic_steps: PositiveInt = 1,
-        augment: tuple[Change, ...] = (),
+        augment: tuple[AugmentationName, ...] = (),
         score: ScoreName = "swd",
     ):
         super().__init__(
@@ -164,8 +164,8 @@ class Steerable(Adversarial):
 
         def loss(batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
             seed = combine_seeds(number_from(generator), 2)
-            z = self.draw_codes(gan, batch, seed)
-            which, strength, amount = self.draw_edits(batch, combine_seeds(seed, 8), z)
+            z = self.sample_prior(gan, batch, seed)
+            which, strength, amount = self.sample_edits(batch, combine_seeds(seed, 8), z)
             generated, moved = part(z, which, amount, *label_arguments(gan, batch))
             with frozen(gan.critic):
                 adversarial = torch.stack(
@@ -195,17 +195,17 @@ class Steerable(Adversarial):
     def half_moved(self, gan: GAN, batch: Batch, seed: int) -> Tensor:
         """Generated images for the critic, half of them moved along a walk."""
         assert self.steerable is not None
-        z = self.draw_codes(gan, batch, seed)
-        which, _, amount = self.draw_edits(batch, combine_seeds(seed, 8), z)
+        z = self.sample_prior(gan, batch, seed)
+        which, _, amount = self.sample_edits(batch, combine_seeds(seed, 8), z)
         amount = amount * self.every_other(batch, seed, z)
         part, labels = self.steerable, label_arguments(gan, batch)
         _, moved = part.codes(z, which, amount)
-        return part.render(moved, part.space, labels[0] if labels else None)
+        return part.generate(moved, part.space, labels[0] if labels else None)
 
     def real_images(self, gan: GAN, batch: Batch, seed: int) -> Tensor:
         """Real images for the critic; half of those whose edit determines every pixel are edited."""
         real = super().real_images(gan, batch, seed)
-        which, strength, _ = self.draw_edits(batch, combine_seeds(seed, 8), real)
+        which, strength, _ = self.sample_edits(batch, combine_seeds(seed, 8), real)
         with full_precision(real):
             edited, _ = self.edited(real, which, strength)
         whole = torch.tensor([edit.whole for edit in self.edits], device=real.device)[which]
@@ -216,7 +216,7 @@ class Steerable(Adversarial):
         """Random 0 or 1, equally probable, for each image, (batch,)."""
         return (uniform_rows(combine_seeds(seed, 10), batch.keys, (1,), like)[:, 0] < 0.5).to(like)
 
-    def draw_edits(self, batch: Batch, seed: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def sample_edits(self, batch: Batch, seed: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sample for each image the index of an edit, its strength, and the walk's amount, each (batch,)."""
         choice, share = uniform_rows(seed, batch.keys, (2,), like).unbind(1)
         which = (choice * len(self.edits)).long().clamp(max=len(self.edits) - 1)
