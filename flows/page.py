@@ -57,6 +57,18 @@ def as_text(value: float | int, digits: int = 4) -> str:
     return str(value)
 
 
+def as_fixed(value: float, spec: str = ".4f", unit: str = "") -> str:
+    """Format a float by a format specification; – for NaN, ∞ for infinity."""
+    return f"{value:{spec}}{unit}" if math.isfinite(value) else as_text(value)
+
+
+def as_interval(low: float, high: float, spec: str = ".3g", unit: str = "") -> str:
+    """Format an interval, `low … high`; – if one of its ends is NaN."""
+    if math.isnan(low) or math.isnan(high):
+        return as_text(math.nan)
+    return f"{as_fixed(low, spec)} … {as_fixed(high, spec)}{unit}"
+
+
 # Pictures -----------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ GROUND = {
     "jobs",
     "parser",
     "bounds",
+    "statistics",
 }
 """Small shared ground: everything may use it."""
 

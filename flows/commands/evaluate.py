@@ -15,7 +15,7 @@ from flows.metrics.likelihood import batches, evaluate_likelihood
 from flows.metrics.neighbours import nearest
 from flows.models.base import LikelihoodModel
 from flows.opening import data_of, load_likelihood
-from flows.page import save_picture
+from flows.page import as_fixed, save_picture
 from flows.training.validation import generate, sample_sheet
 
 
@@ -51,8 +51,8 @@ def evaluate(
     source = data_of(model, data)
     report = evaluate_likelihood(model, source.split(split), images, iwbo_samples=iwbo)
     console.print(
-        f"[bold]{report.bits_per_dim:.4f} bits/dim[/] ± {report.standard_error:.4f} on {report.images:,} "
-        f"{split} images of {source.name}"
+        f"[bold]{report.bits_per_dim:.4f} bits/dim[/] ± {as_fixed(report.standard_error)} on "
+        f"{report.images:,} {split} images of {source.name}"
     )
     console.print("  " + "\n+ ".join(f"{value:8.4f}  {name}" for name, value in report.terms.items()))
     if report.iwbo is not None:

@@ -22,7 +22,7 @@ from flows.inversion.layer import Layer
 from flows.inversion.optimise import Optimise
 from flows.models.base import LatentModel
 from flows.opening import bundled_model, first_test, load_segmenter, open_model
-from flows.page import as_text
+from flows.page import as_interval, as_text
 from flows.semantics.base import Segmenter, segment_bytes
 
 SHOWN = 12
@@ -92,7 +92,7 @@ def omissions(
                 as_text(row.data),
                 as_text(row.samples),
                 f"{100 * row.relative:+.0f} %",
-                f"{100 * row.low:+.0f} … {100 * row.high:+.0f} %",
+                as_interval(100 * row.low, 100 * row.high, "+.0f", " %"),
             ]
             for row in found.rows
         ],
@@ -102,7 +102,7 @@ def omissions(
     if energies is not None:
         print_table(
             ["class", "energy, nats per pixel", "95 %"],
-            [[row.label, as_text(row.energy), f"{row.low:.3g} … {row.high:.3g}"] for row in energies.rows],
+            [[row.label, as_text(row.energy), as_interval(row.low, row.high)] for row in energies.rows],
         )
     print(f"written to {out}: {', '.join(written)}, omissions.json")
 

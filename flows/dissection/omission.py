@@ -1,5 +1,6 @@
 """Classes that a model omits: class statistics of samples and data (Bau et al. 2019, arXiv 1910.11626)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from torch.nn.functional import interpolate
 from flows.errors import Unsupported
 from flows.metrics.frechet import Frechet, frechet, half_split_floor
 from flows.models.base import BATCH, LatentModel
+from flows.statistics import check_enough, interval
 
 __all__ = ["Omissions", "energy_by_class", "energy_maps", "omissions", "shares_of"]
 
@@ -26,7 +28,8 @@ class ClassRow:
         label: Name of the class.
         data, samples: Mean share of an image's pixels, in percent.
         relative: Relative difference, (samples − data)/data.
-        low, high: 95 % bootstrap interval of `relative`, over images of both sets.
+        low, high: 95 % bootstrap interval of `relative`, over images of both sets; NaN if so few images of
+            the data have the class that some resamples have none.
         data_images, samples_images: Share of the images that have the class.
     """
 
@@ -83,15 +86,19 @@ def omissions(
     Returns:
         Class statistics, most clearly missing first. Classes are sorted by the upper end of the interval, so
         that rare classes with few pixels by chance do not come first.
+
+    Raises:
+        UserError: There are fewer than ten images in one of the sets.
     """
+    for name, shares in (("test images", data), ("samples", samples)):
+        check_enough(f"{name} for the shares of classes", len(shares))
     random = torch.Generator().manual_seed(seed)
 
     def resampled_mean(shares: Tensor) -> Tensor:
         return shares[torch.randint(len(shares), (len(shares),), generator=random)].mean(0)
 
     means = [torch.stack([resampled_mean(each) for _ in range(RESAMPLES)]) for each in (data, samples)]
-    ratio = means[1] / means[0].clamp(min=1e-9) - 1
-    low, high = torch.quantile(ratio, torch.tensor([0.025, 0.975]), dim=0)
+    low, high = interval(means[1] / means[0] - 1)
     rows = []
     for i, label in enumerate(classes):
         has = float((data[:, i] > 0).double().mean())
@@ -110,7 +117,7 @@ def omissions(
                 samples_images=float((samples[:, i] > 0).double().mean()),
             )
         )
-    rows.sort(key=lambda row: row.high)
+    rows.sort(key=lambda row: math.inf if math.isnan(row.high) else row.high)
     return Omissions(rows, frechet(data, samples), half_split_floor(data))
 
 
@@ -154,7 +161,7 @@ def energy_by_class(
             continue
         resampled = has[torch.randint(len(has), (RESAMPLES, len(has)), generator=random)]
         means = sums[:, i][resampled].sum(1) / pixels[:, i][resampled].sum(1)
-        low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
+        low, high = (float(end) for end in interval(means[:, None]))
         mean = float(sums[has, i].sum() / pixels[has, i].sum())
         rows.append(EnergyRow(label=label, energy=mean, low=low, high=high, images=len(has) / len(maps)))
     return sorted(rows, key=lambda row: -row.low)

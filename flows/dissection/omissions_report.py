@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows.dissection.omission import EnergyRow, Omissions
-from flows.page import as_text, cells, draw_rows, numbers, table, write_page
+from flows.page import as_interval, as_text, cells, draw_rows, numbers, table, write_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # imported only where a figure is made
@@ -91,7 +91,7 @@ def write_omissions_report(
                 as_text(row.data),
                 as_text(row.samples),
                 f"{100 * row.relative:+.0f} %",
-                f"{100 * row.low:+.0f} … {100 * row.high:+.0f} %",
+                as_interval(100 * row.low, 100 * row.high, "+.0f", " %"),
                 f"{100 * row.data_images:.0f} %",
                 f"{100 * row.samples_images:.0f} %",
             ]

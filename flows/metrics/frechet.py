@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flows.statistics import check_enough
+
 __all__ = ["Frechet"]
 
 
@@ -27,7 +29,12 @@ class Frechet:
 
 
 def frechet(first: Tensor, second: Tensor) -> Frechet:
-    """Fréchet distance of the normal distributions with the moments of (n, D) and (m, D) vectors, in fp64."""
+    """Fréchet distance of the normal distributions with the moments of (n, D) and (m, D) vectors, in fp64.
+
+    Raises:
+        UserError: There are fewer than two vectors in one of the sets.
+    """
+    check_enough("vectors for a covariance", min(len(first), len(second)), 2)
     moments = [(part.double().mean(0), torch.cov(part.double().T)) for part in (first, second)]
     (mean1, cov1), (mean2, cov2) = moments
     # Tr (Σ₁Σ₂)^½ is the sum of the square roots of the eigenvalues of Σ₁^½ Σ₂ Σ₁^½, which is symmetric.

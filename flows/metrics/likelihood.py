@@ -72,7 +72,7 @@ def evaluate_likelihood(
     return LikelihoodReport(
         images=len(bits),
         bits_per_dim=float(bits.mean()),
-        standard_error=float(bits.std() / math.sqrt(len(bits))) if len(bits) > 1 else 0.0,
+        standard_error=float(bits.std() / math.sqrt(len(bits))) if len(bits) > 1 else math.nan,
         terms={
             name: float(bits_per_dim(torch.tensor(total / len(bits)), dimensions))
             for name, total in totals.items()

@@ -1,6 +1,7 @@
 """Directions in a latent space, and two ways to move codes along them: `shift` and `place`."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -45,7 +46,8 @@ class Direction:
         slices: Slices of the code's last axis for `levels`; not stored, because the space defines them.
 
     Raises:
-        UserError: There is not one slice per level; `on_levels` sets both.
+        UserError: Vector, bias or sigma is not finite, or there is not one slice per level; `on_levels` sets
+            both.
     """
 
     name: str
@@ -60,6 +62,9 @@ class Direction:
     slices: tuple[slice, ...] = ()
 
     def __post_init__(self) -> None:
+        for name, value in (("bias", self.bias), ("sigma", self.sigma), ("vector", self.vector.sum())):
+            if not math.isfinite(value):
+                raise UserError(f"{self.name}: its {name} is not finite; find it on more codes")
         if len(self.levels) != len(self.slices):
             raise UserError(
                 f"{self.name}: expected one slice of the code per level, got levels {self.levels} and "

@@ -10,6 +10,7 @@ from torch import Tensor
 from flows.bounds import PositiveInt, PositiveShare, Seed
 from flows.errors import UserError
 from flows.models.codes import Codes
+from flows.statistics import check_enough
 from flows.steering.base import Direction
 from flows.steering.method import FEWEST, Labelled, known
 from flows.steering.survey import Survey
@@ -173,6 +174,7 @@ def rotate_to(direction: Direction, vector: Tensor, codes: Codes) -> Direction:
     The new plane is placed where its sides agree best with those of the old one.
     """
     direction.check(codes)
+    check_enough("codes for the std along a direction", len(codes), 2)
     values = codes.values.detach().double().cpu()
     along, side = values @ vector, values @ direction.vector.double() + direction.bias > 0
     return replace(direction, vector=vector.float(), bias=-best_cut(along, side), sigma=float(along.std()))

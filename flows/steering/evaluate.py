@@ -1,5 +1,6 @@
 """Effects of moves along directions: on the score that a direction is named after, and on all others."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.semantics.base import Predictor, Score, column_of
+from flows.statistics import FEWEST, check_enough, interval, std_of
 from flows.steering.base import Direction, place, shift
 from flows.steering.survey import score_codes
 
@@ -17,6 +19,8 @@ __all__ = ["Rescoring", "rescore", "response"]
 
 RESPONSE_CODES = 100
 """Number of codes that a response is averaged over."""
+SAME = 1e-3
+"""Std of a score up to which it counts as the same in all images."""
 NOTHING = 0.01
 """Change, in std of a score, below which the score counts as unchanged."""
 MIN_QUALITY = 0.5
@@ -35,10 +39,11 @@ class Rescoring:
         scores: Scores of the predictor.
         signed: (directions, scores), mean change of each score, in std of the score, over the images in which
             the direction's own score is defined at −α and +α. Another score that is undefined in an image
-            counts as unchanged there, for example a tower's hue in a room.
+            counts as unchanged there, for example a tower's hue in a room. NaN for a score that does not vary
+            over the unmoved images, and for a direction whose own score is defined in too few.
         clipped: (directions, scores), mean of the positive changes, max(0, ·): HiGAN's Δ.
         low, high: (directions, scores), 95 % bootstrap interval of `signed`.
-        std: (scores,), standard deviation over the unmoved images.
+        std: (scores,), standard deviation over the unmoved images; NaN for a score that does not vary.
         alpha: Number of sigmas moved.
         kept: Share of the other attributes' probabilities that stay on the same side of ½, for each
             direction; the smaller one of −α and +α.
@@ -63,10 +68,15 @@ class Rescoring:
         return float(self.signed[self.directions.index(direction), self.column(own_score(direction))])
 
     def leakage(self, direction: str, score: str) -> float:
-        """|change of another score| / |change of own score|; infinite if the latter is below `NOTHING`."""
+        """|change of another score| / |change of own score|; infinite if the latter is below `NOTHING`.
+
+        NaN if one of the changes is unknown.
+        """
         other = float(self.signed[self.directions.index(direction), self.column(score)])
         own = self.own(direction)
-        return abs(other / own) if abs(own) >= NOTHING else float("inf")
+        if math.isnan(own) or math.isnan(other):
+            return math.nan
+        return abs(other / own) if abs(own) >= NOTHING else math.inf
 
     def others(self, direction: str) -> list[int]:
         """Columns of the scores of other attributes with a quality of at least `MIN_QUALITY`."""
@@ -78,9 +88,9 @@ class Rescoring:
         ]
 
     def worst(self, direction: str) -> Score | None:
-        """Score in `others` that changes most; None if there is none."""
+        """Score in `others` that changes most; None if no change is known."""
         row = self.signed[self.directions.index(direction)].abs()
-        others = self.others(direction)
+        others = [i for i in self.others(direction) if not row[i].isnan()]
         return self.scores[max(others, key=lambda i: float(row[i]))] if others else None
 
     def worst_leakage(self, direction: str) -> float:
@@ -131,18 +141,20 @@ def rescore(
         Matrix of changes (HiGAN, Yang et al. 2021), with signs and intervals.
 
     Raises:
-        UserError: There are no directions, or one is not named after a score of the predictor.
+        UserError: There are no directions, one is not named after a score of the predictor, or there are
+            fewer than ten codes.
     """
     if not directions:
         raise UserError("directions: expected at least one, got none")
     if before is None:
         before = score_codes(model, predictor, codes)
-    std = deviation(before).clamp(min=1e-3)
+    check_enough("codes for an effect", len(codes))
+    std = std_of(before, SAME)
     scores, changes, kept = predictor.scores, [], []
     for each in directions:
         own = own_score(each.name)
         low, high = (score_codes(model, predictor, shift(codes, each, amount)) for amount in (-alpha, alpha))
-        changes.append(visible_changes((high - low) / 2 / std, column_of(scores, own)))
+        changes.append(visible_changes((high - low) / 2, column_of(scores, own)) / std)
         kept.append(min(kept_share(before, after, scores, own) for after in (low, high)))
     lows, highs = zip(*(bootstrap(change, resamples) for change in changes), strict=True)
     return Rescoring(
@@ -161,10 +173,10 @@ def rescore(
 def visible_changes(change: Tensor, own: int) -> Tensor:
     """Rows of changes (images, scores) in which column `own` is defined, with 0 for other undefined scores.
 
-    One row of zeros if there is none.
+    One row of NaN if there are too few for an effect.
     """
     visible = change[~change[:, own].isnan()].nan_to_num()
-    return visible if len(visible) else torch.zeros(1, change.shape[1])
+    return visible if len(visible) >= FEWEST else torch.full((1, change.shape[1]), torch.nan)
 
 
 def kept_share(before: Tensor, after: Tensor, scores: Sequence[Score], own: str) -> float:
@@ -178,19 +190,13 @@ def kept_share(before: Tensor, after: Tensor, scores: Sequence[Score], own: str)
     return float(((first > 0.5) == (second > 0.5))[seen].double().mean())
 
 
-def deviation(values: Tensor) -> Tensor:
-    """Standard deviation of each score over the images (axis 0) in which it is defined."""
-    return (values - values.nanmean(0)).square().nanmean(0).sqrt().nan_to_num()
-
-
 def bootstrap(change: Tensor, resamples: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """95 % interval of the mean over images of changes (images, scores): two tensors (scores,)."""
     images = len(change)
     random = torch.Generator().manual_seed(seed)
     rows = torch.randint(images, (resamples, images), generator=random)
     counts = torch.zeros(resamples, images).scatter_add_(1, rows, torch.ones(resamples, images))
-    low, high = torch.quantile(counts @ change / images, torch.tensor([0.025, 0.975]), dim=0)
-    return low, high
+    return interval(counts @ change / images)
 
 
 @torch.no_grad()
@@ -219,6 +225,11 @@ def response(
 
 
 def monotonicity(values: Tensor) -> float:
-    """Share of the steps of a response (number of alphas,) that have the sign of the total change."""
+    """Share of the steps of a response (number of alphas,) that have the sign of the total change.
+
+    NaN if the response is unknown or has no steps.
+    """
+    if len(values) < 2 or values.isnan().any():
+        return math.nan
     total = torch.sign(values[-1] - values[0])
     return float((torch.sign(values.diff()) == total).double().mean())

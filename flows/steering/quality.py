@@ -1,5 +1,6 @@
 """Quality of a direction: reach, distance of moved images to real ones, agreement with a re-render."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +14,12 @@ from flows.metrics.perceptual import kernel_distance
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.semantics.base import Predictor, Score, column_of, predict_images
+from flows.statistics import FEWEST
 from flows.steering.base import Direction, shift
 from flows.steering.evaluate import own_score
 
 __all__ = ["Quality", "faithfulness"]
 
-FEWEST = 10
-"""Minimum number of images for the R² of a re-render."""
 NOTICED = 0.05
 """Minimum change of a score, as a share of its range, for an image to count in `faithfulness`."""
 
@@ -52,6 +52,8 @@ def moved_images(model: LatentModel, direction: Direction, codes: Codes, alpha: 
 
 def reach_of(response: Tensor, real: Tensor) -> float:
     """Range of a mean response (number of alphas,) relative to the central 90 % of real scores (n,)."""
+    if len(real) < FEWEST:
+        return math.nan
     low, high = torch.nanquantile(real.double(), torch.tensor([0.05, 0.95], dtype=torch.double))
     return float((response.max() - response.min()) / (high - low)) if high - low > 1e-3 else float("nan")
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from flows.page import as_text, cells, draw_rows, heat_map, numbers, table, write_page
+from flows.page import as_interval, as_text, cells, draw_rows, heat_map, numbers, table, write_page
 from flows.steering.evaluate import Rescoring, monotonicity, own_score
 from flows.steering.quality import Quality
 
@@ -61,7 +61,7 @@ class Scored:
                 [
                     name,
                     as_text(self.matrix.own(name)),
-                    f"{low:.2f} … {high:.2f}",
+                    as_interval(low, high, ".2f"),
                     as_text(self.monotone(name)),
                     worst.name if worst else "–",
                     as_text(leakage),

@@ -21,6 +21,7 @@ from flows.metrics.likelihood import LikelihoodReport, evaluate_likelihood, labe
 from flows.metrics.roundtrip import Precision, RoundTripRow, round_trip_table
 from flows.models.base import LikelihoodModel
 from flows.models.load import load
+from flows.page import as_fixed
 from flows.stored import CARD_FILE, StoredModule
 from flows.training.distances import IMAGES, halves_of, kid_line, kid_to
 from flows.training.figures import draw_curves, draw_round_trip
@@ -135,7 +136,7 @@ def print_report(
     console = Console()
     console.print(
         f"\n[bold]{report['model']['model_type']}[/] on {report['data']['name']}: "
-        f"[bold]{likelihood.bits_per_dim:.4f} bits/dim[/] ± {likelihood.standard_error:.4f} on "
+        f"[bold]{likelihood.bits_per_dim:.4f} bits/dim[/] ± {as_fixed(likelihood.standard_error)} on "
         f"{likelihood.images:,} test images; {report['parameters']:,} parameters, "
         f"{report['training']['images']:,} images shown in {report['training']['seconds']:.0f} s"
     )
@@ -221,8 +222,8 @@ def model_card(
         'model = flows.load("path/to/this/folder")',
         "```",
         "",
-        f"**{likelihood.bits_per_dim:.4f} bits/dim** (± {likelihood.standard_error:.4f}, standard error) on "
-        f"{likelihood.images:,} test images, an upper bound by dequantisation. Terms in bits/dim: "
+        f"**{likelihood.bits_per_dim:.4f} bits/dim** (± {as_fixed(likelihood.standard_error)}, standard "
+        f"error) on {likelihood.images:,} test images, an upper bound by dequantisation. Terms in bits/dim: "
         + ", ".join(f"{term} {value:.4f}" for term, value in likelihood.terms.items())
         + ".",
         "",

@@ -1,0 +1,184 @@
+"""Very few samples in every verb: refused in one line, or every figure is known or null."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from flows.cli import commands, main
+from flows.dissection.omission import omissions
+from flows.errors import UserError
+from flows.metrics.frechet import frechet, half_split_floor
+from flows.statistics import FEWEST, check_enough, interval, std_of
+from flows.steering.base import Direction
+from flows.steering.evaluate import monotonicity
+
+ROOT = Path(__file__).parents[1]
+KEPT = ROOT / "tests/legacy"
+
+
+def bundled(name):
+    return str(ROOT / "checkpoints" / name)
+
+
+DIRECTIONS = bundled("scenes-glow") + "/directions.safetensors"
+RUNS = {
+    "atlas": [["scenes-lia", "--n", "N", "--scores", "daylight", "--out", "out"]],
+    "compare": [
+        ["--models", "scenes-nice", "--inverters", "exact", "optimise", "--steps", "1", "--images", "test:N",
+         "--perceptual", "none", "--out", "out"],
+    ],
+    "decode": [["scenes-nice", str(KEPT / "codes.safetensors"), "--output", "out"]],
+    "dissect": [["scenes-dcgan", "--n", "N", "--out", "out"]],
+    "encode": [["scenes-nice", "a.png", "--output", "codes.safetensors"]],
+    "evaluate": [["scenes-nice", "--images", "N", "--neighbours", "N", "--output", "out"]],
+    "export": [["no-run", "out"]],
+    "interpolate": [["scenes-nice", "a.png", "a.png", "--steps", "2"]],
+    "omissions": [["scenes-dcgan", "--n", "N", "--images", "0", "--out", "out"]],
+    "paint": [["scenes-glow", "--n", "N", "--strokes", "erase bed", "--exemplars", "N"]],
+    "render": [[str(KEPT / "record-exact.safetensors"), "--checkpoint", "scenes-nice", "--output", "out"]],
+    "roundtrip": [["scenes-nice", "--images", "N", "--images_fp64", "N"]],
+    "sample": [["scenes-nice", "--n", "N"]],
+    "steer apply": [["scenes-glow", DIRECTIONS, "--names", "daylight", "--n", "N"]],
+    "steer disentangle": [
+        ["scenes-glow", DIRECTIONS, "--names", "daylight", "--n", "N", "--output", "d.safetensors"],
+        ["scenes-glow", DIRECTIONS, "--names", "daylight", "--without", "lamp_on", "--n", "N", "--output",
+         "d.safetensors"],
+    ],
+    "steer find": [
+        ["scenes-lia", "--method", method, *more, "--n", "N", "--output", "d.safetensors"]
+        for method, more in {
+            "PrincipalComponents": [], "Boundary": ["--scores", "daylight"],
+            "MeanDifference": ["--scores", "daylight"], "ScoreGradient": ["--scores", "daylight"],
+        }.items()
+    ],
+    "steer levels": [["scenes-glow", DIRECTIONS, "--names", "daylight", "--n", "N", "--out", "out"]],
+    "steer rank": [["scores.json", "--out", "out"]],
+    "steer score": [
+        ["scenes-glow", DIRECTIONS, "--names", "daylight", "--n", "N", "--out", "out"],
+        ["scenes-glow", DIRECTIONS, "--names", "daylight", "--test", "N", "--out", "out"],
+    ],
+    "studio": [],
+}  # fmt: skip
+"""Arguments of every verb, N for the number of samples; the page has no verb's figures of its own."""
+
+
+def test_every_verb_is_tried():
+    assert set(RUNS) == set(commands())
+
+
+def numbers_in(value):
+    """Every number of a result of JSON."""
+    if isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from numbers_in(each)
+    elif isinstance(value, float | int) and not isinstance(value, bool):
+        yield value
+
+
+@pytest.mark.parametrize(
+    "n", [1, pytest.param(2, marks=pytest.mark.long), pytest.param(3, marks=pytest.mark.long)]
+)
+@pytest.mark.parametrize("verb", RUNS)
+def test_few_samples_are_refused_or_give_figures_that_are_known(verb, n, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (32, 32), (90, 60, 30)).save("a.png")
+    (tmp_path / "scores.json").write_text(
+        '{"checkpoint": "x", "of": "samples", "space": "z", "directions": {}}'
+    )
+    for arguments in RUNS[verb]:
+        words = [
+            bundled(word)
+            if word.startswith("scenes-")
+            else word.replace("N", str(n))
+            if word in ("N", "test:N")
+            else word
+            for word in arguments
+        ]
+        json_file = [] if verb in ("export", "interpolate") else ["--json", "result.json"]
+        try:
+            main(
+                [
+                    *verb.split(),
+                    *words,
+                    *json_file,
+                    *([] if verb in ("export", "steer rank") else ["--device", "cpu"]),
+                ]
+            )
+        except SystemExit as ended:
+            read = capsys.readouterr()
+            assert ended.code == 2, read.err
+            assert read.err.splitlines()[-1].count("error: ") == 1 and "Traceback" not in read.err
+            continue
+        read = capsys.readouterr()
+        assert not any(word in read.out.lower().split() for word in ("nan", "+nan", "inf", "±nan")), read.out
+        if Path("result.json").is_file():
+            figures = list(numbers_in(json.loads(Path("result.json").read_text())))
+            assert all(math.isfinite(value) and abs(value) < 1e7 for value in figures)
+
+
+# Statistics ---------------------------------------------------------------------------------------
+
+
+def test_the_std_of_what_does_not_vary_is_unknown():
+    values = torch.tensor([[1.0, 2.0, math.nan, 1.0], [1.0, 4.0, math.nan, math.nan], [1.0, 6.0, 5.0, 2.0]])
+    std = std_of(values)
+    assert std[0].isnan() and std[2].isnan()
+    assert float(std[1]) == pytest.approx(math.sqrt(8 / 3)) and float(std[3]) == pytest.approx(0.5)
+    assert std_of(values, 1.0)[3].isnan() and std_of(values[:1]).isnan().all()
+
+
+def test_an_interval_with_an_unknown_end_is_unknown():
+    resampled = torch.linspace(0, 1, 1001)[:, None].repeat(1, 3)
+    resampled[0, 1], resampled[5, 2] = math.inf, math.nan
+    low, high = interval(resampled)
+    assert float(low[0]) == pytest.approx(0.025, abs=1e-3) and float(high[0]) == pytest.approx(
+        0.975, abs=1e-3
+    )
+    assert low[1:].isnan().all() and high[1:].isnan().all()
+
+
+def test_too_few_are_refused_with_the_number_that_is_needed():
+    check_enough("codes", FEWEST)
+    with pytest.raises(UserError, match="expected at least 10 codes for an effect, got 9; take more"):
+        check_enough("codes for an effect", 9)
+    with pytest.raises(UserError, match="at least 2 vectors for a covariance, got 1"):
+        frechet(torch.randn(1, 3), torch.randn(5, 3))
+    with pytest.raises(UserError, match="at least 2 vectors"):
+        half_split_floor(torch.randn(3, 3))
+
+
+def test_a_class_that_some_resamples_lack_has_no_interval():
+    """The share of a class in one image of 20 cannot be divided by: some resamples have none of it."""
+    data, samples = torch.full((20, 2), 50.0), torch.full((20, 2), 50.0)
+    data[1:, 1] = 0
+    rows = {row.label: row for row in omissions(data, samples, ["all", "rare"], fewest=0).rows}
+    assert rows["all"].low == rows["all"].high == 0 and rows["rare"].relative == pytest.approx(19)
+    assert math.isnan(rows["rare"].low) and math.isnan(rows["rare"].high)
+
+
+@pytest.mark.parametrize("field", ["bias", "sigma", "vector"])
+def test_a_direction_is_finite(field):
+    fields = {
+        "name": "a",
+        "vector": torch.tensor([1.0, 0]),
+        "bias": 0.0,
+        "space": "z",
+        "sigma": 1.0,
+        "method": "m",
+    }
+    Direction(**fields)
+    for value in (math.nan, math.inf):
+        wrong = torch.tensor([value, 0]) if field == "vector" else value
+        with pytest.raises(UserError, match=f"a: its {field} is not finite"):
+            Direction(**{**fields, field: wrong})
+
+
+def test_the_monotonicity_of_an_unknown_response_is_unknown():
+    assert math.isnan(monotonicity(torch.tensor([0.0, math.nan, 1.0]))) and math.isnan(
+        monotonicity(torch.zeros(1))
+    )
+    assert monotonicity(torch.tensor([0.0, 1.0, 2.0])) == 1
