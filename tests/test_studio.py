@@ -31,7 +31,7 @@ from flows.page import as_text
 from flows.semantics.segmenter import UNetSegmenter
 from flows.studio import actions, views
 from flows.studio.session import POOL, Studio, crop, mask_of_drawing
-from flows.studio.uploads import KEPT, open_upload
+from flows.studio.uploads import LARGEST_SIDE, open_upload
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 MODELS = ("scenes-glow", "scenes-lia", "scenes-dcgan")
@@ -98,7 +98,7 @@ def test_pictures_of_every_kind_are_opened(tmp_path):
     glass = saved(tmp_path / "glass.png", Image.new("RGBA", (9, 9), (0, 0, 0, 0)))
     assert np.asarray(open_upload(glass)).min() == 255
     wide = open_upload(saved(tmp_path / "wide.jpg", Image.new("RGB", (5000, 3000))))
-    assert max(wide.size) == KEPT
+    assert max(wide.size) == LARGEST_SIDE
 
 
 def test_what_is_no_picture_is_named_in_a_sentence(tmp_path):
