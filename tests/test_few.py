@@ -160,6 +160,61 @@ def test_a_class_that_some_resamples_lack_has_no_interval():
     assert math.isnan(rows["rare"].low) and math.isnan(rows["rare"].high)
 
 
+def test_a_search_that_diverges_is_called_so_and_left_out_of_the_record(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (32, 32), (90, 60, 30)).save(f"pictures/{name}.png")
+    given = [
+        "compare", "--models", bundled("scenes-stylegan"), "--images", "user:pictures", "--perceptual", "none",
+        "--edits", "false", "--steps", "5", "--lr", "1e20", "--out",
+    ]  # fmt: skip
+    main([*given, "out", "--inverters", "optimise:w+"])
+    assert "optimise:w+, user: every search diverged for 2 of 2 images" in capsys.readouterr().out
+    assert json.loads(Path("out/table.json").read_text())["rows"][0]["diverged"] == 2
+    assert not list(Path("out").glob("records/*"))
+    with pytest.raises(SystemExit) as ended:
+        main([*given, "none", "--inverters", "exact", "encoder"])
+    read = capsys.readouterr().err
+    assert (
+        ended.value.code == 2
+        and "scenes-stylegan, encoder: it has no encoder" in read
+        and not Path("none").exists()
+    )
+
+
+def test_a_record_has_the_images_whose_search_succeeded(tmp_path, capsys):
+    from flows.inversion import load_record, render_record
+    from flows.inversion.records import ImageSource, record_of, save_record
+    from flows.models.load import load
+
+    model = load(bundled("scenes-dcgan"))
+    from flows.inversion.optimise import Optimise
+
+    found = Optimise(steps=1).invert(
+        model, model.decode_bytes(model.sample(3)), torch.Generator().manual_seed(0)
+    )
+    found.codes.values[1], found.losses[:, 1] = math.nan, math.inf
+    record = record_of(found, [ImageSource(name) for name in "abc"], 0)
+    assert record.diverged == ["b"] and [each.name for each in record.sources] == ["a", "c"]
+    save_record(tmp_path / "r.safetensors", record, model)
+    read = load_record(tmp_path / "r.safetensors", model)
+    assert read.diverged == ["b"] and torch.equal(render_record(model, read), found.reconstruction[[0, 2]])
+    main(
+        [
+            "render",
+            str(tmp_path / "r.safetensors"),
+            "--checkpoint",
+            bundled("scenes-dcgan"),
+            "--output",
+            str(tmp_path / "out"),
+        ]
+    )
+    assert "left out, because the search for their codes diverged: b" in capsys.readouterr().out
+    found.codes.values[:] = math.nan
+    assert record_of(found, [ImageSource(name) for name in "abc"], 0) is None
+
+
 @pytest.mark.parametrize("field", ["bias", "sigma", "vector"])
 def test_a_direction_is_finite(field):
     fields = {

@@ -118,6 +118,7 @@ def compare(
                 raise UserError(f"--images: group {group!r} is given twice")
             groups[group] = members
     results = run(loaded, chosen, groups, seed, network, edits)
+    check_possible([result.row for result in results])
     network_name = "no network" if network is None else network.name
     write_comparison(out, results, groups, loaded, network_name)
     bits = {
@@ -274,6 +275,13 @@ def _generated(name: str, model: LatentModel, n: int) -> Group:
     return Group(model.decode_bytes(codes), sources, {name: codes}, name, codes.labels)
 
 
+def check_possible(rows: list[Row]) -> None:
+    """Raise UserError, with the reasons, if no pair of model and inverter is possible."""
+    if all(row.impossible for row in rows):
+        reasons = dict.fromkeys(f"{row.model}, {row.inverter}: {row.note}" for row in rows)
+        raise UserError(f"no pair of --models and --inverters is possible. {'; '.join(reasons)}")
+
+
 def show(rows: list[Row]) -> None:
     """Print the table on the terminal, then the reasons of impossible and failed pairs."""
     names = ("psnr", "ssim", "perceptual", "bit_exact", "seconds", "steps", "undone")
@@ -283,5 +291,11 @@ def show(rows: list[Row]) -> None:
         if not row.note
     ]
     print_table(["model", "inverter", "images", *names], shown)
+    for row in rows:
+        if row.diverged:
+            print(
+                f"{row.model}, {row.inverter}, {row.group}: every search diverged for {row.diverged} of "
+                f"{row.images} images, which are not in the record"
+            )
     for note in dict.fromkeys(f"{row.model}, {row.inverter}: {row.reason}" for row in rows if row.note):
         print(note)

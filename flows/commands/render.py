@@ -66,7 +66,17 @@ def render(
         write_atomically(path, picture.save)
         written.append(str(path))
     print(f"{len(written)} pictures: {output}; {contents.method}; {SAME[same]}")
-    write_json(json, {"pictures": written, "method": contents.method, "same_bytes": same})
+    if contents.diverged:
+        print(f"left out, because the search for their codes diverged: {', '.join(contents.diverged)}")
+    write_json(
+        json,
+        {
+            "pictures": written,
+            "method": contents.method,
+            "same_bytes": same,
+            "diverged": contents.diverged,
+        },
+    )
 
 
 def render_edits(

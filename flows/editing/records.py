@@ -66,6 +66,7 @@ def save_history(path: StrPath, history: History, model: LatentModel, checkpoint
         checkpoint: Folder or hub repository of the model, which `flows render` takes by default.
     """
     start = history.start
+    start.codes.check_finite()
     tensors = {"picture": start.picture, "code": start.codes.values}
     if start.codes.labels is not None:
         tensors["labels"] = start.codes.labels
@@ -133,6 +134,7 @@ def load_history(path: StrPath, model: LatentModel) -> tuple[History, bool]:
         start = _start(header, tensors)
         pixels.check_bytes(start.picture[None], model.image_shape)
         model.check_code(start.codes.values, start.codes.space)
+        start.codes.check_finite()
         edits = [_edit(i, each, tensors) for i, each in enumerate(edit_headers(header)[:LONGEST])]
         if not fits(start, edits, model):
             raise UserError("its edits do not have the shapes of the model")

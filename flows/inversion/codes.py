@@ -48,8 +48,13 @@ class Header:
 
 
 def save_codes(path: StrPath, contents: CodeFile, model: LatentModel) -> None:
-    """Write codes to a safetensors file that only `model` will accept."""
+    """Write codes to a safetensors file that only `model` will accept.
+
+    Raises:
+        UserError: A code is not finite.
+    """
     codes = contents.codes
+    codes.check_finite(contents.names)
     metadata = {
         "codes_version": str(CODES_VERSION),
         "model_type": type(model).__name__,
@@ -84,6 +89,7 @@ def load_codes(path: StrPath, model: LatentModel, space: str = "z") -> CodeFile:
             raise UserError("labels: expected classes, counted from 0")
         codes = Codes(values, space, None if labels is None else torch.tensor(labels, dtype=torch.int64))
         model.check_code(codes.values, space)
+        codes.check_finite()
         if {len(names), len(certificates)} != {len(codes)}:
             raise UserError(f"{len(codes)} codes, {len(names)} names, {len(certificates)} certificates")
     return CodeFile(codes, names, certificates)

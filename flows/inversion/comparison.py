@@ -78,6 +78,7 @@ class Row:
         apart: Median distance between the codes of two restarts, relative to the root mean square norm of the
             codes.
         failed: Share of restarts that diverged, in [0, 1].
+        diverged: Number of images of which every restart diverged; they are not in the record.
         typicality: Mean |typicality| of the codes (`flows.metrics.typicality`); 0 is typical.
         log_prob: Mean log-density of the codes, nats per dimension; NaN if the model does not know it.
         undone: PSNR after an edit and its undoing (`edit_consistency`), dB.
@@ -101,15 +102,21 @@ class Row:
     restart_gap: float = math.nan
     apart: float = math.nan
     failed: float = math.nan
+    diverged: int = 0
     typicality: float = math.nan
     log_prob: float = math.nan
     undone: float = math.nan
     code_error: float = math.nan
 
     @property
+    def impossible(self) -> bool:
+        """Whether the model or the images lack what the inverter needs."""
+        return bool(self.note) and not self.note.startswith("failed: ")
+
+    @property
     def reason(self) -> str:
         """Text of `note` for tables; empty if there are figures."""
-        return self.note if self.note.startswith("failed: ") or not self.note else f"impossible: {self.note}"
+        return f"impossible: {self.note}" if self.impossible else self.note
 
     def as_dict(self) -> dict[str, object]:
         """Return the columns by name."""
@@ -289,6 +296,7 @@ def with_figures(head: Row, model: LatentModel, found: Inversion, group: Group, 
         restart_gap=restart_gap,
         apart=apart,
         failed=failed,
+        diverged=int((~succeeded).sum()),
         typicality=mean_typicality(model, found.codes),
         log_prob=log_prob_of(model, found.codes),
         code_error=math.nan if known is None else code_error(model, found.codes, known),

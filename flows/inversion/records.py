@@ -49,6 +49,7 @@ class Record:
         method, codes, noise, activations, weights, precision: Fields of `Inversion`.
         seed: Seed of the inversion.
         sources: One source per code.
+        diverged: Names of the images that have no code, because every search for it diverged.
         digest: SHA-256 of the reconstruction.
     """
 
@@ -57,6 +58,7 @@ class Record:
     seed: int
     sources: list[ImageSource]
     digest: str
+    diverged: list[str] = field(default_factory=list)
     noise: list[Tensor] = field(default_factory=list)
     activations: dict[str, Tensor] = field(default_factory=dict)
     weights: list[dict[str, Tensor]] = field(default_factory=list)
@@ -83,20 +85,30 @@ class Header:
     precision: list[Precision]
     sources: list[ImageSource]
     digest: str
+    diverged: list[str] = field(default_factory=list)
 
 
-def record_of(found: Inversion, sources: list[ImageSource], seed: int) -> Record:
-    """Create the record of an inversion with its seed."""
+def record_of(found: Inversion, sources: list[ImageSource], seed: int) -> Record | None:
+    """Create the record of an inversion with its seed.
+
+    Returns:
+        Record of the images whose inversion is finite; None if there are none.
+    """
+    succeeded = found.succeeded.tolist()
+    rows = [i for i, good in enumerate(succeeded) if good]
+    if not rows:
+        return None
     return Record(
         method=found.method,
-        codes=found.codes,
+        codes=found.codes[rows],
         seed=seed,
-        sources=sources,
-        digest=digest_of(found.reconstruction),
-        noise=found.noise,
-        activations=found.activations,
-        weights=found.weights,
-        precision=found.precision,
+        sources=[sources[i] for i in rows],
+        digest=digest_of(found.reconstruction[rows]),
+        diverged=[each.name for each, good in zip(sources, succeeded, strict=True) if not good],
+        noise=[layer_noise[rows] for layer_noise in found.noise],
+        activations={name: value[rows] for name, value in found.activations.items()},
+        weights=[found.weights[i] for i in rows] if found.weights else [],
+        precision=[found.precision[i] for i in rows] if found.precision else [],
     )
 
 
@@ -127,6 +139,7 @@ def digest_of(images: Tensor) -> str:
 
 def save_record(path: StrPath, record: Record, model: LatentModel) -> None:
     """Write a safetensors file that only `model` will accept."""
+    record.codes.check_finite([source.name for source in record.sources])
     tensors = {"code": record.codes.values}
     if record.codes.labels is not None:
         tensors["labels"] = record.codes.labels
@@ -143,6 +156,7 @@ def save_record(path: StrPath, record: Record, model: LatentModel) -> None:
         "precision": record.precision,
         "sources": [asdict(source) for source in record.sources],
         "digest": record.digest,
+        "diverged": record.diverged,
     }
     metadata = {"record_version": str(RECORD_VERSION), "record": json.dumps(header)}
     whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
@@ -166,6 +180,7 @@ def load_record(path: StrPath, model: LatentModel) -> Record:
             seed=header.seed,
             sources=header.sources,
             digest=header.digest,
+            diverged=header.diverged,
             precision=header.precision,
             **_parts(tensors),
         )
@@ -207,6 +222,7 @@ def check_fits(record: Record, model: LatentModel) -> None:
     """Raise UserError unless the tensors of a record have the shapes that the model decodes."""
     codes = record.codes
     model.check_code(codes.values, codes.space)
+    codes.check_finite()
     counts = {
         "codes": len(codes),
         "sources": len(record.sources),

@@ -153,6 +153,17 @@ class Codes:
         """Move the codes to the host."""
         return self.to("cpu")
 
+    def check_finite(self, names: Sequence[str] = ()) -> None:
+        """Raise UserError if a value is infinite or NaN.
+
+        Args:
+            names: One name per code, of which the message lists those of the codes concerned.
+        """
+        wrong = torch.nonzero(~self.values.isfinite().flatten(1).all(1))[:, 0].tolist()
+        if wrong:
+            who = ", ".join(names[i] for i in wrong[:5]) if names else f"{len(wrong)} of {len(self)} codes"
+            raise UserError(f"codes: expected finite values, got infinity or NaN in {who}")
+
     def check_alongside(self, other: "Codes") -> None:
         """Raise UserError unless other codes are in the same space, and as many as these or a single one."""
         if other.space != self.space:
