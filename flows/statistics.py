@@ -17,7 +17,7 @@ def check_enough(what: str, n: int, least: int = FEWEST) -> None:
     """Raise UserError if there are fewer than `least` samples.
 
     Args:
-        what: What is counted, with its purpose, e.g. "codes for an effect".
+        what: Kind of the samples, with their purpose, e.g. "codes for an effect".
         n: Number of samples.
         least: Minimum number of samples.
     """

@@ -413,6 +413,8 @@ ALLOWED = {
     "stored.py read_description": "UserError alone: a file that cannot be read describes nothing",
     "studio/actions.py compare_on_model": "UserError alone is the note of one model's row; bugs are raised",
     "studio/actions.py search.work": "raised again by the consumer, in its thread",
+    "studio/address.py bind_error": "bind of a socket alone: its number is the answer",
+    "studio/address.py resolve.look_up": "getaddrinfo alone: there is no such host",
     "studio/page.py sentence.call": "prints the traceback of a bug in the log",
     "studio/page.py sentence.iterate": "prints the traceback of a bug in the log",
     "studio/serve.py serve": "gradio's launch alone: the port is taken",

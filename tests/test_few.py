@@ -166,8 +166,8 @@ def test_a_search_that_diverges_is_called_so_and_left_out_of_the_record(tmp_path
     for name in ("a", "b"):
         Image.new("RGB", (32, 32), (90, 60, 30)).save(f"pictures/{name}.png")
     given = [
-        "compare", "--models", bundled("scenes-stylegan"), "--images", "user:pictures", "--perceptual", "none",
-        "--edits", "false", "--steps", "5", "--lr", "1e20", "--out",
+        "compare", "--models", bundled("scenes-stylegan"), "--images", "user:pictures", "--perceptual",
+        "none", "--edits", "false", "--steps", "5", "--lr", "1e20", "--out",
     ]  # fmt: skip
     main([*given, "out", "--inverters", "optimise:w+"])
     assert "optimise:w+, user: every search diverged for 2 of 2 images" in capsys.readouterr().out

@@ -186,7 +186,7 @@ def test_a_strangers_path(studio, room, name):
     session = studio.open(name, str(room))
     found = actions.inverted(studio.editor(name), session.history)
     assert ("Bit-exact" in found.certificate) == (name == "scenes-glow")
-    assert abs(found.typicality) < 1 and len(found.usual) == USUAL
+    assert abs(found.typicality) < 1 and len(found.sample_typicality) == USUAL
     first = session.history.picture
     darker = studio.steer(session, values(studio, name, daylight=-1.5), [], [], 0)
     darkest = studio.steer(darker, values(studio, name, daylight=-2.5), [], [], 0)
@@ -575,3 +575,44 @@ def walk(page, address, room, folder, name):
     says(page, "#status", "draw plant")
     page.wait_for_timeout(500)
     assert torch.equal(after(page), planted), "a record gives the same bytes again"
+
+
+# Address ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--port", "99999"], "--port: expected a number in 1 … 65535, got 99999"),
+        (["--host", "256.1.1.1"], "--host 256.1.1.1: there is no such address"),
+        (["--host", "nosuchhost.invalid"], "--host nosuchhost.invalid: there is no such address"),
+        (["--host", "192.0.2.1"], "--host 192.0.2.1: expected an address of this machine"),
+        (["--root_path", "flows"], "--root_path: expected a path that begins with /, got 'flows'"),
+    ],
+)
+def test_an_address_that_cannot_be_used_ends_before_a_model_is_opened(options, sentence, monkeypatch, capsys):
+    monkeypatch.setattr("flows.opening.shipped", None)
+    start = time.monotonic()
+    with pytest.raises(SystemExit) as ended:
+        main(["studio", *options])
+    written = capsys.readouterr().err
+    assert ended.value.code == 2 and written.startswith(f"error: {sentence}") and written.count("\n") == 1
+    assert time.monotonic() - start < 5
+
+
+def test_a_port_that_is_taken_is_refused_and_the_next_one_is_found(monkeypatch):
+    from flows.errors import UserError
+    from flows.studio import address
+
+    with socket.socket() as first:
+        first.bind(("127.0.0.1", 0))
+        first.listen()
+        taken = first.getsockname()[1]
+        with pytest.raises(UserError, match=f"--port {taken} of 127.0.0.1: it is taken"):
+            address.choose_port("127.0.0.1", taken)
+        monkeypatch.setattr(address, "FIRST_PORT", taken)
+        assert taken < address.choose_port("localhost", None) < taken + address.PORTS
+        monkeypatch.setattr(address, "PORTS", 1)
+        with pytest.raises(UserError, match="--port: all of"):
+            address.choose_port("127.0.0.1", None)
+    assert address.choose_port("127.0.0.1", taken) == taken

@@ -5,9 +5,7 @@ from pathlib import Path
 
 from flows.bounds import PositiveInt
 from flows.errors import UserError, missing_extra
-from flows.opening import shipped, usable
-from flows.semantics.load import load_semantic_model
-from flows.studio.serve import serve
+from flows.studio.address import choose_port
 
 FIRST = (
     "scenes64-glow", "scenes64-lia", "scenes-glow", "scenes-lia", "scenes-stylegan", "scenes-dcgan",
@@ -23,6 +21,7 @@ def studio(
     exemplars: PositiveInt = 1000,
     host: str = "127.0.0.1",
     port: PositiveInt | None = None,
+    root_path: str = "",
     browser: bool = True,
     device: str | None = None,
 ) -> None:
@@ -42,14 +41,23 @@ def studio(
         exemplars: Number of images per model among which exemplars for painting are found.
         host: Address to bind to; 0.0.0.0 serves the page to the whole network.
         port: Port of the page; None takes the first free one from 7860.
+        root_path: Path under which a proxy serves the page, such as /flows.
         browser: Whether to open the page in a browser.
         device: Torch device; None takes CUDA if it is available.
     """
     if find_spec("gradio") is None:
         raise missing_extra("the studio needs gradio", "studio")
+    if root_path and not root_path.startswith("/"):
+        raise UserError(f"--root_path: expected a path that begins with /, got {root_path!r}")
+    chosen_port = choose_port(host, port)
+    # Imported after the checks, because torch takes seconds.
+    from flows.opening import shipped, usable
+    from flows.semantics.load import load_semantic_model
+    from flows.studio.serve import serve
+
     paths = checkpoint or shipped(*FIRST)
     if not paths:
         raise UserError("--checkpoint: this installation includes no checkpoints; name a folder")
     chosen = usable(device)
     semantic_models = [load_semantic_model(path, chosen) for path in (predictor, segmenter) if path]
-    serve(paths, semantic_models, host, port, directions, exemplars, device, browser)
+    serve(paths, semantic_models, host, chosen_port, root_path, directions, exemplars, device, browser)

@@ -18,8 +18,9 @@ VISITORS = 100
 def serve(
     checkpoints: Sequence[str],
     semantic_models: Sequence[SemanticModel],
-    host: str = "127.0.0.1",
-    port: int | None = None,
+    host: str,
+    port: int,
+    root_path: str = "",
     directions: Path | None = None,
     exemplars: int = 1000,
     device: str | None = None,
@@ -32,7 +33,8 @@ def serve(
         semantic_models: Predictors and segmenters for images of any shapes; the included ones are added for
             models of their data set.
         host: Address to bind to.
-        port: Port of the page; None takes the first free one from 7860.
+        port: Port of the page; see `address.choose_port`.
+        root_path: Path of the page behind a proxy, such as "/flows".
         directions: File of directions of the first model; None takes the one in its folder.
         exemplars: Number of images per model among which exemplars for painting are found.
         device: Torch device; None takes CUDA if it is available.
@@ -40,10 +42,8 @@ def serve(
 
     Raises:
         DataMissing: The package gradio is not installed.
-        UserError: The port is taken, or no port has this number.
+        UserError: The port is taken.
     """
-    if port is not None and not 0 < port < 2**16:
-        raise UserError(f"--port: expected a number in 1 … {2**16 - 1}, got {port}")
     # Before gradio is imported, which would otherwise send data to its authors.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -59,6 +59,7 @@ def serve(
             _, address, _ = blocks.launch(
                 server_name=host,
                 server_port=port,
+                root_path=root_path or None,
                 inbrowser=browser,
                 share=False,
                 quiet=True,
@@ -75,7 +76,7 @@ def serve(
                 state_session_capacity=VISITORS,
             )
         except OSError as error:
-            raise UserError(f"port {port} of {host} cannot be used; choose another one by --port") from error
+            raise UserError(f"--port {port} of {host}: it cannot be used; choose another one") from error
         print(f"studio: {address} ({', '.join(studio.paths)}); stop it with Ctrl-C", flush=True)
         try:
             threading.Event().wait()
