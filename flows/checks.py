@@ -1,7 +1,7 @@
 """Checks of arguments, with messages that name the argument and the valid values."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
 from flows.errors import UserError
@@ -11,6 +11,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ` Did you mean …?` with the closest of `known`, or an empty string if none is close."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def some_of(names: Sequence[str], most: int = 5) -> str:
+    """List the first names and the number of the others: `a.txt, b.txt and 7 more`."""
+    listed = ", ".join(names[:most])
+    return f"{listed} and {len(names) - most} more" if len(names) > most else listed
 
 
 def check_choice(name: str, value: str, choices: Any) -> None:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.bounds import NonNegativeFloat, PositiveFloat, PositiveInt, Seed
-from flows.checks import did_you_mean
+from flows.checks import did_you_mean, some_of
 from flows.commands.common import check_outputs, print_table, write_json
+from flows.data.decode import EXTENSIONS
 from flows.data.ood import ood_images
 from flows.errors import EXIT_BUG, UserError, deprecated
 from flows.inversion.base import Inverter
@@ -30,7 +31,6 @@ from flows.models.base import LatentModel
 from flows.opening import first_test, open_model, read_source
 from flows.page import as_text
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "test": lambda images: images,
     "upside-down": lambda images: images.flip(-2),
@@ -245,9 +245,12 @@ def read_group(text: str, model: LatentModel, models: dict[str, LatentModel]) ->
             folder = Path(rest).expanduser().resolve()
         except RuntimeError as error:
             raise UserError(f"--images {text}: {error}") from error
-        paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+        files = sorted(path for path in folder.glob("*"))
+        paths = [path for path in files if path.is_file() and path.suffix.lower() in EXTENSIONS]
+        if left_out := [path.name for path in files if path not in paths]:
+            print(f"--images {text}: not read, because they are no pictures: {some_of(left_out)}")
         if not paths:
-            raise UserError(f"--images {text}: no pictures ({', '.join(sorted(SUFFIXES))}) in {rest}")
+            raise UserError(f"--images {text}: no pictures ({', '.join(EXTENSIONS)}) in {rest}")
         read = [read_source(path, model.image_shape) for path in paths]
         pictures = pixels.reduce(torch.stack([image for image, _ in read]), model.bins)
         return {name: Group(pictures, [source for _, source in read])}

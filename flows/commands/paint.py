@@ -13,13 +13,14 @@ from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, Positi
 from flows.commands.common import check_outputs, write_json
 from flows.commands.dissect import check_layers
 from flows.commands.steer.apply import given_images
+from flows.data.decode import decode, named
 from flows.dissection.paint import Brush, Painted, Stroke
 from flows.dissection.paint import paint as paint_on
 from flows.dissection.probe import default_layers, instrument
 from flows.dissection.unit_brush import UNITS, find_units
 from flows.editing.editor import EXEMPLARS, exemplars_of
 from flows.errors import Unsupported, UserError
-from flows.opening import load_segmenter, open_model, open_picture
+from flows.opening import load_segmenter, open_model
 from flows.page import draw_rows, save_picture
 from flows.semantics.base import Segmenter
 
@@ -182,9 +183,27 @@ def brush_mask(place: str, height: int, width: int) -> Tensor:
         return mask
     if not Path(place).is_file():
         raise UserError(f"--strokes: expected {GRAMMAR}; there is no file {place}")
-    grey = pixels.from_pillow(open_picture(Path(place), 1), 1)[0]
-    if grey.shape != (height, width):
+    bright, kind = mask_values(Path(place))
+    if bright.shape != (height, width):
         raise UserError(
-            f"--strokes: expected {width}×{height} pixels, {place} has {grey.shape[1]}×{grey.shape[0]}"
+            f"--strokes: expected {width}×{height} pixels, {place} has {bright.shape[1]}×{bright.shape[0]}"
         )
-    return grey > 127
+    if not (bright > 127).any():
+        raise UserError(
+            f"--strokes: the brush is nowhere: expected {kind} above 127 in {place}, got at most "
+            f"{int(bright.max())}"
+        )
+    return bright > 127
+
+
+def mask_values(path: Path) -> tuple[Tensor, str]:
+    """Values of a mask, uint8 (height, width), and their kind: alpha if a part is transparent, or brightness.
+
+    A mask drawn on a transparent layer has its strokes in alpha; their colour may be any.
+    """
+    with named(path):
+        picture = decode(path)
+    alpha = picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
+    if alpha is not None and (values := pixels.from_pillow(alpha, 1)[0]).min() < 255:
+        return values, "alpha"
+    return pixels.from_pillow(pixels.flatten(picture, 1), 1)[0], "brightness"

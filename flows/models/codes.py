@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flows.checks import some_of
 from flows.errors import UserError
 
 __all__ = ["Codes", "concatenate"]
@@ -161,7 +162,7 @@ class Codes:
         """
         wrong = torch.nonzero(~self.values.isfinite().flatten(1).all(1))[:, 0].tolist()
         if wrong:
-            who = ", ".join(names[i] for i in wrong[:5]) if names else f"{len(wrong)} of {len(self)} codes"
+            who = some_of([names[i] for i in wrong]) if names else f"{len(wrong)} of {len(self)} codes"
             raise UserError(f"codes: expected finite values, got infinity or NaN in {who}")
 
     def check_alongside(self, other: "Codes") -> None:

@@ -1,6 +1,7 @@
 """`flows steer apply`: move pictures, test images or samples along directions."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from flows.errors import UserError
 from flows.metrics.reconstruction import psnr
 from flows.metrics.typicality import limit_typicality
 from flows.models.base import LatentModel
+from flows.models.codes import Codes
 from flows.opening import first_test, open_model, read_pictures
 from flows.page import draw_rows, save_picture
 from flows.steering.base import Direction, load_directions, place, shift
@@ -72,14 +74,21 @@ def apply(
         codes = model.sample(n, space, seed, temperature)
     else:
         codes = model.encode_bytes(inputs, space, labels)
-    rows, moved = [], {}
+    rows, moved, reached = [], dict[str, list[float]](), dict[str, list[float]]()
+    unmoved = model.decode_bytes(codes)
     for direction in selected:
         moves = [(place if absolute else shift)(codes, direction, alpha) for alpha in alphas]
         if budget is not None:
+            wanted = [sigmas_moved(codes, to, direction) for to in moves]
             moves = [limit_typicality(model, codes, to, budget) for to in moves]
+            reached[direction.name] = [sigmas_moved(codes, to, direction) for to in moves]
+            for alpha, full, cut in zip(alphas, wanted, reached[direction.name], strict=True):
+                if abs(cut) < 0.99 * abs(full):
+                    kept = f"{cut:+.3g} of {full:+.3g} σ on average"
+                    print(f"{direction.name} {alpha:+g}: the budget leaves {kept}")
         strips = [model.decode_bytes(to) for to in moves]
         moved[direction.name] = [
-            float((strip.int() - strips[0].int()).abs().float().mean()) for strip in strips
+            float((strip.int() - unmoved.int()).abs().float().mean()) for strip in strips
         ]
         for i in range(len(codes)):
             strip = torch.stack([pictures[i] for pictures in strips])
@@ -88,12 +97,25 @@ def apply(
     head = [*([] if inputs is None else ["input"]), *(f"{alpha:+g}" for alpha in alphas)]
     save_picture(draw_rows(rows, len(head), head=head), output)
     print(f"{len(selected)} directions, {len(codes)} images, {len(alphas)} moves: {output}")
-    result = {"checkpoint": checkpoint, "directions": [each.name for each in selected], "alphas": alphas}
+    result: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "directions": [each.name for each in selected],
+        "alphas": alphas,
+    }
     if inputs is not None:
-        quality = psnr(inputs, model.decode_bytes(codes)).tolist()
+        quality = psnr(inputs, unmoved).tolist()
         print(f"PSNR of the reconstructions without a move: at least {min(quality):.1f} dB")
         result["unmoved_psnr"] = quality
+    if reached:
+        result["sigmas_within_budget"] = reached
     write_json(json, {**result, "mean_change": moved})
+
+
+def sigmas_moved(start: Codes, end: Codes, direction: Direction) -> float:
+    """Mean number of sigmas that codes have moved along a direction."""
+    step = direction.step.to(start.values)
+    along = (end.values - start.values) @ step / (step @ step)
+    return float(along.mean()) / direction.sigma
 
 
 def given_images(
@@ -109,11 +131,18 @@ def given_images(
 
     Returns:
         uint8 (n, C, H, W) and int64 (n,); None and None if neither was given.
+
+    Raises:
+        UserError: Both were given.
     """
+    if paths and test:
+        raise UserError("--images and --test exclude each other; give one of them")
     if paths:
         return pixels.reduce(read_pictures(paths, model.image_shape, resize), model.bins), None
     if test:
         batch = first_test(model, test)
+        if len(batch.images) < test:
+            print(f"--test {test}: the data set has {len(batch.images)} test images; all are used")
         return pixels.reduce(batch.images, model.bins), batch.labels
     return None, None
 
@@ -130,7 +159,9 @@ def select_directions(
     for name in names or []:
         if name not in known:
             raise UserError(f"{option}: there is no direction {name!r}; the file has {', '.join(known)}")
-    selected = [each for each in directions if names is None or each.name in names]
+    selected = [each for name in dict.fromkeys(names or known) for each in directions if each.name == name]
+    if not selected:
+        raise UserError("the file has no directions; `flows steer find` writes some")
     if len({each.space for each in selected}) != 1:
         raise UserError("the directions are in several spaces; choose those of one space by --names")
     return selected
