@@ -1,5 +1,6 @@
 """Reading safetensors files that record a format version."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -43,9 +44,30 @@ def read_versioned(
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a {kind}, or was cut off ({error})") from error
     recorded = metadata.get(f"{name}_version")
+    if recorded is None:
+        raise CheckpointError(f"{path} {kind_of(metadata)}; expected a {kind} written by `{written_by}`")
     if recorded != str(version):
         raise CheckpointError(f"{path} has {name} version {recorded}, this release of flows reads {version}")
     return metadata, tensors
+
+
+KINDS = {
+    "codes": "is a code file, which `flows decode` reads",
+    "record": "is a record of an inversion, which `flows render` reads",
+    "history": "is a record of edits, which `flows render` and the studio read",
+    "directions": "is a file of directions, which `flows steer apply` and `score` read",
+}
+"""Prefix of the metadata key of a file's version to what the file is, and the commands that read it."""
+
+
+def kind_of(metadata: Mapping[str, str]) -> str:
+    """Describe what a safetensors file is, by its metadata."""
+    for name, sentence in KINDS.items():
+        if f"{name}_version" in metadata:
+            return sentence
+    if "model_type" in metadata:
+        return f"has the weights of a {metadata['model_type']}; name its folder as a checkpoint"
+    return "was not written by flows"
 
 
 def check_made_by(

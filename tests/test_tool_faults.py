@@ -119,3 +119,64 @@ def test_a_mask_that_is_dark_everywhere_is_refused():
         brush_mask("ones.png", 8, 8)
     with pytest.raises(UserError, match="expected alpha above 127 in clear.png, got at most 0"):
         brush_mask("clear.png", 8, 8)
+
+
+# Whose file is this? ------------------------------------------------------------------------------
+
+KEPT = ROOT / "tests/legacy"
+READERS = {
+    "codes": ["decode", str(ROOT / "checkpoints/scenes-nice")],
+    "directions": ["steer", "apply", GLOW],
+    "history-scenes-lia": ["render", "--checkpoint", str(ROOT / "checkpoints/scenes-lia")],
+}
+SENTENCES = {
+    "codes": "is a code file, which `flows decode` reads",
+    "directions": "is a file of directions, which `flows steer apply` and `score` read",
+    "history-scenes-lia": "is a record of edits, which `flows render` and the studio read",
+    "record-exact": "is a record of an inversion, which `flows render` reads",
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("name", [*SENTENCES, "images", "weights"])
+def test_a_file_of_another_kind_is_called_by_its_name(reader, name, capsys):
+    if name == reader or (reader.startswith("history") and name.startswith("record")):
+        return
+    path = KEPT / f"{name}.safetensors" if name != "weights" else Path(GLOW) / "model.safetensors"
+    others = {"images": "was not written by flows", "weights": "has the weights of a Glow; name its folder"}
+    line = refused(capsys, *READERS[reader], path)
+    assert {**SENTENCES, **others}[name] in line, line
+
+
+def test_arrays_of_other_programs_are_no_code_files(capsys):
+    torch.save(torch.zeros(1, 3072), "w.pt")
+    Path("w.npy").write_bytes(
+        b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (1,)}"
+    )
+    for name in ("w.pt", "w.npy"):
+        assert f"{name} is not a code file" in refused(capsys, *READERS["codes"], name)
+
+
+def test_a_record_never_decides_what_is_downloaded(capsys, monkeypatch):
+    from flows.editing.history import History, Start
+    from flows.editing.records import save_history
+    from flows.models.load import load
+
+    model = load(str(ROOT / "checkpoints/scenes-nice"))
+    codes = model.sample(1)
+    start = Start(picture=model.decode_bytes(codes)[0], codes=codes, name="a")
+    monkeypatch.setattr("flows.stored.hf_hub_download", None)
+    for name in ("elsewhere/myglow", "/nowhere/else"):
+        save_history("moved.safetensors", History.of(start), model, name)
+        line = refused(capsys, "render", "moved.safetensors")
+        assert f"names the checkpoint {name}, which is not here; give its place by --checkpoint" in line
+
+
+def test_a_search_without_a_generator_gives_the_same_code_twice():
+    from flows.inversion import Optimise
+    from flows.models.load import load
+
+    model = load(str(ROOT / "checkpoints/scenes-dcgan"))
+    images = model.decode_bytes(model.sample(1, seed=5))
+    first, second = (Optimise("z", steps=2, starts=2).invert(model, images) for _ in range(2))
+    assert torch.equal(first.codes.values, second.codes.values)

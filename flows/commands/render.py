@@ -14,6 +14,7 @@ from flows.files import write_atomically
 from flows.inversion.records import ImageSource, digest_of, load_record
 from flows.inversion.records import render_record as decode_record
 from flows.opening import open_model, open_picture
+from flows.stored import locate
 
 SAME = {
     True: "identical to the recorded bytes",
@@ -45,9 +46,7 @@ def render(
     if not record.is_file():
         raise UserError(f"{record} is missing: expected a record of `flows compare` or `flows studio`")
     header = read_history_header(record)
-    checkpoint = checkpoint or (header.checkpoint if header else "")
-    if not checkpoint:
-        raise UserError(f"--checkpoint: {record.name} does not name its model; give the model's checkpoint")
+    checkpoint = checkpoint or named_checkpoint(record, header.checkpoint if header else "")
     if header is not None:
         render_edits(record, checkpoint, output, undo, json, device)
         return
@@ -77,6 +76,21 @@ def render(
             "diverged": contents.diverged,
         },
     )
+
+
+def named_checkpoint(record: Path, name: str) -> str:
+    """Checkpoint that a record names, if it is on this machine; a record never decides what is downloaded.
+
+    Raises:
+        UserError: The record names none, or one that is not here.
+    """
+    if not name:
+        raise UserError(f"--checkpoint: {record.name} does not name its model; give the model's checkpoint")
+    if not Path(locate(name)).is_dir():
+        raise UserError(
+            f"{record.name} names the checkpoint {name}, which is not here; give its place by --checkpoint"
+        )
+    return name
 
 
 def render_edits(

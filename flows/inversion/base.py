@@ -99,7 +99,7 @@ class Inverter(Checked, ABC):
         Args:
             model: Model in eval mode; its weights are not changed.
             images: uint8 (batch, C, H, W), or other images that `flows.images.as_bytes` accepts.
-            generator: Source of all random numbers.
+            generator: Source of all random numbers; None takes a new one with seed 0.
             labels: batch integers, classes of the images for a class-conditional model, −1 for unknown ones
                 (see `LatentModel.labels_to_encode`).
 

@@ -109,6 +109,7 @@ class Optimise(Inverter):
         labels: LabelsLike | None = None,
     ) -> Inversion:
         images = self.check(model, images)
+        generator = torch.Generator().manual_seed(0) if generator is None else generator
         space = self.space_of(model)
         classes = model.labels_to_encode(images, None if labels is None else as_labels(labels), space)
         target = Target(pixels.to_unit(images, model.bins, model.dtype).to(model.device), space, classes)
