@@ -24,6 +24,7 @@ from flows.errors import UserError
 __all__ = [
     "Bins",
     "Checked",
+    "FiniteFloat",
     "ImageShape",
     "NonNegativeFloat",
     "NonNegativeInt",
@@ -38,6 +39,9 @@ __all__ = [
     "checked",
 ]
 
+LARGEST = 2**31
+"""Bound of counts: torch and operating systems count in 63 bits, and memory ends long before."""
+
 if TYPE_CHECKING:
     from typing import TypeAlias
 
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
     PositiveInt: TypeAlias = int
     Seed: TypeAlias = int
     ImageShape: TypeAlias = Sequence[int]
+    FiniteFloat: TypeAlias = float
     NonNegativeFloat: TypeAlias = float
     PositiveFloat: TypeAlias = float
     PositiveShare: TypeAlias = float
@@ -55,20 +60,19 @@ if TYPE_CHECKING:
     Temperature: TypeAlias = float
 else:
     from jsonargparse.typing import ClosedUnitInterval as Share
-    from jsonargparse.typing import (
-        NonNegativeFloat,
-        NonNegativeInt,
-        PositiveFloat,
-        PositiveInt,
-        restricted_number_type,
-    )
     from jsonargparse.typing import OpenUnitInterval as PositiveShare
+    from jsonargparse.typing import restricted_number_type
 
+    FiniteFloat = restricted_number_type("FiniteFloat", float, [(">", -math.inf), ("<", math.inf)])
+    NonNegativeFloat = restricted_number_type("NonNegative", float, [(">=", 0), ("<", math.inf)])
+    NonNegativeInt = restricted_number_type("NonNegativeCount", int, [(">=", 0), ("<", LARGEST)])
+    PositiveFloat = restricted_number_type("Positive", float, [(">", 0), ("<", math.inf)])
+    PositiveInt = restricted_number_type("PositiveCount", int, [(">", 0), ("<", LARGEST)])
     Bins = restricted_number_type("Bins", int, [(">=", 2), ("<=", 256)])
     Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**63)])
     ShareBelowHalf = restricted_number_type("ShareBelowHalf", float, [(">=", 0), ("<", 0.5)])
     ShareBelowOne = restricted_number_type("ShareBelowOne", float, [(">=", 0), ("<", 1)])
-    Temperature = restricted_number_type("Temperature", float, [(">=", 0), ("<", math.inf)])
+    Temperature = NonNegativeFloat
     ImageShape = tuple[PositiveInt, PositiveInt, PositiveInt]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -185,8 +189,10 @@ def describe(kind: Any, sentence: bool = False) -> str:
         return str(kind)
     if issubclass(base, int | float):
         bounds = getattr(base, "_restrictions", ())
-        limits = [f"{BOUNDS[test][sentence]} {_short(limit)}" for test, limit in bounds if limit != math.inf]
-        whole = "whole " if issubclass(base, int) else "finite " if len(limits) < len(bounds) else ""
+        # A bound that nobody would reach on purpose is no news.
+        shown = [(test, limit) for test, limit in bounds if abs(limit) not in (LARGEST, math.inf)]
+        limits = [f"{BOUNDS[test][sentence]} {_short(limit)}" for test, limit in shown]
+        whole = "whole " if issubclass(base, int) else ""
         return f"{article}{whole}number {' and '.join(limits)}".strip().replace("and of at", "and at")
     if issubclass(base, str):
         return "text"

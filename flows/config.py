@@ -115,10 +115,10 @@ def parse_experiment(arguments: list[str] | None = None) -> tuple[Parser, Namesp
     settings = parser.parse_args(given)
     if settings.variant is None:
         return parser, settings
-    if settings.variant not in settings.variants:
-        known = ", ".join(settings.variants) or "none"
-        fail(f"--variant {settings.variant}: this config's variants are: {known}")
-    options = settings.variants[settings.variant]
+    variants = {str(name): options for name, options in settings.variants.items()}  # YAML reads 5 as a number
+    if settings.variant not in variants:
+        fail(f"--variant {settings.variant}: this config's variants are: {', '.join(variants) or 'none'}")
+    options = variants[settings.variant]
     # Strings are passed unchanged; null, numbers and lists as JSON, which is a subset of YAML.
     words = {name: v if isinstance(v, str) else json.dumps(v) for name, v in options.items()}
     extra = [f"--{name}={word}" for name, word in words.items()]

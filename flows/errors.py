@@ -12,6 +12,7 @@ exception is a bug: it prints a traceback, and the program ends with exit code 1
 """
 
 import errno
+import io
 import os
 import re
 import sys
@@ -20,8 +21,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-EXIT_BUG, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
-"""Exit codes of every command besides 0: a bug, a user error, an interruption."""
+EXIT_BUG, EXIT_USER, EXIT_INTERRUPTED, EXIT_PIPE = 1, 2, 130, 141
+"""Exit codes of every command besides 0: a bug, a user error, an interruption, a reader that went away."""
 
 EXIT_CODES = "Exit codes: 0 success, 2 user error (one line), 130 interrupted, 1 bug (traceback)."
 """Last line of the help of every command."""
@@ -104,10 +105,17 @@ def reported() -> Iterator[None]:
         return whole(message, category, *place, **more)
 
     warnings.formatwarning = one_line
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal in another encoding ends no verb
     try:
         yield
     except KeyboardInterrupt:
         interrupted()
+    except BrokenPipeError:
+        # The reader has what it wanted, as `head` does; the interpreter must not flush to it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(EXIT_PIPE) from None
     except Exception as error:
         if os.environ.get("FLOWS_DEBUG") or not is_user_error(error):
             raise

@@ -55,17 +55,38 @@ def make_folder(folder: StrPath) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
+SPECIAL = "expected a regular file or a new one, found a device, pipe or socket"
+
+
+def is_special(path: Path) -> bool:
+    """Whether there is something at the path that is neither a file nor a folder; it must not be replaced."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def expand(path: StrPath) -> Path:
+    """Replace `~` at the beginning of a path. Raises UserError if there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: there is no such user's folder") from error
+
+
 def write_atomically(path: StrPath, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path in the folder of `path`, then rename the file to `path`.
 
     A reader never sees a partial file, even if this process is killed. The file gets the permissions that
-    `open` would give it; some libraries create files for the owner only. An OSError without a file name, or
+    `open` would give it; some libraries create files for the owner only. A link is written through; a device
+    or pipe is refused. An OSError without a file name, or
     with that of the temporary file, is raised again with `path`.
     """
     path = Path(path)
+    if path.is_symlink():
+        path = path.resolve()
     make_folder(path.parent)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "expected a file, found a folder", str(path))
+    if is_special(path):
+        raise OSError(errno.EINVAL, SPECIAL, str(path))
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     except OSError as error:  # of the temporary file, whose name the user did not give

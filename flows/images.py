@@ -154,6 +154,8 @@ def as_bytes(images: ImageLike, image_shape: tuple[int, int, int]) -> Tensor:
 def _from_picture(picture: Image.Image, image_shape: tuple[int, int, int]) -> Tensor:
     """A Pillow image as a tensor (C, H, W); raises UserError if its size is not that of the model."""
     channels, height, width = image_shape
+    if picture.mode.startswith(("I", "F")):
+        raise UserError(f"expected 8-bit pixels, got Pillow's mode {picture.mode}")
     if picture.size != (width, height):
         raise UserError(
             f"expected pictures of {width}×{height} pixels, got {picture.width}×{picture.height}; "

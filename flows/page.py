@@ -111,7 +111,11 @@ def encode_picture(sheet: "Tensor | Image.Image | Figure", form: str = "PNG") ->
         if form == "PNG":
             return buffer.getvalue()
         sheet = Image.open(buffer).convert("RGB")
-    sheet.save(content, form)
+    try:
+        sheet.save(content, form)
+    except (ValueError, OSError) as error:  # of Pillow, for a picture that is too large for its format
+        size = f"{sheet.width}×{sheet.height} pixels"
+        raise UserError(f"a picture of {size} cannot be written as {form} ({error}); use .png") from error
     return content.getvalue()
 
 

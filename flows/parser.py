@@ -83,7 +83,26 @@ class Parser(ArgumentParser):
         settings = super().parse_args(words, *given, **options)
         for name in self.nulls:
             settings[name] = None
+        self.check_given(settings)
         return settings
+
+    def check_given(self, settings: Namespace) -> None:
+        """End with a sentence for null or an empty list where the option needs a value, as in a config."""
+        for action in self._actions:
+            if isinstance(action.choices, dict) and (verb := settings.get(action.dest)) in action.choices:
+                inner = action.choices[verb]
+                if isinstance(inner, Parser) and isinstance(settings.get(verb), Namespace):
+                    inner.check_given(settings[verb])
+                continue
+            kind = type_of(action)
+            if kind is None or action.dest not in settings:
+                continue
+            value, optional = settings[action.dest], NoneType in get_args(kind) or kind is Any
+            words = describe(kind, sentence=True)
+            if value is None and action.default is not None and not optional:
+                self.error(f"{action.dest}: expected {words}, got null")
+            if value == [] and action.default != [] and (action.nargs == "+" or get_origin(kind) is list):
+                self.error(f"{action.dest}: expected at least one value, got an empty list")
 
     def add_class_arguments(
         self, class_type: type, nested_key: Any = None, *given: Any, **options: Any

@@ -6,7 +6,7 @@ blamed on the user's file.
 
 import json
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -69,6 +69,17 @@ def parse(expected: Any, value: Any, where: str = "") -> Any:
     if origin is None and _is_instance(value, expected):
         return float(value) if expected is float else value
     raise _mismatch(expected, value, where)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise UserError for a name that no file can have, because files are called after them."""
+    for name in names:
+        try:
+            wrong = "\0" in name or not name.encode()
+        except UnicodeEncodeError:
+            wrong = True
+        if wrong:
+            raise UserError(f"names: expected names of files, got {name!r}")
 
 
 def _is_instance(value: Any, expected: type) -> bool:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from flows.bounds import Checked
 from flows.checks import check_device, did_you_mean
 from flows.errors import CheckpointError, UserError
-from flows.files import file_digest, make_folder, reading, write_atomically
+from flows.files import expand, file_digest, make_folder, reading, write_atomically
 from flows.schema import parse, read_json, unaltered
 
 FORMAT_VERSION = 1
@@ -314,7 +314,7 @@ def load_stored(
 
 def locate(path_or_repo: str | Path) -> str | Path:
     """Path of a folder if there is one of that name, here or among the bundled checkpoints; else the name."""
-    local = Path(path_or_repo).expanduser()
+    local = expand(path_or_repo)
     if local.exists():
         return local
     bundled = BUNDLED / str(path_or_repo)

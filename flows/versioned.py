@@ -12,12 +12,25 @@ from flows.stored import StoredModule
 
 
 def read_metadata(path: StrPath) -> dict[str, str]:
-    """Metadata of a safetensors file, without its tensors; empty if the file cannot be read."""
+    """Metadata of a safetensors file, without its tensors; empty for no such file, or another kind.
+
+    Raises:
+        OSError: The file may not be read.
+    """
+    if not Path(path).is_file():
+        return {}
+    check_readable(path)
     try:
         with safe_open(path, framework="pt") as opened:
             return opened.metadata() or {}
-    except (SafetensorError, OSError):
+    except SafetensorError:
         return {}
+
+
+def check_readable(path: StrPath) -> None:
+    """Raise an OSError that names the file if it may not be read; that of safetensors names none."""
+    with open(path, "rb"):
+        pass
 
 
 def read_versioned(
@@ -37,6 +50,7 @@ def read_versioned(
     """
     if not Path(path).is_file():
         raise CheckpointError(f"{path} is missing: expected a {kind} written by `{written_by}`")
+    check_readable(path)
     try:
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}

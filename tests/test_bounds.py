@@ -104,7 +104,7 @@ def test_a_split_that_does_not_exist_is_refused(cls):
     ("kind", "right", "wrong"),
     [
         (PositiveInt, [1, 10**9], [0, -1, 1.0, True, "1", None, math.nan]),
-        (PositiveFloat, [1, 0.5, math.inf], [0, -1.0, math.nan, "1", False]),
+        (PositiveFloat, [1, 0.5, 1e300], [0, -1.0, math.nan, math.inf, "1", False]),
         (NonNegativeInt | None, [0, None], [-1, 0.5]),
         (Share, [0, 1, 0.5], [1.1, -0.1]),
         (Bins, [2, 256], [1, 257, 0]),

@@ -196,7 +196,7 @@ def test_null_is_typed_for_lists_and_within_a_model(tmp_path, monkeypatch):
         ("sample x --label abc", "--label: expected a whole number, or null; got 'abc'"),
         (
             "sample x --temperature abc",
-            "--temperature: expected a finite number of at least 0, or null; got 'abc'",
+            "--temperature: expected a number of at least 0, or null; got 'abc'",
         ),
         ("compare --seconds abc", "--seconds: expected a number above 0, or null; got 'abc'"),
         ("compare --seconds 0", "--seconds: expected a number above 0, or null; got 0"),
@@ -225,7 +225,7 @@ def test_a_wrong_value_is_one_plain_sentence(arguments, sentence, capsys):
 def test_a_wrong_value_in_a_file_is_named_by_its_key(tmp_path, capsys):
     for text, sentence in {
         "n: 0": "n: expected a whole number above 0, got 0",
-        "temperature: abc": "temperature: expected a finite number of at least 0, or null; got 'abc'",
+        "temperature: abc": "temperature: expected a number of at least 0, or null; got 'abc'",
         "bogus: 1": "sample: there is no option 'bogus'.",
     }.items():
         (tmp_path / "mine.yaml").write_text(text)

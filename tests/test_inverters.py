@@ -590,7 +590,7 @@ def test_compare_takes_turned_pictures_of_any_kind(checkpoints):
         ({"images": ["test"]}, "there is no 'test'; expected test:N"),
         ({"images": ["user:/nowhere"]}, "no pictures"),
         ({"images": ["user"]}, "there is no 'user'"),
-        ({"images": ["user:~nobody-of-that-name/x"]}, "home directory"),
+        ({"images": ["user:~nobody-of-that-name/x"]}, "no such user"),
         ({"lr": ["-1"]}, "lr"),
         ({"perceptual": ["none"], "perceptual_weight": ["1"]}, "there is no perceptual network"),
         ({"perceptual": ["inception"]}, "--perceptual: there is no feature network 'inception'"),

@@ -1,6 +1,11 @@
-"""What verbs said or left out wrongly, by kinds: labels of what was done, what is left out, masks."""
+"""Faults of verbs by their kinds: labels of what was done, what is left out, masks, files, outputs."""
 
 import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +16,8 @@ from flows.checks import some_of
 from flows.cli import main
 from flows.commands.paint import brush_mask
 from flows.errors import UserError
+from flows.files import write_atomically
+from flows.schema import check_names
 
 ROOT = Path(__file__).parents[1]
 GLOW = str(ROOT / "checkpoints/scenes-glow")
@@ -180,3 +187,121 @@ def test_a_search_without_a_generator_gives_the_same_code_twice():
     images = model.decode_bytes(model.sample(1, seed=5))
     first, second = (Optimise("z", steps=2, starts=2).invert(model, images) for _ in range(2))
     assert torch.equal(first.codes.values, second.codes.values)
+
+
+# Outputs ------------------------------------------------------------------------------------------
+
+NICE = str(ROOT / "checkpoints/scenes-nice")
+
+
+def test_a_device_or_pipe_is_refused_and_a_link_is_written_through(capsys):
+    os.mkfifo("pipe")
+    line = refused(capsys, "sample", NICE, "--n", "1", "--json", "pipe")
+    assert "--json pipe: expected a regular file or a new one, found a device, pipe or socket" in line
+    assert stat.S_ISFIFO(os.stat("pipe").st_mode) and not Path("samples.png").exists()
+    with pytest.raises(OSError, match="expected a regular file"):
+        write_atomically("pipe", lambda path: path.write_text("x"))
+    Path("kept").mkdir()
+    Path("kept/target.json").write_text("old")
+    Path("link.json").symlink_to("kept/target.json")
+    main(["sample", NICE, "--n", "1", "--json", "link.json"])
+    assert Path("link.json").is_symlink() and json.loads(Path("kept/target.json").read_text())["n"] == 1
+    assert sorted(path.name for path in Path("kept").iterdir()) == ["target.json"]
+
+
+def test_paths_that_are_the_same_are_refused(capsys):
+    Image.new("RGB", (32, 32)).save("a.png")
+    before = Path("a.png").read_bytes()
+    line = refused(capsys, "encode", NICE, "a.png", "--output", "./a.png")
+    assert "--output a.png: an input is the same path" in line and Path("a.png").read_bytes() == before
+    line = refused(capsys, "sample", NICE, "--output", "s.png", "--json", "s.png")
+    assert "--output s.png: --json is the same path" in line and not Path("s.png").exists()
+
+
+def test_a_picture_that_is_too_large_for_its_format_is_refused(capsys):
+    Image.new("RGB", (32, 32)).save("a.png")
+    given = ["interpolate", NICE, "a.png", "a.png", "--steps", "10", "--zoom", "64", "--output", "x.webp"]
+    assert "cannot be written as WEBP" in refused(capsys, *given) and not Path("x.webp").exists()
+
+
+def test_an_earlier_run_is_cleared_only_when_everything_else_is_in_order(monkeypatch, capsys):
+    import train
+
+    config = str(ROOT / "configs/digits/glow.yaml")
+    given = ["train.py", "--config", config, "--variant", "tiny", "--folder", "run", "--overwrite", "true"]
+    Path("run").mkdir()
+    for name in ("config.yaml", "metrics.jsonl", "model.safetensors"):
+        (Path("run") / name).write_text("kept")
+    for wrong in (["--training.batch", "100000"], ["--training.accumulate", "7"], ["--init", GLOW]):
+        monkeypatch.setattr("sys.argv", [*given, *wrong])
+        with pytest.raises(SystemExit) as ended:
+            train.main()
+        assert ended.value.code == 2 and capsys.readouterr().err.splitlines()[-1].startswith("error: ")
+        assert [path.read_text() for path in Path("run").iterdir()] == ["kept"] * 3
+
+
+# Configs, terminals, rights -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("verb", "key", "value", "sentence"),
+    [
+        (["sample", NICE], "n", "null", "n: expected a whole number above 0, got null"),
+        (["sample", NICE], "output", "null", "output: expected a path, got null"),
+        (["steer", "apply", GLOW, DIRECTIONS], "alphas", "[]", "alphas: expected at least one value, got"),
+        (["steer", "apply", GLOW, DIRECTIONS], "images", "[]", "images: expected at least one value, got"),
+        (["steer", "apply", GLOW, DIRECTIONS], "alphas", "[.nan]", "alphas"),
+    ],
+)
+def test_null_and_nothing_in_a_config_are_refused(verb, key, value, sentence, capsys):
+    Path("c.yaml").write_text(f"{key}: {value}\n")
+    assert sentence in refused(capsys, *verb, "--config", "c.yaml")
+
+
+def test_a_reader_that_went_away_is_no_bug():
+    command = [sys.executable, "-m", "flows", "sample", NICE, "--n", "1"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(write)
+    assert done.returncode == 141 and "Traceback" not in done.stderr
+
+
+def test_help_is_printed_in_any_encoding():
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "flows", "sample", "--help"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "Number of samples" in done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_named(capsys):
+    shutil.copy(KEPT / "codes.safetensors", "codes")
+    os.chmod("codes", 0)
+    assert "codes: Permission denied" in refused(capsys, *READERS["codes"], "codes")
+
+
+def test_precisions_are_one_per_code():
+    from flows.inversion import decode_exactly
+    from flows.models.load import load
+
+    model = load(NICE)
+    codes = model.sample(2)
+    for wrong in ([], ["fp32"], ["fp16", "fp32"], "fp32"):
+        with pytest.raises(UserError, match="precisions: expected 2 of fp32, fp64, one per code"):
+            decode_exactly(model, codes, wrong)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_pictures_of_more_than_eight_bits_are_refused_at_the_doors(mode):
+    from flows.models.load import load
+
+    with pytest.raises(UserError, match=f"expected 8-bit pixels, got Pillow's mode {mode}"):
+        load(NICE).encode_bytes(Image.new(mode, (32, 32)))
+
+
+def test_names_that_no_file_can_have_are_refused():
+    for names in (["a\0b"], ["\ud800"], [""]):
+        with pytest.raises(UserError, match="names: expected names of files"):
+            check_names(names)
+    check_names(["a.png", "über.png"])

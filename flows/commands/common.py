@@ -1,5 +1,6 @@
 """Helpers of the verbs: labels from the command line, tables, JSON results and picture files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,12 @@ import torch
 from jsonargparse.typing import restricted_number_type
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
 from flows.errors import UserError
-from flows.files import file_in_place_of, to_json, write_atomically
+from flows.files import SPECIAL, file_in_place_of, is_special, to_json, write_atomically
 from flows.models.base import LatentModel
 from flows.page import check_picture
 
@@ -26,7 +28,7 @@ def print_table(head: list[str], rows: list[list[str]]) -> None:
         numeric = all(row[i].lstrip("-+").replace(".", "").isdigit() or row[i] in "–∞" for row in rows)
         table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console = Console()
     console.width = max(console.width, 130)
     console.print(table)
@@ -62,6 +64,7 @@ def check_outputs(
     picture: Path | None = None,
     json: Path | None = None,
     option: str = "--output",
+    inputs: Sequence[Path] = (),
 ) -> None:
     """Check before the work that the results of a verb can be written.
 
@@ -72,21 +75,32 @@ def check_outputs(
         picture: Output picture of `option`, in a format that its suffix names.
         json: File of `--json`.
         option: Name of the option of `output`, `file` and `picture`.
+        inputs: Files that the verb reads.
 
     Raises:
-        UserError: There is a file where a folder is expected, or a folder where a file is expected, or the
-            suffix of a picture is unknown.
+        UserError: There is a file where a folder is expected, or a folder where a file is expected, or a
+            device or pipe, or the suffix of a picture is unknown, or two paths are the same.
     """
+    given = {option: output or file or picture, "--out": out, "--json": json}
+    named = [(name, path) for name, path in given.items() if path is not None]
+    for name, path in named:
+        if "\0" in str(path):
+            raise UserError(f"{name}: expected a path, got one with a null character")
+        if is_special(path):
+            raise UserError(f"{name} {path}: {SPECIAL}")
+        for other, taken in [*named, *(("an input", each) for each in inputs)]:
+            if other != name and taken.resolve() == path.resolve():
+                raise UserError(f"{name} {path}: {other} is the same path; choose another one")
     if picture is not None:
         check_picture(picture, option)
     for name, folder in (("--out", out), (option, output)):
         if folder is not None:
             check_folder(folder, name)
-    for name, path in ((option, file), (option, picture), ("--json", json)):
-        if path is not None:
-            if path.is_dir():
-                raise UserError(f"{name} {path}: expected a file, found a folder")
-            check_folder(path.parent, name)
+    for name, target in ((option, file), (option, picture), ("--json", json)):
+        if target is not None:
+            if target.is_dir():
+                raise UserError(f"{name} {target}: expected a file, found a folder")
+            check_folder(target.parent, name)
 
 
 def check_folder(folder: Path, option: str = "--out") -> None:

@@ -1,5 +1,6 @@
 """`flows compare`: compare inversion methods on models, with the same images and timing."""
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from flows.commands.common import check_outputs, print_table, write_json
 from flows.data.decode import EXTENSIONS
 from flows.data.ood import ood_images
 from flows.errors import EXIT_BUG, UserError, deprecated
+from flows.files import expand
 from flows.inversion.base import Inverter
 from flows.inversion.comparison import Group, Row, likelihood_of
 from flows.inversion.comparison import compare as run
@@ -240,11 +242,8 @@ def read_group(text: str, model: LatentModel, models: dict[str, LatentModel]) ->
         images = torch.cat([pictures[:1] for pictures in suite.values()])
         return {name: Group(images, [ImageSource(each) for each in suite])}
     if name == "user" and rest:
-        try:
-            # The shell expands no ~ within a word; the path is absolute because records are used elsewhere.
-            folder = Path(rest).expanduser().resolve()
-        except RuntimeError as error:
-            raise UserError(f"--images {text}: {error}") from error
+        # The shell expands no ~ within a word; the path is absolute because records are used elsewhere.
+        folder = expand(rest).resolve()
         files = sorted(path for path in folder.glob("*"))
         paths = [path for path in files if path.is_file() and path.suffix.lower() in EXTENSIONS]
         if left_out := [path.name for path in files if path not in paths]:
@@ -269,7 +268,7 @@ def read_group(text: str, model: LatentModel, models: dict[str, LatentModel]) ->
 
 
 def _is_count(text: str) -> bool:
-    return text.isdigit() and int(text) > 0
+    return bool(re.fullmatch("[1-9][0-9]{0,8}", text))
 
 
 def _generated(name: str, model: LatentModel, n: int) -> Group:

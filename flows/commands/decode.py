@@ -27,7 +27,7 @@ def decode(
         json: File for a list of the pictures.
         device: Torch device; None takes CUDA if it is available.
     """
-    check_outputs(output=output, json=json)
+    check_outputs(output=output, json=json, inputs=[codes])
     model = open_model(checkpoint, device)
     contents = load_codes(codes, model)
     precisions = [certificate.precision for certificate in contents.certificates]

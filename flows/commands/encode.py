@@ -31,7 +31,7 @@ def encode(
         json: File for the certificates.
         device: Torch device; None takes CUDA if it is available.
     """
-    check_outputs(file=output, json=json)
+    check_outputs(file=output, json=json, inputs=images)
     model = open_model(checkpoint, device)
     pictures = read_pictures(images, model.image_shape, resize)
     labels = option_labels(model, label, len(pictures))

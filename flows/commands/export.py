@@ -13,7 +13,8 @@ from flows.opening import load_any
 from flows.steering.base import Direction, load_directions, save_directions
 from flows.stored import CONFIG_FILE, StoredModule
 from flows.training.folder import DIRECTIONS_FILE, RUN_CONFIG, holds_run, write_receipt
-from flows.training.log import METRICS_FILE
+from flows.training.log import METRICS_FILE, read_metrics
+from flows.training.report import facts_of
 
 
 def export(
@@ -39,7 +40,7 @@ def export(
     check_outputs(output=output, option="output", json=json)
     if holds_run(output):
         raise UserError(f"{output} holds a model already: choose a new folder")
-    model = load_any(str(run), device)
+    facts_of(model := load_any(str(run), device), read_metrics(run / METRICS_FILE))
     directions = run_directions(run, model)
     if half:
         model.round_to_half()

@@ -54,7 +54,7 @@ def interpolate(
     """
     if steps < 2:
         raise UserError(f"--steps: expected at least 2, got {steps}")
-    check_outputs(picture=output, json=json)
+    check_outputs(picture=output, json=json, inputs=[first, second])
     model = open_model(checkpoint, device)
     pictures = read_pictures([first, second], model.image_shape, resize)
     labels = option_labels(model, label, 2)

@@ -42,7 +42,7 @@ def render(
         json: File for the result.
         device: Torch device; None takes CUDA if it is available.
     """
-    check_outputs(output=output, json=json)
+    check_outputs(output=output, json=json, inputs=[record])
     if not record.is_file():
         raise UserError(f"{record} is missing: expected a record of `flows compare` or `flows studio`")
     header = read_history_header(record)

@@ -10,7 +10,7 @@ from flows.bounds import Bins, PositiveInt
 from flows.data.base import Attribute, ImageData, SplitName
 from flows.data.decode import LazySplit, decode, named, square
 from flows.data.torchvision_sets import ROOT, find_files, official_set
-from flows.files import StrPath
+from flows.files import StrPath, expand
 
 __all__ = ["CelebA"]
 
@@ -54,7 +54,7 @@ class CelebA(ImageData):
     def __init__(
         self, root: StrPath = ROOT, download: bool = False, size: PositiveInt = 64, bins: Bins = 256
     ):
-        self.root = Path(root).expanduser()
+        self.root = expand(root)
         self.download = download
         self.size = size
         self.bins = bins

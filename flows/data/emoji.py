@@ -17,7 +17,7 @@ from torch import Tensor
 from flows import images
 from flows.data.base import ArraySplit, Attribute, ImageData, SplitName, hashed_split
 from flows.errors import DataMissing, missing_extra
-from flows.files import StrPath
+from flows.files import StrPath, expand
 
 __all__ = ["Emoji"]
 
@@ -83,7 +83,7 @@ class Emoji(ImageData):
 
     def __init__(self, size: Literal[32, 64] = 32, font: StrPath = FONT):
         self.size = size
-        self.font = Path(font).expanduser()
+        self.font = expand(font)
         self.image_shape = (3, size, size)
         self.transform = f"136×128 over white, padded to a square and resized to {size}×{size}"
 

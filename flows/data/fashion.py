@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 from flows.data.base import ArraySplit, ImageData, SplitName, hold_out
 from flows.errors import DataMissing
-from flows.files import StrPath, reading
+from flows.files import StrPath, expand, reading
 
 __all__ = ["Fashion"]
 
@@ -33,7 +33,7 @@ class Fashion(ImageData):
     )  # fmt: skip
 
     def __init__(self, root: StrPath = Path("~/.cache/flows"), download: bool = True):
-        self.root = Path(root).expanduser()
+        self.root = expand(root)
         self.download = download
 
     def split(self, name: SplitName) -> ArraySplit:

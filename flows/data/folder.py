@@ -27,7 +27,7 @@ from flows.data.decode import (
     verify,
 )
 from flows.errors import DataMissing, UserError
-from flows.files import StrPath, reading
+from flows.files import StrPath, expand, reading
 
 __all__ = ["Folder"]
 
@@ -85,7 +85,7 @@ class Folder(ImageData):
                 "validation and test: expected shares ≥ 0 that add up to less than 1, got "
                 f"{validation} and {test}"
             )
-        self.path = Path(path).expanduser()
+        self.path = expand(path)
         self.size = size
         self.channels = channels
         self.shares = (validation, test)

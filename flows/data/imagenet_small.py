@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flows.data.base import Batch, ImageData, Split, SplitName, hold_out
 from flows.errors import DataMissing, UserError
-from flows.files import StrPath, reading
+from flows.files import StrPath, expand, reading
 
 __all__ = ["ImageNetSmall"]
 
@@ -42,7 +42,7 @@ class ImageNetSmall(ImageData):
         size: Literal[32, 64] = 32,
         generation: Literal["2016-png", "2017-npz"] = "2017-npz",
     ):
-        self.path = Path(path).expanduser()
+        self.path = expand(path)
         self.size = size
         self.image_shape = (3, size, size)
         self.transform = f"downsampled to {size}×{size} by its publishers, generation {generation}"

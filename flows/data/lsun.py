@@ -15,7 +15,7 @@ from flows.bounds import Bins, PositiveInt
 from flows.data.base import ImageData, SplitName, hold_out
 from flows.data.decode import LazySplit, decode, named
 from flows.errors import DataMissing, missing_extra
-from flows.files import StrPath
+from flows.files import StrPath, expand
 
 __all__ = ["LSUN"]
 
@@ -57,7 +57,7 @@ class LSUN(ImageData):
         size: PositiveInt = 64,
         bins: Bins = 256,
     ):
-        self.root = Path(root).expanduser()
+        self.root = expand(root)
         self.category = category
         self.size = size
         self.bins = bins

@@ -20,7 +20,7 @@ from flows.bounds import PositiveInt
 from flows.data.base import ArraySplit, ImageData, SplitName, hold_out
 from flows.data.decode import square, square_transform
 from flows.errors import DataMissing
-from flows.files import StrPath
+from flows.files import StrPath, expand
 
 __all__ = ["CIFAR10", "CIFAR100", "EMNIST", "Flowers102", "KMNIST", "MNIST", "STL10", "SVHN", "USPS"]
 
@@ -76,7 +76,7 @@ class TorchvisionData(ImageData):
     layout: str
 
     def __init__(self, root: StrPath = ROOT, download: bool = False):
-        self.root = Path(root).expanduser()
+        self.root = expand(root)
         self.download = download
 
     @abstractmethod
@@ -287,7 +287,7 @@ class Flowers102(ImageData):
     layout = "flowers-102/ with jpg/, imagelabels.mat and setid.mat"
 
     def __init__(self, root: StrPath = ROOT, download: bool = False, size: PositiveInt = 64):
-        self.root = Path(root).expanduser()
+        self.root = expand(root)
         self.download = download
         self.image_shape = (3, size, size)
         self.transform = square_transform(size, 3)

@@ -31,6 +31,7 @@ from flows.semantics.base import Predictor, Score, Segmenter, SemanticModel, pre
 from flows.semantics.load import load_semantic_model
 from flows.steering.base import DIRECTIONS_FILE, Direction, load_directions, shift
 from flows.steering.boundary import condition
+from flows.stored import locate
 
 __all__ = ["Editor", "ScoreReading", "open_editor"]
 
@@ -402,7 +403,7 @@ def open_editor(
         fitting += [load_semantic_model(path, str(model.device)) for path in included if path is not None]
     predictor = next((each for each in fitting if isinstance(each, Predictor)), None)
     segmenter = next((each for each in fitting if isinstance(each, Segmenter)), None)
-    path = directions or Path(checkpoint) / DIRECTIONS_FILE
+    path = directions or Path(locate(checkpoint)) / DIRECTIONS_FILE
     known = load_directions(path, model) if directions or path.is_file() else []
     return Editor(checkpoint, model, predictor, segmenter, known, exemplars)
 

@@ -184,6 +184,8 @@ def _start(header: Header, tensors: dict[str, Tensor]) -> Start:
     codes = Codes(parse(Tensor, code, "code"), header.space, tensors.get("labels"))
     if upload is not None:
         pixels.check_bytes(upload[None])
+        if len(upload) not in (1, 3):
+            raise UserError(f"upload: expected 1 or 3 channels, got {len(upload)}")
         left, top, right, bottom = header.box or (0, 0, 0, 0)
         if not (0 <= left < right <= upload.shape[2] and 0 <= top < bottom <= upload.shape[1]):
             raise UserError(f"box {header.box} is not within the upload")

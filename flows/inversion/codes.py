@@ -12,7 +12,7 @@ from flows.files import StrPath, write_atomically
 from flows.inversion.exact import Certificate
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
-from flows.schema import parse, read_json, unaltered
+from flows.schema import check_names, parse, read_json, unaltered
 from flows.versioned import check_made_by, read_versioned
 
 __all__ = ["CodeFile", "load_codes", "save_codes"]
@@ -78,6 +78,7 @@ def load_codes(path: StrPath, model: LatentModel, space: str = "z") -> CodeFile:
     with unaltered(path):
         header = parse(Header, {key: metadata[key] for key in Header.__annotations__ if key in metadata})
         names = parse(list[str], read_json(header.names), "names")
+        check_names(names)
         labels = parse(list[int] | None, read_json(header.labels), "labels")
         certificates = parse(list[Certificate], read_json(header.certificates), "certificates")
         values = parse(Tensor, tensors.get("code"), "code")

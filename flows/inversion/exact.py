@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.errors import Unsupported
+from flows.errors import Unsupported, UserError
 from flows.inversion.base import BATCH, Inversion, Inverter, now
 from flows.metrics.roundtrip import PRECISIONS, Precision, RoundTrip, in_precision, round_trip
 from flows.models.base import LatentModel
@@ -106,7 +106,15 @@ def _certify(trip: RoundTrip, precision: Precision, limit: float) -> list[Certif
 
 @torch.no_grad()
 def decode_exactly(model: LatentModel, codes: Codes, precisions: list[Precision]) -> Tensor:
-    """Decode codes, each in its own precision, "fp32" or "fp64": uint8 (n, C, H, W) on the host."""
+    """Decode codes, each in its own precision, "fp32" or "fp64": uint8 (n, C, H, W) on the host.
+
+    Raises:
+        UserError: There is not one precision per code.
+    """
+    if len(precisions) != len(codes) or not set(precisions) <= set(PRECISIONS):
+        raise UserError(
+            f"precisions: expected {len(codes)} of {', '.join(PRECISIONS)}, one per code; got {precisions!r}"
+        )
     images = torch.empty(len(codes), *model.image_shape, dtype=torch.uint8)
     for precision in PRECISIONS:
         rows = [i for i, code_precision in enumerate(precisions) if code_precision == precision]

@@ -18,7 +18,7 @@ from flows.inversion.exact import decode_exactly
 from flows.metrics.roundtrip import Precision
 from flows.models.base import HasNoise, LatentModel
 from flows.models.codes import Codes
-from flows.schema import parse, read_json, unaltered
+from flows.schema import check_names, parse, read_json, unaltered
 from flows.versioned import check_made_by, read_versioned
 
 __all__ = ["ImageSource", "Record", "load_record", "record_of", "render_record", "save_record"]
@@ -231,6 +231,9 @@ def check_fits(record: Record, model: LatentModel) -> None:
     }
     if set(counts.values()) != {len(codes)}:
         raise UserError(f"expected as many of each, got {counts}")
+    check_names([source.name for source in record.sources])
+    for source in record.sources:
+        check_box(source)
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     layers = {name: (len(codes), each.channels, *each.size) for name, each in model.layers().items()}
     noise = model.noise() if isinstance(model, HasNoise) else []
@@ -243,6 +246,15 @@ def check_fits(record: Record, model: LatentModel) -> None:
     for i, weights in enumerate(record.weights):
         for name, value in weights.items():
             check_tensor(f"weights.{i}.{name}", value, own.get(name))
+
+
+def check_box(source: ImageSource) -> None:
+    """Raise UserError unless the box of a source is within its picture."""
+    if source.box is None:
+        return
+    (left, top, right, bottom), size = source.box, source.size
+    if size is None or not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
+        raise UserError(f"sources: box {source.box} is not within the picture of size {size}")
 
 
 def check_tensor(name: str, value: Tensor, expected: tuple[int, ...] | None) -> None:

@@ -65,6 +65,8 @@ class Direction:
         for name, value in (("bias", self.bias), ("sigma", self.sigma), ("vector", self.vector.sum())):
             if not math.isfinite(value):
                 raise UserError(f"{self.name}: its {name} is not finite; find it on more codes")
+        if not self.sigma > 0:
+            raise UserError(f"{self.name}: expected a sigma above 0, got {self.sigma:g}; take more codes")
         if len(self.levels) != len(self.slices):
             raise UserError(
                 f"{self.name}: expected one slice of the code per level, got levels {self.levels} and "

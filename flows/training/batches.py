@@ -92,6 +92,13 @@ def training_batches(
     yield from make_loader(split, sampler, training.workers)
 
 
+def check_batch(data: ImageData, training: Training, world: int) -> None:
+    """Raise UserError if the batch does not divide evenly, or is larger than the training split."""
+    micro_batch_size(training.batch, world, training.accumulate)
+    if not isinstance(data, StreamedData):
+        ShuffledBatches(len(data.split("train")), training.batch, 0, 0, 0, world, training.accumulate)
+
+
 def first_images(data: ImageData, images: int, seed: int, rank: int, world: int) -> Batch:
     """This rank's share of the first `images` training images, for data-dependent initialisation."""
     if isinstance(data, StreamedData):

@@ -13,7 +13,7 @@ import flows.data
 from flows.data.base import ImageData, StreamedData
 from flows.errors import UserError
 from flows.files import read_yaml, write_atomically
-from flows.schema import parse
+from flows.schema import parse, unaltered
 from flows.steering.base import DIRECTIONS_FILE
 from flows.stored import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from flows.training.checkpoint import PREFIX, states
@@ -49,7 +49,9 @@ def prepare_folder(
     if state is not None:
         receipt = state.parent / RUN_CONFIG
         if receipt.is_file():
-            check_same(read_yaml(receipt), resolved, state.parent)
+            with unaltered(receipt):
+                before = parse(dict[str, Any], read_yaml(receipt))
+            check_same(before, resolved, state.parent)
     elif holds_run(folder) and (resume is None or (folder / REPORT_FILE).is_file()):
         # Without a state, `--resume latest` starts from the beginning, but not over a finished run.
         if not overwrite:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed
+from flows.bounds import FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 from flows.commands.common import check_outputs, write_json
 from flows.errors import UserError
 from flows.metrics.reconstruction import psnr
@@ -25,7 +25,7 @@ def apply(
     checkpoint: str,
     directions: Path,
     names: list[str] | None = None,
-    alphas: list[float] = ALPHAS,
+    alphas: list[FiniteFloat] = ALPHAS,
     images: list[Path] | None = None,
     test: NonNegativeInt = 0,
     n: PositiveInt = 8,

@@ -7,6 +7,7 @@ from jsonargparse import lazy_instance
 
 from flows.bounds import PositiveFloat, PositiveInt, Seed
 from flows.commands.common import check_outputs, print_table, write_json
+from flows.files import expand
 from flows.opening import CACHE, data_of, load_predictor, open_model
 from flows.page import as_text
 from flows.steering.base import DIRECTIONS_FILE, as_row, save_directions
@@ -64,7 +65,7 @@ def find(
     if surveyed or isinstance(method, ScoreGradient):
         loaded = load_predictor(predictor, model)
     data = data_of(model, None) if source == "images" else None
-    folder = None if cache is None else cache.expanduser()
+    folder = None if cache is None else expand(cache)
     task = Task(model, space, scores or [], loaded, data, n, seed, temperature, folder)
     directions = method.find(task)
     save_directions(output, directions)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flows.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed
+from flows.bounds import FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 from flows.commands.common import check_outputs, print_table, write_json
 from flows.commands.steer.apply import split_directions
 from flows.data.base import ImageData
@@ -156,7 +156,7 @@ class Costs:
         """Number of images for KID: at most the number of real images."""
         return min(len(self.compared), len(codes), self.kid)
 
-    def of(self, direction: Direction, codes: Codes, alphas: list[float], response: Tensor) -> Quality:
+    def of(self, direction: Direction, codes: Codes, alphas: list[FiniteFloat], response: Tensor) -> Quality:
         """Costs of moves along one direction.
 
         Args:
@@ -175,7 +175,7 @@ class Costs:
             faithful=faithful,
         )
 
-    def distances(self, direction: Direction, codes: Codes, alphas: list[float]) -> list[float]:
+    def distances(self, direction: Direction, codes: Codes, alphas: list[FiniteFloat]) -> list[float]:
         """KID of moved images to real ones, for each of `alphas`; empty if no KID is computed."""
         n = self.images(codes)
         if self.features is None or n < 2:
@@ -190,7 +190,7 @@ def strips_of(
     direction: Direction,
     codes: Codes,
     before: Tensor,
-    alphas: list[float],
+    alphas: list[FiniteFloat],
 ) -> list[tuple[str, Tensor]]:
     """Strips uint8 (number of alphas, C, H, W) along a direction, the first one with the direction's name.
 

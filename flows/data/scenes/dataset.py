@@ -28,7 +28,7 @@ from flows.data.scenes.factors import (
 )
 from flows.data.scenes.render import Rendered, render
 from flows.errors import UserError
-from flows.files import StrPath, reading, write_atomically
+from flows.files import StrPath, expand, reading, write_atomically
 
 RENDERER = 1
 """Version of the renderer, increased whenever the same factors give different images."""
@@ -109,7 +109,7 @@ class Scenes(ImageData):
                 raise UserError(f"categories: there is no {category!r}; choose from {', '.join(CATEGORIES)}")
         self.withhold = [parse_condition(text) for text in withhold or []]
         self.correlated = parse_correlations(correlated or {})
-        self.cache = None if cache is None else Path(cache).expanduser()
+        self.cache = None if cache is None else expand(cache)
         self.image_shape = (3, size, size)
         self.class_names = CATEGORIES
         self.transform = _transform(withhold, correlated)
