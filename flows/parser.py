@@ -204,7 +204,8 @@ class Parser(ArgumentParser):
             return f"required, but not given: {names}"
         if verb := re.match(r'expected "([\w.]+)" to be one of', message):
             group, action = verb[1].rpartition(".")[0], self.action_of(verb[1])
-            return f"expected a verb of {group}: {', '.join((action and action.choices) or ())}"
+            verbs = ", ".join((action and action.choices) or ())
+            return f"expected a verb{' of ' * bool(group)}{group}: {verbs}"
         if verb := re.fullmatch(r"argument verb: invalid choice: ('.*?') \(choose from (.*)\)", message):
             return f"there is no verb {verb[1]}; expected one of {verb[2].replace(chr(39), '')}."
         if key := re.match(r'(?:Parser key "([\w.]+)"|argument (--[\w.]+)): ', message):

@@ -9,8 +9,10 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from flows.bounds import accepts, describe
 from flows.errors import CheckpointError, UserError
 from flows.files import StrPath
 
@@ -56,8 +58,14 @@ def parse(expected: Any, value: Any, where: str = "") -> Any:
         return value
     if origin in (Union, types.UnionType):
         return _parse_union(parameters, value, where)
-    if origin is Literal and value in parameters:
+    if origin is Literal and any(value == each and type(value) is type(each) for each in parameters):
         return value
+    if hasattr(expected, "_restrictions"):  # a number with bounds
+        if accepts(expected, value):
+            return value
+        raise UserError(f"{where}: expected {describe(expected, sentence=True)}, got {_shown(value)}")
+    if expected is Path:
+        return Path(parse(str, value, where))
     if origin is tuple and isinstance(value, list | tuple):
         return _parse_tuple(parameters, value, where)
     if origin is list and isinstance(value, list):

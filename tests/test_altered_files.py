@@ -20,6 +20,7 @@ from flows.schema import parse, read_json
 from flows.steering import load_directions
 from flows.steering.ranking import read_scores
 from flows.training.checkpoint import check_state
+from flows.training.folder import instantiate_data
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "tests/legacy"
@@ -250,3 +251,44 @@ def test_a_bug_behind_a_reader_is_no_fault_of_the_file(name, where, monkeypatch)
             with pytest.raises(type(bug)) as left:
                 use(KEPT / f"{name}.safetensors", model)
             assert left.value is bug
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"size": 32.0}, "size: expected 32 or 64, got 32.0"),
+        ({"cache": 5}, "cache: expected a text, got 5"),
+        ({"withhold": 5}, "withhold: expected a list, got 5"),
+        ({"correlated": [1]}, r"correlated: expected an object, got \[1\]"),
+        ({"images": -1}, "images: expected a whole number above 0, got -1"),
+        ({"flavour": 1}, "has no argument flavour"),
+    ],
+)
+def test_a_data_set_of_a_checkpoint_with_wrong_arguments_is_refused(given, sentence):
+    with pytest.raises(UserError, match=sentence):
+        instantiate_data({"class_path": "flows.data.scenes.dataset.Scenes", "init_args": given})
+    with pytest.raises(UserError, match="cannot be taken from a checkpoint"):
+        instantiate_data({"class_path": "flows.data.base.ImageData"})
+
+
+def test_a_cached_survey_of_other_shapes_is_refused(tmp_path):
+    from flows.models.nice import NICE
+    from flows.semantics.base import Score
+    from flows.steering.survey import survey_samples
+
+    class Mean:
+        scores = (Score("mean", "mean", "group", False),)
+
+        def predict(self, images):
+            return images.mean((1, 2, 3))[:, None]
+
+        def fingerprint(self):
+            return "0" * 16
+
+    model = NICE((1, 4, 4), couplings=2, hidden_layers=1, width=4).eval()
+    survey_samples(model, Mean(), 5, cache=str(tmp_path))
+    (path,) = tmp_path.iterdir()
+    _, tensors = read(path)
+    for wrong in altered_tensors(tensors):
+        save_file(wrong, path)
+        refused_or_read(lambda _: survey_samples(model, Mean(), 5, cache=tmp_path), path)

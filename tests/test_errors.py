@@ -910,3 +910,57 @@ def test_steer_score_does_not_take_a_wrong_data_set_for_none(model, monkeypatch)
         assert len(Costs(model, predictor, 1.0, 0, 0).real) == 0
         with pytest.raises(DataMissing):
             Costs(model, predictor, 1.0, 5, 0)
+
+
+# Doors of Python ----------------------------------------------------------------------------------
+
+
+def test_metrics_do_not_broadcast():
+    import torch
+
+    from flows.metrics.reconstruction import psnr, structural_similarity
+
+    images = torch.zeros(3, 3, 8, 8, dtype=torch.uint8)
+    for wrong in (images[:1], images[:, :1], images[0]):
+        for metric in (psnr, structural_similarity):
+            with pytest.raises(UserError, match="expected pairs of images"):
+                metric(images, wrong)
+
+
+def test_codes_of_another_model_are_refused(model):
+    import torch
+
+    from flows import Codes
+    from flows.models.codes import concatenate
+    from flows.steering import Direction, place, shift
+
+    codes = model.sample(2)
+    other = Codes(torch.zeros(2, 5), "z")
+    direction = Direction(name="a", vector=torch.eye(64)[0], bias=0.0, space="z", sigma=1.0, method="m")
+    for move in (shift, place):
+        with pytest.raises(UserError, match=r"expected codes \(n, 64\), got \(2, 5\)"):
+            move(other, direction, 1.0)
+        for alpha in (float("nan"), float("inf"), torch.zeros(3)):
+            with pytest.raises(UserError, match="alpha: expected one finite number or 2 of them"):
+                move(codes, direction, alpha)
+    with pytest.raises(UserError, match="expected codes of one model"):
+        concatenate([codes, other])
+    with pytest.raises(UserError, match="size: expected at least 1"):
+        next(codes.split(0))
+
+
+def test_writers_refuse_what_readers_would(model, tmp_path):
+    from flows.inversion import CodeFile, Exact, save_codes
+    from flows.inversion.exact import invert_exactly
+
+    inverted = invert_exactly(model, model.decode_bytes(model.sample(2)))
+    for wrong in (
+        CodeFile(inverted.codes, ["a"], inverted.certificates),
+        CodeFile(inverted.codes, ["a", "b"], inverted.certificates[:1]),
+        CodeFile(inverted.codes[:0], ["a", "b"], inverted.certificates),
+    ):
+        with pytest.raises(UserError, match="expected one name and one certificate per code"):
+            save_codes(tmp_path / "codes", wrong, model)
+    with pytest.raises(UserError, match="images: expected at least one, got none"):
+        Exact().invert(model, model.decode_bytes(model.sample(2))[:0])
+    assert list(tmp_path.iterdir()) == []

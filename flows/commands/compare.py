@@ -223,7 +223,8 @@ def check_parts(text: str, models: dict[str, LatentModel]) -> None:
     )
     if part not in known:
         raise UserError(
-            f"--inverters {text}: no model has the {kind} {part!r}; expected one of {', '.join(known)}."
+            f"--inverters {text}: no model has the {kind} {part!r}; expected one of "
+            f"{', '.join(known) or 'none, because no model has any'}."
             f"{did_you_mean(part, known)}"
         )
 

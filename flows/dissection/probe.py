@@ -145,7 +145,7 @@ def layer_of(model: LatentModel, space: str, name: str) -> LayerShape:
     """Shape of one of `layers_of`. Raises UserError, with the names that there are, for another name."""
     layers = layers_of(model, space)
     if name not in layers:
-        known = ", ".join(layers)
+        known = ", ".join(layers) or "none, because the model has no layers with maps"
         raise UserError(f"there is no layer {name!r}; expected one of {known}.{did_you_mean(name, layers)}")
     return layers[name]
 

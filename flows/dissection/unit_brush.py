@@ -12,7 +12,7 @@ from flows.dissection.causal import class_means
 from flows.dissection.intervention import learned_order
 from flows.dissection.paint import Canvas, Stroke, StrokeEdit, places
 from flows.dissection.probe import Change
-from flows.errors import UserError
+from flows.errors import Unsupported, UserError
 from flows.models.base import LatentModel
 from flows.semantics.base import Segmenter, column_of_class
 
@@ -79,6 +79,8 @@ def find_units(
         UserError: There is no such class, no sample has it, or no unit agrees with it.
     """
     column_of_class(segmenter, label)
+    if not layers:
+        raise Unsupported(f"{type(model).__name__} has no layers with units of an extent")
     codes = model.sample(n, space, seed)
     found = dissect(model, segmenter, codes, layers)
     layer = best_layer(found, label, units)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.bounds import Checked
-from flows.errors import Unsupported
+from flows.errors import Unsupported, UserError
 from flows.hooks import Hook, hooked
 from flows.metrics.roundtrip import Precision
 from flows.models.base import HasNoise, LatentModel
@@ -126,7 +126,10 @@ class Inverter(Checked, ABC):
         reason = self.why_not(model)
         if reason:
             raise Unsupported(f"{self.name} cannot invert {type(model).__name__}: {reason}")
-        return pixels.as_bytes(images, model.image_shape)
+        converted = pixels.as_bytes(images, model.image_shape)
+        if not len(converted):
+            raise UserError("images: expected at least one, got none")
+        return converted
 
 
 NOTHING_TO_ADD = "its inverse is exact, so there is nothing to refine"

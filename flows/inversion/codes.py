@@ -51,9 +51,16 @@ def save_codes(path: StrPath, contents: CodeFile, model: LatentModel) -> None:
     """Write codes to a safetensors file that only `model` will accept.
 
     Raises:
-        UserError: A code is not finite.
+        UserError: The codes do not fit the model, are not finite, or do not have one name and one certificate
+            each.
     """
     codes = contents.codes
+    model.check_code(codes.values, codes.space)
+    if {len(contents.names), len(contents.certificates)} != {len(codes)}:
+        raise UserError(
+            f"expected one name and one certificate per code, got {len(codes)} codes, {len(contents.names)} "
+            f"names and {len(contents.certificates)} certificates"
+        )
     codes.check_finite(contents.names)
     metadata = {
         "codes_version": str(CODES_VERSION),

@@ -5,15 +5,23 @@ import math
 import torch
 from torch import Tensor
 
-from flows.errors import missing_extra
+from flows.errors import UserError, missing_extra
 
 __all__ = ["psnr", "structural_similarity"]
 
 
 def psnr(first: Tensor, second: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of uint8 images (n, C, H, W): (n,), dB; infinite for equal images."""
+    check_pairs(first, second)
     error = (first.double() - second.double()).square().flatten(1).mean(1)
     return 10 * torch.log10(255**2 / error)
+
+
+def check_pairs(first: Tensor, second: Tensor) -> None:
+    """Raise UserError unless the images are as many and of one shape (n, C, H, W); torch would broadcast."""
+    if first.shape != second.shape or first.dim() != 4:
+        shapes = tuple(first.shape), tuple(second.shape)
+        raise UserError(f"expected pairs of images (n, C, H, W), got {shapes[0]} and {shapes[1]}")
 
 
 def structural_similarity(first: Tensor, second: Tensor) -> float:
@@ -28,6 +36,7 @@ def structural_similarity(first: Tensor, second: Tensor) -> float:
         from torchmetrics.functional.image import structural_similarity_index_measure as ssim
     except ImportError as error:
         raise missing_extra("structural similarity needs torchmetrics", "metrics", error) from error
+    check_pairs(first, second)
     if min(first.shape[-2:]) < 6:
         return math.nan
     value = ssim(first.float(), second.float(), data_range=255.0, kernel_size=11, sigma=1.5)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flows.checks import some_of
+from flows.checks import check_positive, some_of
 from flows.errors import UserError
 
 __all__ = ["Codes", "concatenate"]
@@ -131,6 +131,7 @@ class Codes:
 
     def split(self, size: int) -> Iterator["Codes"]:
         """Iterate over the codes in batches of `size`."""
+        check_positive(size=size)
         return (self[start : start + size] for start in range(0, len(self), size))
 
     def to(self, like: "Tensor | Placed | torch.device | torch.dtype | str") -> "Codes":
@@ -226,5 +227,9 @@ def concatenate(parts: Sequence[Codes]) -> Codes:
     labels = [part.labels for part in parts if part.labels is not None]
     if len(labels) not in (0, len(parts)):
         raise UserError("expected labels of all codes or of none, got labels of some")
+    for part in parts[1:]:
+        if part.values.shape[1:] != parts[0].values.shape[1:]:
+            shapes = tuple(parts[0].values.shape), tuple(part.values.shape)
+            raise UserError(f"expected codes of one model, got {shapes[0]} and {shapes[1]}")
     values = torch.cat([part.values for part in parts])
     return Codes(values, spaces[0], torch.cat(labels) if labels else None)

@@ -92,9 +92,14 @@ class Direction:
         return step
 
     def check(self, codes: Codes) -> None:
-        """Raise UserError unless the codes are in the direction's space."""
+        """Raise UserError unless the codes are in the direction's space and of its dimension."""
         if codes.space != self.space:
             raise UserError(f"{self.name}: expected codes of space {self.space!r}, got {codes.space!r}")
+        if codes.values.shape[1:] != self.vector.shape:
+            raise UserError(
+                f"{self.name}: expected codes (n, {len(self.vector)}), got {tuple(codes.values.shape)}; the "
+                "direction belongs to another model"
+            )
 
 
 def shift(codes: Codes, direction: Direction, alpha: float | Tensor) -> Codes:
@@ -107,8 +112,16 @@ def shift(codes: Codes, direction: Direction, alpha: float | Tensor) -> Codes:
     """
     direction.check(codes)
     values = codes.values
-    amount = torch.as_tensor(alpha).to(values).expand(len(values)) * direction.sigma
+    amount = sigmas(alpha, values) * direction.sigma
     return codes.with_values(values + amount[:, None] * direction.step.to(values))
+
+
+def sigmas(alpha: float | Tensor, values: Tensor) -> Tensor:
+    """Number of sigmas for each of n codes, (n,). Raises UserError unless it is one or n finite numbers."""
+    amount = torch.as_tensor(alpha).to(values)
+    if amount.dim() > 1 or amount.numel() not in (1, len(values)) or not amount.isfinite().all():
+        raise UserError(f"alpha: expected one finite number or {len(values)} of them, got {alpha}")
+    return amount.expand(len(values))
 
 
 def place(codes: Codes, direction: Direction, alpha: float | Tensor) -> Codes:
@@ -121,7 +134,7 @@ def place(codes: Codes, direction: Direction, alpha: float | Tensor) -> Codes:
     """
     direction.check(codes)
     values, step = codes.values, direction.step.to(codes.values)
-    target = torch.as_tensor(alpha).to(values).expand(len(values)) * direction.sigma
+    target = sigmas(alpha, values) * direction.sigma
     remaining = target - direction.distance(values)
     return codes.with_values(values + (remaining / (step @ direction.vector.to(values)))[:, None] * step)
 

@@ -49,6 +49,8 @@ class Factorise(Method):
         for name in self.levels or []:
             if name not in weights:
                 raise UserError(f"there is no layer {name!r}; expected some of {', '.join(weights)}")
+        if self.levels == []:
+            raise UserError(f"levels: expected some of {', '.join(weights)}, or null for all; got none")
         chosen = [matrix for name, matrix in weights.items() if self.levels is None or name in self.levels]
         read = torch.cat(chosen).detach().double().cpu()
         read = read / read.norm(dim=1, keepdim=True).clamp(min=1e-12)

@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from flows.files import reading, write_atomically
+from flows.errors import UserError
+from flows.files import StrPath, reading, write_atomically
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
+from flows.schema import unaltered
 from flows.semantics.base import Predictor, Score, column_of
 
 __all__ = ["Survey", "score_codes", "survey_images", "survey_samples"]
@@ -54,7 +56,7 @@ def survey_samples(
     space: str | None = None,
     seed: int = 0,
     temperature: float = 1.0,
-    cache: Path | None = None,
+    cache: StrPath | None = None,
 ) -> Survey:
     """Generate n codes and score their images with a predictor.
 
@@ -74,12 +76,17 @@ def survey_samples(
     if cache is not None and hasattr(predictor, "fingerprint"):
         key = [model.fingerprint(), predictor.fingerprint(), n, space, seed, temperature]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-        stored = cache / f"survey-{digest}.safetensors"
+        stored = Path(cache) / f"survey-{digest}.safetensors"
         if stored.is_file():
             with reading(stored, "survey; remove it"):
                 kept = load_file(stored)
                 values, scores = kept["codes"], kept["values"]
-            codes = Codes(values, space, kept.get("labels"))
+            with unaltered(f"{stored}, which may be removed,"):
+                expected = {"codes": (n, *model.spaces[space].shape), "values": (n, len(predictor.scores))}
+                if (found := {name: tuple(kept[name].shape) for name in expected}) != expected:
+                    raise UserError(f"expected shapes {expected}, got {found}")
+                codes = Codes(values, space, kept.get("labels"))
+                codes.check_finite()
             return Survey(codes, scores, predictor.scores, model.fingerprint())
     codes = model.sample(n, space, seed, temperature)
     values = score_codes(model, predictor, codes)

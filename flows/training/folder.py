@@ -5,7 +5,7 @@ import inspect
 import pkgutil
 import shutil
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_type_hints
 
 import yaml
 
@@ -120,8 +120,9 @@ def can_instantiate(source: Any) -> bool:
     module, _, name = str(source.get("class_path")).rpartition(".") if isinstance(source, dict) else ("",) * 3
     if module not in {each.name for each in pkgutil.walk_packages(flows.data.__path__, "flows.data.")}:
         return False
-    cls = getattr(importlib.import_module(module), name, None)
-    return inspect.isclass(cls) and issubclass(cls, ImageData) and not issubclass(cls, StreamedData)
+    cls: Any = getattr(importlib.import_module(module), name, None)
+    concrete = inspect.isclass(cls) and issubclass(cls, ImageData) and not inspect.isabstract(cls)
+    return concrete and not issubclass(cls, StreamedData)
 
 
 def instantiate_data(source: dict[str, Any]) -> ImageData:
@@ -141,13 +142,13 @@ def instantiate_data(source: dict[str, Any]) -> ImageData:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UserError(f"this release of flows has no data set {path!r}") from error
-    if not (inspect.isclass(cls) and issubclass(cls, ImageData)) or issubclass(cls, StreamedData):
+    concrete = inspect.isclass(cls) and issubclass(cls, ImageData) and not inspect.isabstract(cls)
+    if not concrete or issubclass(cls, StreamedData):
         # A stream is given by addresses of shards, and an address may be a shell command.
         raise UserError(f"data set {path!r} cannot be taken from a checkpoint; choose one with --data")
     given = parse(dict[str, Any], source.get("init_args") or {}, "the description's source.init_args")
-    hints = inspect.signature(cls).parameters
-    unknown = set(given) - set(hints)
+    unknown = set(given) - set(inspect.signature(cls).parameters)
     if unknown:
         raise UserError(f"data set {path!r} has no argument {', '.join(sorted(unknown))}")
-    paths = {key for key, hint in hints.items() if Path in (hint.annotation, *get_args(hint.annotation))}
-    return cls(**{k: Path(v) if k in paths and v is not None else v for k, v in given.items()})
+    hints = get_type_hints(cls.__init__)
+    return cls(**{name: parse(hints[name], value, f"{path}: {name}") for name, value in given.items()})
