@@ -37,6 +37,7 @@ __all__ = [
     "ShareBelowOne",
     "Temperature",
     "checked",
+    "plain",
 ]
 
 LARGEST = 2**31
@@ -126,6 +127,18 @@ def checked(function: F) -> F:
 @functools.cache
 def _annotations(function: Callable[..., Any]) -> tuple[inspect.Signature, dict[str, Any]]:
     return inspect.signature(function), typing.get_type_hints(function)
+
+
+def plain(value: Any) -> Any:
+    """Replace numbers of the types with bounds, which the parser makes, by Python's own, also in containers.
+
+    A state of training holds such numbers, and torch loads no other types.
+    """
+    if hasattr(value, "_restrictions"):
+        return int(value) if isinstance(value, int) else float(value)
+    if type(value) in (list, tuple):
+        return type(value)(map(plain, value))
+    return {key: plain(each) for key, each in value.items()} if type(value) is dict else value
 
 
 def check_value(name: str, value: Any, kind: Any) -> None:

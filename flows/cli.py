@@ -15,6 +15,7 @@ from typing import Any, get_args, get_origin
 import docstring_parser
 
 import flows.commands
+from flows.bounds import plain
 from flows.errors import EXIT_CODES, EXIT_USER, reported
 from flows.parser import ConfigFile, Parser, classes_of, import_all
 
@@ -156,7 +157,8 @@ def main(arguments: list[str] | None = None) -> None:
         values = parser.instantiate(given)[name]
         if "verb" in values:
             name, values = f"{name} {values.verb}", values[values.verb]
-        find_verbs()[name].load()(**{key: value for key, value in vars(values).items() if key != CONFIG})
+        options = {key: plain(value) for key, value in vars(values).items() if key != CONFIG}
+        find_verbs()[name].load()(**options)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import jsonargparse
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
-from flows.bounds import choices_of, describe
+from flows.bounds import choices_of, describe, plain
 from flows.checks import did_you_mean
 from flows.errors import deprecated, fail
 
@@ -288,7 +288,7 @@ class _Raised(BaseException):
 
 
 def _construct(cls: type, *given: Any, **options: Any) -> Any:
-    return linked(cls)(*given, **options)
+    return linked(cls)(*map(plain, given), **{name: plain(value) for name, value in options.items()})
 
 
 def linked(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -146,3 +146,19 @@ def test_functions_and_dataclasses_of_others_are_checked():
     assert add(1, 2, 3) == 6
     with pytest.raises(UserError, match="a: expected"):
         add(-1)
+
+
+def test_constructors_and_verbs_get_pythons_own_numbers(monkeypatch):
+    """A training state with a number of another type cannot be loaded."""
+    from flows.bounds import plain
+    from flows.config import parse_experiment
+
+    arguments = ["--config", "configs/digits/glow.yaml", "--variant", "tiny", "--folder", "run"]
+    parser, settings = parse_experiment(arguments)
+    experiment = parser.instantiate(settings)
+    training = vars(experiment.training)
+    assert {type(each) for each in training["betas"]} == {float} and type(training["lr"]) is float
+    assert type(training["batch"]) is int and type(training["seed"]) is int
+    assert type(experiment.model.arguments()["depth"]) is int
+    assert plain({"a": [PositiveInt(3)], "b": (Share(0.5), "x")}) == {"a": [3], "b": (0.5, "x")}
+    assert [type(each) for each in plain((PositiveInt(3), PositiveFloat(1)))] == [int, float]

@@ -216,7 +216,9 @@ def test_paint(folder, tmp_path):
     )
     found = json.loads((tmp_path / "d" / "units.json").read_text())["units"]
     label = max(found, key=lambda unit: unit["iou"])["label"]
-    Image.new("L", (32, 32)).save(tmp_path / "nowhere.png")
+    nowhere = Image.new("L", (32, 32))
+    nowhere.putpixel((10, 10), 255)
+    nowhere.save(tmp_path / "nowhere.png")
     common = ["--segmenter", segmenter, "--json", tmp_path / "p.json", "--strokes", f"draw {label} 8 8 16 16"]
     for name, model, more, changed in (
         ("units", "glow", ["--test", 2, "--brush", "units", "--units", 3], [3]),
