@@ -144,10 +144,21 @@ def plain(value: Any) -> Any:
 def check_value(name: str, value: Any, kind: Any) -> None:
     """Raise UserError if a value is outside the bounds or words of its type."""
     if not accepts(kind, value):
-        hint = did_you_mean(value, choices_of(kind)) if isinstance(value, str) else ""
-        words = describe(kind, sentence=True)
-        sign, stop = ";" if "," in words else ",", "." if hint else ""
-        raise UserError(f"{name}: expected {words}{sign} got {value!r}{stop}{hint}")
+        raise UserError(f"{name}: {refusal(kind, value, repr(value))}")
+
+
+def refusal(kind: Any, value: Any, shown: str) -> str:
+    """Sentence about a value that is not of a type: `expected a number above 0, or null; got 'abc'`.
+
+    Args:
+        kind: Type that was expected.
+        value: Value that was given; for a text, the closest word that the type allows is suggested.
+        shown: Value as the sentence shows it.
+    """
+    hint = did_you_mean(value, choices_of(kind)) if isinstance(value, str) else ""
+    words = describe(kind, sentence=True)
+    sign, stop = ";" if "," in words else ",", "." if hint else ""
+    return f"expected {words}{sign} got {shown}{stop}{hint}"
 
 
 def accepts(kind: Any, value: Any) -> bool:

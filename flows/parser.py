@@ -17,7 +17,7 @@ import jsonargparse
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
-from flows.bounds import choices_of, describe, plain
+from flows.bounds import choices_of, describe, plain, refusal
 from flows.checks import did_you_mean
 from flows.errors import deprecated, fail
 
@@ -98,9 +98,8 @@ class Parser(ArgumentParser):
             if kind is None or action.dest not in settings:
                 continue
             value, optional = settings[action.dest], NoneType in get_args(kind) or kind is Any
-            words = describe(kind, sentence=True)
             if value is None and action.default is not None and not optional:
-                self.error(f"{action.dest}: expected {words}, got null")
+                self.error(f"{action.dest}: {refusal(kind, value, 'null')}")
             if value == [] and action.default != [] and (action.nargs == "+" or get_origin(kind) is list):
                 self.error(f"{action.dest}: expected at least one value, got an empty list")
 
@@ -193,9 +192,7 @@ class Parser(ArgumentParser):
         if given is None:
             return f"{self.spelling(match[1])}: expected {words}"
         shown = given if re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?|[\[{(].*", given) else f"'{given}'"
-        hint = did_you_mean(given, choices_of(kind))
-        sign, stop = ";" if "," in words else ",", "." if hint else ""
-        return f"{self.spelling(match[1])}: expected {words}{sign} got {shown}{stop}{hint}"
+        return f"{self.spelling(match[1])}: {refusal(kind, given, shown)}"
 
     def plain(self, message: str) -> str:
         """Replace jsonargparse's terms in a message: `required, but not given: --inverters`."""

@@ -245,7 +245,7 @@ def read_group(text: str, model: LatentModel, models: dict[str, LatentModel]) ->
     if name == "user" and rest:
         # The shell expands no ~ within a word; the path is absolute because records are used elsewhere.
         folder = expand(rest).resolve()
-        files = sorted(path for path in folder.glob("*"))
+        files = sorted(folder.glob("*"))
         paths = [path for path in files if path.is_file() and path.suffix.lower() in EXTENSIONS]
         if left_out := [path.name for path in files if path not in paths]:
             print(f"--images {text}: not read, because they are no pictures: {some_of(left_out)}")

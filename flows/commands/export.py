@@ -13,8 +13,7 @@ from flows.opening import load_any
 from flows.steering.base import Direction, load_directions, save_directions
 from flows.stored import CONFIG_FILE, StoredModule
 from flows.training.folder import DIRECTIONS_FILE, RUN_CONFIG, holds_run, write_receipt
-from flows.training.log import METRICS_FILE, read_metrics
-from flows.training.report import facts_of
+from flows.training.log import METRICS_FILE, check_trained, read_metrics
 
 
 def export(
@@ -40,7 +39,8 @@ def export(
     check_outputs(output=output, option="output", json=json)
     if holds_run(output):
         raise UserError(f"{output} holds a model already: choose a new folder")
-    facts_of(model := load_any(str(run), device), read_metrics(run / METRICS_FILE))
+    model = load_any(str(run), device)
+    check_trained(read_metrics(run / METRICS_FILE))
     directions = run_directions(run, model)
     if half:
         model.round_to_half()

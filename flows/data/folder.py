@@ -185,7 +185,7 @@ class Layout:
         UserError: There are folders for training and validation, but none for test.
     """
 
-    def __init__(self, names: tuple[str, ...], validation: ShareBelowOne, test: ShareBelowOne):
+    def __init__(self, names: tuple[str, ...], validation: float, test: float):
         self.names = names
         self.shares = (validation, test)
         self.top = shared_folders(names)

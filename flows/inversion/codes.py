@@ -55,13 +55,7 @@ def save_codes(path: StrPath, contents: CodeFile, model: LatentModel) -> None:
             each.
     """
     codes = contents.codes
-    model.check_code(codes.values, codes.space)
-    if {len(contents.names), len(contents.certificates)} != {len(codes)}:
-        raise UserError(
-            f"expected one name and one certificate per code, got {len(codes)} codes, {len(contents.names)} "
-            f"names and {len(contents.certificates)} certificates"
-        )
-    codes.check_finite(contents.names)
+    check_contents(contents, model)
     metadata = {
         "codes_version": str(CODES_VERSION),
         "model_type": type(model).__name__,
@@ -96,8 +90,18 @@ def load_codes(path: StrPath, model: LatentModel, space: str = "z") -> CodeFile:
         if any(not 0 <= label < 2**63 for label in labels or []):
             raise UserError("labels: expected classes, counted from 0")
         codes = Codes(values, space, None if labels is None else torch.tensor(labels, dtype=torch.int64))
-        model.check_code(codes.values, space)
-        codes.check_finite()
-        if {len(names), len(certificates)} != {len(codes)}:
-            raise UserError(f"{len(codes)} codes, {len(names)} names, {len(certificates)} certificates")
-    return CodeFile(codes, names, certificates)
+        contents = CodeFile(codes, names, certificates)
+        check_contents(contents, model)
+    return contents
+
+
+def check_contents(contents: CodeFile, model: LatentModel) -> None:
+    """Raise UserError unless codes are finite, fit the model, and have a name and a certificate each."""
+    codes, names, certificates = contents.codes, contents.names, contents.certificates
+    model.check_code(codes.values, codes.space)
+    if {len(names), len(certificates)} != {len(codes)}:
+        raise UserError(
+            f"expected one name and one certificate per code, got {len(codes)} codes, {len(names)} names and "
+            f"{len(certificates)} certificates"
+        )
+    codes.check_finite(names)

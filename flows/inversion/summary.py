@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from flows.inversion.comparison import Groups, Result, Row
-from flows.page import as_text
+from flows.page import as_fixed, as_text
 
 EACH, OTHERS = 4, ("cat", "person", "text", "digits", "uniform noise", "checkerboard of 4 px")
 """Number of images per group in the overview, and names of the images that are preferred."""
@@ -60,12 +60,15 @@ def summary(results: Sequence[Result], groups: Groups, network: str) -> str:
             [
                 model,
                 inverter,
-                *(decibels(by_column[column].row.psnr) if column in by_column else "–" for column in columns),
+                *(
+                    as_fixed(by_column[column].row.psnr, ".1f") if column in by_column else "–"
+                    for column in columns
+                ),
                 f"{100 * over_all(rows, 'bit_exact'):.0f} %",
                 as_text(over_all(rows, "perceptual")),
                 f"{over_all(rows, 'seconds'):.2g}",
                 f"+ {100 * over_all(rows, 'restart_gap'):.0f} %" if first.starts > 1 else "–",
-                decibels(median([row.undone for row in rows])),
+                as_fixed(median([row.undone for row in rows]), ".1f"),
                 *([f"{100 * over_all(rows, 'failed'):.0f} %"] if failed else []),
             ]
         )
@@ -81,11 +84,6 @@ def median(values: Sequence[float]) -> float:
 def over_all(rows: Sequence[Row], name: str) -> float:
     """Mean of a column over all images."""
     return sum(getattr(row, name) * row.images for row in rows) / sum(row.images for row in rows)
-
-
-def decibels(value: float) -> str:
-    """Format a value with one decimal if it is finite."""
-    return f"{value:.1f}" if math.isfinite(value) else as_text(value)
 
 
 def overview(results: Sequence[Result], groups: Groups) -> list[tuple[str, Tensor]]:

@@ -121,6 +121,11 @@ def can_instantiate(source: Any) -> bool:
     if module not in {each.name for each in pkgutil.walk_packages(flows.data.__path__, "flows.data.")}:
         return False
     cls: Any = getattr(importlib.import_module(module), name, None)
+    return is_storable(cls)
+
+
+def is_storable(cls: Any) -> bool:
+    """Whether this is the class of a data set that a checkpoint may name: concrete, and no stream."""
     concrete = inspect.isclass(cls) and issubclass(cls, ImageData) and not inspect.isabstract(cls)
     return concrete and not issubclass(cls, StreamedData)
 
@@ -142,8 +147,7 @@ def instantiate_data(source: dict[str, Any]) -> ImageData:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UserError(f"this release of flows has no data set {path!r}") from error
-    concrete = inspect.isclass(cls) and issubclass(cls, ImageData) and not inspect.isabstract(cls)
-    if not concrete or issubclass(cls, StreamedData):
+    if not is_storable(cls):
         # A stream is given by addresses of shards, and an address may be a shell command.
         raise UserError(f"data set {path!r} cannot be taken from a checkpoint; choose one with --data")
     given = parse(dict[str, Any], source.get("init_args") or {}, "the description's source.init_args")

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from flows import images as pixels
+from flows.errors import UserError
 from flows.files import write_atomically
 from flows.schema import parse, read_json, unaltered
 
@@ -93,3 +95,9 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         for i, line in enumerate(read):
             parse(float, line.get("images"), f"line {i + 1}: images")
     return read
+
+
+def check_trained(metrics: Sequence[Mapping[str, float]]) -> None:
+    """Raise UserError if a run has no metrics, so that there is nothing to report."""
+    if not metrics:
+        raise UserError(f"{METRICS_FILE} has no lines: expected the folder of a run that has trained")

@@ -15,7 +15,6 @@ from flows import __version__
 from flows import images as pixels
 from flows.data.base import ImageData
 from flows.data.ood import ood_images
-from flows.errors import UserError
 from flows.files import read_yaml, to_json, write_atomically
 from flows.metrics.likelihood import LikelihoodReport, evaluate_likelihood, labels_if_conditional
 from flows.metrics.roundtrip import Precision, RoundTripRow, round_trip_table
@@ -26,7 +25,7 @@ from flows.stored import CARD_FILE, StoredModule
 from flows.training.distances import IMAGES, halves_of, kid_line, kid_to
 from flows.training.figures import draw_curves, draw_round_trip
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
-from flows.training.log import METRICS_FILE, read_metrics
+from flows.training.log import METRICS_FILE, check_trained, read_metrics
 from flows.training.validation import TEMPERATURES, generate, sample_sheet
 
 DOUBLE_PRECISION_IMAGES = 64
@@ -98,8 +97,7 @@ def sample_distance(model: LikelihoodModel, data: ImageData, images: int | None)
 
 def facts_of(model: StoredModule, metrics: list[dict[str, float]]) -> dict[str, Any]:
     """Entries of every report: model, data, and training. Raises UserError if there are no metrics."""
-    if not metrics:
-        raise UserError(f"{METRICS_FILE} has no lines: expected the folder of a run that has trained")
+    check_trained(metrics)
     return {
         "model": model.arguments(),
         "fingerprint": model.fingerprint(),
