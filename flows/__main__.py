@@ -1,5 +1,15 @@
-"""`python -m flows`, the same as the `flows` command."""
+"""`flows` command, also as `python -m flows`."""
 
-from flows.cli import main
+from flows.errors import reported
 
-main()
+
+def main() -> None:
+    """Import and run the command; an interruption while it is imported is one line, too."""
+    with reported():
+        from flows.cli import main as run
+
+        run()
+
+
+if __name__ == "__main__":
+    main()

@@ -43,7 +43,7 @@ class Verb:
         return command
 
 
-HELPERS = {"common"}
+HELPERS = {"common", "given"}
 """Files of flows/commands that are no verbs."""
 
 

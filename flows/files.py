@@ -5,8 +5,9 @@ import hashlib
 import json
 import math
 import os
+import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,27 @@ def make_folder(folder: StrPath) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
+LONGEST_NAME = 255
+"""Maximum length of a file name, in bytes of UTF-8."""
+
+
+def shorten(name: str, most: int) -> str:
+    """Cut a name to at most `most` bytes of UTF-8, between two letters."""
+    return os.fsencode(name)[:most].decode("utf-8", "ignore")
+
+
+def file_name(stem: str, suffix: str) -> str:
+    """Name of a file: the stem with / and spaces as hyphens, shortened so that the name can be written."""
+    return shorten(re.sub(r"[\s/\0]", "-", stem), LONGEST_NAME - len(os.fsencode(suffix))) + suffix
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, with numbers before them unless they differ, as files of several folders may not."""
+    if len(set(names)) == len(names):
+        return list(names)
+    return [f"{i:04d}-{name}" for i, name in enumerate(names)]
+
+
 SPECIAL = "expected a regular file or a new one, found a device, pipe or socket"
 
 
@@ -88,7 +110,9 @@ def write_atomically(path: StrPath, write: Callable[[Path], object]) -> None:
     if is_special(path):
         raise OSError(errno.EINVAL, SPECIAL, str(path))
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        # A short name, because that of `path` may be as long as the file system allows.
+        prefix = f".{shorten(path.stem, 40)}."
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
     except OSError as error:  # of the temporary file, whose name the user did not give
         raise type(error)(error.errno, error.strerror, str(path)) from error
     os.close(handle)
@@ -109,17 +133,67 @@ def write_atomically(path: StrPath, write: Callable[[Path], object]) -> None:
         raise
 
 
-def to_json(value: Any) -> str:
-    """Format as indented JSON; non-finite numbers become null, because JSON has no `Infinity`."""
+REASON = "_reason"
+"""Suffix of the key that says why the figure beside it is null."""
 
-    def finite(part: Any) -> Any:
-        if isinstance(part, float) and not math.isfinite(part):
-            return None
-        if isinstance(part, dict):
-            return {key: finite(item) for key, item in part.items()}
-        return [finite(item) for item in part] if isinstance(part, list | tuple) else part
 
-    return json.dumps(finite(value), indent=1, allow_nan=False) + "\n"
+def to_json(value: Mapping[str, Any], unknown: Mapping[str, str] | None = None) -> str:
+    """Format as indented JSON; figures that are not finite become null, with the reason beside them.
+
+    Beside `"psnr": null` there is `"psnr_reason": "exact"`, because the PSNR of equal images is infinite.
+    Beside a list or a table of figures there is one of reasons, for those that are null.
+
+    Args:
+        value: Plain values by name.
+        unknown: Name of a figure to the reason why it can be unknown (NaN).
+    """
+    return json.dumps(_finite(value, unknown or {}), indent=1, allow_nan=False) + "\n"
+
+
+def _finite(part: Any, unknown: Mapping[str, str]) -> Any:
+    """The value with null for figures that are not finite, and with reasons."""
+    if isinstance(part, Mapping):
+        found = {}
+        for key, item in part.items():
+            found[key] = _finite_figures(item) if _is_figures(item) else _finite(item, unknown)
+            if reason := _reason(str(key), item, unknown):
+                found[f"{key}{REASON}"] = reason
+        return found
+    if isinstance(part, list | tuple):
+        return [_finite(item, unknown) for item in part]
+    return None if isinstance(part, float) and not math.isfinite(part) else part
+
+
+def _is_figures(part: Any) -> bool:
+    """Whether a value is a number, or a list or table of numbers."""
+    if isinstance(part, Mapping):
+        return all(map(_is_figures, part.values()))
+    if isinstance(part, list | tuple):
+        return all(map(_is_figures, part))
+    return isinstance(part, float | int)
+
+
+def _finite_figures(part: Any) -> Any:
+    if isinstance(part, Mapping):
+        return {key: _finite_figures(item) for key, item in part.items()}
+    if isinstance(part, list | tuple):
+        return [_finite_figures(item) for item in part]
+    return part if math.isfinite(part) else None
+
+
+def _reason(name: str, part: Any, unknown: Mapping[str, str]) -> Any:
+    """Why figures of a name are null: a text, or a list or table of texts; None if none is."""
+    if isinstance(part, Mapping) and _is_figures(part):
+        reasons = {key: _reason(name, item, unknown) for key, item in part.items()}
+        return {key: reason for key, reason in reasons.items() if reason} or None
+    if isinstance(part, list | tuple) and _is_figures(part):
+        each = [_reason(name, item, unknown) for item in part]
+        return each if any(each) else None
+    if not isinstance(part, float) or math.isfinite(part):
+        return None
+    if math.isnan(part):
+        return unknown.get(name, "unknown")
+    return "exact" if part > 0 and ("psnr" in name or name == "undone") else "infinite"
 
 
 def file_digest(path: Path) -> str:

@@ -220,6 +220,29 @@ def centre_box(image: Image.Image, height: int, width: int) -> Box:
     return left, top, left + crop_width, top + crop_height
 
 
+def crop_text(size: tuple[int, int], box: Box, height: int, width: int) -> str:
+    """Describe a crop and its new size, such as `the middle 683×683 of 1024×683, as 32×32`.
+
+    Args:
+        size: (width, height) of the whole picture.
+        box: Part that was kept.
+        height: Height after resizing.
+        width: Width after resizing.
+
+    Returns:
+        Description; empty if the picture was kept as it is.
+    """
+    left, top, right, bottom = box
+    kept = right - left, bottom - top
+    if kept == (width, height) == size:
+        return ""
+    if kept == size:
+        return f"all {size[0]}×{size[1]}, as {width}×{height}"
+    middle = abs(left + right - size[0]) <= 1 and abs(top + bottom - size[1]) <= 1
+    where = "the middle" if middle else "the part"
+    return f"{where} {kept[0]}×{kept[1]} of {size[0]}×{size[1]}, as {width}×{height}"
+
+
 def crop_and_resize(image: Image.Image, height: int, width: int, box: Box | None = None) -> Image.Image:
     """Crop to a box, by default the centre box, and resize to height × width with antialiasing (Lanczos)."""
     box = box or centre_box(image, height, width)

@@ -32,6 +32,23 @@ def open_model(checkpoint: str, device: str | None) -> LatentModel:
     return flows.load(checkpoint, map_location=usable(device))
 
 
+def names_of(checkpoints: Sequence[str], option: str) -> dict[str, str]:
+    """Checkpoints by name: the name of the folder, with as many folders before it as make it the only one.
+
+    Raises:
+        UserError: One checkpoint is given twice.
+    """
+    paths = [Path(each).absolute().parts if Path(each).is_dir() else Path(each).parts for each in checkpoints]
+    if len(set(paths)) < len(paths):
+        raise UserError(f"{option}: one checkpoint is given twice: {', '.join(checkpoints)}")
+    names: dict[str, str] = {}
+    for own, checkpoint in zip(paths, checkpoints, strict=True):
+        others = [each for each in paths if each != own]
+        length = next(n for n in range(1, len(own) + 1) if all(own[-n:] != each[-n:] for each in others))
+        names["/".join(own[-length:])] = checkpoint
+    return names
+
+
 def load_any(checkpoint: str, device: str | None) -> StoredModule:
     """Load a checkpoint of any kind: model, predictor or segmenter; see `usable` for the device."""
     types = {**types_in(flows.models, StoredModule), **types_in(flows.semantics, StoredModule)}
@@ -87,41 +104,38 @@ def first_test(model: LatentModel, n: int) -> Batch:
     return data_of(model, None).first("test", n)
 
 
-def read_pictures(paths: Sequence[StrPath], image_shape: tuple[int, int, int], resize: bool) -> Tensor:
-    """Read picture files as uint8 (n, C, H, W).
+def read_sources(
+    paths: Sequence[StrPath], image_shape: tuple[int, int, int], resize: bool
+) -> tuple[Tensor, list[ImageSource]]:
+    """Read picture files as uint8 (n, C, H, W), with the source of each; see `read_source`."""
+    read = [read_source(path, image_shape, resize) for path in paths]
+    return torch.stack([image for image, _ in read]), [source for _, source in read]
+
+
+def read_source(
+    path: StrPath, image_shape: tuple[int, int, int], resize: bool = True
+) -> tuple[Tensor, ImageSource]:
+    """Read a picture file, upright and flattened over white, as uint8 (C, H, W), with the source of the crop.
 
     Args:
-        paths: Picture files.
+        path: Picture file.
         image_shape: (C, H, W) of the model.
-        resize: Whether to centre-crop and resize pictures of another size; otherwise they cause an error.
+        resize: Whether to centre-crop and resize a picture of another size; otherwise it causes an error.
 
     Raises:
-        UserError: A file does not exist, is no picture, or has another size.
+        UserError: The file does not exist, is no picture, or has another size.
     """
-    return torch.stack([read_picture(path, image_shape, resize) for path in paths])
-
-
-def read_picture(path: StrPath, image_shape: tuple[int, int, int], resize: bool) -> Tensor:
-    """Read a picture file, upright and flattened over white, as uint8 (C, H, W); see `read_pictures`."""
     channels, height, width = image_shape
     picture = open_picture(path, channels)
-    if picture.size != (width, height):
+    size, box = picture.size, pixels.centre_box(picture, height, width)
+    if size != (width, height):
         if not resize:
             raise UserError(
-                f"{path} has {picture.width}×{picture.height} pixels, the model expects {width}×{height}; "
-                "--resize true crops and resizes it"
+                f"{path} has {size[0]}×{size[1]} pixels, the model expects {width}×{height}; --resize true "
+                "crops and resizes it"
             )
-        picture = pixels.crop_and_resize(picture, height, width)
-    return pixels.from_pillow(picture, channels)
-
-
-def read_source(path: StrPath, image_shape: tuple[int, int, int]) -> tuple[Tensor, ImageSource]:
-    """Read a picture file, centre-cropped and resized, as uint8 (C, H, W), with the source of the crop."""
-    channels, height, width = image_shape
-    picture = open_picture(path, channels)
-    box = pixels.centre_box(picture, height, width)
-    image = pixels.from_pillow(pixels.crop_and_resize(picture, height, width), channels)
-    return image, ImageSource(str(path), picture.size, box)
+        picture = pixels.crop_and_resize(picture, height, width, box)
+    return pixels.from_pillow(picture, channels), ImageSource(str(path), size, box)
 
 
 def open_picture(path: StrPath, channels: int) -> Image.Image:

@@ -1,18 +1,16 @@
-"""Self-contained HTML pages with tables and pictures, and sheets of labelled pictures."""
+"""Self-contained HTML pages with tables and pictures."""
 
 import base64
 import html
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
-from flows import images as pixels
-from flows.errors import UserError
+from flows.drawing import encode_picture
 from flows.files import write_atomically
 
 if TYPE_CHECKING:
@@ -70,53 +68,6 @@ def as_interval(low: float, high: float, spec: str = ".3g", unit: str = "") -> s
 
 
 # Pictures -----------------------------------------------------------------------------------------
-
-
-PICTURE_SUFFIXES = {
-    ".bmp": "BMP", ".gif": "GIF", ".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG", ".tif": "TIFF",
-    ".tiff": "TIFF", ".webp": "WEBP",
-}  # fmt: skip
-"""Pillow's formats of the picture files that are written, by their suffixes."""
-
-
-def check_picture(path: Path, option: str = "--output") -> None:
-    """Raise UserError unless the suffix of `path` is that of a picture file."""
-    if path.suffix.lower() not in PICTURE_SUFFIXES:
-        raise UserError(
-            f"{option} {path}: expected a picture file ({', '.join(PICTURE_SUFFIXES)}), got "
-            f"{f'suffix {path.suffix}' if path.suffix else 'no suffix'}"
-        )
-
-
-def save_picture(sheet: "Tensor | Image.Image | Figure", path: Path) -> None:
-    """Write a picture to a file, atomically, in the format of its suffix.
-
-    Args:
-        sheet: Image, uint8 (C, H, W), or picture or figure.
-        path: File to write, with a suffix of `PICTURE_SUFFIXES`.
-    """
-    check_picture(path)
-    content = encode_picture(sheet, PICTURE_SUFFIXES[path.suffix.lower()])
-    write_atomically(path, lambda place: place.write_bytes(content))
-
-
-def encode_picture(sheet: "Tensor | Image.Image | Figure", form: str = "PNG") -> bytes:
-    """Encode a picture in one of Pillow's formats."""
-    content = io.BytesIO()
-    if isinstance(sheet, Tensor):
-        sheet = pixels.to_pillow(sheet)
-    if not isinstance(sheet, Image.Image):
-        buffer = io.BytesIO()
-        sheet.savefig(buffer, dpi=110, format="png")
-        if form == "PNG":
-            return buffer.getvalue()
-        sheet = Image.open(buffer).convert("RGB")
-    try:
-        sheet.save(content, form)
-    except (ValueError, OSError) as error:  # of Pillow, for a picture that is too large for its format
-        size = f"{sheet.width}×{sheet.height} pixels"
-        raise UserError(f"a picture of {size} cannot be written as {form} ({error}); use .png") from error
-    return content.getvalue()
 
 
 def save_sheet(sheet: "Image.Image | Figure", path: Path) -> str:
@@ -191,29 +142,3 @@ def heat_map(
     axes.set_title(title, fontsize=9)
     figure.colorbar(image, ax=axes, shrink=0.8)
     return figure
-
-
-def draw_rows(
-    rows: Sequence[tuple[str, Tensor]], columns: int = 24, side: int = 64, head: Sequence[str] = ()
-) -> Image.Image:
-    """Arrange images in rows, with the row names on the left if there are any.
-
-    Args:
-        rows: Pairs (name, uint8 images (n, C, H, W)).
-        columns: Maximum number of images in a row.
-        side: Side of each image, in pixels.
-        head: Column names, printed above the first row.
-    """
-    font, label = ImageFont.load_default(13), 260 if any(name for name, _ in rows) else 0
-    columns = min(columns, max(len(pictures) for _, pictures in rows))
-    top = 20 if head else 0
-    sheet = Image.new("RGB", (label + columns * (side + 2), top + len(rows) * (side + 2)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for x, name in enumerate(head[:columns]):
-        draw.text((label + x * (side + 2) + 4, 3), name, "black", font)
-    for y, (name, pictures) in enumerate(rows):
-        draw.text((4, top + y * (side + 2) + side // 2 - 8), name, "black", font)
-        for x, picture in enumerate(pictures[:columns]):
-            small = pixels.to_pillow(picture).convert("RGB").resize((side, side), Image.Resampling.NEAREST)
-            sheet.paste(small, (label + x * (side + 2), top + y * (side + 2)))
-    return sheet

@@ -42,7 +42,7 @@ def read_versioned(
         path: Path of the file.
         kind: Expected kind of file, for messages, e.g. "code file".
         name: Prefix of the metadata key `<name>_version`.
-        version: Format version that this release reads.
+        version: Latest format version that this release reads.
         written_by: Command that writes such files, for messages.
 
     Raises:
@@ -50,19 +50,32 @@ def read_versioned(
     """
     if not Path(path).is_file():
         raise CheckpointError(f"{path} is missing: expected a {kind} written by `{written_by}`")
+    metadata, tensors = read_safetensors(path, kind)
+    if f"{name}_version" not in metadata:
+        raise CheckpointError(f"{path} {kind_of(metadata)}; expected a {kind} written by `{written_by}`")
+    check_version(path, metadata, name, version)
+    return metadata, tensors
+
+
+def read_safetensors(path: StrPath, kind: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Read metadata and tensors of a safetensors file; `kind` is that of `read_versioned`.
+
+    Raises:
+        CheckpointError: The file is no safetensors file, or was cut off.
+    """
     check_readable(path)
     try:
         with safe_open(path, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {key: opened.get_tensor(key) for key in opened.keys()}
+            return opened.metadata() or {}, {key: opened.get_tensor(key) for key in opened.keys()}
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a {kind}, or was cut off ({error})") from error
-    recorded = metadata.get(f"{name}_version")
-    if recorded is None:
-        raise CheckpointError(f"{path} {kind_of(metadata)}; expected a {kind} written by `{written_by}`")
-    if recorded != str(version):
+
+
+def check_version(path: StrPath, metadata: Mapping[str, str], name: str, version: int) -> None:
+    """Raise CheckpointError unless `<name>_version` is 1 … `version`, which this release reads."""
+    recorded = metadata[f"{name}_version"]
+    if recorded not in map(str, range(1, version + 1)):
         raise CheckpointError(f"{path} has {name} version {recorded}, this release of flows reads {version}")
-    return metadata, tensors
 
 
 KINDS = {

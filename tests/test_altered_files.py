@@ -11,9 +11,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from flows.editing import read_found
 from flows.editing.records import load_history
 from flows.errors import CheckpointError, UserError
-from flows.inversion import decode_exactly, load_codes, load_record, render_record
+from flows.inversion import load_record, render_record
 from flows.models.load import load
 from flows.opening import load_any
 from flows.schema import parse, read_json
@@ -132,8 +133,7 @@ def refused_or_read(use, path):
 
 
 def use_codes(path, model):
-    contents = load_codes(path, model)
-    decode_exactly(model, contents.codes, [each.precision for each in contents.certificates])
+    read_found(path, model).decode(model)
 
 
 def use_record(path, model):

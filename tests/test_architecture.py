@@ -25,6 +25,7 @@ GROUND = {
     "parser",
     "bounds",
     "statistics",
+    "drawing",
 }
 """Small shared ground: everything may use it."""
 
@@ -48,7 +49,7 @@ MAY_IMPORT = {
     "studio": GROUND | TOOLS | {"opening", "editing", "training", "config"},
     "commands": GROUND | TOOLS | {"opening", "editing", "studio", "training", "config"},
     "cli": GROUND | {"commands"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "errors"},
     # Names only: they are imported when they are first used.
     "__init__": TOOLS | {"bijections", "editing", "errors", "images", "once", "testing"},
 }

@@ -70,7 +70,8 @@ def refused(capsys, *arguments) -> str:
 
 def test_every_verb_is_a_file():
     assert set(commands()) == {
-        "evaluate", "roundtrip", "sample", "encode", "decode", "interpolate", "compare", "render", "export",
+        "evaluate", "roundtrip", "sample", "encode", "decode", "codes", "interpolate", "compare", "render",
+        "export",
         "steer find", "steer apply", "steer score", "steer disentangle", "steer levels", "steer rank",
         "dissect", "omissions", "paint", "atlas", "studio",
     }  # fmt: skip
@@ -162,8 +163,8 @@ def test_a_former_name_is_one_line_on_the_terminal():
 
 @pytest.mark.parametrize("word", ["null", "None", "none"])
 def test_null_is_typed_as_none_too(word):
-    given = parse("sample", "--temperature", word, "--label", word)
-    assert given["temperature"] is None and given["label"] is None
+    given = parse("sample", "--temperature", word)
+    assert given["temperature"] is None
     free = parse("sample", f"--device={word}", "--json", word)
     if word == "none":  # a legal name
         assert free["device"] == word and free["json"] == Path(word)
@@ -193,7 +194,6 @@ def test_null_is_typed_for_lists_and_within_a_model(tmp_path, monkeypatch):
         ("sample x --n 0", "--n: expected a whole number above 0, got 0"),
         ("sample x --n=1.5", "--n: expected a whole number above 0, got 1.5"),
         ("sample x --n None", "--n: expected a whole number above 0, got 'None'"),
-        ("sample x --label abc", "--label: expected a whole number, or null; got 'abc'"),
         (
             "sample x --temperature abc",
             "--temperature: expected a number of at least 0, or null; got 'abc'",

@@ -37,6 +37,7 @@ BUGS = [
 LOADS = "flows.stored.read_config"
 ENTRIES = {
     "atlas": (["model", "--out", "out"], LOADS),
+    "codes": (["model", "codes.safetensors", "--output", "out.npz"], LOADS),
     "compare": (["--models", "model", "--inverters", "exact", "--images", "ood"], LOADS),
     "decode": (["model", "codes.safetensors"], LOADS),
     "dissect": (["model"], LOADS),
@@ -404,7 +405,8 @@ ALLOWED = {
     "models/codes.py as_labels": "torch.as_tensor alone, on what the user gave",
     "models/codes.py as_rows": "torch.as_tensor alone, on what the user gave",
     "models/lia.py LIA.start_from": "the same error again, with the option's name",
-    "page.py encode_picture": "Pillow's save alone: a picture that is too large for its format",
+    "drawing.py encode_picture": "Pillow's save alone: a picture that is too large for its format",
+    "drawing.py save_animation": "Pillow's save alone: frames that are too large for their format",
     "schema.py _parse_union": "the same error again, of the first member",
     "schema.py read_json": "json alone, on the user's file",
     "schema.py unaltered": "UserError alone gets the name of the file; bugs are raised",
@@ -491,7 +493,7 @@ def test_a_seed_of_training_that_torch_does_not_take_is_a_mistake(tmp_path, monk
 def test_an_unknown_kind_of_picture_is_refused_before_the_work(verb, option, place, capsys):
     given = [*verb.split(), *ENTRIES[verb][0]]
     ends_with(capsys, [*given, option, "x.foo"], f"{option} x.foo: expected a picture file", ".png", ".foo")
-    if verb != "sample":
+    if option == "--picture":
         ends_with(capsys, [*given, option, "x"], "expected a picture file", "no suffix")
     (place / "folder.png").mkdir()
     ends_with(capsys, [*given, option, "folder.png"], "expected a file, found a folder")

@@ -27,6 +27,7 @@ def bundled(name):
 DIRECTIONS = bundled("scenes-glow") + "/directions.safetensors"
 RUNS = {
     "atlas": [["scenes-lia", "--n", "N", "--scores", "daylight", "--out", "out"]],
+    "codes": [["scenes-nice", str(KEPT / "codes.safetensors")]],
     "compare": [
         ["--models", "scenes-nice", "--inverters", "exact", "optimise", "--steps", "1", "--images", "test:N",
          "--perceptual", "none", "--out", "out"],

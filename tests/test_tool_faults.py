@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -149,19 +150,31 @@ SENTENCES = {
 def test_a_file_of_another_kind_is_called_by_its_name(reader, name, capsys):
     if name == reader or (reader.startswith("history") and name.startswith("record")):
         return
+    if reader == "codes" and name.startswith(("record", "history")):
+        return  # their codes are read, too
     path = KEPT / f"{name}.safetensors" if name != "weights" else Path(GLOW) / "model.safetensors"
     others = {"images": "was not written by flows", "weights": "has the weights of a Glow; name its folder"}
     line = refused(capsys, *READERS[reader], path)
     assert {**SENTENCES, **others}[name] in line, line
 
 
-def test_arrays_of_other_programs_are_no_code_files(capsys):
-    torch.save(torch.zeros(1, 3072), "w.pt")
+def test_files_that_only_look_like_arrays_are_refused(capsys):
+    torch.save([1, 2], "w.pt")
+    torch.save(torch.zeros(1, 3071), "short.pt")
     Path("w.npy").write_bytes(
         b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (1,)}"
     )
-    for name in ("w.pt", "w.npy"):
-        assert f"{name} is not a code file" in refused(capsys, *READERS["codes"], name)
+    np.save("objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    Path("cut.npz").write_bytes(b"PK")
+    for name, sentence in {
+        "w.pt": "expected a tensor or a dict of tensors, found a list",
+        "short.pt": "expected codes of shape (n, 3072) in z, found (1, 3071)",
+        "w.npy": "cannot be read as a NumPy file",
+        "objects.npy": "cannot be read as a NumPy file",
+        "cut.npz": "cannot be read as a NumPy file",
+    }.items():
+        line = refused(capsys, *READERS["codes"], name)
+        assert name in line and sentence in line
 
 
 def test_a_record_never_decides_what_is_downloaded(capsys, monkeypatch):
@@ -220,7 +233,7 @@ def test_paths_that_are_the_same_are_refused(capsys):
 
 def test_a_picture_that_is_too_large_for_its_format_is_refused(capsys):
     Image.new("RGB", (32, 32)).save("a.png")
-    given = ["interpolate", NICE, "a.png", "a.png", "--steps", "10", "--zoom", "64", "--output", "x.webp"]
+    given = ["sample", NICE, "--n", "64", "--zoom", "64", "--output", "x.webp"]
     assert "cannot be written as WEBP" in refused(capsys, *given) and not Path("x.webp").exists()
 
 

@@ -1,6 +1,7 @@
 """Helpers of the verbs: labels from the command line, tables, JSON results and picture files."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,47 +13,105 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
+from flows.checks import did_you_mean
+from flows.drawing import check_picture, is_folder
 from flows.errors import UserError
 from flows.files import SPECIAL, file_in_place_of, is_special, to_json, write_atomically
 from flows.models.base import LatentModel
-from flows.page import check_picture
 
 Zoom = restricted_number_type("Zoom", int, [(">=", 1), ("<=", 64)])
 """Factor by which a sheet enlarges every pixel."""
+SEPARATOR = 3
+"""Width of the space between two columns of a table, at most."""
+
+
+NARROWEST = 12
+"""Width to which a column of text is broken at least, before whole columns are left out."""
 
 
 def print_table(head: list[str], rows: list[list[str]]) -> None:
-    """Print a table on the terminal, with text aligned left and numbers aligned right."""
-    table = Table(padding=(0, 1, 0, 0), box=box.SIMPLE_HEAD)
-    for i, name in enumerate(head):
-        numeric = all(row[i].lstrip("-+").replace(".", "").isdigit() or row[i] in "–∞" for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(escape, row))
+    """Print a table on the terminal, with text aligned left and numbers aligned right.
+
+    No cell is cut: without a terminal, the table has its natural width; on a terminal, texts are broken into
+    lines, and columns that still do not fit are left out, which is said.
+    """
     console = Console()
-    console.width = max(console.width, 130)
+    longest = [
+        max(len(line) for cell in cells for line in cell.split("\n"))
+        for cells in zip(head, *rows, strict=True)
+    ]
+    numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(head))]
+    narrowest = [
+        each if is_number else min(each, NARROWEST) for each, is_number in zip(longest, numeric, strict=True)
+    ]
+    if not console.is_terminal:
+        console.width = max(console.width, sum(longest) + SEPARATOR * len(head) + SEPARATOR)
+    kept = len(head)
+    while kept > 2 and sum(narrowest[:kept]) + SEPARATOR * (kept + 1) > console.width:
+        kept -= 1
+    table = Table(padding=(0, 1, 0, 0), box=box.SIMPLE_HEAD)
+    for name, is_number in zip(head[:kept], numeric, strict=False):
+        table.add_column(
+            escape(name), justify="right" if is_number else "left", no_wrap=is_number, overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*map(escape, row[:kept]))
     console.print(table)
+    if kept < len(head):
+        print(f"left out, because the terminal is narrow: {', '.join(head[kept:])}; --json has all columns")
 
 
-def option_labels(model: LatentModel, label: int | None, n: int) -> Tensor | None:
+def _is_number(text: str) -> bool:
+    return text.lstrip("-+").replace(".", "").isdigit() or text in "–∞"
+
+
+Label = int | str
+"""Class in an option: its number, or its name in the data set that the model was trained on."""
+
+
+def option_labels(model: LatentModel, label: Label | None, n: int) -> Tensor | None:
     """Labels (n,), all equal to the option --label; None without it, so that the model's default applies.
 
+    Args:
+        model: Class-conditional model.
+        label: Number or name of a class. A name that looks like a number, as in Digits, is a name first.
+        n: Number of labels.
+
     Raises:
-        UserError: The label is out of range, or the model is not class-conditional.
+        UserError: There is no such class, or the model is not class-conditional.
     """
     if label is None:
         return None
     if not model.num_classes:
         raise UserError("--label: this model is not class-conditional")
-    if not 0 <= label < model.num_classes:
-        raise UserError(f"--label: expected a class in 0 … {model.num_classes - 1}, got {label}")
-    return torch.full((n,), label, device=model.device)
+    names = list(model.description.get("class_names") or ())[: model.num_classes]
+    number = names.index(str(label)) if str(label) in names else label
+    if not isinstance(number, int) or not 0 <= number < model.num_classes:
+        known = f" or one of {', '.join(names)}" if names else ""
+        raise UserError(
+            f"--label: expected a class in 0 … {model.num_classes - 1}{known}, got {label}."
+            f"{did_you_mean(str(label), names)}"
+        )
+    return torch.full((n,), number, device=model.device)
 
 
-def write_json(path: Path | None, result: dict[str, Any]) -> None:
-    """Write the result of a verb as JSON if there is a path; numbers that are not finite become null."""
+def at_least(value: float) -> str:
+    """Minimum of several PSNR values as text."""
+    return "exact" if value == math.inf else f"at least {value:.1f} dB"
+
+
+def write_json(
+    path: Path | None, result: Mapping[str, Any], unknown: Mapping[str, str] | None = None
+) -> None:
+    """Write the result of a verb as JSON if there is a path; see `files.to_json`.
+
+    Args:
+        path: File to write, or None.
+        result: Result.
+        unknown: Name of a figure to the reason why it can be unknown.
+    """
     if path is not None:
-        text = to_json(result)
+        text = to_json(result, unknown)
         write_atomically(path, lambda target: target.write_text(text))
 
 
@@ -62,8 +121,10 @@ def check_outputs(
     output: Path | None = None,
     file: Path | None = None,
     picture: Path | None = None,
+    drawing: Path | None = None,
     json: Path | None = None,
     option: str = "--output",
+    animated: bool = False,
     inputs: Sequence[Path] = (),
 ) -> None:
     """Check before the work that the results of a verb can be written.
@@ -73,15 +134,17 @@ def check_outputs(
         output: Output folder of `option`.
         file: Output file of `option`.
         picture: Output picture of `option`, in a format that its suffix names.
+        drawing: Output of `option`: a picture, or a folder for one file per image.
         json: File of `--json`.
         option: Name of the option of `output`, `file` and `picture`.
+        animated: Whether the drawing may be an animation.
         inputs: Files that the verb reads.
 
     Raises:
         UserError: There is a file where a folder is expected, or a folder where a file is expected, or a
             device or pipe, or the suffix of a picture is unknown, or two paths are the same.
     """
-    given = {option: output or file or picture, "--out": out, "--json": json}
+    given = {option: output or file or picture or drawing, "--out": out, "--json": json}
     named = [(name, path) for name, path in given.items() if path is not None]
     for name, path in named:
         if "\0" in str(path):
@@ -91,8 +154,10 @@ def check_outputs(
         for other, taken in [*named, *(("an input", each) for each in inputs)]:
             if other != name and taken.resolve() == path.resolve():
                 raise UserError(f"{name} {path}: {other} is the same path; choose another one")
+    if drawing is not None:
+        output, picture = (drawing, None) if is_folder(drawing) else (None, drawing)
     if picture is not None:
-        check_picture(picture, option)
+        check_picture(picture, option, animated)
     for name, folder in (("--out", out), (option, output)):
         if folder is not None:
             check_folder(folder, name)

@@ -3,21 +3,25 @@
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
+from flows import __version__
 from flows import images as pixels
 from flows.bounds import NonNegativeFloat, PositiveFloat, PositiveInt, Seed
 from flows.checks import did_you_mean, some_of
-from flows.commands.common import check_outputs, print_table, write_json
+from flows.commands.common import Label, check_outputs, option_labels, print_table, write_json
+from flows.commands.given import print_crops
 from flows.data.decode import EXTENSIONS
 from flows.data.ood import ood_images
-from flows.errors import EXIT_BUG, UserError, deprecated
+from flows.errors import EXIT_BUG, UserError, deprecated, interrupted
 from flows.files import expand
 from flows.inversion.base import Inverter
-from flows.inversion.comparison import Group, Row, likelihood_of
+from flows.inversion.comparison import Group, Result, Row, likelihood_of
 from flows.inversion.comparison import compare as run
 from flows.inversion.distance import Distance
 from flows.inversion.encoder import Encoder
@@ -25,14 +29,25 @@ from flows.inversion.exact import Exact
 from flows.inversion.hybrid import Domain, Hybrid
 from flows.inversion.layer import Layer
 from flows.inversion.optimise import Algorithm, Optimise
+from flows.inversion.pairs import Pairs
 from flows.inversion.records import ImageSource
 from flows.inversion.report import write_comparison
 from flows.inversion.tune import Tune
 from flows.metrics.perceptual import EfficientNetLite0, FeatureNetwork, make_network
 from flows.models.base import LatentModel
-from flows.opening import first_test, open_model, read_source
+from flows.opening import first_test, names_of, open_model, read_sources
 from flows.page import as_text
 
+UNKNOWN = {
+    "perceptual": "there is no perceptual network, or every search diverged",
+    "undone": "not measured, or the code alone does not determine the image",
+    "log_prob": "the model does not know the density of this space",
+    "typicality": "there is no map to the prior space",
+    "code_error": "no code is known for these images",
+    "bits_per_dim": "the model has no likelihood, or labels are missing",
+    "restart_gap": "no restart converged",
+}
+"""Reasons why a figure of the table can be unknown; a pair without figures has its reason in `note`."""
 TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "test": lambda images: images,
     "upside-down": lambda images: images.flip(-2),
@@ -55,6 +70,9 @@ def compare(
     edits: bool = True,
     perceptual: str = "auto",
     seed: Seed = 0,
+    label: Label | None = None,
+    pictures: bool = False,
+    resume: bool = False,
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
@@ -62,7 +80,8 @@ def compare(
 
     Every inverter gets the same images and the same seed. Impossible pairs of model and inverter are listed
     with the reason. A pair that fails by a bug is listed too, its traceback is printed, and the command ends
-    with exit code 1 after the report is written.
+    with exit code 1 after the report is written. Each pair is written as soon as it is finished: after an
+    interruption, the report has the finished pairs, and `--resume true` continues with the others.
 
     Args:
         models: Folders or hub repositories of models with the same image shape and number of grey levels.
@@ -78,7 +97,7 @@ def compare(
             `generated:N`: samples of each model, for that model only. `ood`: out-of-distribution images (a
             cat, a person, …, text, noise). `user:FOLDER`: your own pictures, centre-cropped and resized.
         out: Output folder: index.html, summary.md, overview.png, table.csv, table.json, grid-*.png, and
-            records for `flows render`.
+            records for `flows render`, `decode` and `steer apply`, and the finished pairs.
         steps: Maximum number of optimisation steps per restart. `hybrid` and `in-domain` take at most 100,
             `tune` at most 350 on the weights, as in the papers.
         seconds: Maximum seconds per restart, for all images of a group together; not used by L-BFGS. None
@@ -94,13 +113,15 @@ def compare(
         perceptual: Network of the perceptual distance: efficientnet-lite0, lpips-vgg, lpips-alex,
             lpips-squeeze, none, or auto, which takes efficientnet-lite0 if it is installed.
         seed: Seed of the inverters and of the edits.
+        label: Class of the images of `user` and `ood`, by number or name, for class-conditional models.
+        pictures: Whether to write each reconstruction at the model's size, in the folder pictures/.
+        resume: Whether to take pairs that were finished in this folder with the same settings, models and
+            images; otherwise they are removed.
         json: Additional file for the contents of table.json.
         device: Torch device; None takes CUDA if it is available.
     """
     check_outputs(out=out, json=json)
-    loaded = {Path(name).name: open_model(name, device).eval() for name in models}
-    if len(loaded) != len(models):
-        raise UserError("--models: two models have the same name")
+    loaded = {name: open_model(path, device).eval() for name, path in names_of(models, "--models").items()}
     for title, attribute in {"image shape": "image_shape", "number of grey levels": "bins"}.items():
         values = {name: getattr(model, attribute) for name, model in loaded.items()}
         if len(set(values.values())) > 1:
@@ -115,14 +136,33 @@ def compare(
     first = next(iter(loaded.values()))
     groups: dict[str, Group] = {}
     for text in images:
-        for group, members in read_group(text, first, loaded).items():
+        for group, members in read_group(text, first, loaded, label).items():
             if group in groups:
                 raise UserError(f"--images: group {group!r} is given twice")
             groups[group] = members
-    results = run(loaded, chosen, groups, seed, network, edits)
-    check_possible([result.row for result in results])
     network_name = "no network" if network is None else network.name
-    write_comparison(out, results, groups, loaded, network_name)
+    settings = {
+        "steps": steps,
+        "starts": starts,
+        "seconds": seconds,
+        "lr": lr,
+        "noise": noise,
+        "seed": seed,
+        "perceptual": [network_name, perceptual_weight],
+        "edits": edits,
+        "flows": __version__,
+    }
+    store = Pairs(out, settings)
+    if not resume:
+        store.clear()
+    results: list[Result] = []
+    try:
+        run(loaded, chosen, groups, seed, network, edits, store, results)
+    except KeyboardInterrupt:
+        end_early(out, results, groups, network_name, pictures)
+    check_possible([result.row for result in results])
+    store.keep_only(results)
+    write_comparison(out, results, groups, network_name, pictures)
     bits = {
         name: {
             group: likelihood_of(model, members.images, members.labels_counted_by(model))
@@ -142,13 +182,23 @@ def compare(
     ]
     table = {"perceptual_network": network_name, "rows": rows, "bits_per_dim": bits}
     for path in (out / "table.json", json):
-        write_json(path, table)
+        write_json(path, table, UNKNOWN)
     show([result.row for result in results])
-    pictures = f"{'overview.png, ' if (out / 'overview.png').exists() else ''}{len(groups)} grids"
-    print(f"written to {out}: index.html, summary.md, table.csv, table.json, {pictures}, records")
+    sheets = f"{'overview.png, ' if (out / 'overview.png').exists() else ''}{len(groups)} grids"
+    print(f"written to {out}: index.html, summary.md, table.csv, table.json, {sheets}, records")
     if bugs := sum(result.bug for result in results):
         print(f"pairs that failed by a bug, with the tracebacks above: {bugs}", file=sys.stderr)
         raise SystemExit(EXIT_BUG)
+
+
+def end_early(
+    out: Path, results: list[Result], groups: dict[str, Group], network_name: str, pictures: bool
+) -> NoReturn:
+    """Write the report of the finished pairs after an interruption, and end the command."""
+    finished = sum(not result.row.note for result in results)
+    if finished:
+        write_comparison(out, results, groups, network_name, pictures)
+    interrupted(f"interrupted; finished pairs in {out}: {finished}; --resume true continues")
 
 
 def choose_network(name: str) -> FeatureNetwork | None:
@@ -229,8 +279,16 @@ def check_parts(text: str, models: dict[str, LatentModel]) -> None:
         )
 
 
-def read_group(text: str, model: LatentModel, models: dict[str, LatentModel]) -> dict[str, Group]:
+def read_group(
+    text: str, model: LatentModel, models: dict[str, LatentModel], label: Label | None = None
+) -> dict[str, Group]:
     """Groups of images that one word of `--images` names.
+
+    Args:
+        text: Word of the option.
+        model: Model whose image shape and grey levels all models have.
+        models: Models by name.
+        label: Class of images whose class is not known otherwise.
 
     Raises:
         UserError: There is no such group, or the folder contains no pictures.
@@ -241,19 +299,22 @@ def read_group(text: str, model: LatentModel, models: dict[str, LatentModel]) ->
             deprecated(f"--images {name}", "--images ood")
         suite = ood_images(model.image_shape, model.bins)
         images = torch.cat([pictures[:1] for pictures in suite.values()])
-        return {name: Group(images, [ImageSource(each) for each in suite])}
+        return {
+            name: Group(images, [ImageSource(each) for each in suite], **classes(label, models, len(images)))
+        }
     if name == "user" and rest:
-        # The shell expands no ~ within a word; the path is absolute because records are used elsewhere.
-        folder = expand(rest).resolve()
+        folder = expand(rest)  # the shell expands no ~ within a word
         files = sorted(folder.glob("*"))
         paths = [path for path in files if path.is_file() and path.suffix.lower() in EXTENSIONS]
         if left_out := [path.name for path in files if path not in paths]:
             print(f"--images {text}: not read, because they are no pictures: {some_of(left_out)}")
         if not paths:
             raise UserError(f"--images {text}: no pictures ({', '.join(EXTENSIONS)}) in {rest}")
-        read = [read_source(path, model.image_shape) for path in paths]
-        pictures = pixels.reduce(torch.stack([image for image, _ in read]), model.bins)
-        return {name: Group(pictures, [source for _, source in read])}
+        images, sources = read_sources(paths, model.image_shape, resize=True)
+        print_crops(sources, model)
+        # Names within the folder: a record that is published does not name folders of this machine.
+        names = [replace(source, name=Path(source.name).name) for source in sources]
+        return {name: Group(pixels.reduce(images, model.bins), names, **classes(label, models, len(names)))}
     if name == "generated" and _is_count(rest):
         return {f"generated by {key}": _generated(key, each, int(rest)) for key, each in models.items()}
     if name in TRANSFORMS and _is_count(rest):
@@ -266,6 +327,20 @@ def read_group(text: str, model: LatentModel, models: dict[str, LatentModel]) ->
         f"--images: there is no {text!r}; expected {', '.join(f'{each}:N' for each in TRANSFORMS)}, "
         "generated:N, ood or user:FOLDER"
     )
+
+
+def classes(label: Label | None, models: dict[str, LatentModel], n: int) -> dict[str, Any]:
+    """Arguments of `Group` for n images of the class of --label: labels, and the data set that has the class.
+
+    Raises:
+        UserError: No model has this class, or none is class-conditional.
+    """
+    conditional = [model for model in models.values() if model.num_classes]
+    if label is None:
+        return {}
+    model = (conditional or list(models.values()))[0]
+    labels = option_labels(model, label, n)
+    return {"labels": None if labels is None else labels.cpu(), "data": model.description.get("name")}
 
 
 def _is_count(text: str) -> bool:

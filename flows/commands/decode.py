@@ -1,43 +1,43 @@
-"""`flows decode`: decode a code file to picture files."""
+"""`flows decode`: decode a file of codes to picture files."""
 
 from pathlib import Path
 
 from flows.commands.common import check_outputs, write_json
-from flows.inversion.codes import load_codes
-from flows.inversion.exact import decode_exactly
+from flows.commands.given import read_codes
+from flows.drawing import save_images
+from flows.files import distinct, file_name
 from flows.opening import open_model
-from flows.page import save_picture
 
 
 def decode(
     checkpoint: str,
     codes: Path,
     output: Path = Path("decoded"),
+    space: str | None = None,
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Decode a code file to pictures; the model must be the one that encoded them.
+    """Decode a file of codes to pictures; the model must be the one that made them.
 
-    Every code is decoded in the precision of its certificate.
+    Every code is decoded in the precision of its certificate, if it has one, and with the weights, noise
+    inputs and activations that its search changed.
 
     Args:
         checkpoint: Folder or hub repository of the model.
-        codes: Code file, written by `flows encode`.
+        codes: Code file of `flows encode` or `flows codes`, array (.npy, .npz, .pt, .safetensors), or record
+            of `flows compare` or `flows studio`. `FILE#2` takes the third code alone.
         output: Output folder for PNG files with the names of the encoded pictures.
+        space: Latent space of an array that does not state it; None takes the only one that fits.
         json: File for a list of the pictures.
         device: Torch device; None takes CUDA if it is available.
     """
     check_outputs(output=output, json=json, inputs=[codes])
     model = open_model(checkpoint, device)
-    contents = load_codes(codes, model)
-    precisions = [certificate.precision for certificate in contents.certificates]
-    images = decode_exactly(model, contents.codes, precisions)
-    stems = [Path(name).stem for name in contents.names]
-    written = []
-    for i, image in enumerate(images):
-        # Pictures with the same name, from different folders, must not overwrite each other.
-        stem = stems[i] if len(set(stems)) == len(stems) else f"{i:04d}-{stems[i]}"
-        written.append(output / f"{stem}.png")
-        save_picture(image, written[-1])
+    found = read_codes(codes, model, space)
+    # Names that are equal after shortening would overwrite each other.
+    names = distinct([file_name(Path(name).stem, ".png") for name in found.names])
+    for i, name in enumerate(names):
+        save_images(output, {Path(name).stem: found[i].decode(model)[0]})
+    written = [output / file_name(Path(name).stem, ".png") for name in names]
     print(f"{len(written)} pictures: {output}")
     write_json(json, {"checkpoint": checkpoint, "pictures": [str(path) for path in written]})

@@ -3,10 +3,11 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from flows.commands.common import check_outputs, option_labels, write_json
+from flows.commands.common import Label, check_outputs, option_labels, write_json
+from flows.inversion.arrays import check_suffix, is_plain
 from flows.inversion.codes import CodeFile, save_codes
 from flows.inversion.exact import invert_exactly
-from flows.opening import open_model, read_pictures
+from flows.opening import open_model, read_sources
 
 
 def encode(
@@ -14,7 +15,7 @@ def encode(
     images: list[Path],
     output: Path = Path("codes.safetensors"),
     resize: bool = False,
-    label: int | None = None,
+    label: Label | None = None,
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
@@ -25,28 +26,40 @@ def encode(
     Args:
         checkpoint: Folder or hub repository of the model, which must have an exact inverse.
         images: Picture files.
-        output: Code file to write.
+        output: Code file to write, in the format of its suffix: .safetensors, .npz or .pt, or .npy for the
+            values alone.
         resize: Whether to centre-crop and resize pictures of another size; otherwise they cause an error.
-        label: Class of the pictures, for a class-conditional model; None takes the most likely class of each.
+        label: Class of the pictures, by number or name, for a class-conditional model; None takes the most
+            likely class of each.
         json: File for the certificates.
         device: Torch device; None takes CUDA if it is available.
     """
     check_outputs(file=output, json=json, inputs=images)
+    check_suffix(output)
     model = open_model(checkpoint, device)
-    pictures = read_pictures(images, model.image_shape, resize)
+    pictures, sources = read_sources(images, model.image_shape, resize)
     labels = option_labels(model, label, len(pictures))
     inversion = invert_exactly(model, pictures, labels)
     names = [path.name for path in images]
     save_codes(output, CodeFile(inversion.codes, names, inversion.certificates), model)
     levels = "" if model.bins == 256 else f" at {model.bins} grey levels"
-    for name, certificate in zip(names, inversion.certificates, strict=True):
+    crops = [source.crop_text(model.image_shape) for source in sources]
+    for name, crop, certificate in zip(names, crops, inversion.certificates, strict=True):
         verdict = f"bit-exact{levels}" if certificate.certified else "NOT certified"
-        print(f"{name}: {verdict} in {certificate.precision}, largest error {certificate.error:.1e}")
-    print(f"{len(names)} codes: {output}")
+        what = f"{name} ({crop})" if crop else name
+        print(f"{what}: {verdict} in {certificate.precision}, largest error {certificate.error:.1e}")
+    alone = "; .npy has the values alone: no model, names or certificates" if is_plain(output) else ""
+    print(f"{len(names)} codes: {output}{alone}")
     certificates = [
-        {"name": name, **asdict(certificate)}
-        for name, certificate in zip(names, inversion.certificates, strict=True)
+        {"name": name, "crop": crop, **asdict(certificate)}
+        for name, crop, certificate in zip(names, crops, inversion.certificates, strict=True)
     ]
     write_json(
-        json, {"checkpoint": checkpoint, "fingerprint": model.fingerprint(), "certificates": certificates}
+        json,
+        {
+            "checkpoint": checkpoint,
+            "fingerprint": model.fingerprint(),
+            "grey_levels": model.bins,
+            "certificates": certificates,
+        },
     )

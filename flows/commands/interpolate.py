@@ -1,20 +1,34 @@
-"""`flows interpolate`: interpolate between two pictures in latent space."""
+"""`flows interpolate`: interpolate between two pictures or codes in latent space."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from flows import images as pixels
-from flows.bounds import PositiveInt
-from flows.commands.common import Zoom, check_outputs, option_labels, write_json
+from flows.bounds import PositiveFloat, PositiveInt
+from flows.commands.common import Label, Zoom, check_outputs, option_labels, write_json
+from flows.commands.given import is_codes, print_crops, read_codes
+from flows.drawing import (
+    enlarge,
+    is_animation,
+    is_folder,
+    lossy_note,
+    save_animation,
+    save_images,
+    save_picture,
+)
 from flows.editing.paths import line, sphere
-from flows.errors import UserError
+from flows.errors import Unsupported, UserError
 from flows.inversion.encoder import Encoder
 from flows.inversion.exact import invert_exactly
+from flows.inversion.found import Found, blended
 from flows.metrics.reconstruction import psnr
-from flows.opening import open_model, read_pictures
-from flows.page import save_picture
+from flows.models.base import LatentModel
+from flows.models.codes import Codes, concatenate
+from flows.opening import open_model, read_sources
 
 
 def interpolate(
@@ -26,69 +40,174 @@ def interpolate(
     path: Literal["line", "sphere"] = "line",
     space: str | None = None,
     resize: bool = False,
-    label: int | None = None,
+    label: Label | None = None,
     zoom: Zoom = 2,
+    fps: PositiveFloat = 8.0,
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Interpolate between two pictures in latent space, as a strip of images.
+    """Interpolate between two pictures or codes in latent space, as a strip of images.
 
     If the inverse is exact, the ends of the strip equal the pictures. With a learned encoder, the ends are
-    reconstructions, and the pictures are shown beside them.
+    reconstructions, and the pictures are shown beside them. Tuned weights, noise inputs and activations of
+    codes that a search found are interpolated, too.
 
     Args:
         checkpoint: Folder or hub repository of the model.
-        first: Picture file at the left end.
-        second: Picture file at the right end.
-        output: Picture file for the strip.
+        first: Picture file, or file of codes, at the left end: code file, array (.npy, .npz, .pt), or record
+            of `flows compare` or `flows studio`. `FILE#2` takes the third code, FILE the first.
+        second: Picture file, or file of codes, at the right end.
+        output: Picture file for the strip; a .gif, .webp or .mp4 file for an animation; or a folder (no
+            suffix) for one PNG per image at the model's size.
         steps: Number of images in the strip, both ends included.
         path: Path between the codes: a straight line, or a great circle with interpolated length.
-        space: Latent space of the codes, for a learned encoder; None takes the model's search space (w for
-            LIA).
+        space: Latent space of the codes, for a learned encoder or an array of codes; None takes the model's
+            search space (w for LIA).
         resize: Whether to centre-crop and resize pictures of another size; otherwise they cause an error.
-        label: Class of both pictures, for a class-conditional model; None takes the most likely class of
-            each, and each image of the strip has the class of the nearer picture.
-        zoom: Factor by which the strip enlarges every pixel.
+        label: Class of both pictures, by number or name, for a class-conditional model; None takes the most
+            likely class of each, and each image of the strip has the class of the nearer picture.
+        zoom: Factor by which a strip or an animation enlarges every pixel.
+        fps: Frames per second of an animation.
         json: File for the result.
         device: Torch device; None takes CUDA if it is available.
     """
     if steps < 2:
         raise UserError(f"--steps: expected at least 2, got {steps}")
-    check_outputs(picture=output, json=json, inputs=[first, second])
+    check_outputs(drawing=output, json=json, animated=True, inputs=[first, second])
     model = open_model(checkpoint, device)
-    pictures = read_pictures([first, second], model.image_shape, resize)
-    labels = option_labels(model, label, 2)
-    if model.is_exact:
-        if space not in (None, model.prior_space.name):
-            raise UserError(
-                f"--space: {type(model).__name__} has only space {model.prior_space.name!r}, got {space!r}"
-            )
-        exact = invert_exactly(model, pictures, labels)
-        codes, ends = exact.codes, exact.reconstruction
-        bit_exact = all(certificate.bit_exact for certificate in exact.certificates)
-    else:
-        inversion = Encoder(space).invert(model, pictures, labels=labels)
-        codes, ends, bit_exact = inversion.codes, inversion.reconstruction, False
-    share = torch.linspace(0, 1, steps, dtype=torch.float64)[:, None]
-    mix = {"line": line, "sphere": sphere}[path]
-    first_code, last_code = codes.values.double().cpu().split(1)
-    nearer = (share[:, 0] > 0.5).long()
-    way = codes.cpu()[nearer].with_values(mix(first_code, last_code, share))
-    strip = model.decode_bytes(way)
-    strip[0], strip[-1] = ends
-    chosen, learned = codes.space, not model.spaces[codes.space].exact
-    if learned:
-        strip = torch.cat([pictures[:1], strip, pictures[1:]])
-    save_picture(pixels.grid(strip, len(strip), zoom=zoom), output)
-    quality = psnr(pixels.reduce(pictures, model.bins), ends).tolist()
-    ends_text = f"reconstructed with {quality[0]:.1f} and {quality[1]:.1f} dB, beside the pictures"
-    verdict = ends_text if learned else f"{'' if bit_exact else 'NOT '}bit-exact"
-    print(f"{steps} images along the {path} in {chosen}: {output}; ends {verdict}")
+    ends = [read_end(model, each, space, resize, label) for each in (first, second)]
+    codes = common_codes(model, ends)
+    strip = images_between(model, ends, codes, steps, path)
+    write_strip(output, strip, ends, zoom, fps)
+    quality = [float(psnr(end.picture[None], end.image[None])[0]) for end in ends if end.picture is not None]
+    print(
+        f"{steps} images along the {path} in {codes.space}: {output}; ends {verdict_of(ends, quality)}"
+        f"{lossy_note(output)}"
+    )
     result = {
         "checkpoint": checkpoint,
         "steps": steps,
         "path": path,
-        "space": chosen,
-        "ends_bit_exact": bit_exact,
+        "space": codes.space,
+        "ends_bit_exact": all(end.bit_exact for end in ends),
     }
     write_json(json, {**result, "ends_psnr": quality})
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """End of a strip.
+
+    Attributes:
+        found: One code.
+        image: uint8 (C, H, W), decoded code.
+        picture: uint8 (C, H, W), picture that was encoded, at the model's grey levels; None for a given code.
+        bit_exact: Whether the image equals the picture byte for byte.
+    """
+
+    found: Found
+    image: Tensor
+    picture: Tensor | None = None
+    bit_exact: bool = False
+
+    @property
+    def learned(self) -> bool:
+        """Whether a picture was encoded by a learned encoder, so that the image may differ from it."""
+        return self.picture is not None and not self.found.certificates
+
+
+def read_end(model: LatentModel, path: Path, space: str | None, resize: bool, label: Label | None) -> End:
+    """Read and encode a picture, or read a code; see `interpolate`.
+
+    Raises:
+        Unsupported: The model has no encoder, and the path is that of a picture.
+        UserError: The model has an exact inverse, which has one space, and another space was given.
+    """
+    if is_codes(path):
+        found = read_codes(path, model, space)[0]
+        return End(found=found, image=found.decode(model)[0])
+    if not model.check_space(space or model.search_space).encodes:
+        raise Unsupported(
+            f"{type(model).__name__} has no encoder for {path}: give codes that `flows compare --inverters "
+            "optimise` finds for it, by the path of its record"
+        )
+    pictures, sources = read_sources([path], model.image_shape, resize)
+    print_crops(sources, model)
+    labels = option_labels(model, label, 1)
+    picture = pixels.reduce(pictures, model.bins)[0]
+    if not model.is_exact:
+        learned = Encoder(space).invert(model, pictures, labels=labels)
+        return End(
+            found=Found(codes=learned.codes.cpu(), names=[path.name]),
+            image=learned.reconstruction[0],
+            picture=picture,
+        )
+    if space not in (None, model.prior_space.name):
+        raise UserError(
+            f"--space: {type(model).__name__} has only space {model.prior_space.name!r}, got {space!r}"
+        )
+    exact = invert_exactly(model, pictures, labels)
+    certificates = exact.certificates
+    found = Found(
+        codes=exact.codes,
+        names=[path.name],
+        precision=[certificates[0].precision],
+        certificates=certificates,
+    )
+    return End(
+        found=found, image=exact.reconstruction[0], picture=picture, bit_exact=certificates[0].bit_exact
+    )
+
+
+def common_codes(model: LatentModel, ends: list[End]) -> Codes:
+    """Codes of both ends in one space, fp64 (2, D); raises UserError if there is no such space."""
+    first, second = (end.found for end in ends)
+    if first.codes.space != second.codes.space:
+        if second.codes.space in model.spaces[first.codes.space].conversions:
+            first = first.converted(model, second.codes.space)
+        else:
+            second = second.converted(model, first.codes.space)
+    return concatenate([each.codes.cpu().to(torch.float64) for each in (first, second)])
+
+
+def images_between(
+    model: LatentModel, ends: list[End], codes: Codes, steps: int, path: Literal["line", "sphere"]
+) -> Tensor:
+    """Images (steps, C, H, W) of the codes on a path between the ends, which are the ends' own images."""
+    share = torch.linspace(0, 1, steps, dtype=torch.float64)[:, None]
+    first, last = codes.values.split(1)
+    values = line(first, last, share) if path == "line" else sphere(first, last, share)
+    way = codes[(share[:, 0] > 0.5).long()].with_values(values)
+    one, other = (end.found.refinement(0) for end in ends)
+    between = Found(
+        codes=way,
+        names=[str(i) for i in range(steps)],
+        refinements=[blended(model, one, other, float(each)) for each in share] if one or other else [],
+    )
+    strip = between.decode(model)
+    strip[0], strip[-1] = ends[0].image, ends[1].image
+    return strip
+
+
+def write_strip(output: Path, strip: Tensor, ends: list[End], zoom: int, fps: float) -> None:
+    """Write the images as a strip, beside learned ends' pictures, as an animation, or each at its size."""
+    if is_folder(output):
+        save_images(output, {f"{i:04d}": image for i, image in enumerate(strip)})
+    elif is_animation(output):
+        save_animation([enlarge(image, zoom * max(image.shape[1:])) for image in strip], output, fps)
+    else:
+        before, after = (
+            [end.picture[None]] if end.learned and end.picture is not None else [] for end in ends
+        )
+        shown = torch.cat([*before, strip, *after])
+        save_picture(pixels.grid(shown, len(shown), zoom=zoom), output)
+
+
+def verdict_of(ends: list[End], quality: list[float]) -> str:
+    """Text that says how well the ends reconstruct the pictures."""
+    if not quality:
+        return "given as codes"
+    if any(end.learned for end in ends):
+        return f"reconstructed with {' and '.join(f'{each:.1f}' for each in quality)} dB, beside the pictures"
+    exact = all(end.bit_exact for end in ends if end.picture is not None)
+    return f"reconstructed {'' if exact else 'NOT '}bit-exact"

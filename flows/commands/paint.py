@@ -1,6 +1,7 @@
 """`flows paint`: draw or erase classes in images."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -10,18 +11,28 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
-from flows.commands.common import check_outputs, write_json
+from flows.commands.common import Label, check_outputs, write_json
 from flows.commands.dissect import check_layers
-from flows.commands.steer.apply import given_images
+from flows.commands.given import Given, read_given
 from flows.data.decode import decode, named
 from flows.dissection.paint import Brush, Painted, Stroke
 from flows.dissection.paint import paint as paint_on
 from flows.dissection.probe import default_layers, instrument
 from flows.dissection.unit_brush import UNITS, find_units
+from flows.drawing import (
+    draw_rows,
+    is_animation,
+    is_folder,
+    lossy_note,
+    save_animation,
+    save_images,
+    save_picture,
+)
 from flows.editing.editor import EXEMPLARS, exemplars_of
-from flows.errors import Unsupported, UserError
+from flows.errors import UserError
+from flows.inversion.found import Found, Refinement, offset
+from flows.models.base import LatentModel
 from flows.opening import load_segmenter, open_model
-from flows.page import draw_rows, save_picture
 from flows.semantics.base import Segmenter
 
 GRAMMAR = "draw|erase CLASS [LEFT TOP RIGHT BOTTOM | MASK-FILE]"
@@ -32,7 +43,9 @@ def paint(
     strokes: list[str],
     images: list[Path] | None = None,
     test: NonNegativeInt = 0,
+    codes: list[Path] | None = None,
     n: PositiveInt = 8,
+    label: Label | None = None,
     brush: Literal["exemplars", "units"] = "exemplars",
     strength: NonNegativeFloat = 1.0,
     layers: list[str] | None = None,
@@ -44,6 +57,7 @@ def paint(
     seed: Seed = 0,
     resize: bool = False,
     output: Path = Path("painted.png"),
+    fps: PositiveFloat = 1.0,
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
@@ -64,7 +78,10 @@ def paint(
             the brush. Without a region, the brush covers the whole image.
         images: Picture files to paint on.
         test: Number of test images to paint on, if there are no picture files.
-        n: Number of samples to paint on, if there are neither picture files nor test images.
+        codes: Files of codes to paint on: code files, arrays (.npy, .npz, .pt), or records of `flows compare`
+            or `flows studio`, with their tuned weights. `FILE#2` takes the third code alone.
+        n: Number of samples to paint on, if nothing else is given.
+        label: Class of picture files or samples, by number or name, for a class-conditional model.
         brush: Brush of exemplars or of units.
         strength: Strength of the strokes: 0 changes nothing, 1 changes all; above 1, units exceed their mean
             activation on the class.
@@ -80,26 +97,31 @@ def paint(
         temperature: Temperature of the samples.
         seed: Seed of the samples.
         resize: Whether to centre-crop and resize pictures of another size; otherwise they cause an error.
-        output: Picture file with one row per image: the input, and the image after each stroke.
+        output: Picture file with one row per image: the input, and the image after each stroke; a .gif,
+            .webp or .mp4 file for an animation with one frame per stroke; or a folder (no suffix) for one PNG
+            per painted image at the model's size.
+        fps: Frames per second of an animation.
         json: File for the result.
         device: Torch device; None takes CUDA if it is available.
     """
-    check_outputs(picture=output, json=json)
+    check_outputs(drawing=output, json=json, animated=True, inputs=[*(images or []), *(codes or [])])
     model = open_model(checkpoint, device)
     loaded = load_segmenter(segmenter, model)
-    space = model.search_space
     requests = [parse_stroke(stroke, loaded, *model.image_shape[1:]) for stroke in strokes]
+    given = read_given(
+        model,
+        model.search_space,
+        images=images,
+        test=test,
+        codes=codes,
+        n=n,
+        temperature=temperature,
+        seed=seed,
+        resize=resize,
+        label=label,
+    )
+    space = given.found.codes.space
     check_layers(model, space, layers)
-    if (images or test) and not model.check_space(space).encodes:
-        raise Unsupported(
-            f"{type(model).__name__} has no encoder for pictures: paint samples of it, with --n"
-        )
-    given, known = given_images(model, images, test, resize)
-    if given is None:
-        codes = model.sample(n, space, seed, temperature)
-        given = model.decode_bytes(codes)
-    else:
-        codes = model.encode_bytes(given, space, known)
     labels = dict.fromkeys(each.label for each in requests)
     brushes: dict[str, Brush]
     if brush == "exemplars":
@@ -109,20 +131,51 @@ def paint(
         chosen = layers or default_layers(model, space)
         brushes = {label: find_units(model, loaded, space, label, chosen, units, order) for label in labels}
     done = [(brushes[each.label], each.where, each.stroke) for each in requests]
-    rows, painted = [], list[Painted]()
-    with instrument(model, space) as probe:
-        for code, picture in zip(codes.split(1), given, strict=True):
-            painted.append(paint_on(probe, code, picture, done, strength))
-            rows.append(("", torch.stack([picture, *painted[-1].stages])))
+    painted = [
+        paint_one(model, given.found[i], image, done, strength) for i, image in enumerate(given.images)
+    ]
     head = ["input", *(f"{each.stroke} {each.label}" for each in requests)]
-    save_picture(draw_rows(rows, len(head), 96, head), output)
-    results = [painted_dict(each) for each in painted]
+    write_painted(output, given, painted, head, fps)
+    results = [
+        {"name": name, **painted_dict(each)} for name, each in zip(given.found.names, painted, strict=True)
+    ]
     changed = sum(each["changed"] for each in results) / len(results)
     print(
-        f"{len(done)} strokes on {len(given)} images: {100 * changed:.1f} % of the pixels changed, none "
-        f"outside the brushes and their margin: {output}"
+        f"{len(done)} strokes on {len(painted)} images: {100 * changed:.1f} % of the pixels changed, none "
+        f"outside the brushes and their margin: {output}{lossy_note(output)}"
     )
     write_json(json, {"checkpoint": checkpoint, "strokes": strokes, "brush": brush, "pictures": results})
+
+
+def paint_one(
+    model: LatentModel,
+    found: Found,
+    image: Tensor,
+    strokes: list[tuple[Brush, Tensor, Stroke]],
+    strength: float,
+) -> Painted:
+    """Paint on one image, uint8 (C, H, W), with what belongs to its code besides it."""
+    own, refinement = found.model_for(model, 0), found.refinement(0) or Refinement()
+    with offset(own, refinement), instrument(own, found.codes.space) as probe:
+        return paint_on(probe, found.codes.to(own), image, strokes, strength)
+
+
+def write_painted(
+    output: Path, given: Given, painted: Sequence[Painted], head: Sequence[str], fps: float
+) -> None:
+    """Write painted images as a sheet, as an animation, or each at its size; `head` names the stages."""
+    stages = [torch.stack([image, *each.stages]) for image, each in zip(given.images, painted, strict=True)]
+    if is_folder(output):
+        results = [each.image for each in painted]
+        save_images(output, dict(zip(given.found.names, results, strict=True)))
+    elif is_animation(output):
+        frames = [
+            draw_rows([("", torch.stack([strip[i] for strip in stages]))], len(stages), 96, [name])
+            for i, name in enumerate(head)
+        ]
+        save_animation(frames, output, fps)
+    else:
+        save_picture(draw_rows([("", strip) for strip in stages], len(head), 96, head), output)
 
 
 def painted_dict(painted: Painted) -> dict[str, Any]:

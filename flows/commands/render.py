@@ -10,7 +10,7 @@ from flows.commands.common import check_outputs, write_json
 from flows.editing.history import edited_upload as paste_into_upload
 from flows.editing.records import load_history, read_history_header
 from flows.errors import UserError
-from flows.files import write_atomically
+from flows.files import file_name, write_atomically
 from flows.inversion.records import ImageSource, digest_of, load_record
 from flows.inversion.records import render_record as decode_record
 from flows.opening import open_model, open_picture
@@ -27,6 +27,7 @@ def render(
     checkpoint: str | None = None,
     output: Path = Path("rendered"),
     undo: bool = False,
+    pictures: Path | None = None,
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
@@ -39,6 +40,8 @@ def render(
             Records of inversions need it.
         output: Output folder for the pictures.
         undo: Whether to paste each image into the picture that it was cropped from, at the picture's size.
+        pictures: Folder of these pictures, for a record of an inversion; None looks beside the record and in
+            the working folder. A record of edits has its picture.
         json: File for the result.
         device: Torch device; None takes CUDA if it is available.
     """
@@ -55,13 +58,15 @@ def render(
     images = decode_record(model, contents)
     same = digest_of(images) == contents.digest
     # All pictures are made before the first is written: a missing source leaves no incomplete folder.
-    pictures = [
-        paste_back(image, source, model.image_shape[0]) if undo and source.box else pixels.to_pillow(image)
+    whole = [
+        paste_back(image, source, find_picture(source.name, record, pictures), model.image_shape[0])
+        if undo and source.box
+        else pixels.to_pillow(image)
         for image, source in zip(images, contents.sources, strict=True)
     ]
     written = []
-    for i, (picture, source) in enumerate(zip(pictures, contents.sources, strict=True)):
-        path = output / f"{i:04d}-{Path(source.name).stem.replace(' ', '-')}.png"
+    for i, (picture, source) in enumerate(zip(whole, contents.sources, strict=True)):
+        path = output / file_name(f"{i:04d}-{Path(source.name).stem}", ".png")
         write_atomically(path, picture.save)
         written.append(str(path))
     print(f"{len(written)} pictures: {output}; {contents.method}; {SAME[same]}")
@@ -100,21 +105,35 @@ def render_edits(
     model = open_model(checkpoint, device)
     history, same = load_history(record, model)
     picture = paste_into_upload(history) if undo else pixels.to_pillow(history.picture)
-    path = output / f"{record.stem}.png"
+    path = output / file_name(record.stem, ".png")
     write_atomically(path, picture.save)
     edits = [edit.label for edit in history.edits]
     print(f"{path}; {'; '.join(edits) or 'not edited'}; {SAME[same]}")
     write_json(json, {"pictures": [str(path)], "edits": edits, "same_bytes": same})
 
 
-def paste_back(image: Tensor, source: ImageSource, channels: int) -> Image.Image:
-    """Paste a reconstruction into the picture that it was cropped from.
+def find_picture(name: str, record: Path, folder: Path | None) -> Path:
+    """File of a picture that a record names, in the given folder, else beside the record or where it was.
 
     Raises:
-        UserError: The picture does not exist or has another size.
+        UserError: There is no such file.
     """
-    original = open_picture(Path(source.name), channels)
+    own = Path(name).name
+    places = [folder / own] if folder is not None else [Path(name), record.parent / own]
+    for place in places:
+        if place.is_file():
+            return place
+    raise UserError(f"there is no {places[-1]}: --pictures names the folder with {own}")
+
+
+def paste_back(image: Tensor, source: ImageSource, path: Path, channels: int) -> Image.Image:
+    """Paste a reconstruction into the picture, at a path, that it was cropped from.
+
+    Raises:
+        UserError: The picture has another size.
+    """
+    original = open_picture(path, channels)
     if original.size != source.size:
-        raise UserError(f"{source.name} has {original.size} pixels, the record was made from {source.size}")
+        raise UserError(f"{path} has {original.size} pixels, the record was made from {source.size}")
     assert source.box is not None
     return pixels.paste_crop(pixels.to_pillow(image), source.box, original)

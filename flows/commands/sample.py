@@ -4,10 +4,10 @@ from pathlib import Path
 
 from flows import images as pixels
 from flows.bounds import PositiveInt, Seed, Temperature
-from flows.commands.common import Zoom, check_outputs, option_labels, write_json
+from flows.commands.common import Label, Zoom, check_outputs, option_labels, write_json
+from flows.drawing import is_folder, lossy_note, save_images, save_picture
 from flows.models.base import LikelihoodModel
 from flows.opening import open_model
-from flows.page import save_picture
 
 
 def sample(
@@ -17,7 +17,7 @@ def sample(
     temperature: Temperature | None = None,
     space: str | None = None,
     seed: Seed = 0,
-    label: int | None = None,
+    label: Label | None = None,
     zoom: Zoom = 2,
     batch: PositiveInt = 64,
     json: Path | None = None,
@@ -33,29 +33,27 @@ def sample(
             a GAN. None takes 0.7 for flows and 1 for other models.
         space: Latent space of the codes; None takes w for StyleGAN and z for other models.
         seed: Seed of the codes.
-        label: Class of the samples, for a class-conditional model; None takes all classes in turn or, in a
-            space whose codes include their class, random ones.
+        label: Class of the samples, by number or name, for a class-conditional model; None takes all classes
+            in turn or, in a space whose codes include their class, random ones.
         zoom: Factor by which the sheet enlarges every pixel.
         batch: Number of samples that are decoded at a time.
         json: File for the result.
         device: Torch device; None takes CUDA if it is available.
     """
-    if output.suffix:
-        check_outputs(picture=output, json=json)
-    else:
-        check_outputs(output=output, json=json)
+    check_outputs(drawing=output, json=json)
     model = open_model(checkpoint, device)
     space = space or model.sampling_space
     if temperature is None:
         temperature = 0.7 if isinstance(model, LikelihoodModel) else 1.0
     codes = model.sample(n, space, seed, temperature, option_labels(model, label, n))
-    images = model.decode_bytes(codes, batch)
-    if output.suffix:
-        save_picture(pixels.grid(images, zoom=zoom), output)
+    if is_folder(output):
+        # Batch by batch, so that an interruption keeps what is finished.
+        for i, part in enumerate(codes.split(batch)):
+            images = enumerate(model.decode_bytes(part, batch), i * batch)
+            save_images(output, {f"{number:06d}": image for number, image in images})
     else:
-        for i, image in enumerate(images):
-            save_picture(image, output / f"{i:06d}.png")
-    print(f"{n} samples at temperature {temperature}: {output}")
+        save_picture(pixels.grid(model.decode_bytes(codes, batch), zoom=zoom), output)
+    print(f"{n} samples at temperature {temperature}: {output}{lossy_note(output)}")
     write_json(
         json,
         {

@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from flows.dissection.omission import EnergyRow, Omissions
-from flows.page import as_interval, as_text, cells, draw_rows, numbers, table, write_page
+from flows.drawing import draw_rows
+from flows.page import as_interval, as_text, cells, numbers, table, write_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # imported only where a figure is made

@@ -16,10 +16,11 @@ from flows.dissection.artefacts import Cleaning
 from flows.dissection.causal import Ablation
 from flows.dissection.intervention import Insertion
 from flows.dissection.probe import instrument
+from flows.drawing import draw_rows
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.once import prepared
-from flows.page import as_text, cells, draw_rows, numbers, table, write_page
+from flows.page import as_text, cells, numbers, table, write_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

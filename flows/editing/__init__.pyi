@@ -9,6 +9,7 @@ from flows.editing.history import Start as Start
 from flows.editing.history import edited_upload as edited_upload
 from flows.editing.records import load_history as load_history
 from flows.editing.records import save_history as save_history
+from flows.editing.sources import read_found as read_found
 
 __all__ = [
     "Edit",
@@ -19,5 +20,6 @@ __all__ = [
     "edited_upload",
     "load_history",
     "open_editor",
+    "read_found",
     "save_history",
 ]

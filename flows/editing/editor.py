@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images as pixels
+from flows.checks import some_of
 from flows.data.base import ImageData
 from flows.dissection.exemplars import (
     ExemplarBrush,
@@ -23,6 +24,7 @@ from flows.dissection.paint import Canvas, Stroke, StrokeEdit
 from flows.dissection.probe import Change, instrument
 from flows.editing.history import Edit, History, Start
 from flows.errors import DataMissing, Unsupported, UserError
+from flows.inversion.found import Found
 from flows.metrics.typicality import limit_typicality, typicality
 from flows.models.base import LatentModel, Space
 from flows.models.codes import Codes
@@ -31,6 +33,7 @@ from flows.semantics.base import Predictor, Score, Segmenter, SemanticModel, pre
 from flows.semantics.load import load_semantic_model
 from flows.steering.base import DIRECTIONS_FILE, Direction, load_directions, shift
 from flows.steering.boundary import condition
+from flows.steering.levels import to_levels
 from flows.stored import locate
 
 __all__ = ["Editor", "ScoreReading", "open_editor"]
@@ -164,6 +167,38 @@ class Editor:
             picture = self.model.decode_bytes(codes)[0]
         return History.of(Start(picture=picture, codes=codes.cpu(), name="sample", seed=seed))
 
+    def begin(self, found: Found, picture: Tensor | None = None, start: Start | None = None) -> History:
+        """Start with a code that a search found, or that a file holds, as a history without edits.
+
+        Args:
+            found: One code with what belongs to it.
+            picture: uint8 (C, H, W), picture that the code was found for, whose reconstruction residual is
+                kept where nothing changes; None takes the decoded code.
+            start: Start of the picture on another model, whose name, upload and box are kept; None if there
+                is none.
+
+        Raises:
+            UserError: There is not exactly one code.
+        """
+        if len(found) != 1:
+            raise UserError(f"expected one code, got {len(found)}; choose one of {some_of(found.names)}")
+        latent, space = self.model.spaces, found.codes.space
+        if space != self.space and self.space in latent[space].conversions:
+            found = found.converted(self.model, self.space)
+        with self.lock:
+            shown = found.decode(self.model)[0] if picture is None else picture
+        name = found.names[0] if start is None else start.name
+        return History.of(
+            Start(
+                picture=pixels.reduce(shown, self.model.bins),
+                codes=found.codes.to(self.model.dtype).cpu(),
+                name=name,
+                upload=start.upload if start else None,
+                box=start.box if start else None,
+                refinement=found.refinement(0),
+            )
+        )
+
     # Edits ----------------------------------------------------------------------------------------
 
     def move(
@@ -189,7 +224,7 @@ class Editor:
         start = moved = history.codes
         for name, amount in sigmas.items():
             if amount:
-                moved = shift(moved, self.direction(name, without, levels), amount)
+                moved = shift(moved, self.direction(name, without, levels, start.space), amount)
         if budget is not None:
             with self.lock:
                 moved = limit_typicality(self.model, start, moved, budget)
@@ -202,8 +237,15 @@ class Editor:
         }
         return Edit(", ".join(parts) or "not moved", step=moved.values - start.values, settings=settings)
 
-    def direction(self, name: str, without: Sequence[str] = (), levels: Sequence[str] = ()) -> Direction:
-        """Direction of a name, made orthogonal to those of `without` and restricted to levels; see `move`."""
+    def direction(
+        self, name: str, without: Sequence[str] = (), levels: Sequence[str] = (), space: str | None = None
+    ) -> Direction:
+        """Direction of a name, made orthogonal to those of `without` and restricted to levels; see `move`.
+
+        Raises:
+            UserError: There is no such direction.
+            Unsupported: It has no counterpart in the given space.
+        """
         for each in (name, *without):
             if each not in self.directions:
                 known = ", ".join(self.directions) or "none; `flows steer find` finds some"
@@ -212,7 +254,9 @@ class Editor:
         others = [self.directions[each] for each in without if each != name]
         if others:
             direction = condition(direction, others, self._scale)
-        return direction.on_levels(levels, self.latent) if levels else direction
+        if space is not None:
+            direction = to_levels(self.model, direction, space)
+        return direction.on_levels(levels, self.model.spaces[direction.space]) if levels else direction
 
     @cached_property
     def _scale(self) -> Codes:
@@ -229,7 +273,7 @@ class Editor:
         step = share * (other.values - history.codes.values)
         if levels:
             kept = torch.zeros_like(step)
-            for part in self.latent.slices_of(levels):
+            for part in self.model.spaces[other.space].slices_of(levels):
                 kept[:, part] = step[:, part]
             step = kept
         where = f"{', '.join(levels)} " if levels else ""
@@ -255,7 +299,7 @@ class Editor:
         if not mask.any():
             raise UserError("nothing is painted yet: mark the region on the picture with the brush")
         brush, stage = self.brush(label), history.stages[-1]
-        with self.lock, instrument(self.model, self.space) as probe:
+        with self.lock, history.probe(self.model) as probe:
             canvas = Canvas(probe, stage.codes, stage.picture, earlier=stage.earlier)
             stroke_edit = brush.stroke_edit(canvas, mask, stroke, strength)
         if not stroke_edit.changes:

@@ -1,7 +1,9 @@
 """History of one picture: a sequence of edits that can be undone and repeated."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -10,7 +12,8 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.dissection.paint import Canvas, Changes, StrokeEdit
-from flows.dissection.probe import instrument
+from flows.dissection.probe import Probe, instrument
+from flows.inversion.found import Refinement, offset, refined
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.once import prepared
@@ -29,6 +32,8 @@ class Start:
         seed: Seed of a sample.
         upload: uint8 (C, height, width), upright picture that `picture` was cropped from; None for a sample.
         box: Part of the upload that was kept; None for a sample.
+        refinement: Weights, noise inputs and activations that a search changed besides the code; None if the
+            model as it is decodes the code.
     """
 
     picture: Tensor
@@ -37,6 +42,7 @@ class Start:
     seed: int = 0
     upload: Tensor | None = None
     box: pixels.Box | None = None
+    refinement: Refinement | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ class History:
     @torch.no_grad()
     def then(self, model: LatentModel, edit: Edit) -> "History":
         """Apply an edit and return the new history."""
-        with prepared(), instrument(model, self.start.codes.space) as probe:
+        with prepared(), self.probe(model) as probe:
             stage = self.stages[-1]
             canvas = Canvas(probe, stage.codes, stage.picture, earlier=stage.earlier)
             if edit.step is not None:
@@ -112,6 +118,14 @@ class History:
                 canvas, _ = canvas.painted(edit.stroke_edit)
         after = Stage(canvas.picture, canvas.codes.cpu(), canvas.earlier)
         return replace(self, edits=(*self.edits, edit), stages=(*self.stages, after))
+
+    @contextmanager
+    def probe(self, model: LatentModel) -> Iterator[Probe]:
+        """Context with a probe on the model that decodes the codes, with the refinement of the start."""
+        refinement = self.start.refinement or Refinement()
+        own = model if self.start.refinement is None else _refined(model, refinement)
+        with offset(own, refinement), instrument(own, self.start.codes.space) as probe:
+            yield probe
 
     def undone(self) -> "History":
         """History without the last edit; the picture has the same bytes as before the edit."""
@@ -125,6 +139,10 @@ class History:
         for edit in self.edits:
             history = history.then(model, edit)
         return history
+
+
+_refined = lru_cache(4)(refined)
+"""Copies of models for the latest starts that need one; models do not change while pictures are edited."""
 
 
 def edited_upload(history: History) -> Image.Image:

@@ -17,6 +17,7 @@ from flows.editing.history import Edit, History, Start
 from flows.errors import UserError
 from flows.files import StrPath, write_atomically
 from flows.images import Box
+from flows.inversion.found import Refinement
 from flows.inversion.records import digest_of
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
@@ -25,11 +26,13 @@ from flows.versioned import check_made_by, read_metadata, read_versioned
 
 __all__ = ["load_history", "save_history"]
 
-HISTORY_VERSION = 1
+HISTORY_VERSION = 2
 LABEL = "told"
 """Key of an edit's label in the file."""
-LONGEST = 1000
-"""Maximum number of edits that are read from a file."""
+LONGEST = 10_000
+"""Maximum number of edits that are written to a file, and read from one."""
+REFINEMENT = "start."
+"""Prefix of the names of the tensors that belong to the code of the start besides it."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +67,21 @@ def save_history(path: StrPath, history: History, model: LatentModel, checkpoint
         history: History of a picture.
         model: Model that made the edits.
         checkpoint: Folder or hub repository of the model, which `flows render` takes by default.
+
+    Raises:
+        UserError: The code is not finite, or there are more edits than a file holds.
     """
     start = history.start
+    if len(history.edits) > LONGEST:
+        raise UserError(f"a record holds at most {LONGEST} edits, this history has {len(history.edits)}")
     start.codes.check_finite()
     tensors = {"picture": start.picture, "code": start.codes.values}
     if start.codes.labels is not None:
         tensors["labels"] = start.codes.labels
     if start.upload is not None:
         tensors["upload"] = start.upload
+    if start.refinement is not None:
+        tensors |= {REFINEMENT + name: value for name, value in start.refinement.tensors().items()}
     edits = []
     for i, edit in enumerate(history.edits):
         layers: list[str] = []
@@ -94,7 +104,9 @@ def save_history(path: StrPath, history: History, model: LatentModel, checkpoint
         "edits": edits,
         "digest": digest_of(history.picture),
     }
-    metadata = {"history_version": str(HISTORY_VERSION), "history": json.dumps(header)}
+    # Earlier releases would leave the refinement out.
+    version = 1 if start.refinement is None else HISTORY_VERSION
+    metadata = {"history_version": str(version), "history": json.dumps(header)}
     whole = {name: each.detach().cpu().contiguous().clone() for name, each in tensors.items()}
     write_atomically(path, lambda target: save_file(whole, target, metadata=metadata))
 
@@ -135,7 +147,11 @@ def load_history(path: StrPath, model: LatentModel) -> tuple[History, bool]:
         pixels.check_bytes(start.picture[None], model.image_shape)
         model.check_code(start.codes.values, start.codes.space)
         start.codes.check_finite()
-        edits = [_edit(i, each, tensors) for i, each in enumerate(edit_headers(header)[:LONGEST])]
+        if start.refinement is not None:
+            start.refinement.check(model)
+        if len(header.edits) > LONGEST:
+            raise UserError(f"expected at most {LONGEST} edits, found {len(header.edits)}")
+        edits = [_edit(i, each, tensors) for i, each in enumerate(edit_headers(header))]
         if not fits(start, edits, model):
             raise UserError("its edits do not have the shapes of the model")
     history = replace(History.of(start), edits=tuple(edits)).again(model)
@@ -196,6 +212,9 @@ def _start(header: Header, tensors: dict[str, Tensor]) -> Start:
         seed=header.seed,
         upload=upload,
         box=header.box,
+        refinement=Refinement.of_tensors(
+            {name.removeprefix(REFINEMENT): tensors[name] for name in tensors if name.startswith(REFINEMENT)}
+        ),
     )
 
 

@@ -17,6 +17,9 @@ from flows.inversion.exact import Exact as Exact
 from flows.inversion.exact import ExactInversion as ExactInversion
 from flows.inversion.exact import decode_exactly as decode_exactly
 from flows.inversion.exact import invert_exactly as invert_exactly
+from flows.inversion.found import Found as Found
+from flows.inversion.found import Refinement as Refinement
+from flows.inversion.found import refined as refined
 from flows.inversion.hybrid import Hybrid as Hybrid
 from flows.inversion.layer import Layer as Layer
 from flows.inversion.optimise import Optimise as Optimise
@@ -35,6 +38,7 @@ __all__ = [
     "Encoder",
     "Exact",
     "ExactInversion",
+    "Found",
     "Group",
     "Hybrid",
     "ImageSource",
@@ -43,6 +47,7 @@ __all__ = [
     "Layer",
     "Optimise",
     "Record",
+    "Refinement",
     "Result",
     "Row",
     "Tune",
@@ -53,6 +58,7 @@ __all__ = [
     "load_record",
     "reconstruct",
     "record_of",
+    "refined",
     "render_record",
     "save_codes",
     "save_record",

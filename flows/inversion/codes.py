@@ -1,23 +1,28 @@
-"""Code files: codes with the fingerprint of their model."""
+"""Code files: codes with the fingerprint of their model, in the formats of `arrays`."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from flows.checks import some_of
 from flows.errors import CheckpointError, UserError
-from flows.files import StrPath, write_atomically
+from flows.files import StrPath
+from flows.inversion.arrays import ALONE, read_tensors, write_tensors
 from flows.inversion.exact import Certificate
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.schema import check_names, parse, read_json, unaltered
-from flows.versioned import check_made_by, read_versioned
+from flows.versioned import KINDS, check_made_by, check_version, kind_of
 
 __all__ = ["CodeFile", "load_codes", "save_codes"]
 
 CODES_VERSION = 1
+LABELS = "labels"
+"""Name of the tensor of labels in a file of a plain array."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +30,14 @@ class CodeFile:
     """Contents of a code file.
 
     Attributes:
-        codes: n codes, fp64.
+        codes: n codes; those of `flows encode` are in fp64.
         names: Names of the images.
-        certificates: One certificate per code.
+        certificates: One certificate per code; empty for codes that a search found.
     """
 
     codes: Codes
     names: list[str]
-    certificates: list[Certificate]
+    certificates: list[Certificate] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,13 @@ class Header:
 
 
 def save_codes(path: StrPath, contents: CodeFile, model: LatentModel) -> None:
-    """Write codes to a safetensors file that only `model` will accept.
+    """Write codes to a file that only `model` will accept, in the format of the suffix.
+
+    A .npy file holds the values alone: neither model nor space, names, labels or certificates.
 
     Raises:
-        UserError: The codes do not fit the model, are not finite, or do not have one name and one certificate
-            each.
+        UserError: The suffix is unknown, or the codes do not fit the model, are not finite, or do not have
+            one name and, if any, one certificate each.
     """
     codes = contents.codes
     check_contents(contents, model)
@@ -65,43 +72,100 @@ def save_codes(path: StrPath, contents: CodeFile, model: LatentModel) -> None:
         "certificates": json.dumps([asdict(certificate) for certificate in contents.certificates]),
         "labels": json.dumps(None if codes.labels is None else codes.labels.tolist()),
     }
-    tensors = {"code": codes.values.cpu().contiguous()}
-    write_atomically(path, lambda target: save_file(tensors, target, metadata=metadata))
+    write_tensors(path, {ALONE: codes.values}, metadata)
 
 
-def load_codes(path: StrPath, model: LatentModel, space: str = "z") -> CodeFile:
-    """Read a code file.
+def load_codes(path: StrPath, model: LatentModel, space: str | None = None) -> CodeFile:
+    """Read a code file, or a file of a plain array (n, D) of codes, from which names are made up.
+
+    Args:
+        path: Code file, or array of another program, as .npy, .npz, .pt or .safetensors.
+        model: Model of the codes.
+        space: Latent space of the codes; None takes the recorded one or, for an array, the only one whose
+            codes have that size.
 
     Raises:
         CheckpointError: The file is missing, altered, not a code file, or belongs to another model or space.
+        UserError: The array does not fit a space of the model, or fits several.
     """
-    metadata, tensors = read_versioned(path, "code file", "codes", CODES_VERSION, "flows encode")
+    metadata, tensors = read_tensors(path, "code file written by `flows encode`")
+    if "codes_version" not in metadata:
+        if any(f"{name}_version" in metadata for name in KINDS) or "model_type" in metadata:
+            raise CheckpointError(
+                f"{path} {kind_of(metadata)}; expected a code file written by `flows encode`, or an array"
+            )
+        return _of_array(Path(path), tensors, model, space)
+    check_version(path, metadata, "codes", CODES_VERSION)
     with unaltered(path):
         header = parse(Header, {key: metadata[key] for key in Header.__annotations__ if key in metadata})
         names = parse(list[str], read_json(header.names), "names")
         check_names(names)
         labels = parse(list[int] | None, read_json(header.labels), "labels")
         certificates = parse(list[Certificate], read_json(header.certificates), "certificates")
-        values = parse(Tensor, tensors.get("code"), "code")
+        values = parse(Tensor, tensors.get(ALONE), ALONE)
     check_made_by(path, "codes", model, header.fingerprint, header.model_type)
-    if header.space != space:
+    if space is not None and header.space != space:
         raise CheckpointError(f"{path} holds codes of space {header.space!r}, expected {space!r}")
     with unaltered(path):
         if any(not 0 <= label < 2**63 for label in labels or []):
             raise UserError("labels: expected classes, counted from 0")
-        codes = Codes(values, space, None if labels is None else torch.tensor(labels, dtype=torch.int64))
+        codes = Codes(
+            values, header.space, None if labels is None else torch.tensor(labels, dtype=torch.int64)
+        )
         contents = CodeFile(codes, names, certificates)
         check_contents(contents, model)
     return contents
 
 
+def _of_array(path: Path, tensors: Mapping[str, Tensor], model: LatentModel, space: str | None) -> CodeFile:
+    """Codes of an array that another program wrote, (n, …) or a single one; a name of a space names it."""
+    arrays = {name: value for name, value in tensors.items() if value.is_floating_point() and value.dim()}
+    named = [name for name in (ALONE, "codes", *([space] if space else ()), *model.spaces) if name in arrays]
+    if not arrays or (len(arrays) > 1 and not named):
+        found = some_of(list(tensors)) or "nothing"
+        raise UserError(
+            f"{path} was not written by flows: expected one array of codes, or an array {ALONE}; got {found}"
+        )
+    name = named[0] if named else next(iter(arrays))
+    values = arrays[name]
+    chosen = _space_of(path, values, model, space or (name if name in model.spaces else None))
+    size = model.spaces[chosen].shape[0]
+    codes = Codes(values.reshape(-1, size), chosen, tensors.get(LABELS))
+    digits = len(str(len(codes) - 1))
+    contents = CodeFile(codes, [f"{path.stem}-{i:0{digits}d}" for i in range(len(codes))])
+    check_contents(contents, model)
+    return contents
+
+
+def _space_of(path: Path, values: Tensor, model: LatentModel, space: str | None) -> str:
+    """Space whose codes an array has; raises UserError if none does, or several."""
+    sizes = {values[0].numel() if len(values) else 0, values.numel() if values.dim() == 1 else -1}
+    fitting = [name for name, each in model.spaces.items() if each.shape[0] in sizes]
+    expected = ", ".join(f"(n, {each.shape[0]}) in {name}" for name, each in model.spaces.items())
+    if space is not None:
+        model.check_space(space)
+        fitting = [name for name in fitting if name == space]
+        expected = f"(n, {model.spaces[space].shape[0]}) in {space}"
+    if not fitting:
+        raise UserError(f"{path}: expected codes of shape {expected}, found {tuple(values.shape)}")
+    if len(fitting) > 1:
+        raise UserError(
+            f"{path} does not say in which space its codes are: give --space {' or '.join(fitting)}"
+        )
+    return fitting[0]
+
+
 def check_contents(contents: CodeFile, model: LatentModel) -> None:
-    """Raise UserError unless codes are finite, fit the model, and have a name and a certificate each."""
+    """Raise UserError unless codes are finite and fit the model, with names and, if any, certificates."""
     codes, names, certificates = contents.codes, contents.names, contents.certificates
     model.check_code(codes.values, codes.space)
-    if {len(names), len(certificates)} != {len(codes)}:
+    if len(names) != len(codes) or len(certificates) not in (0, len(codes)):
         raise UserError(
             f"expected one name and one certificate per code, got {len(codes)} codes, {len(names)} names and "
             f"{len(certificates)} certificates"
         )
     codes.check_finite(names)
+    if codes.labels is not None and model.num_classes:
+        model.check_labels(codes.labels, len(codes))
+    elif codes.labels is not None:
+        raise UserError(f"{type(model).__name__} is not class-conditional: expected codes without labels")

@@ -5,6 +5,7 @@ import os
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -142,6 +143,18 @@ class Result:
     bug: bool = False
 
 
+class Store(Protocol):
+    """Files of finished pairs; see `pairs.Pairs`."""
+
+    def load(self, row: Row, model: LatentModel, group: Group) -> Result | None:
+        """Read a finished pair with the names of a row; None if there is none."""
+        ...
+
+    def save(self, result: Result, model: LatentModel, group: Group) -> None:
+        """Write a finished pair."""
+        ...
+
+
 def compare(
     models: Mapping[str, LatentModel],
     inverters: Mapping[str, Inverter],
@@ -149,6 +162,8 @@ def compare(
     seed: int = 0,
     network: FeatureNetwork | None = None,
     edits: bool = True,
+    store: Store | None = None,
+    results: list[Result] | None = None,
 ) -> list[Result]:
     """Run every inverter on every model and group; impossible pairs are rows with the reason.
 
@@ -163,8 +178,11 @@ def compare(
         seed: Seed of all random numbers.
         network: Network of the perceptual distance; None for no distance.
         edits: Whether to measure edit consistency, which inverts four more images per row.
+        store: Store that has pairs of an earlier run, and gets each pair as soon as it is finished.
+        results: List to which each result is appended, and which is returned; the caller of an interrupted
+            comparison has what is finished.
     """
-    results = []
+    results = [] if results is None else results
     for model_name, model in models.items():
         warm_up(model.eval())
         for inverter_name, inverter in inverters.items():
@@ -181,7 +199,13 @@ def compare(
                     note=reason,
                 )
                 try:
-                    result = Result(row) if reason else one(row, model, inverter, group, seed, network, edits)
+                    result = None if reason or store is None else store.load(row, model, group)
+                    if result is None:
+                        result = (
+                            Result(row) if reason else one(row, model, inverter, group, seed, network, edits)
+                        )
+                        if store is not None:
+                            store.save(result, model, group)
                 except Exception as error:  # the other pairs may have taken hours
                     if os.environ.get("FLOWS_DEBUG"):
                         raise

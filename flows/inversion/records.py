@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from flows import images as pixels
 from flows.errors import UserError
 from flows.files import StrPath, write_atomically
 from flows.images import Box
@@ -39,6 +40,12 @@ class ImageSource:
     name: str
     size: tuple[int, int] | None = None
     box: Box | None = None
+
+    def crop_text(self, image_shape: tuple[int, int, int]) -> str:
+        """Describe the crop and its new size; empty if there was none. See `flows.images.crop_text`."""
+        if self.size is None or self.box is None:
+            return ""
+        return pixels.crop_text(self.size, self.box, *image_shape[1:])
 
 
 @dataclass(frozen=True, kw_only=True)

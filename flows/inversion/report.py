@@ -8,12 +8,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from flows.files import write_atomically
+from flows.drawing import draw_rows, save_images
+from flows.files import distinct, write_atomically
 from flows.inversion.comparison import Groups, Result
-from flows.inversion.records import save_record
+from flows.inversion.pairs import pair_name, safe_name
 from flows.inversion.summary import overview, summary
-from flows.models.base import LatentModel
-from flows.page import as_text, cells, document, draw_rows, numbers, picture_html, save_sheet, table
+from flows.page import as_text, cells, document, numbers, picture_html, save_sheet, table
 
 COLUMNS = {
     "psnr": "median PSNR, dB",
@@ -36,15 +36,23 @@ COLUMNS = {
 
 
 def write_comparison(
-    out: Path, results: Sequence[Result], groups: Groups, models: Mapping[str, LatentModel], network: str
+    out: Path, results: Sequence[Result], groups: Groups, network: str, pictures: bool = False
 ) -> None:
-    """Write table.csv, summary.md, overview.png, records/*.safetensors, grid-*.png and index.html."""
+    """Write table.csv, summary.md, overview.png, grid-*.png and index.html.
+
+    Args:
+        out: Output folder.
+        results: Results of `compare`.
+        groups: Groups that were compared, by name.
+        network: Name of the network of the perceptual distance.
+        pictures: Whether to write each reconstruction at its size to pictures/, too.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, list(results[0].row.as_dict()))
     writer.writeheader()
     writer.writerows(result.row.as_dict() for result in results)
     write_atomically(out / "table.csv", lambda path: path.write_text(text.getvalue()))
-    for old in (*out.glob("records/*.safetensors"), *out.glob("grid-*.png")):
+    for old in out.glob("grid-*.png"):
         old.unlink()  # left by an earlier comparison in this folder
     short = summary(results, groups, network)
     write_atomically(out / "summary.md", lambda path: path.write_text(short))
@@ -53,21 +61,16 @@ def write_comparison(
         save_sheet(draw_rows(rows), out / "overview.png")
     else:
         (out / "overview.png").unlink(missing_ok=True)
-    for result in results:
-        if result.record is not None:
-            row = result.row
-            name = file_name(f"{row.model}-{row.inverter}-{row.group}")
-            save_record(out / "records" / f"{name}.safetensors", result.record, models[row.model])
     grids = {
-        group: save_sheet(draw_rows(grid_rows(groups, results, group)), out / f"grid-{file_name(group)}.png")
+        group: save_sheet(draw_rows(grid_rows(groups, results, group)), out / f"grid-{safe_name(group)}.png")
         for group in groups
     }
     write_atomically(out / "index.html", lambda path: path.write_text(page(results, groups, grids, network)))
-
-
-def file_name(text: str) -> str:
-    """Replace characters that are not safe in a file name by hyphens."""
-    return "".join(letter if letter.isalnum() or letter in "-+." else "-" for letter in text)
+    if pictures:
+        for result in results:
+            names = [Path(source.name).stem for source in groups[result.row.group].sources]
+            folder = out / "pictures" / pair_name(result.row)
+            save_images(folder, dict(zip(distinct(names), result.reconstruction, strict=False)))
 
 
 # Grid ---------------------------------------------------------------------------------------------

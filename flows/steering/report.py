@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from flows.page import as_interval, as_text, cells, draw_rows, heat_map, numbers, table, write_page
+from flows.drawing import draw_rows
+from flows.page import as_interval, as_text, cells, heat_map, numbers, table, write_page
 from flows.steering.evaluate import Rescoring, monotonicity, own_score
 from flows.steering.quality import Quality
 

@@ -24,6 +24,7 @@ from flows.errors import UserError
 from flows.files import write_atomically
 from flows.metrics.perceptual import EfficientNetLite0, FeatureNetwork
 from flows.once import prepared
+from flows.opening import names_of
 from flows.semantics.base import SemanticModel
 from flows.stored import read_description
 from flows.studio import actions, views
@@ -90,7 +91,7 @@ class Studio:
         exemplars: int = 1000,
         device: str | None = None,
     ):
-        self.paths = {Path(path).name: path for path in checkpoints}
+        self.paths = names_of(checkpoints, "--checkpoint")
         self.semantic_models, self.folder, self.directions = semantic_models, folder, directions
         self.exemplars, self.device = exemplars, device
         self._editors: dict[str, Editor] = {}

@@ -7,8 +7,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from flows import images as pixels
+from flows.drawing import draw_rows
 from flows.inversion.report import error_map as error_maps
-from flows.page import draw_rows
 
 SIDE = 384
 """Maximum side of an enlarged picture, in pixels."""

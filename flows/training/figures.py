@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
+from flows.drawing import save_picture
 from flows.files import write_atomically
 from flows.metrics.roundtrip import round_trip
 from flows.models.base import LatentModel
-from flows.page import save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes  # imported only where a figure is made

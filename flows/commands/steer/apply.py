@@ -1,22 +1,32 @@
 """`flows steer apply`: move pictures, test images or samples along directions."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flows import images as pixels
 from flows.bounds import FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
-from flows.commands.common import check_outputs, write_json
+from flows.commands.common import Label, at_least, check_outputs, write_json
+from flows.commands.given import Given, read_given
+from flows.drawing import (
+    draw_rows,
+    is_animation,
+    is_folder,
+    lossy_note,
+    save_animation,
+    save_images,
+    save_picture,
+)
 from flows.errors import UserError
 from flows.metrics.reconstruction import psnr
 from flows.metrics.typicality import limit_typicality
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
-from flows.opening import first_test, open_model, read_pictures
-from flows.page import draw_rows, save_picture
+from flows.opening import open_model
 from flows.steering.base import Direction, load_directions, place, shift
+from flows.steering.levels import to_levels
 
 ALPHAS = [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]
 
@@ -28,7 +38,9 @@ def apply(
     alphas: list[FiniteFloat] = ALPHAS,
     images: list[Path] | None = None,
     test: NonNegativeInt = 0,
+    codes: list[Path] | None = None,
     n: PositiveInt = 8,
+    label: Label | None = None,
     levels: list[str] | None = None,
     absolute: bool = False,
     budget: PositiveFloat | None = None,
@@ -36,6 +48,7 @@ def apply(
     seed: Seed = 0,
     resize: bool = False,
     output: Path = Path("steered.png"),
+    fps: PositiveFloat = 4.0,
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
@@ -50,7 +63,10 @@ def apply(
         alphas: Moves in sigmas, one per column.
         images: Picture files to encode and move; they are shown at the left of the grid.
         test: Number of test images to move, if there are no picture files.
-        n: Number of samples to move, if there are neither picture files nor test images.
+        codes: Files of codes to move: code files, arrays (.npy, .npz, .pt), or records of `flows compare` or
+            `flows studio`, with their tuned weights. `FILE#2` takes the third code alone.
+        n: Number of samples to move, if nothing else is given.
+        label: Class of picture files or samples, by number or name, for a class-conditional model.
         levels: Levels of the code that are moved; None moves all.
         absolute: Whether to move to that many sigmas from the direction's hyperplane, instead of by that many
             sigmas from the image's own code.
@@ -59,56 +75,124 @@ def apply(
         temperature: Temperature of the samples.
         seed: Seed of the samples.
         resize: Whether to centre-crop and resize pictures of another size; otherwise they cause an error.
-        output: Picture file for the grid.
+        output: Picture file for the grid; a .gif, .webp or .mp4 file for an animation with one frame per
+            move; or a folder (no suffix) for one PNG per moved image at the model's size.
+        fps: Frames per second of an animation.
         json: File for the result.
         device: Torch device; None takes CUDA if it is available.
     """
-    check_outputs(picture=output, json=json)
+    inputs = [directions, *(images or []), *(codes or [])]
+    check_outputs(drawing=output, json=json, animated=True, inputs=inputs)
     model = open_model(checkpoint, device)
     selected = select_directions(load_directions(directions, model), names)
-    space = selected[0].space
+    given = read_given(
+        model,
+        selected[0].space,
+        images=images,
+        test=test,
+        codes=codes,
+        n=n,
+        temperature=temperature,
+        seed=seed,
+        resize=resize,
+        label=label,
+    )
+    found, space = given.found, model.check_space(given.found.codes.space)
+    selected = [to_levels(model, each, space.name) for each in selected]
     if levels is not None:
-        selected = [each.on_levels(levels, model.check_space(space)) for each in selected]
-    inputs, labels = given_images(model, images, test, resize)
-    if inputs is None:
-        codes = model.sample(n, space, seed, temperature)
-    else:
-        codes = model.encode_bytes(inputs, space, labels)
-    rows, moved, reached = [], dict[str, list[float]](), dict[str, list[float]]()
-    unmoved = model.decode_bytes(codes)
+        selected = [each.on_levels(levels, space) for each in selected]
+    start = found.codes.to(model.device)
+    unmoved = found.decode(model)
+    strips, moved, reached = dict[str, list[Tensor]](), dict[str, list[float]](), dict[str, list[float]]()
     for direction in selected:
-        moves = [(place if absolute else shift)(codes, direction, alpha) for alpha in alphas]
+        moves = [(place if absolute else shift)(start, direction, alpha) for alpha in alphas]
         if budget is not None:
-            wanted = [sigmas_moved(codes, to, direction) for to in moves]
-            moves = [limit_typicality(model, codes, to, budget) for to in moves]
-            reached[direction.name] = [sigmas_moved(codes, to, direction) for to in moves]
-            for alpha, full, cut in zip(alphas, wanted, reached[direction.name], strict=True):
-                if abs(cut) < 0.99 * abs(full):
-                    kept = f"{cut:+.3g} of {full:+.3g} σ on average"
-                    print(f"{direction.name} {alpha:+g}: the budget leaves {kept}")
-        strips = [model.decode_bytes(to) for to in moves]
+            moves, reached[direction.name] = within_budget(model, start, moves, direction, alphas, budget)
+        strips[direction.name] = [found.decode(model, to) for to in moves]
         moved[direction.name] = [
-            float((strip.int() - unmoved.int()).abs().float().mean()) for strip in strips
+            float((strip.int() - unmoved.int()).abs().float().mean()) for strip in strips[direction.name]
         ]
-        for i in range(len(codes)):
-            strip = torch.stack([pictures[i] for pictures in strips])
-            strip = strip if inputs is None else torch.cat([inputs[i : i + 1], strip])
-            rows.append((direction.name if i == 0 else "", strip))
-    head = [*([] if inputs is None else ["input"]), *(f"{alpha:+g}" for alpha in alphas)]
-    save_picture(draw_rows(rows, len(head), head=head), output)
-    print(f"{len(selected)} directions, {len(codes)} images, {len(alphas)} moves: {output}")
+    write_moves(output, given, strips, alphas, fps)
+    counts = f"{len(selected)} directions, {len(found)} images, {len(alphas)} moves"
+    print(f"{counts}: {output}{lossy_note(output)}")
     result: dict[str, Any] = {
         "checkpoint": checkpoint,
         "directions": [each.name for each in selected],
         "alphas": alphas,
+        "images": found.names,
     }
-    if inputs is not None:
-        quality = psnr(inputs, unmoved).tolist()
-        print(f"PSNR of the reconstructions without a move: at least {min(quality):.1f} dB")
+    if given.encoded:
+        quality = psnr(given.images, unmoved).tolist()
+        print(f"PSNR of the reconstructions without a move: {at_least(min(quality))}")
         result["unmoved_psnr"] = quality
     if reached:
         result["sigmas_within_budget"] = reached
     write_json(json, {**result, "mean_change": moved})
+
+
+def within_budget(
+    model: LatentModel,
+    start: Codes,
+    moves: list[Codes],
+    direction: Direction,
+    alphas: list[FiniteFloat],
+    budget: float,
+) -> tuple[list[Codes], list[float]]:
+    """Shorten moves to a budget of typicality, and say by how much.
+
+    Returns:
+        Moved codes, and the mean number of sigmas that each move reaches.
+    """
+    wanted = [sigmas_moved(start, to, direction) for to in moves]
+    kept = [limit_typicality(model, start, to, budget) for to in moves]
+    reached = [sigmas_moved(start, to, direction) for to in kept]
+    for alpha, full, cut in zip(alphas, wanted, reached, strict=True):
+        if abs(cut) < 0.99 * abs(full):
+            print(f"{direction.name} {alpha:+g}: the budget leaves {cut:+.3g} of {full:+.3g} σ on average")
+    return kept, reached
+
+
+def write_moves(
+    output: Path, given: Given, strips: Mapping[str, list[Tensor]], alphas: list[FiniteFloat], fps: float
+) -> None:
+    """Write moved images as a sheet, as an animation, or each at its size; see `apply`.
+
+    Args:
+        output: File or folder.
+        given: Images before the moves.
+        strips: Name of each direction to the images (n, C, H, W) of each move.
+        alphas: Moves in sigmas.
+        fps: Frames per second of an animation.
+    """
+    if is_folder(output):
+        save_images(
+            output,
+            {
+                f"{name}-{direction}-{alpha:+g}": image
+                for direction, moves in strips.items()
+                for alpha, pictures in zip(alphas, moves, strict=True)
+                for name, image in zip(given.found.names, pictures, strict=True)
+            },
+        )
+    elif is_animation(output):
+        frames = [
+            draw_rows(
+                [(direction, moves[i]) for direction, moves in strips.items()],
+                len(given.found),
+                head=[f"{alpha:+g} σ"],
+            )
+            for i, alpha in enumerate(alphas)
+        ]
+        save_animation(frames, output, fps)
+    else:
+        before = [[image] if given.encoded else [] for image in given.images]
+        rows = [
+            (direction if i == 0 else "", torch.stack([*before[i], *(each[i] for each in moves)]))
+            for direction, moves in strips.items()
+            for i in range(len(before))
+        ]
+        head = [*(["input"] if given.encoded else []), *(f"{alpha:+g}" for alpha in alphas)]
+        save_picture(draw_rows(rows, len(head), head=head), output)
 
 
 def sigmas_moved(start: Codes, end: Codes, direction: Direction) -> float:
@@ -116,35 +200,6 @@ def sigmas_moved(start: Codes, end: Codes, direction: Direction) -> float:
     step = direction.step.to(start.values)
     along = (end.values - start.values) @ step / (step @ step)
     return float(along.mean()) / direction.sigma
-
-
-def given_images(
-    model: LatentModel, paths: list[Path] | None, test: int, resize: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    """Images that a verb was given, at the model's grey levels, and their labels if they are known.
-
-    Args:
-        model: Model that the images are for.
-        paths: Picture files.
-        test: Number of test images, if there are no files.
-        resize: Whether pictures of another size are cropped and resized.
-
-    Returns:
-        uint8 (n, C, H, W) and int64 (n,); None and None if neither was given.
-
-    Raises:
-        UserError: Both were given.
-    """
-    if paths and test:
-        raise UserError("--images and --test exclude each other; give one of them")
-    if paths:
-        return pixels.reduce(read_pictures(paths, model.image_shape, resize), model.bins), None
-    if test:
-        batch = first_test(model, test)
-        if len(batch.images) < test:
-            print(f"--test {test}: the data set has {len(batch.images)} test images; all are used")
-        return pixels.reduce(batch.images, model.bins), batch.labels
-    return None, None
 
 
 def select_directions(

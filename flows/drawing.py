@@ -1,0 +1,283 @@
+"""Drawn pictures: sheets of labelled images, and picture and animation files by their suffix."""
+
+import io
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from flows import images as pixels
+from flows.errors import UserError, missing_extra
+from flows.files import file_name, write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # imported only where a figure is made; many commands make none
+
+STILLS = {
+    ".bmp": "BMP", ".gif": "GIF", ".jpeg": "JPEG", ".jpg": "JPEG", ".pdf": "PDF", ".png": "PNG",
+    ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP",
+}  # fmt: skip
+"""Pillow's formats of the picture files that are written, by their suffixes."""
+ANIMATIONS = (".gif", ".webp", ".mp4")
+"""Suffixes of animations, in the verbs that draw a course of images."""
+LOSSY = (".gif", ".jpeg", ".jpg", ".mp4", ".pdf")
+"""Suffixes of formats that do not keep the bytes: GIF has 256 colours, a PDF has the image as JPEG."""
+SAVE_OPTIONS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95}, "PDF": {"quality": 95}, "WEBP": {"lossless": True},
+}  # fmt: skip
+"""Options of Pillow's writers."""
+
+
+# Files --------------------------------------------------------------------------------------------
+
+
+def is_folder(path: Path) -> bool:
+    """Whether an output path names a folder for one file per image: it has no suffix, or is a folder."""
+    return not path.suffix or (path.is_dir() and path.suffix.lower() not in (*STILLS, *ANIMATIONS))
+
+
+def is_animation(path: Path) -> bool:
+    """Whether the suffix of a path is that of an animation."""
+    return path.suffix.lower() in ANIMATIONS
+
+
+def is_lossy(path: Path) -> bool:
+    """Whether the format of a file does not keep the bytes of the images."""
+    return path.suffix.lower() in LOSSY
+
+
+def lossy_note(path: Path) -> str:
+    """Remark for a line that names a written file: its format does not keep the bytes; empty if it does."""
+    lossy = not is_folder(path) and is_lossy(path)
+    return f" ({path.suffix.lower()} is lossy: its pixels differ from those of the images)" if lossy else ""
+
+
+def check_picture(path: Path, option: str = "--output", animated: bool = False) -> None:
+    """Check the suffix of a picture file.
+
+    Args:
+        path: Path of the file.
+        option: Name of the option, for the message.
+        animated: Whether animations are written, too.
+
+    Raises:
+        UserError: The suffix is not that of a picture file.
+        DataMissing: The suffix is .mp4, and the package that writes videos is not installed.
+    """
+    suffix, known = path.suffix.lower(), [*STILLS, *(ANIMATIONS if animated else ())]
+    if suffix not in known:
+        raise UserError(
+            f"{option} {path}: expected a picture file ({', '.join(dict.fromkeys(known))}), got "
+            f"{f'suffix {path.suffix}' if path.suffix else 'no suffix'}"
+        )
+    if suffix == ".mp4" and find_spec("imageio_ffmpeg") is None:
+        raise missing_extra(f"{option} {path}: a video needs imageio-ffmpeg", "video")
+
+
+def save_picture(sheet: "Tensor | Image.Image | Figure", path: Path) -> None:
+    """Write a picture to a file, atomically, in the format of its suffix.
+
+    Args:
+        sheet: Image, uint8 (C, H, W), or picture or figure.
+        path: File to write, with a suffix of `STILLS`.
+    """
+    check_picture(path)
+    content = encode_picture(sheet, STILLS[path.suffix.lower()])
+    write_atomically(path, lambda place: place.write_bytes(content))
+
+
+def encode_picture(sheet: "Tensor | Image.Image | Figure", form: str = "PNG") -> bytes:
+    """Encode a picture in one of Pillow's formats; a figure as PNG or, without pixels, as PDF."""
+    content = io.BytesIO()
+    if isinstance(sheet, Tensor):
+        sheet = pixels.to_pillow(sheet)
+    if not isinstance(sheet, Image.Image):
+        vector = form == "PDF"
+        # Without the date of creation, so that the same figure has the same bytes.
+        sheet.savefig(
+            content,
+            dpi=110,
+            format="pdf" if vector else "png",
+            metadata={"CreationDate": None} if vector else None,
+        )
+        if form in ("PNG", "PDF"):
+            return content.getvalue()
+        sheet = Image.open(content).convert("RGB")
+        content = io.BytesIO()
+    try:
+        sheet.save(content, form, **SAVE_OPTIONS.get(form, {}))
+    except (ValueError, OSError) as error:  # of Pillow, for a picture that is too large for its format
+        size = f"{sheet.width}×{sheet.height} pixels"
+        raise UserError(f"a picture of {size} cannot be written as {form} ({error}); use .png") from error
+    return content.getvalue()
+
+
+def save_animation(frames: Sequence[Image.Image], path: Path, fps: float) -> None:
+    """Write an animation to a file, atomically, in the format of its suffix.
+
+    Args:
+        frames: Pictures of one size.
+        path: File to write, with a suffix of `ANIMATIONS`.
+        fps: Frames per second.
+    """
+    check_picture(path, animated=True)
+    if path.suffix.lower() == ".mp4":
+        write_atomically(
+            path, lambda place: _write_video([each.convert("RGB") for each in frames], place, fps)
+        )
+        return
+    content, form = io.BytesIO(), STILLS[path.suffix.lower()]
+    first, *others = frames
+    try:
+        first.save(
+            content,
+            form,
+            save_all=True,
+            append_images=others,
+            duration=round(1000 / fps),
+            loop=0,
+            **SAVE_OPTIONS.get(form, {}),
+        )
+    except (ValueError, OSError) as error:  # of Pillow, for frames that are too large for their format
+        size = f"{first.width}×{first.height} pixels"
+        raise UserError(f"frames of {size} cannot be written as {form} ({error}); use .mp4") from error
+    write_atomically(path, lambda place: place.write_bytes(content.getvalue()))
+
+
+def _write_video(frames: Sequence[Image.Image], path: Path, fps: float) -> None:
+    """Write frames in RGB as H.264, which has even sides."""
+    import imageio_ffmpeg
+
+    width, height = (side + side % 2 for side in frames[0].size)
+    writer = imageio_ffmpeg.write_frames(
+        str(path),
+        (width, height),
+        fps=fps,
+        codec="libx264",
+        macro_block_size=1,
+        output_params=["-crf", "12", "-movflags", "+faststart"],
+        ffmpeg_log_level="error",
+    )
+    writer.send(None)
+    try:
+        for frame in frames:
+            even = Image.new("RGB", (width, height), "white")
+            even.paste(frame)
+            writer.send(even.tobytes())
+    finally:
+        writer.close()
+
+
+def save_images(folder: Path, images: Mapping[str, Tensor]) -> None:
+    """Write each image, uint8 (C, H, W) by name, at its own size as a PNG in a folder."""
+    for name, image in images.items():
+        save_picture(image, folder / file_name(name, ".png"))
+
+
+# Sheets -------------------------------------------------------------------------------------------
+
+
+GAP, LINE, MARGIN = 2, 16, 4
+"""Pixels between images, height of a line of text, and space around a text."""
+
+
+@lru_cache
+def label_font(size: int = 13) -> ImageFont.FreeTypeFont:
+    """Font of labels: DejaVu Sans, which matplotlib ships; the font of Pillow lacks ×, σ, – and others."""
+    package = find_spec("matplotlib")
+    if package is None or package.origin is None:
+        raise RuntimeError("matplotlib, on which this package depends, is not installed")
+    return ImageFont.truetype(Path(package.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf", size)
+
+
+def enlarge(picture: Tensor, side: int) -> Image.Image:
+    """Enlarge uint8 (C, H, W) by a whole factor up to about `side` pixels; larger images keep their size."""
+    image = pixels.to_pillow(picture).convert("RGB")
+    zoom = max(1, side // max(image.size))
+    return image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
+
+
+def draw_rows(
+    rows: Sequence[tuple[str, Tensor]], columns: int = 24, side: int = 64, head: Sequence[str] = ()
+) -> Image.Image:
+    """Arrange images in rows, with the names of the rows, if any, on the left.
+
+    The names take at most a third of the width, in as many lines as they need; if a word is longer than that,
+    each name stands above its row.
+
+    Args:
+        rows: Pairs (name, uint8 images (n, C, H, W)).
+        columns: Maximum number of images in a row.
+        side: Side to which smaller images are enlarged, in pixels.
+        head: Column names, printed above the first row.
+    """
+    drawn = [(name, [enlarge(each, side) for each in pictures[:columns]]) for name, pictures in rows]
+    width = max((picture.width for _, pictures in drawn for picture in pictures), default=side)
+    columns = max(len(pictures) for _, pictures in drawn)
+    beside = columns * (width + GAP)
+    left = _label_width([name for name, _ in drawn], beside)
+    heads = [_wrap(name, width) for name in head[:columns]]
+    top = max((len(lines) for lines in heads), default=0) * LINE + (MARGIN if heads else 0)
+    bands = [_band(name, pictures, left, beside, width) for name, pictures in drawn]
+    sheet = Image.new("RGB", (left + beside, top + sum(band.height for band in bands)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for x, lines in enumerate(heads):
+        _write(pen, left + x * (width + GAP) + GAP, GAP, lines)
+    for y, band in zip(accumulate((band.height for band in bands), initial=top), bands, strict=False):
+        sheet.paste(band, (0, y))
+    return sheet
+
+
+def _label_width(names: Sequence[str], beside: int) -> int:
+    """Width of the column of names left of images of a total width; 0 if the names stand above the rows."""
+    limit = beside // 2 - 2 * MARGIN
+    words = [part.rstrip() for name in names for part in _words(name)]
+    if not words or max(map(label_font().getlength, words)) > limit:
+        return 0
+    return math.ceil(min(max(map(label_font().getlength, names)), limit)) + 2 * MARGIN
+
+
+def _band(name: str, pictures: Sequence[Image.Image], left: int, beside: int, width: int) -> Image.Image:
+    """One row of a sheet: its name, and its pictures at columns of a width."""
+    lines = _wrap(name, (left or beside) - 2 * MARGIN)
+    text, tallest = len(lines) * LINE, max((picture.height for picture in pictures), default=0)
+    above = 0 if left else text
+    band = Image.new("RGB", (left + beside, max(above + tallest, text) + GAP), "white")
+    _write(ImageDraw.Draw(band), MARGIN, (band.height - GAP - text) // 2 if left else 0, lines)
+    for x, picture in enumerate(pictures):
+        band.paste(picture, (left + x * (width + GAP), above))
+    return band
+
+
+def _wrap(text: str, width: float) -> list[str]:
+    """Break a text into lines of at most `width` pixels, after spaces, commas and hyphens if possible."""
+    lines, line = [], ""
+    for part in _parts(text, width):
+        if line and label_font().getlength((line + part).rstrip()) > width:
+            lines.append(line.rstrip())
+            line = ""
+        line += part
+    return [*lines, line.rstrip()] if line.strip() else lines
+
+
+def _words(text: str) -> list[str]:
+    """Pieces after which a line may end, each with the spaces, commas and hyphens that follow it."""
+    return [word for word in re.findall(r"[^\s,\-_]*[\s,\-_]*", text) if word]
+
+
+def _parts(text: str, width: float) -> Iterator[str]:
+    """Pieces that are not broken: words, or the letters of words that are longer than a line."""
+    for word in _words(text):
+        yield from [word] if label_font().getlength(word.rstrip()) <= width else word
+
+
+def _write(draw: ImageDraw.ImageDraw, x: int, y: int, lines: Sequence[str]) -> None:
+    for i, line in enumerate(lines):
+        draw.text((x, y + i * LINE), line, "black", label_font())
