@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any, Self, cast
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub import PyTorchModelHubMixin, get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ from flows.schema import parse, read_json, unaltered
 FORMAT_VERSION = 1
 BUNDLED = Path(__file__).parents[1] / "checkpoints"
 """Folder of the checkpoints that come with a clone."""
+LOOK_UP_SECONDS = 5.0
+"""Seconds after which a hub that does not answer is given up."""
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 
 
@@ -197,16 +199,14 @@ class StoredModule(Checked, nn.Module, PyTorchModelHubMixin, ABC, library_name="
         def fetch(name: str) -> Path:
             if Path(model_id).is_dir():
                 return Path(model_id) / name
-            return Path(
-                hf_hub_download(
-                    model_id,
-                    name,
-                    revision=revision,
-                    cache_dir=cache_dir,
-                    token=token,
-                    force_download=force_download,
-                    local_files_only=local_files_only,
-                )
+            return from_hub(
+                model_id,
+                name,
+                local_files_only,
+                revision=revision,
+                cache_dir=cache_dir,
+                token=token,
+                force_download=force_download,
             )
 
         config = read_config(fetch(CONFIG_FILE))
@@ -344,8 +344,36 @@ def _config_file(path_or_repo: str | Path) -> Path:
             f"checkpoint.{did_you_mean(path.name, bundled)}"
         )
     try:
-        return Path(hf_hub_download(str(path_or_repo), CONFIG_FILE))
+        return from_hub(str(path_or_repo), CONFIG_FILE)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
             f"{path_or_repo} is neither a local folder nor an available hub repository ({error})"
+        ) from error
+
+
+def from_hub(repo: str, name: str, local_files_only: bool = False, **options: Any) -> Path:
+    """Path of a file of a hub repository: downloaded, or cached if the hub does not answer.
+
+    The hub is asked once before the download, which would try for half a minute to reach it.
+
+    Raises:
+        CheckpointError: The hub does not answer, and the file is not cached.
+        HfHubHTTPError: There is no such repository or file, or it needs a token.
+    """
+    reason = ""
+    if not local_files_only:
+        url = hf_hub_url(repo, name, revision=options.get("revision"))
+        try:
+            get_hf_file_metadata(url, token=options.get("token"), timeout=LOOK_UP_SECONDS)
+        except (HfHubHTTPError, HFValidationError):
+            raise
+        except Exception as error:  # of the HTTP library, which differs between versions of the hub's
+            reason = str(error)
+    try:
+        return Path(hf_hub_download(repo, name, local_files_only=local_files_only or bool(reason), **options))
+    except LocalEntryNotFoundError as error:
+        if not reason:
+            raise
+        raise CheckpointError(
+            f"{repo} is no local folder, and the hub does not answer ({reason}); it is not cached either"
         ) from error

@@ -354,7 +354,7 @@ def test_known_classes_go_along_in_the_studio(tmp_path, monkeypatch):
             *_, (table, _) = studio.compare(["one", "two"], session, 0.2)
             assert table.count("∞") == 2
         studio.editor("two").space = "z"
-        *_, (_, done) = studio.search("two", session, 0.2)
+        *_, (_, done, _) = studio.search("two", session, 0.2)
         assert done.endswith("done")
         with pytest.raises(AssertionError, match="inferred"):
             list(studio.search("others", session, 0.2))  # its classes are others

@@ -1,7 +1,9 @@
 """`flows studio`: serve a web page to invert, steer, paint and compare pictures."""
 
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from flows.bounds import PositiveInt
 from flows.errors import UserError, missing_extra
@@ -52,12 +54,47 @@ def studio(
     chosen_port = choose_port(host, port)
     # Imported after the checks, because torch takes seconds.
     from flows.opening import shipped, usable
+    from flows.semantics.base import Predictor, Segmenter
     from flows.semantics.load import load_semantic_model
+    from flows.stored import read_description
     from flows.studio.serve import serve
 
     paths = checkpoint or shipped(*FIRST)
     if not paths:
         raise UserError("--checkpoint: this installation includes no checkpoints; name a folder")
     chosen = usable(device)
-    semantic_models = [load_semantic_model(path, chosen) for path in (predictor, segmenter) if path]
+    kinds = {"--predictor": (predictor, Predictor), "--segmenter": (segmenter, Segmenter)}
+    semantic_models = [
+        fitting(option, path, kind, load_semantic_model(path, chosen), [*map(read_description, paths)])
+        for option, (path, kind) in kinds.items()
+        if path
+    ]
     serve(paths, semantic_models, host, chosen_port, root_path, directions, exemplars, device, browser)
+
+
+def fitting(
+    option: str, checkpoint: str, kind: type[Any], loaded: Any, descriptions: Sequence[Mapping[str, Any]]
+) -> Any:
+    """Return a loaded predictor or segmenter.
+
+    Args:
+        option: Name of its option.
+        checkpoint: Folder or hub repository that it was loaded from.
+        kind: Class that the option expects.
+        loaded: Loaded model.
+        descriptions: Contents of config.json of the models of the page.
+
+    Raises:
+        UserError: It is of another kind, or no model of the page has images of its shape.
+    """
+    if not isinstance(loaded, kind):
+        raise UserError(
+            f"{option} {checkpoint}: expected a {kind.__name__.lower()}, found a {type(loaded).__name__}"
+        )
+    shapes = [each.get("image_shape") for each in descriptions]
+    if None not in shapes and list(loaded.image_shape) not in shapes:
+        own, known = tuple(loaded.image_shape), ", ".join(str(tuple(each)) for each in shapes if each)
+        raise UserError(
+            f"{option} {checkpoint}: it expects images {own}; the models of the page have {known}"
+        )
+    return loaded

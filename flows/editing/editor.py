@@ -73,7 +73,7 @@ class Editor:
         predictor: Predictor for the model's images; None if there is none.
         segmenter: Segmenter for the model's images; None if there is none.
         space: Name of the latent space in which pictures are edited.
-        directions: Directions in this space, by name.
+        directions: All directions by name; that of another space or of an earlier name has it in brackets.
         exemplars: Number of images among which exemplars for painting are found.
         lock: Lock to hold while the model runs, because hooks on its layers are shared by all threads.
     """
@@ -90,10 +90,11 @@ class Editor:
         self.checkpoint, self.model = checkpoint, model
         self.predictor, self.segmenter = predictor, segmenter
         self.space = directions[0].space if directions else model.search_space
-        self.directions = {each.name: each for each in directions if each.space == self.space}
+        self.directions = named_apart(directions, self.space)
         self.exemplars, self.lock, self._exemplar_lock = exemplars, RLock(), RLock()
         self._exemplars: Pictures | None = None
         self._brushes: dict[str, ExemplarBrush] = {}
+        self._scales: dict[str, Codes] = {}
         self._read = lru_cache(REMEMBERED)(self._read_bytes)
 
     @property
@@ -159,15 +160,19 @@ class Editor:
         whole = pixels.from_pillow(flat, channels)
         return History.of(Start(picture=picture, codes=codes.cpu(), name=name, upload=whole, box=box))
 
-    def sample(self, seed: int, temperature: float = 1.0) -> History:
-        """Generate a sample, as a history without edits."""
-        labels = torch.tensor([seed % self.model.num_classes]) if self.latent.labelled else None
+    def sample(self, seed: int, temperature: float = 1.0, label: int | None = None) -> History:
+        """Generate a sample, of a class if it is given, as a history without edits."""
+        labels = None if label is None else torch.tensor([label])
+        if labels is None and self.latent.labelled:
+            labels = torch.tensor([seed % self.model.num_classes])
         with self.lock:
             codes = self.model.sample(1, self.space, seed, temperature, labels)
             picture = self.model.decode_bytes(codes)[0]
         return History.of(Start(picture=picture, codes=codes.cpu(), name="sample", seed=seed))
 
-    def begin(self, found: Found, picture: Tensor | None = None, start: Start | None = None) -> History:
+    def begin(
+        self, found: Found, picture: Tensor | None = None, start: Start | None = None, method: str = "code"
+    ) -> History:
         """Start with a code that a search found, or that a file holds, as a history without edits.
 
         Args:
@@ -176,6 +181,7 @@ class Editor:
                 kept where nothing changes; None takes the decoded code.
             start: Start of the picture on another model, whose name, upload and box are kept; None if there
                 is none.
+            method: Name of the search or file that the code comes from.
 
         Raises:
             UserError: There is not exactly one code.
@@ -196,6 +202,7 @@ class Editor:
                 upload=start.upload if start else None,
                 box=start.box if start else None,
                 refinement=found.refinement(0),
+                method=method,
             )
         )
 
@@ -220,11 +227,12 @@ class Editor:
 
         Raises:
             UserError: There is no direction or level of a name, or a direction lies in the span of `without`.
+            Unsupported: A direction is in a space that has no map to and from that of the picture's code.
         """
         start = moved = history.codes
         for name, amount in sigmas.items():
             if amount:
-                moved = shift(moved, self.direction(name, without, levels, start.space), amount)
+                moved = self._shifted(moved, self.direction(name, without, levels), amount)
         if budget is not None:
             with self.lock:
                 moved = limit_typicality(self.model, start, moved, budget)
@@ -237,31 +245,46 @@ class Editor:
         }
         return Edit(", ".join(parts) or "not moved", step=moved.values - start.values, settings=settings)
 
-    def direction(
-        self, name: str, without: Sequence[str] = (), levels: Sequence[str] = (), space: str | None = None
-    ) -> Direction:
-        """Direction of a name, made orthogonal to those of `without` and restricted to levels; see `move`.
+    def _shifted(self, codes: Codes, direction: Direction, amount: float) -> Codes:
+        """Move codes along a direction of any space with a map to and from theirs."""
+        own, other = codes.space, direction.space
+        if own == other:
+            return shift(codes, direction, amount)
+        spaces = self.model.spaces
+        with self.lock:
+            back, forth = own in spaces[other].conversions, other in spaces[own].conversions
+            if back and not forth:
+                return shift(codes, to_levels(self.model, direction, own), amount)
+            if not (back and forth):
+                raise Unsupported(
+                    f"{direction.name} is a direction of {other}, and this picture has a code of {own}, from "
+                    f"which {type(self.model).__name__} has no map to {other}"
+                )
+            there = self.model.convert_codes(codes, other)
+            moved = self.model.convert_codes(shift(there, direction, amount), own)
+            still = self.model.convert_codes(there, own)
+        # The difference, so that the rounding of the two maps does not move the code.
+        return codes.with_values(codes.values + (moved.values - still.values).to(codes.values))
 
-        Raises:
-            UserError: There is no such direction.
-            Unsupported: It has no counterpart in the given space.
-        """
+    def direction(self, name: str, without: Sequence[str] = (), levels: Sequence[str] = ()) -> Direction:
+        """Direction of a name, made orthogonal to those of `without` and restricted to levels; see `move`."""
         for each in (name, *without):
             if each not in self.directions:
                 known = ", ".join(self.directions) or "none; `flows steer find` finds some"
                 raise UserError(f"{self.name} has no direction {each!r}; it has {known}")
         direction = self.directions[name]
         others = [self.directions[each] for each in without if each != name]
+        others = [each for each in others if each.space == direction.space]
         if others:
-            direction = condition(direction, others, self._scale)
-        if space is not None:
-            direction = to_levels(self.model, direction, space)
+            direction = condition(direction, others, self._scale_in(direction.space))
         return direction.on_levels(levels, self.model.spaces[direction.space]) if levels else direction
 
-    @cached_property
-    def _scale(self) -> Codes:
-        with self.lock:
-            return self.model.sample(SCALE, self.space, 0).cpu()
+    def _scale_in(self, space: str) -> Codes:
+        """Samples that give conditioned directions of a space their sigma."""
+        if space not in self._scales:
+            with self.lock:
+                self._scales[space] = self.model.sample(SCALE, space, 0).cpu()
+        return self._scales[space]
 
     def towards(self, history: History, other: Codes, share: float, levels: Sequence[str] = ()) -> Edit:
         """Make an edit that moves a share of the way to another picture's code, on some levels or on all.
@@ -402,14 +425,28 @@ class Editor:
         scores = {score.name: score.group for score in known}
         groups: dict[str, list[str]] = {group: [] for group in GROUPS}
         kinds = {"layout": "layout", "category": "layout", "object": "objects"}
-        for name in self.directions:
+        for label, direction in self.directions.items():
+            name = direction.name
             if "hue" in name or name in ("red", "green", "blue"):
-                groups["colour"].append(name)
+                groups["colour"].append(label)
             elif name in scores:
-                groups[kinds.get(scores[name], "attributes")].append(name)
+                groups[kinds.get(scores[name], "attributes")].append(label)
             else:
-                groups["other"].append(name)
+                groups["other"].append(label)
         return groups
+
+
+def named_apart(directions: Sequence[Direction], space: str) -> dict[str, Direction]:
+    """Directions by distinct names: with their space if it is not `space`, with a number if still equal."""
+    named: dict[str, Direction] = {}
+    for each in directions:
+        name = each.name if each.space == space else f"{each.name} ({each.space})"
+        count = 2
+        while name in named:
+            name = f"{each.name} ({each.space}, {count})"
+            count += 1
+        named[name] = each
+    return named
 
 
 def _as_words(score: Score, value: float) -> str:

@@ -34,6 +34,7 @@ class Start:
         box: Part of the upload that was kept; None for a sample.
         refinement: Weights, noise inputs and activations that a search changed besides the code; None if the
             model as it is decodes the code.
+        method: Name of the search or file that the code comes from; empty for an encoded picture or a sample.
     """
 
     picture: Tensor
@@ -43,6 +44,7 @@ class Start:
     upload: Tensor | None = None
     box: pixels.Box | None = None
     refinement: Refinement | None = None
+    method: str = ""
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ class Header:
     seed: int
     checkpoint: str = ""
     box: Box | None = None
+    method: str = ""
 
 
 def save_history(path: StrPath, history: History, model: LatentModel, checkpoint: str = "") -> None:
@@ -103,6 +104,7 @@ def save_history(path: StrPath, history: History, model: LatentModel, checkpoint
         "box": start.box,
         "edits": edits,
         "digest": digest_of(history.picture),
+        "method": start.method,
     }
     # Earlier releases would leave the refinement out.
     version = 1 if start.refinement is None else HISTORY_VERSION
@@ -212,6 +214,7 @@ def _start(header: Header, tensors: dict[str, Tensor]) -> Start:
         seed=header.seed,
         upload=upload,
         box=header.box,
+        method=header.method,
         refinement=Refinement.of_tensors(
             {name.removeprefix(REFINEMENT): tensors[name] for name in tensors if name.startswith(REFINEMENT)}
         ),

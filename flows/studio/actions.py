@@ -19,7 +19,7 @@ from flows.dissection.omission import omissions, shares_of
 from flows.dissection.paint import touched_units
 from flows.dissection.report import top_images
 from flows.editing.editor import Editor, ScoreReading
-from flows.editing.history import History
+from flows.editing.history import History, Start
 from flows.editing.paths import line
 from flows.editing.paths import sphere as sphere_between
 from flows.errors import Unsupported, UserError
@@ -27,13 +27,14 @@ from flows.inversion.base import Inversion, Inverter
 from flows.inversion.comparison import Group, Row, measured
 from flows.inversion.encoder import Encoder
 from flows.inversion.exact import Exact, invert_exactly
+from flows.inversion.found import Found, found_by
 from flows.inversion.optimise import Optimise
 from flows.inversion.records import ImageSource
 from flows.metrics.neighbours import nearest
 from flows.metrics.perceptual import FeatureNetwork
 from flows.metrics.reconstruction import psnr
 from flows.models.codes import Codes
-from flows.page import as_text
+from flows.page import as_fixed, as_text
 from flows.semantics.base import segment_bytes
 
 LEFT = 5.0
@@ -69,12 +70,14 @@ class Inverted:
 
 
 def inverted(editor: Editor, history: History) -> Inverted:
-    """Encode and reconstruct the picture at the start of a history.
+    """Encode and reconstruct the picture at the start of a history; decode a code that was found.
 
     Raises:
-        Unsupported: The model has no encoder.
+        Unsupported: The model has no encoder, and the code was not found by a search or in a file.
     """
     model, picture = editor.model, history.start.picture[None]
+    if history.start.method:
+        return _decoded(editor, history.start)
     if not editor.encodes:
         raise Unsupported(f"{editor.name} has no encoder: find a code by optimisation")
     with editor.lock:
@@ -94,6 +97,22 @@ def inverted(editor: Editor, history: History) -> Inverted:
                 f"largest error {largest} of 255."
             )
         value, sample_typicality = editor.typicality(history.start.codes), editor.sample_typicality
+    return Inverted(reconstruction, certificate, value, sample_typicality, seconds)
+
+
+def _decoded(editor: Editor, start: Start) -> Inverted:
+    """Decode the code at the start of a history, which a search found or a file holds."""
+    refinements = () if start.refinement is None else (start.refinement,)
+    found = Found(codes=start.codes, names=[start.name], refinements=refinements)
+    with editor.lock:
+        begun = time.perf_counter()
+        reconstruction = found.decode(editor.model)[0]
+        seconds = time.perf_counter() - begun
+        value, sample_typicality = editor.typicality(start.codes), editor.sample_typicality
+    quality = float(psnr(start.picture[None], reconstruction[None])[0])
+    largest = int((reconstruction.int() - start.picture.int()).abs().max())
+    same = f"PSNR {as_fixed(quality, '.1f', ' dB')}, largest error {largest} of 255"
+    certificate = f"Code by {start.method}: {'the picture is its decoded image' if not largest else same}."
     return Inverted(reconstruction, certificate, value, sample_typicality, seconds)
 
 
@@ -120,6 +139,7 @@ class Searched:
         share: Share of the time budget that is used, in [0, 1].
         psnr: PSNR of the reconstruction, dB.
         seconds: Elapsed seconds.
+        code: Code so far, which can be edited.
         found: Result; None until the optimisation has ended.
     """
 
@@ -127,6 +147,7 @@ class Searched:
     share: float
     psnr: float
     seconds: float
+    code: Found
     found: Inversion | None = None
 
 
@@ -164,6 +185,7 @@ def search(
 
     inverter = Optimise(editor.space, steps=100_000, seconds=seconds, watch=watch)
     inverter.check(model, target)
+    names = ["found"]
 
     def work() -> None:
         try:
@@ -180,12 +202,12 @@ def search(
                 raise report
             if isinstance(report, Inversion):
                 reconstruction = report.reconstruction
-                yield Searched(
-                    reconstruction[0], 1.0, float(psnr(target, reconstruction)[0]), elapsed, report
-                )
+                quality, code = float(psnr(target, reconstruction)[0]), found_by(report, names, model)
+                yield Searched(reconstruction[0], 1.0, quality, elapsed, code, report)
                 return
             reconstruction = model.decode_bytes(report)
-            yield Searched(reconstruction[0], share[0], float(psnr(target, reconstruction)[0]), elapsed)
+            quality, code = float(psnr(target, reconstruction)[0]), Found(codes=report.cpu(), names=names)
+            yield Searched(reconstruction[0], share[0], quality, elapsed, code)
     finally:
         stopped.set()
 

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import gradio as gr
@@ -12,8 +12,10 @@ from torch import Tensor
 
 from flows.editing.editor import GROUPS
 from flows.errors import Unsupported, is_user_error, sentence_of
+from flows.inversion.arrays import SUFFIXES
 from flows.studio import actions, views
-from flows.studio.session import ALPHAS, POOL, Session, Studio, require_image
+from flows.studio.session import ALPHAS, POOL, Studio
+from flows.studio.state import FIRST_PAGE, FoundCode, Session, View, require_image
 
 BRUSH = "#ff3b30"
 TEMPERATURE = 0.8
@@ -27,13 +29,24 @@ CSS = """
 #table table {display: block; overflow-x: auto}
 #table table, #readings table {font-size: small}
 #table th, #table td, #readings th, #readings td {white-space: nowrap; padding: 3px 6px}
+.toast-wrap {top: auto !important; bottom: 1rem}
+.wrap:has(> .error) {display: none !important}
 """
+"""Style of the page: notices stand at the bottom and cover no tabs; a failure leaves what is shown."""
 GUARANTEES = {
     "exact": "Exact inverse: the reconstruction equals the picture byte for byte.",
     "exact-given-w": "Exact from w: the encoder from pictures to w is learned.",
     "learned": "Learned encoder, not exact: its reconstruction residual is kept where nothing changes.",
     "none": "No encoder: samples of the model are edited; the code of a picture is found by optimisation.",
 }
+
+
+ANY_CLASS = ("not given", "")
+"""Choice of no class: that of an example, else the most likely one."""
+NO_SEGMENTER = (
+    "\n\n*Paint* and *Look inside* need a segmenter for these images: `train.py --config "
+    "configs/scenes/segmenter.yaml` trains one, and `flows studio --segmenter` takes it."
+)
 
 
 def upload(label: str, name: str) -> gr.Image:
@@ -103,6 +116,8 @@ class Page:
             title="flows studio", analytics_enabled=False, delete_cache=(SESSION_SECONDS, SESSION_SECONDS)
         ) as self.blocks:
             self.session = gr.State(None, time_to_live=SESSION_SECONDS)
+            self.view = gr.State(FIRST_PAGE, time_to_live=SESSION_SECONDS)
+            self.found_code = gr.State(None, time_to_live=SESSION_SECONDS)
             gr.Markdown(
                 "# flows studio\nInvert, steer and paint your own pictures: upload a picture, edit its code, "
                 "paint on it, and download the result. No data leave the machine that serves this page."
@@ -110,6 +125,7 @@ class Page:
             with gr.Row(equal_height=False):
                 with gr.Column(scale=2, min_width=400):
                     self.left()
+                self.tabs: dict[str, gr.Tab] = {}
                 with gr.Column(scale=3, min_width=480), gr.Tabs():
                     for name, fill in (
                         ("Invert", self.invert_tab),
@@ -120,7 +136,7 @@ class Page:
                         ("Sample", self.sample_tab),
                         ("Compare", self.compare_tab),
                     ):
-                        with gr.Tab(name):
+                        with gr.Tab(name) as self.tabs[name]:
                             fill()
             self.wire()
 
@@ -131,6 +147,9 @@ class Page:
         names = list(self.studio.paths)
         self.model = gr.Dropdown(names, value=self.studio.first, label="Model", elem_id="model")
         self.promise = gr.Markdown()
+        self.of_class = gr.Dropdown(
+            [ANY_CLASS], value="", label="Class of the picture or sample", visible=False, elem_id="class"
+        )
         self.upload = upload("Your picture: upload or paste", "upload")
         self.examples = gr.Gallery(
             label="or pick an example",
@@ -176,7 +195,14 @@ class Page:
             name: gr.DownloadButton(name, elem_id=f"{name}_file", visible="hidden")
             for name in ("take", "keep")
         }
-        self.record = gr.File(label="Load a record", file_types=[".safetensors"], height=80, elem_id="record")
+        self.record = gr.File(
+            label="Load a record, or a file of codes", file_types=list(SUFFIXES), height=80, elem_id="record"
+        )
+        with gr.Row():
+            self.code_number = gr.Number(
+                0, label="number of the code in a file of several", precision=0, elem_id="code_number"
+            )
+            self.switch = gr.Button("Open with its model", visible=False, elem_id="switch")
 
     def invert_tab(self) -> None:
         """Tab with the reconstruction, and with an optimisation on another model."""
@@ -208,6 +234,7 @@ class Page:
             self.stop = gr.Button("Stop", elem_id="stop", variant="stop")
         self.found = picture("Reconstruction so far", "found")
         self.progress = gr.Markdown(elem_id="progress")
+        self.adopt = gr.Button("Edit this code", elem_id="adopt")
 
     def steer_tab(self) -> None:
         """Tab with a slider for each direction."""
@@ -215,7 +242,15 @@ class Page:
             "Each slider moves the code along a direction, in standard deviations. A stroke of the brush "
             "continues from the moved picture, and the sliders start again at 0."
         )
-        self.nothing = gr.Markdown()
+        self.nothing = gr.Markdown(elem_id="directions")
+        with gr.Column() as self.steering:
+            self.sliders_and_strip()
+
+    def sliders_and_strip(self) -> None:
+        """Contents of the tab for a model with directions."""
+        with gr.Row():
+            self.find = gr.Textbox("", label="Find a direction", elem_id="find")
+            self.page = gr.Slider(1, 2, 1, step=1, label="page of directions", visible=False, elem_id="page")
         self.groups, self.sliders = [], []
         for group in GROUPS:
             with gr.Accordion(group.capitalize(), open=True, visible=False) as box, gr.Row():
@@ -295,6 +330,7 @@ class Page:
             self.second = upload("Second picture; if empty, a sample", "second")
             with gr.Column():
                 self.second_seed = gr.Number(1, label="seed of the sample", precision=0)
+                self.second_found = gr.Checkbox(False, label="take the code that Optimise found")
                 self.sphere = gr.Radio(["line", "sphere"], value="line", label="Path")
                 self.mix = gr.Button("Interpolate", elem_id="mix")
         self.way = sheet("Interpolation; each number is the share of the second picture", "way")
@@ -359,12 +395,16 @@ class Page:
             self.paint_canvas,
             *self.sliders,
         ]
+        self.of_view: list[Any] = [self.view, self.nothing, self.page, *self.groups, *self.sliders]
         self.of_model: list[Any] = [
             self.promise,
+            self.of_class,
+            self.tabs["Paint"],
+            self.tabs["Look inside"],
             self.examples,
-            self.nothing,
-            *self.groups,
-            *self.sliders,
+            self.steering,
+            self.find,
+            *self.of_view,
             self.without,
             self.levels,
             self.along,
@@ -379,6 +419,7 @@ class Page:
         self.edit_outputs: list[Any] = [*self.picture_changed, self.paint_canvas, self.touched, *self.sliders]
         self.wire_beginnings()
         self.wire_edits()
+        self.wire_directions()
         self.wire_files()
         self.wire_views()
         self.wire_searches()
@@ -386,7 +427,12 @@ class Page:
     def on(
         self, event: Any, act: Callable[..., Any], inputs: Any, outputs: list[Any], name: str, **options: Any
     ) -> Any:
-        """Connect an event of a component to a callback, which is also in the API under its name."""
+        """Connect an event of a component to a callback, which is also in the API under its name.
+
+        Where the sliders are among the outputs, their values follow those that the callback returns.
+        """
+        if outputs is self.everything or outputs is self.edit_outputs:
+            act, inputs = self.with_sliders(act), [*inputs, self.view]
         # The progress indicator of the image editor does not always disappear.
         shown = {"show_progress_on": [self.now]} if self.paint_canvas in outputs else {}
         return event(sentence(act), inputs, outputs, api_name=name, **shown, **options)
@@ -405,8 +451,8 @@ class Page:
         )
         on(
             self.upload.input,
-            lambda name, path: begun(studio.open(name, path)),
-            [self.model, self.upload],
+            lambda name, path, label=None: begun(studio.open(name, path, class_name=label)),
+            [self.model, self.upload, self.of_class],
             self.everything,
             "open",
         )
@@ -417,7 +463,7 @@ class Page:
         on(
             self.samples.select,
             self.pick_sample,
-            drawing,
+            [*drawing, self.of_class, session],
             self.everything,
             "pick_sample",
             api_visibility="private",
@@ -432,7 +478,7 @@ class Page:
         moved = gr.on(
             [each.input for each in movers],
             sentence(self.steer),
-            [session, *movers],
+            [session, self.view, *movers],
             self.picture_changed,
             api_name="steer",
             trigger_mode="always_last",
@@ -462,6 +508,12 @@ class Page:
             "towards",
         )
 
+    def wire_directions(self) -> None:
+        """Connect the search for directions, and their pages."""
+        asked = [self.model, self.session, self.find, self.page]
+        self.on(self.find.input, self.find_directions, asked[:3], self.of_view, "find")
+        self.on(self.page.input, self.show_directions, asked, self.of_view, "page")
+
     def wire_files(self) -> None:
         """Connect the downloads, and the upload of a record."""
         for button, save, name in (
@@ -471,7 +523,22 @@ class Page:
             # A download button serves the file that it had before the click, so the file is written first.
             made = self.on(button.click, save, [self.session], [self.files[name]], name)
             made.success(None, js=f"() => document.querySelector('#{name}_file').click()")
-        self.on(self.record.upload, self.load, [self.model, self.record], self.everything, "load")
+        asked = [self.model, self.record, self.code_number, self.session]
+        loaded = self.on(self.record.upload, self.load, asked, self.everything, "load")
+        again = self.on(
+            self.code_number.submit, self.load, asked, self.everything, "load_code", api_visibility="private"
+        )
+        for event in (loaded, again):
+            event.failure(self.offer, [self.model, self.record], [self.switch], api_name="offer")
+            event.success(lambda: gr.update(visible=False), None, [self.switch], api_visibility="private")
+        self.on(
+            self.switch.click,
+            self.open_with_owner,
+            asked,
+            [self.model, self.switch, *self.everything],
+            "switch_model",
+            api_visibility="private",
+        )
 
     def wire_views(self) -> None:
         """Connect the components that show something without an edit."""
@@ -487,8 +554,10 @@ class Page:
         on(self.count.click, self.omitted, [self.model], [self.missing], "omissions")
         on(
             self.mix.click,
-            lambda now, path, seed, way: studio.mix(now, path, seed, way == "sphere"),
-            [session, self.second, self.second_seed, self.sphere],
+            lambda now, found, path, seed, way, searched=False: studio.mix(
+                now, path, seed, way == "sphere", found if searched else None
+            ),
+            [session, self.found_code, self.second, self.second_seed, self.sphere, self.second_found],
             [session, self.way],
             "mix",
         )
@@ -499,7 +568,19 @@ class Page:
         alone: dict[str, Any] = {"concurrency_id": "search", "concurrency_limit": 1}
         asked = [self.other_model, self.session, self.seconds]
         searching = self.on(
-            self.optimise.click, self.studio.search, asked, [self.found, self.progress], "search", **alone
+            self.optimise.click,
+            self.studio.search,
+            asked,
+            [self.found, self.progress, self.found_code],
+            "search",
+            **alone,
+        )
+        self.on(
+            self.adopt.click,
+            self.continue_with_code,
+            [self.session, self.found_code, self.view],
+            [self.model, *self.everything],
+            "adopt",
         )
         self.stop.click(None, cancels=[searching], api_name="stop")
         comparing = self.on(
@@ -518,18 +599,21 @@ class Page:
         """Values of the components `of_model`, which depend on the model."""
         studio, editor = self.studio, self.studio.editor(name)
         studio.warm(name)
-        slots, directions, alike = studio.slots(name), list(editor.directions), studio.alike(name)
+        directions, alike = list(editor.directions), studio.alike(name)
         levels, tempered = list(editor.latent.levels), editor.latent.tempered
         classes, layers = studio.classes(name), studio.layers(name)
-        groups = [any(slots[i * POOL : (i + 1) * POOL]) for i in range(len(GROUPS))]
-        none = "" if directions else f"{name} has no directions yet; `flows steer find` finds some."
+        named = studio.class_names(name)
+        missing = "" if classes else NO_SEGMENTER
         return [
             f"**{type(editor.model).__name__}**, {editor.model.image_shape[1]}×{editor.model.image_shape[2]} "
-            f"pixels. {GUARANTEES[editor.latent.guarantee]}",
+            f"pixels. {GUARANTEES[editor.latent.guarantee]}{missing}",
+            gr.update(choices=[ANY_CLASS, *named], value="", visible=bool(named)),
+            gr.update(visible=bool(classes)),
+            gr.update(visible=bool(classes and layers)),
             studio.examples(name) if editor.encodes else [],
-            none,
-            *(gr.update(visible=each) for each in groups),
-            *(gr.update(label=each.replace("_", " "), visible=bool(each), value=0) for each in slots),
+            gr.update(visible=bool(directions)),
+            "",
+            *self.shown_view(name, FIRST_PAGE, {}),
             gr.update(choices=directions, value=[]),
             gr.update(choices=levels, value=[]),
             gr.update(choices=directions, value=directions[0] if directions else None),
@@ -542,12 +626,59 @@ class Page:
             gr.update(choices=alike, value=alike[-1]),
         ]
 
+    def shown_view(self, name: str, view: View, sigmas: Mapping[str, float]) -> list[Any]:
+        """Values of the components `of_view`: the sliders of the directions that a visitor looks at."""
+        slots, pages = self.studio.slots(name, view), self.studio.pages(name, view.words)
+        count, all_of_them = sum(map(bool, slots)), len(self.studio.editor(name).directions)
+        shown = f"{count} of {all_of_them} directions are shown." if count < all_of_them else ""
+        none = f"{name} has no directions yet; `flows steer find` finds some."
+        groups = [any(slots[i * POOL : (i + 1) * POOL]) for i in range(len(GROUPS))]
+        return [
+            view,
+            shown if all_of_them else none,
+            gr.update(maximum=max(2, pages), value=view.page, visible=pages > 1),
+            *(gr.update(visible=each) for each in groups),
+            *(
+                gr.update(label=each.replace("_", " "), visible=bool(each), value=sigmas.get(each, 0.0))
+                for each in slots
+            ),
+        ]
+
+    def find_directions(self, name: str, session: Session | None, words: str | None) -> list[Any]:
+        """Show the first directions that contain a text."""
+        return self.show_directions(name, session, words, 1)
+
+    def show_directions(
+        self, name: str, session: Session | None, words: str | None, page: float | None
+    ) -> list[Any]:
+        """Show a page of the directions that contain a text; moves along hidden ones stay."""
+        words = words or ""
+        view = View(words, min(max(1, int(page or 1)), self.studio.pages(name, words)))
+        return self.shown_view(name, view, actions.sliders_of(session.history) if session else {})
+
+    def with_sliders(self, act: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+        """Wrap a callback whose last input is the view: the values of its sliders follow its results."""
+
+        @functools.wraps(act)
+        def call(*given: Any) -> list[Any]:
+            *rest, view = given
+            values = act(*rest)
+            return [*values, *self.standing(values[0], view)]
+
+        # Gradio counts the parameters.
+        names = [*inspect.signature(act).parameters.values()]
+        required = [each.replace(default=inspect.Parameter.empty) for each in names]
+        view = inspect.Parameter("view", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        call.__signature__ = inspect.Signature([*required, view])  # type: ignore[attr-defined]
+        return call
+
     def shown(self, session: Session) -> list[Any]:
         """Values of the components `picture_changed`: the picture, its edits and predictions."""
         history, editor = session.history, self.studio.editor(session.name)
         before, after = history.start.picture, history.picture
         steps = "; ".join(edit.label for edit in history.edits) or "not edited"
-        status = f"{history.start.name} · {steps} · {views.change_summary(before, after)}"
+        crop = views.crop_of(history.start)
+        status = f"{history.start.name}{crop} · {steps} · {views.change_summary(before, after)}"
         asked = [name for name, sigma in actions.sliders_of(history).items() if sigma]
         pairs = actions.compare_readings(editor, before, after, asked=asked)
         rows = [f"| {a.name} | {a.text} | {b.text} |" for a, b in pairs]
@@ -562,9 +693,11 @@ class Page:
         if start.upload is not None and start.box is not None:
             crop = self.studio.file(views.cropped_from(start.upload, start.box))
         inverted = (
-            self.reconstructed(session) if self.studio.editor(session.name).encodes else self.sampled(session)
+            self.reconstructed(session)
+            if start.method or self.studio.editor(session.name).encodes
+            else self.sampled(session)
         )
-        return [*self.shown(session), *inverted, crop, self.canvas(session), *self.standing(session)]
+        return [*self.shown(session), *inverted, crop, self.canvas(session)]
 
     def reconstructed(self, session: Session) -> list[Any]:
         """Input, reconstruction, error, certificate and typicality for a model with an encoder."""
@@ -595,7 +728,7 @@ class Page:
 
     def edited(self, session: Session, touched: str = "") -> list[Any]:
         """Values of the components `edit_outputs`, after an edit that is not a move by sliders."""
-        return [*self.shown(session), self.canvas(session), touched, *self.standing(session)]
+        return [*self.shown(session), self.canvas(session), touched]
 
     def canvas(self, session: Session | None) -> dict[str, Any] | None:
         """Value of the image editor: the enlarged picture as background."""
@@ -607,16 +740,22 @@ class Page:
         """File of an enlarged picture; see `views.enlarged`."""
         return self.studio.file(views.enlarged(picture))
 
-    def standing(self, session: Session) -> list[float]:
+    def standing(self, session: Session, view: View) -> list[float]:
         """Values of the sliders."""
         sigmas = actions.sliders_of(session.history)
-        return [float(sigmas.get(name, 0.0)) for name in self.studio.slots(session.name)]
+        return [float(sigmas.get(name, 0.0)) for name in self.studio.slots(session.name, view)]
 
     def steer(
-        self, session: Session | None, without: list[str], levels: list[str], budget: float, *values: float
+        self,
+        session: Session | None,
+        view: View,
+        without: list[str],
+        levels: list[str],
+        budget: float,
+        *values: float,
     ) -> list[Any]:
         """Move the code by the sliders; see `Studio.steer`."""
-        return self.shown(self.studio.steer(session, values, without or [], levels or [], budget))
+        return self.shown(self.studio.steer(session, values, without or [], levels or [], budget, view))
 
     def show_strip(self, session: Session | None, name: str | None, without: list[str]) -> Image.Image:
         """Strip of the picture along a direction; see `actions.strip_along`."""
@@ -645,22 +784,58 @@ class Page:
         """Start a session with the selected example."""
         return self.begun(self.studio.open(name, self.studio.examples(name)[event.index]))
 
-    def pick_sample(self, name: str, seed: float, temperature: float, event: gr.SelectData) -> list[Any]:
+    def pick_sample(
+        self,
+        name: str,
+        seed: float,
+        temperature: float,
+        label: str | None,
+        session: Session | None,
+        event: gr.SelectData,
+    ) -> list[Any]:
         """Start a session with the selected sample."""
-        return self.begun(self.studio.sample(name, seed + event.index, temperature))
+        return self.begun(self.studio.sample(name, seed + event.index, temperature, label, session))
 
     def crop_again(self, name: str, session: Session | None, size: float, x: float, y: float) -> list[Any]:
         """Start a session with the same upload, cropped to another box."""
         return self.begun(self.studio.crop_again(name, require_image(session), size, x, y))
 
-    def load(self, name: str, path: str | None) -> list[Any]:
-        """Start a session from a record, with a warning if its bytes are not reproduced."""
-        session, same = self.studio.load(name, path)
+    def load(
+        self, name: str, path: str | None, number: float | None = 0, now: Session | None = None
+    ) -> list[Any]:
+        """Start a session from a record or codes, with a warning if its bytes are not reproduced."""
+        session, same = self.studio.load(name, path, number, now)
         if not same:
             gr.Warning(
                 "Bytes differ from the saved picture: another machine or version of torch made the record."
             )
         return self.begun(session)
+
+    def offer(self, name: str, path: str | None) -> Any:
+        """Button that opens a record with its model, visible if that is another one of this page."""
+        owner = self.studio.owner(name, path)
+        return gr.update(visible=owner is not None, value=f"Open the record with {owner}")
+
+    def open_with_owner(
+        self, name: str, path: str | None, number: float | None, now: Session | None
+    ) -> list[Any]:
+        """Start a session from a record on its model, and choose that model."""
+        owner = self.studio.owner(name, path)
+        if owner is None:
+            raise Unsupported("the record belongs to no model of this page")
+        left = {} if now is None else now.leaving()
+        session, _ = self.studio.load(owner, path, number, now)
+        hidden = gr.update(visible=False)
+        return [owner, hidden, session._replace(kept=left), *[gr.skip()] * (len(self.everything) - 1)]
+
+    def continue_with_code(
+        self, session: Session | None, found: FoundCode | None, view: View = FIRST_PAGE
+    ) -> list[Any]:
+        """Continue with the code that a search found; another model is chosen first, if it is one of it."""
+        adopted = self.studio.adopt(session, found)
+        if session is not None and adopted.name != session.name:
+            return [adopted.name, adopted, *[gr.skip()] * (len(self.everything) - 1)]
+        return [gr.skip(), *self.begun(adopted), *self.standing(adopted, view)]
 
     def inside(self, name: str, layer: str | None) -> list[Any]:
         """Show the units of a layer; see `Studio.units`."""

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from flows.dissection.probe import default_layers, networks_inside
 from flows.editing.editor import Editor, open_editor
 from flows.editing.history import History, edited_upload
 from flows.editing.records import load_history, save_history
+from flows.editing.sources import read_found
 from flows.errors import UserError
 from flows.files import write_atomically
 from flows.metrics.perceptual import EfficientNetLite0, FeatureNetwork
@@ -28,10 +29,12 @@ from flows.opening import names_of
 from flows.semantics.base import SemanticModel
 from flows.stored import read_description
 from flows.studio import actions, views
-from flows.studio.uploads import open_upload
+from flows.studio.state import FIRST_PAGE, FoundCode, Session, View, require_image
+from flows.studio.uploads import naming, open_upload, read_owner
+from flows.versioned import read_metadata
 
 POOL = 8
-"""Maximum number of sliders per group."""
+"""Number of sliders per group that are shown at a time."""
 FIRST = ("window", "door", "bed", "lamp", "plant", "picture", "tree", "person", "vehicle", "banner")
 """Classes at the top of the list of classes, if the segmenter has them."""
 ALPHAS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
@@ -44,29 +47,6 @@ MOST_FILES = 4000
 """Maximum number of pictures that are kept as files, of a few thousand bytes each."""
 SAMPLES = 12
 """Number of samples that are generated at a time."""
-
-
-class Session(NamedTuple):
-    """State of one visitor's page.
-
-    Attributes:
-        name: Name of the model.
-        history: History of the picture.
-        other: History of a second picture for interpolation, if there is one.
-        label: Class of the picture before the edits, as its data set gives it; None if it is unknown.
-    """
-
-    name: str
-    history: History
-    other: History | None = None
-    label: int | None = None
-
-
-def require_image(session: Session | None) -> Session:
-    """Return the session; raises UserError if there is no picture yet."""
-    if session is None:
-        raise UserError("there is no picture yet: upload one, pick an example, or take a sample")
-    return session
 
 
 class Studio:
@@ -158,14 +138,49 @@ class Studio:
                 self._examples[name] = {str(path): label for path, label in classes.items()}
         return list(self._examples[name])
 
-    def open(self, name: str, path: str | None, size: float = 1.0, x: float = 0.5, y: float = 0.5) -> Session:
-        """Start a session with a picture file; see `crop` for size, x and y."""
+    def open(
+        self,
+        name: str,
+        path: str | None,
+        size: float = 1.0,
+        x: float = 0.5,
+        y: float = 0.5,
+        class_name: str | None = None,
+    ) -> Session:
+        """Start a session with a picture file; see `crop` for size, x and y.
+
+        Args:
+            name: Name of the model.
+            path: File of the picture.
+            size: Size of the crop.
+            x: Horizontal centre of the crop.
+            y: Vertical centre of the crop.
+            class_name: Class of the picture, as `class_names` gives it; None takes that of an example, else
+                the most likely one.
+        """
         if path is None:
             raise UserError("there is no picture yet: upload one, or pick an example")
         upload, editor = open_upload(path), self.editor(name)
         box = crop(upload, editor.model.image_shape[1:], size, x, y)
-        label = self._examples.get(name, {}).get(path)
-        return Session(name, editor.open(upload, Path(path).name, box, label), label=label)
+        label = self.class_number(name, class_name)
+        label = self._examples.get(name, {}).get(path) if label is None else label
+        history = editor.open(upload, Path(path).name, box, label)
+        return Session(name, history, label=label, photo=history.start)
+
+    def class_names(self, name: str) -> list[str]:
+        """Names of the classes of a class-conditional model, or their numbers; empty for other models."""
+        model = self.editor(name).model
+        names = list(model.description.get("class_names") or ())[: model.num_classes]
+        return names + [str(i) for i in range(len(names), model.num_classes)]
+
+    def class_number(self, name: str, class_name: str | None) -> int | None:
+        """Number of a class; None for None or an empty name. Raises UserError if there is no such class."""
+        if not class_name:
+            return None
+        known = self.class_names(name)
+        if class_name not in known:
+            raise UserError(f"{name} has no class {class_name!r}; it has {', '.join(known) or 'no classes'}")
+        return known.index(class_name)
 
     def crop_again(self, name: str, session: Session | None, size: float, x: float, y: float) -> Session:
         """Start a session with the same upload, cropped to another box, without edits."""
@@ -175,21 +190,47 @@ class Studio:
         upload = pixels.to_pillow(start.upload)
         box = crop(upload, editor.model.image_shape[1:], size, x, y)
         label = session.label if session and session.name == name else None
-        return Session(name, editor.open(upload, start.name, box, label), label=label)
+        history = editor.open(upload, start.name, box, label)
+        return Session(name, history, label=label, photo=history.start)
 
     def change_model(self, name: str, session: Session | None) -> Session:
-        """Start a session with the same upload on another model; a sample if that is not possible."""
-        editor = self.editor(name)
-        start = session.history.start if session else None
-        if start is None or start.upload is None or not editor.encodes:
-            return Session(name, editor.sample(start.seed if start else 0))
-        upload = pixels.to_pillow(start.upload)
-        label = session.label if session and self.same_classes(session.name, name) else None
-        return Session(name, editor.open(upload, start.name, start.box, label), label=label)
+        """Continue on another model; the session on this one is kept with all edits.
 
-    def sample(self, name: str, seed: float, temperature: float) -> Session:
-        """Start a session with a sample."""
-        return Session(name, self.editor(name).sample(whole(seed, "seed"), temperature))
+        The session on the chosen model is the one that was left, if there is one; else the latest upload is
+        opened; else, or on a model without an encoder, a sample.
+        """
+        editor = self.editor(name)
+        if session is None:
+            return Session(name, editor.sample(0))
+        if session.name == name:
+            return session
+        kept = session.leaving()
+        if name in kept:
+            left = kept[name]
+            return left._replace(
+                photo=session.photo, kept={key: each for key, each in kept.items() if key != name}
+            )
+        photo = session.photo
+        if photo is None or photo.upload is None or not editor.encodes:
+            history, label = editor.sample(session.history.start.seed), None
+        else:
+            label = session.label if self.same_classes(session.name, name) else None
+            history = editor.open(pixels.to_pillow(photo.upload), photo.name, photo.box, label)
+        return Session(name, history, label=label, photo=photo, kept=kept)
+
+    def sample(
+        self,
+        name: str,
+        seed: float,
+        temperature: float,
+        class_name: str | None = None,
+        session: Session | None = None,
+    ) -> Session:
+        """Start a session with a sample; the upload and the sessions on other models are kept."""
+        label = self.class_number(name, class_name)
+        history = self.editor(name).sample(whole(seed, "seed"), temperature, label)
+        photo, kept = (session.photo, session.kept) if session else (None, {})
+        return Session(name, history, label=label, photo=photo, kept=kept)
 
     # Editing --------------------------------------------------------------------------------------
 
@@ -200,20 +241,37 @@ class Studio:
         without: Sequence[str],
         levels: Sequence[str],
         budget: float,
+        view: View = FIRST_PAGE,
     ) -> Session:
-        """Move the picture by the values of the sliders, in the order of `slots`; budget 0 sets no limit."""
+        """Move the picture by the values of the sliders, in the order of `slots`; budget 0 sets no limit.
+
+        Directions that have no slider in this view keep their move.
+        """
         session = require_image(session)
         editor = self.editor(session.name)
+        slots = self.slots(session.name, view)
+        moved = actions.sliders_of(session.history)
         sigmas = {
-            name: float(value) for name, value in zip(self.slots(session.name), values, strict=True) if name
+            **{name: moved[name] for name in moved if name not in slots},
+            **{name: float(value) for name, value in zip(slots, values, strict=True) if name},
         }
         history = actions.steered(editor, session.history, sigmas, without, levels, budget or None)
         return session._replace(history=history)
 
-    def slots(self, name: str) -> list[str]:
+    def slots(self, name: str, view: View = FIRST_PAGE) -> list[str]:
         """Names of the directions of all sliders, `POOL` for each of `GROUPS`; "" for a hidden slider."""
-        groups = [names[:POOL] for names in self.editor(name).groups.values()]
+        first = POOL * (view.page - 1)
+        groups = [names[first : first + POOL] for names in self.found(name, view.words)]
         return [slot for names in groups for slot in (*names, *[""] * (POOL - len(names)))]
+
+    def found(self, name: str, words: str) -> list[list[str]]:
+        """Names of the directions in each of `GROUPS` that contain a text."""
+        groups = self.editor(name).groups.values()
+        return [[each for each in names if words.strip().lower() in each.lower()] for names in groups]
+
+    def pages(self, name: str, words: str = "") -> int:
+        """Number of pages on which all directions with a text have a slider; at least 1."""
+        return max(1, *(-(-len(names) // POOL) for names in self.found(name, words)))
 
     def paint(
         self,
@@ -256,12 +314,54 @@ class Studio:
         save_history(path, session.history, editor.model, editor.checkpoint)
         return str(path)
 
-    def load(self, name: str, path: str | None) -> tuple[Session, bool]:
-        """Start a session from a record of the model; also returns whether its bytes were reproduced."""
+    def load(
+        self, name: str, path: str | None, number: float | None = 0, session: Session | None = None
+    ) -> tuple[Session, bool]:
+        """Start a session from a record of the model, or from a file of codes.
+
+        Args:
+            name: Name of the model.
+            path: Record of edits, record of an inversion, code file or array.
+            number: Number of the code in a file of several.
+            session: Session that is left.
+
+        Returns:
+            Session, and whether the bytes of a record of edits were reproduced.
+        """
         if path is None:
-            raise UserError("there is no record yet: choose a file that was downloaded here")
-        history, same = load_history(Path(path), self.editor(name).model)
-        return Session(name, history), same
+            raise UserError("there is no file yet: choose a record, or a file of codes")
+        editor, same = self.editor(name), True
+        with naming(Path(path)):
+            if "history_version" in read_metadata(path):
+                history, same = load_history(Path(path), editor.model)
+            else:
+                found, i = read_found(path, editor.model), whole(number, "number of the code")
+                if i >= len(found):
+                    raise UserError(f"{path} has codes 0 … {len(found) - 1}, there is no code {i}")
+                history = editor.begin(found[i], method=f"code {i} of {Path(path).name}")
+        kept = {} if session is None else session.kept
+        photo = history.start if history.start.upload is not None else session.photo if session else None
+        return Session(name, history, photo=photo, kept=kept), same
+
+    def owner(self, name: str, path: str | None) -> str | None:
+        """Name of the other model that a record or code file belongs to; None if it is not on this page."""
+        header = None if path is None else read_owner(path)
+        for other in self.paths:
+            stated = read_description(self.paths[other]).get("model_type")
+            if other != name and header and stated in (None, header[0]):
+                if self.editor(other).model.fingerprint() == header[1]:
+                    return other
+        return None
+
+    def adopt(self, session: Session | None, found: FoundCode | None) -> Session:
+        """Continue with a code that a search found, on its model, and keep the session that is left."""
+        session = require_image(session)
+        if found is None:
+            raise UserError("no code is found yet: press Optimise, and wait until it is done or stopped")
+        kept = {key: each for key, each in session.leaving().items() if key != found.name}
+        if found.name == session.name:
+            kept = dict(session.kept)
+        return Session(found.name, found.history, label=session.label, photo=session.photo, kept=kept)
 
     def picture_file(self, session: Session | None) -> str:
         """Write the edited picture as PNG, pasted into the upload if it was cropped; returns its path."""
@@ -320,12 +420,22 @@ class Studio:
         return sorted(default_layers(editor.model, editor.space), key=lambda layer: layer not in inside)
 
     def mix(
-        self, session: Session | None, path: str | None, seed: float, sphere: bool
+        self,
+        session: Session | None,
+        path: str | None,
+        seed: float,
+        sphere: bool,
+        found: FoundCode | None = None,
     ) -> tuple[Session, Image.Image]:
-        """Set the second picture, a file or a sample, and show the interpolation to it."""
+        """Set the second picture, a found code, a file or a sample, and show the interpolation to it."""
         session = require_image(session)
         editor = self.editor(session.name)
-        other = self.open(session.name, path).history if path else editor.sample(whole(seed, "seed"))
+        if found is not None and found.name != session.name:
+            raise UserError(f"the code was found for {found.name}, and the picture is one of {session.name}")
+        if found is not None:
+            other = found.history
+        else:
+            other = self.open(session.name, path).history if path else editor.sample(whole(seed, "seed"))
         way = actions.interpolate_histories(editor, session.history, other, sphere=sphere)
         heads = [f"{i / (len(way) - 1):.2f}" for i in range(len(way))]
         return session._replace(other=other), views.strip(way, heads)
@@ -372,16 +482,17 @@ class Studio:
                 }
                 yield actions.compared_table(list(steps.values())), views.compared(picture, reconstructions)
 
-    def search(self, name: str, session: Session | None, seconds: float) -> Iterator[tuple[Image.Image, str]]:
-        """Reconstruction and progress of an optimisation on another model, updated while it runs."""
+    def search(
+        self, name: str, session: Session | None, seconds: float
+    ) -> Iterator[tuple[Image.Image, str, FoundCode]]:
+        """Reconstruction, progress and code of an optimisation on another model, updated while it runs."""
         session = require_image(session)
-        picture, labels = session.history.start.picture, self.labels_on(session, name)
-        for step in actions.search(self.editor(name), picture, seconds, labels=labels):
+        start, labels, editor = session.history.start, self.labels_on(session, name), self.editor(name)
+        for step in actions.search(editor, start.picture, seconds, labels=labels):
             state = "done" if step.found else f"{step.share:.0%}"
-            yield (
-                views.enlarged(step.reconstruction),
-                f"{name}: {step.psnr:.1f} dB after {step.seconds:.1f} s, {state}",
-            )
+            text = f"{name}: {step.psnr:.1f} dB after {step.seconds:.1f} s, {state}"
+            history = editor.begin(step.code, start.picture, start, f"optimisation, {step.psnr:.1f} dB")
+            yield views.enlarged(step.reconstruction), text, FoundCode(name, history)
 
     def same_classes(self, one: str, other: str) -> bool:
         """Whether the labels of two models count the same classes: one model, or one data set."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.drawing import draw_rows
+from flows.editing.history import Start
 from flows.inversion.report import error_map as error_maps
 
 SIDE = 384
@@ -35,6 +36,15 @@ def amplified_error(picture: Tensor, reconstruction: Tensor) -> tuple[Image.Imag
     largest = int(error.max())
     scaled = (255 * error // max(1, largest)).to(torch.uint8)
     return enlarged(scaled[None]), largest
+
+
+def crop_of(start: Start) -> str:
+    """Part of the upload that was kept, in brackets; empty if all of it was, at its size."""
+    if start.upload is None or start.box is None:
+        return ""
+    _, height, width = start.upload.shape
+    crop = pixels.crop_text((width, height), start.box, *start.picture.shape[1:])
+    return f" ({crop})" if crop else ""
 
 
 def cropped_from(upload: Tensor, box: pixels.Box) -> Image.Image:
