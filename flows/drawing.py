@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
@@ -156,23 +157,17 @@ def _write_video(frames: Sequence[Image.Image], path: Path, fps: float) -> None:
     import imageio_ffmpeg
 
     width, height = (side + side % 2 for side in frames[0].size)
-    writer = imageio_ffmpeg.write_frames(
-        str(path),
-        (width, height),
-        fps=fps,
-        codec="libx264",
-        macro_block_size=1,
-        output_params=["-crf", "12", "-movflags", "+faststart"],
-        ffmpeg_log_level="error",
-    )
-    writer.send(None)
-    try:
-        for frame in frames:
-            even = Image.new("RGB", (width, height), "white")
-            even.paste(frame)
-            writer.send(even.tobytes())
-    finally:
-        writer.close()
+    content = io.BytesIO()
+    for frame in frames:
+        even = Image.new("RGB", (width, height), "white")
+        even.paste(frame)
+        content.write(even.tobytes())
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
+    coded = ["-c:v", "libx264", "-crf", "12", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", *raw, *coded, "-y", str(path)]
+    done = subprocess.run(command, input=content.getvalue(), capture_output=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"ffmpeg failed: {done.stderr.decode(errors='replace')}")
 
 
 def save_images(folder: Path, images: Mapping[str, Tensor]) -> None:

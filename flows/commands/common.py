@@ -100,6 +100,17 @@ def at_least(value: float) -> str:
     return "exact" if value == math.inf else f"at least {value:.1f} dB"
 
 
+TOO_FEW_DEFINED = "the score is defined in too few images"
+UNKNOWN = {
+    **dict.fromkeys(("signed", "clipped", "effect", "leakage", "responses", "levels"), TOO_FEW_DEFINED),
+    **dict.fromkeys(("low", "high"), "too few images have it for an interval"),
+    "reach": "the range of the score in the data is not known here",
+    "relative": "the data have none of it",
+    "sigma": "the codes do not vary along it",
+}
+"""Reasons why figures of steering and dissection can be unknown."""
+
+
 def write_json(
     path: Path | None, result: Mapping[str, Any], unknown: Mapping[str, str] | None = None
 ) -> None:
@@ -108,10 +119,10 @@ def write_json(
     Args:
         path: File to write, or None.
         result: Result.
-        unknown: Name of a figure to the reason why it can be unknown.
+        unknown: Name of a figure to the reason why it can be unknown, besides those of `UNKNOWN`.
     """
     if path is not None:
-        text = to_json(result, unknown)
+        text = to_json(result, {**UNKNOWN, **(unknown or {})})
         write_atomically(path, lambda target: target.write_text(text))
 
 

@@ -245,6 +245,7 @@ class Editor:
         }
         return Edit(", ".join(parts) or "not moved", step=moved.values - start.values, settings=settings)
 
+    @torch.no_grad()
     def _shifted(self, codes: Codes, direction: Direction, amount: float) -> Codes:
         """Move codes along a direction of any space with a map to and from theirs."""
         own, other = codes.space, direction.space

@@ -178,7 +178,8 @@ def compare(
         seed: Seed of all random numbers.
         network: Network of the perceptual distance; None for no distance.
         edits: Whether to measure edit consistency, which inverts four more images per row.
-        store: Store that has pairs of an earlier run, and gets each pair as soon as it is finished.
+        store: Store that has pairs of an earlier run, and gets each pair as soon as it is finished; what it
+            raises, as on a full disk, ends the comparison.
         results: List to which each result is appended, and which is returned; the caller of an interrupted
             comparison has what is finished.
     """
@@ -198,14 +199,12 @@ def compare(
                     images=len(group.images),
                     note=reason,
                 )
+                if store is not None and not reason:
+                    if (finished := store.load(row, model, group)) is not None:
+                        results.append(finished)
+                        continue
                 try:
-                    result = None if reason or store is None else store.load(row, model, group)
-                    if result is None:
-                        result = (
-                            Result(row) if reason else one(row, model, inverter, group, seed, network, edits)
-                        )
-                        if store is not None:
-                            store.save(result, model, group)
+                    result = Result(row) if reason else one(row, model, inverter, group, seed, network, edits)
                 except Exception as error:  # the other pairs may have taken hours
                     if os.environ.get("FLOWS_DEBUG"):
                         raise
@@ -214,6 +213,8 @@ def compare(
                         traceback.print_exception(error)
                     note = f"failed: {type(error).__name__}: {message}"
                     result = Result(replace(row, note=note), bug=bug)
+                if store is not None:
+                    store.save(result, model, group)
                 results.append(result)
     return results
 

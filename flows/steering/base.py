@@ -145,7 +145,8 @@ def place(codes: Codes, direction: Direction, alpha: float | Tensor) -> Codes:
 def save_directions(path: StrPath, directions: Sequence[Direction]) -> None:
     """Write directions to a safetensors file."""
     rows = [as_row(direction) for direction in directions]
-    tensors = {f"vector.{i}": direction.vector.cpu().contiguous() for i, direction in enumerate(directions)}
+    # Clones, because safetensors refuses tensors that share memory, as copies of a direction do.
+    tensors = {f"vector.{i}": each.vector.cpu().contiguous().clone() for i, each in enumerate(directions)}
     metadata = {"directions_version": str(DIRECTIONS_VERSION), "directions": json.dumps(rows)}
     write_atomically(path, lambda target: save_file(tensors, target, metadata=metadata))
 
