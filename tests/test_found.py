@@ -20,7 +20,7 @@ from flows.editing.sources import read_found
 from flows.errors import Unsupported, UserError
 from flows.inversion import Layer, Optimise, Tune, load_codes
 from flows.inversion.codes import CodeFile, save_codes
-from flows.inversion.found import Refinement, blended, found_by, offset, refined
+from flows.inversion.found import Adaptation, adapted, blended, found_by, offset
 from flows.inversion.records import ImageSource, record_of, save_record
 from flows.studio.session import Studio
 from flows.studio.state import View
@@ -120,21 +120,21 @@ def by_offset(model, layer, value, before, after):
     return image
 
 
-def test_a_refinement_is_blended_between_its_ends(stylegan, inversions):
+def test_a_adaptation_is_blended_between_its_ends(stylegan, inversions):
     found = found_by(inversions["tune"], ["a", "b"], stylegan)
-    one, other = found.refinements
+    one, other = found.adaptations
     name = next(iter(one.weights))
     half = blended(stylegan, one, other, 0.5)
     torch.testing.assert_close(half.weights[name], (one.weights[name] + other.weights[name]) / 2)
     own = blended(stylegan, one, None, 1.0)
     torch.testing.assert_close(own.weights[name], stylegan.state_dict()[name])
     assert blended(stylegan, None, None, 0.3).tensors() == {}
-    with offset(stylegan, Refinement()):
+    with offset(stylegan, Adaptation()):
         pass
-    assert refined(stylegan, Refinement()) is not stylegan
+    assert adapted(stylegan, Adaptation()) is not stylegan
 
 
-def test_a_refinement_that_does_not_fit_is_refused(stylegan):
+def test_a_adaptation_that_does_not_fit_is_refused(stylegan):
     for tensors, message in (
         ({"weights.no": torch.zeros(1)}, "weights.no: the model has no such tensor"),
         ({"noise.0": torch.zeros(1, 1, 2, 2)}, "noise: expected none or"),
@@ -142,8 +142,8 @@ def test_a_refinement_that_does_not_fit_is_refused(stylegan):
         ({"offsets.no": torch.zeros(1, 1, 2, 2)}, "offsets.no: the model has no such tensor"),
     ):
         with pytest.raises(UserError, match=message):
-            Refinement.of_tensors(tensors).check(stylegan)
-    assert Refinement.of_tensors({"picture": torch.zeros(1)}) is None
+            Adaptation.of_tensors(tensors).check(stylegan)
+    assert Adaptation.of_tensors({"picture": torch.zeros(1)}) is None
 
 
 # Verbs --------------------------------------------------------------------------------------------

@@ -88,6 +88,16 @@ def test_a_history_is_edited_to_the_same_bytes(name):
     assert [edit.label for edit in history.edits] == EXPECTED["histories"][name]["edits"]
 
 
+@pytest.mark.parametrize("name", ["stylegan", "dcgan"])
+def test_a_history_of_a_found_code_is_edited_to_the_same_bytes(name):
+    """Version 2: noise inputs, and activations of a layer."""
+    history, _ = load_history(KEPT / f"history-adapted-{name}.safetensors", opened(f"scenes-{name}"))
+    expected = load_file(KEPT / f"picture-adapted-{name}.safetensors")["picture"]
+    difference = (history.picture.int() - expected.int()).abs()
+    assert difference.max() <= 1 and float((difference > 0).double().mean()) < 0.002
+    assert history.start.method == "a search" and len(history.edits) == 1
+
+
 def test_directions_are_the_same():
     expected = EXPECTED["directions"]
     model = opened(expected["model"])

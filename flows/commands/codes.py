@@ -40,10 +40,10 @@ def codes(
     parts = [read_codes(path, model, space) for path in files]
     if to is not None:
         parts = [part.converted(model, to) for part in parts]
-    refined = [name for part in parts for i, name in enumerate(part.names) if part.refinement(i)]
-    if refined:
+    adapted = [name for part in parts for i, name in enumerate(part.names) if part.adaptation(i)]
+    if adapted:
         print(
-            f"codes alone do not reconstruct {len(refined)} images, whose search changed weights, noise or "
+            f"codes alone do not reconstruct {len(adapted)} images, whose search changed weights, noise or "
             "activations as well; `flows decode`, `steer apply`, `paint` and `interpolate` take the record"
         )
     if len({part.codes.values.dtype for part in parts}) > 1:

@@ -112,7 +112,7 @@ def _of_codes(model: LatentModel, space: str, paths: list[Path]) -> Given:
     found = Found(
         codes=concatenate([part.codes for part in parts]),
         names=distinct([Path(name).stem for part in parts for name in part.names]),
-        refinements=[part.refinement(i) for part in parts for i in range(len(part))],
+        adaptations=[part.adaptation(i) for part in parts for i in range(len(part))],
         precision=[precision for part in parts for precision in part.precision]
         if all(part.precision for part in parts)
         else [],

@@ -178,11 +178,11 @@ def images_between(
     first, last = codes.values.split(1)
     values = line(first, last, share) if path == "line" else sphere(first, last, share)
     way = codes[(share[:, 0] > 0.5).long()].with_values(values)
-    one, other = (end.found.refinement(0) for end in ends)
+    one, other = (end.found.adaptation(0) for end in ends)
     between = Found(
         codes=way,
         names=[str(i) for i in range(steps)],
-        refinements=[blended(model, one, other, float(each)) for each in share] if one or other else [],
+        adaptations=[blended(model, one, other, float(each)) for each in share] if one or other else [],
     )
     strip = between.decode(model)
     strip[0], strip[-1] = ends[0].image, ends[1].image

@@ -30,7 +30,7 @@ from flows.drawing import (
 )
 from flows.editing.editor import EXEMPLARS, exemplars_of
 from flows.errors import UserError
-from flows.inversion.found import Found, Refinement, offset
+from flows.inversion.found import Adaptation, Found, offset
 from flows.models.base import LatentModel
 from flows.opening import load_segmenter, open_model
 from flows.semantics.base import Segmenter
@@ -155,8 +155,8 @@ def paint_one(
     strength: float,
 ) -> Painted:
     """Paint on one image, uint8 (C, H, W), with what belongs to its code besides it."""
-    own, refinement = found.model_for(model, 0), found.refinement(0) or Refinement()
-    with offset(own, refinement), instrument(own, found.codes.space) as probe:
+    own, adaptation = found.model_for(model, 0), found.adaptation(0) or Adaptation()
+    with offset(own, adaptation), instrument(own, found.codes.space) as probe:
         return paint_on(probe, found.codes.to(own), image, strokes, strength)
 
 

@@ -201,7 +201,7 @@ class Editor:
                 name=name,
                 upload=start.upload if start else None,
                 box=start.box if start else None,
-                refinement=found.refinement(0),
+                adaptation=found.adaptation(0),
                 method=method,
             )
         )

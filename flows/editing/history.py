@@ -13,7 +13,7 @@ from torch import Tensor
 from flows import images as pixels
 from flows.dissection.paint import Canvas, Changes, StrokeEdit
 from flows.dissection.probe import Probe, instrument
-from flows.inversion.found import Refinement, offset, refined
+from flows.inversion.found import Adaptation, adapted, offset
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.once import prepared
@@ -32,7 +32,7 @@ class Start:
         seed: Seed of a sample.
         upload: uint8 (C, height, width), upright picture that `picture` was cropped from; None for a sample.
         box: Part of the upload that was kept; None for a sample.
-        refinement: Weights, noise inputs and activations that a search changed besides the code; None if the
+        adaptation: Weights, noise inputs and activations that a search changed besides the code; None if the
             model as it is decodes the code.
         method: Name of the search or file that the code comes from; empty for an encoded picture or a sample.
     """
@@ -43,7 +43,7 @@ class Start:
     seed: int = 0
     upload: Tensor | None = None
     box: pixels.Box | None = None
-    refinement: Refinement | None = None
+    adaptation: Adaptation | None = None
     method: str = ""
 
 
@@ -123,10 +123,10 @@ class History:
 
     @contextmanager
     def probe(self, model: LatentModel) -> Iterator[Probe]:
-        """Context with a probe on the model that decodes the codes, with the refinement of the start."""
-        refinement = self.start.refinement or Refinement()
-        own = model if self.start.refinement is None else _refined(model, refinement)
-        with offset(own, refinement), instrument(own, self.start.codes.space) as probe:
+        """Context with a probe on the model that decodes the codes, with the adaptation of the start."""
+        adaptation = self.start.adaptation or Adaptation()
+        own = model if self.start.adaptation is None else _adapted(model, adaptation)
+        with offset(own, adaptation), instrument(own, self.start.codes.space) as probe:
             yield probe
 
     def undone(self) -> "History":
@@ -143,7 +143,7 @@ class History:
         return history
 
 
-_refined = lru_cache(4)(refined)
+_adapted = lru_cache(4)(adapted)
 """Copies of models for the latest starts that need one; models do not change while pictures are edited."""
 
 

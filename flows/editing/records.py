@@ -17,7 +17,7 @@ from flows.editing.history import Edit, History, Start
 from flows.errors import UserError
 from flows.files import StrPath, write_atomically
 from flows.images import Box
-from flows.inversion.found import Refinement
+from flows.inversion.found import Adaptation
 from flows.inversion.records import digest_of
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
@@ -31,7 +31,7 @@ LABEL = "told"
 """Key of an edit's label in the file."""
 LONGEST = 10_000
 """Maximum number of edits that are written to a file, and read from one."""
-REFINEMENT = "start."
+ADAPTATION = "start."
 """Prefix of the names of the tensors that belong to the code of the start besides it."""
 
 
@@ -81,8 +81,8 @@ def save_history(path: StrPath, history: History, model: LatentModel, checkpoint
         tensors["labels"] = start.codes.labels
     if start.upload is not None:
         tensors["upload"] = start.upload
-    if start.refinement is not None:
-        tensors |= {REFINEMENT + name: value for name, value in start.refinement.tensors().items()}
+    if start.adaptation is not None:
+        tensors |= {ADAPTATION + name: value for name, value in start.adaptation.tensors().items()}
     edits = []
     for i, edit in enumerate(history.edits):
         layers: list[str] = []
@@ -106,8 +106,8 @@ def save_history(path: StrPath, history: History, model: LatentModel, checkpoint
         "digest": digest_of(history.picture),
         "method": start.method,
     }
-    # Earlier releases would leave the refinement out.
-    version = 1 if start.refinement is None else HISTORY_VERSION
+    # Earlier releases would leave the adaptation out.
+    version = 1 if start.adaptation is None else HISTORY_VERSION
     metadata = {"history_version": str(version), "history": json.dumps(header)}
     whole = {name: each.detach().cpu().contiguous().clone() for name, each in tensors.items()}
     write_atomically(path, lambda target: save_file(whole, target, metadata=metadata))
@@ -149,8 +149,8 @@ def load_history(path: StrPath, model: LatentModel) -> tuple[History, bool]:
         pixels.check_bytes(start.picture[None], model.image_shape)
         model.check_code(start.codes.values, start.codes.space)
         start.codes.check_finite()
-        if start.refinement is not None:
-            start.refinement.check(model)
+        if start.adaptation is not None:
+            start.adaptation.check(model)
         if len(header.edits) > LONGEST:
             raise UserError(f"expected at most {LONGEST} edits, found {len(header.edits)}")
         edits = [_edit(i, each, tensors) for i, each in enumerate(edit_headers(header))]
@@ -215,8 +215,8 @@ def _start(header: Header, tensors: dict[str, Tensor]) -> Start:
         upload=upload,
         box=header.box,
         method=header.method,
-        refinement=Refinement.of_tensors(
-            {name.removeprefix(REFINEMENT): tensors[name] for name in tensors if name.startswith(REFINEMENT)}
+        adaptation=Adaptation.of_tensors(
+            {name.removeprefix(ADAPTATION): tensors[name] for name in tensors if name.startswith(ADAPTATION)}
         ),
     )
 

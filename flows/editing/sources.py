@@ -61,7 +61,7 @@ def _of_history(path: Path, model: LatentModel) -> Found:
     history, _ = load_history(path, model)
     if history.stages[-1].earlier:
         raise UserError(f"{path}: its strokes are not in its code; `flows studio` continues from it")
-    refinement = history.start.refinement
+    adaptation = history.start.adaptation
     return Found(
-        codes=history.codes.cpu(), names=[path.stem], refinements=() if refinement is None else [refinement]
+        codes=history.codes.cpu(), names=[path.stem], adaptations=() if adaptation is None else [adaptation]
     )

@@ -17,9 +17,9 @@ from flows.inversion.exact import Exact as Exact
 from flows.inversion.exact import ExactInversion as ExactInversion
 from flows.inversion.exact import decode_exactly as decode_exactly
 from flows.inversion.exact import invert_exactly as invert_exactly
+from flows.inversion.found import Adaptation as Adaptation
 from flows.inversion.found import Found as Found
-from flows.inversion.found import Refinement as Refinement
-from flows.inversion.found import refined as refined
+from flows.inversion.found import adapted as adapted
 from flows.inversion.hybrid import Hybrid as Hybrid
 from flows.inversion.layer import Layer as Layer
 from flows.inversion.optimise import Optimise as Optimise
@@ -32,6 +32,7 @@ from flows.inversion.records import save_record as save_record
 from flows.inversion.tune import Tune as Tune
 
 __all__ = [
+    "Adaptation",
     "Certificate",
     "CodeFile",
     "Distance",
@@ -47,10 +48,10 @@ __all__ = [
     "Layer",
     "Optimise",
     "Record",
-    "Refinement",
     "Result",
     "Row",
     "Tune",
+    "adapted",
     "compare",
     "decode_exactly",
     "invert_exactly",
@@ -58,7 +59,6 @@ __all__ = [
     "load_record",
     "reconstruct",
     "record_of",
-    "refined",
     "render_record",
     "save_codes",
     "save_record",

@@ -19,11 +19,11 @@ from flows.metrics.roundtrip import Precision, in_precision
 from flows.models.base import HasNoise, LatentModel
 from flows.models.codes import Codes, concatenate
 
-__all__ = ["Found", "Refinement", "refined"]
+__all__ = ["Found", "Adaptation", "adapted"]
 
 
 @dataclass(frozen=True, eq=False)
-class Refinement:
+class Adaptation:
     """Changes by a search besides the code of one image; two are equal only if they are the same object.
 
     Attributes:
@@ -46,8 +46,8 @@ class Refinement:
         }
 
     @staticmethod
-    def of_tensors(tensors: Mapping[str, Tensor]) -> "Refinement | None":
-        """Refinement of those tensors whose names are of `tensors()`; None if there are none."""
+    def of_tensors(tensors: Mapping[str, Tensor]) -> "Adaptation | None":
+        """Adaptation of those tensors whose names are of `tensors()`; None if there are none."""
         kinds: dict[str, dict[str, Tensor]] = {"weights": {}, "noise": {}, "offsets": {}}
         for name, value in tensors.items():
             kind, _, rest = name.partition(".")
@@ -58,7 +58,7 @@ class Refinement:
         noise = kinds["noise"]
         if set(noise) != {str(i) for i in range(len(noise))}:
             raise UserError(f"noise: expected numbers 0 … {len(noise) - 1}, got {', '.join(sorted(noise))}")
-        return Refinement(kinds["weights"], [noise[str(i)] for i in range(len(noise))], kinds["offsets"])
+        return Adaptation(kinds["weights"], [noise[str(i)] for i in range(len(noise))], kinds["offsets"])
 
     def check(self, model: LatentModel) -> None:
         """Raise UserError unless the tensors have the shapes of the model's weights, noise and layers."""
@@ -75,26 +75,26 @@ class Refinement:
             check_tensor(f"noise.{i}", value, tuple(each.shape))
 
 
-def refined(model: LatentModel, refinement: Refinement) -> LatentModel:
-    """Copy of a model with the weights and noise inputs of a refinement; offsets are left to `offset`."""
+def adapted(model: LatentModel, adaptation: Adaptation) -> LatentModel:
+    """Copy of a model with the weights and noise inputs of a adaptation; offsets are left to `offset`."""
     changed = copy.deepcopy(model)
-    if refinement.weights:
-        changed.load_state_dict(dict(refinement.weights), strict=False)
-    if refinement.noise:
+    if adaptation.weights:
+        changed.load_state_dict(dict(adaptation.weights), strict=False)
+    if adaptation.noise:
         assert isinstance(changed, HasNoise)
-        for stored, value in zip(changed.noise(), refinement.noise, strict=True):
+        for stored, value in zip(changed.noise(), adaptation.noise, strict=True):
             stored.copy_(value)
     return changed
 
 
 def blended(
-    model: LatentModel, first: Refinement | None, second: Refinement | None, share: float
-) -> Refinement:
-    """Refinement between two, at a share from 0 to 1 of the way; None stands for the model as it is.
+    model: LatentModel, first: Adaptation | None, second: Adaptation | None, share: float
+) -> Adaptation:
+    """Adaptation between two, at a share from 0 to 1 of the way; None stands for the model as it is.
 
     PTI (Roich et al. 2021) interpolates the weights of two tuned generators in this way.
     """
-    first, second = first or Refinement(), second or Refinement()
+    first, second = first or Adaptation(), second or Adaptation()
     own = model.state_dict()
     stored = model.noise() if isinstance(model, HasNoise) else []
 
@@ -112,20 +112,20 @@ def blended(
     zeros = {
         name: torch.zeros_like(value) for each in (first, second) for name, value in each.offsets.items()
     }
-    return Refinement(
+    return Adaptation(
         weights=pairs(first.weights, second.weights, own),
         noise=noise,
         offsets=pairs(first.offsets, second.offsets, zeros),
     )
 
 
-def offset(model: LatentModel, refinement: Refinement) -> AbstractContextManager[None]:
-    """Context in which the layers of a refinement add their offsets."""
+def offset(model: LatentModel, adaptation: Adaptation) -> AbstractContextManager[None]:
+    """Context in which the layers of a adaptation add their offsets."""
 
     def adder(value: Tensor) -> Hook:
         return lambda output: output + value.to(output)
 
-    return hooked(model, {name: adder(value) for name, value in refinement.offsets.items()})
+    return hooked(model, {name: adder(value) for name, value in adaptation.offsets.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,14 +135,14 @@ class Found:
     Attributes:
         codes: n codes.
         names: One name per code.
-        refinements: Refinement of each code, or None; empty if no code has one.
+        adaptations: Adaptation of each code, or None; empty if no code has one.
         precision: Precision in which each code must be decoded; empty if all have the model's.
         certificates: One certificate per code of `flows encode`; empty for other codes.
     """
 
     codes: Codes
     names: list[str]
-    refinements: Sequence[Refinement | None] = ()
+    adaptations: Sequence[Adaptation | None] = ()
     precision: list[Precision] = field(default_factory=list)
     certificates: list[Certificate] = field(default_factory=list)
 
@@ -154,34 +154,34 @@ class Found:
         return Found(
             codes=self.codes[i],
             names=[self.names[i]],
-            refinements=self.refinements[i : i + 1],
+            adaptations=self.adaptations[i : i + 1],
             precision=self.precision[i : i + 1],
             certificates=self.certificates[i : i + 1],
         )
 
-    def refinement(self, i: int) -> Refinement | None:
-        """Refinement of the i-th code; None if there is none."""
-        return self.refinements[i] if self.refinements else None
+    def adaptation(self, i: int) -> Adaptation | None:
+        """Adaptation of the i-th code; None if there is none."""
+        return self.adaptations[i] if self.adaptations else None
 
     def model_for(self, model: LatentModel, i: int) -> LatentModel:
         """Model that decodes the i-th code: in its precision, with its weights and noise inputs."""
         if self.precision:
             model = in_precision(model, self.precision[i])
-        refinement = self.refinement(i)
-        return model if refinement is None else refined(model, refinement)
+        adaptation = self.adaptation(i)
+        return model if adaptation is None else adapted(model, adaptation)
 
     @torch.no_grad()
     def decode(self, model: LatentModel, codes: Codes | None = None) -> Tensor:
         """Decode the codes, or moved ones in their place, to uint8 images (n, C, H, W) on the host."""
         codes = self.codes if codes is None else codes
-        if not any(self.refinements):
+        if not any(self.adaptations):
             return (
                 decode_exactly(model, codes, self.precision) if self.precision else model.decode_bytes(codes)
             )
         images = []
         for i in range(len(codes)):
-            own, refinement = self.model_for(model, i), self.refinement(i) or Refinement()
-            with offset(own, refinement):
+            own, adaptation = self.model_for(model, i), self.adaptation(i) or Adaptation()
+            with offset(own, adaptation):
                 images.append(own.decode_bytes(codes[i]))
         return torch.cat(images)
 
@@ -196,7 +196,7 @@ class Found:
         return Found(
             codes=concatenate([each.cpu() for each in maps]),
             names=self.names,
-            refinements=self.refinements,
+            adaptations=self.adaptations,
             precision=self.precision,
         )
 
@@ -237,8 +237,8 @@ def _found(
         layer: value.to(model.device, model.dtype) - activations_at(model, layer, here, placed)
         for layer, value in activations.items()
     }
-    refinements = [
-        Refinement(
+    adaptations = [
+        Adaptation(
             weights=weights[i] if weights else {},
             noise=[value[i : i + 1].cpu() for value in noise],
             offsets={layer: value[i : i + 1].cpu() for layer, value in offsets.items()},
@@ -247,5 +247,5 @@ def _found(
     ]
     some = bool(weights or noise or offsets)
     return Found(
-        codes=codes.cpu(), names=names, refinements=refinements if some else (), precision=list(precision)
+        codes=codes.cpu(), names=names, adaptations=adaptations if some else (), precision=list(precision)
     )

@@ -102,8 +102,8 @@ def inverted(editor: Editor, history: History) -> Inverted:
 
 def _decoded(editor: Editor, start: Start) -> Inverted:
     """Decode the code at the start of a history, which a search found or a file holds."""
-    refinements = () if start.refinement is None else (start.refinement,)
-    found = Found(codes=start.codes, names=[start.name], refinements=refinements)
+    adaptations = () if start.adaptation is None else (start.adaptation,)
+    found = Found(codes=start.codes, names=[start.name], adaptations=adaptations)
     with editor.lock:
         begun = time.perf_counter()
         reconstruction = found.decode(editor.model)[0]
