@@ -616,3 +616,125 @@ def test_a_port_that_is_taken_is_refused_and_the_next_one_is_found(monkeypatch):
         with pytest.raises(UserError, match="--port: all of"):
             address.choose_port("127.0.0.1", None)
     assert address.choose_port("127.0.0.1", taken) == taken
+
+
+# All models, found codes, failures ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """Directions of LIA: its own, thirty more, and one of z."""
+    from dataclasses import replace
+
+    import flows
+    from flows.steering.base import load_directions, save_directions
+
+    model = flows.load(SHIPPED / "scenes-lia")
+    known = load_directions(SHIPPED / "scenes-lia/directions.safetensors", model)
+    more = [replace(known[0], name=f"pc{i}") for i in range(30)]
+    of_z = torch.eye(model.spaces["z"].shape[0])[0]
+    more.append(replace(known[0], name="daylight", space="z", vector=of_z, sigma=2.0))
+    path = tmp_path_factory.mktemp("many") / "many.safetensors"
+    save_directions(path, [*known, *more])
+    return path
+
+
+@pytest.mark.long
+@pytest.mark.browser
+def test_nothing_that_a_visitor_made_is_lost(room, many, tmp_path):
+    """Directions by search, models left and found again, found codes, records of other models, failures."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra `dev`")
+    if CHROMIUM is None:
+        assert not os.environ.get("FLOWS_REQUIRE_ALL"), "chromium is missing: apt install chromium"
+        pytest.skip("needs chromium")
+    names = [str(SHIPPED / name) for name in ("scenes-lia", "scenes-glow", "scenes-stylegan", "fashion-glow")]
+    with (
+        serving("--checkpoint", *names, "--directions", str(many), "--exemplars", "100") as (address, _),
+        playwright.sync_playwright() as p,
+    ):
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 1400})
+        page.set_default_timeout(60_000)
+        broken = []
+        page.on("pageerror", lambda error: broken.append(str(error)))
+        page.goto(address)
+        page.wait_for_selector("#examples img")
+        page.set_input_files("#upload input[type=file]", str(room))
+        says(page, "#status", "the middle 300×300 of 400×300, as 32×32")
+        wander(page, tmp_path)
+        assert broken == []
+        browser.close()
+
+
+def find(page, words):
+    field = page.locator("#find textarea, #find input")
+    field.fill("")
+    field.press_sequentially(words)
+
+
+def move(page, name, sigmas):
+    slider = page.get_by_label(f"number input for {name}", exact=True)
+    slider.fill(str(sigmas))
+    slider.press("Enter")
+    says(page, "#status", f"{name} {sigmas:+.3g} σ")
+
+
+def wander(page, folder):
+    page.get_by_role("tab", name="Steer").click()
+    says(page, "#directions", "21 of 43 directions are shown")
+    find(page, "pc2")
+    says(page, "#directions", "8 of 43")
+    move(page, "pc21", 1.5)
+    find(page, "daylight")
+    says(page, "#directions", "2 of 43")
+    move(page, "daylight (z)", 1)
+    edited = "pc21 +1.5 σ, daylight (z) +1 σ"
+    says(page, "#status", edited)
+    moved = after(page)
+
+    choose(page, "#model", "scenes-stylegan")
+    says(page, "#status", "sample · not edited")
+    choose(page, "#model", "scenes-lia")
+    says(page, "#status", edited)
+    page.wait_for_timeout(500)
+    assert torch.equal(after(page), moved), "the edits are as they were left"
+    with page.expect_download() as record:
+        page.click("#keep")
+    record.value.save_as(folder / "record.safetensors")
+
+    page.get_by_role("tab", name="Invert").click()
+    choose(page, "#other_model", "scenes-stylegan")
+    page.click("#search")
+    says(page, "#progress", "dB after")
+    page.click("#stop")
+    page.click("#adopt")
+    says(page, "#certificate", "Code by optimisation")
+    says(page, "#status", "room.png")
+    page.get_by_role("tab", name="Steer").click()
+    move(page, "daylight", -2)
+
+    choose(page, "#model", "scenes-glow")
+    says(page, "#status", "not edited")
+    page.set_input_files("#record input[type=file]", str(folder / "record.safetensors"))
+    page.wait_for_selector("#switch")
+    assert page.inner_text("#switch") == "Open the record with scenes-lia"
+    page.click("#switch")
+    says(page, "#status", edited)
+    assert page.input_value("#model input") == "scenes-lia"
+
+    # A failure covers neither the picture nor the tabs.
+    page.get_by_role("tab", name="Look inside").click()
+    page.get_by_role("button", name="Ablate").click()
+    page.wait_for_selector(".toast-wrap >> text=no unit is chosen")
+    toast, tabs = page.locator(".toast-wrap").bounding_box(), page.get_by_role("tab").first.bounding_box()
+    assert toast["y"] > tabs["y"] + tabs["height"]
+    page.wait_for_timeout(500)
+    assert page.locator("#now img").nth(1).is_visible() and torch.equal(after(page), moved)
+    assert not any(each.is_visible() for each in page.locator(".wrap > .error").all())
+
+    # What cannot work is hidden, and the way to it is named.
+    choose(page, "#model", "fashion-glow")
+    page.wait_for_selector("text=need a segmenter")
+    page.get_by_role("tab", name="Paint").wait_for(state="hidden")
+    tabs = [each.inner_text() for each in page.get_by_role("tab").all() if each.is_visible()]
+    assert "Paint" not in tabs and "Look inside" not in tabs and "Steer" in tabs

@@ -30,7 +30,7 @@ CSS = """
 #table table, #readings table {font-size: small}
 #table th, #table td, #readings th, #readings td {white-space: nowrap; padding: 3px 6px}
 .toast-wrap {top: auto !important; bottom: 1rem}
-.wrap:has(> .error) {display: none !important}
+.wrap:has(> .error), button[role=tab][aria-disabled=true] {display: none !important}
 """
 """Style of the page: notices stand at the bottom and cover no tabs; a failure leaves what is shown."""
 GUARANTEES = {
@@ -608,8 +608,9 @@ class Page:
             f"**{type(editor.model).__name__}**, {editor.model.image_shape[1]}×{editor.model.image_shape[2]} "
             f"pixels. {GUARANTEES[editor.latent.guarantee]}{missing}",
             gr.update(choices=[ANY_CLASS, *named], value="", visible=bool(named)),
-            gr.update(visible=bool(classes)),
-            gr.update(visible=bool(classes and layers)),
+            # Gradio does not hide tabs; the style of the page hides those that are not interactive.
+            gr.update(interactive=bool(classes)),
+            gr.update(interactive=bool(classes and layers)),
             studio.examples(name) if editor.encodes else [],
             gr.update(visible=bool(directions)),
             "",
