@@ -186,10 +186,11 @@ def test_a_record_never_decides_what_is_downloaded(capsys, monkeypatch):
     codes = model.sample(1)
     start = Start(picture=model.decode_bytes(codes)[0], codes=codes, name="a")
     monkeypatch.setattr("flows.stored.hf_hub_download", None)
-    for name in ("elsewhere/myglow", "/nowhere/else"):
-        save_history("moved.safetensors", History.of(start), model, name)
+    for place, name in {"elsewhere/myglow": "elsewhere/myglow", "/home/her/secret": "secret"}.items():
+        save_history("moved.safetensors", History.of(start), model, place)
         line = refused(capsys, "render", "moved.safetensors")
         assert f"names the checkpoint {name}, which is not here; give its place by --checkpoint" in line
+        assert b"her" not in Path("moved.safetensors").read_bytes() or place != "/home/her/secret"
 
 
 def test_a_search_without_a_generator_gives_the_same_code_twice():

@@ -1,6 +1,7 @@
 """Helpers of the verbs: labels from the command line, tables, JSON results and picture files."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,10 @@ def check_outputs(
 
 
 def check_folder(folder: Path, option: str = "--out") -> None:
-    """Raise UserError unless `folder` is a folder or can be created."""
+    """Raise UserError unless `folder` is a folder that can be written to, or can be created."""
     if file := file_in_place_of(folder):
         where = "" if file == folder else f" at {file}"
         raise UserError(f"{option} {folder}: expected a folder, found a file{where}")
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{option} {folder}: nothing can be written in {there}; choose another place")

@@ -193,7 +193,7 @@ class Editor:
             found = found.converted(self.model, self.space)
         with self.lock:
             shown = found.decode(self.model)[0] if picture is None else picture
-        name = found.names[0] if start is None else start.name
+        name = Path(found.names[0]).name if start is None else start.name
         return History.of(
             Start(
                 picture=pixels.reduce(shown, self.model.bins),

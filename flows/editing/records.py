@@ -67,7 +67,8 @@ def save_history(path: StrPath, history: History, model: LatentModel, checkpoint
         path: File to write.
         history: History of a picture.
         model: Model that made the edits.
-        checkpoint: Folder or hub repository of the model, which `flows render` takes by default.
+        checkpoint: Folder or hub repository of the model, which `flows render` takes by default; stored by
+            `portable`.
 
     Raises:
         UserError: The code is not finite, or there are more edits than a file holds.
@@ -97,7 +98,7 @@ def save_history(path: StrPath, history: History, model: LatentModel, checkpoint
     header = {
         "model_type": type(model).__name__,
         "fingerprint": model.fingerprint(),
-        "checkpoint": checkpoint,
+        "checkpoint": portable(checkpoint),
         "space": start.codes.space,
         "name": start.name,
         "seed": start.seed,
@@ -111,6 +112,15 @@ def save_history(path: StrPath, history: History, model: LatentModel, checkpoint
     metadata = {"history_version": str(version), "history": json.dumps(header)}
     whole = {name: each.detach().cpu().contiguous().clone() for name, each in tensors.items()}
     write_atomically(path, lambda target: save_file(whole, target, metadata=metadata))
+
+
+def portable(checkpoint: str) -> str:
+    """Name of a checkpoint without folders of this machine: elsewhere than here, its own name alone."""
+    path = Path(checkpoint)
+    if not path.is_absolute():
+        return checkpoint
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else path.name
 
 
 def read_history_header(path: StrPath) -> Header | None:
