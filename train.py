@@ -12,7 +12,7 @@ import torch
 from jsonargparse import Namespace
 
 from flows.config import parse_experiment, resolve
-from flows.errors import interrupted, reported
+from flows.errors import interrupted, program, reported
 from flows.opening import load_any
 from flows.parser import Parser
 from flows.training.batches import check_batch
@@ -61,4 +61,5 @@ def run(parser: Parser, settings: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with program():
+        main()

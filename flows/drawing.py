@@ -4,7 +4,7 @@ import io
 import math
 import re
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from itertools import accumulate
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.errors import UserError, missing_extra
-from flows.files import file_name, write_atomically
+from flows.files import distinct, file_name, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # imported only where a figure is made; many commands make none
@@ -30,6 +30,8 @@ ANIMATIONS = (".gif", ".webp", ".mp4")
 """Suffixes of animations, in the verbs that draw a course of images."""
 LOSSY = (".gif", ".jpeg", ".jpg", ".mp4", ".pdf")
 """Suffixes of formats that do not keep the bytes: GIF has 256 colours, a PDF has the image as JPEG."""
+LARGEST = {"GIF": 65535, "JPEG": 65500, "WEBP": 16383}
+"""Maximum side of a picture, in pixels, of the formats that have one."""
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95}, "PDF": {"quality": 95}, "WEBP": {"lossless": True},
 }  # fmt: skip
@@ -142,7 +144,7 @@ def save_animation(frames: Sequence[Image.Image], path: Path, fps: float) -> Non
             form,
             save_all=True,
             append_images=others,
-            duration=round(1000 / fps),
+            duration=milliseconds(path, fps),
             loop=0,
             **SAVE_OPTIONS.get(form, {}),
         )
@@ -150,6 +152,19 @@ def save_animation(frames: Sequence[Image.Image], path: Path, fps: float) -> Non
         size = f"{first.width}×{first.height} pixels"
         raise UserError(f"frames of {size} cannot be written as {form} ({error}); use .mp4") from error
     write_atomically(path, lambda place: place.write_bytes(content.getvalue()))
+
+
+def milliseconds(path: Path, fps: float) -> int:
+    """Duration of a frame; that of GIF is a whole number of hundredths, of which viewers ignore 0 and 1."""
+    return max(20, 10 * round(100 / fps)) if path.suffix.lower() == ".gif" else round(1000 / fps)
+
+
+def rate_note(path: Path, fps: float) -> str:
+    """Remark on the frames per second of an animation, if its format has not the given number."""
+    if not is_animation(path) or path.suffix.lower() == ".mp4":
+        return ""
+    actual = 1000 / milliseconds(path, fps)
+    return f", {actual:.3g} frames per second" if abs(actual - fps) > 0.01 * fps else ""
 
 
 def _write_video(frames: Sequence[Image.Image], path: Path, fps: float) -> None:
@@ -170,10 +185,28 @@ def _write_video(frames: Sequence[Image.Image], path: Path, fps: float) -> None:
         raise RuntimeError(f"ffmpeg failed: {done.stderr.decode(errors='replace')}")
 
 
-def save_images(folder: Path, images: Mapping[str, Tensor]) -> None:
-    """Write each image, uint8 (C, H, W) by name, at its own size as a PNG in a folder."""
-    for name, image in images.items():
-        save_picture(image, folder / file_name(name, ".png"))
+def save_images(folder: Path, images: Sequence[tuple[str, Tensor]]) -> list[Path]:
+    """Write each image, uint8 (C, H, W), at its own size as a PNG in a folder.
+
+    Args:
+        folder: Folder to write to.
+        images: Pairs of a name and an image; names that are equal, also after shortening, get numbers.
+
+    Returns:
+        Written files, in the order of the images.
+    """
+    stems = distinct([file_name(name, ".png").removesuffix(".png") for name, _ in images])
+    paths = [folder / file_name(stem, ".png") for stem in stems]
+    for path, (_, image) in zip(paths, images, strict=True):
+        save_picture(image, path)
+    return paths
+
+
+def check_size(path: Path, width: int, height: int) -> None:
+    """Raise UserError if a picture of this size cannot be written in the format of the suffix of `path`."""
+    form = STILLS.get(path.suffix.lower(), "")
+    if max(width, height) > LARGEST.get(form, math.inf):
+        raise UserError(f"a picture of {width}×{height} pixels cannot be written as {form}; use .png")
 
 
 # Sheets -------------------------------------------------------------------------------------------

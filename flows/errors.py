@@ -15,14 +15,15 @@ import errno
 import io
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-EXIT_BUG, EXIT_USER, EXIT_INTERRUPTED, EXIT_PIPE = 1, 2, 130, 141
-"""Exit codes of every command besides 0: a bug, a user error, an interruption, a reader that went away."""
+EXIT_BUG, EXIT_USER, EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED = 1, 2, 130, 141, 143
+"""Exit codes besides 0: a bug, a user error, Ctrl-C, a reader that went away, SIGTERM."""
 
 EXIT_CODES = "Exit codes: 0 success, 2 user error (one line), 130 interrupted, 1 bug (traceback)."
 """Last line of the help of every command."""
@@ -110,6 +111,8 @@ def reported() -> Iterator[None]:
             stream.reconfigure(errors="backslashreplace")  # a terminal in another encoding ends no verb
     try:
         yield
+    except Terminated:
+        interrupted("terminated", EXIT_TERMINATED)
     except KeyboardInterrupt:
         interrupted()
     except BrokenPipeError:
@@ -124,17 +127,40 @@ def reported() -> Iterator[None]:
         warnings.formatwarning = whole
 
 
+class Terminated(KeyboardInterrupt):
+    """The program was asked to end by SIGTERM; it ends like an interrupted one."""
+
+
+@contextmanager
+def program() -> Iterator[None]:
+    """Context of a whole program: `reported`, and SIGTERM ends it as Ctrl-C does, without half-written files.
+
+    When it ends, further interruptions are ignored: what is left takes no time.
+    """
+
+    def terminate(number: int, frame: Any) -> NoReturn:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        with reported():
+            yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
+
 def fail(message: str) -> NoReturn:
     """End the program after a user error: one line on standard error, exit code 2."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(EXIT_USER)
 
 
-def interrupted(message: str = "interrupted") -> NoReturn:
-    """End the program after an interruption: the message, if any, on standard error, exit code 130."""
+def interrupted(message: str = "interrupted", code: int = EXIT_INTERRUPTED) -> NoReturn:
+    """End the program after an interruption: the message, if any, on standard error, exit code 130 or 143."""
     if message:
         print(message, file=sys.stderr)
-    raise SystemExit(EXIT_INTERRUPTED)
+    raise SystemExit(code)
 
 
 def missing_extra(what: str, extra: str, error: Exception | None = None) -> DataMissing:

@@ -85,6 +85,15 @@ def is_special(path: Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
+def what_is(path: Path) -> str:
+    """Describe what is at a path instead of a file: nothing, a folder or a device; empty for a file."""
+    if path.is_dir():
+        return "is a folder"
+    if is_special(path):
+        return "is a device, pipe or socket"
+    return "" if path.is_file() else "is missing"
+
+
 def expand(path: StrPath) -> Path:
     """Replace `~` at the beginning of a path. Raises UserError if there is no such user."""
     try:

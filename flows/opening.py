@@ -16,7 +16,8 @@ from flows.checks import check_device
 from flows.data.base import Batch, ImageData
 from flows.data.decode import decode, named
 from flows.errors import CheckpointError, Unsupported, UserError
-from flows.files import StrPath
+from flows.files import StrPath, what_is
+from flows.inversion.arrays import SUFFIXES
 from flows.inversion.records import ImageSource
 from flows.models.base import LatentModel, LikelihoodModel
 from flows.semantics.base import SemanticModel
@@ -25,6 +26,7 @@ from flows.semantics.predictor import AttributePredictor
 from flows.semantics.segmenter import UNetSegmenter
 from flows.stored import BUNDLED, StoredModule, load_stored, read_description, types_in
 from flows.training.folder import can_instantiate, instantiate_data
+from flows.versioned import kind_of, read_metadata
 
 
 def open_model(checkpoint: str, device: str | None) -> LatentModel:
@@ -144,8 +146,11 @@ def open_picture(path: StrPath, channels: int) -> Image.Image:
     Raises:
         UserError: The file does not exist or cannot be read as a picture.
     """
-    if not Path(path).is_file():
-        raise UserError(f"{path} does not exist: expected a picture file")
+    if state := what_is(Path(path)):
+        raise UserError(f"{path} {state}: expected a picture file")
+    if Path(path).suffix.lower() in SUFFIXES:
+        kind = kind_of(read_metadata(path)) if Path(path).suffix == ".safetensors" else "is a file of arrays"
+        raise UserError(f"{path} {kind}; expected a picture file")
     with named(path):
         picture = decode(path)
     return pixels.flatten(picture, channels)

@@ -30,6 +30,10 @@ BUNDLED = Path(__file__).parents[1] / "checkpoints"
 """Folder of the checkpoints that come with a clone."""
 LOOK_UP_SECONDS = 5.0
 """Seconds after which a hub that does not answer is given up."""
+FILE_SUFFIXES = (
+    ".safetensors", ".json", ".yaml", ".yml", ".pt", ".pth", ".npy", ".npz", ".png", ".jpg", ".zip",
+)  # fmt: skip
+"""Suffixes with which a name is that of a file, and never looked up on a hub."""
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 
 
@@ -334,9 +338,14 @@ def read_description(checkpoint: str | Path) -> dict[str, Any]:
 def _config_file(path_or_repo: str | Path) -> Path:
     """Path of config.json, downloaded from the hub unless `path_or_repo` is or looks like a path."""
     path = Path(path_or_repo)
+    empty = not path.name and not (path / CONFIG_FILE).is_file()
+    if path.is_file() or empty:
+        what = "the name of the checkpoint is empty" if empty else f"{path} is a file"
+        raise CheckpointError(f"{what}: expected the folder of a checkpoint, or the name of a bundled one")
     if path.exists():
         return path / CONFIG_FILE
     looks_like_repo = str(path_or_repo).count("/") == 1 and not str(path_or_repo).startswith((".", "~", "/"))
+    looks_like_repo = looks_like_repo and path.suffix.lower() not in FILE_SUFFIXES
     if not looks_like_repo or path.parent.is_dir():
         bundled = sorted(folder.name for folder in BUNDLED.glob("*/"))
         raise CheckpointError(

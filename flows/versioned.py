@@ -7,7 +7,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from flows.errors import CheckpointError
-from flows.files import StrPath
+from flows.files import StrPath, what_is
 from flows.stored import StoredModule
 
 
@@ -48,8 +48,8 @@ def read_versioned(
     Raises:
         CheckpointError: The file is missing, truncated, or of another version.
     """
-    if not Path(path).is_file():
-        raise CheckpointError(f"{path} is missing: expected a {kind} written by `{written_by}`")
+    if state := what_is(Path(path)):
+        raise CheckpointError(f"{path} {state}: expected a {kind} written by `{written_by}`")
     metadata, tensors = read_safetensors(path, kind)
     if f"{name}_version" not in metadata:
         raise CheckpointError(f"{path} {kind_of(metadata)}; expected a {kind} written by `{written_by}`")
@@ -81,6 +81,7 @@ def check_version(path: StrPath, metadata: Mapping[str, str], name: str, version
 KINDS = {
     "codes": "is a code file, which `flows decode` reads",
     "record": "is a record of an inversion, which `flows render` reads",
+    "pair": "is a finished pair of `flows compare --resume`; the record beside it has its codes",
     "history": "is a record of edits, which `flows render` and the studio read",
     "directions": "is a file of directions, which `flows steer apply` and `score` read",
 }

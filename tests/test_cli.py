@@ -462,7 +462,7 @@ def test_mistakes_of_the_user_are_one_line(checkpoint, pictures, tmp_path, capsy
     run("encode", checkpoint, wide, "--output", tmp_path / "c.safetensors", "--resize", "true")
     capsys.readouterr()
 
-    assert "does not exist" in refused(capsys, "encode", checkpoint, tmp_path / "no.png")
+    assert "is missing" in refused(capsys, "encode", checkpoint, tmp_path / "no.png")
     (tmp_path / "text.png").write_text("no picture")
     assert "cannot be decoded" in refused(capsys, "encode", checkpoint, tmp_path / "text.png")
     assert "there is no folder" in refused(capsys, "sample", tmp_path / "nothing")

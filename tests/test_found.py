@@ -459,3 +459,68 @@ def test_a_direction_without_a_map_to_the_code_is_unsupported(studio):
             editor.move(history, {"z only": 1.0})
     finally:
         del editor.directions["z only"]
+
+
+# Odd arrays ---------------------------------------------------------------------------------------
+
+
+def test_arrays_of_odd_types_are_read_or_refused_in_a_sentence(stylegan, capsys):
+    w = stylegan.sample(2, "w").values
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        torch.save({"w": w.to(dtype)}, "x.pt")
+        read = load_codes("x.pt", stylegan).codes
+        assert read.values.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        main(["codes", STYLEGAN, "x.pt", "--output", "y.npy"])
+        torch.testing.assert_close(torch.from_numpy(np.load("y.npy")), w.to(dtype).to(read.values.dtype))
+    torch.save(w.to(torch.float8_e4m3fn), "x.pt")
+    assert load_codes("x.pt", stylegan, "w").codes.values.dtype == torch.float32
+    np.save("fortran.npy", np.asfortranarray(w.numpy()))
+    assert torch.equal(load_codes("fortran.npy", stylegan, "w").codes.values, w)
+    torch.save(w.clone().requires_grad_(), "x.pt")
+    assert not load_codes("x.pt", stylegan, "w").codes.values.requires_grad
+    for content, message in (
+        (w.to_sparse(), "expected dense tensors"),
+        (w.int(), "expected floating-point codes, code has torch.int32"),
+        (w.bool(), "expected floating-point codes"),
+        (torch.complex(w, w), "expected floating-point codes"),
+        (torch.tensor(1.0), "expected one array of codes"),
+        (w[:0], "expected codes of shape"),
+    ):
+        torch.save(content, "x.pt")
+        with pytest.raises(UserError, match=message):
+            read_found("x.pt", stylegan)
+
+
+def test_the_names_of_arrays_say_their_space(stylegan):
+    w, z = stylegan.sample(2, "w").values.numpy(), stylegan.sample(2, "z").values.numpy()
+    np.savez("w.npz", w=w)
+    assert load_codes("w.npz", stylegan).codes.space == "w"
+    with pytest.raises(UserError, match="has codes of space 'w', expected 'z'"):
+        load_codes("w.npz", stylegan, "z")
+    np.savez("both.npz", w=w, z=z)
+    with pytest.raises(UserError, match="give --space z or w"):
+        load_codes("both.npz", stylegan)
+    assert np.array_equal(load_codes("both.npz", stylegan, "z").codes.values, z)
+
+
+def test_a_space_is_that_of_arrays_alone(stylegan, records, capsys):
+    np.save("w.npy", stylegan.sample(2, "w").values.numpy())
+    record = str(records / "noise.safetensors")
+    main(["codes", STYLEGAN, "w.npy", record, "--space", "w", "--output", "x.npz"])
+    assert len(load_codes("x.npz", stylegan).codes) == 4
+    main(["interpolate", STYLEGAN, "w.npy#0", f"{record}#1", "--space", "w", "--steps", "2"])
+    given = ["steer", "apply", STYLEGAN, DIRECTIONS, "--names", "daylight", "--codes", "w.npy"]
+    main([*given, "--space", "w"])
+
+
+def test_a_code_is_taken_by_its_number(stylegan, records):
+    found = read_found(records / "tune.safetensors", stylegan)
+    assert torch.equal(found[-1].decode(stylegan), found[1].decode(stylegan))
+    assert found[-1].adaptations[0] is found.adaptations[1]
+    with pytest.raises(IndexError):
+        found[2]
+
+
+def test_a_box_of_fractions_is_refused(studio, room):
+    with pytest.raises(UserError, match="box: expected four whole numbers"):
+        studio.editor("scenes-glow").open(Image.open(room), "room", (0.0, 0.0, 20.5, 20.5))

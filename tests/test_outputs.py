@@ -447,3 +447,151 @@ def flows_model(name):
     import flows
 
     return flows.load(bundled(name))
+
+
+# What is refused before the work ------------------------------------------------------------------
+
+
+def refused(capsys, *words):
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    written = capsys.readouterr().err
+    assert ended.value.code == 2 and written.count("\n") == 1, written
+    return written
+
+
+def test_outputs_that_would_destroy_something_are_refused(capsys):
+    nice = bundled("scenes-nice")
+    main(["encode", nice, "a.png", "b.png", "--output", "g.safetensors"])
+    shutil.copytree(nice, "mine")
+    for words, sentence in (
+        (["codes", "mine", "g.safetensors", "--output", "mine/model.safetensors"], "part of a checkpoint"),
+        (["codes", nice, "g.safetensors#1", "--output", "g.safetensors"], "an input is the same path"),
+        (["sample", nice, "--output", "odir", "--json", "odir/0.png"], "expected a file of JSON"),
+        (["sample", nice, "--output", "a1.png", "--json", "a1.png/x.json"], "--output a1.png is a file"),
+        (["sample", nice, "--output", ""], "expected a name"),
+        (["sample", nice, "--output", ".png"], "expected a name before the suffix"),
+        (
+            ["steer", "find", bundled("scenes-lia"), "--scores", "daylight", "--output", "f.png"],
+            "(.safetensors)",
+        ),
+    ):
+        assert sentence in refused(capsys, *words), words
+    glow = bundled("scenes-glow")
+    Image.new("L", (32, 32), 255).save("m.png")
+    stroke = "draw window m.png"
+    line = refused(capsys, "paint", glow, "--strokes", stroke, "--output", "m.png")
+    assert "an input is the same path" in line
+    if Path("/proc").is_dir():
+        for place in ("/proc/x.png", "/proc/a/x.png"):
+            assert "nothing can be written in /proc" in refused(capsys, "sample", nice, "--output", place)
+
+
+def test_moves_and_names_that_are_close_get_a_file_each(capsys):
+    name = f"{'L' * 240}.png"
+    shutil.copy("a.png", name)
+    given = ["steer", "apply", *words_of(SMALL["steer apply"][:4], 1)]
+    main([*given, "--images", name, "--alphas", "1", "1.0000001", "2", "1", "--output", "long"])
+    assert len(list(Path("long").iterdir())) == 4
+    main([*given, "--images", "a.png", "b.png", "--alphas", "1", "1.0000001", "--output", "short"])
+    assert {path.name for path in Path("short").iterdir()} == {
+        f"{picture}-daylight-{alpha}.png" for picture in "ab" for alpha in ("+1", "+1.0000001")
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["sample", "scenes-glow", "--zoom", "3", "--output", "out"], "--zoom is that of a sheet"),
+        (["interpolate", "scenes-glow", "a.png", "b.png", "--fps", "3"], "--fps is that of an animation"),
+        (["steer apply", "--images", "a.png", "--n", "5"], "--n, --temperature and --seed are of samples"),
+        (["steer apply", "--test", "2", "--seed", "5"], "--n, --temperature and --seed are of samples"),
+        (["steer apply", "--images", "a.png", "--space", "z"], "--space is that of arrays in --codes"),
+        (["paint", "scenes-glow", "--strokes", "erase bed", "--units", "3"], "are those of --brush units"),
+        (["compare", "--models", "scenes-nice", "--inverters", "exact", "--images", "test:1", "--label", "0"],
+         "--label is the class of the images of user and ood"),
+        (["sample", "scenes-nice", "--output", "x.gif", "--zoom", "64", "--n", "1000"], "written as GIF"),
+        (["interpolate", "scenes-nice", "a.png", "b.png", "--output", "x.jpg", "--steps", "2000"], "JPEG"),
+        (["interpolate", "scenes-nice", "a.png", "b.png", "--output", "x.gif", "--fps", "0.001"], "--fps"),
+    ],
+)  # fmt: skip
+def test_an_option_without_effect_is_refused(words, sentence, capsys):
+    verb, *rest = words
+    given = words_of(SMALL[verb][:4], 1) if verb == "steer apply" else []
+    line = refused(capsys, *verb.split(), *given, *words_of(rest, 1))
+    assert sentence in line and not list(Path.cwd().glob("x.*"))
+
+
+def test_less_than_was_asked_for_is_said(capsys):
+    words = ["compare", "--models", bundled("scenes-nice"), "--inverters", "exact", "--edits", "false",
+             "--perceptual", "none", "--out", "cmp", "--images"]  # fmt: skip
+    main([*words, "test:3"])
+    assert "all are used" not in capsys.readouterr().out
+    main(["encode", bundled("scenes-nice"), "a.png", "b.png", "--output", "g.npz"])
+    main(["interpolate", bundled("scenes-nice"), "g.npz", "g.npz#1", "--steps", "2"])
+    assert (
+        "g.npz has 2 codes, of which the first is taken; g.npz#1 names the next one"
+        in capsys.readouterr().out
+    )
+    line = refused(capsys, "interpolate", bundled("scenes-biggan"), "g.npz", "g.npz", "--label", "0")
+    assert "codes of a file have their classes" in line
+
+
+def test_the_rate_of_an_animation_is_that_of_its_format(capsys):
+    given = ["interpolate", bundled("scenes-nice"), "a.png", "b.png", "--steps", "3"]
+    main([*given, "--output", "x.gif", "--fps", "30"])
+    assert "x.gif, 33.3 frames per second" in capsys.readouterr().out
+    with Image.open("x.gif") as opened:
+        assert opened.info["duration"] == 30
+
+
+# Whose file is this? ------------------------------------------------------------------------------
+
+
+def test_every_kind_of_file_in_every_place(capsys):
+    nice, stylegan = bundled("scenes-nice"), bundled("scenes-stylegan")
+    Path("in").mkdir()
+    shutil.copy("a.png", "in/a.png")
+    main(["encode", nice, "a.png", "--output", "g.safetensors"])
+    words = ["--inverters", "exact", "--images", "user:in", "--perceptual", "none", "--edits", "false"]
+    main(["compare", "--models", nice, *words, "--out", "cmp"])
+    (pair,) = Path("cmp/pairs").iterdir()
+    Path("t.txt").write_text("hello")
+    for words, sentence in (
+        (["decode", nice, pair], "is a finished pair of `flows compare --resume`; the record beside it"),
+        (["render", pair, "--checkpoint", nice], "is a finished pair"),
+        (["render", "t.txt"], "was not written by flows; expected a record"),
+        (["render", "g.safetensors"], "is a code file, which `flows decode` reads; expected a record"),
+        (["encode", nice, "g.safetensors"], "is a code file, which `flows decode` reads; expected a picture"),
+        (["encode", nice, "in"], "in is a folder: expected a picture file"),
+        (["decode", nice, "in"], "in is a folder: expected a code file"),
+        (["render", "in"], "in is a folder: expected a record"),
+        (["steer", "apply", stylegan, "in"], "in is a folder: expected a file of directions"),
+        (["decode", nice, "/dev/null"], "/dev/null is a device, pipe or socket: expected a code file"),
+        (["sample", "g.safetensors"], "g.safetensors is a file: expected the folder of a checkpoint"),
+        (["sample", ""], "the name of the checkpoint is empty"),
+        (["sample", "no/such.safetensors"], "there is no folder no/such.safetensors"),
+    ):
+        assert sentence in refused(capsys, *words), words
+
+
+# Ends ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_the_work_is_one_line_and_leaves_no_temporary_file(number, code):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows", "sample", bundled("scenes-nice"), "--n", "100000", "--batch", "4",
+         "--output", "out"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    end = time.monotonic() + 60
+    while len(list(Path("out").glob("*.png"))) < 20:
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code and err.strip() in ("interrupted", "terminated")
+    assert all(path.name[0] != "." for path in Path("out").iterdir())
+    for path in Path("out").iterdir():
+        with Image.open(path) as opened:
+            opened.load()

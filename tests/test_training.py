@@ -23,10 +23,11 @@ import flows
 from flows.data.digits import Digits
 from flows.images import to_unit
 from flows.training.augment import augment
-from flows.training.batches import ShuffledBatches, make_loader
+from flows.training.batches import ShuffledBatches
 from flows.training.checkpoint import save_state, states
 from flows.training.ema import WeightAverage
 from flows.training.folder import prepare_folder
+from flows.training.loader import make_loader
 from flows.training.loop import make_accelerator
 from flows.training.optimiser import learning_rate
 from flows.training.settings import Training

@@ -5,7 +5,7 @@ from pathlib import Path
 from flows.commands.common import check_outputs, write_json
 from flows.commands.given import read_codes
 from flows.errors import UserError
-from flows.inversion.arrays import check_suffix, is_plain
+from flows.inversion.arrays import SUFFIXES, is_plain
 from flows.inversion.codes import CodeFile, save_codes
 from flows.models.codes import concatenate
 from flows.opening import open_model
@@ -34,8 +34,7 @@ def codes(
         json: File for names, space and shape of the codes.
         device: Torch device; None takes CUDA if it is available.
     """
-    check_outputs(file=output, json=json, inputs=files)
-    check_suffix(output)
+    check_outputs(file=output, json=json, suffixes=SUFFIXES, inputs=files)
     model = open_model(checkpoint, device)
     parts = [read_codes(path, model, space) for path in files]
     if to is not None:

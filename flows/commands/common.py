@@ -1,7 +1,7 @@
 """Helpers of the verbs: labels from the command line, tables, JSON results and picture files."""
 
 import math
-import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,17 @@ from rich.table import Table
 from torch import Tensor
 
 from flows.checks import did_you_mean
-from flows.drawing import check_picture, is_folder
+from flows.drawing import ANIMATIONS, STILLS, check_picture, is_animation, is_folder
 from flows.errors import UserError
 from flows.files import SPECIAL, file_in_place_of, is_special, to_json, write_atomically
+from flows.inversion.arrays import SUFFIXES
 from flows.models.base import LatentModel
+from flows.stored import CONFIG_FILE, WEIGHTS_FILE
 
 Zoom = restricted_number_type("Zoom", int, [(">=", 1), ("<=", 64)])
 """Factor by which a sheet enlarges every pixel."""
+Fps = restricted_number_type("Fps", float, [(">=", 0.1), ("<=", 50)])
+"""Frames per second of an animation."""
 SEPARATOR = 3
 """Width of the space between two columns of a table, at most."""
 
@@ -105,6 +109,7 @@ TOO_FEW_DEFINED = "the score is defined in too few images"
 UNKNOWN = {
     **dict.fromkeys(("signed", "clipped", "effect", "leakage", "responses", "levels"), TOO_FEW_DEFINED),
     **dict.fromkeys(("low", "high"), "too few images have it for an interval"),
+    "standard_error": "one image has none",
     "reach": "the range of the score in the data is not known here",
     "relative": "the data have none of it",
     "sigma": "the codes do not vary along it",
@@ -137,6 +142,7 @@ def check_outputs(
     json: Path | None = None,
     option: str = "--output",
     animated: bool = False,
+    suffixes: Sequence[str] = (".safetensors",),
     inputs: Sequence[Path] = (),
 ) -> None:
     """Check before the work that the results of a verb can be written.
@@ -144,12 +150,13 @@ def check_outputs(
     Args:
         out: Output folder of `--out`.
         output: Output folder of `option`.
-        file: Output file of `option`.
+        file: Output file of `option`, a .safetensors file unless `suffixes` are given.
         picture: Output picture of `option`, in a format that its suffix names.
         drawing: Output of `option`: a picture, or a folder for one file per image.
         json: File of `--json`.
         option: Name of the option of `output`, `file` and `picture`.
         animated: Whether the drawing may be an animation.
+        suffixes: Suffixes that `file` may have.
         inputs: Files that the verb reads.
 
     Raises:
@@ -159,13 +166,21 @@ def check_outputs(
     given = {option: output or file or picture or drawing, "--out": out, "--json": json}
     named = [(name, path) for name, path in given.items() if path is not None]
     for name, path in named:
-        if "\0" in str(path):
-            raise UserError(f"{name}: expected a path, got one with a null character")
-        if is_special(path):
-            raise UserError(f"{name} {path}: {SPECIAL}")
-        for other, taken in [*named, *(("an input", each) for each in inputs)]:
-            if other != name and taken.resolve() == path.resolve():
+        check_path(name, path, name == "--json" or (name == option and output is None))
+    taken = [*named, *(("an input", _without_number(each)) for each in inputs)]
+    for name, path in named:
+        for other, place in taken:
+            if other != name and place.resolve() == path.resolve():
                 raise UserError(f"{name} {path}: {other} is the same path; choose another one")
+            # A folder of results may hold the file of --json; a file holds nothing.
+            above = place.resolve() in path.resolve().parents
+            if other != name and above and place.suffix and not place.exists():
+                raise UserError(f"{name} {path}: {other} {place} is a file; choose another place")
+    if json is not None and json.suffix.lower() in NOT_JSON:
+        raise UserError(f"--json {json}: expected a file of JSON, got suffix {json.suffix}")
+    if file is not None and file.suffix.lower() not in suffixes:
+        found = f"suffix {file.suffix}" if file.suffix else "no suffix"
+        raise UserError(f"{option} {file}: expected a file ({', '.join(suffixes)}), got {found}")
     if drawing is not None:
         output, picture = (drawing, None) if is_folder(drawing) else (None, drawing)
     if picture is not None:
@@ -180,11 +195,57 @@ def check_outputs(
             check_folder(target.parent, name)
 
 
+NOT_JSON = {*STILLS, *ANIMATIONS, *SUFFIXES}
+"""Suffixes of other outputs, which --json would replace."""
+
+
+def check_path(option: str, path: Path, named: bool) -> None:
+    """Raise UserError if a path cannot be that of an output, or is a file that must not be replaced.
+
+    Args:
+        option: Name of the option.
+        path: Path of the output.
+        named: Whether the output needs a name of its own, unlike a folder of several files.
+    """
+    if "\0" in str(path):
+        raise UserError(f"{option}: expected a path, got one with a null character")
+    if named and not path.name:
+        raise UserError(f"{option}: expected a name, got {str(path)!r}, as of an empty variable")
+    if path.name.lower() in NOT_JSON:
+        raise UserError(f"{option} {path}: expected a name before the suffix")
+    if is_special(path):
+        raise UserError(f"{option} {path}: {SPECIAL}")
+    if path.name in (CONFIG_FILE, WEIGHTS_FILE) and path.is_file():
+        raise UserError(f"{option} {path}: it is a part of a checkpoint; choose another name")
+
+
+def _without_number(path: Path) -> Path:
+    """Path of a file of codes without the number of a code, as in FILE#2."""
+    return path if path.exists() else path.with_name(path.name.rpartition("#")[0] or path.name)
+
+
+def check_unused(output: Path, fps: bool = False, zoom: bool = False) -> None:
+    """Raise UserError if an option was given that has no effect on the kind of output.
+
+    Args:
+        output: Output of the verb.
+        fps: Whether frames per second were given, which only an animation has.
+        zoom: Whether a zoom was given, which a folder does not have.
+    """
+    if fps and not is_animation(output):
+        raise UserError(f"--fps is that of an animation ({', '.join(ANIMATIONS)}), and {output} is none")
+    if zoom and is_folder(output):
+        raise UserError(f"--zoom is that of a sheet, and the folder {output} gets each image at its size")
+
+
 def check_folder(folder: Path, option: str = "--out") -> None:
     """Raise UserError unless `folder` is a folder that can be written to, or can be created."""
     if file := file_in_place_of(folder):
         where = "" if file == folder else f" at {file}"
         raise UserError(f"{option} {folder}: expected a folder, found a file{where}")
     there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{option} {folder}: nothing can be written in {there}; choose another place")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:  # also of file systems that grant the right and cannot be written to
+        raise UserError(f"{option} {folder}: nothing can be written in {there} ({error.strerror})") from error

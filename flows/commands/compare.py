@@ -140,6 +140,8 @@ def compare(
             if group in groups:
                 raise UserError(f"--images: group {group!r} is given twice")
             groups[group] = members
+    if label is not None and not {"user", "ood"} & set(groups):
+        raise UserError("--label is the class of the images of user and ood; leave it out")
     network_name = "no network" if network is None else network.name
     settings = {
         "steps": steps,
@@ -159,7 +161,7 @@ def compare(
     try:
         run(loaded, chosen, groups, seed, network, edits, store, results)
     except KeyboardInterrupt:
-        end_early(out, results, groups, network_name, pictures)
+        end_early(out, json, results, groups, network_name, pictures)
     check_possible([result.row for result in results])
     store.keep_only(results)
     write_comparison(out, results, groups, network_name, pictures)
@@ -170,6 +172,23 @@ def compare(
         }
         for name, model in loaded.items()
     }
+    write_tables((out / "table.json", json), results, groups, network_name, bits)
+    show([result.row for result in results])
+    sheets = f"{'overview.png, ' if (out / 'overview.png').exists() else ''}{len(groups)} grids"
+    print(f"written to {out}: index.html, summary.md, table.csv, table.json, {sheets}, records")
+    if bugs := sum(result.bug for result in results):
+        print(f"pairs that failed by a bug, with the tracebacks above: {bugs}", file=sys.stderr)
+        raise SystemExit(EXIT_BUG)
+
+
+def write_tables(
+    paths: tuple[Path | None, ...],
+    results: list[Result],
+    groups: dict[str, Group],
+    network_name: str,
+    bits: dict[str, dict[str, float]],
+) -> None:
+    """Write the table as JSON, with the PSNR of every image; `bits` has bits/dim by model and group."""
     rows = [
         {
             **result.row.as_dict(),
@@ -180,24 +199,24 @@ def compare(
         }
         for result in results
     ]
-    table = {"perceptual_network": network_name, "rows": rows, "bits_per_dim": bits}
-    for path in (out / "table.json", json):
+    for path in paths:
+        table = {"perceptual_network": network_name, "rows": rows, "bits_per_dim": bits}
         write_json(path, table, UNKNOWN)
-    show([result.row for result in results])
-    sheets = f"{'overview.png, ' if (out / 'overview.png').exists() else ''}{len(groups)} grids"
-    print(f"written to {out}: index.html, summary.md, table.csv, table.json, {sheets}, records")
-    if bugs := sum(result.bug for result in results):
-        print(f"pairs that failed by a bug, with the tracebacks above: {bugs}", file=sys.stderr)
-        raise SystemExit(EXIT_BUG)
 
 
 def end_early(
-    out: Path, results: list[Result], groups: dict[str, Group], network_name: str, pictures: bool
+    out: Path,
+    json: Path | None,
+    results: list[Result],
+    groups: dict[str, Group],
+    network_name: str,
+    pictures: bool,
 ) -> NoReturn:
     """Write the report of the finished pairs after an interruption, and end the command."""
     finished = sum(not result.row.note for result in results)
     if finished:
         write_comparison(out, results, groups, network_name, pictures)
+        write_tables((out / "table.json", json), results, groups, network_name, {})
     interrupted(f"interrupted; finished pairs in {out}: {finished}; --resume true continues")
 
 
@@ -321,6 +340,8 @@ def read_group(
         known = next((each for each in models.values() if "source" in each.description), model)
         batch = first_test(known, int(rest))
         sources = [ImageSource(f"test {i}") for i in range(len(batch.images))]
+        if len(sources) < int(rest):
+            print(f"--images {text}: the data set has {len(sources)} test images; all are used")
         transformed = TRANSFORMS[name](batch.images).contiguous()
         return {name: Group(transformed, sources, labels=batch.labels, data=known.description.get("name"))}
     raise UserError(

@@ -34,10 +34,7 @@ def decode(
     check_outputs(output=output, json=json, inputs=[codes])
     model = open_model(checkpoint, device)
     found = read_codes(codes, model, space)
-    # Names that are equal after shortening would overwrite each other.
-    names = distinct([file_name(Path(name).stem, ".png") for name in found.names])
-    for i, name in enumerate(names):
-        save_images(output, {Path(name).stem: found[i].decode(model)[0]})
-    written = [output / file_name(Path(name).stem, ".png") for name in names]
+    stems = distinct([file_name(Path(name).stem, ".png").removesuffix(".png") for name in found.names])
+    written = [save_images(output, [(stem, found[i].decode(model)[0])])[0] for i, stem in enumerate(stems)]
     print(f"{len(written)} pictures: {output}")
     write_json(json, {"checkpoint": checkpoint, "pictures": [str(path) for path in written]})

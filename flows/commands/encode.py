@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from flows.commands.common import Label, check_outputs, option_labels, write_json
-from flows.inversion.arrays import check_suffix, is_plain
+from flows.inversion.arrays import SUFFIXES, is_plain
 from flows.inversion.codes import CodeFile, save_codes
 from flows.inversion.exact import invert_exactly
 from flows.opening import open_model, read_sources
@@ -34,8 +34,7 @@ def encode(
         json: File for the certificates.
         device: Torch device; None takes CUDA if it is available.
     """
-    check_outputs(file=output, json=json, inputs=images)
-    check_suffix(output)
+    check_outputs(file=output, json=json, suffixes=SUFFIXES, inputs=images)
     model = open_model(checkpoint, device)
     pictures, sources = read_sources(images, model.image_shape, resize)
     labels = option_labels(model, label, len(pictures))

@@ -17,6 +17,9 @@ from flows.models.base import LatentModel
 from flows.models.codes import concatenate
 from flows.opening import first_test, read_sources
 
+SAMPLES = 8
+"""Default number of samples of the verbs that edit them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
@@ -45,6 +48,7 @@ def read_given(
     seed: int,
     resize: bool,
     label: Label | None,
+    array_space: str | None,
 ) -> Given:
     """Read and encode what a verb was given: the first of picture files, test images, codes, else samples.
 
@@ -59,6 +63,7 @@ def read_given(
         seed: Seed of the samples.
         resize: Whether pictures of another size are cropped and resized.
         label: Class of picture files and samples, for a class-conditional model.
+        array_space: Latent space of arrays in `codes` that do not state it.
 
     Raises:
         UserError: More than one source was given.
@@ -68,10 +73,14 @@ def read_given(
     chosen = [option for option, there in sources.items() if there]
     if len(chosen) > 1:
         raise UserError(f"{' and '.join(chosen)} exclude each other; give one of them")
+    if chosen and (n, temperature, seed) != (SAMPLES, 1.0, 0):
+        raise UserError(f"--n, --temperature and --seed are of samples; leave them out beside {chosen[0]}")
+    if array_space is not None and not codes:
+        raise UserError("--space is that of arrays in --codes; leave it out")
     if codes:
         if label is not None:
             raise UserError("--label: codes of a file have their classes; leave it out")
-        return _of_codes(model, space, codes)
+        return _of_codes(model, space, codes, array_space)
     if (images or test) and not model.check_space(space).encodes:
         raise Unsupported(
             f"{type(model).__name__} has no encoder for pictures: give samples (--n), or codes that `flows "
@@ -103,8 +112,8 @@ def _of_images(model: LatentModel, space: str, paths: list[Path], resize: bool, 
     return Given(found=found, images=pictures, encoded=True)
 
 
-def _of_codes(model: LatentModel, space: str, paths: list[Path]) -> Given:
-    read = [read_codes(path, model) for path in paths]
+def _of_codes(model: LatentModel, space: str, paths: list[Path], array_space: str | None) -> Given:
+    read = [read_codes(path, model, array_space) for path in paths]
     parts = [
         part.converted(model, space) if space in model.spaces[part.codes.space].conversions else part
         for part in read

@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.bounds import PositiveFloat, PositiveInt
-from flows.commands.common import Label, Zoom, check_outputs, option_labels, write_json
+from flows.bounds import PositiveInt
+from flows.commands.common import Fps, Label, Zoom, check_outputs, check_unused, option_labels, write_json
 from flows.commands.given import is_codes, print_crops, read_codes
 from flows.drawing import (
+    check_size,
     enlarge,
     is_animation,
     is_folder,
     lossy_note,
+    rate_note,
     save_animation,
     save_images,
     save_picture,
@@ -30,6 +32,8 @@ from flows.models.base import LatentModel
 from flows.models.codes import Codes, concatenate
 from flows.opening import open_model, read_sources
 
+FPS, ZOOM = 8.0, 2
+
 
 def interpolate(
     checkpoint: str,
@@ -41,8 +45,8 @@ def interpolate(
     space: str | None = None,
     resize: bool = False,
     label: Label | None = None,
-    zoom: Zoom = 2,
-    fps: PositiveFloat = 8.0,
+    zoom: Zoom = ZOOM,
+    fps: Fps = FPS,
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
@@ -74,14 +78,21 @@ def interpolate(
     if steps < 2:
         raise UserError(f"--steps: expected at least 2, got {steps}")
     check_outputs(drawing=output, json=json, animated=True, inputs=[first, second])
+    check_unused(output, fps=fps != FPS, zoom=zoom != ZOOM)
+    if label is not None and is_codes(first) and is_codes(second):
+        raise UserError("--label: codes of a file have their classes; leave it out")
     model = open_model(checkpoint, device)
+    _, height, width = model.image_shape
+    if not (is_folder(output) or is_animation(output)):
+        check_size(output, zoom * width * steps, zoom * height)
     ends = [read_end(model, each, space, resize, label) for each in (first, second)]
     codes = common_codes(model, ends)
     strip = images_between(model, ends, codes, steps, path)
     write_strip(output, strip, ends, zoom, fps)
     quality = [float(psnr(end.picture[None], end.image[None])[0]) for end in ends if end.picture is not None]
+    written = f"{output}{rate_note(output, fps)}"
     print(
-        f"{steps} images along the {path} in {codes.space}: {output}; ends {verdict_of(ends, quality)}"
+        f"{steps} images along the {path} in {codes.space}: {written}; ends {verdict_of(ends, quality)}"
         f"{lossy_note(output)}"
     )
     result = {
@@ -124,7 +135,10 @@ def read_end(model: LatentModel, path: Path, space: str | None, resize: bool, la
         UserError: The model has an exact inverse, which has one space, and another space was given.
     """
     if is_codes(path):
-        found = read_codes(path, model, space)[0]
+        found = read_codes(path, model, space)
+        if len(found) > 1:
+            print(f"{path} has {len(found)} codes, of which the first is taken; {path}#1 names the next one")
+        found = found[0]
         return End(found=found, image=found.decode(model)[0])
     if not model.check_space(space or model.search_space).encodes:
         raise Unsupported(
@@ -192,7 +206,7 @@ def images_between(
 def write_strip(output: Path, strip: Tensor, ends: list[End], zoom: int, fps: float) -> None:
     """Write the images as a strip, beside learned ends' pictures, as an animation, or each at its size."""
     if is_folder(output):
-        save_images(output, {f"{i:04d}": image for i, image in enumerate(strip)})
+        save_images(output, [(f"{i:04d}", image) for i, image in enumerate(strip)])
     elif is_animation(output):
         save_animation([enlarge(image, zoom * max(image.shape[1:])) for image in strip], output, fps)
     else:

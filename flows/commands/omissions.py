@@ -71,6 +71,8 @@ def omissions(
     test = pixels.reduce(batch.images, model.bins)
     samples = model.decode_bytes(model.sample(n, seed=seed, temperature=temperature))
     found = compare_classes(shares(loaded, test, model), shares(loaded, samples, model), loaded.classes)
+    if images > len(test):
+        print(f"--images {images}: --n and the data leave {len(test)} test images; all are used")
     instances = None
     if images and not model.is_exact:
         instances = reconstruct_instances(model, loaded, test[:images], batch.labels[:images], steps)

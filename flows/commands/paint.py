@@ -11,9 +11,9 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
-from flows.commands.common import Label, check_outputs, write_json
+from flows.commands.common import Fps, Label, check_outputs, check_unused, write_json
 from flows.commands.dissect import check_layers
-from flows.commands.given import Given, read_given
+from flows.commands.given import SAMPLES, Given, read_given
 from flows.data.decode import decode, named
 from flows.dissection.paint import Brush, Painted, Stroke
 from flows.dissection.paint import paint as paint_on
@@ -24,6 +24,7 @@ from flows.drawing import (
     is_animation,
     is_folder,
     lossy_note,
+    rate_note,
     save_animation,
     save_images,
     save_picture,
@@ -35,6 +36,7 @@ from flows.models.base import LatentModel
 from flows.opening import load_segmenter, open_model
 from flows.semantics.base import Segmenter
 
+FPS = 1.0
 GRAMMAR = "draw|erase CLASS [LEFT TOP RIGHT BOTTOM | MASK-FILE]"
 
 
@@ -44,7 +46,8 @@ def paint(
     images: list[Path] | None = None,
     test: NonNegativeInt = 0,
     codes: list[Path] | None = None,
-    n: PositiveInt = 8,
+    space: str | None = None,
+    n: PositiveInt = SAMPLES,
     label: Label | None = None,
     brush: Literal["exemplars", "units"] = "exemplars",
     strength: NonNegativeFloat = 1.0,
@@ -57,7 +60,7 @@ def paint(
     seed: Seed = 0,
     resize: bool = False,
     output: Path = Path("painted.png"),
-    fps: PositiveFloat = 1.0,
+    fps: Fps = FPS,
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
@@ -80,6 +83,7 @@ def paint(
         test: Number of test images to paint on, if there are no picture files.
         codes: Files of codes to paint on: code files, arrays (.npy, .npz, .pt), or records of `flows compare`
             or `flows studio`, with their tuned weights. `FILE#2` takes the third code alone.
+        space: Latent space of arrays in `codes` that do not state it; None takes the only one that fits.
         n: Number of samples to paint on, if nothing else is given.
         label: Class of picture files or samples, by number or name, for a class-conditional model.
         brush: Brush of exemplars or of units.
@@ -104,7 +108,11 @@ def paint(
         json: File for the result.
         device: Torch device; None takes CUDA if it is available.
     """
-    check_outputs(drawing=output, json=json, animated=True, inputs=[*(images or []), *(codes or [])])
+    inputs = [*(images or []), *(codes or []), *mask_files(strokes)]
+    check_outputs(drawing=output, json=json, animated=True, inputs=inputs)
+    check_unused(output, fps=fps != FPS)
+    if brush == "exemplars" and (units, order) != (UNITS, "agreement"):
+        raise UserError("--units and --order are those of --brush units; leave them out")
     model = open_model(checkpoint, device)
     loaded = load_segmenter(segmenter, model)
     requests = [parse_stroke(stroke, loaded, *model.image_shape[1:]) for stroke in strokes]
@@ -119,17 +127,18 @@ def paint(
         seed=seed,
         resize=resize,
         label=label,
+        array_space=space,
     )
-    space = given.found.codes.space
-    check_layers(model, space, layers)
+    latent = given.found.codes.space
+    check_layers(model, latent, layers)
     labels = dict.fromkeys(each.label for each in requests)
     brushes: dict[str, Brush]
     if brush == "exemplars":
-        pictures = exemplars_of(model, loaded, exemplars, space)
+        pictures = exemplars_of(model, loaded, exemplars, latent)
         brushes = {label: pictures.brush(model, label, layers) for label in labels}
     else:
-        chosen = layers or default_layers(model, space)
-        brushes = {label: find_units(model, loaded, space, label, chosen, units, order) for label in labels}
+        chosen = layers or default_layers(model, latent)
+        brushes = {label: find_units(model, loaded, latent, label, chosen, units, order) for label in labels}
     done = [(brushes[each.label], each.where, each.stroke) for each in requests]
     painted = [
         paint_one(model, given.found[i], image, done, strength) for i, image in enumerate(given.images)
@@ -142,7 +151,7 @@ def paint(
     changed = sum(each["changed"] for each in results) / len(results)
     print(
         f"{len(done)} strokes on {len(painted)} images: {100 * changed:.1f} % of the pixels changed, none "
-        f"outside the brushes and their margin: {output}{lossy_note(output)}"
+        f"outside the brushes and their margin: {output}{rate_note(output, fps)}{lossy_note(output)}"
     )
     write_json(json, {"checkpoint": checkpoint, "strokes": strokes, "brush": brush, "pictures": results})
 
@@ -167,7 +176,7 @@ def write_painted(
     stages = [torch.stack([image, *each.stages]) for image, each in zip(given.images, painted, strict=True)]
     if is_folder(output):
         results = [each.image for each in painted]
-        save_images(output, dict(zip(given.found.names, results, strict=True)))
+        save_images(output, list(zip(given.found.names, results, strict=True)))
     elif is_animation(output):
         frames = [
             draw_rows([("", torch.stack([strip[i] for strip in stages]))], len(stages), 96, [name])
@@ -200,6 +209,12 @@ class ParsedStroke:
     stroke: Stroke
     label: str
     where: Tensor
+
+
+def mask_files(strokes: Sequence[str]) -> list[Path]:
+    """Files that strokes name as their masks."""
+    ends = [" ".join(words[i:]) for each in strokes for words in [each.split()] for i in range(2, len(words))]
+    return [Path(end) for end in ends if Path(end).is_file()]
 
 
 def parse_stroke(text: str, segmenter: Segmenter, height: int, width: int) -> ParsedStroke:

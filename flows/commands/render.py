@@ -9,12 +9,13 @@ from flows import images as pixels
 from flows.commands.common import check_outputs, write_json
 from flows.editing.history import edited_upload as paste_into_upload
 from flows.editing.records import load_history, read_history_header
-from flows.errors import UserError
-from flows.files import file_name, write_atomically
+from flows.errors import CheckpointError, UserError
+from flows.files import file_name, what_is, write_atomically
 from flows.inversion.records import ImageSource, digest_of, load_record
 from flows.inversion.records import render_record as decode_record
 from flows.opening import open_model, open_picture
 from flows.stored import locate
+from flows.versioned import kind_of, read_metadata
 
 SAME = {
     True: "identical to the recorded bytes",
@@ -46,8 +47,12 @@ def render(
         device: Torch device; None takes CUDA if it is available.
     """
     check_outputs(output=output, json=json, inputs=[record])
-    if not record.is_file():
-        raise UserError(f"{record} is missing: expected a record of `flows compare` or `flows studio`")
+    expected = "expected a record of `flows compare` or `flows studio`"
+    if state := what_is(record):
+        raise UserError(f"{record} {state}: {expected}")
+    metadata = read_metadata(record)
+    if not {"history_version", "record_version"} & set(metadata):
+        raise CheckpointError(f"{record} {kind_of(metadata)}; {expected}")
     header = read_history_header(record)
     checkpoint = checkpoint or named_checkpoint(record, header.checkpoint if header else "")
     if header is not None:

@@ -1,13 +1,16 @@
 """`flows sample`: generate images from the prior."""
 
+import math
 from pathlib import Path
 
 from flows import images as pixels
 from flows.bounds import PositiveInt, Seed, Temperature
-from flows.commands.common import Label, Zoom, check_outputs, option_labels, write_json
-from flows.drawing import is_folder, lossy_note, save_images, save_picture
+from flows.commands.common import Label, Zoom, check_outputs, check_unused, option_labels, write_json
+from flows.drawing import check_size, is_folder, lossy_note, save_images, save_picture
 from flows.models.base import LikelihoodModel
 from flows.opening import open_model
+
+ZOOM = 2
 
 
 def sample(
@@ -18,7 +21,7 @@ def sample(
     space: str | None = None,
     seed: Seed = 0,
     label: Label | None = None,
-    zoom: Zoom = 2,
+    zoom: Zoom = ZOOM,
     batch: PositiveInt = 64,
     json: Path | None = None,
     device: str | None = None,
@@ -41,7 +44,10 @@ def sample(
         device: Torch device; None takes CUDA if it is available.
     """
     check_outputs(drawing=output, json=json)
+    check_unused(output, zoom=zoom != ZOOM)
     model = open_model(checkpoint, device)
+    columns, (_, height, width) = math.ceil(math.sqrt(n)), model.image_shape
+    check_size(output, columns * (zoom * width + 2), math.ceil(n / columns) * (zoom * height + 2))
     space = space or model.sampling_space
     if temperature is None:
         temperature = 0.7 if isinstance(model, LikelihoodModel) else 1.0
@@ -50,7 +56,7 @@ def sample(
         # Batch by batch, so that an interruption keeps what is finished.
         for i, part in enumerate(codes.split(batch)):
             images = enumerate(model.decode_bytes(part, batch), i * batch)
-            save_images(output, {f"{number:06d}": image for number, image in images})
+            save_images(output, [(f"{number:06d}", image) for number, image in images])
     else:
         save_picture(pixels.grid(model.decode_bytes(codes, batch), zoom=zoom), output)
     print(f"{n} samples at temperature {temperature}: {output}{lossy_note(output)}")

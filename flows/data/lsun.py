@@ -2,7 +2,7 @@
 
 import io
 import os
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -103,14 +103,29 @@ def open_lmdb(file: Path) -> "lmdb.Environment":
     return _opened(file, os.getpid())
 
 
-@lru_cache(maxsize=4)
+def close_all() -> None:
+    """Close all environments, also before a fork: LMDB refuses one in a child that its parent has open."""
+    for environment in _open.values():
+        environment.close()
+    _open.clear()
+
+
+_open: dict[tuple[Path, int], "lmdb.Environment"] = {}
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=close_all)
+
+
 def _opened(file: Path, process: int) -> "lmdb.Environment":
     try:
         import lmdb
     except ImportError as error:
         raise missing_extra("LSUN needs the package `lmdb`", "data", error) from error
     try:
-        return lmdb.open(str(file), readonly=True, lock=False, readahead=False, create=False)
+        if (file, process) not in _open:
+            _open[file, process] = lmdb.open(
+                str(file), readonly=True, lock=False, readahead=False, create=False
+            )
+        return _open[file, process]
     except lmdb.Error as error:
         raise DataMissing(
             f"no LSUN at {file} ({error}); unpack the zip archive of the category there, or set data.root"

@@ -16,7 +16,7 @@ from flows.models.codes import Codes
 from flows.once import prepared
 from flows.semantics.base import Segmenter
 from flows.semantics.segmenter import one_hot
-from flows.statistics import check_enough
+from flows.statistics import FEWEST, check_enough
 
 __all__ = ["Agreement", "UnitRow", "best_by_class", "dissect"]
 
@@ -155,7 +155,8 @@ def dissect(
         UserError: There are fewer than ten codes for the thresholds or for the count.
     """
     half = len(codes) // 2
-    check_enough("images for the thresholds of units, and as many for their agreement", half)
+    parts = "images, half for the thresholds of units and half for their agreement"
+    check_enough(parts, len(codes), 2 * FEWEST)
     first, second = (
         (codes[rows], None if masks is None else masks[rows]) for rows in (slice(half), slice(half, None))
     )

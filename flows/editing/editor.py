@@ -151,6 +151,8 @@ class Editor:
         channels, height, width = self.model.image_shape
         flat = pixels.flatten(upload, channels)
         box = box or pixels.centre_box(flat, height, width)
+        if len(box) != 4 or not all(isinstance(edge, int) for edge in box):
+            raise UserError(f"box: expected four whole numbers, got {box}")
         if not (0 <= box[0] < box[2] <= flat.width and 0 <= box[1] < box[3] <= flat.height):
             raise UserError(f"expected a box within {flat.width}×{flat.height} pixels, got {box}")
         small = pixels.crop_and_resize(flat, height, width, box)

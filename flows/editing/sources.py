@@ -28,8 +28,8 @@ def read_found(path: StrPath, model: LatentModel, space: str | None = None) -> F
 
     Raises:
         CheckpointError: The file is missing, altered, of another kind, or belongs to another model.
-        UserError: The codes are in another space than the given one, or a record of edits has strokes that
-            are not in its code.
+        UserError: An array fits no space of the model, or several; or a record of edits has strokes that are
+            not in its code.
     """
     metadata = read_metadata(path)
     if "record_version" in metadata:
@@ -43,8 +43,6 @@ def read_found(path: StrPath, model: LatentModel, space: str | None = None) -> F
         return Found(
             codes=contents.codes, names=contents.names, precision=precision, certificates=certificates
         )
-    if space not in (None, found.codes.space):
-        raise UserError(f"{path} holds codes of space {found.codes.space!r}, expected {space!r}")
     return found
 
 

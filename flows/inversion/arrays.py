@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from flows.errors import CheckpointError, UserError
-from flows.files import StrPath, reading, write_atomically
+from flows.files import StrPath, reading, what_is, write_atomically
 from flows.schema import parse, read_json, unaltered
 from flows.versioned import read_safetensors
 
@@ -46,7 +46,7 @@ def write_tensors(path: StrPath, tensors: Mapping[str, Tensor], metadata: Mappin
     """
     path = Path(path)
     check_suffix(path)
-    own = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    own = {name: _wide(value.detach().cpu()).contiguous().clone() for name, value in tensors.items()}
     content, suffix = io.BytesIO(), path.suffix.lower()
     if suffix == ".safetensors":
         content.write(save(own, dict(metadata)))
@@ -75,14 +75,24 @@ def read_tensors(path: StrPath, kind: str) -> tuple[dict[str, str], dict[str, Te
         CheckpointError: The file is missing, damaged, or holds something else than tensors.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing: expected a {kind}")
+    if state := what_is(path):
+        raise CheckpointError(f"{path} {state}: expected a {kind}")
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz"):
-        return _read_numpy(path, suffix)
-    if suffix in (".pt", ".pth"):
-        return _read_torch(path)
-    return read_safetensors(path, kind)
+        metadata, tensors = _read_numpy(path, suffix)
+    elif suffix in (".pt", ".pth"):
+        metadata, tensors = _read_torch(path)
+    else:
+        metadata, tensors = read_safetensors(path, kind)
+    for name, value in tensors.items():
+        if value.layout != torch.strided or value.is_nested or value.is_quantized or value.is_meta:
+            raise CheckpointError(f"{path}: expected dense tensors, {name} is sparse, nested or quantised")
+    return metadata, {name: _wide(value.detach()) for name, value in tensors.items()}
+
+
+def _wide(value: Tensor) -> Tensor:
+    """Convert numbers of less than 32 bits to fp32: half precision overflows when codes move."""
+    return value.float() if value.is_floating_point() and value.element_size() < 4 else value
 
 
 def _read_numpy(path: Path, suffix: str) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -81,11 +81,11 @@ def load_codes(path: StrPath, model: LatentModel, space: str | None = None) -> C
     Args:
         path: Code file, or array of another program, as .npy, .npz, .pt or .safetensors.
         model: Model of the codes.
-        space: Latent space of the codes; None takes the recorded one or, for an array, the only one whose
-            codes have that size.
+        space: Latent space of an array that does not state it; None takes the only one whose codes have that
+            size. A code file states its space.
 
     Raises:
-        CheckpointError: The file is missing, altered, not a code file, or belongs to another model or space.
+        CheckpointError: The file is missing, altered, not a code file, or belongs to another model.
         UserError: The array does not fit a space of the model, or fits several.
     """
     metadata, tensors = read_tensors(path, "code file written by `flows encode`")
@@ -104,8 +104,6 @@ def load_codes(path: StrPath, model: LatentModel, space: str | None = None) -> C
         certificates = parse(list[Certificate], read_json(header.certificates), "certificates")
         values = parse(Tensor, tensors.get(ALONE), ALONE)
     check_made_by(path, "codes", model, header.fingerprint, header.model_type)
-    if space is not None and header.space != space:
-        raise CheckpointError(f"{path} holds codes of space {header.space!r}, expected {space!r}")
     with unaltered(path):
         if any(not 0 <= label < 2**63 for label in labels or []):
             raise UserError("labels: expected classes, counted from 0")
@@ -119,16 +117,25 @@ def load_codes(path: StrPath, model: LatentModel, space: str | None = None) -> C
 
 def _of_array(path: Path, tensors: Mapping[str, Tensor], model: LatentModel, space: str | None) -> CodeFile:
     """Codes of an array that another program wrote, (n, …) or a single one; a name of a space names it."""
-    arrays = {name: value for name, value in tensors.items() if value.is_floating_point() and value.dim()}
-    named = [name for name in (ALONE, "codes", *([space] if space else ()), *model.spaces) if name in arrays]
-    if not arrays or (len(arrays) > 1 and not named):
-        found = some_of(list(tensors)) or "nothing"
+    arrays = {name: value for name, value in tensors.items() if value.dim() and name != LABELS}
+    named = [name for name in model.spaces if name in arrays]
+    if space in arrays:
+        named = [str(space)]
+    elif not named:
+        named = [name for name in (ALONE, "codes") if name in arrays] or list(arrays)
+    if len(named) != 1:
+        found = some_of(list(tensors)) or "nothing with an axis"
+        hint = f": give --space {' or '.join(named)}" if set(named) <= set(model.spaces) and named else ""
         raise UserError(
-            f"{path} was not written by flows: expected one array of codes, or an array {ALONE}; got {found}"
+            f"{path} was not written by flows: expected one array of codes, or one named {ALONE}; got "
+            f"{found}{hint}"
         )
-    name = named[0] if named else next(iter(arrays))
-    values = arrays[name]
-    chosen = _space_of(path, values, model, space or (name if name in model.spaces else None))
+    name, values = named[0], arrays[named[0]]
+    if not values.is_floating_point():
+        raise UserError(f"{path}: expected floating-point codes, {name} has {values.dtype}")
+    if name in model.spaces and space not in (None, name):
+        raise UserError(f"{path} has codes of space {name!r}, expected {space!r}")
+    chosen = _space_of(path, values, model, name if name in model.spaces else space)
     size = model.spaces[chosen].shape[0]
     codes = Codes(values.reshape(-1, size), chosen, tensors.get(LABELS))
     digits = len(str(len(codes) - 1))

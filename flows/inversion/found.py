@@ -150,7 +150,8 @@ class Found:
         return len(self.codes)
 
     def __getitem__(self, i: int) -> "Found":
-        """The i-th code alone."""
+        """The i-th code alone, from the end if i is negative; raises IndexError if there is none."""
+        i = range(len(self))[i]
         return Found(
             codes=self.codes[i],
             names=[self.names[i]],

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from flows.drawing import draw_rows, save_images
-from flows.files import distinct, write_atomically
+from flows.files import write_atomically
 from flows.inversion.comparison import Groups, Result
 from flows.inversion.pairs import pair_name, safe_name
 from flows.inversion.summary import overview, summary
@@ -70,7 +70,7 @@ def write_comparison(
         for result in results:
             names = [Path(source.name).stem for source in groups[result.row.group].sources]
             folder = out / "pictures" / pair_name(result.row)
-            save_images(folder, dict(zip(distinct(names), result.reconstruction, strict=False)))
+            save_images(folder, list(zip(names, result.reconstruction, strict=False)))
 
 
 # Grid ---------------------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ class Boundary(Labelled):
         if min(len(low), len(high)) < FEWEST:
             raise UserError(
                 f"{name}: {len(low)} of {len(value)} codes have a low score and {len(high)} a high score, "
-                f"expected at least {FEWEST} each; survey more codes or increase --method.share"
+                f"expected at least {FEWEST} each; survey more codes (--n), or a larger share"
             )
         return low, high
 

@@ -65,7 +65,7 @@ class MeanDifference(Labelled):
         if min(low.count, high.count) < FEWEST:
             raise UserError(
                 f"{name}: {low.count} codes have a low score and {high.count} a high score, expected "
-                f"at least {FEWEST} each; survey more codes"
+                f"at least {FEWEST} each; survey more codes (--n)"
             )
         difference = high.mean - low.mean
         length = float(difference.norm())

@@ -128,5 +128,7 @@ def known(survey: Survey, name: str) -> tuple[Tensor, Tensor]:
     value = survey.column(name)
     defined = ~torch.isnan(value)
     if not defined.any():
-        raise UserError(f"{name}: the score is defined for none of {len(value)} codes; survey more codes")
+        raise UserError(
+            f"{name}: the score is defined for none of {len(value)} codes; survey more codes (--n)"
+        )
     return survey.codes.values[defined], value[defined]

@@ -1,17 +1,18 @@
 """Order of the training images, a function of the seed and the number of images shown."""
 
-import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from itertools import islice
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
-from flows.data.base import Batch, ImageData, Split, StreamedData
+from flows.data.base import Batch, ImageData, StreamedData
 from flows.errors import UserError
 from flows.numerics import combine_seeds
+from flows.training.loader import loaded_batches
 from flows.training.settings import Training
 
 
@@ -67,15 +68,12 @@ class ShuffledBatches(Sampler[list[int]]):
                 step += 1
 
 
-def _unchanged(batch: Any) -> Any:
-    """Return the batch unchanged: a split returns whole batches, so there is nothing to collate."""
-    return batch
-
-
 def training_batches(
     data: ImageData, training: Training, steps: int, rank: int, world: int
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Endless micro-batches of this rank, starting after `steps` global batches.
+
+    Closing the generator ends the loader processes.
 
     Raises:
         UserError: The batch does not divide evenly, or is larger than the split.
@@ -89,7 +87,8 @@ def training_batches(
     sampler = ShuffledBatches(
         len(split), training.batch, training.seed, steps, rank, world, training.accumulate
     )
-    yield from make_loader(split, sampler, training.workers)
+    with closing(loaded_batches(split, sampler, training.workers)) as batches:
+        yield from batches
 
 
 def check_batch(data: ImageData, training: Training, world: int) -> None:
@@ -122,27 +121,3 @@ def micro_batch_size(batch: int, world: int, accumulate: int) -> int:
             f"micro-batches; choose a multiple of {world * accumulate}"
         )
     return batch // (world * accumulate)
-
-
-def _ignore_signals(_: int) -> None:
-    """Ignore signals in a loader worker: launchers signal the whole group, and the main process decides."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def make_loader(split: Split, sampler: ShuffledBatches, workers: int) -> DataLoader[Batch]:
-    """Create the loader of micro-batches.
-
-    It has its own generator: otherwise building an iterator would take a number from torch's global generator
-    and change all later random numbers of a resumed run.
-    """
-    return DataLoader(
-        split,
-        batch_sampler=sampler,
-        collate_fn=_unchanged,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(0),
-        persistent_workers=workers > 0,
-        worker_init_fn=_ignore_signals,
-    )

@@ -2,11 +2,15 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.errors import CheckpointError
+from safetensors import SafetensorError
+
+from flows.errors import DISK_ERRORS, CheckpointError, UserError
 from flows.files import file_digest, write_atomically
 from flows.schema import parse, read_json, unaltered
 from flows.stored import check_digest
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
 STATE_VERSION = 1
 MANIFEST = "manifest.json"
 PREFIX = "state-"
+ROOM = 2**16
+"""Free bytes below which a disk counts as full: torch fails at a part of what it writes at a time."""
 
 
 class Progress:
@@ -73,6 +79,33 @@ def save_state(accelerator: "Accelerator", folder: Path, images: int, keep: int)
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
     return final
+
+
+@contextmanager
+def writing_in(folder: Path) -> Iterator[None]:
+    """Context that writes in a run's folder: a full disk becomes a UserError, and no partial state stays.
+
+    The libraries that write have different exceptions for it, most without the name of a file.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not is_full(folder, error):
+            raise
+        for partial in folder.glob(f".{PREFIX}*.partial"):
+            shutil.rmtree(partial, ignore_errors=True)
+        whole = states(folder)
+        newest = f"the newest whole state is {whole[-1].name}" if whole else "there is no whole state yet"
+        raise UserError(
+            f"the disk of {folder} is full; {newest}: make room, and --resume latest continues from there"
+        ) from error
+
+
+def is_full(folder: Path, error: Exception) -> bool:
+    """Whether an exception was raised because the disk of a folder is full."""
+    if isinstance(error, OSError):
+        return error.errno in DISK_ERRORS
+    return folder.exists() and shutil.disk_usage(folder).free < ROOM
 
 
 def states(folder: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from flows.stored import StoredModule
 from flows.training import guard
 from flows.training.augment import augment
 from flows.training.batches import first_images, training_batches
-from flows.training.checkpoint import Progress, save_state
+from flows.training.checkpoint import Progress, save_state, writing_in
 from flows.training.ema import WeightAverage
 from flows.training.interrupt import Interrupt
 from flows.training.log import RunLog
@@ -120,7 +120,7 @@ def fit(
         before = progress.images - training.batch
         return progress.images // interval > before // interval or progress.images >= training.images
 
-    with Interrupt() as interrupt, closing(log):
+    with writing_in(folder), Interrupt() as interrupt, closing(log), closing(stream):
         while progress.images < training.images:
             # One step of every phase that is due.
             objective.advance(model, progress.images)

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from flows.bounds import FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
-from flows.commands.common import Label, at_least, check_outputs, write_json
-from flows.commands.given import Given, read_given
+from flows.commands.common import Fps, Label, at_least, check_outputs, check_unused, write_json
+from flows.commands.given import SAMPLES, Given, read_given
 from flows.drawing import (
     draw_rows,
     is_animation,
     is_folder,
     lossy_note,
+    rate_note,
     save_animation,
     save_images,
     save_picture,
@@ -28,6 +29,7 @@ from flows.opening import open_model
 from flows.steering.base import Direction, load_directions, place, shift
 from flows.steering.levels import to_levels
 
+FPS = 4.0
 ALPHAS = [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]
 
 
@@ -39,7 +41,8 @@ def apply(
     images: list[Path] | None = None,
     test: NonNegativeInt = 0,
     codes: list[Path] | None = None,
-    n: PositiveInt = 8,
+    space: str | None = None,
+    n: PositiveInt = SAMPLES,
     label: Label | None = None,
     levels: list[str] | None = None,
     absolute: bool = False,
@@ -48,7 +51,7 @@ def apply(
     seed: Seed = 0,
     resize: bool = False,
     output: Path = Path("steered.png"),
-    fps: PositiveFloat = 4.0,
+    fps: Fps = FPS,
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
@@ -65,6 +68,7 @@ def apply(
         test: Number of test images to move, if there are no picture files.
         codes: Files of codes to move: code files, arrays (.npy, .npz, .pt), or records of `flows compare` or
             `flows studio`, with their tuned weights. `FILE#2` takes the third code alone.
+        space: Latent space of arrays in `codes` that do not state it; None takes the only one that fits.
         n: Number of samples to move, if nothing else is given.
         label: Class of picture files or samples, by number or name, for a class-conditional model.
         levels: Levels of the code that are moved; None moves all.
@@ -83,6 +87,7 @@ def apply(
     """
     inputs = [directions, *(images or []), *(codes or [])]
     check_outputs(drawing=output, json=json, animated=True, inputs=inputs)
+    check_unused(output, fps=fps != FPS)
     model = open_model(checkpoint, device)
     selected = select_directions(load_directions(directions, model), names)
     given = read_given(
@@ -96,11 +101,12 @@ def apply(
         seed=seed,
         resize=resize,
         label=label,
+        array_space=space,
     )
-    found, space = given.found, model.check_space(given.found.codes.space)
-    selected = [to_levels(model, each, space.name) for each in selected]
+    found, latent = given.found, model.check_space(given.found.codes.space)
+    selected = [to_levels(model, each, latent.name) for each in selected]
     if levels is not None:
-        selected = [each.on_levels(levels, space) for each in selected]
+        selected = [each.on_levels(levels, latent) for each in selected]
     start = found.codes.to(model.device)
     unmoved = found.decode(model)
     strips, moved, reached = dict[str, list[Tensor]](), dict[str, list[float]](), dict[str, list[float]]()
@@ -114,7 +120,7 @@ def apply(
         ]
     write_moves(output, given, strips, alphas, fps)
     counts = f"{len(selected)} directions, {len(found)} images, {len(alphas)} moves"
-    print(f"{counts}: {output}{lossy_note(output)}")
+    print(f"{counts}: {output}{rate_note(output, fps)}{lossy_note(output)}")
     result: dict[str, Any] = {
         "checkpoint": checkpoint,
         "directions": [each.name for each in selected],
@@ -165,15 +171,13 @@ def write_moves(
         fps: Frames per second of an animation.
     """
     if is_folder(output):
-        save_images(
-            output,
-            {
-                f"{name}-{direction}-{alpha:+g}": image
-                for direction, moves in strips.items()
-                for alpha, pictures in zip(alphas, moves, strict=True)
-                for name, image in zip(given.found.names, pictures, strict=True)
-            },
-        )
+        named = [
+            (f"{name}-{direction}-{alpha:+.10g}", image)
+            for direction, moves in strips.items()
+            for alpha, pictures in zip(alphas, moves, strict=True)
+            for name, image in zip(given.found.names, pictures, strict=True)
+        ]
+        save_images(output, named)
     elif is_animation(output):
         frames = [
             draw_rows(
