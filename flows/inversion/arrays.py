@@ -2,6 +2,7 @@
 
 import io
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,8 @@ def _read_numpy(path: Path, suffix: str) -> tuple[dict[str, str], dict[str, Tens
 
 
 def _read_torch(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    with reading(path, "PyTorch file of tensors"):
+    with reading(path, "PyTorch file of tensors"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of kinds of tensors that are refused by name
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     if isinstance(loaded, Tensor):
         return {}, {ALONE: loaded}
