@@ -94,6 +94,15 @@ def what_is(path: Path) -> str:
     return "" if path.is_file() else "is missing"
 
 
+def without_folders(value: Any) -> Any:
+    """Plain values for publication: absolute paths become the names of their files or folders alone."""
+    if isinstance(value, Mapping):
+        return {key: without_folders(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(item) for item in value]
+    return Path(value).name if isinstance(value, str | Path) and Path(value).is_absolute() else value
+
+
 def expand(path: StrPath) -> Path:
     """Replace `~` at the beginning of a path. Raises UserError if there is no such user."""
     try:

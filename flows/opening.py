@@ -184,9 +184,12 @@ def bundled_model(kind: SemanticKind, model: LatentModel) -> str:
     folder = find_bundled(kind, model)
     if folder is None:
         own = model.description.get("name", "an unknown data set")
+        classes = model.description.get("class_names") and model.spaces[model.search_space].encodes
+        without = "; `steer find --source images` takes the classes of the data" if classes else ""
         raise UserError(
-            f"--{kind}: none is included for {own} with images {tuple(model.image_shape)}; name a "
-            f"checkpoint, such as one trained by `train.py --config configs/scenes/{kind}.yaml`"
+            f"--{kind}: none is included for {own} with images {tuple(model.image_shape)}; name a checkpoint, "
+            f"as `train.py --config configs/scenes/{kind}.yaml --data …` trains one"
+            f"{without if kind == 'predictor' else ''}"
         )
     return folder
 

@@ -319,3 +319,45 @@ def test_names_that_no_file_can_have_are_refused():
         with pytest.raises(UserError, match="names: expected names of files"):
             check_names(names)
     check_names(["a.png", "über.png"])
+
+
+# Nothing of this machine is published -------------------------------------------------------------
+
+
+@pytest.mark.long
+def test_what_is_published_names_no_folder_of_the_machine(monkeypatch, capsys):
+    """A run on a folder of photographs, exported; a comparison; a record of edits."""
+    import train
+    from flows.editing.editor import open_editor
+    from flows.editing.records import save_history
+
+    home = Path.cwd() / "home-of-someone"
+    (home / "photos").mkdir(parents=True)
+    monkeypatch.chdir(home)
+    for i in range(60):
+        pixels = np.random.default_rng(i).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(home / f"photos/{i}.png")
+    data = f"{{class_path: Folder, init_args: {{path: {home}/photos, size: 8}}}}"
+    options = {"images": 64, "batch": 16, "validate_every": 32, "warmup": 16}
+    given = ["--config", str(ROOT / "configs/folder/glow.yaml"), "--variant", "tiny", "--data", data,
+             "--folder", str(home / "run"), "--model.levels", "2",
+             *(f"--training.{key}={value}" for key, value in options.items())]  # fmt: skip
+    monkeypatch.setattr("sys.argv", ["train.py", *given])
+    train.main()
+    main(["export", str(home / "run"), str(home / "published")])
+    words = [
+        "--inverters",
+        "exact",
+        "--images",
+        f"user:{home}/photos",
+        "--perceptual",
+        "none",
+        "--edits",
+        "false",
+    ]
+    main(["compare", "--models", str(home / "run"), *words, "--out", str(home / "cmp")])
+    editor = open_editor(str(home / "run"), device="cpu")
+    save_history(home / "edits.safetensors", editor.sample(0), editor.model, editor.checkpoint)
+    for path in [*(home / "published").rglob("*"), *(home / "cmp").rglob("*"), home / "edits.safetensors"]:
+        if path.is_file() and "logs" not in path.parts:
+            assert b"home-of-someone" not in path.read_bytes(), path

@@ -7,7 +7,7 @@ from pathlib import Path
 from flows.commands.common import check_outputs, write_json
 from flows.config import parse_experiment
 from flows.errors import UserError
-from flows.files import read_yaml
+from flows.files import read_yaml, without_folders
 from flows.models.base import LatentModel
 from flows.opening import load_any
 from flows.steering.base import Direction, load_directions, save_directions
@@ -46,6 +46,8 @@ def export(
         model.round_to_half()
     parser, settings = parse_experiment(["--config", str(run / RUN_CONFIG)])
     experiment = parser.instantiate(settings)
+    # What is published names no folders of this machine.
+    model.description = without_folders(model.description)
     model.save_pretrained(output)
     shutil.copy(run / METRICS_FILE, output / METRICS_FILE)
     if directions:
@@ -53,7 +55,7 @@ def export(
         rounded = [replace(each, fingerprint=model.fingerprint()) for each in directions]
         save_directions(output / DIRECTIONS_FILE, rounded)
     # The config names the published folder, because the folder of the run exists on one machine only.
-    write_receipt(output, read_yaml(run / RUN_CONFIG) | {"folder": str(output)})
+    write_receipt(output, without_folders(read_yaml(run / RUN_CONFIG) | {"folder": str(output)}))
     write_json(json, experiment.objective.report(output, experiment.data, str(model.device)))
 
 

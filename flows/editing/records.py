@@ -15,7 +15,7 @@ from flows.dissection.paint import StrokeEdit
 from flows.dissection.probe import Change, layers_of
 from flows.editing.history import Edit, History, Start
 from flows.errors import UserError
-from flows.files import StrPath, write_atomically
+from flows.files import StrPath, without_folders, write_atomically
 from flows.images import Box
 from flows.inversion.found import Adaptation
 from flows.inversion.records import digest_of
@@ -116,11 +116,8 @@ def save_history(path: StrPath, history: History, model: LatentModel, checkpoint
 
 def portable(checkpoint: str) -> str:
     """Name of a checkpoint without folders of this machine: elsewhere than here, its own name alone."""
-    path = Path(checkpoint)
-    if not path.is_absolute():
-        return checkpoint
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else path.name
+    path, here = Path(checkpoint), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else without_folders(checkpoint)
 
 
 def read_history_header(path: StrPath) -> Header | None:

@@ -77,7 +77,10 @@ class Space:
         for name in levels:
             if name not in self.levels:
                 known = ", ".join(self.levels)
-                raise UserError(f"space {self.name!r} has no level {name!r}; it has {known}")
+                wide = (
+                    "" if len(self.levels) > 1 else "; other spaces have more (--space of `flows steer find`)"
+                )
+                raise UserError(f"space {self.name!r} has no level {name!r}; it has {known}{wide}")
         return tuple(self.levels[name] for name in levels)
 
     @property
