@@ -187,7 +187,7 @@ def bundled_model(kind: SemanticKind, model: LatentModel) -> str:
         classes = model.description.get("class_names") and model.spaces[model.search_space].encodes
         without = "; `steer find --source images` takes the classes of the data" if classes else ""
         raise UserError(
-            f"--{kind}: none is included for {own} with images {tuple(model.image_shape)}; name a checkpoint, "
+            f"--{kind}: none is included for {own} with images {tuple(model.image_shape)}; name one, "
             f"as `train.py --config configs/scenes/{kind}.yaml --data …` trains one"
             f"{without if kind == 'predictor' else ''}"
         )
