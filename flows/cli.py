@@ -145,7 +145,7 @@ def word_list(annotation: Any) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one verb. Exit codes: 0 success, 2 user error, 130 interrupted, 1 bug."""
+    """Run one verb. Exit codes: 0 success, 2 user error, 130 interrupted, 143 terminated, 1 bug."""
     typed = sys.argv[1:] if arguments is None else arguments
     with reported():
         parser = make_parser(typed)

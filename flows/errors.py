@@ -25,7 +25,9 @@ from typing import Any, NoReturn
 EXIT_BUG, EXIT_USER, EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED = 1, 2, 130, 141, 143
 """Exit codes besides 0: a bug, a user error, Ctrl-C, a reader that went away, SIGTERM."""
 
-EXIT_CODES = "Exit codes: 0 success, 2 user error (one line), 130 interrupted, 1 bug (traceback)."
+EXIT_CODES = (
+    "Exit codes: 0 success, 2 user error (one line), 130 interrupted, 143 terminated, 1 bug (traceback)."
+)
 """Last line of the help of every command."""
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
