@@ -17,7 +17,7 @@ import jsonargparse
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 from torch import Tensor
 
 from flows import images
@@ -353,6 +353,60 @@ def test_folders_named_like_splits_are_the_splits(tmp_path, validation):
     assert data.class_names == ("a", "b")
     assert data.split("test").labels.bincount().tolist() == [15, 15]
     assert not set(rows(splits["train"])) & set(rows(splits["validation"]))
+
+
+@pytest.mark.parametrize(
+    ("names", "taken"),
+    [
+        ("train valid test", {"train": {1}, "validation": {2}, "test": {3}}),
+        ("Train Valid Test", {"train": {1}, "validation": {2}, "test": {3}}),
+        ("training dev testing", {"train": {1}, "validation": {2}, "test": {3}}),
+        ("Train - Test", {"train": {1}, "validation": {1}, "test": {3}}),
+        ("train valid -", {"train": {1}, "validation": {2}, "test": {1}}),
+        ("TRAINING VALIDATION -", {"train": {1}, "validation": {2}, "test": {1}}),
+        ("- valid test", None),
+    ],
+)
+def test_splits_as_people_name_them(tmp_path, names, taken):
+    """Pictures of a split's folder are in this split and in no other; its name is no class."""
+    for red, part in enumerate(names.split(), 1):
+        for i in range(40 if part != "-" else 0):
+            save_plain(tmp_path / part / "ab"[i % 2] / f"{i}.png", (red, i, 0))
+    data = Folder(tmp_path, size=4, validation=0.2, test=0.2)
+    if taken is None:  # without a training folder, they are classes
+        assert data.class_names == ("test", "valid")
+        return
+    assert data.class_names == ("a", "b")
+    splits = seen(data)
+    assert {name: set(pixels[:, 0].unique().tolist()) for name, pixels in splits.items()} == taken
+    everything = [row for pixels in splits.values() for row in rows(pixels)]
+    assert len(everything) == len(set(everything)) == 40 * len(names.replace("-", "").split())
+    said = " ".join(data.notes())
+    for part in names.replace("-", "").split():
+        assert f"{part}/ is the " in said
+
+
+def test_a_run_says_what_was_read_and_what_was_not(folder):
+    (folder / "cats" / "a.HEIC").write_bytes(b"x")
+    (folder / "cats" / "b.heic").write_bytes(b"x")
+    data = Folder(folder, size=8, validation=0.2, test=0.2)
+    assert data.notes() == ["not read, because they are no pictures: 2 .heic, 1 .txt"]
+    numbers = [len(data.split(name)) for name in SPLITS]
+    assert data.summary() == (
+        f"folder: {numbers[0]} train, {numbers[1]} validation, {numbers[2]} test images, 2 classes"
+    )
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "jpe", "avif", "jp2", "tga", "JPG", "webp", "qoi"])
+def test_pictures_of_phones_and_browsers_are_read(tmp_path, suffix):
+    save_plain(tmp_path / "a.png", (200, 30, 30))
+    form = {"jfif": "JPEG", "jpe": "JPEG", "JPG": "JPEG", "jp2": "JPEG2000"}.get(suffix, suffix.upper())
+    if form == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    with Image.open(tmp_path / "a.png") as opened:
+        opened.save(tmp_path / f"b.{suffix}", form)
+    images = Folder(tmp_path, size=4, validation=0, test=0).split("train").first(None).images.int()
+    assert len(images) == 2 and (images[0] - images[1]).abs().max() < 8
 
 
 def test_a_class_called_train_is_a_class(tmp_path):

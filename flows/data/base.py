@@ -16,6 +16,7 @@ from flows.errors import Unsupported
 __all__ = ["ArraySplit", "Attribute", "Batch", "ImageData", "Split", "StreamedData"]
 
 SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 class Batch(NamedTuple):
@@ -198,6 +199,20 @@ class ImageData(Checked, ABC):
         label = Attribute("class", "category", classes=self.class_names)
         return self.attributes or ((label,) if self.class_names else ())
 
+    def notes(self) -> list[str]:
+        """Return what a person should know of how the files were read, for the start of a run."""
+        return []
+
+    def summary(self) -> str:
+        """Return the numbers of images and classes, in a line."""
+        counts = [f"{len(self.split(name)):,} {name}" for name in SPLITS if not self.streams(name)]
+        classes = f", {len(self.class_names)} classes" if self.class_names else ""
+        return f"{self.name}: {', '.join(counts)} images{classes}"
+
+    def streams(self, name: SplitName) -> bool:
+        """Whether a split is a stream without a number of images."""
+        return False
+
     def description(self) -> Description:
         """Return the record that is stored with a model trained on this data set."""
         return Description(self.name, self.image_shape, self.bins, self.transform, self.class_names)
@@ -208,6 +223,9 @@ class StreamedData(ImageData):
 
     `split("train")` raises UserError.
     """
+
+    def streams(self, name: SplitName) -> bool:
+        return name == "train"
 
     @abstractmethod
     def stream(self, start: int, rank: int, world: int) -> Iterator[Batch]:

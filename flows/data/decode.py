@@ -17,8 +17,10 @@ from flows.errors import UserError
 from flows.files import StrPath
 
 EXTENSIONS = (
-    ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+    ".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx", ".pbm",
+    ".pgm", ".png", ".pnm", ".ppm", ".qoi", ".tga", ".tif", ".tiff", ".webp",
 )  # fmt: skip
+"""Suffixes of picture files; Pillow's other formats are documents, run other programs or have no pixels."""
 
 # Exceptions of Pillow and zipfile for files that are damaged or not pictures.
 BROKEN = (

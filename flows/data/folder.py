@@ -4,6 +4,7 @@ import io
 import os
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache, partial
@@ -34,16 +35,19 @@ __all__ = ["Folder"]
 T = TypeVar("T")
 
 SPLIT_FOLDERS: dict[str, SplitName] = {
-    "train": "train", "validation": "validation", "val": "validation", "test": "test",
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation",
+    "val": "validation", "dev": "validation", "test": "test", "testing": "test",
 }  # fmt: skip
+"""Names of the folders of splits, in any case."""
 IN_MEMORY_BYTES = 2**30
 
 
 class Folder(ImageData):
     """Pictures of any size below a folder or in a zip archive, centre-cropped and resized.
 
-    Splits: if the folder has subfolders `train` and `test` (and optionally `validation` or `val`), these;
-    pictures elsewhere are not used. Otherwise, and for a missing validation split, each picture is assigned
+    Splits: if the folder has subfolders for training and for validation or test, in any case (`train`,
+    `training`; `validation`, `valid`, `val`, `dev`; `test`, `testing`), these; pictures elsewhere are not
+    used, and a split without a folder is taken from the training folder. Otherwise each picture is assigned
     by a hash of its name, so that adding pictures moves no others.
 
     Labels: the first level of subfolders (below `train` and `test`, if these exist), if there are at least
@@ -99,6 +103,14 @@ class Folder(ImageData):
         """Names of the labels, sorted."""
         return self._layout.class_names
 
+    def notes(self) -> list[str]:
+        """What was taken for a split, and files that are no pictures, by their suffixes."""
+        taken = [f"{folder}/ is the {split} split" for folder, split in self._layout.folders.items()]
+        suffixes = [PurePosixPath(name).suffix.lower() for name in self._layout.others]
+        counts = Counter(suffix or "without suffix" for suffix in suffixes)
+        others = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
+        return [*taken, *([f"not read, because they are no pictures: {others}"] if others else [])]
+
     @property
     def unreadable(self) -> tuple[str, ...]:
         """Files that cannot be read, "name: reason" each."""
@@ -120,10 +132,12 @@ class Folder(ImageData):
 
     @cached_property
     def _layout(self) -> "Layout":
-        names = picture_names(self.path)
-        if not names:
+        names = visible_names(self.path)
+        pictures = tuple(name for name in names if is_picture(name))
+        others = tuple(name for name in names if not is_picture(name))
+        if not pictures:
             raise UserError(f"no image files ({' '.join(EXTENSIONS)}) under {self.path}")
-        return Layout(names, *self.shares)
+        return Layout(pictures, *self.shares, others)
 
     @cached_property
     def _contents(self) -> tuple[tuple[str, ...], tuple[str, ...], Tensor | None]:
@@ -179,23 +193,19 @@ class Layout:
     Args:
         names: Relative names of all pictures, with / between folders.
         validation: Share held out for validation if the split has no folder.
-        test: Share held out for test if there are no folders of splits.
-
-    Raises:
-        UserError: There are folders for training and validation, but none for test.
+        test: Share held out for test if the split has no folder.
+        others: Relative names of the files that are no pictures.
     """
 
-    def __init__(self, names: tuple[str, ...], validation: float, test: float):
-        self.names = names
+    def __init__(self, names: tuple[str, ...], validation: float, test: float, others: tuple[str, ...] = ()):
+        self.names, self.others = names, others
         self.shares = (validation, test)
         self.top = shared_folders(names)
-        present = {SPLIT_FOLDERS[part] for n in names if (part := self._parts(n)[0]) in SPLIT_FOLDERS}
-        if {"train", "validation"} <= present and "test" not in present:
-            raise UserError(
-                "there are folders for training and validation, but none for test: add test/, or set path to "
-                "the training folder, which is then split"
-            )
-        self.own_folders = present if {"train", "test"} <= present else set()
+        tops = {self._parts(n)[0] for n in names if len(self._parts(n)) > 1}
+        folders = {top: split for top in sorted(tops) if (split := SPLIT_FOLDERS.get(top.lower()))}
+        named = {"train"} < set(folders.values())
+        self.folders: dict[str, SplitName] = folders if named else {}
+        self.own_folders = set(self.folders.values())
         first = {parts[0] for name in names if len(parts := self._below_split(name)) > 1}
         self.class_names = tuple(sorted(first)) if len(first) > 1 else ()
 
@@ -204,10 +214,12 @@ class Layout:
         validation, test = self.shares
         if not self.own_folders:
             return hashed_split(name, validation, test)
-        split = SPLIT_FOLDERS.get(self._parts(name)[0])
-        if split == "train" and "validation" not in self.own_folders:
-            return hashed_split(name, validation, test=0)
-        return split
+        split = self.folders.get(self._parts(name)[0])
+        if split != "train":
+            return split
+        missing = {"validation": validation, "test": test}
+        shares = {each: 0.0 if each in self.own_folders else share for each, share in missing.items()}
+        return hashed_split(name, **shares)
 
     def label(self, name: str) -> int:
         """Return the class index of a picture, or −1."""
@@ -219,7 +231,7 @@ class Layout:
 
     def _below_split(self, name: str) -> tuple[str, ...]:
         parts = self._parts(name)
-        return parts[1:] if self.own_folders and parts[0] in SPLIT_FOLDERS else parts
+        return parts[1:] if parts[0] in self.folders else parts
 
 
 def shared_folders(names: tuple[str, ...]) -> int:
@@ -229,14 +241,14 @@ def shared_folders(names: tuple[str, ...]) -> int:
     """
     folders = [PurePosixPath(name).parts[:-1] for name in names]
     shared = os.path.commonprefix(folders)
-    return next((i for i, part in enumerate(shared) if part in SPLIT_FOLDERS), len(shared))
+    return next((i for i, part in enumerate(shared) if part.lower() in SPLIT_FOLDERS), len(shared))
 
 
 # Folder or archive --------------------------------------------------------------------------------
 
 
-def picture_names(path: Path) -> tuple[str, ...]:
-    """Return the relative names of the picture files below a folder or in a zip archive, sorted.
+def visible_names(path: Path) -> tuple[str, ...]:
+    """Return the relative names of the files below a folder or in a zip archive, sorted, but the hidden ones.
 
     Raises DataMissing if nothing is at `path`, and UserError if it is neither a folder nor a zip archive.
     """
@@ -252,13 +264,17 @@ def picture_names(path: Path) -> tuple[str, ...]:
         raise UserError(f"data.path: expected a folder or a zip archive, got {path}")
     else:
         names = [entry for entry in _archive(path, os.getpid()).namelist() if entry[-1] != "/"]
-    return tuple(sorted(name for name in names if is_picture(name)))
+    return tuple(sorted(name for name in names if not is_hidden(name)))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a relative name is hidden or macOS metadata."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
 def is_picture(name: str) -> bool:
-    """Whether a relative name has a picture's extension and is neither hidden nor macOS metadata."""
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
-    return not hidden and PurePosixPath(name).suffix.lower() in EXTENSIONS
+    """Whether a relative name has a picture's extension."""
+    return PurePosixPath(name).suffix.lower() in EXTENSIONS
 
 
 def open_file(path: Path, name: str) -> Path | io.BytesIO:
