@@ -21,7 +21,7 @@ from PIL import Image, features
 from torch import Tensor
 
 from flows import images
-from flows.data.base import ImageData, hashed_split
+from flows.data.base import ImageData, comes_sorted, fair_order, hashed_split
 from flows.data.celeba import CelebA
 from flows.data.digits import Digits
 from flows.data.emoji import ATTRIBUTES, FONT, Emoji, attributes_of, family
@@ -158,7 +158,9 @@ def test_patches_put_together_are_the_photograph():
 
     data = Photos()
     test = data.split("test")
-    cat = test.images[test.labels == data.class_names.index("chelsea")]
+    back = torch.tensor(fair_order([str(i) for i in range(len(test))])).argsort()
+    images, labels = test.images[back], test.labels[back]
+    cat = images[labels == data.class_names.index("chelsea")]
     together = cat.view(9, 14, 3, 32, 32).permute(0, 3, 1, 4, 2).reshape(288, 448, 3)
     assert np.array_equal(together.numpy(), skimage.data.chelsea()[:288, :448])
 
@@ -1024,3 +1026,58 @@ def test_shipped_photographs_are_small_and_their_licences_stated():
     stated = (ASSETS / "LICENSES.md").read_text()
     assert files and all(f"`{file.name}`" in stated for file in files)
     assert sum(file.stat().st_size for file in files) < 150_000
+
+
+# The first images are a fair sample ---------------------------------------------------------------
+
+
+def fair(labels, n):
+    """Whether each class's count in the first n lies within 4 binomial standard deviations of its share."""
+    counts = labels[:n].bincount(minlength=int(labels.max()) + 1).double()
+    share = labels.bincount().double() / len(labels)
+    # Without replacement, the variance of a hypergeometric count is smaller than the binomial one.
+    return bool(((counts - n * share).abs() <= 4 * (n * share * (1 - share)).sqrt() + 1e-9).all())
+
+
+@pytest.fixture
+def by_class(tmp_path):
+    """A folder of four classes of unequal sizes, whose pictures come class by class."""
+    for name, n in {"day": 200, "flower": 150, "leaf": 100, "night": 50}.items():
+        for i in range(n):
+            save_plain(tmp_path / "classes" / name / f"{i:03}.png", (n, i, 0))
+    return Folder(tmp_path / "classes", size=4, validation=0.2, test=0.3)
+
+
+def test_the_first_of_a_folder_are_a_fair_sample(by_class):
+    for name in SPLITS:
+        labels = by_class.split(name).labels
+        for n in (60, 100, 150):
+            assert n > len(labels) or fair(labels, n), name
+
+
+def test_new_pictures_change_the_order_of_no_others(folder):
+    before = [tuple(row) for row in Folder(folder, size=4).split("train").images[:, :, 0, 0].tolist()]
+    for i in range(40):
+        save_plain(folder / "birds" / f"{i}.png", (0, i, 200))
+    after = [tuple(row) for row in Folder(folder, size=4).split("train").images[:, :, 0, 0].tolist()]
+    assert [row for row in after if row in before] == before
+
+
+@pytest.mark.parametrize(
+    "make", [Digits, Fashion, lambda: Photos(16), lambda: Scenes(cache=None, images=400)]
+)
+def test_the_first_of_a_data_set_are_a_fair_sample(make):
+    data = make()
+    try:
+        split = data.split("train")
+    except DataMissing as error:
+        assert not os.environ.get("FLOWS_REQUIRE_ALL"), error
+        pytest.skip(str(error))
+    assert all(fair(split.labels, n) for n in (100, 200, min(1000, len(split))))
+
+
+def test_what_comes_sorted_is_recognised():
+    sorted_labels = torch.tensor([0, 0, 1, 1, 2])
+    assert comes_sorted(sorted_labels) and comes_sorted(sorted_labels.flip(0))
+    assert not comes_sorted(torch.tensor([0, 1, 0, 1])) and not comes_sorted(torch.full((5,), -1))
+    assert sorted(fair_order(["a", "b", "c"])) == [0, 1, 2]

@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, cast
 
@@ -233,6 +233,21 @@ class StreamedData(ImageData):
 
         The order is the same in every run; image g has key g and goes to rank g mod world.
         """
+
+
+def fair_order(keys: Sequence[str]) -> list[int]:
+    """Indices of items in a fixed random order, by a hash of their keys.
+
+    The first n items of a set that comes sorted by class are then a fair sample of it. Adding or removing
+    items changes the order of no others.
+    """
+    return sorted(range(len(keys)), key=lambda i: hashlib.sha256(f"order {keys[i]}".encode()).digest())
+
+
+def comes_sorted(labels: Tensor) -> bool:
+    """Whether the items of a set with labels, int64 (n,), are grouped by class."""
+    changes = int((labels[1:] != labels[:-1]).sum())
+    return 0 < changes < len(labels.unique())
 
 
 def hold_out(n: int, share: float, seed: int = 0) -> tuple[Tensor, Tensor]:

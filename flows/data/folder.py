@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from flows.bounds import Bins, PositiveInt, ShareBelowOne
-from flows.data.base import ArraySplit, ImageData, Split, SplitName, hashed_split
+from flows.data.base import ArraySplit, ImageData, Split, SplitName, fair_order, hashed_split
 from flows.data.decode import (
     EXTENSIONS,
     BrokenPicture,
@@ -48,7 +48,8 @@ class Folder(ImageData):
     Splits: if the folder has subfolders for training and for validation or test, in any case (`train`,
     `training`; `validation`, `valid`, `val`, `dev`; `test`, `testing`), these; pictures elsewhere are not
     used, and a split without a folder is taken from the training folder. Otherwise each picture is assigned
-    by a hash of its name, so that adding pictures moves no others.
+    by a hash of its name, so that adding pictures moves no others. The order within a split is that of
+    another hash: the first n pictures are a fair sample of all classes.
 
     Labels: the first level of subfolders (below `train` and `test`, if these exist), if there are at least
     two; −1 for pictures outside of them. Hidden files are ignored.
@@ -124,6 +125,7 @@ class Folder(ImageData):
                 f"{self.path}: none of its {len(readable)} pictures is in the {name} split; with "
                 "few pictures make data.validation and data.test larger"
             )
+        rows = [rows[i] for i in fair_order([readable[row] for row in rows])]
         names = [readable[i] for i in rows]
         labels = torch.tensor([self._layout.label(n) for n in names])
         if pixels is not None:

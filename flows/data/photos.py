@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images
-from flows.data.base import ArraySplit, ImageData, SplitName
+from flows.data.base import ArraySplit, ImageData, SplitName, fair_order
 from flows.errors import UserError, missing_extra
 
 __all__ = ["Photos"]
@@ -28,7 +28,8 @@ class Photos(ImageData):
     """Patches of photographs: a face, a cat, coffee, galaxies, a motorcycle, a temple, and others.
 
     Splits are by photograph. With patches of 32×32: 1,921 for training, 260 for validation (a flower), 342
-    for test (a cat and a cup of coffee). The label of a patch is its photograph.
+    for test (a cat and a cup of coffee). The label of a patch is its photograph; the
+    order is that of a hash.
 
     Args:
         size: Side of the square patches in pixels.
@@ -61,7 +62,9 @@ class Photos(ImageData):
             torch.full((len(pixels),), self.class_names.index(photo))
             for photo, pixels in zip(PHOTOS[name], chosen, strict=True)
         ]
-        return ArraySplit(torch.cat(chosen), torch.cat(labels))
+        patches_of_split, numbers = torch.cat(chosen), torch.cat(labels)
+        order = fair_order([str(i) for i in range(len(numbers))])
+        return ArraySplit(patches_of_split[order], numbers[order])
 
 
 def read_photo(name: str) -> Image.Image:

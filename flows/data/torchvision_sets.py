@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 
 from flows import images
 from flows.bounds import PositiveInt
-from flows.data.base import ArraySplit, ImageData, SplitName, hold_out
+from flows.data.base import ArraySplit, ImageData, SplitName, comes_sorted, fair_order, hold_out
 from flows.data.decode import square, square_transform
 from flows.errors import DataMissing
 from flows.files import StrPath, expand
@@ -298,4 +298,8 @@ class Flowers102(ImageData):
         dataset = find_files(make, self.root, self.download, self.layout)
         pairs = [(square(picture, self.image_shape[2], 3), label) for picture, label in dataset]
         pixels, labels = zip(*pairs, strict=True)
-        return ArraySplit(torch.stack(pixels), torch.tensor(labels))
+        images, numbers = torch.stack(pixels), torch.tensor(labels)
+        if comes_sorted(numbers):
+            order = fair_order([str(i) for i in range(len(numbers))])
+            images, numbers = images[order], numbers[order]
+        return ArraySplit(images, numbers)
