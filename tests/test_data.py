@@ -1076,6 +1076,36 @@ def test_the_first_of_a_data_set_are_a_fair_sample(make):
     assert all(fair(split.labels, n) for n in (100, 200, min(1000, len(split))))
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 60])
+def test_few_pictures_have_three_splits(tmp_path, n):
+    """No picture is held out and trained on, too, unless there are too few; a borrowed one is said."""
+    for i in range(n):
+        save_plain(tmp_path / f"{i:02}.png", (i, 2, 3))
+    data = Folder(tmp_path, size=4)
+    splits = {name: data.split(name).images[:, 0, 0, 0].tolist() for name in SPLITS}
+    assert all(splits.values()) and set().union(*splits.values()) == set(range(n))
+    train, held_out = set(splits["train"]), {*splits["validation"], *splits["test"]}
+    assert n < 3 or not train & held_out
+    said = " ".join(data.notes())
+    own = {hashed_split(f"{i:02}.png", 0.05, 0.05) for i in range(n)}
+    assert said.count("is taken for it") == len({"validation", "test"} - own)
+    assert ("and trained on, too" in said) == (n < 3)
+
+
+def test_a_borrowed_picture_stays_until_one_of_the_splits_own_arrives(tmp_path):
+    for i in range(4):
+        save_plain(tmp_path / f"{i:02}.png", (i, 2, 3))
+    before = Folder(tmp_path, size=4, validation=0.02, test=0.02)
+    lent = before.split("validation").images[0, 0, 0, 0].item()
+    number = 4
+    while hashed_split(f"{number:02}.png", 0.02, 0.02) != "validation":
+        number += 1
+    save_plain(tmp_path / f"{number:02}.png", (number, 2, 3))
+    after = Folder(tmp_path, size=4, validation=0.02, test=0.02)
+    assert after.split("validation").images[:, 0, 0, 0].tolist() == [number]
+    assert lent in [*after.split("train").images[:, 0, 0, 0].tolist(), after.split("test").images[0, 0, 0, 0]]
+
+
 def test_what_comes_sorted_is_recognised():
     sorted_labels = torch.tensor([0, 0, 1, 1, 2])
     assert comes_sorted(sorted_labels) and comes_sorted(sorted_labels.flip(0))

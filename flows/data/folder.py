@@ -48,8 +48,9 @@ class Folder(ImageData):
     Splits: if the folder has subfolders for training and for validation or test, in any case (`train`,
     `training`; `validation`, `valid`, `val`, `dev`; `test`, `testing`), these; pictures elsewhere are not
     used, and a split without a folder is taken from the training folder. Otherwise each picture is assigned
-    by a hash of its name, so that adding pictures moves no others. The order within a split is that of
-    another hash: the first n pictures are a fair sample of all classes.
+    by a hash of its name, so that adding pictures moves no others. A held-out split that would be empty
+    takes one picture of the training split. The order within a split is that of another hash: the first n
+    pictures are a fair sample of all classes.
 
     Labels: the first level of subfolders (below `train` and `test`, if these exist), if there are at least
     two; −1 for pictures outside of them. Hidden files are ignored.
@@ -105,12 +106,20 @@ class Folder(ImageData):
         return self._layout.class_names
 
     def notes(self) -> list[str]:
-        """What was taken for a split, and files that are no pictures, by their suffixes."""
+        """Folders and pictures that were taken for a split, and the number of other files by suffix."""
         taken = [f"{folder}/ is the {split} split" for folder, split in self._layout.folders.items()]
         suffixes = [PurePosixPath(name).suffix.lower() for name in self._layout.others]
         counts = Counter(suffix or "without suffix" for suffix in suffixes)
         others = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
-        return [*taken, *([f"not read, because they are no pictures: {others}"] if others else [])]
+        borrowed = []
+        for name, (file, shared) in self._borrowed.items():
+            too = " and trained on, too" if shared else ""
+            borrowed.append(f"no picture falls into the {name} split: {file} is taken for it{too}")
+        return [
+            *taken,
+            *borrowed,
+            *([f"not read, because they are no pictures: {others}"] if others else []),
+        ]
 
     @property
     def unreadable(self) -> tuple[str, ...]:
@@ -119,11 +128,14 @@ class Folder(ImageData):
 
     def split(self, name: SplitName) -> Split:
         readable, _, pixels = self._contents
-        rows = [i for i, file in enumerate(readable) if self._layout.split_of(file) == name]
+        own = {file for file in readable if self._layout.split_of(file) == name}
+        lent = {file for file, shared in self._borrowed.values() if not shared} if name == "train" else set()
+        taken = {self._borrowed[name][0]} if name in self._borrowed else set()
+        rows = [i for i, file in enumerate(readable) if file in (own - lent) | taken]
         if not rows:
             raise UserError(
-                f"{self.path}: none of its {len(readable)} pictures is in the {name} split; with "
-                "few pictures make data.validation and data.test larger"
+                f"{self.path}: none of its {len(readable)} pictures is in the {name} split; set data.{name} "
+                "to the share that is held out"
             )
         rows = [rows[i] for i in fair_order([readable[row] for row in rows])]
         names = [readable[i] for i in rows]
@@ -131,6 +143,25 @@ class Folder(ImageData):
         if pixels is not None:
             return ArraySplit(pixels[rows], labels)
         return LazySplit(partial(self._decode_one, names), labels)
+
+    @cached_property
+    def _borrowed(self) -> dict[SplitName, tuple[str, bool]]:
+        """Training picture of each held-out split that would be empty, and whether it is trained on, too.
+
+        It is the one with the smallest hash, so that it goes back to training only when a picture of the
+        split's own arrives. One picture is shared by all splits, and so is the last one that is left.
+        """
+        readable, _, _ = self._contents
+        of = {file: self._layout.split_of(file) for file in readable}
+        training = [file for file in readable if of[file] == "train"]
+        training = [training[i] for i in fair_order([f"lent {file}" for file in training])]
+        shares: dict[SplitName, float] = {"validation": self.shares[0], "test": self.shares[1]}
+        borrowed: dict[SplitName, tuple[str, bool]] = {}
+        for name, share in shares.items():
+            if share and name not in of.values() and training:
+                shared = len(training) - len(borrowed) < 2
+                borrowed[name] = (training[min(len(borrowed), len(training) - 1)], shared)
+        return borrowed
 
     @cached_property
     def _layout(self) -> "Layout":
