@@ -15,7 +15,7 @@ from flows.config import parse_experiment, resolve
 from flows.errors import interrupted, program, reported
 from flows.opening import load_any
 from flows.parser import Parser
-from flows.training.batches import check_batch
+from flows.training.batches import fit_batch
 from flows.training.checkpoint import find_state
 from flows.training.folder import prepare_folder
 from flows.training.loop import fit, make_accelerator
@@ -42,16 +42,19 @@ def run(parser: Parser, settings: Namespace) -> None:
     data.split("test")
     model.description = {**asdict(data.description()), "source": resolved["data"]}
     state = find_state(folder, experiment.resume)
-    check_batch(data, experiment.training, accelerator.num_processes)
+    training = fit_batch(data, experiment.training, accelerator.num_processes)
+    if training.batch < experiment.training.batch and accelerator.is_main_process:
+        print(
+            f"training.batch: {training.batch} instead of {experiment.training.batch}, because there are no "
+            "more training images"
+        )
     if experiment.init is not None and state is None:
         model.start_from(load_any(experiment.init, "cpu"))
     # Only now, because an earlier run in the folder may be cleared.
     if accelerator.is_main_process:
         prepare_folder(folder, resolved, experiment.resume, state, experiment.overwrite)
     accelerator.wait_for_everyone()
-    outcome = fit(
-        model, data, experiment.training, folder, objective, accelerator, state, experiment.init is None
-    )
+    outcome = fit(model, data, training, folder, objective, accelerator, state, experiment.init is None)
     if accelerator.is_main_process and not outcome.interrupted:
         objective.report(folder, data, str(accelerator.device))
     accelerator.end_training()

@@ -26,6 +26,7 @@ GROUND = {
     "bounds",
     "statistics",
     "drawing",
+    "terminal",
 }
 """Small shared ground: everything may use it."""
 

@@ -1088,8 +1088,16 @@ def test_few_pictures_have_three_splits(tmp_path, n):
     assert n < 3 or not train & held_out
     said = " ".join(data.notes())
     own = {hashed_split(f"{i:02}.png", 0.05, 0.05) for i in range(n)}
-    assert said.count("is taken for it") == len({"validation", "test"} - own)
-    assert ("and trained on, too" in said) == (n < 3)
+    assert said.count("is taken for it") == len({"train", "validation", "test"} - own)
+    assert ("both held out and trained on" in said) == (n < 3)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_one_picture_is_shared_by_all_splits(tmp_path, split):
+    number = next(i for i in range(10_000) if hashed_split(f"{i}.png", 0.05, 0.05) == split)
+    save_plain(tmp_path / f"{number}.png", (7, 2, 3))
+    data = Folder(tmp_path, size=4)
+    assert [data.split(name).images[:, 0, 0, 0].tolist() for name in SPLITS] == [[7], [7], [7]]
 
 
 def test_a_borrowed_picture_stays_until_one_of_the_splits_own_arrives(tmp_path):

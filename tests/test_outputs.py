@@ -22,6 +22,7 @@ from verbs import RUNS, bundled, words_of
 
 import flows.commands.common as common
 from flows import images as pixels
+from flows import terminal
 from flows.cli import commands, main
 from flows.drawing import draw_rows, file_name, label_font, save_animation, save_picture
 from flows.errors import UserError
@@ -195,8 +196,8 @@ def printed(monkeypatch, width, head, rows):
     def console():
         return Console(file=out, width=width, force_terminal=width is not None, color_system=None)
 
-    monkeypatch.setattr(common, "Console", console)
-    common.print_table(head, rows)
+    monkeypatch.setattr(terminal, "Console", console)
+    terminal.print_table(head, rows)
     return out.getvalue()
 
 

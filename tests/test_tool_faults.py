@@ -246,7 +246,11 @@ def test_an_earlier_run_is_cleared_only_when_everything_else_is_in_order(monkeyp
     Path("run").mkdir()
     for name in ("config.yaml", "metrics.jsonl", "model.safetensors"):
         (Path("run") / name).write_text("kept")
-    for wrong in (["--training.batch", "100000"], ["--training.accumulate", "7"], ["--init", GLOW]):
+    for wrong in (
+        ["--training.batch", "31", "--training.accumulate", "2"],
+        ["--training.accumulate", "7"],
+        ["--init", GLOW],
+    ):
         monkeypatch.setattr("sys.argv", [*given, *wrong])
         with pytest.raises(SystemExit) as ended:
             train.main()

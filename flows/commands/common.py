@@ -8,10 +8,6 @@ from typing import Any
 
 import torch
 from jsonargparse.typing import restricted_number_type
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from torch import Tensor
 
 from flows.checks import did_you_mean
@@ -26,48 +22,6 @@ Zoom = restricted_number_type("Zoom", int, [(">=", 1), ("<=", 64)])
 """Factor by which a sheet enlarges every pixel."""
 Fps = restricted_number_type("Fps", float, [(">=", 0.1), ("<=", 50)])
 """Frames per second of an animation."""
-SEPARATOR = 3
-"""Width of the space between two columns of a table, at most."""
-
-
-NARROWEST = 12
-"""Width to which a column of text is broken at least, before whole columns are left out."""
-
-
-def print_table(head: list[str], rows: list[list[str]]) -> None:
-    """Print a table on the terminal, with text aligned left and numbers aligned right.
-
-    No cell is cut: without a terminal, the table has its natural width; on a terminal, texts are broken into
-    lines, and columns that still do not fit are left out, which is said.
-    """
-    console = Console()
-    longest = [
-        max(len(line) for cell in cells for line in cell.split("\n"))
-        for cells in zip(head, *rows, strict=True)
-    ]
-    numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(head))]
-    narrowest = [
-        each if is_number else min(each, NARROWEST) for each, is_number in zip(longest, numeric, strict=True)
-    ]
-    if not console.is_terminal:
-        console.width = max(console.width, sum(longest) + SEPARATOR * len(head) + SEPARATOR)
-    kept = len(head)
-    while kept > 2 and sum(narrowest[:kept]) + SEPARATOR * (kept + 1) > console.width:
-        kept -= 1
-    table = Table(padding=(0, 1, 0, 0), box=box.SIMPLE_HEAD)
-    for name, is_number in zip(head[:kept], numeric, strict=False):
-        table.add_column(
-            escape(name), justify="right" if is_number else "left", no_wrap=is_number, overflow="fold"
-        )
-    for row in rows:
-        table.add_row(*map(escape, row[:kept]))
-    console.print(table)
-    if kept < len(head):
-        print(f"left out, because the terminal is narrow: {', '.join(head[kept:])}; --json has all columns")
-
-
-def _is_number(text: str) -> bool:
-    return text.lstrip("-+").replace(".", "").isdigit() or text in "–∞"
 
 
 Label = int | str

@@ -14,7 +14,7 @@ from flows import __version__
 from flows import images as pixels
 from flows.bounds import NonNegativeFloat, PositiveFloat, PositiveInt, Seed
 from flows.checks import did_you_mean, some_of
-from flows.commands.common import Label, check_outputs, option_labels, print_table, write_json
+from flows.commands.common import Label, check_outputs, option_labels, write_json
 from flows.commands.given import print_crops
 from flows.data.decode import EXTENSIONS
 from flows.data.ood import ood_images
@@ -37,6 +37,7 @@ from flows.metrics.perceptual import EfficientNetLite0, FeatureNetwork, make_net
 from flows.models.base import LatentModel
 from flows.opening import first_test, names_of, open_model, read_sources
 from flows.page import as_text
+from flows.terminal import print_table
 
 UNKNOWN = {
     "perceptual": "there is no perceptual network, or every search diverged",

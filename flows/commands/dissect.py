@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from flows.bounds import PositiveFloat, PositiveInt, Seed
-from flows.commands.common import check_outputs, print_table, write_json
+from flows.commands.common import check_outputs, write_json
 from flows.dissection.agreement import Agreement, Scheme, best_by_class, best_layer, counts
 from flows.dissection.agreement import dissect as run
 from flows.dissection.artefacts import Cleaning, clean, without
@@ -31,6 +31,7 @@ from flows.models.codes import Codes
 from flows.opening import bundled_model, first_test, load_segmenter, open_model
 from flows.page import as_text
 from flows.semantics.base import Segmenter
+from flows.terminal import print_table
 
 ABLATED = 200
 """Number of codes on which units are ablated."""

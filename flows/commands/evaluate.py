@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from rich.console import Console
 
 from flows import images as pixels
 from flows.bounds import NonNegativeInt, PositiveInt, Temperature
@@ -46,26 +45,25 @@ def evaluate(
         json: File for the result.
         device: Torch device; None takes CUDA if it is available.
     """
-    console = Console()
     check_outputs(output=output, json=json)
     model = load_likelihood(checkpoint, device)
     source = data_of(model, data)
     report = evaluate_likelihood(model, source.split(split), images, iwbo_samples=iwbo)
-    console.print(
-        f"[bold]{report.bits_per_dim:.4f} bits/dim[/] ± {as_fixed(report.standard_error)} on "
+    print(
+        f"{report.bits_per_dim:.4f} bits/dim ± {as_fixed(report.standard_error)} on "
         f"{report.images:,} {split} images of {source.name}"
     )
-    console.print("  " + "\n+ ".join(f"{value:8.4f}  {name}" for name, value in report.terms.items()))
+    print("  " + "\n+ ".join(f"{value:8.4f}  {name}" for name, value in report.terms.items()))
     if report.iwbo is not None:
-        console.print(f"{report.iwbo:.4f} bits/dim with {iwbo} importance samples per image")
+        print(f"{report.iwbo:.4f} bits/dim with {iwbo} importance samples per image")
     result = {"checkpoint": checkpoint, "data": source.name, "split": split, **asdict(report)}
     if output is not None:
         save_picture(sample_sheet(model), output / "samples.png")
-        console.print(f"samples: {output / 'samples.png'}")
+        print(f"samples: {output / 'samples.png'}")
     if neighbours and isinstance(source, StreamedData):
-        console.print("nearest training images: skipped, the training images are streamed")
+        print("nearest training images: skipped, the training images are streamed")
     elif neighbours:
-        result["neighbours"] = _neighbours(model, source, neighbours, temperature, output, console)
+        result["neighbours"] = _neighbours(model, source, neighbours, temperature, output)
     write_json(json, result)
 
 
@@ -75,7 +73,6 @@ def _neighbours(
     count: int,
     temperature: float,
     output: Path | None,
-    console: Console,
 ) -> dict[str, float]:
     """Median distance of samples and of test images to the training set; copies would be much nearer."""
     samples = generate(model, count, temperature)
@@ -84,7 +81,7 @@ def _neighbours(
     parts = (pixels.reduce(part.images, model.bins) for part in batches(train, None, 1000))
     distance, index = nearest(torch.cat([samples, pixels.reduce(test, model.bins)]), parts)
     of_samples, of_test = float(distance[:count].median()), float(distance[count:].median())
-    console.print(
+    print(
         "distance to the nearest training image, median of root-mean-square pixel differences: "
         f"{of_samples:.4f} for samples, {of_test:.4f} for test images"
     )
@@ -92,5 +89,5 @@ def _neighbours(
         neighbours = pixels.reduce(train.__getitems__(index[:count].tolist()).images, model.bins)
         sheet = pixels.grid(torch.cat([samples, neighbours]), count, zoom=2)
         save_picture(sheet, output / "neighbours.png")
-        console.print(f"samples above their nearest training images: {output / 'neighbours.png'}")
+        print(f"samples above their nearest training images: {output / 'neighbours.png'}")
     return {"samples": of_samples, "test": of_test}

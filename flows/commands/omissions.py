@@ -7,7 +7,7 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed
-from flows.commands.common import check_outputs, print_table, write_json
+from flows.commands.common import check_outputs, write_json
 from flows.dissection.omission import energy_by_class, energy_maps, shares_of
 from flows.dissection.omission import omissions as compare_classes
 from flows.dissection.omissions_report import (
@@ -24,6 +24,7 @@ from flows.models.base import LatentModel
 from flows.opening import bundled_model, first_test, load_segmenter, open_model
 from flows.page import as_interval, as_text
 from flows.semantics.base import Segmenter, segment_bytes
+from flows.terminal import print_table
 
 SHOWN = 12
 """Number of test images that are reconstructed or shown as energy maps."""

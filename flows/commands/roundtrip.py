@@ -3,8 +3,6 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
-
 from flows.bounds import NonNegativeInt, PositiveInt
 from flows.commands.common import check_outputs, write_json
 from flows.data.base import ImageData
@@ -16,8 +14,8 @@ from flows.training.figures import draw_round_trip
 from flows.training.report import (
     DOUBLE_PRECISION_IMAGES,
     ImageGroups,
+    print_round_trip,
     round_trip_groups,
-    round_trip_summary,
     verdict,
 )
 
@@ -44,7 +42,6 @@ def roundtrip(
         json: File for the result, which includes the errors of the levels.
         device: Torch device; None takes CUDA if it is available.
     """
-    console = Console()
     check_outputs(picture=picture, option="--picture", json=json)
     model = load_likelihood(checkpoint, device)
     groups = round_trip_groups(model, data_of(model, data), images)
@@ -52,14 +49,14 @@ def roundtrip(
     if images_fp64:
         limits["fp64"] = images_fp64
     rows = list(round_trip_table(model, groups, limits))
-    console.print(round_trip_summary(rows))
+    print_round_trip(rows)
     if levels:
         for row in rows:
             parts = ", ".join(f"{name} {error:.0e}" for name, error in row.level_error.items())
-            console.print(f"{row.precision} {row.group}: code, {parts}")
-    console.print(verdict(rows))
+            print(f"{row.precision} {row.group}: code, {parts}")
+    print(verdict(rows))
     escalated, certified, total = _certify(model, groups, rows)
-    console.print(
+    print(
         f"certified (error at most {margin(model.bins):.0e}; {escalated} images were encoded again in fp64): "
         f"{certified:,} of {total:,}"
     )

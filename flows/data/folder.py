@@ -113,7 +113,7 @@ class Folder(ImageData):
         others = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
         borrowed = []
         for name, (file, shared) in self._borrowed.items():
-            too = " and trained on, too" if shared else ""
+            too = ", and is both held out and trained on" if shared else ""
             borrowed.append(f"no picture falls into the {name} split: {file} is taken for it{too}")
         return [
             *taken,
@@ -146,7 +146,7 @@ class Folder(ImageData):
 
     @cached_property
     def _borrowed(self) -> dict[SplitName, tuple[str, bool]]:
-        """Training picture of each held-out split that would be empty, and whether it is trained on, too.
+        """Picture that each split without one of its own takes, and whether it is held out and trained on.
 
         It is the one with the smallest hash, so that it goes back to training only when a picture of the
         split's own arrives. One picture is shared by all splits, and so is the last one that is left.
@@ -154,13 +154,17 @@ class Folder(ImageData):
         readable, _, _ = self._contents
         of = {file: self._layout.split_of(file) for file in readable}
         training = [file for file in readable if of[file] == "train"]
+        borrowed: dict[SplitName, tuple[str, bool]] = {}
+        if not training:  # all pictures fall into the held-out splits; the first is trained on
+            training = list(readable)
+            borrowed["train"] = (readable[0], True)
         training = [training[i] for i in fair_order([f"lent {file}" for file in training])]
         shares: dict[SplitName, float] = {"validation": self.shares[0], "test": self.shares[1]}
-        borrowed: dict[SplitName, tuple[str, bool]] = {}
         for name, share in shares.items():
             if share and name not in of.values() and training:
-                shared = len(training) - len(borrowed) < 2
-                borrowed[name] = (training[min(len(borrowed), len(training) - 1)], shared)
+                number = len(borrowed.keys() - {"train"})
+                shared = len(training) - number < 2
+                borrowed[name] = (training[min(number, len(training) - 1)], shared)
         return borrowed
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from typing import cast
 
@@ -91,11 +92,23 @@ def training_batches(
         yield from batches
 
 
-def check_batch(data: ImageData, training: Training, world: int) -> None:
-    """Raise UserError if the batch does not divide evenly, or is larger than the training split."""
+def fit_batch(data: ImageData, training: Training, world: int) -> Training:
+    """Return the settings, with a batch of at most the training split.
+
+    Raises:
+        UserError: The batch does not divide evenly, or the split has not an image for every rank and
+            micro-batch.
+    """
     micro_batch_size(training.batch, world, training.accumulate)
-    if not isinstance(data, StreamedData):
-        ShuffledBatches(len(data.split("train")), training.batch, 0, 0, 0, world, training.accumulate)
+    if isinstance(data, StreamedData) or training.batch <= len(data.split("train")):
+        return training
+    length, parts = len(data.split("train")), world * training.accumulate
+    if length < parts:
+        raise UserError(
+            f"the training split has {length} images, fewer than {world} ranks × {training.accumulate} "
+            "micro-batches; use fewer of both"
+        )
+    return replace(training, batch=length // parts * parts)
 
 
 def first_images(data: ImageData, images: int, seed: int, rank: int, world: int) -> Batch:

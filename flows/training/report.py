@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from flows import __version__
@@ -22,6 +19,7 @@ from flows.models.base import LikelihoodModel
 from flows.models.load import load
 from flows.page import as_fixed
 from flows.stored import CARD_FILE, StoredModule
+from flows.terminal import print_table
 from flows.training.distances import IMAGES, halves_of, kid_line, kid_to
 from flows.training.figures import draw_curves, draw_round_trip
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
@@ -131,28 +129,22 @@ def print_report(
     folder: Path, report: dict[str, Any], likelihood: LikelihoodReport, rows: list[RoundTripRow]
 ) -> None:
     """Print the figures of a report."""
-    console = Console()
-    console.print(
-        f"\n[bold]{report['model']['model_type']}[/] on {report['data']['name']}: "
-        f"[bold]{likelihood.bits_per_dim:.4f} bits/dim[/] ± {as_fixed(likelihood.standard_error)} on "
+    print(
+        f"\n{report['model']['model_type']} on {report['data']['name']}: "
+        f"{likelihood.bits_per_dim:.4f} bits/dim ± {as_fixed(likelihood.standard_error)} on "
         f"{likelihood.images:,} test images; {report['parameters']:,} parameters, "
         f"{report['training']['images']:,} images shown in {report['training']['seconds']:.0f} s"
     )
-    console.print(" + ".join(f"{name} {value:.4f}" for name, value in likelihood.terms.items()))
-    console.print(round_trip_summary(rows))
-    console.print(verdict(rows))
-    console.print(f"written to {folder}: report.json, samples.png, curves.png, roundtrip.png, README.md")
+    print(" + ".join(f"{name} {value:.4f}" for name, value in likelihood.terms.items()))
+    print_round_trip(rows)
+    print(verdict(rows))
+    print(f"written to {folder}: report.json, samples.png, curves.png, roundtrip.png, README.md")
 
 
-def round_trip_summary(rows: list[RoundTripRow]) -> Table:
-    """Create the table for the terminal, one line per group of images."""
+def print_round_trip(rows: list[RoundTripRow]) -> None:
+    """Print the table of round trips, one line per group of images."""
     header, *lines = round_trip_lines(rows)
-    table = Table(padding=(0, 1, 0, 0), box=box.SIMPLE_HEAD)
-    for i, column in enumerate(header):
-        table.add_column(column, no_wrap=True, justify="right" if i else "left")
-    for line in lines:
-        table.add_row(*line)
-    return table
+    print_table(header, lines)
 
 
 def round_trip_lines(

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from flows.bounds import PositiveFloat, PositiveInt, Seed
-from flows.commands.common import check_outputs, print_table, write_json
+from flows.commands.common import check_outputs, write_json
 from flows.commands.steer.apply import split_directions
 from flows.opening import data_of, load_predictor, open_model
 from flows.page import as_text
@@ -13,6 +13,7 @@ from flows.steering.boundary import condition
 from flows.steering.disentangle import disentangle as correct
 from flows.steering.evaluate import check_own_scores
 from flows.steering.method import Task
+from flows.terminal import print_table
 
 
 def disentangle(

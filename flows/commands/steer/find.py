@@ -6,7 +6,7 @@ from typing import Literal
 from jsonargparse import lazy_instance
 
 from flows.bounds import PositiveFloat, PositiveInt, Seed
-from flows.commands.common import check_outputs, print_table, write_json
+from flows.commands.common import check_outputs, write_json
 from flows.files import expand
 from flows.opening import CACHE, data_of, load_predictor, open_model
 from flows.page import as_text
@@ -14,6 +14,7 @@ from flows.steering.base import DIRECTIONS_FILE, as_row, save_directions
 from flows.steering.boundary import Boundary
 from flows.steering.method import Labelled, Method, Task
 from flows.steering.score_gradient import ScoreGradient
+from flows.terminal import print_table
 
 BOUNDARY: Method = lazy_instance(Boundary)
 

@@ -5,13 +5,14 @@ from pathlib import Path
 import torch
 
 from flows.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed
-from flows.commands.common import check_outputs, print_table, write_json
+from flows.commands.common import check_outputs, write_json
 from flows.commands.steer.apply import select_directions
 from flows.opening import first_test, load_predictor, open_model
 from flows.page import as_text
 from flows.steering.base import load_directions
 from flows.steering.evaluate import check_own_scores
 from flows.steering.levels import levels_map, rank_levels, to_levels, with_levels
+from flows.terminal import print_table
 
 
 def levels(

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from flows.commands.common import check_outputs, print_table, write_json
+from flows.commands.common import check_outputs, write_json
 from flows.errors import UserError
 from flows.steering.ranking import HEAD, read_scores, worse_in_z, write_ranking
+from flows.terminal import print_table
 
 
 def rank(scores: list[Path], out: Path = Path("ranking"), json: Path | None = None) -> None:

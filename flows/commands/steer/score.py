@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from flows.bounds import FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
-from flows.commands.common import check_outputs, print_table, write_json
+from flows.commands.common import check_outputs, write_json
 from flows.commands.steer.apply import split_directions
 from flows.data.base import ImageData
 from flows.errors import DataMissing
@@ -29,6 +29,7 @@ from flows.steering.quality import (
 )
 from flows.steering.report import HEAD, Scored, write_score_report
 from flows.steering.survey import score_codes
+from flows.terminal import print_table
 
 STRIPS = 4
 """Number of images per direction that the page shows."""
