@@ -683,7 +683,7 @@ def wander(page, folder):
     page.get_by_role("tab", name="Steer").click()
     says(page, "#directions", "21 of 43 directions are shown")
     find(page, "pc2")
-    says(page, "#directions", "8 of 43")
+    page.get_by_label("number input for pc21", exact=True).wait_for()
     move(page, "pc21", 1.5)
     find(page, "daylight")
     says(page, "#directions", "2 of 43")

@@ -511,8 +511,10 @@ class Page:
     def wire_directions(self) -> None:
         """Connect the search for directions, and their pages."""
         asked = [self.model, self.session, self.find, self.page]
-        self.on(self.find.input, self.find_directions, asked[:3], self.of_view, "find")
-        self.on(self.page.input, self.show_directions, asked, self.of_view, "page")
+        # Always the last: a letter that is typed while an earlier one is answered must not be lost.
+        last = {"trigger_mode": "always_last"}
+        self.on(self.find.input, self.find_directions, asked[:3], self.of_view, "find", **last)
+        self.on(self.page.input, self.show_directions, asked, self.of_view, "page", **last)
 
     def wire_files(self) -> None:
         """Connect the downloads, and the upload of a record."""
