@@ -670,6 +670,7 @@ def find(page, words):
     field = page.locator("#find textarea, #find input")
     field.fill("")
     field.press_sequentially(words)
+    page.wait_for_timeout(1500)  # every letter is answered, and a person looks before moving a slider
 
 
 def move(page, name, sigmas):
