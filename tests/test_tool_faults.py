@@ -59,6 +59,13 @@ def test_a_step_that_a_budget_cuts_is_named_by_the_sigmas_reached(capsys):
     assert f"daylight +30: the budget leaves +{cut:.3g} of +30 σ on average" in capsys.readouterr().out
 
 
+def test_a_move_far_outside_of_all_samples_is_called_so(capsys):
+    apply("--names", "daylight", "--alphas", "-3", "3")
+    assert "far outside" not in capsys.readouterr().out
+    apply("--names", "daylight", "--alphas", "0", "1e30")
+    assert "moves of +1e+30 σ lead far outside of all samples" in capsys.readouterr().out
+
+
 def test_directions_are_in_the_order_of_their_names():
     assert apply("--names", "wood", "daylight", "--alphas", "1")["directions"] == ["wood", "daylight"]
 

@@ -30,6 +30,8 @@ from flows.steering.base import Direction, load_directions, place, shift
 from flows.steering.levels import to_levels
 
 FPS = 4.0
+FAR = 30.0
+"""Number of sigmas beyond which a move is called far; samples lie within five."""
 ALPHAS = [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]
 
 
@@ -118,6 +120,8 @@ def apply(
         moved[direction.name] = [
             float((strip.int() - unmoved.int()).abs().float().mean()) for strip in strips[direction.name]
         ]
+    if far := [f"{alpha:+g}" for alpha in alphas if abs(alpha) > FAR]:
+        print(f"moves of {', '.join(far)} σ lead far outside of all samples: the model draws anything there")
     write_moves(output, given, strips, alphas, fps)
     counts = f"{len(selected)} directions, {len(found)} images, {len(alphas)} moves"
     print(f"{counts}: {output}{rate_note(output, fps)}{lossy_note(output)}")
