@@ -1,9 +1,14 @@
 """GANs and LIA: networks against plain formulas, spaces, losses, and what the two stages may change."""
 
+import json
 import math
+import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 from flows.data.base import Batch
@@ -878,3 +883,40 @@ def test_training_states_of_earlier_releases_are_read():
     both = GeneratorAndEncoder(model)
     both.load_state_dict(state)
     assert torch.equal(both.log_std, state["log_spread"])
+
+
+# Very small data sets -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, pytest.param(5, marks=pytest.mark.long)])
+@pytest.mark.parametrize("model", ["dcgan", "lia"])
+def test_a_folder_of_very_few_pictures_trains_to_its_report(tmp_path, monkeypatch, capsys, model, n):
+    import train
+
+    for i in range(n):
+        pixels = np.random.default_rng(i).integers(0, 255, (20, 20, 3), dtype=np.uint8)
+        (tmp_path / "few").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / f"few/{i}.png")
+    data = f"{{class_path: Folder, init_args: {{path: {tmp_path}/few, size: 32}}}}"
+    config = str(Path(__file__).parents[1] / f"configs/scenes/{model}.yaml")
+    given = ["--config", config, "--variant", "tiny", "--data", data, "--folder", str(tmp_path / "run")]
+    monkeypatch.setattr("sys.argv", ["train.py", *given])
+    train.main()
+    said = capsys.readouterr()
+    assert not re.search(r"\bnan\b", said.out.lower()) and "is taken for it" in said.out + said.err
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert report["sliced_wasserstein"]["samples"]["mean"] is None
+    assert not re.search(r"\bnan\b", (tmp_path / "run/README.md").read_text())
+    with Image.open(tmp_path / "run/samples.png") as sheet:
+        assert np.asarray(sheet.convert("L")).std() > 1, "samples are shown"
+
+
+def test_a_first_stage_that_leaves_no_image_for_the_second_is_refused():
+    model = LIA(SHAPE, size=8, channels=(8, 8, 6), encoder_channels=(6, 8, 8))
+    for images, refused in ((64, True), (63, True), (65, False)):
+        objective = LIATraining(stage1_images=64)
+        if not refused:
+            objective.check(model, images)
+            continue
+        with pytest.raises(ValueError, match="leaves none for stage 2"):
+            objective.check(model, images)

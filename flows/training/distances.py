@@ -1,5 +1,6 @@
 """Distances between samples and test images, with the distance between test images as reference."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,13 @@ def halves_of(test: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def swd_to(first: Tensor, second: Tensor, generated: Tensor) -> dict[str, Any]:
-    """Sliced Wasserstein distances, per scale, of half of the test images to samples and the other half."""
+    """Sliced Wasserstein distances, per scale, of half of the test images to samples and the other half.
+
+    The means alone, unknown (NaN), if the halves are empty.
+    """
+    if not len(first):
+        unknown = {"mean": math.nan}
+        return {"samples": unknown, "between test halves": unknown, "images": 0}
     return {
         "samples": sliced_wasserstein(first, generated),
         "between test halves": sliced_wasserstein(first, second),

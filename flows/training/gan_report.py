@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from flows import images as pixels
@@ -11,6 +12,7 @@ from flows.data.base import ImageData
 from flows.files import read_yaml, to_json, write_atomically
 from flows.models.base import LatentModel
 from flows.models.load import load
+from flows.page import as_fixed
 from flows.stored import CARD_FILE
 from flows.training.distances import IMAGES, halves_of, kid_line, kid_to, swd_to
 from flows.training.figures import draw_lines
@@ -19,6 +21,8 @@ from flows.training.log import METRICS_FILE, read_metrics
 from flows.training.report import facts_of, training_paragraph
 from flows.training.validation import generate, sheet_of
 
+SHOWN = 80
+"""Number of samples on the sheet."""
 CURVES = {
     "validation/swd_mean": "sliced Wasserstein distance × 1000",
     "validation/kid": "KID",
@@ -67,18 +71,24 @@ def write_gan_report(
         "sliced_wasserstein": swd_to(*halves, samples),
         "kid": kid_to(*halves, lambda _: samples),
     }
-    section = Section({}, [], {}) if more is None else more(model, halves[0])
+    # Few test images make small halves, or empty ones; the sheet and the section show something all the same.
+    shown = samples
+    if len(samples) < SHOWN:
+        shown = torch.cat([samples, generate(model, SHOWN, 1.0, seed=2)[len(samples) :]])
+    measured = halves[0] if len(halves[0]) else test.images
+    section = Section({}, [], {}) if more is None else more(model, measured)
     report |= section.values
     for name, picture in section.pictures.items():
         write_atomically(folder / name, pixels.to_pillow(picture).save)
     write_atomically(folder / REPORT_FILE, lambda path: path.write_text(to_json(report)))
-    write_atomically(folder / "samples.png", pixels.to_pillow(sheet_of(samples[:80], 10)).save)
+    write_atomically(folder / "samples.png", pixels.to_pillow(sheet_of(shown[:SHOWN], 10)).save)
     draw_lines(metrics, CURVES, folder / "curves.png")
     card = _card(report, read_yaml(folder / RUN_CONFIG), section.lines)
     write_atomically(folder / CARD_FILE, lambda path: path.write_text(card))
     name = report["model"]["model_type"]
     means = [report["sliced_wasserstein"][key]["mean"] for key in ("samples", "between test halves")]
-    print(f"{name}: sliced Wasserstein {means[0]:.1f}, between two halves of the test images {means[1]:.1f}")
+    own, between = (as_fixed(mean, ".1f") for mean in means)
+    print(f"{name}: sliced Wasserstein {own}, between two halves of the test images {between}")
     print(kid_line(report["kid"]))
     written = ", ".join([REPORT_FILE, "samples.png", "curves.png", *section.pictures, CARD_FILE])
     print(f"written to {folder}: {written}")
@@ -128,4 +138,4 @@ def _by_scale(distances: dict[str, float]) -> str:
     """Distances by side of the image, and their mean: "15.1 at 32 pixels, 20.5 at 16, mean 17.8"."""
     sides = [side for side in distances if side != "mean"]
     at = [f"{distances[side]:.1f} at {side}{'' if i else ' pixels'}" for i, side in enumerate(sides)]
-    return ", ".join([*at, f"mean {distances['mean']:.1f}"])
+    return ", ".join([*at, f"mean {as_fixed(distances['mean'], '.1f')}"])

@@ -266,6 +266,14 @@ class LIATraining(Adversarial):
 
         return loss
 
+    def check(self, model: StoredModule, images: int) -> None:
+        super().check(model, images)
+        if self.stage1_images >= images:
+            raise UserError(
+                f"objective.stage1_images: stage 1 takes {self.stage1_images:,} of the {images:,} images of "
+                "training.images and leaves none for stage 2, which trains the encoder; lower it"
+            )
+
     def evaluate(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Evaluation:
         evaluation = super().evaluate(model, held_out, images, shown)
         pictures = held_out.first(images).images

@@ -10,6 +10,7 @@ from flows import images as pixels
 from flows.metrics.reconstruction import psnr, structural_similarity
 from flows.models.base import LatentModel
 from flows.models.lia import LIA
+from flows.page import as_fixed
 from flows.training.gan_report import Section
 from flows.training.validation import sheet_of
 
@@ -34,9 +35,10 @@ def lia_section(model: LatentModel, images: Tensor) -> Section:
     }
     pictures = {
         "reconstructions.png": in_pairs(images[: 4 * COLUMNS], reconstruction[: 4 * COLUMNS]),
-        "interpolations.png": interpolations(model, images[:12]),
     }
-    return Section(values, _lines(values), pictures)
+    if len(images) > 1:
+        pictures["interpolations.png"] = interpolations(model, images[:12])
+    return Section(values, _lines(values, len(images) > 1), pictures)
 
 
 @torch.no_grad()
@@ -52,7 +54,7 @@ def phi_figures(model: LIA, w: Tensor) -> dict[str, Any]:
     double = copy.deepcopy(model.phi).double()
     z, log_det = model.phi(w)
     exact = double.inverse(double(w.double())[0])[0]
-    std = z.std(0)
+    std = z.std(0) if len(z) > 1 else torch.full_like(z[0], torch.nan)
     return {
         "round_trip_fp32": float((model.phi.inverse(z)[0] - w).abs().max()),
         "round_trip_fp64": float((exact - w.double()).abs().max()),
@@ -89,12 +91,24 @@ def interpolations(model: LIA, images: Tensor) -> Tensor:
 
 
 def in_pairs(images: Tensor, reconstruction: Tensor) -> Tensor:
-    """Sheet of rows of images, each row above the reconstructions of its images."""
-    rows = zip(images.split(COLUMNS), reconstruction.split(COLUMNS), strict=True)
-    return sheet_of(torch.cat([part for row in rows if len(row[0]) == COLUMNS for part in row]), COLUMNS)
+    """Sheet of rows of images, each above the reconstructions of its images; the last may be short."""
+    columns = min(COLUMNS, len(images))
+    rows = zip(images.split(columns), reconstruction.split(columns), strict=True)
+    return sheet_of(torch.cat([filled(part, columns) for row in rows for part in row]), columns)
 
 
-def _lines(values: dict[str, Any]) -> list[str]:
+def filled(row: Tensor, columns: int) -> Tensor:
+    """Row of images, uint8 (n, C, H, W), filled with white ones to a number of columns."""
+    return torch.cat([row, row.new_full((columns - len(row), *row.shape[1:]), 255)])
+
+
+def _lines(values: dict[str, Any], interpolated: bool) -> list[str]:
+    interpolation = [
+        "![interpolations](interpolations.png)",
+        "",
+        "Linear interpolation in w from one test image (left) to another (right).",
+        "",
+    ]
     quality, phi, cycle = values["reconstruction"], values["phi"], values["cycle"]
     return [
         "## Reconstruction",
@@ -105,14 +119,11 @@ def _lines(values: dict[str, Any]) -> list[str]:
         f"(median) and {quality['psnr_worst']:.1f} dB (worst), SSIM {quality['ssim']:.3f}. Each pair shows "
         "an image above its reconstruction.",
         "",
-        "![interpolations](interpolations.png)",
-        "",
-        "Linear interpolation in w from one test image (left) to another (right).",
-        "",
+        *(interpolation if interpolated else ["There is one test image: no interpolation.", ""]),
         f"Round trip of φ on the codes of these images: largest error {phi['round_trip_fp32']:.1e} in fp32, "
         f"{phi['round_trip_fp64']:.1e} in fp64; largest |log-determinant| {phi['largest_log_det']:.1e}. "
         f"z = φ(E(x)) has mean square {phi['z_mean_square']:.2f}; the std of its coordinates is between "
-        f"{phi['z_std_least']:.2f} and {phi['z_std_largest']:.2f}.",
+        f"{as_fixed(phi['z_std_least'], '.2f')} and {as_fixed(phi['z_std_largest'], '.2f')}.",
         "",
         f"Cycle z → image → encoder → z: the median error of z is {100 * cycle['z_error']:.0f} % of |z|; the "
         f"median PSNR of the image is {cycle['image_psnr']:.1f} dB.",
