@@ -102,7 +102,7 @@ def filled(row: Tensor, columns: int) -> Tensor:
     return torch.cat([row, row.new_full((columns - len(row), *row.shape[1:]), 255)])
 
 
-def _lines(values: dict[str, Any], interpolated: bool) -> list[str]:
+def _lines(values: dict[str, Any], interpolated: bool = True) -> list[str]:
     interpolation = [
         "![interpolations](interpolations.png)",
         "",
