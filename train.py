@@ -38,11 +38,11 @@ def run(parser: Parser, settings: Namespace) -> None:
     folder, data = experiment.folder, experiment.data
     model, objective = experiment.model, experiment.objective
     resolved = resolve(parser, settings)
-    # Opened but not used: a missing test split should be noticed before hours of training.
-    data.split("test")
+    # Also the test split, so that a missing one is noticed before hours of training.
+    sizes = data.sizes()
     model.description = {**asdict(data.description()), "source": resolved["data"]}
     state = find_state(folder, experiment.resume)
-    training = fit_batch(data, experiment.training, accelerator.num_processes)
+    training = fit_batch(experiment.training, sizes.get("train"), accelerator.num_processes)
     if training.batch < experiment.training.batch and accelerator.is_main_process:
         print(
             f"training.batch: {training.batch} instead of {experiment.training.batch}, because there are no "
@@ -53,6 +53,8 @@ def run(parser: Parser, settings: Namespace) -> None:
     # Only now, because an earlier run in the folder may be cleared.
     if accelerator.is_main_process:
         prepare_folder(folder, resolved, experiment.resume, state, experiment.overwrite)
+        for line in (data.summary(sizes), *data.notes()):
+            print(line)
     accelerator.wait_for_everyone()
     outcome = fit(model, data, training, folder, objective, accelerator, state, experiment.init is None)
     if accelerator.is_main_process and not outcome.interrupted:

@@ -227,7 +227,7 @@ def label_font(size: int = 13) -> ImageFont.FreeTypeFont:
 
 def enlarge(picture: Tensor, side: int) -> Image.Image:
     """Enlarge uint8 (C, H, W) by a whole factor up to about `side` pixels; larger images keep their size."""
-    image = pixels.to_pillow(picture).convert("RGB")
+    image = pixels.to_pillow(picture)
     zoom = max(1, side // max(image.size))
     return image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
 

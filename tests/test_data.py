@@ -158,7 +158,7 @@ def test_patches_put_together_are_the_photograph():
 
     data = Photos()
     test = data.split("test")
-    back = torch.tensor(fair_order([str(i) for i in range(len(test))])).argsort()
+    back = torch.tensor(fair_order(range(len(test)))).argsort()
     images, labels = test.images[back], test.labels[back]
     cat = images[labels == data.class_names.index("chelsea")]
     together = cat.view(9, 14, 3, 32, 32).permute(0, 3, 1, 4, 2).reshape(288, 448, 3)
@@ -394,7 +394,7 @@ def test_a_run_says_what_was_read_and_what_was_not(folder):
     data = Folder(folder, size=8, validation=0.2, test=0.2)
     assert data.notes() == ["not read, because they are no pictures: 2 .heic, 1 .txt"]
     numbers = [len(data.split(name)) for name in SPLITS]
-    assert data.summary() == (
+    assert data.summary(data.sizes()) == (
         f"folder: {numbers[0]} train, {numbers[1]} validation, {numbers[2]} test images, 2 classes"
     )
 

@@ -43,7 +43,7 @@ def option_labels(model: LatentModel, label: Label | None, n: int) -> Tensor | N
         return None
     if not model.num_classes:
         raise UserError("--label: this model is not class-conditional")
-    names = list(model.description.get("class_names") or ())[: model.num_classes]
+    names = model.class_names
     number = names.index(str(label)) if str(label) in names else label
     if not isinstance(number, int) or not 0 <= number < model.num_classes:
         known = f" or one of {', '.join(names)}" if names else ""

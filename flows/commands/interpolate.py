@@ -208,7 +208,9 @@ def write_strip(output: Path, strip: Tensor, ends: list[End], zoom: int, fps: fl
     if is_folder(output):
         save_images(output, [(f"{i:04d}", image) for i, image in enumerate(strip)])
     elif is_animation(output):
-        save_animation([enlarge(image, zoom * max(image.shape[1:])) for image in strip], output, fps)
+        save_animation(
+            [enlarge(image, zoom * max(image.shape[1:])).convert("RGB") for image in strip], output, fps
+        )
     else:
         before, after = (
             [end.picture[None]] if end.learned and end.picture is not None else [] for end in ends

@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, cast
 
@@ -149,11 +149,13 @@ class ImageData(Checked, ABC):
         attributes: Attributes in the columns of `Split.attributes`.
         mask_classes: Names of the values of `Split.masks`.
         can_rerender: Whether `rerender` is supported.
+        counted: Names of the splits that have a number of images.
     """
 
     checked_methods = ("__init__", "split")
     name: ClassVar[str]
     can_rerender: ClassVar[bool] = False
+    counted: ClassVar[tuple[SplitName, ...]] = SPLITS
     image_shape: tuple[int, int, int]
     bins: int = 256
     transform: str = "none"
@@ -203,15 +205,15 @@ class ImageData(Checked, ABC):
         """Return what a person should know of how the files were read, for the start of a run."""
         return []
 
-    def summary(self) -> str:
-        """Return the numbers of images and classes, in a line."""
-        counts = [f"{len(self.split(name)):,} {name}" for name in SPLITS if not self.streams(name)]
+    def sizes(self) -> dict[SplitName, int]:
+        """Return the number of images of every split that has one; each split is opened."""
+        return {name: len(self.split(name)) for name in self.counted}
+
+    def summary(self, sizes: Mapping[SplitName, int]) -> str:
+        """Return the numbers of images, as `sizes` has them, and of classes, in a line."""
+        counts = [f"{size:,} {name}" for name, size in sizes.items()]
         classes = f", {len(self.class_names)} classes" if self.class_names else ""
         return f"{self.name}: {', '.join(counts)} images{classes}"
-
-    def streams(self, name: SplitName) -> bool:
-        """Whether a split is a stream without a number of images."""
-        return False
 
     def description(self) -> Description:
         """Return the record that is stored with a model trained on this data set."""
@@ -224,8 +226,7 @@ class StreamedData(ImageData):
     `split("train")` raises UserError.
     """
 
-    def streams(self, name: SplitName) -> bool:
-        return name == "train"
+    counted = ("validation", "test")
 
     @abstractmethod
     def stream(self, start: int, rank: int, world: int) -> Iterator[Batch]:
@@ -235,7 +236,7 @@ class StreamedData(ImageData):
         """
 
 
-def fair_order(keys: Sequence[str]) -> list[int]:
+def fair_order(keys: Sequence[str | int]) -> list[int]:
     """Indices of items in a fixed random order, by a hash of their keys.
 
     The first n items of a set that comes sorted by class are then a fair sample of it. Adding or removing

@@ -81,10 +81,12 @@ class HubData(ImageData):
 
     def split(self, name: SplitName) -> LazySplit:
         rows = self._rows(name)
-        if comes_sorted(self._labels(rows)):
-            rows = rows.select(fair_order([str(i) for i in range(len(rows))]))
+        labels = self._labels(rows)
+        if comes_sorted(labels):
+            order = fair_order(range(len(rows)))
+            rows, labels = rows.select(order), labels[order]
         pictures = rows.select_columns([self.image_column])
-        return LazySplit(partial(self._decode, pictures), self._labels(rows))
+        return LazySplit(partial(self._decode, pictures), labels)
 
     def _decode(self, pictures: "Dataset", index: int) -> Tensor:
         return square(pictures[index][self.image_column], self.size, self.channels)

@@ -63,7 +63,7 @@ class Photos(ImageData):
             for photo, pixels in zip(PHOTOS[name], chosen, strict=True)
         ]
         patches_of_split, numbers = torch.cat(chosen), torch.cat(labels)
-        order = fair_order([str(i) for i in range(len(numbers))])
+        order = fair_order(range(len(numbers)))
         return ArraySplit(patches_of_split[order], numbers[order])
 
 

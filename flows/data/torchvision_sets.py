@@ -300,6 +300,6 @@ class Flowers102(ImageData):
         pixels, labels = zip(*pairs, strict=True)
         images, numbers = torch.stack(pixels), torch.tensor(labels)
         if comes_sorted(numbers):
-            order = fair_order([str(i) for i in range(len(numbers))])
+            order = fair_order(range(len(numbers)))
             images, numbers = images[order], numbers[order]
         return ArraySplit(images, numbers)

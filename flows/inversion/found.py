@@ -19,7 +19,7 @@ from flows.metrics.roundtrip import Precision, in_precision
 from flows.models.base import HasNoise, LatentModel
 from flows.models.codes import Codes, concatenate
 
-__all__ = ["Found", "Adaptation", "adapted"]
+__all__ = ["Adaptation", "Found", "adapted"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class Adaptation:
 
 
 def adapted(model: LatentModel, adaptation: Adaptation) -> LatentModel:
-    """Copy of a model with the weights and noise inputs of a adaptation; offsets are left to `offset`."""
+    """Copy of a model with the weights and noise inputs of an adaptation; offsets are left to `offset`."""
     changed = copy.deepcopy(model)
     if adaptation.weights:
         changed.load_state_dict(dict(adaptation.weights), strict=False)
@@ -120,7 +120,7 @@ def blended(
 
 
 def offset(model: LatentModel, adaptation: Adaptation) -> AbstractContextManager[None]:
-    """Context in which the layers of a adaptation add their offsets."""
+    """Context in which the layers of an adaptation add their offsets."""
 
     def adder(value: Tensor) -> Hook:
         return lambda output: output + value.to(output)
@@ -171,34 +171,36 @@ class Found:
         adaptation = self.adaptation(i)
         return model if adaptation is None else adapted(model, adaptation)
 
+    def decode(self, model: LatentModel) -> Tensor:
+        """Decode the codes to uint8 images (n, C, H, W) on the host."""
+        return self.decode_moved(model, [self.codes])[0]
+
     @torch.no_grad()
-    def decode(self, model: LatentModel, codes: Codes | None = None) -> Tensor:
-        """Decode the codes, or moved ones in their place, to uint8 images (n, C, H, W) on the host."""
-        codes = self.codes if codes is None else codes
+    def decode_moved(self, model: LatentModel, moves: Sequence[Codes]) -> list[Tensor]:
+        """Decode moved codes, n per move, each with what belongs to the code that it was moved from.
+
+        Returns:
+            uint8 (n, C, H, W) on the host, one per move.
+        """
         if not any(self.adaptations):
-            return (
-                decode_exactly(model, codes, self.precision) if self.precision else model.decode_bytes(codes)
-            )
-        images = []
-        for i in range(len(codes)):
+            if not self.precision:
+                return [model.decode_bytes(codes) for codes in moves]
+            return [decode_exactly(model, codes, self.precision) for codes in moves]
+        rows = []
+        for i in range(len(self)):
             own, adaptation = self.model_for(model, i), self.adaptation(i) or Adaptation()
             with offset(own, adaptation):
-                images.append(own.decode_bytes(codes[i]))
-        return torch.cat(images)
+                rows.append([own.decode_bytes(codes[i]) for codes in moves])
+        return [torch.cat(images) for images in zip(*rows, strict=True)]
 
     def converted(self, model: LatentModel, space: str) -> "Found":
         """Convert the codes to another space; raises Unsupported if the model has no map to it."""
         if space == self.codes.space:
             return self
-        maps = [
-            self.model_for(model, i).convert_codes(self.codes[i].to(self.model_for(model, i)), space)
-            for i in range(len(self))
-        ]
+        owners = (self.model_for(model, i) for i in range(len(self)))
+        maps = [own.convert_codes(self.codes[i].to(own), space).cpu() for i, own in enumerate(owners)]
         return Found(
-            codes=concatenate([each.cpu() for each in maps]),
-            names=self.names,
-            adaptations=self.adaptations,
-            precision=self.precision,
+            codes=concatenate(maps), names=self.names, adaptations=self.adaptations, precision=self.precision
         )
 
 

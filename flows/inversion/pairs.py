@@ -46,8 +46,7 @@ class Pairs:
 
     def clear(self) -> None:
         """Remove all files of pairs, which an earlier comparison in this folder wrote."""
-        for path in (*self.folder.glob("pairs/*.safetensors"), *self.folder.glob("records/*.safetensors")):
-            path.unlink()
+        self.keep_only([])
 
     def keep_only(self, results: list[Result]) -> None:
         """Remove the files of pairs that are not among the results."""

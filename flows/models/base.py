@@ -197,6 +197,11 @@ class LatentModel(StoredModule, library_name="flows"):
         )
         return f"{type(self).__name__}({', '.join(given)}): {count:,} parameters, {spaces}"
 
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, as the data set of the training gives them; empty if it gives none."""
+        return list(self.description.get("class_names") or ())[: self.num_classes]
+
     # Bytes and codes ------------------------------------------------------------------------------
 
     @torch.no_grad()

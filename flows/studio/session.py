@@ -170,7 +170,7 @@ class Studio:
     def class_names(self, name: str) -> list[str]:
         """Names of the classes of a class-conditional model, or their numbers; empty for other models."""
         model = self.editor(name).model
-        names = list(model.description.get("class_names") or ())[: model.num_classes]
+        names = model.class_names
         return names + [str(i) for i in range(len(names), model.num_classes)]
 
     def class_number(self, name: str, class_name: str | None) -> int | None:
@@ -347,10 +347,10 @@ class Studio:
         """Name of the other model that a record or code file belongs to; None if it is not on this page."""
         header = None if path is None else read_owner(path)
         for other in self.paths:
-            stated = read_description(self.paths[other]).get("model_type")
-            if other != name and header and stated in (None, header[0]):
-                if self.editor(other).model.fingerprint() == header[1]:
-                    return other
+            stated = read_description(self.paths[other])
+            # Its config states the fingerprint; opening the model to compute it takes seconds.
+            if other != name and header == (stated.get("model_type"), stated.get("fingerprint")):
+                return other
         return None
 
     def adopt(self, session: Session | None, found: FoundCode | None) -> Session:

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from flows import images as pixels
-from flows.drawing import draw_rows
+from flows.drawing import draw_rows, enlarge
 from flows.editing.history import Start
 from flows.inversion.report import error_map as error_maps
 
@@ -17,9 +17,7 @@ SIDE = 384
 
 def enlarged(picture: Tensor, side: int = SIDE) -> Image.Image:
     """Enlarge uint8 (C, H, W) by an integer factor, without interpolation; browsers would show it small."""
-    zoom = max(1, side // max(picture.shape[1:]))
-    small = pixels.to_pillow(picture)
-    return small.resize((small.width * zoom, small.height * zoom), Image.Resampling.NEAREST)
+    return enlarge(picture, side)
 
 
 def amplified_error(picture: Tensor, reconstruction: Tensor) -> tuple[Image.Image, int]:

@@ -92,17 +92,22 @@ def training_batches(
         yield from batches
 
 
-def fit_batch(data: ImageData, training: Training, world: int) -> Training:
+def fit_batch(training: Training, length: int | None, world: int) -> Training:
     """Return the settings, with a batch of at most the training split.
+
+    Args:
+        training: Settings.
+        length: Number of images of the training split; None for a stream.
+        world: Number of ranks.
 
     Raises:
         UserError: The batch does not divide evenly, or the split has not an image for every rank and
             micro-batch.
     """
     micro_batch_size(training.batch, world, training.accumulate)
-    if isinstance(data, StreamedData) or training.batch <= len(data.split("train")):
+    if length is None or training.batch <= length:
         return training
-    length, parts = len(data.split("train")), world * training.accumulate
+    parts = world * training.accumulate
     if length < parts:
         raise UserError(
             f"the training split has {length} images, fewer than {world} ranks × {training.accumulate} "

@@ -112,8 +112,6 @@ def fit(
     stream = training_batches(data, training, progress.steps, rank, world)
     log = RunLog(folder, training.images, progress.images, accelerator.is_main_process)
     log.say(_summary(model, training, accelerator, resume))
-    for line in (data.summary(), *data.notes()):
-        log.say(line)
     session = time.monotonic() - progress.seconds
     stopped, rate = None, training.lr
 

@@ -116,7 +116,7 @@ def apply(
         moves = [(place if absolute else shift)(start, direction, alpha) for alpha in alphas]
         if budget is not None:
             moves, reached[direction.name] = within_budget(model, start, moves, direction, alphas, budget)
-        strips[direction.name] = [found.decode(model, to) for to in moves]
+        strips[direction.name] = found.decode_moved(model, moves)
         moved[direction.name] = [
             float((strip.int() - unmoved.int()).abs().float().mean()) for strip in strips[direction.name]
         ]
