@@ -4,7 +4,8 @@ import io
 import math
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from itertools import accumulate
@@ -185,21 +186,55 @@ def _write_video(frames: Sequence[Image.Image], path: Path, fps: float) -> None:
         raise RuntimeError(f"ffmpeg failed: {done.stderr.decode(errors='replace')}")
 
 
-def save_images(folder: Path, images: Sequence[tuple[str, Tensor]]) -> list[Path]:
-    """Write each image, uint8 (C, H, W), at its own size as a PNG in a folder.
+def save_images(folder: Path, names: Sequence[str], images: Iterable[Tensor]) -> list[Path]:
+    """Write each image, uint8 (C, H, W), at its own size as a PNG in a folder, as soon as it is there.
 
     Args:
         folder: Folder to write to.
-        images: Pairs of a name and an image; names that are equal, also after shortening, get numbers.
+        names: One name per image; names that are equal, also after shortening, get numbers.
+        images: Images.
 
     Returns:
         Written files, in the order of the images.
     """
-    stems = distinct([file_name(name, ".png").removesuffix(".png") for name, _ in images])
+    stems = distinct([file_name(name, ".png").removesuffix(".png") for name in names])
     paths = [folder / file_name(stem, ".png") for stem in stems]
-    for path, (_, image) in zip(paths, images, strict=True):
+    for path, image in zip(paths, images, strict=True):
         save_picture(image, path)
     return paths
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Output of a verb in its three forms, of which only the one that is written is made.
+
+    Attributes:
+        images: Names and images, uint8 (C, H, W), for a folder.
+        frames: Pictures of one size, for an animation.
+        sheet: Picture, for a picture file.
+    """
+
+    images: Callable[[], tuple[Sequence[str], Iterable[Tensor]]]
+    frames: Callable[[], Sequence[Image.Image]]
+    sheet: Callable[[], Tensor | Image.Image]
+
+    def save(self, output: Path, fps: float) -> str:
+        """Write it in the form that the path of the output names.
+
+        Args:
+            output: Picture file, animation or folder.
+            fps: Frames per second of an animation.
+
+        Returns:
+            Path with remarks on what its format does not keep, for a line that names the output.
+        """
+        if is_folder(output):
+            save_images(output, *self.images())
+        elif is_animation(output):
+            save_animation(self.frames(), output, fps)
+        else:
+            save_picture(self.sheet(), output)
+        return f"{output}{rate_note(output, fps)}{lossy_note(output)}"
 
 
 def check_size(path: Path, width: int, height: int) -> None:

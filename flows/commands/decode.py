@@ -5,7 +5,6 @@ from pathlib import Path
 from flows.commands.common import check_outputs, write_json
 from flows.commands.given import read_codes
 from flows.drawing import save_images
-from flows.files import distinct, file_name
 from flows.opening import open_model
 
 
@@ -34,7 +33,7 @@ def decode(
     check_outputs(output=output, json=json, inputs=[codes])
     model = open_model(checkpoint, device)
     found = read_codes(codes, model, space)
-    stems = distinct([file_name(Path(name).stem, ".png").removesuffix(".png") for name in found.names])
-    written = [save_images(output, [(stem, found[i].decode(model)[0])])[0] for i, stem in enumerate(stems)]
+    names = [Path(name).stem for name in found.names]
+    written = save_images(output, names, (found[i].decode(model)[0] for i in range(len(found))))
     print(f"{len(written)} pictures: {output}")
     write_json(json, {"checkpoint": checkpoint, "pictures": [str(path) for path in written]})

@@ -11,17 +11,7 @@ from flows import images as pixels
 from flows.bounds import PositiveInt
 from flows.commands.common import Fps, Label, Zoom, check_outputs, check_unused, option_labels, write_json
 from flows.commands.given import is_codes, print_crops, read_codes
-from flows.drawing import (
-    check_size,
-    enlarge,
-    is_animation,
-    is_folder,
-    lossy_note,
-    rate_note,
-    save_animation,
-    save_images,
-    save_picture,
-)
+from flows.drawing import Drawing, check_size, enlarge, is_animation, is_folder, lossy_note, rate_note
 from flows.editing.paths import line, sphere
 from flows.errors import Unsupported, UserError
 from flows.inversion.encoder import Encoder
@@ -88,7 +78,7 @@ def interpolate(
     ends = [read_end(model, each, space, resize, label) for each in (first, second)]
     codes = common_codes(model, ends)
     strip = images_between(model, ends, codes, steps, path)
-    write_strip(output, strip, ends, zoom, fps)
+    drawing_of(strip, ends, zoom).save(output, fps)
     quality = [float(psnr(end.picture[None], end.image[None])[0]) for end in ends if end.picture is not None]
     written = f"{output}{rate_note(output, fps)}"
     print(
@@ -203,20 +193,21 @@ def images_between(
     return strip
 
 
-def write_strip(output: Path, strip: Tensor, ends: list[End], zoom: int, fps: float) -> None:
-    """Write the images as a strip, beside learned ends' pictures, as an animation, or each at its size."""
-    if is_folder(output):
-        save_images(output, [(f"{i:04d}", image) for i, image in enumerate(strip)])
-    elif is_animation(output):
-        save_animation(
-            [enlarge(image, zoom * max(image.shape[1:])).convert("RGB") for image in strip], output, fps
-        )
-    else:
+def drawing_of(strip: Tensor, ends: list[End], zoom: int) -> Drawing:
+    """Images as a strip, beside learned ends' pictures, as an animation, or each at its size."""
+
+    def sheet() -> Tensor:
         before, after = (
             [end.picture[None]] if end.learned and end.picture is not None else [] for end in ends
         )
         shown = torch.cat([*before, strip, *after])
-        save_picture(pixels.grid(shown, len(shown), zoom=zoom), output)
+        return pixels.grid(shown, len(shown), zoom=zoom)
+
+    return Drawing(
+        images=lambda: ([f"{i:04d}" for i in range(len(strip))], strip),
+        frames=lambda: [enlarge(image, zoom * max(image.shape[1:])).convert("RGB") for image in strip],
+        sheet=sheet,
+    )
 
 
 def verdict_of(ends: list[End], quality: list[float]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from flows import images as pixels
@@ -19,16 +20,7 @@ from flows.dissection.paint import Brush, Painted, Stroke
 from flows.dissection.paint import paint as paint_on
 from flows.dissection.probe import default_layers, instrument
 from flows.dissection.unit_brush import UNITS, find_units
-from flows.drawing import (
-    draw_rows,
-    is_animation,
-    is_folder,
-    lossy_note,
-    rate_note,
-    save_animation,
-    save_images,
-    save_picture,
-)
+from flows.drawing import Drawing, draw_rows
 from flows.editing.editor import EXEMPLARS, exemplars_of
 from flows.errors import UserError
 from flows.inversion.found import Adaptation, Found, offset
@@ -144,14 +136,14 @@ def paint(
         paint_one(model, given.found[i], image, done, strength) for i, image in enumerate(given.images)
     ]
     head = ["input", *(f"{each.stroke} {each.label}" for each in requests)]
-    write_painted(output, given, painted, head, fps)
+    written = drawing_of(given, painted, head).save(output, fps)
     results = [
         {"name": name, **painted_dict(each)} for name, each in zip(given.found.names, painted, strict=True)
     ]
     changed = sum(each["changed"] for each in results) / len(results)
     print(
         f"{len(done)} strokes on {len(painted)} images: {100 * changed:.1f} % of the pixels changed, none "
-        f"outside the brushes and their margin: {output}{rate_note(output, fps)}{lossy_note(output)}"
+        f"outside the brushes and their margin: {written}"
     )
     write_json(json, {"checkpoint": checkpoint, "strokes": strokes, "brush": brush, "pictures": results})
 
@@ -169,22 +161,18 @@ def paint_one(
         return paint_on(probe, found.codes.to(own), image, strokes, strength)
 
 
-def write_painted(
-    output: Path, given: Given, painted: Sequence[Painted], head: Sequence[str], fps: float
-) -> None:
-    """Write painted images as a sheet, as an animation, or each at its size; `head` names the stages."""
+def drawing_of(given: Given, painted: Sequence[Painted], head: Sequence[str]) -> Drawing:
+    """Painted images as a sheet, as an animation, or each at its size; `head` names the stages."""
     stages = [torch.stack([image, *each.stages]) for image, each in zip(given.images, painted, strict=True)]
-    if is_folder(output):
-        results = [each.image for each in painted]
-        save_images(output, list(zip(given.found.names, results, strict=True)))
-    elif is_animation(output):
-        frames = [
-            draw_rows([("", torch.stack([strip[i] for strip in stages]))], len(stages), 96, [name])
-            for i, name in enumerate(head)
-        ]
-        save_animation(frames, output, fps)
-    else:
-        save_picture(draw_rows([("", strip) for strip in stages], len(head), 96, head), output)
+
+    def frame(i: int) -> Image.Image:
+        return draw_rows([("", torch.stack([strip[i] for strip in stages]))], len(stages), 96, [head[i]])
+
+    return Drawing(
+        images=lambda: (given.found.names, [each.image for each in painted]),
+        frames=lambda: [frame(i) for i in range(len(head))],
+        sheet=lambda: draw_rows([("", strip) for strip in stages], len(head), 96, head),
+    )
 
 
 def painted_dict(painted: Painted) -> dict[str, Any]:

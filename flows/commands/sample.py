@@ -55,8 +55,8 @@ def sample(
     if is_folder(output):
         # Batch by batch, so that an interruption keeps what is finished.
         for i, part in enumerate(codes.split(batch)):
-            images = enumerate(model.decode_bytes(part, batch), i * batch)
-            save_images(output, [(f"{number:06d}", image) for number, image in images])
+            names = [f"{number:06d}" for number in range(i * batch, i * batch + len(part))]
+            save_images(output, names, model.decode_bytes(part, batch))
     else:
         save_picture(pixels.grid(model.decode_bytes(codes, batch), zoom=zoom), output)
     print(f"{n} samples at temperature {temperature}: {output}{lossy_note(output)}")

@@ -70,7 +70,7 @@ def write_comparison(
         for result in results:
             names = [Path(source.name).stem for source in groups[result.row.group].sources]
             folder = out / "pictures" / pair_name(result.row)
-            save_images(folder, list(zip(names, result.reconstruction, strict=False)))
+            save_images(folder, names[: len(result.reconstruction)], result.reconstruction)
 
 
 # Grid ---------------------------------------------------------------------------------------------

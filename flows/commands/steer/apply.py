@@ -5,21 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from flows.bounds import FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 from flows.commands.common import Fps, Label, at_least, check_outputs, check_unused, write_json
 from flows.commands.given import SAMPLES, Given, read_given
-from flows.drawing import (
-    draw_rows,
-    is_animation,
-    is_folder,
-    lossy_note,
-    rate_note,
-    save_animation,
-    save_images,
-    save_picture,
-)
+from flows.drawing import Drawing, draw_rows
 from flows.errors import UserError
 from flows.metrics.reconstruction import psnr
 from flows.metrics.typicality import limit_typicality
@@ -122,9 +114,9 @@ def apply(
         ]
     if far := [f"{alpha:+g}" for alpha in alphas if abs(alpha) > FAR]:
         print(f"moves of {', '.join(far)} σ lead far outside of all samples: the model draws anything there")
-    write_moves(output, given, strips, alphas, fps)
+    written = drawing_of(given, strips, alphas).save(output, fps)
     counts = f"{len(selected)} directions, {len(found)} images, {len(alphas)} moves"
-    print(f"{counts}: {output}{rate_note(output, fps)}{lossy_note(output)}")
+    print(f"{counts}: {written}")
     result: dict[str, Any] = {
         "checkpoint": checkpoint,
         "directions": [each.name for each in selected],
@@ -162,28 +154,26 @@ def within_budget(
     return kept, reached
 
 
-def write_moves(
-    output: Path, given: Given, strips: Mapping[str, list[Tensor]], alphas: list[FiniteFloat], fps: float
-) -> None:
-    """Write moved images as a sheet, as an animation, or each at its size; see `apply`.
+def drawing_of(given: Given, strips: Mapping[str, list[Tensor]], alphas: list[FiniteFloat]) -> Drawing:
+    """Moved images as a sheet, as an animation, or each at its size; see `apply`.
 
     Args:
-        output: File or folder.
         given: Images before the moves.
         strips: Name of each direction to the images (n, C, H, W) of each move.
         alphas: Moves in sigmas.
-        fps: Frames per second of an animation.
     """
-    if is_folder(output):
-        named = [
+
+    def images() -> tuple[list[str], list[Tensor]]:
+        labelled = [
             (f"{name}-{direction}-{alpha:+.10g}", image)
             for direction, moves in strips.items()
             for alpha, pictures in zip(alphas, moves, strict=True)
             for name, image in zip(given.found.names, pictures, strict=True)
         ]
-        save_images(output, named)
-    elif is_animation(output):
-        frames = [
+        return [name for name, _ in labelled], [image for _, image in labelled]
+
+    def frames() -> list[Image.Image]:
+        return [
             draw_rows(
                 [(direction, moves[i]) for direction, moves in strips.items()],
                 len(given.found),
@@ -191,8 +181,8 @@ def write_moves(
             )
             for i, alpha in enumerate(alphas)
         ]
-        save_animation(frames, output, fps)
-    else:
+
+    def sheet() -> Image.Image:
         before = [[image] if given.encoded else [] for image in given.images]
         rows = [
             (direction if i == 0 else "", torch.stack([*before[i], *(each[i] for each in moves)]))
@@ -200,7 +190,9 @@ def write_moves(
             for i in range(len(before))
         ]
         head = [*(["input"] if given.encoded else []), *(f"{alpha:+g}" for alpha in alphas)]
-        save_picture(draw_rows(rows, len(head), head=head), output)
+        return draw_rows(rows, len(head), head=head)
+
+    return Drawing(images, frames, sheet)
 
 
 def sigmas_moved(start: Codes, end: Codes, direction: Direction) -> float:
