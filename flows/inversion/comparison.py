@@ -213,9 +213,10 @@ def compare(
                         traceback.print_exception(error)
                     note = f"failed: {type(error).__name__}: {message}"
                     result = Result(replace(row, note=note), bug=bug)
+                # First in the list: an interruption in between must not leave a pair on disk that no report has.
+                results.append(result)
                 if store is not None:
                     store.save(result, model, group)
-                results.append(result)
     return results
 
 
