@@ -330,7 +330,7 @@ def test_an_interruption_while_a_file_is_written_leaves_no_part_of_it(verb, monk
 
 
 MODELS = ["--models", bundled("scenes-dcgan"), bundled("scenes-stylegan")]
-SEARCH = ["--inverters", "optimise", "--images", "user:in", "--steps", "60", "--starts", "1", "--perceptual",
+SEARCH = ["--inverters", "optimise", "--images", "user:in", "--steps", "150", "--starts", "1", "--perceptual",
           "none", "--edits", "false", "--out"]  # fmt: skip
 
 
@@ -375,7 +375,7 @@ def test_an_interrupted_comparison_keeps_its_pairs_and_goes_on(capsys):
 
     assert rows("cmp") == rows("whole")
     # Another setting makes another result: no pair is taken.
-    again = [each if each != "60" else "61" for each in SEARCH]
+    again = [each if each != "150" else "151" for each in SEARCH]
     main(["compare", *MODELS, *again, "cmp", "--resume", "true"])
     assert pair.stat().st_mtime_ns != made
 

@@ -213,7 +213,7 @@ def compare(
                         traceback.print_exception(error)
                     note = f"failed: {type(error).__name__}: {message}"
                     result = Result(replace(row, note=note), bug=bug)
-                # First in the list: an interruption in between must not leave a pair on disk that no report has.
+                # Listed first: an interruption in between must not leave a pair on disk without a report.
                 results.append(result)
                 if store is not None:
                     store.save(result, model, group)
