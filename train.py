@@ -41,7 +41,7 @@ def run(parser: Parser, settings: Namespace) -> None:
     # Also the test split, so that a missing one is noticed before hours of training.
     sizes = data.sizes()
     model.description = {**asdict(data.description()), "source": resolved["data"]}
-    state = find_state(folder, experiment.resume)
+    state, passed_over = find_state(folder, experiment.resume)
     training = fit_batch(experiment.training, sizes.get("train"), accelerator.num_processes)
     if training.batch < experiment.training.batch and accelerator.is_main_process:
         print(
@@ -53,8 +53,8 @@ def run(parser: Parser, settings: Namespace) -> None:
     # Only now, because an earlier run in the folder may be cleared.
     if accelerator.is_main_process:
         prepare_folder(folder, resolved, experiment.resume, state, experiment.overwrite)
-        for line in (data.summary(sizes), *data.notes()):
-            print(line)
+        for line in (data.summary(sizes), *data.notes(), passed_over):
+            print(line, end="\n" if line else "")
     accelerator.wait_for_everyone()
     outcome = fit(model, data, training, folder, objective, accelerator, state, experiment.init is None)
     if accelerator.is_main_process and not outcome.interrupted:

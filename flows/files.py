@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -165,7 +165,12 @@ def to_json(value: Mapping[str, Any], unknown: Mapping[str, str] | None = None) 
         value: Plain values by name.
         unknown: Name of a figure to the reason why it can be unknown (NaN).
     """
-    return json.dumps(_finite(value, unknown or {}), indent=1, allow_nan=False) + "\n"
+    return json.dumps(strict(value, unknown), indent=1, allow_nan=False) + "\n"
+
+
+def strict(value: Mapping[str, Any], unknown: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Plain values that strict JSON can express; see `to_json`."""
+    return cast(dict[str, Any], _finite(value, unknown or {}))
 
 
 def _finite(part: Any, unknown: Mapping[str, str]) -> Any:

@@ -21,6 +21,7 @@ from PIL import Image, features
 from torch import Tensor
 
 from flows import images
+from flows.data import shards as data_shards
 from flows.data.base import ImageData, comes_sorted, fair_order, hashed_split
 from flows.data.celeba import CelebA
 from flows.data.digits import Digits
@@ -46,6 +47,7 @@ from flows.data.torchvision_sets import (
     Flowers102,
 )  # fmt: skip
 from flows.errors import DataMissing
+from flows.training.loader import loaded_batches
 
 SPLITS = ("train", "validation", "test")
 
@@ -431,13 +433,34 @@ def test_unreadable_files_are_counted_and_named(folder, in_memory):
     assert "cats/deep.png: expected 8-bit pixels" in data.unreadable[1]
 
 
-def test_a_picture_that_breaks_off_is_named_when_it_is_decoded(tmp_path):
+def cut(path):
+    """Write a JPEG that ends in the middle."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(tmp_path / "cut.jpg")
-    (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:2000])
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_breaks_off_is_left_out_when_it_is_met(folder, workers):
+    cut(folder / "cats/cut.jpg")
+    split = Folder(folder, size=4, validation=0, test=0, in_memory=False).split("train")
+    index = split.names.index("cats/cut.jpg")
+    order = [[index, index + 1], [index - 1, index]]
+    with pytest.warns(UserWarning, match=r"cut\.jpg cannot be decoded \(.*truncated.*\(1 so far\)") as met:
+        first, second = loaded_batches(split, order, workers)
+    assert len(met) == 1, "it is named once"
+    assert first.keys.tolist() == [index + 1, index + 1] and torch.equal(first.images[0], first.images[1])
+    assert torch.equal(second.images[1], first.images[0]) and second.keys.tolist() == [index - 1, index + 1]
+    assert list(split.broken) == [index]
+
+
+def test_a_split_without_any_sound_picture_ends(tmp_path):
+    cut(tmp_path / "cut.jpg")
     split = Folder(tmp_path, size=8, validation=0, test=0, in_memory=False).split("train")
-    with pytest.raises(ValueError, match=r"cut\.jpg cannot be decoded: image file is truncated"):
-        split.first(1)
+    with pytest.raises(ValueError, match=r"none of the 1 pictures can be decoded, e\.g\. cut\.jpg"):
+        with pytest.warns(UserWarning, match="left out"):
+            split.first(1)
 
 
 def test_folder_says_what_is_wrong(tmp_path):
@@ -922,8 +945,9 @@ def test_shards_say_what_is_wrong(tmp_path):
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     broken, textual = str(tmp_path / "a.png.tar"), str(tmp_path / "a.txt.tar")
-    with pytest.raises(ValueError, match=r"a\.png\.tar: a cannot be decoded: not a picture"):
-        Shards(broken, broken, broken).split("test")
+    with pytest.raises(ValueError, match=r"no images in the test shards .*a\.png\.tar"):
+        with pytest.warns(UserWarning, match=r"a\.png\.tar: a cannot be decoded \(not a picture\): left out"):
+            Shards(broken, broken, broken).split("test")
     with pytest.raises(ValueError, match=r"a\.txt\.tar: a has txt, but no picture"):
         Shards(textual, textual, textual).split("test")
     empty = str(tmp_path / "empty.tar")
@@ -931,6 +955,58 @@ def test_shards_say_what_is_wrong(tmp_path):
     for start in (0, 3):
         with pytest.raises(ValueError, match=r"no samples in .*empty\.tar"):
             next(ShardStream((empty,), 4, 3).stream(start=start))
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("start", [0, 7, 15])
+def test_a_broken_picture_in_a_shard_is_left_out(shards, start, world, monkeypatch):
+    """The next sound picture stands in its place, whatever the ranks and wherever a resumed stream begins."""
+    urls, spoiled, read = expand(shards), {2, 5, 6}, data_shards.read_shard
+    order = [int(batch.labels) for batch in itertools.islice(ShardStream(urls, 4, 3).stream(), 60)]
+
+    def damaged(url):
+        for sample in read(url):
+            broken = int(sample["cls"]) in spoiled
+            yield {**sample, "png": sample["png"][:40]} if broken else sample
+
+    monkeypatch.setattr(data_shards, "read_shard", damaged)
+    n = 24 // world
+    with pytest.warns(UserWarning, match=r"left out, another stands in its place"):
+        parts = [
+            list(itertools.islice(ShardStream(urls, 4, 3).stream(start, rank, world), n))
+            for rank in range(world)
+        ]
+    met = {int(batch.keys): batch for part in parts for batch in part}
+    assert sorted(met) == list(range(start, start + n * world))
+    for key, batch in met.items():
+        expected = next(number for number in order[key:] if number not in spoiled)
+        assert int(batch.labels) == expected == int(batch.images[0, 0, 0, 0])
+
+
+@pytest.mark.parametrize("kept", ["within a member", "between two members", "nothing"])
+def test_a_shard_that_was_cut_off_is_named_at_the_start(shards, kept):
+    first, second = expand(shards)[:2]
+    assert Shards(first, first, second, size=4).sizes() == {"validation": 4, "test": 5}
+    path = Path(second)
+    content = path.read_bytes()
+    with tarfile.open(path) as archive:
+        place = archive.getmembers()[2].offset
+    ends = {"within a member": place + 600, "between two members": place, "nothing": 0}
+    path.write_bytes(content[: ends[kept]])
+    with pytest.raises(ValueError, match=rf"{path.name} is cut off: it has no end mark"):
+        Shards(second, first, first, size=4).sizes()
+    path.unlink()
+    with pytest.raises(DataMissing, match=rf"no shard at .*{path.name}"):
+        Shards(first, first, second, size=4).sizes()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # of datasets
+def test_a_broken_picture_of_a_hub_is_left_out(hub):
+    victim = hub / "test/a/06.png"
+    victim.write_bytes(victim.read_bytes()[:45])
+    split = HubData(str(hub), size=4).split("test")
+    with pytest.warns(UserWarning, match=r"image \d+ of the test split cannot be decoded"):
+        assert len(split.first(None).images) == 40
 
 
 # Optional packages --------------------------------------------------------------------------------

@@ -80,11 +80,12 @@ class Split(Dataset[Batch], ABC):
     """One split of a data set, with random access.
 
     To add one: implement `__len__` and `__getitems__`. `attributes` and `masks` are those of all images, as
-    in `Batch` except for the dtype of the attributes, or None.
+    in `Batch` except for the dtype of the attributes, or None; `names` are those of their files, or None.
     """
 
     attributes: Tensor | None = None
     masks: Tensor | None = None
+    names: Sequence[str] | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -95,6 +96,10 @@ class Split(Dataset[Batch], ABC):
 
     def __getitem__(self, index: int) -> Batch:
         return self.__getitems__([index])
+
+    def name_of(self, index: int) -> str:
+        """Name of an image in messages: that of its file, or its number in the split."""
+        return f"image {index}" if self.names is None else self.names[index]
 
     def batch(self, images: Tensor, labels: Tensor, keys: Tensor) -> Batch:
         """Return a batch of these images of the split with their attributes and masks."""
@@ -109,10 +114,17 @@ class Split(Dataset[Batch], ABC):
 class ArraySplit(Split):
     """Split held in memory as uint8, decoded once."""
 
-    def __init__(self, images: Tensor, labels: Tensor | None = None, attributes: Tensor | None = None):
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor | None = None,
+        attributes: Tensor | None = None,
+        names: Sequence[str] | None = None,
+    ):
         self.images = images
         self.labels = labels if labels is not None else torch.full((len(images),), -1)
         self.attributes = attributes
+        self.names = names
 
     def __len__(self) -> int:
         return len(self.images)

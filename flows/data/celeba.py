@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flows.bounds import Bins, PositiveInt
 from flows.data.base import Attribute, ImageData, SplitName
-from flows.data.decode import LazySplit, decode, named, square
+from flows.data.decode import LazySplit, decode, square
 from flows.data.torchvision_sets import ROOT, find_files, official_set
 from flows.files import StrPath, expand
 
@@ -68,10 +68,8 @@ class CelebA(ImageData):
         )
         folder = self.root / "celeba" / "img_align_celeba"
         decode = partial(self._decode, folder, dataset.filename)
-        return LazySplit(decode, torch.full((len(dataset.filename),), -1), dataset.attr.byte())
+        labels = torch.full((len(dataset.filename),), -1)
+        return LazySplit(decode, labels, dataset.attr.byte(), dataset.filename)
 
     def _decode(self, folder: Path, names: list[str], index: int) -> Tensor:
-        path = folder / names[index]
-        with named(path):
-            picture = decode(path)
-        return square(picture.crop(BOX), self.size, 3)
+        return square(decode(folder / names[index]).crop(BOX), self.size, 3)

@@ -1,9 +1,10 @@
 """Decoding of picture files of any format and size to square uint8 images."""
 
 import struct
+import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO
 
@@ -132,20 +133,63 @@ def reason(error: Exception) -> str:
 class LazySplit(Split):
     """Split that is too large for memory; images are decoded on access.
 
+    A picture that turns out to be broken is left out: the next sound one of the split stands in its place.
+
     Args:
-        decode: Function from an index to an image, uint8 (C, H, W).
+        decode: Function from an index to an image, uint8 (C, H, W); it may raise BrokenPicture.
         labels: int64 (n,).
         attributes: uint8 (n, number of attributes) or None.
+        names: Names of the images in messages, as a list or as a function of the index; None for numbers.
+
+    Attributes:
+        broken: Index of every broken picture that was met to the reason.
     """
 
-    def __init__(self, decode: Callable[[int], Tensor], labels: Tensor, attributes: Tensor | None = None):
+    def __init__(
+        self,
+        decode: Callable[[int], Tensor],
+        labels: Tensor,
+        attributes: Tensor | None = None,
+        names: Sequence[str] | Callable[[int], str] | None = None,
+    ):
         self.decode = decode
         self.labels = labels
         self.attributes = attributes
+        self.names = None if callable(names) else names
+        self.naming = names if callable(names) else None
+        self.broken: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        keys = torch.as_tensor(indices)
-        return self.batch(torch.stack([self.decode(i) for i in indices]), self.labels[keys], keys)
+        sound = [self._sound(i) for i in indices]
+        keys = torch.tensor([i for i, _ in sound])
+        return self.batch(torch.stack([picture for _, picture in sound]), self.labels[keys], keys)
+
+    def name_of(self, index: int) -> str:
+        return super().name_of(index) if self.naming is None else self.naming(index)
+
+    def _sound(self, index: int) -> tuple[int, Tensor]:
+        """Index and pixels of an image, or of the next one that is not broken."""
+        for other in (*range(index, len(self)), *range(index)):
+            if other in self.broken:
+                continue
+            try:
+                return other, self.decode(other)
+            except BrokenPicture as error:
+                self.leave_out({other: str(error)})
+        raise UserError(f"none of the {len(self)} pictures can be decoded, e.g. {self.name_of(index)}")
+
+    def leave_out(self, broken: dict[int, str]) -> None:
+        """Note broken pictures, with the reasons; they are named once, in the main process."""
+        news = {index: why for index, why in broken.items() if index not in self.broken}
+        self.broken |= news
+        if torch.utils.data.get_worker_info() is None:
+            for index, why in news.items():
+                warnings.warn(left_out(self.name_of(index), why, len(self.broken)), stacklevel=2)
+
+
+def left_out(name: str, why: str, count: int) -> str:
+    """Sentence on a broken picture that was met after the start."""
+    return f"{name} cannot be decoded ({why}): left out, another stands in its place ({count} so far)"

@@ -22,7 +22,6 @@ from flows.data.decode import (
     LazySplit,
     decode,
     decoding,
-    named,
     square,
     square_transform,
     verify,
@@ -67,7 +66,7 @@ class Folder(ImageData):
     Attributes:
         unreadable: "name: reason" of every file with a picture's extension that cannot be read. Such files
             are left out, with a warning. Without `in_memory` only headers are checked in advance, and a
-            truncated picture raises UserError when it is decoded.
+            truncated picture is left out when it is met; see `LazySplit`.
 
     Raises:
         DataMissing: Nothing is at `path`.
@@ -141,8 +140,8 @@ class Folder(ImageData):
         names = [readable[i] for i in rows]
         labels = torch.tensor([self._layout.label(n) for n in names])
         if pixels is not None:
-            return ArraySplit(pixels[rows], labels)
-        return LazySplit(partial(self._decode_one, names), labels)
+            return ArraySplit(pixels[rows], labels, names=names)
+        return LazySplit(partial(self._decode_at, names), labels, names=names)
 
     @cached_property
     def _borrowed(self) -> dict[SplitName, tuple[str, bool]]:
@@ -194,9 +193,8 @@ class Folder(ImageData):
     def _decode(self, name: str) -> Tensor:
         return square(decode(open_file(self.path, name)), self.size, self.channels)
 
-    def _decode_one(self, names: list[str], index: int) -> Tensor:
-        with named(self.path / names[index]):
-            return self._decode(names[index])
+    def _decode_at(self, names: list[str], index: int) -> Tensor:
+        return self._decode(names[index])
 
     def _verify(self, name: str) -> None:
         verify(open_file(self.path, name))

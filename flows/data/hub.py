@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flows.bounds import Bins, PositiveInt
 from flows.data.base import ImageData, SplitName, comes_sorted, fair_order, hold_out
-from flows.data.decode import LazySplit, square, square_transform
+from flows.data.decode import LazySplit, decoding, square, square_transform
 from flows.errors import DataMissing, UserError, missing_extra
 
 __all__ = ["HubData"]
@@ -86,10 +86,16 @@ class HubData(ImageData):
             order = fair_order(range(len(rows)))
             rows, labels = rows.select(order), labels[order]
         pictures = rows.select_columns([self.image_column])
-        return LazySplit(partial(self._decode, pictures), labels)
+        return LazySplit(partial(self._decode, pictures), labels, names=partial(self._name, name))
+
+    def _name(self, split: SplitName, index: int) -> str:
+        return f"{self.repo}: image {index} of the {split} split"
 
     def _decode(self, pictures: "Dataset", index: int) -> Tensor:
-        return square(pictures[index][self.image_column], self.size, self.channels)
+        with decoding():
+            picture = pictures[index][self.image_column]
+            picture.load()
+        return square(picture, self.size, self.channels)
 
     def _labels(self, rows: "Dataset") -> Tensor:
         """Labels, int64 (n,)."""

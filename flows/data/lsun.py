@@ -13,7 +13,7 @@ from torch import Tensor
 from flows import images
 from flows.bounds import Bins, PositiveInt
 from flows.data.base import ImageData, SplitName, hold_out
-from flows.data.decode import LazySplit, decode, named
+from flows.data.decode import LazySplit, decode
 from flows.errors import DataMissing, missing_extra
 from flows.files import StrPath, expand
 
@@ -70,14 +70,18 @@ class LSUN(ImageData):
         if name != "test":
             train, validation = hold_out(len(keys), share=0.001)
             keys = [keys[i] for i in (train if name == "train" else validation).tolist()]
-        return LazySplit(partial(self._decode, file, keys), torch.full((len(keys),), -1))
+        labels = torch.full((len(keys),), -1)
+        return LazySplit(partial(self._decode, file, keys), labels, names=partial(name_of_key, file, keys))
 
     def _decode(self, file: Path, keys: list[bytes], index: int) -> Tensor:
         with open_lmdb(file).begin() as transaction:
             content = transaction.get(keys[index], b"")
-        with named(file / keys[index].decode(errors="replace")):
-            picture = decode(io.BytesIO(content))
-        return images.from_pillow(central(picture, self.size), 3)
+        return images.from_pillow(central(decode(io.BytesIO(content)), self.size), 3)
+
+
+def name_of_key(file: Path, keys: list[bytes], index: int) -> str:
+    """Name of a picture of a database in messages."""
+    return str(file / keys[index].decode(errors="replace"))
 
 
 def central(picture: Image.Image, size: int) -> Image.Image:

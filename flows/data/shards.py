@@ -5,6 +5,7 @@ The other data sets have random access. A stream has not, so `Shards` provides i
 """
 
 import io
+import warnings
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import accumulate, count, islice
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from flows.bounds import Bins, PositiveInt, Seed
 from flows.data.base import ArraySplit, Batch, SplitName, StreamedData
-from flows.data.decode import EXTENSIONS, decode, named, square, square_transform
+from flows.data.decode import EXTENSIONS, BrokenPicture, decode, left_out, square, square_transform
 from flows.errors import DataMissing, UserError, missing_extra
 from flows.files import reading
 
@@ -72,6 +73,18 @@ class Shards(StreamedData):
         shards = expand(self.patterns["train"])
         return ShardStream(shards, self.size, self.channels, self.seed).stream(start, rank, world)
 
+    def sizes(self) -> dict[SplitName, int]:
+        """Return the number of images of the validation and test splits, after a look at all local shards.
+
+        Raises:
+            DataMissing: A shard is missing.
+            UserError: A shard is cut off: it has no end mark, or ends within a member.
+        """
+        for pattern in self.patterns.values():
+            for url in expand(pattern):
+                check_whole(url)
+        return super().sizes()
+
     def split(self, name: SplitName) -> ArraySplit:
         """Return the first `limit` images of the validation or test shards, in their order.
 
@@ -80,7 +93,9 @@ class Shards(StreamedData):
         if name == "train":
             raise UserError("the training images of Shards are a stream; use Shards.stream()")
         samples = (s for url in expand(self.patterns[name]) for s in read_shard(url))
-        pairs = [decode_sample(s, self.size, self.channels) for s in islice(samples, self.limit)]
+        broken = LeftOut()
+        read = (sound_sample(s, self.size, self.channels, broken) for s in islice(samples, self.limit))
+        pairs = [pair for pair in read if pair is not None]
         if not pairs:
             raise UserError(f"no images in the {name} shards {self.patterns[name]}")
         pixels, labels = zip(*pairs, strict=True)
@@ -94,7 +109,7 @@ class ShardStream:
     first to its last sample; write the samples into the shards in random order. Image g of the stream has
     key g and goes to rank g mod world, so that the images seen do not depend on the number of ranks. Every
     rank reads all shards and decodes its own images only: reading is cheap compared with decoding, and no
-    rank runs out before the others.
+    rank runs out before the others. In place of a broken picture stands the next sound one of the stream.
 
     Args:
         shards: Addresses of the tar files.
@@ -117,10 +132,20 @@ class ShardStream:
         its shard are read but not decoded.
         """
         position, samples = self._from(start)
+        broken = LeftOut()
+        waiting: list[int] = []
         for key, sample in zip(count(position), samples, strict=False):
-            if key >= start and key % world == rank:
-                pixels, label = decode_sample(sample, self.size, self.channels)
-                yield Batch(pixels[None], torch.tensor([label]), torch.tensor([key]))
+            own = key >= start and key % world == rank
+            if not own and not waiting:
+                continue
+            waiting += [key] if own else []
+            pair = sound_sample(sample, self.size, self.channels, broken)
+            if pair is None and len(waiting) > LeftOut.MOST and len(waiting) > sum(self.sizes):
+                raise UserError(f"no sound picture in {', '.join(self.shards)}")
+            if pair is not None:
+                for each in waiting:
+                    yield Batch(pair[0][None], torch.tensor([pair[1]]), torch.tensor([each]))
+                waiting = []
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -169,6 +194,33 @@ def expand(pattern: str) -> tuple[str, ...]:
     return tuple(expand_urls(pattern))
 
 
+END = bytes(1024)
+"""Two blocks of zeros, with which every tar file ends."""
+
+
+def check_whole(url: str) -> None:
+    """Raise UserError if a shard on this machine is missing or was cut off, also between two members.
+
+    Compressed shards and those of other machines are checked when they are read.
+    """
+    path = Path(url)
+    if ":" in url and not path.exists():
+        return
+    if not path.is_file():
+        raise missing_shard(url)
+    if path.suffix != ".tar":
+        return
+    with open(path, "rb") as opened:
+        opened.seek(max(0, path.stat().st_size - len(END)))
+        if opened.read() != END:
+            raise UserError(f"{path} is cut off: it has no end mark, as every tar file has; fetch it again")
+
+
+def missing_shard(url: str) -> DataMissing:
+    """Return the error for a shard that does not exist."""
+    return DataMissing(f"no shard at {url}; set data.train, data.validation, data.test")
+
+
 def read_shard(url: str) -> Iterator[Sample]:
     """Yield the samples of one tar file in order: extension to content, __key__ to name."""
     try:
@@ -179,7 +231,7 @@ def read_shard(url: str) -> Iterator[Sample]:
     try:
         opened = gopen(url)
     except FileNotFoundError as error:
-        raise DataMissing(f"no shard at {url}; set data.train, data.validation, data.test") from error
+        raise missing_shard(url) from error
     except ValueError as error:  # an address of a kind that webdataset does not know
         raise UserError(f"{url}: expected a path or an address of a shard ({error})") from error
     with opened as stream:
@@ -197,17 +249,48 @@ def missing_webdataset(error: ImportError) -> DataMissing:
     return missing_extra("tar shards need the package `webdataset`", "data", error)
 
 
+class LeftOut:
+    """Broken pictures of shards, named once each, with a count.
+
+    Attributes:
+        MOST: Number of broken pictures in a row above which a stream is counted.
+    """
+
+    MOST = 1000
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def add(self, name: str, why: str) -> None:
+        """Note a broken picture, and warn if it is new."""
+        if name not in self.names:
+            self.names.add(name)
+            warnings.warn(left_out(name, why, len(self.names)), stacklevel=2)
+
+
+def sound_sample(sample: Sample, size: int, channels: int, broken: LeftOut) -> tuple[Tensor, int] | None:
+    """Image and label of a sample, as `decode_sample` returns them; None if the picture is broken."""
+    try:
+        return decode_sample(sample, size, channels)
+    except BrokenPicture as error:
+        broken.add(f"{sample['__url__']}: {sample['__key__']}", str(error))
+        return None
+
+
 def decode_sample(sample: Sample, size: int, channels: int) -> tuple[Tensor, int]:
-    """Return the image, uint8 (channels, size, size), and the label of a sample, −1 if it has none."""
+    """Return the image, uint8 (channels, size, size), and the label of a sample, −1 if it has none.
+
+    Raises:
+        BrokenPicture: The picture cannot be decoded.
+        UserError: The sample has no picture, or a label that is no number.
+    """
     content = next((sample[key] for key in sample if f".{key}" in EXTENSIONS), None)
     if content is None:
         extensions = ", ".join(key for key in sample if not key.startswith("__"))
         raise UserError(f"{sample['__url__']}: {sample['__key__']} has {extensions}, but no picture")
     name = f"{sample['__url__']}: {sample['__key__']}"
-    with named(name):
-        picture = decode(io.BytesIO(content))
     try:
         label = int(sample.get("cls", -1))
     except ValueError as error:
         raise UserError(f"{name} cannot be decoded: cls is no class number ({error})") from error
-    return square(picture, size, channels), label
+    return square(decode(io.BytesIO(content)), size, channels), label

@@ -61,12 +61,12 @@ def evaluate_likelihood(
             part = part.to(model.device)
             generator = torch.Generator().manual_seed(NOISE_SEED)
             likelihood = model(part.images, labels_if_conditional(model, part), generator, part.keys.tolist())
-            check_finite(likelihood.log_prob, part.keys)
+            check_finite(likelihood.log_prob, part.keys, split)
             per_image.append(likelihood.log_prob.double())
             for name, value in likelihood.terms.items():
                 totals[name] = totals.get(name, 0.0) + float(value.double().sum())
             if iwbo_samples:
-                bounds.append(importance_weighted(model, part, iwbo_samples))
+                bounds.append(importance_weighted(model, part, iwbo_samples, split))
     dimensions = math.prod(model.image_shape)
     bits = bits_per_dim(torch.cat(per_image), dimensions)
     return LikelihoodReport(
@@ -83,7 +83,9 @@ def evaluate_likelihood(
 
 
 @torch.no_grad()
-def importance_weighted(model: LikelihoodModel, part: Batch, samples: int) -> Tensor:
+def importance_weighted(
+    model: LikelihoodModel, part: Batch, samples: int, split: Split | None = None
+) -> Tensor:
     """Importance-weighted bound log (1/k Σ p(x_k)/q(x_k)) over k dequantisations: (batch,), nats.
 
     It is at least as tight as the mean of the same k bounds, and exact in the limit (Burda et al. 2016).
@@ -94,7 +96,7 @@ def importance_weighted(model: LikelihoodModel, part: Batch, samples: int) -> Te
         generator = torch.Generator().manual_seed(NOISE_SEED + 1 + k)
         with evaluating(model), exact_arithmetic(model.device):
             log_probs.append(model(part.images, labels, generator, keys).log_prob.double())
-        check_finite(log_probs[-1], part.keys)
+        check_finite(log_probs[-1], part.keys, split)
     return torch.logsumexp(torch.stack(log_probs), 0) - math.log(samples)
 
 
@@ -110,9 +112,10 @@ def labels_if_conditional(model: LatentModel, part: Batch) -> Tensor | None:
     return part.labels if model.num_classes else None
 
 
-def check_finite(log_prob: Tensor, keys: Tensor) -> None:
-    """Raise NonFinite naming the first image whose likelihood is not finite."""
+def check_finite(log_prob: Tensor, keys: Tensor, split: Split | None = None) -> None:
+    """Raise NonFinite naming the first image, by the names of its split, whose likelihood is not finite."""
     bad = ~log_prob.isfinite()
     if bad.any():
         key = int(keys[bad.cpu()][0])
-        raise NonFinite(f"the likelihood of image {key} is {float(log_prob[bad][0])}")
+        image = f"image {key}" if split is None else split.name_of(key)
+        raise NonFinite(f"the likelihood of {image} is {float(log_prob[bad][0])}")

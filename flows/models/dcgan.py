@@ -31,7 +31,7 @@ class DCGAN(GAN):
         channels: Sequence[PositiveInt] = (128, 64, 32),
     ):
         super().__init__()
-        check_sizes((image_shape[0], image_shape[1] // 2, image_shape[2] // 2), channels)
+        check_sizes(image_shape, channels, halved=1)
         generator = DCGANGenerator(size, channels, image_shape[0])
         self.assemble(image_shape, bins, generator, DCGANCritic(channels, image_shape[0]), size)
 

@@ -160,16 +160,25 @@ class StyleModel(GAN):
         return once(self, like, "mean of w", mean)
 
 
-def check_sizes(image_shape: Sequence[int], *channels: Sequence[int], start: int = 4) -> None:
-    """Raise UserError unless images are squares of side start·2^k and every list has k + 1 entries."""
+def check_sizes(
+    image_shape: Sequence[int], *channels: Sequence[int], start: int = 4, halved: int = 0
+) -> None:
+    """Raise UserError unless images are squares with a side of a power of two, and lists fit its sizes.
+
+    Args:
+        image_shape: (C, H, W).
+        channels: Lists with an entry for each size from `start` to the last.
+        start: Side of the first size.
+        halved: Number of times that the side of the images is halved for the last size.
+    """
     _, height, width = image_shape
-    blocks = height.bit_length() - start.bit_length() + 1
+    last = height >> halved
+    blocks = last.bit_length() - start.bit_length() + 1
     if height != width or height < 8 or height & (height - 1) or blocks < 1:
         raise UserError(f"expected square images with a side of 8, 16, 32, …, got {height}×{width}")
     for given in channels:
         if len(given) != blocks:
             raise UserError(
                 f"channels: images of side {height} need {blocks} entries, for {start}×{start} to "
-                f"{height}×{height}; "
-                f"got {len(given)}: {list(given)}"
+                f"{last}×{last}; got {len(given)}: {list(given)}"
             )

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ class Progress:
         steps: Number of optimiser steps so far.
         seconds: Training time so far in seconds, over all sessions.
         best: Lowest score of an evaluation, infinite before the first.
+        looked: Number of images shown at the last evaluation.
+        lines: Number of lines of the log so far.
         fallback: Memory mode that the guard switched to, or "".
     """
 
@@ -41,6 +44,8 @@ class Progress:
         self.steps = 0
         self.seconds = 0.0
         self.best = float("inf")
+        self.looked = 0
+        self.lines = 0
         self.fallback = ""
 
     def state_dict(self) -> dict[str, Any]:
@@ -48,8 +53,8 @@ class Progress:
         return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the values of `state_dict`."""
-        vars(self).update(state)
+        """Restore the values of `state_dict`; states without `looked` were written after an evaluation."""
+        vars(self).update({"looked": state["images"], "lines": sys.maxsize}, **state)
 
 
 def save_state(accelerator: "Accelerator", folder: Path, images: int, keep: int) -> Path:
@@ -137,20 +142,48 @@ def check_state(state: Path) -> None:
         check_digest(state / name, digest)
 
 
-def find_state(folder: Path, resume: str | None) -> Path | None:
-    """Training state for `--resume`; `latest` is the newest state of the run, or None if there is none yet.
+def find_state(folder: Path, resume: str | None) -> tuple[Path | None, str]:
+    """Training state for `--resume`, and a note on what was passed over.
+
+    `latest` is the newest whole state of the run, and None if the run has none yet. A damaged one is passed
+    over, because a job that is queued again has nobody to name another.
 
     Raises:
-        CheckpointError: A state given by its path does not exist, or the state was altered.
+        CheckpointError: A state given by its path is missing or damaged, or all states of the run are.
     """
     if resume is None:
-        return None
-    if resume == "latest":
-        found = states(folder)
-        if not found:
-            return None
-        state = found[-1]
-    else:
-        state = Path(resume)
-    check_state(state)
-    return state
+        return None, ""
+    if resume != "latest":
+        check_given_state(Path(resume))
+        return Path(resume), ""
+    faults = []
+    for state in reversed(states(folder)):
+        try:
+            check_state(state)
+        except CheckpointError as error:
+            faults.append(f"{state.name} is damaged ({error})")
+            continue
+        return state, f"{'; '.join(faults)}: going on from {state.name}" if faults else ""
+    if faults:
+        raise CheckpointError(f"{'; '.join(faults)}; there is no whole state, --overwrite true starts anew")
+    return None, ""
+
+
+def check_given_state(state: Path) -> None:
+    """Raise CheckpointError, with the newest whole state beside it, unless the state is complete."""
+    try:
+        check_state(state)
+    except CheckpointError as error:
+        for other in reversed(states(state.parent)):
+            if other != state and is_whole(other):
+                raise CheckpointError(f"{error}; the newest whole state beside it is {other.name}") from error
+        raise
+
+
+def is_whole(state: Path) -> bool:
+    """Whether a state is complete and unaltered."""
+    try:
+        check_state(state)
+    except CheckpointError:
+        return False
+    return True

@@ -1,5 +1,6 @@
 """Figures of a run: curves over the images shown, and reconstructions of out-of-distribution images."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,10 +29,10 @@ def draw_curves(metrics: Lines, bins: int, path: Path) -> None:
         likelihood, metrics, {"likelihood/bits_per_dim": "training", "validation/bits_per_dim": "validation"}
     )
     likelihood.set_ylabel("bits/dim")
-    validated = [line["validation/bits_per_dim"] for line in metrics if "validation/bits_per_dim" in line]
+    validated = _finite(metrics, "validation/bits_per_dim")
     if len(validated) > 2:
         # The first steps start near log2(bins) and would flatten the rest of the curve.
-        trained = [line["likelihood/bits_per_dim"] for line in metrics if "likelihood/bits_per_dim" in line]
+        trained = _finite(metrics, "likelihood/bits_per_dim")
         low, high = min(validated + trained), sorted(validated)[-2]
         likelihood.set_ylim(low - 0.15 * (high - low) - 0.02, high + 0.5 * (high - low) + 0.05)
     _plot(trip, metrics, {"roundtrip/data": "held-out images", "roundtrip/noise": "uniform noise"})
@@ -48,7 +49,8 @@ def draw_curves(metrics: Lines, bins: int, path: Path) -> None:
     trip.set_ylabel("largest |x − decode(encode(x))|")
     for axes in (likelihood, trip):
         _finish(axes)
-        axes.legend(frameon=False)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(frameon=False)
     write_atomically(path, lambda target: figure.savefig(target, dpi=110))
 
 
@@ -96,6 +98,11 @@ def draw_bars(figures: dict[str, dict[str, float]], path: Path) -> None:
         axes.margins(y=0.01)
         axes.spines[["top", "right"]].set_visible(False)
     write_atomically(path, lambda target: figure.savefig(target, dpi=110))
+
+
+def _finite(metrics: Lines, name: str) -> list[float]:
+    """Values of a name that are finite; those of an evaluation may not be."""
+    return [line[name] for line in metrics if math.isfinite(line.get(name, math.nan))]
 
 
 def _finish(axes: "Axes") -> None:

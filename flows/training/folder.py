@@ -73,9 +73,16 @@ def write_receipt(folder: Path, resolved: dict[str, Any]) -> None:
     write_atomically(folder / RUN_CONFIG, lambda path: path.write_text(text))
 
 
+def holds_model(folder: Path) -> bool:
+    """Whether the folder holds an exported model."""
+    return all((folder / name).exists() for name in (CONFIG_FILE, WEIGHTS_FILE))
+
+
 def holds_run(folder: Path) -> bool:
-    """Whether the folder holds a run or an exported model."""
-    return any((folder / name).exists() for name in (RUN_CONFIG, METRICS_FILE, WEIGHTS_FILE))
+    """Whether the folder holds a run that has trained, or an exported model; a start that failed is none."""
+    metrics = folder / METRICS_FILE
+    trained = (metrics.is_file() and metrics.stat().st_size > 0) or bool(states(folder))
+    return trained or (folder / WEIGHTS_FILE).exists()
 
 
 def clear(folder: Path) -> None:

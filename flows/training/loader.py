@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from flows.data.base import Batch, Split
+from flows.data.decode import LazySplit
 from flows.errors import UserError
 
 JOIN_SECONDS = 5.0
@@ -28,10 +29,16 @@ def loaded_batches(split: Split, sampler: Sampler[list[int]], workers: int) -> G
     batches = iter(loader)
     processes = set(multiprocessing.active_children()) - before
     try:
-        for batch in batches:
-            if isinstance(batch, UserError):
-                raise batch
-            yield batch
+        for answer in batches:
+            if isinstance(answer, UserError):
+                raise answer
+            if workers:
+                batch, broken = answer
+                if broken and isinstance(split, LazySplit):
+                    split.leave_out(broken)
+                yield batch
+            else:
+                yield answer
     finally:
         end(batches, processes)
 
@@ -55,20 +62,22 @@ def make_loader(split: Split, sampler: Sampler[list[int]], workers: int) -> Data
 
 
 class Answering(Dataset[Any]):
-    """Split whose user errors are returned instead of raised.
+    """Split in a loader process: a batch comes with the broken pictures that the process has met so far.
 
-    Torch raises an exception of a loader process anew with the whole traceback as its message.
+    User errors are returned instead of raised, because torch raises an exception of a loader process anew
+    with the whole traceback as its message.
     """
 
     def __init__(self, split: Split):
         self.split = split
 
-    def __getitems__(self, indices: list[int]) -> Batch | UserError:
-        """Return a batch, or the error because of which there is none."""
+    def __getitems__(self, indices: list[int]) -> tuple[Batch, dict[int, str]] | UserError:
+        """Return a batch and the broken pictures, or the error because of which there is no batch."""
         try:
-            return self.split.__getitems__(indices)
+            batch = self.split.__getitems__(indices)
         except UserError as error:
             return error
+        return batch, dict(self.split.broken) if isinstance(self.split, LazySplit) else {}
 
 
 def end(batches: Iterator[Any], processes: set[Any]) -> None:

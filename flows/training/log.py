@@ -1,7 +1,9 @@
-"""Log of a run: metrics.jsonl, TensorBoard, and a progress bar."""
+"""Log of a run: metrics.jsonl (strict JSON), TensorBoard, and a progress bar."""
 
 import json
+import math
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ from tqdm import tqdm
 
 from flows import images as pixels
 from flows.errors import UserError
-from flows.files import write_atomically
+from flows.files import REASON, strict, write_atomically
 from flows.schema import parse, read_json, unaltered
 
 METRICS_FILE = "metrics.jsonl"
@@ -26,17 +28,23 @@ class RunLog:
         total: Number of images of the whole run.
         start: Number of images shown before this session. Later lines of an interrupted session are removed
             from the files, so that the log of a resumed run equals that of an uninterrupted one.
+        lines: Maximum number of lines that are kept.
         active: Whether this is the main process.
+
+    Attributes:
+        lines: Number of lines so far.
     """
 
-    def __init__(self, folder: Path, total: int, start: int = 0, active: bool = True):
-        self.active = active
+    def __init__(
+        self, folder: Path, total: int, start: int = 0, lines: int = sys.maxsize, active: bool = True
+    ):
+        self.active, self.lines = active, 0
         if not active:
             return
         self.path = folder / METRICS_FILE
-        kept = [line for line in read_metrics(self.path) if line["images"] <= start] if start else []
-        text = "".join(json.dumps(line) + "\n" for line in kept)
-        write_atomically(self.path, lambda path: path.write_text(text))
+        kept = _lines_until(self.path, start)[:lines] if start else []
+        self.lines = len(kept)
+        write_atomically(self.path, lambda path: path.write_text("".join(kept)))
         self.file = open(self.path, "a")
         from torch.utils.tensorboard import SummaryWriter  # importing takes a tenth of a second
 
@@ -46,16 +54,23 @@ class RunLog:
         )
         self.folder = folder
 
-    def scalars(self, images: int, values: dict[str, float]) -> None:
-        """Write one line of metrics.jsonl and one point per value to TensorBoard."""
+    def scalars(
+        self, images: int, values: Mapping[str, float], unknown: Mapping[str, str] | None = None
+    ) -> None:
+        """Write one line of metrics.jsonl and one point per value to TensorBoard.
+
+        Values that are not finite are null, with the reason beside them; see `flows.files.to_json`.
+        """
         if not self.active:
             return
-        line = {"images": images, "time": round(time.time(), 3), **values}
-        self.file.write(json.dumps(line) + "\n")
+        line = strict({"images": images, "time": round(time.time(), 3), **values}, unknown)
+        self.file.write(json.dumps(line, allow_nan=False) + "\n")
         self.file.flush()
         os.fsync(self.file.fileno())
+        self.lines += 1
         for name, value in values.items():
-            self.writer.add_scalar(name, value, images)
+            if math.isfinite(value):
+                self.writer.add_scalar(name, value, images)
 
     def picture(self, images: int, name: str, sheet: Tensor) -> None:
         """Write a uint8 sheet (C, H, W) to TensorBoard and to `samples/<name>-<images>.png`."""
@@ -86,15 +101,29 @@ class RunLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Read the lines of a metrics.jsonl; an incomplete last line, as after a kill, is skipped."""
-    if not path.is_file():
-        return []
-    lines = path.read_text().split("\n")
+    """Read the lines of a metrics.jsonl; an incomplete last line, as after a kill, is skipped.
+
+    Values that are null are NaN; the reasons beside them are left out.
+    """
+    read = []
     with unaltered(path):
-        read: list[dict[str, float]] = [parse(dict[str, Any], read_json(line)) for line in lines[:-1] if line]
-        for i, line in enumerate(read):
+        for i, text in enumerate(_whole_lines(path)):
+            line = parse(dict[str, Any], read_json(text))
             parse(float, line.get("images"), f"line {i + 1}: images")
+            figures = {name: value for name, value in line.items() if not name.endswith(REASON)}
+            read.append({name: math.nan if value is None else value for name, value in figures.items()})
     return read
+
+
+def _lines_until(path: Path, images: int) -> list[str]:
+    """Lines of a metrics.jsonl, as they are, up to a number of images."""
+    pairs = zip(read_metrics(path), _whole_lines(path), strict=True)
+    return [f"{text}\n" for line, text in pairs if line["images"] <= images]
+
+
+def _whole_lines(path: Path) -> list[str]:
+    lines = path.read_text().split("\n")[:-1] if path.is_file() else []
+    return [line for line in lines if line]
 
 
 def check_trained(metrics: Sequence[Mapping[str, float]]) -> None:

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor
 
-from flows.data.base import Batch, ImageData
+from flows.data.base import Batch, ImageData, Split
 from flows.errors import NonFinite
 from flows.memory import memory_of, set_memory
 from flows.models.base import LikelihoodModel
@@ -23,6 +23,7 @@ from flows.training.augment import augment
 from flows.training.batches import first_images, training_batches
 from flows.training.checkpoint import Progress, save_state, writing_in
 from flows.training.ema import WeightAverage
+from flows.training.folder import holds_model
 from flows.training.interrupt import Interrupt
 from flows.training.log import RunLog
 from flows.training.optimiser import learning_rate, make_optimiser, set_learning_rate
@@ -70,9 +71,10 @@ def fit(
     """Train `model` in `folder` until `training.images` images were shown or a signal arrives.
 
     The model with the best score on the validation split is exported to `folder`, with averaged weights if
-    `training.ema` is set; the test split is not used. The same call with the state of an interrupted run as
-    `resume` continues it, with losses that are equal to the last bit. With `initialise` False,
-    data-dependent layers keep their values, as needed for weights from a checkpoint.
+    `training.ema` is set; the test split is not used. Without any score, the last model is exported. The same
+    call with the state of an interrupted run as `resume` continues it, with losses that are equal to the last
+    bit. With `initialise` False, data-dependent layers keep their values, as needed for weights from a
+    checkpoint.
 
     Raises:
         NonFinite: A loss or gradient is not finite. No step is skipped and nothing is saved.
@@ -106,11 +108,13 @@ def fit(
         accelerator.load_state(str(resume))
     if progress.fallback == "checkpoint":
         set_memory(model, "checkpoint")
+    if not holds_model(folder):  # the best model is that of another folder, or was removed
+        progress.best = math.inf
     evaluated = model if average is None else average.model
 
     # Batches continue where the run stopped.
     stream = training_batches(data, training, progress.steps, rank, world)
-    log = RunLog(folder, training.images, progress.images, accelerator.is_main_process)
+    log = RunLog(folder, training.images, progress.images, progress.lines, accelerator.is_main_process)
     log.say(_summary(model, training, accelerator, resume))
     session = time.monotonic() - progress.seconds
     stopped, rate = None, training.lr
@@ -120,7 +124,20 @@ def fit(
         before = progress.images - training.batch
         return progress.images // interval > before // interval or progress.images >= training.images
 
+    def look() -> None:
+        """Evaluate held-out figures and samples, and keep the model if it is the best."""
+        if accelerator.is_main_process:
+            evaluated.eval()
+            objective.advance(evaluated, progress.images)
+            evaluation = _evaluated(objective, evaluated, held_out, training, progress.images)
+            _keep(evaluation, evaluated, progress, log, folder)
+        accelerator.wait_for_everyone()
+        progress.looked = progress.images
+        model.train()
+
     with writing_in(folder), Interrupt() as interrupt, closing(log), closing(stream):
+        if progress.looked < progress.images and due(training.validate_every):
+            look()  # its state was saved, and the evaluation after it was not completed
         while progress.images < training.images:
             # One step of every phase that is due.
             objective.advance(model, progress.images)
@@ -167,25 +184,25 @@ def fit(
                     set_memory(model, "checkpoint")
                     progress.fallback = "checkpoint"
 
-            # Evaluate: held-out figures and samples; keep the best model.
-            if due(training.validate_every):
-                if accelerator.is_main_process:
-                    evaluated.eval()
-                    objective.advance(evaluated, progress.images)
-                    wanted = training.validation_images
-                    evaluation = objective.evaluate(evaluated, held_out, wanted, progress.images)
-                    _keep(evaluation, evaluated, progress, log, folder)
-                accelerator.wait_for_everyone()
-                model.train()
-
-            # Save a training state when due, or stop.
+            # Save a training state when due, or stop. Saving comes first: no evaluation can cost the work.
             if due(training.save_every) or stopped:
+                progress.lines = log.lines
                 state = save_state(accelerator, folder, progress.images, training.keep_states)
-            if stopped:
+            if stopped and progress.images < training.images:
                 break
-    if stopped and progress.images < training.images:
-        return Outcome(progress, interrupt.received or stopped, state)
-    return Outcome(progress, None, None)
+            if due(training.validate_every):
+                look()
+        else:
+            stopped = None
+        if accelerator.is_main_process and not holds_model(folder):
+            objective.advance(evaluated, progress.images)
+            if objective.is_complete(evaluated):
+                evaluated.save_pretrained(folder)
+                how = "no evaluation has given a score yet: exported as it is"
+            else:
+                how = "not exported: the model has not grown to its final size yet"
+            log.say(f"{progress.images:>9,} images  {how}")
+    return Outcome(progress, (interrupt.received or stopped) if stopped else None, state if stopped else None)
 
 
 def _summary(model: StoredModule, training: Training, accelerator: Accelerator, resume: Path | None) -> str:
@@ -294,9 +311,22 @@ class _Meter:
         return dict(zip(names, values.tolist(), strict=True))
 
 
+def _evaluated(
+    objective: Objective, model: StoredModule, held_out: Split, training: Training, shown: int
+) -> Evaluation:
+    """Evaluation of a model; one that is not finite has the reason and no score."""
+    try:
+        return objective.evaluate(model, held_out, training.validation_images, shown)
+    except NonFinite as error:
+        score = "validation/score"
+        return Evaluation(
+            {score: math.nan}, math.nan, f"validation is unknown: {error}", {}, {score: str(error)}
+        )
+
+
 def _keep(evaluation: Evaluation, model: StoredModule, progress: Progress, log: RunLog, folder: Path) -> None:
     """Log an evaluation, and export the model if it is the best so far."""
-    log.scalars(progress.images, evaluation.values)
+    log.scalars(progress.images, evaluation.values, evaluation.unknown)
     for name, picture in evaluation.pictures.items():
         log.picture(progress.images, name, picture)
     log.say(f"{progress.images:>9,} images  {evaluation.line}")

@@ -2,9 +2,10 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -61,15 +62,18 @@ class Evaluation(NamedTuple):
 
     Attributes:
         values: Values for the log.
-        score: Score of the model; the model with the lowest score is exported.
+        score: Score of the model; the model with the lowest score is exported. NaN or infinite if there is
+            none.
         line: Summary for the terminal.
         pictures: Name to uint8 (C, height, width).
+        unknown: Name of a value to the reason why it is NaN.
     """
 
     values: dict[str, float]
     score: float
     line: str
     pictures: dict[str, Tensor]
+    unknown: Mapping[str, str] = MappingProxyType({})
 
 
 class Objective(Checked, ABC):
@@ -106,6 +110,10 @@ class Objective(Checked, ABC):
         """Number of images that `initialise` needs; 0 if nothing is initialised from data."""
         return 0
 
+    def is_complete(self, model: StoredModule) -> bool:
+        """Whether the model can be exported; one that grows cannot before it has its final size."""
+        return True
+
     @abstractmethod
     def parts(self, model: StoredModule) -> list[nn.Module]:
         """Modules to wrap, so that their gradients are synchronised."""
@@ -121,6 +129,8 @@ class Objective(Checked, ABC):
     @abstractmethod
     def evaluate(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Evaluation:
         """Evaluate the model on held-out images, on the main process.
+
+        A NonFinite does not end the training; `fit` logs it as an evaluation without a score.
 
         Args:
             model: Model with averaged weights, if there are any.

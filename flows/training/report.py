@@ -1,5 +1,6 @@
 """Report of a flow's run: test bits/dim, round trip, samples, curves, and a model card."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from flows import __version__
 from flows import images as pixels
-from flows.data.base import ImageData
+from flows.data.base import ImageData, Split
 from flows.data.ood import ood_images
+from flows.errors import NonFinite
 from flows.files import read_yaml, to_json, write_atomically
 from flows.metrics.likelihood import LikelihoodReport, evaluate_likelihood, labels_if_conditional
 from flows.metrics.roundtrip import Precision, RoundTripRow, round_trip_table
@@ -65,7 +67,7 @@ def write_report(
     model = load(folder, device)
     assert isinstance(model, LikelihoodModel)
     metrics = read_metrics(folder / METRICS_FILE)
-    likelihood = evaluate_likelihood(model, data.split("test"), images)
+    likelihood, reason = known_likelihood(model, data.split("test"), images)
     groups = round_trip_groups(model, data, images)
     limits: dict[Precision, int | None] = {"fp32": None, "fp64": DOUBLE_PRECISION_IMAGES}
     rows = list(round_trip_table(model, groups, limits))
@@ -75,16 +77,43 @@ def write_report(
         "kid": sample_distance(model, data, images),
         "roundtrip": [asdict(row) for row in rows],
     }
-    write_atomically(folder / REPORT_FILE, lambda path: path.write_text(to_json(report)))
+    unknown = {"bits_per_dim": reason, "standard_error": reason or "one test image"}
+    write_atomically(folder / REPORT_FILE, lambda path: path.write_text(to_json(report, unknown)))
     draw_curves(metrics, model.bins, folder / "curves.png")
     suite = {name: pictures for name, (pictures, _) in groups.items()}
     draw_round_trip(model, suite, folder / "roundtrip.png")
     sheet = pixels.to_pillow(sample_sheet(model))
     write_atomically(folder / "samples.png", sheet.save)
-    card = model_card(report, rows, likelihood, read_yaml(folder / RUN_CONFIG))
+    card = model_card(report, rows, likelihood_lines(likelihood, reason), read_yaml(folder / RUN_CONFIG))
     write_atomically(folder / CARD_FILE, lambda path: path.write_text(card))
     print_report(folder, report, likelihood, rows)
+    if reason:
+        print(f"bits/dim are unknown: {reason}")
     return report
+
+
+def known_likelihood(
+    model: LikelihoodModel, split: Split, images: int | None
+) -> tuple[LikelihoodReport, str]:
+    """Likelihood of a split, and the reason why it is unknown (NaN), if an image has none that is finite."""
+    try:
+        return evaluate_likelihood(model, split, images), ""
+    except NonFinite as error:
+        n = len(split) if images is None else min(images, len(split))
+        return LikelihoodReport(n, math.nan, math.nan, {}), str(error)
+
+
+def likelihood_lines(likelihood: LikelihoodReport, reason: str) -> list[str]:
+    """Lines of a model card on bits/dim, or why they are unknown."""
+    if reason:
+        return [f"bits/dim of the {likelihood.images:,} test images are unknown: {reason}.", ""]
+    terms = ", ".join(f"{term} {value:.4f}" for term, value in likelihood.terms.items())
+    return [
+        f"**{likelihood.bits_per_dim:.4f} bits/dim** (± {as_fixed(likelihood.standard_error)}, standard "
+        f"error) on {likelihood.images:,} test images, an upper bound by dequantisation. Terms in bits/dim: "
+        f"{terms}.",
+        "",
+    ]
 
 
 def sample_distance(model: LikelihoodModel, data: ImageData, images: int | None) -> dict[str, Any]:
@@ -131,11 +160,12 @@ def print_report(
     """Print the figures of a report."""
     print(
         f"\n{report['model']['model_type']} on {report['data']['name']}: "
-        f"{likelihood.bits_per_dim:.4f} bits/dim ± {as_fixed(likelihood.standard_error)} on "
+        f"{as_fixed(likelihood.bits_per_dim)} bits/dim ± {as_fixed(likelihood.standard_error)} on "
         f"{likelihood.images:,} test images; {report['parameters']:,} parameters, "
         f"{report['training']['images']:,} images shown in {report['training']['seconds']:.0f} s"
     )
-    print(" + ".join(f"{name} {value:.4f}" for name, value in likelihood.terms.items()))
+    if likelihood.terms:
+        print(" + ".join(f"{name} {value:.4f}" for name, value in likelihood.terms.items()))
     print_round_trip(rows)
     print(verdict(rows))
     print(f"written to {folder}: report.json, samples.png, curves.png, roundtrip.png, README.md")
@@ -186,7 +216,7 @@ def verdict(rows: list[RoundTripRow]) -> str:
 def model_card(
     report: dict[str, Any],
     rows: list[RoundTripRow],
-    likelihood: LikelihoodReport,
+    likelihood: list[str],
     config: dict[str, Any],
 ) -> str:
     """Model card (README.md) of an exported model in the hub's format."""
@@ -212,11 +242,7 @@ def model_card(
         'model = flows.load("path/to/this/folder")',
         "```",
         "",
-        f"**{likelihood.bits_per_dim:.4f} bits/dim** (± {as_fixed(likelihood.standard_error)}, standard "
-        f"error) on {likelihood.images:,} test images, an upper bound by dequantisation. Terms in bits/dim: "
-        + ", ".join(f"{term} {value:.4f}" for term, value in likelihood.terms.items())
-        + ".",
-        "",
+        *likelihood,
         "![samples](samples.png)",
         "",
         "Samples from the same codes at temperatures "

@@ -114,6 +114,10 @@ class Adversarial(Objective):
     def advance(self, model: StoredModule, shown: int) -> None:
         cast(GAN, model).grow(size_after(shown, self.growing, self.fading))
 
+    def is_complete(self, model: StoredModule) -> bool:
+        gan = cast(GAN, model)
+        return gan.size == gan.sizes
+
     def parts(self, model: StoredModule) -> list[nn.Module]:
         gan = cast(GAN, model)
         return [gan.generator, CriticOnBoth(gan.critic)]
@@ -254,10 +258,8 @@ class Adversarial(Objective):
             score = kernel_distance(self.features.held_out(real), self.features(generated))
             values["validation/kid"] = score
             line += f"  KID {score:.3f}"
-        gan = cast(GAN, model)
-        whole = gan.size == gan.sizes
         pictures = {"samples": sheet_of(generated[:80], 10)}
-        return Evaluation(values, score if whole else math.inf, line, pictures)
+        return Evaluation(values, score if self.is_complete(model) else math.inf, line, pictures)
 
     def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
         return write_gan_report(folder, data, device)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flows.data.base import Batch, ImageData, Split
+from flows.errors import NonFinite
 from flows.metrics.likelihood import bits_per_dim, labels_if_conditional
 from flows.models.base import LikelihoodModel
 from flows.stored import StoredModule
@@ -51,13 +52,18 @@ class Likelihood(Objective):
 
     def evaluate(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Evaluation:
         flow = cast(LikelihoodModel, model)
-        values = validate(flow, held_out, images)
+        pictures = {"samples": sample_sheet(flow)}
+        try:
+            values = validate(flow, held_out, images)
+        except NonFinite as error:  # one odd picture; there are samples all the same
+            name, line = "validation/bits_per_dim", f"validation is unknown: {error}"
+            return Evaluation({name: math.nan}, math.nan, line, pictures, {name: str(error)})
         bits = values["validation/bits_per_dim"]
         line = (
             f"validation {bits:.4f} bits/dim  round trip {values['roundtrip/data']:.1e} on data, "
             f"{values['roundtrip/noise']:.1e} on noise"
         )
-        return Evaluation(values, bits, line, {"samples": sample_sheet(flow)})
+        return Evaluation(values, bits, line, pictures)
 
     def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
         return write_report(folder, data, device=device)
