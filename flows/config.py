@@ -1,8 +1,10 @@
 """Configs of experiments: parser of train.py, links between data and model, variants."""
 
+import importlib
+import inspect
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from flows.data.base import ImageData
 from flows.errors import EXIT_CODES, DataMissing, fail
 from flows.parser import NAMED, ConfigFile, Parser, import_all, linked
 from flows.semantics.base import json_attributes
-from flows.stored import StoredModule
+from flows.stored import StoredModule, read_arguments
 from flows.training import objectives
 from flows.training.phase import Objective
 from flows.training.settings import Training
@@ -44,6 +46,15 @@ def attributes_of_data(data: ImageData) -> list[dict[str, Any]]:
         return []
 
 
+OF_DATA: dict[str, Callable[[ImageData], Any]] = {
+    "image_shape": attrgetter("image_shape"),
+    "bins": attrgetter("bins"),
+    "attributes": attributes_of_data,
+    "mask_classes": lambda data: list(data.mask_classes),
+}
+"""Arguments of a model that are those of its data set, so that changing the data set changes all of them."""
+
+
 def experiment_parser() -> Parser:
     """Create the parser of train.py: one experiment, from config files and the command line."""
     discover()
@@ -67,10 +78,17 @@ def experiment_parser() -> Parser:
         "--init",
         type=str | None,
         default=None,
-        help="Checkpoint whose weights training starts from, a folder or a hub repository",
+        help="Checkpoint whose weights training starts from, a folder or a hub repository; the model has its "
+        "sizes, unless they are given as options",
     )
     parser.add_argument(
         "--overwrite", type=bool, default=False, help="Whether to replace an existing run in the folder"
+    )
+    parser.add_argument(
+        "--extend",
+        type=bool,
+        default=False,
+        help="Whether a resumed run may have more training.images than it was started with",
     )
     parser.add_argument(
         "--variant", type=str | None, default=None, help="Name of a variant of the config, to be applied"
@@ -84,17 +102,15 @@ def experiment_parser() -> Parser:
         "--objective", type=Objective, default={"class_path": "Likelihood"}, help="Training objective"
     )
     parser.add_class_arguments(Training, "training")
-    # Image shape, grey levels, attributes and mask classes of a model are those of its data set, so changing
-    # the data set changes all of them.
-    computed: dict[str, Callable[[ImageData], Any]] = {
-        "image_shape": attrgetter("image_shape"),
-        "bins": attrgetter("bins"),
-        "attributes": attributes_of_data,
-        "mask_classes": lambda data: list(data.mask_classes),
-    }
-    for name, compute in computed.items():
+    for name, compute in OF_DATA.items():
         parser.link_arguments("data", f"model.init_args.{name}", linked(compute), apply_on="instantiate")
     return parser
+
+
+def default_config() -> Path:
+    """Path of the default config: in the working folder, or in the clone."""
+    here = Path(DEFAULT_CONFIG)
+    return here if here.is_file() else Path(__file__).parents[1] / DEFAULT_CONFIG
 
 
 def resolve(parser: Parser, settings: Namespace) -> dict[str, Any]:
@@ -106,22 +122,55 @@ def resolve(parser: Parser, settings: Namespace) -> dict[str, Any]:
 def parse_experiment(arguments: list[str] | None = None) -> tuple[Parser, Namespace]:
     """Parse train.py's command line; --config defaults to `configs/digits/glow.yaml`.
 
-    The options of the chosen variant override the config and are overridden by the command line.
+    The options of the chosen variant override the config and are overridden by the command line, as are the
+    sizes of the checkpoint that training starts from.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not any(word == "--config" or word.startswith("--config=") for word in given):
-        given = ["--config", DEFAULT_CONFIG, *given]
+        given = ["--config", str(default_config()), *given]
     parser = experiment_parser()
     settings = parser.parse_args(given)
-    if settings.variant is None:
+    extra = [*words_of_variant(settings), *words_of_init(settings, given)]
+    if not extra:
         return parser, settings
+    last = max(i for i, word in enumerate(given) if word.startswith("--config"))
+    last += 1 if "=" in given[last] else 2
+    return parser, parser.parse_args([*given[:last], *extra, *given[last:]])
+
+
+def words_of_variant(settings: Namespace) -> list[str]:
+    """Options of the chosen variant, as they would be typed."""
+    if settings.variant is None:
+        return []
     variants = {str(name): options for name, options in settings.variants.items()}  # YAML reads 5 as a number
     if settings.variant not in variants:
         fail(f"--variant {settings.variant}: this config's variants are: {', '.join(variants) or 'none'}")
     options = variants[settings.variant]
-    # Strings are passed unchanged; null, numbers and lists as JSON, which is a subset of YAML.
+    return as_typed(options)
+
+
+def as_typed(options: Mapping[str, Any]) -> list[str]:
+    """Options as words of a command line; strings are passed unchanged, other values as JSON."""
     words = {name: v if isinstance(v, str) else json.dumps(v) for name, v in options.items()}
-    extra = [f"--{name}={word}" for name, word in words.items()]
-    last = max(i for i, word in enumerate(given) if word.startswith("--config"))
-    last += 1 if "=" in given[last] else 2
-    return parser, parser.parse_args([*given[:last], *extra, *given[last:]])
+    return [f"--{name}={word}" for name, word in words.items()]
+
+
+def words_of_init(settings: Namespace, given: Sequence[str]) -> list[str]:
+    """Sizes of the model of `--init`, as options that are not typed; none for a model of another class.
+
+    A class with a rule of its own for other sizes, as LIA has, keeps those of the config.
+    """
+    if settings.init is None or any(word.split("=")[0] == "--model" for word in given):
+        return []
+    arguments = read_arguments(settings.init)
+    module, _, name = settings.model.class_path.rpartition(".")
+    cls = getattr(importlib.import_module(module), name)
+    if name != arguments["model_type"] or cls.start_from is not StoredModule.start_from:
+        return []
+    typed = {word.split("=")[0].removeprefix("--model.").removeprefix("init_args.") for word in given}
+    sizes = {
+        key: arguments[key]
+        for key in inspect.signature(cls).parameters
+        if key in arguments and key not in OF_DATA and key not in typed
+    }
+    return as_typed({f"model.{key}": value for key, value in sizes.items()})

@@ -6,9 +6,10 @@ import json
 import math
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
 
@@ -111,13 +112,32 @@ def expand(path: StrPath) -> Path:
         raise UserError(f"{path}: there is no such user's folder") from error
 
 
+_recorder: ContextVar[Callable[[Path], object] | None] = ContextVar("recorder", default=None)
+
+
+@contextmanager
+def recording(note: Callable[[Path], object]) -> Iterator[None]:
+    """Context in which `note` is called with the path of every file before `write_atomically` writes it."""
+    token = _recorder.set(note)
+    try:
+        yield
+    finally:
+        _recorder.reset(token)
+
+
+def will_write(path: Path) -> None:
+    """Call the recorder of this context, if there is one, with a file that is about to be written."""
+    if note := _recorder.get():
+        note(path)
+
+
 def write_atomically(path: StrPath, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path in the folder of `path`, then rename the file to `path`.
 
     A reader never sees a partial file, even if this process is killed. The file gets the permissions that
     `open` would give it; some libraries create files for the owner only. A link is written through; a device
-    or pipe is refused. An OSError without a file name, or
-    with that of the temporary file, is raised again with `path`.
+    or pipe is refused. An OSError without a file name, or with that of the temporary file, is raised again
+    with `path`.
     """
     path = Path(path)
     if path.is_symlink():
@@ -127,15 +147,12 @@ def write_atomically(path: StrPath, write: Callable[[Path], object]) -> None:
         raise IsADirectoryError(errno.EISDIR, "expected a file, found a folder", str(path))
     if is_special(path):
         raise OSError(errno.EINVAL, SPECIAL, str(path))
+    will_write(path)
+    # The name is known before the file is there, so that an interruption at any moment leaves none. It is
+    # short, because that of `path` may be as long as the file system allows.
+    temporary = path.with_name(f".{shorten(path.stem, 40)}.{secrets.token_hex(6)}{path.suffix}")
     try:
-        # A short name, because that of `path` may be as long as the file system allows.
-        prefix = f".{shorten(path.stem, 40)}."
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
-    except OSError as error:  # of the temporary file, whose name the user did not give
-        raise type(error)(error.errno, error.strerror, str(path)) from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         write(temporary)
         umask = os.umask(0)
         os.umask(umask)
@@ -145,7 +162,7 @@ def write_atomically(path: StrPath, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        own = (None, name, temporary)  # file names that say nothing to the user
+        own = (None, str(temporary), temporary)  # file names that say nothing to the user
         if isinstance(error, OSError) and error.errno is not None and error.filename in own:
             raise type(error)(error.errno, error.strerror, str(path)) from error
         raise

@@ -16,14 +16,15 @@ from typing import Any, Self, cast
 import torch
 from huggingface_hub import PyTorchModelHubMixin, get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from flows.bounds import Checked
 from flows.checks import check_device, did_you_mean
 from flows.errors import CheckpointError, UserError
-from flows.files import expand, file_digest, make_folder, reading, write_atomically
+from flows.files import expand, file_digest, make_folder, reading, will_write, write_atomically
 from flows.schema import parse, read_json, unaltered
+from flows.tensor_files import save_tensors
 
 FORMAT_VERSION = 1
 BUNDLED = Path(__file__).parents[1] / "checkpoints"
@@ -127,6 +128,7 @@ class StoredModule(Checked, nn.Module, PyTorchModelHubMixin, ABC, library_name="
             result = super().save_pretrained(name, **hub)
             for file in (CARD_FILE, WEIGHTS_FILE, CONFIG_FILE):
                 if file != CARD_FILE or not (target / file).exists():
+                    will_write(target / file)
                     (Path(name) / file).replace(target / file)
         return result
 
@@ -147,9 +149,7 @@ class StoredModule(Checked, nn.Module, PyTorchModelHubMixin, ABC, library_name="
     def _save_pretrained(self, save_directory: Path) -> None:
         state = _stored({name: value.detach().cpu() for name, value in self.state_dict().items()})
         metadata = {"format": "pt", "model_type": type(self).__name__}
-        write_atomically(
-            save_directory / WEIGHTS_FILE, lambda path: save_file(state, path, metadata=metadata)
-        )
+        save_tensors(save_directory / WEIGHTS_FILE, state, metadata)
         config = {
             "format_version": FORMAT_VERSION,
             **self.arguments(),
@@ -306,7 +306,7 @@ def load_stored(
     """
     check_device(str(map_location))
     source = locate(path_or_repo)
-    config = read_config(_config_file(source))
+    config = read_arguments(source)
     if config["model_type"] not in types:
         known = ", ".join(sorted(types))
         raise CheckpointError(
@@ -323,6 +323,15 @@ def locate(path_or_repo: str | Path) -> str | Path:
         return local
     bundled = BUNDLED / str(path_or_repo)
     return bundled if len(local.parts) == 1 and bundled.is_dir() else path_or_repo
+
+
+def read_arguments(path_or_repo: str | Path) -> dict[str, Any]:
+    """Contents of the `config.json` of a checkpoint, in a folder, bundled or on a hub.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, or its config was altered.
+    """
+    return read_config(_config_file(locate(path_or_repo)))
 
 
 def read_description(checkpoint: str | Path) -> dict[str, Any]:

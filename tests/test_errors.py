@@ -111,7 +111,12 @@ def test_a_bug_in_a_verb_is_no_mistake_of_the_user(verb, place, monkeypatch, cap
 
 @pytest.mark.parametrize(
     "where",
-    ["flows.models.glow.make_scale", "flows.data.digits.Digits.split", "train.fit", "train.prepare_folder"],
+    [
+        "flows.models.glow.make_scale",
+        "flows.data.digits.Digits.split",
+        "flows.run.fit",
+        "flows.run.prepare_folder",
+    ],
 )
 def test_a_bug_in_training_is_no_mistake_of_the_user(where, tmp_path, monkeypatch, capsys):
     """A bug in a constructor that the parser calls, in the data, in the loop, in the files of a run."""
@@ -429,6 +434,9 @@ ALLOWED = {
     "studio/page.py sentence.call": "prints the traceback of a bug in the log",
     "studio/page.py sentence.iterate": "prints the traceback of a bug in the log",
     "studio/serve.py serve": "gradio's launch alone: the port is taken",
+    "training/lock.py _holder": "UserError alone: a lock that was cut off names no process",
+    "training/lock.py _touch": "OSError of one system call: the next beat comes",
+    "training/threads.py _quota": "the kernel's file alone: there is none, or it has no number",
     "testing.py broken_laws": "any exception of a bijection breaks the law, and is in the message",
 }  # fmt: skip
 """Every broad `except` of the package, with the reason why it hides no bug."""

@@ -2,19 +2,34 @@
 
 import json
 import math
+import os
+import platform
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from test_training import ROOT
 
 import flows
 from flows.data.base import ArraySplit, ImageData
+from flows.data.folder import Folder
+from flows.errors import UserError
+from flows.models.glow import Glow
+from flows.tensor_files import save_tensors
+from flows.training import threads
 from flows.training.checkpoint import states
+from flows.training.data_record import changes, read_record, record_of, write_record
+from flows.training.folder import clear
+from flows.training.lock import LOCK_FILE, locked
 from flows.training.log import read_metrics
+from flows.training.start import check_classes, duration
 from train import main
 
 SMALL = [
@@ -218,3 +233,300 @@ def test_a_start_that_failed_is_no_run(pictures, train, tmp_path, monkeypatch):
     assert Path(tmp_path / "run/config.yaml").is_file()
     code, printed = train(*options)
     assert code == 0, printed
+
+
+# A run is what its settings say -------------------------------------------------------------------
+
+
+def without_clock(folder):
+    clock = {"time", "seconds", "images_per_second"}
+    return [{key: value for key, value in line.items() if key not in clock} for line in metrics(folder)]
+
+
+def test_pictures_that_came_and_went_are_named_when_a_run_is_resumed(pictures, train, tmp_path):
+    shutil.copytree(pictures, tmp_path / "pictures")
+    options = ["--data.path", tmp_path / "pictures", "--training.save_every", "64"]
+    assert train(*options, "--training.images", "64")[0] == 0
+    more = [*options, "--training.images", "128", "--extend", "true", "--resume", "latest"]
+    code, printed = train(*more)
+    assert code == 0 and "the data are not those" not in printed
+    Image.new("RGB", (9, 9)).save(tmp_path / "pictures/new.png")
+    (tmp_path / "pictures/017.png").unlink()
+    code, printed = train(*options, "--training.images", "192", "--extend", "true", "--resume", "latest")
+    assert code == 0
+    assert "the data are not those of the run so far: 1 picture came (new.png); 1 picture went (017.png)" in (
+        printed
+    )
+    for picture in (tmp_path / "pictures").iterdir():
+        Image.new("RGB", (8, 8)).save(picture)
+    code, printed = train(*options, "--training.images", "256", "--extend", "true", "--resume", "latest")
+    assert code == 0 and "the train images are others" in printed
+
+
+def test_files_of_a_lazy_folder_that_changed_are_noticed(pictures, tmp_path):
+    shutil.copytree(pictures, tmp_path / "pictures")
+    data = Folder(tmp_path / "pictures", size=8, in_memory=False)
+    before = record_of(data)
+    Image.new("RGB", (300, 300)).save(tmp_path / "pictures/017.png")
+    (said, _) = changes(before, record_of(Folder(tmp_path / "pictures", size=8, in_memory=False)))
+    assert "images are others" in said
+    write_record(tmp_path, before)
+    assert read_record(tmp_path) == before and changes(before, before) == []
+
+
+def test_going_on_for_longer_has_a_way(whole, pictures, train, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    options = ["--data.path", pictures, *STATES[2:], "--training.validate_every", "96", "--resume", "latest"]
+    code, printed = train(*options, "--training.images", "256")
+    assert code == 2 and "--extend true goes on for longer" in printed
+    code, printed = train(*options, "--training.images", "256", "--extend", "true")
+    assert code == 0, printed
+    assert metrics(tmp_path / "run")[-1]["images"] == 256
+    assert "extend" not in (tmp_path / "run/config.yaml").read_text()
+
+
+def test_micro_batches_may_change_where_they_change_rounding_only(whole, pictures, train, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(states(tmp_path / "run")[-1])
+    options = ["--data.path", pictures, *STATES, "--training.validate_every", "96", "--resume", "latest"]
+    code, printed = train(*options, "--training.accumulate", "2")
+    assert code == 0, printed
+    for own, other in zip(without_clock(tmp_path / "run"), without_clock(whole), strict=True):
+        assert own == pytest.approx(other, rel=1e-4, abs=1e-5)
+
+
+def test_micro_batches_of_a_model_with_batch_norm_may_not_change(train):
+    options = [*GAN, "--data", "test_runs.Few", "--objective.score", "swd", "--training.save_every", "48"]
+    assert train(config=options)[0] == 0
+    code, printed = train("--resume", "latest", "--training.accumulate", "2", config=options)
+    assert code == 2 and "with batch norm it changes more than rounding" in printed
+
+
+class Few(Scoreless):
+    """A data set of sixteen held-out pictures."""
+
+    def split(self, name):
+        return ArraySplit(Scoreless.split(self, "train").images[: 40 if name == "train" else 16])
+
+
+def test_variables_of_other_tools_change_nothing(whole, pictures, train, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")
+    code, printed = train("--data.path", pictures, *STATES, "--training.validate_every", "96")
+    assert code == 0, printed
+    for name in ("GRADIENT_ACCUMULATION_STEPS=4", "MIXED_PRECISION=bf16"):
+        assert f"ignored, because a run is what its settings say: ACCELERATE_{name}" in printed
+    assert "DYNAMO" not in printed
+    assert without_clock(tmp_path / "run") == without_clock(whole)
+
+
+def test_equal_runs_are_equal_files(whole, pictures, train, tmp_path):
+    code, printed = train("--data.path", pictures, *STATES, "--training.validate_every", "96")
+    assert code == 0, printed
+    for name in ("model.safetensors", "config.json", "data.json", "samples.png"):
+        assert (tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_headers_of_equal_tensors_are_equal(tmp_path):
+    metadata = {f"key {i}": "ü" * i for i in range(9)}
+    contents = set()
+    for _ in range(8):
+        save_tensors(tmp_path / "a.safetensors", {"x": torch.zeros(3), "y": torch.ones(2).half()}, metadata)
+        contents.add((tmp_path / "a.safetensors").read_bytes())
+    assert len(contents) == 1
+    with safe_open(tmp_path / "a.safetensors", "pt") as opened:
+        assert opened.metadata() == metadata and torch.equal(opened.get_tensor("y"), torch.ones(2).half())
+
+
+def test_the_path_of_the_data_is_found_from_any_folder(pictures, train, tmp_path, monkeypatch):
+    monkeypatch.chdir(pictures.parent)
+    code, printed = train("--data.path", pictures.name, "--training.images", "32")
+    assert code == 0, printed
+    monkeypatch.chdir(tmp_path)
+    stored = json.loads((tmp_path / "run/config.json").read_text())["description"]["source"]
+    assert stored["init_args"]["path"] == str(pictures)
+
+
+def test_weights_to_start_from_bring_their_sizes(whole, pictures, train, tmp_path):
+    options = ["--data.path", pictures, "--training.images", "32", "--init", whole]
+    plain = [word for word in SMALL if word not in ("--model.levels", "2", "--variant", "tiny")]
+    code, printed = train(*options, config=plain, folder="again")
+    assert code == 0, printed
+    assert flows.load(tmp_path / "again").arguments() == flows.load(whole).arguments()
+    code, printed = train(*options, "--model.depth", "5", config=plain, folder="deeper")
+    assert code == 2 and "weights have other sizes" in printed
+
+
+# Threads ------------------------------------------------------------------------------------------
+
+
+def test_threads_are_what_others_leave_free(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "allowed_cpus", lambda: 8)
+    monkeypatch.setattr(threads.os, "cpu_count", lambda: 8)
+    for busy, expected in ((0.0, 8), (0.4, 8), (3.1, 5), (20.0, 1)):
+        monkeypatch.setattr(threads, "busy_cpus", lambda _, busy=busy: busy)
+        chosen, said = threads.choose_threads(None, None)
+        assert chosen == expected and bool(said) == (expected < 8)
+        assert threads.choose_threads(3, None) == (3, "")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert threads.choose_threads(None, None) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({}, None),
+    ],
+)
+def test_a_container_has_the_cpus_of_its_quota(files, expected, tmp_path, monkeypatch):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(threads, "CGROUP", tmp_path)
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert threads.allowed_cpus() == (cpus if expected is None else min(cpus, expected))
+
+
+def test_a_busy_machine_is_noticed():
+    """Another process that computes for a second keeps a CPU busy."""
+    since = threads.Busy.now()
+    code = "import time\nend = time.monotonic() + 1\nwhile time.monotonic() < end: pass"
+    with subprocess.Popen([sys.executable, "-c", code]):
+        pass
+    assert 0.5 < threads.busy_cpus(since) <= os.cpu_count()
+
+
+def test_the_time_of_this_process_is_not_that_of_others():
+    since = threads.Busy.now()
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        pass
+    now = threads.Busy.now()
+    assert now.own - since.own > 0.5, "the process had no CPU"
+    assert threads.busy_cpus(since) <= (now.total - since.total - (now.own - since.own)) / 1 + 0.2
+
+
+# Folders ------------------------------------------------------------------------------------------
+
+
+def test_a_folder_with_files_of_a_person_is_refused(pictures, train, tmp_path):
+    own = tmp_path / "run"
+    (own / "samples").mkdir(parents=True)
+    for name in ("README.md", "samples.png", "samples/keep.txt"):
+        (own / name).write_text("mine")
+    for more in ([], ["--overwrite", "true"]):
+        code, printed = train("--data.path", pictures, "--training.images", "32", *more)
+        names = "README.md, samples.png, samples/keep.txt"
+        assert code == 2 and f"holds files that no run wrote ({names})" in printed
+    assert {path.read_text() for path in own.rglob("*") if path.is_file()} == {"mine"}
+
+
+def test_overwriting_removes_what_the_run_wrote_alone(pictures, train, tmp_path):
+    options = ["--data.path", pictures, "--training.images", "32"]
+    assert train(*options)[0] == 0
+    run = tmp_path / "run"
+    (run / "samples/keep.txt").write_text("mine")
+    (run / "notes.md").write_text("mine")
+    (run / "link.png").symlink_to(run / "samples.png")
+    written = {path.relative_to(run) for path in run.rglob("*")}
+    assert {Path("README.md"), Path("report.json"), Path("curves.png")} <= written
+    code, printed = train(*options, "--overwrite", "true")
+    assert code == 0, printed
+    assert f"left in {run}, because no run wrote it: link.png, notes.md, samples/keep.txt" in printed
+    clear(run)
+    left = {path.relative_to(run).as_posix() for path in run.rglob("*")}
+    assert left == {"samples", "samples/keep.txt", "notes.md", "link.png"}
+
+
+def test_two_runs_never_share_a_folder(pictures, train, tmp_path):
+    with locked(tmp_path / "run"):
+        code, printed = train("--data.path", pictures, "--training.images", "32")
+        assert code == 2 and f"process {os.getpid()} on {platform.node()} trains here" in printed
+    assert not (tmp_path / "run" / LOCK_FILE).exists()
+    assert train("--data.path", pictures, "--training.images", "32")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("holder", "age", "free"),
+    [
+        ({"host": platform.node(), "process": 2**22 + 5, "started": 0.0}, 0, True),
+        ({"host": platform.node(), "process": os.getpid(), "started": 5.0}, 0, True),
+        ({"host": "elsewhere", "process": 7, "started": 5.0}, 20, False),
+        ({"host": "elsewhere", "process": 7, "started": 5.0}, 300, True),
+        ("cut off", 20, False),
+        ("cut off", 300, True),
+    ],
+    ids=["ended", "number used again", "elsewhere", "elsewhere, silent", "unknown", "unknown, silent"],
+)
+def test_a_lock_that_was_left_is_taken_over(tmp_path, holder, age, free):
+    lock = tmp_path / LOCK_FILE
+    lock.write_text(json.dumps(holder)[: -1 if holder == "cut off" else None])
+    os.utime(lock, (time.time() - age,) * 2)
+    if free:
+        with locked(tmp_path) as note:
+            assert "was taken over" in note
+            assert json.loads(lock.read_text())["process"] == os.getpid()
+        assert not lock.exists()
+        return
+    with pytest.raises(UserError, match="trains here"), locked(tmp_path):
+        pass
+    assert lock.exists()
+
+
+def test_a_lock_is_given_to_one_of_many(tmp_path):
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom flows.training.lock import locked\n"
+        "try:\n    with locked(Path(sys.argv[1])):\n        time.sleep(3)\n        print('had it')\n"
+        "except ValueError as error:\n    print(error)\n"
+    )
+    (tmp_path / LOCK_FILE).write_text(json.dumps({"host": platform.node(), "process": 2**22, "started": 0.0}))
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    started = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    said = [process.communicate()[0] for process in started]
+    assert sum("had it" in each for each in said) == 1, said
+
+
+# Classes ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("classes", "given", "sentence"),
+    [
+        ("abc", 4, "model.num_classes: expected 3, got 4; Folder has 3 classes: a, b, c"),
+        ("abc", 2, "model.num_classes: expected 3, got 2"),
+        ("", 3, "20 of 20 images of Folder have no label: it needs a subfolder for each class"),
+        ("abc.", 3, "images of Folder have no label"),
+        ("abc", 3, ""),
+    ],
+)
+def test_classes_are_compared_before_the_first_step(classes, given, sentence, tmp_path):
+    for i in range(24):
+        name = (classes or ".")[i % max(1, len(classes))]
+        (tmp_path / name).mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / name / f"{i}.png")
+    data = Folder(tmp_path, size=8, validation=0.1, test=0.1)
+    model = Glow((3, 8, 8), levels=2, depth=1, width=4, num_classes=given, learned_top=True)
+    if not sentence:
+        check_classes(model, data)
+        return
+    with pytest.raises(UserError) as refused:
+        check_classes(model, data)
+    assert sentence.removeprefix("20 of 20 ") in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("images", "rate", "expected"),
+    [
+        (256_000, 165, "about 26 minutes for 256,000 images (165 images/s)"),
+        (100, 3, "about 33 seconds for 100 images (3 images/s)"),
+        (6_000_000, 100, "about 17 hours for 6,000,000 images (100 images/s)"),
+    ],
+)
+def test_the_duration_is_said_in_a_unit_that_fits(images, rate, expected):
+    assert duration(images, rate) == expected

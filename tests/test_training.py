@@ -267,6 +267,23 @@ def test_two_ranks_equal_one_with_the_joined_batch(tmp_path, model):
 
 @pytest.mark.long
 @pytest.mark.multiprocess
+@pytest.mark.parametrize("ranks", [(1, 2), (2, 1)])
+def test_a_resumed_run_may_have_another_number_of_ranks(tmp_path, ranks):
+    options = ["--training.images=256", "--training.batch=32", "--training.log_every=32",
+               "--training.save_every=128", "--training.validate_every=128"]  # fmt: skip
+    done = train(tmp_path / "whole", *options, ranks=ranks[0])
+    assert done.returncode == 0, done.stderr
+    half = tmp_path / "half"
+    shutil.copytree(tmp_path / "whole", half)
+    shutil.rmtree(states(half)[-1])
+    done = train(half, *options, "--resume=latest", ranks=ranks[1])
+    assert done.returncode == 0, done.stderr
+    for own, other in zip(losses(half), losses(tmp_path / "whole"), strict=True):
+        assert dict(own) == pytest.approx(dict(other), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.long
+@pytest.mark.multiprocess
 def test_two_ranks_equal_one_where_activations_are_rebuilt(tmp_path):
     options = ["--training.batch=32", "--training.images=96", "--training.memory=reversible",
                "--training.guard_every=32", "--training.ema=0"]  # fmt: skip

@@ -10,9 +10,9 @@ from flows.errors import UserError
 from flows.files import read_yaml, without_folders
 from flows.models.base import LatentModel
 from flows.opening import load_any
-from flows.steering.base import Direction, load_directions, save_directions
+from flows.steering.base import DIRECTIONS_FILE, Direction, load_directions, save_directions
 from flows.stored import CONFIG_FILE, StoredModule
-from flows.training.folder import DIRECTIONS_FILE, RUN_CONFIG, holds_run, write_receipt
+from flows.training.folder import RUN_CONFIG, holds_run, write_receipt
 from flows.training.log import METRICS_FILE, check_trained, read_metrics
 
 

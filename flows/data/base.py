@@ -4,7 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch.utils.data import Dataset
 
 from flows.bounds import Checked
 from flows.errors import Unsupported
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 __all__ = ["ArraySplit", "Attribute", "Batch", "ImageData", "Split", "StreamedData"]
 
@@ -101,6 +104,10 @@ class Split(Dataset[Batch], ABC):
         """Name of an image in messages: that of its file, or its number in the split."""
         return f"image {index}" if self.names is None else self.names[index]
 
+    def digest(self) -> str:
+        """SHA-256 of what identifies the images of the split: here their number and names."""
+        return digest_of(len(self), self.names)
+
     def batch(self, images: Tensor, labels: Tensor, keys: Tensor) -> Batch:
         """Return a batch of these images of the split with their attributes and masks."""
         attributes = None if self.attributes is None else self.attributes[keys].float()
@@ -125,6 +132,11 @@ class ArraySplit(Split):
         self.labels = labels if labels is not None else torch.full((len(images),), -1)
         self.attributes = attributes
         self.names = names
+
+    def digest(self) -> str:
+        """SHA-256 of number, names, pixels and labels."""
+        parts = (self.images, self.labels)
+        return digest_of(len(self), self.names, *(part.contiguous().numpy().data for part in parts))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -161,12 +173,14 @@ class ImageData(Checked, ABC):
         attributes: Attributes in the columns of `Split.attributes`.
         mask_classes: Names of the values of `Split.masks`.
         can_rerender: Whether `rerender` is supported.
+        path_arguments: Arguments of the constructor that are paths; a run stores them as absolute.
         counted: Names of the splits that have a number of images.
     """
 
     checked_methods = ("__init__", "split")
     name: ClassVar[str]
     can_rerender: ClassVar[bool] = False
+    path_arguments: ClassVar[tuple[str, ...]] = ("path", "root")
     counted: ClassVar[tuple[SplitName, ...]] = SPLITS
     image_shape: tuple[int, int, int]
     bins: int = 256
@@ -221,6 +235,10 @@ class ImageData(Checked, ABC):
         """Return the number of images of every split that has one; each split is opened."""
         return {name: len(self.split(name)) for name in self.counted}
 
+    def stream_digest(self) -> str:
+        """SHA-256 of what identifies the training images of a stream; empty for other data sets."""
+        return ""
+
     def summary(self, sizes: Mapping[SplitName, int]) -> str:
         """Return the numbers of images, as `sizes` has them, and of classes, in a line."""
         counts = [f"{size:,} {name}" for name, size in sizes.items()]
@@ -246,6 +264,16 @@ class StreamedData(ImageData):
 
         The order is the same in every run; image g has key g and goes to rank g mod world.
         """
+
+
+def digest_of(n: int, names: Sequence[object] | None, *contents: "Buffer") -> str:
+    """SHA-256 of a number, names and contents, in hexadecimal."""
+    digest = hashlib.sha256(f"{n}".encode())
+    for name in names or ():
+        digest.update(f"\n{name}".encode(errors="surrogateescape"))
+    for content in contents:
+        digest.update(content)
+    return digest.hexdigest()
 
 
 def fair_order(keys: Sequence[str | int]) -> list[int]:

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from flows import images
-from flows.data.base import Batch, Split
+from flows.data.base import Batch, Split, digest_of
 from flows.errors import UserError
 from flows.files import StrPath
 
@@ -142,6 +142,7 @@ class LazySplit(Split):
         names: Names of the images in messages, as a list or as a function of the index; None for numbers.
 
     Attributes:
+        marks: Size, date or checksum of every file, for the digest; empty if they are not known.
         broken: Index of every broken picture that was met to the reason.
     """
 
@@ -157,6 +158,7 @@ class LazySplit(Split):
         self.attributes = attributes
         self.names = None if callable(names) else names
         self.naming = names if callable(names) else None
+        self.marks: Sequence[object] = ()
         self.broken: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -169,6 +171,10 @@ class LazySplit(Split):
 
     def name_of(self, index: int) -> str:
         return super().name_of(index) if self.naming is None else self.naming(index)
+
+    def digest(self) -> str:
+        """SHA-256 of number, names and marks."""
+        return digest_of(len(self), (*(self.names or ()), *self.marks))
 
     def _sound(self, index: int) -> tuple[int, Tensor]:
         """Index and pixels of an image, or of the next one that is not broken."""

@@ -5,7 +5,7 @@ import os
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache, partial
 from pathlib import Path, PurePosixPath
@@ -141,7 +141,9 @@ class Folder(ImageData):
         labels = torch.tensor([self._layout.label(n) for n in names])
         if pixels is not None:
             return ArraySplit(pixels[rows], labels, names=names)
-        return LazySplit(partial(self._decode_at, names), labels, names=names)
+        split = LazySplit(partial(self._decode_at, names), labels, names=names)
+        split.marks = file_marks(self.path, names)
+        return split
 
     @cached_property
     def _borrowed(self) -> dict[SplitName, tuple[str, bool]]:
@@ -324,6 +326,14 @@ def open_file(path: Path, name: str) -> Path | io.BytesIO:
     with decoding():
         content = archive.read(name)
     return io.BytesIO(content)
+
+
+def file_marks(path: Path, names: Sequence[str]) -> list[int]:
+    """Size of every file of a folder, or checksum of every file of an archive."""
+    if path.is_dir():
+        return [(path / name).stat().st_size for name in names]
+    archive = _archive(path, os.getpid())
+    return [archive.getinfo(name).CRC for name in names]
 
 
 @lru_cache(maxsize=4)

@@ -46,6 +46,7 @@ class HubData(ImageData):
     """
 
     name = "hub"
+    path_arguments = ("repo",)
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from flows.bounds import Bins, PositiveInt, Seed
-from flows.data.base import ArraySplit, Batch, SplitName, StreamedData
+from flows.data.base import ArraySplit, Batch, SplitName, StreamedData, digest_of
 from flows.data.decode import EXTENSIONS, BrokenPicture, decode, left_out, square, square_transform
 from flows.errors import DataMissing, UserError, missing_extra
 from flows.files import reading
@@ -45,6 +45,7 @@ class Shards(StreamedData):
     """
 
     name = "shards"
+    path_arguments = ("train", "validation", "test")
 
     def __init__(
         self,
@@ -84,6 +85,12 @@ class Shards(StreamedData):
             for url in expand(pattern):
                 check_whole(url)
         return super().sizes()
+
+    def stream_digest(self) -> str:
+        """SHA-256 of the addresses of the training shards, and of the sizes of those on this machine."""
+        urls = expand(self.patterns["train"])
+        sizes = [Path(url).stat().st_size if Path(url).is_file() else -1 for url in urls]
+        return digest_of(len(urls), (*(Path(url).name for url in urls), *sizes))
 
     def split(self, name: SplitName) -> ArraySplit:
         """Return the first `limit` images of the validation or test shards, in their order.

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from flows import images as pixels
@@ -15,13 +14,14 @@ from flows.dissection.paint import StrokeEdit
 from flows.dissection.probe import Change, layers_of
 from flows.editing.history import Edit, History, Start
 from flows.errors import UserError
-from flows.files import StrPath, without_folders, write_atomically
+from flows.files import StrPath, without_folders
 from flows.images import Box
 from flows.inversion.found import Adaptation
 from flows.inversion.records import digest_of
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.schema import parse, read_json, unaltered
+from flows.tensor_files import save_tensors
 from flows.versioned import check_made_by, read_metadata, read_versioned
 
 __all__ = ["load_history", "save_history"]
@@ -111,7 +111,7 @@ def save_history(path: StrPath, history: History, model: LatentModel, checkpoint
     version = 1 if start.adaptation is None else HISTORY_VERSION
     metadata = {"history_version": str(version), "history": json.dumps(header)}
     whole = {name: each.detach().cpu().contiguous().clone() for name, each in tensors.items()}
-    write_atomically(path, lambda target: save_file(whole, target, metadata=metadata))
+    save_tensors(path, whole, metadata)
 
 
 def portable(checkpoint: str) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from flows.errors import CheckpointError, UserError
 from flows.files import StrPath, reading, what_is, write_atomically
 from flows.schema import parse, read_json, unaltered
+from flows.tensor_files import save_tensors
 from flows.versioned import read_safetensors
 
 SUFFIXES = (".safetensors", ".npy", ".npz", ".pt", ".pth")
@@ -50,8 +50,9 @@ def write_tensors(path: StrPath, tensors: Mapping[str, Tensor], metadata: Mappin
     own = {name: _wide(value.detach().cpu()).contiguous().clone() for name, value in tensors.items()}
     content, suffix = io.BytesIO(), path.suffix.lower()
     if suffix == ".safetensors":
-        content.write(save(own, dict(metadata)))
-    elif suffix == ".npy":
+        save_tensors(path, own, metadata)
+        return
+    if suffix == ".npy":
         np.save(content, own[ALONE].numpy(), allow_pickle=False)
     elif suffix == ".npz":
         arrays: dict[str, Any] = {name: value.numpy() for name, value in own.items()}

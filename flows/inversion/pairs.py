@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from flows.errors import CheckpointError
-from flows.files import shorten, write_atomically
+from flows.files import shorten
 from flows.inversion.comparison import Group, Result, Row
 from flows.inversion.records import load_record, save_record
 from flows.models.base import LatentModel
 from flows.schema import parse, read_json, unaltered
+from flows.tensor_files import save_tensors
 from flows.versioned import read_versioned
 
 PAIR_VERSION = 1
@@ -69,9 +69,7 @@ class Pairs:
         }
         metadata = {"pair_version": str(PAIR_VERSION), "pair": json.dumps(header)}
         tensors = {"reconstruction": result.reconstruction.contiguous()}
-        write_atomically(
-            self.folder / "pairs" / name, lambda path: save_file(tensors, path, metadata=metadata)
-        )
+        save_tensors(self.folder / "pairs" / name, tensors, metadata)
 
     def load(self, row: Row, model: LatentModel, group: Group) -> Result | None:
         """Read a pair that was finished with the same settings, model and images; None if there is none.

@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import TypedDict
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from flows import images as pixels
 from flows.errors import UserError
-from flows.files import StrPath, write_atomically
+from flows.files import StrPath
 from flows.images import Box
 from flows.inversion.base import Inversion, reconstruct
 from flows.inversion.exact import decode_exactly
@@ -20,6 +19,7 @@ from flows.metrics.roundtrip import Precision
 from flows.models.base import HasNoise, LatentModel
 from flows.models.codes import Codes
 from flows.schema import check_names, parse, read_json, unaltered
+from flows.tensor_files import save_tensors
 from flows.versioned import check_made_by, read_versioned
 
 __all__ = ["ImageSource", "Record", "load_record", "record_of", "render_record", "save_record"]
@@ -167,7 +167,7 @@ def save_record(path: StrPath, record: Record, model: LatentModel) -> None:
     }
     metadata = {"record_version": str(RECORD_VERSION), "record": json.dumps(header)}
     whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    write_atomically(path, lambda target: save_file(whole, target, metadata=metadata))
+    save_tensors(path, whole, metadata)
 
 
 def load_record(path: StrPath, model: LatentModel) -> Record:

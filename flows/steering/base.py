@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from flows.errors import UserError
-from flows.files import StrPath, write_atomically
+from flows.files import StrPath
 from flows.models.base import LatentModel, Space
 from flows.models.codes import Codes
 from flows.schema import parse, read_json, unaltered
+from flows.tensor_files import save_tensors
 from flows.versioned import check_made_by, read_versioned
 
 __all__ = ["Direction", "load_directions", "place", "save_directions", "shift"]
@@ -148,7 +148,7 @@ def save_directions(path: StrPath, directions: Sequence[Direction]) -> None:
     # Clones, because safetensors refuses tensors that share memory, as copies of a direction do.
     tensors = {f"vector.{i}": each.vector.cpu().contiguous().clone() for i, each in enumerate(directions)}
     metadata = {"directions_version": str(DIRECTIONS_VERSION), "directions": json.dumps(rows)}
-    write_atomically(path, lambda target: save_file(tensors, target, metadata=metadata))
+    save_tensors(path, tensors, metadata)
 
 
 def load_directions(path: StrPath, model: LatentModel) -> list[Direction]:

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from flows.errors import UserError
-from flows.files import StrPath, reading, write_atomically
+from flows.files import StrPath, reading
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.schema import unaltered
 from flows.semantics.base import Predictor, Score, column_of
+from flows.tensor_files import save_tensors
 
 __all__ = ["Survey", "score_codes", "survey_images", "survey_samples"]
 
@@ -94,7 +95,7 @@ def survey_samples(
     if stored is not None:
         tensors = {"codes": codes.values, "values": values}
         tensors |= {} if codes.labels is None else {"labels": codes.labels}
-        write_atomically(stored, lambda path: save_file(tensors, path))
+        save_tensors(stored, tensors)
     return Survey(codes, values, predictor.scores, model.fingerprint())
 
 

@@ -36,6 +36,7 @@ class Progress:
         best: Lowest score of an evaluation, infinite before the first.
         looked: Number of images shown at the last evaluation.
         lines: Number of lines of the log so far.
+        threads: Number of threads of torch's operations; 0 if it is not known.
         fallback: Memory mode that the guard switched to, or "".
     """
 
@@ -46,6 +47,7 @@ class Progress:
         self.best = float("inf")
         self.looked = 0
         self.lines = 0
+        self.threads = 0
         self.fallback = ""
 
     def state_dict(self) -> dict[str, Any]:

@@ -3,7 +3,10 @@
 import importlib
 import inspect
 import pkgutil
+import re
 import shutil
+import sys
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -12,28 +15,43 @@ import yaml
 import flows.data
 from flows.data.base import ImageData, StreamedData
 from flows.errors import UserError
-from flows.files import read_yaml, write_atomically
+from flows.files import expand, read_yaml, write_atomically
 from flows.schema import parse, unaltered
 from flows.steering.base import DIRECTIONS_FILE
 from flows.stored import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from flows.training.checkpoint import PREFIX, states
 from flows.training.log import METRICS_FILE
 
-RUN_CONFIG, REPORT_FILE = "config.yaml", "report.json"
-PICTURES = ("samples.png", "curves.png", "roundtrip.png", "reconstructions.png", "interpolations.png")
+RUN_CONFIG, REPORT_FILE, FILES_LIST = "config.yaml", "report.json", "files.txt"
+UNLISTED = (
+    RUN_CONFIG, METRICS_FILE, REPORT_FILE, CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, DIRECTIONS_FILE,
+    "samples.png", "curves.png", "roundtrip.png", "reconstructions.png", "interpolations.png",
+)  # fmt: skip
+"""Files of runs that have no list, because they are older."""
 
 MAY_CHANGE = {
     "training.workers", "training.log_every", "training.save_every", "training.keep_states",
-    "training.memory", "training.anchor_every", "training.guard_every",
+    "training.memory", "training.anchor_every", "training.guard_every", "training.threads",
     "data.init_args.root", "data.init_args.path", "data.init_args.download",
 }  # fmt: skip
 """Settings that may differ when a run is resumed: they affect its results only by rounding."""
+WAYS_OUT = {
+    "training.images": "--extend true goes on for longer",
+    "training.accumulate": "with batch norm it changes more than rounding",
+    "training.lr": "--init starts a new run from the weights",
+}
+"""Name of a setting to what can be done instead of changing it."""
 
 
 def prepare_folder(
-    folder: Path, resolved: dict[str, Any], resume: str | None, state: Path | None, overwrite: bool
-) -> None:
-    """Create the folder of a run and write its resolved config.
+    folder: Path,
+    resolved: dict[str, Any],
+    resume: str | None,
+    state: Path | None,
+    overwrite: bool,
+    may_change: Collection[str] = (),
+) -> list[str]:
+    """Create the folder of a run and write its resolved config; returns sentences on what was left in it.
 
     Args:
         folder: Folder of the run.
@@ -41,17 +59,19 @@ def prepare_folder(
         resume: Value of `--resume`, or None.
         state: Training state to resume from, or None.
         overwrite: Whether to clear a folder that already holds a run.
+        may_change: Settings that may differ in this run, besides MAY_CHANGE.
 
     Raises:
-        UserError: The folder holds a run and neither `resume` nor `overwrite` was given, or the run to be
-            resumed was started with other settings, which the message names.
+        UserError: The folder holds a run and neither `resume` nor `overwrite` was given, or files that no
+            run wrote, or the run to be resumed was started with other settings, which the message names.
     """
+    left: list[str] = []
     if state is not None:
         receipt = state.parent / RUN_CONFIG
         if receipt.is_file():
             with unaltered(receipt):
                 before = parse(dict[str, Any], read_yaml(receipt))
-            check_same(before, resolved, state.parent)
+            check_same(before, resolved, state.parent, may_change)
     elif holds_run(folder) and (resume is None or (folder / REPORT_FILE).is_file()):
         # Without a state, `--resume latest` starts from the beginning, but not over a finished run.
         if not overwrite:
@@ -60,11 +80,19 @@ def prepare_folder(
                 "--folder names another folder, --overwrite true starts anew"
             )
         clear(folder)
+        others = others_in(folder)
+        left = [f"left in {folder}, because no run wrote it: {', '.join(others)}"] if others else []
+    elif not holds_run(folder) and (others := others_in(folder)):
+        raise UserError(
+            f"{folder} holds files that no run wrote ({', '.join(others[:4])}{', …' if others[4:] else ''}): "
+            "name another --folder"
+        )
     for partial in folder.glob(f".{PREFIX}*"):
         shutil.rmtree(partial)
-    # `resume` and `overwrite` belong to this session: running the written config must do neither.
-    kept = {key: value for key, value in resolved.items() if key not in ("resume", "overwrite")}
+    # These belong to this session: running the written config must do none of them.
+    kept = {key: value for key, value in resolved.items() if key not in ("resume", "overwrite", "extend")}
     write_receipt(folder, kept)
+    return left
 
 
 def write_receipt(folder: Path, resolved: dict[str, Any]) -> None:
@@ -85,30 +113,107 @@ def holds_run(folder: Path) -> bool:
     return trained or (folder / WEIGHTS_FILE).exists()
 
 
+def note_file(folder: Path) -> Callable[[Path], None]:
+    """Function that adds the files of a run to the run's own list, before they are written."""
+    known: set[str] = set(read_list(folder))
+
+    def note(path: Path) -> None:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            return
+        name = path.resolve().relative_to(folder.resolve()).as_posix()
+        if not (folder / FILES_LIST).exists():  # a run that was cleared has written nothing
+            known.clear()
+        if name not in known and not name.startswith((".", PREFIX)):
+            known.add(name)
+            with open(folder / FILES_LIST, "a", encoding="utf-8") as opened:
+                opened.write(f"{name}\n")
+
+    return note
+
+
+def read_list(folder: Path) -> list[str]:
+    """Names of the files that the run in a folder has written; those of a run before there was a list."""
+    path = folder / FILES_LIST
+    if path.is_file():
+        return path.read_text(encoding="utf-8").splitlines()
+    samples = [file.relative_to(folder).as_posix() for file in folder.glob("samples/*-?????????.png")]
+    return [*UNLISTED, *samples] if holds_run(folder) else []
+
+
+def files_of_run(folder: Path) -> list[Path]:
+    """Files that the run in a folder wrote, except for its training states; links are none."""
+    listed = [folder / name for name in read_list(folder) if ".." not in Path(name).parts]
+    events = folder.glob("logs/events.out.tfevents.*")
+    return [path for path in (*listed, *events, folder / FILES_LIST) if path.is_file()]
+
+
+def others_in(folder: Path) -> list[str]:
+    """Names in the folder of a run, hidden ones apart, that the run has not written."""
+    own = {path.relative_to(folder).as_posix() for path in files_of_run(folder)}
+    found = [path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()]
+    names = [path.relative_to(folder).as_posix() for path in found]
+    return sorted(name for name in names if name not in own and not name.startswith((".", PREFIX)))
+
+
 def clear(folder: Path) -> None:
-    """Remove the files that a run writes; other files are kept."""
+    """Remove the files that the run's own list names, and its states; other files are kept."""
     for state in states(folder):
         shutil.rmtree(state)
+    for path in files_of_run(folder):
+        path.unlink()
     for name in ("logs", "samples"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    exported = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, REPORT_FILE, DIRECTIONS_FILE)
-    for name in (METRICS_FILE, RUN_CONFIG, *exported, *PICTURES):
-        (folder / name).unlink(missing_ok=True)
+        if (folder / name).is_dir() and not any((folder / name).iterdir()):
+            (folder / name).rmdir()
 
 
-def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    """Raise UserError naming the settings in which two resolved configs differ, except for MAY_CHANGE."""
+def check_same(
+    before: dict[str, Any], now: dict[str, Any], folder: Path, may_change: Collection[str] = ()
+) -> None:
+    """Raise UserError naming the settings in which two resolved configs differ.
+
+    Those of MAY_CHANGE and of `may_change` may.
+    """
     old, new = flatten_settings(before), flatten_settings(now)
     names = [
         name
         for name in sorted(old.keys() | new.keys())
         if name.startswith(("data.", "model.", "objective.", "training."))
         and name not in MAY_CHANGE
+        and name not in may_change
         and old.get(name) != new.get(name)
     ]
     if names:
         changes = ", ".join(f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in names)
-        raise UserError(f"--resume: the run in {folder} was started with other settings: {changes}")
+        ways = "; ".join(WAYS_OUT[name] for name in names if name in WAYS_OUT)
+        more = f"; {ways}" if ways else ""
+        raise UserError(f"--resume: the run in {folder} was started with other settings: {changes}{more}")
+
+
+def absolute_paths(source: dict[str, Any]) -> dict[str, Any]:
+    """Stored config of a data set with absolute paths, so that it is found from any folder.
+
+    Args:
+        source: `class_path` and `init_args`.
+    """
+    cls = import_class(str(source.get("class_path")))
+    given = dict(source.get("init_args") or {})
+    for name in getattr(cls, "path_arguments", ()):
+        value = given.get(name)
+        if isinstance(value, str) and is_local(value):
+            given[name] = str(expand(value).absolute())
+    return {**source, "init_args": given}
+
+
+def is_local(path: str) -> bool:
+    """Whether a text names a file of this machine; a pattern of files counts by the folder it is in."""
+    scheme = re.match(r"[a-z]{2,}:", path)
+    return not scheme and (expand(path).exists() or ("{" in path and expand(path).parent.is_dir()))
+
+
+def import_class(path: str) -> Any:
+    """Class of a dotted path that was used before, or None."""
+    module, _, name = path.rpartition(".")
+    return getattr(sys.modules.get(module), name, None)
 
 
 def flatten_settings(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:

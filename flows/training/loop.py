@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor
 
 from flows.data.base import Batch, ImageData, Split
@@ -29,6 +30,8 @@ from flows.training.log import RunLog
 from flows.training.optimiser import learning_rate, make_optimiser, set_learning_rate
 from flows.training.phase import Evaluation, Objective, Phase
 from flows.training.settings import Training
+from flows.training.start import duration, set_threads
+from flows.training.threads import allowed_cpus
 
 
 @dataclass
@@ -53,9 +56,16 @@ def make_accelerator(objective: Objective | None = None, model: StoredModule | N
     # Evaluation runs on the main process while the others wait, longer than the default ten minutes.
     process_group = InitProcessGroupKwargs(timeout=timedelta(hours=6))
     on_cpu = not torch.cuda.is_available()
+    # Without the plugin, Accelerate reads the number of micro-batches from the environment.
+    whole_steps = GradientAccumulationPlugin(num_steps=1)
     unused = objective is not None and model is not None and objective.leaves_parameters_out(model)
     wrapping = DistributedDataParallelKwargs(find_unused_parameters=unused)
-    return Accelerator(mixed_precision="no", cpu=on_cpu, kwargs_handlers=[process_group, wrapping])
+    return Accelerator(
+        mixed_precision="no",
+        cpu=on_cpu,
+        gradient_accumulation_plugin=whole_steps,
+        kwargs_handlers=[process_group, wrapping],
+    )
 
 
 def fit(
@@ -108,6 +118,9 @@ def fit(
         accelerator.load_state(str(resume))
     if progress.fallback == "checkpoint":
         set_memory(model, "checkpoint")
+    if training.threads is None and 0 < progress.threads <= allowed_cpus():
+        set_threads(progress.threads)  # the number changes rounding
+    progress.threads = torch.get_num_threads()
     if not holds_model(folder):  # the best model is that of another folder, or was removed
         progress.best = math.inf
     evaluated = model if average is None else average.model
@@ -117,7 +130,7 @@ def fit(
     log = RunLog(folder, training.images, progress.images, progress.lines, accelerator.is_main_process)
     log.say(_summary(model, training, accelerator, resume))
     session = time.monotonic() - progress.seconds
-    stopped, rate = None, training.lr
+    stopped, rate, pace = None, training.lr, _Pace(training.images)
 
     def due(interval: int) -> bool:
         """Whether this step crossed a multiple of `interval` images, or was the last."""
@@ -158,6 +171,8 @@ def fit(
             progress.steps += 1
             progress.images += training.batch
             progress.seconds = time.monotonic() - session
+
+            pace.tell(progress, log)
 
             # Check and log. On an accelerator, reading a value synchronises: only when due.
             if due(training.log_every) or world == 1:
@@ -309,6 +324,30 @@ class _Meter:
         self.sums.clear()
         self.counts.clear()
         return dict(zip(names, values.tolist(), strict=True))
+
+
+class _Pace:
+    """Announcement of how long the run takes, once, from its first steps but the very first.
+
+    Attributes:
+        SECONDS: Time from which on the speed is known well enough.
+    """
+
+    SECONDS = 5.0
+
+    def __init__(self, total: int):
+        self.total, self.said = total, False
+        self.start: tuple[int, float] | None = None
+
+    def tell(self, progress: Progress, log: RunLog) -> None:
+        """Say it, if it has not been said and enough steps were made."""
+        if self.start is None:
+            self.start = (progress.images, time.monotonic())
+            return
+        images, seconds = progress.images - self.start[0], time.monotonic() - self.start[1]
+        if not self.said and seconds >= self.SECONDS:
+            self.said = True
+            log.say(duration(self.total - progress.images, images / seconds))
 
 
 def _evaluated(

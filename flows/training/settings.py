@@ -36,6 +36,8 @@ class Training:
         augment: Random horizontal flips, and shifts by up to a tenth of the side.
         seed: Seed of weights, order of images, and noise.
         workers: Number of loader processes; 0 loads in the main process, best for data sets held in memory.
+        threads: Number of threads of torch's operations. None uses the CPUs that the process may use and that
+            others leave free at the start; a resumed run keeps the number.
         log_every: Images between two lines of metrics.jsonl.
         validate_every: Images between two evaluations, each with samples and, for flows, a round trip.
         validation_images: Number of images of the validation split to use; None uses all.
@@ -63,6 +65,7 @@ class Training:
     augment: tuple[Augmentation, ...] = ()
     seed: Seed = 0
     workers: NonNegativeInt = 0
+    threads: PositiveInt | None = None
     log_every: PositiveInt = 3_200
     validate_every: PositiveInt = 32_000
     validation_images: PositiveInt | None = 1_000

@@ -17,13 +17,12 @@ from flows.models.base import LatentModel
 from flows.models.gan import GAN
 from flows.numerics import combine_seeds, frozen, full_precision, uniform_rows
 from flows.page import as_text
-from flows.steering.base import Direction, load_directions, save_directions
+from flows.steering.base import DIRECTIONS_FILE, Direction, load_directions, save_directions
 from flows.steering.method import Task
 from flows.steering.operators import Operator, operators
 from flows.steering.walk import Walk
 from flows.stored import StoredModule
 from flows.training.diffaugment import AugmentationName, diffaugment
-from flows.training.folder import DIRECTIONS_FILE
 from flows.training.gan_report import Section, write_gan_report
 from flows.training.objectives.adversarial import (
     Adversarial,

@@ -1,0 +1,104 @@
+"""Record of the data of a run: what came and went is said when the run is resumed."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from flows.data.base import ImageData
+from flows.files import write_atomically
+from flows.schema import parse, read_json, unaltered
+
+DATA_RECORD = "data.json"
+MOST_NAMES = 200_000
+"""Number of pictures above which their names are not kept; that the data differ is noticed all the same."""
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class SplitRecord:
+    """Contents of a split.
+
+    Attributes:
+        images: Number of images.
+        digest: SHA-256 of what identifies the images, or "" if only their number is known.
+        names: Names of the files, or None if they have none or are too many.
+    """
+
+    images: int
+    digest: str
+    names: list[str] | None = None
+
+
+Record = Mapping[str, SplitRecord]
+
+
+def record_of(data: ImageData) -> dict[str, SplitRecord]:
+    """Record of the splits of a data set."""
+    record: dict[str, SplitRecord] = {}
+    for name in data.counted:
+        split = data.split(name)
+        names = None if split.names is None or len(split) > MOST_NAMES else list(split.names)
+        record[name] = SplitRecord(len(split), split.digest(), names)
+    if digest := data.stream_digest():
+        record["train"] = SplitRecord(0, digest)
+    return record
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Write the record to the folder of a run."""
+    text = json.dumps({name: asdict(split) for name, split in record.items()}) + "\n"
+    write_atomically(folder / DATA_RECORD, lambda path: path.write_text(text))
+
+
+def read_record(folder: Path) -> dict[str, SplitRecord] | None:
+    """Read the record of a run; None if it has none."""
+    path = folder / DATA_RECORD
+    if not path.is_file():
+        return None
+    with unaltered(path):
+        return parse(dict[str, SplitRecord], read_json(path.read_bytes()))
+
+
+def changes(before: Record, now: Record) -> list[str]:
+    """Sentences on what differs between two records."""
+    if all(before.get(name) == split for name, split in now.items()):
+        return []
+    old, new = _places(before), _places(now)
+    said = []
+    if old is not None and new is not None:
+        said += _listed("came", sorted(new.keys() - old.keys()))
+        said += _listed("went", sorted(old.keys() - new.keys()))
+        moved = sorted(name for name in old.keys() & new.keys() if old[name] != new[name])
+        said += [f"{name} is in {new[name]}, was in {old[name]}" for name in moved[:SHOWN]]
+        said += [f"{len(moved) - SHOWN:,} others are in another split"] if len(moved) > SHOWN else []
+    if not said:
+        for name, split in now.items():
+            was = before.get(name)
+            if was is None or was.images != split.images:
+                said.append(f"{split.images:,} {name} images, were {0 if was is None else was.images:,}")
+            elif was.digest != split.digest:
+                said.append(f"the {name} images are others")
+    return [
+        f"the data are not those of the run so far: {'; '.join(said)}",
+        "so the order of the training images is another, and validation figures compare only if its images "
+        "are the same",
+    ]
+
+
+def _places(record: Record) -> dict[str, str] | None:
+    """Split of every picture by its name, or None if names are not known."""
+    places: dict[str, str] = {}
+    for name, split in record.items():
+        if split.names is None:
+            return None
+        places |= dict.fromkeys(split.names, name)
+    return places
+
+
+def _listed(verb: str, names: list[str]) -> list[str]:
+    if not names:
+        return []
+    more = ", …" if len(names) > SHOWN else ""
+    pictures = "1 picture" if len(names) == 1 else f"{len(names):,} pictures"
+    return [f"{pictures} {verb} ({', '.join(names[:SHOWN])}{more})"]
