@@ -9,7 +9,9 @@ import os
 import pickle
 import sys
 import tarfile
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -24,6 +26,7 @@ from flows import images
 from flows.data import shards as data_shards
 from flows.data.base import ImageData, comes_sorted, fair_order, hashed_split
 from flows.data.celeba import CelebA
+from flows.data.decode import Budget, decode, decode_square, square
 from flows.data.digits import Digits
 from flows.data.emoji import ATTRIBUTES, FONT, Emoji, attributes_of, family
 from flows.data.fashion import DEBIAN, Fashion
@@ -461,6 +464,100 @@ def test_a_split_without_any_sound_picture_ends(tmp_path):
     with pytest.raises(ValueError, match=r"none of the 1 pictures can be decoded, e\.g\. cut\.jpg"):
         with pytest.warns(UserWarning, match="left out"):
             split.first(1)
+
+
+def test_a_folder_with_loops_and_pipes_is_read_once(folder, monkeypatch):
+    pictures = len(Folder(folder, size=4, in_memory=False)._contents.readable)
+    (folder / "cats/up").symlink_to(folder)
+    (folder / "cats/self").symlink_to(folder / "cats/self")
+    (folder / "again").symlink_to(folder / "cats")
+    os.mkfifo(folder / "cats/pipe.png")
+    (folder / "nowhere.png").symlink_to(folder / "gone.png")
+    data = Folder(folder, size=4)
+    with pytest.warns(UserWarning, match=r"1 of .*nowhere\.png"):
+        data.split("train")
+    assert len(data._contents.readable) == pictures
+    assert "not read: cats/pipe.png (a device, pipe or socket)" in data.notes()
+    assert not any(name.startswith("again/") for name in data._contents.readable) or all(
+        not name.startswith("cats/") for name in data._contents.readable
+    ), "a linked folder is entered once"
+
+
+def test_a_folder_that_cannot_be_opened_is_named(folder, monkeypatch):
+    scan = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "cats":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr("flows.data.folder.os.scandir", refuse)
+    assert "not read: cats/ (Permission denied)" in Folder(folder, size=4).notes()
+
+
+@pytest.mark.parametrize("fault", ["encrypted", "deflate64", "huge"])
+def test_odd_entries_of_an_archive_are_named_and_counted(folder, fault, tmp_path, monkeypatch):
+    archive = tmp_path / "pictures.zip"
+    with zipfile.ZipFile(archive, "w") as written:
+        for file in sorted(folder.rglob("*.png")):
+            written.write(file, file.relative_to(folder))
+    content = bytearray(archive.read_bytes())
+    place = content.rindex(b"PK\x01\x02")  # of the last entry, in the directory at the end
+    header = int.from_bytes(content[place + 42 : place + 46], "little")
+    at = {"encrypted": (8, 6), "deflate64": (10, 8), "huge": (24, 22)}[fault]
+    value = {"encrypted": b"\x01\x00", "deflate64": b"\x09\x00", "huge": (3 * 2**30).to_bytes(4, "little")}
+    for start, offset in zip((place, header), at, strict=True):
+        content[start + offset : start + offset + len(value[fault])] = value[fault]
+    archive.write_bytes(content)
+    data = Folder(archive, size=4)
+    with pytest.warns(UserWarning, match="1 of 40 image files cannot be read"):
+        data.split("train")
+    reason = {"encrypted": "encrypted", "deflate64": "compression", "huge": "3.0 GiB, expected at most 0.5"}
+    assert reason[fault] in data.unreadable[0]
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_pictures_that_are_enlarged_are_counted(folder, in_memory):
+    Image.new("RGB", (40, 12)).save(folder / "cats/wide.png")
+    data = Folder(folder, size=20, in_memory=in_memory)
+    assert "41 of 41 pictures are smaller than 20×20 and were enlarged" in data.notes()
+    assert not [note for note in Folder(folder, size=4, in_memory=in_memory).notes() if "smaller" in note]
+
+
+def test_a_large_jpeg_is_reduced_while_it_is_decoded(tmp_path):
+    x = np.linspace(0, 12, 1600)
+    waves = 127 + 80 * np.sin(x)[:, None] * np.cos(1.7 * x)[None]
+    picture = Image.fromarray(np.stack([waves, waves.T, waves[::-1]], 2).astype("uint8"))
+    picture.save(tmp_path / "a.jpg", quality=92, exif=exif_turned())
+    for size in (32, 64):
+        reduced, shape = decode_square(tmp_path / "a.jpg", size, 3)
+        whole = square(decode(tmp_path / "a.jpg"), size, 3)
+        assert shape == (1600, 1600) and 10 * np.log10(255**2 / mse(reduced, whole)) > 45
+
+
+def exif_turned():
+    exif = Image.Exif()
+    exif[274] = 6
+    return exif
+
+
+def mse(a, b):
+    return max(1e-9, float((a.double() - b.double()).square().mean()))
+
+
+def test_threads_share_the_memory_for_decoding():
+    budget, running, most = Budget(100), [], []
+
+    def work(needed):
+        with budget.take(needed):
+            running.append(needed)
+            most.append(sum(min(each, 100) for each in running))
+            time.sleep(0.01)
+            running.remove(needed)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, [40, 30, 500, 20, 60, 70, 10, 40, 90] * 3))
+    assert max(most) <= 100 and budget.taken == 0
 
 
 def test_folder_says_what_is_wrong(tmp_path):

@@ -1,6 +1,7 @@
 """Decoding of picture files of any format and size to square uint8 images."""
 
 import struct
+import threading
 import warnings
 import zipfile
 import zlib
@@ -65,8 +66,8 @@ def decode(
         return upright_picture
 
 
-def verify(file: StrPath | IO[bytes]) -> None:
-    """Check the header and the checksums of a picture file without decoding it.
+def verify(file: StrPath | IO[bytes]) -> tuple[int, int]:
+    """Check the header and the checksums of a picture file without decoding it; returns (width, height).
 
     Raises:
         BrokenPicture: The file is damaged, no picture, or has more than 8 bits per channel.
@@ -75,8 +76,66 @@ def verify(file: StrPath | IO[bytes]) -> None:
         opened = Image.open(file)
     with opened:
         check_depth(opened)
+        size = opened.size
         with decoding():
             opened.verify()
+    return size
+
+
+class Budget:
+    """Memory that threads share: one waits until there is enough for its picture.
+
+    Args:
+        size: Number of bytes. A picture that needs more waits until it is alone.
+    """
+
+    def __init__(self, size: int):
+        self.size, self.taken, self.freed = size, 0, threading.Condition()
+
+    @contextmanager
+    def take(self, needed: int) -> Iterator[None]:
+        """Context in which `needed` bytes, at most all of them, are taken."""
+        needed = min(needed, self.size)
+        with self.freed:
+            self.freed.wait_for(lambda: self.taken + needed <= self.size)
+            self.taken += needed
+        try:
+            yield
+        finally:
+            with self.freed:
+                self.taken -= needed
+                self.freed.notify_all()
+
+
+DECODING = Budget(2**30)
+"""Memory of the pictures that threads decode at one time."""
+COPIES = 3
+"""Number of copies of a picture while it is turned upright, flattened and cropped."""
+REDUCED = 2
+"""Factor by which a JPEG that is reduced while it is decoded stays above the side that is wanted."""
+
+
+def decode_square(file: StrPath | IO[bytes], size: int, channels: int) -> tuple[Tensor, tuple[int, int]]:
+    """Decode a picture to `square`, in bounded memory; returns it with the file's (width, height).
+
+    A JPEG whose sides are several times as long is reduced by a power of two while it is decoded, to at least
+    twice `size`.
+
+    Raises:
+        BrokenPicture: The file is damaged, no picture, or has more than 8 bits per channel.
+    """
+    with decoding():
+        opened = Image.open(file)
+    with opened:
+        check_depth(opened)
+        shape = opened.size
+        with decoding():
+            opened.draft(opened.mode, (REDUCED * size, REDUCED * size))
+        needed = opened.width * opened.height * len(opened.getbands()) * COPIES
+        with DECODING.take(needed):
+            with decoding():
+                opened.load()
+            return square(opened, size, channels), shape
 
 
 @contextmanager

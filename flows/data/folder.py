@@ -5,11 +5,11 @@ import os
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache, partial
 from pathlib import Path, PurePosixPath
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,9 +20,8 @@ from flows.data.decode import (
     EXTENSIONS,
     BrokenPicture,
     LazySplit,
-    decode,
+    decode_square,
     decoding,
-    square,
     square_transform,
     verify,
 )
@@ -39,6 +38,10 @@ SPLIT_FOLDERS: dict[str, SplitName] = {
 }  # fmt: skip
 """Names of the folders of splits, in any case."""
 IN_MEMORY_BYTES = 2**30
+LARGEST_ENTRY = 2**29
+"""Maximum size of a file in a zip archive, in bytes, which is read as a whole."""
+ENCRYPTED = 1
+"""Bit of the flags of an encrypted file in a zip archive."""
 
 
 class Folder(ImageData):
@@ -110,6 +113,7 @@ class Folder(ImageData):
         suffixes = [PurePosixPath(name).suffix.lower() for name in self._layout.others]
         counts = Counter(suffix or "without suffix" for suffix in suffixes)
         others = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
+        contents, missed = self._contents, self._listing.missed
         borrowed = []
         for name, (file, shared) in self._borrowed.items():
             too = ", and is both held out and trained on" if shared else ""
@@ -118,15 +122,24 @@ class Folder(ImageData):
             *taken,
             *borrowed,
             *([f"not read, because they are no pictures: {others}"] if others else []),
+            *([f"not read: {', '.join(missed[:3])}{', …' if missed[3:] else ''}"] if missed else []),
+            *(
+                [
+                    f"{contents.small:,} of {len(contents.readable):,} pictures are smaller than "
+                    f"{self.size}×{self.size} and were enlarged"
+                ]
+                if contents.small
+                else []
+            ),
         ]
 
     @property
     def unreadable(self) -> tuple[str, ...]:
         """Files that cannot be read, "name: reason" each."""
-        return self._contents[1]
+        return self._contents.unreadable
 
     def split(self, name: SplitName) -> Split:
-        readable, _, pixels = self._contents
+        readable, pixels = self._contents.readable, self._contents.pixels
         own = {file for file in readable if self._layout.split_of(file) == name}
         lent = {file for file, shared in self._borrowed.values() if not shared} if name == "train" else set()
         taken = {self._borrowed[name][0]} if name in self._borrowed else set()
@@ -152,7 +165,7 @@ class Folder(ImageData):
         It is the one with the smallest hash, so that it goes back to training only when a picture of the
         split's own arrives. One picture is shared by all splits, and so is the last one that is left.
         """
-        readable, _, _ = self._contents
+        readable = self._contents.readable
         of = {file: self._layout.split_of(file) for file in readable}
         training = [file for file in readable if of[file] == "train"]
         borrowed: dict[SplitName, tuple[str, bool]] = {}
@@ -169,8 +182,12 @@ class Folder(ImageData):
         return borrowed
 
     @cached_property
+    def _listing(self) -> "Listing":
+        return visible_names(self.path)
+
+    @cached_property
     def _layout(self) -> "Layout":
-        names = visible_names(self.path)
+        names = self._listing.names
         pictures = tuple(name for name in names if is_picture(name))
         others = tuple(name for name in names if not is_picture(name))
         if not pictures:
@@ -178,28 +195,48 @@ class Folder(ImageData):
         return Layout(pictures, *self.shares, others)
 
     @cached_property
-    def _contents(self) -> tuple[tuple[str, ...], tuple[str, ...], Tensor | None]:
-        """Readable names, "name: reason" of the other files, and the readable pixels if in memory."""
+    def _contents(self) -> "Contents":
         n_bytes = len(self._layout.names) * self.channels * self.size**2
         in_memory = n_bytes < IN_MEMORY_BYTES if self.in_memory is None else self.in_memory
-        check: Callable[[str], Tensor | None] = self._decode if in_memory else self._verify
+        check: Callable[[str], Checked] = self._decode if in_memory else self._verify
         with ThreadPoolExecutor() as threads:
             results = list(threads.map(partial(attempt, check), self._layout.names))
         pairs = list(zip(self._layout.names, results, strict=True))
-        readable = tuple(name for name, r in pairs if not isinstance(r, BrokenPicture))
+        sound = {name: result for name, result in pairs if not isinstance(result, BrokenPicture)}
         unreadable = tuple(f"{name}: {r}" for name, r in pairs if isinstance(r, BrokenPicture))
         report_unreadable(self.path, unreadable, len(pairs))
-        pixels = [result for result in results if isinstance(result, Tensor)]
-        return readable, unreadable, torch.stack(pixels) if in_memory else None
+        small = sum(min(shape) < self.size for _, shape in sound.values())
+        pixels = [picture for picture, _ in sound.values() if picture is not None]
+        return Contents(tuple(sound), unreadable, torch.stack(pixels) if in_memory else None, small)
 
-    def _decode(self, name: str) -> Tensor:
-        return square(decode(open_file(self.path, name)), self.size, self.channels)
+    def _decode(self, name: str) -> tuple[Tensor, tuple[int, int]]:
+        return decode_square(open_file(self.path, name), self.size, self.channels)
 
     def _decode_at(self, names: list[str], index: int) -> Tensor:
-        return self._decode(names[index])
+        return self._decode(names[index])[0]
 
-    def _verify(self, name: str) -> None:
-        verify(open_file(self.path, name))
+    def _verify(self, name: str) -> tuple[None, tuple[int, int]]:
+        return None, verify(open_file(self.path, name))
+
+
+Checked = tuple[Tensor | None, tuple[int, int]]
+"""Pixels of a picture, if it was decoded, and (width, height) of its file."""
+
+
+class Contents(NamedTuple):
+    """Pictures of a folder.
+
+    Attributes:
+        readable: Names of the readable pictures.
+        unreadable: "name: reason" of the others.
+        pixels: uint8 (n, C, size, size) of the readable ones, if they are kept in memory.
+        small: Number of readable pictures that are smaller than the images.
+    """
+
+    readable: tuple[str, ...]
+    unreadable: tuple[str, ...]
+    pixels: Tensor | None
+    small: int
 
 
 def attempt(check: Callable[[str], T], name: str) -> T | BrokenPicture:
@@ -284,24 +321,64 @@ def shared_folders(names: tuple[str, ...]) -> int:
 # Folder or archive --------------------------------------------------------------------------------
 
 
-def visible_names(path: Path) -> tuple[str, ...]:
-    """Return the relative names of the files below a folder or in a zip archive, sorted, but the hidden ones.
+class Listing(NamedTuple):
+    """Names below a folder.
+
+    Attributes:
+        names: Relative names of the files, sorted.
+        missed: Relative names of folders that cannot be opened, and of devices, pipes and sockets.
+    """
+
+    names: tuple[str, ...]
+    missed: tuple[str, ...] = ()
+
+
+def visible_names(path: Path) -> Listing:
+    """List the files below a folder or in a zip archive, sorted, but the hidden ones.
 
     Raises DataMissing if nothing is at `path`, and UserError if it is neither a folder nor a zip archive.
     """
+    missed: list[str] = []
     if path.is_dir():
-        names = [
-            Path(folder, file).relative_to(path).as_posix()
-            for folder, _, files in os.walk(path, followlinks=True)
-            for file in files
-        ]
+        names = list(walk(path, missed))
     elif not path.exists():
         raise DataMissing(f"no folder or zip archive at {path}; set data.path")
     elif not zipfile.is_zipfile(path):
         raise UserError(f"data.path: expected a folder or a zip archive, got {path}")
     else:
         names = [entry for entry in _archive(path, os.getpid()).namelist() if entry[-1] != "/"]
-    return tuple(sorted(name for name in names if not is_hidden(name)))
+    return Listing(tuple(sorted(name for name in names if not is_hidden(name))), tuple(sorted(missed)))
+
+
+def walk(top: Path, missed: list[str]) -> Iterator[str]:
+    """Yield the relative names of the regular files below a folder, and of links that lead nowhere.
+
+    A linked folder is entered once, so that a link to a folder above it ends. What is neither a file nor a
+    folder is not opened, because a pipe would wait for a writer; it is added to `missed`, and so are folders
+    that cannot be opened.
+    """
+    seen: set[tuple[int, int]] = set()
+    waiting = [top]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            status = folder.stat()
+            with os.scandir(folder) as scanned:
+                entries = list(scanned)
+        except OSError as error:
+            missed.append(f"{folder.relative_to(top).as_posix()}/ ({error.strerror})")
+            continue
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for entry in entries:
+            name = Path(entry.path).relative_to(top).as_posix()
+            if os.path.isdir(entry.path):
+                waiting.append(Path(entry.path))
+            elif os.path.isfile(entry.path) or not os.path.exists(entry.path):
+                yield name
+            else:
+                missed.append(f"{name} (a device, pipe or socket)")
 
 
 def is_hidden(name: str) -> bool:
@@ -323,8 +400,17 @@ def open_file(path: Path, name: str) -> Path | io.BytesIO:
     if path.is_dir():
         return path / name
     archive = _archive(path, os.getpid())
+    entry = archive.getinfo(name)
+    if entry.file_size > LARGEST_ENTRY:
+        size = f"{entry.file_size / 2**30:.1f} GiB, expected at most {LARGEST_ENTRY / 2**30:g}"
+        raise BrokenPicture(size)
+    if entry.flag_bits & ENCRYPTED:
+        raise BrokenPicture("encrypted")
     with decoding():
-        content = archive.read(name)
+        try:
+            content = archive.read(entry)
+        except NotImplementedError as error:
+            raise BrokenPicture(str(error)) from error
     return io.BytesIO(content)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from flows.bounds import Bins, PositiveInt, Seed
 from flows.data.base import ArraySplit, Batch, SplitName, StreamedData, digest_of
-from flows.data.decode import EXTENSIONS, BrokenPicture, decode, left_out, square, square_transform
+from flows.data.decode import EXTENSIONS, BrokenPicture, decode_square, left_out, square_transform
 from flows.errors import DataMissing, UserError, missing_extra
 from flows.files import reading
 
@@ -300,4 +300,4 @@ def decode_sample(sample: Sample, size: int, channels: int) -> tuple[Tensor, int
         label = int(sample.get("cls", -1))
     except ValueError as error:
         raise UserError(f"{name} cannot be decoded: cls is no class number ({error})") from error
-    return square(decode(io.BytesIO(content)), size, channels), label
+    return decode_square(io.BytesIO(content), size, channels)[0], label
