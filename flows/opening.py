@@ -15,6 +15,7 @@ from flows import images as pixels
 from flows.checks import check_device
 from flows.data.base import Batch, ImageData
 from flows.data.decode import decode, named
+from flows.data.source import can_instantiate, instantiate_data
 from flows.errors import CheckpointError, Unsupported, UserError
 from flows.files import StrPath, what_is
 from flows.inversion.arrays import SUFFIXES
@@ -25,7 +26,6 @@ from flows.semantics.load import load_semantic_model
 from flows.semantics.predictor import AttributePredictor
 from flows.semantics.segmenter import UNetSegmenter
 from flows.stored import BUNDLED, StoredModule, load_stored, read_description, types_in
-from flows.training.folder import can_instantiate, instantiate_data
 from flows.versioned import kind_of, read_metadata
 
 
@@ -77,7 +77,7 @@ def load_likelihood(checkpoint: str, device: str | None) -> LikelihoodModel:
 
 
 def data_known(model: LatentModel) -> bool:
-    """Whether the checkpoint records a data set of this release; its files may still be missing."""
+    """Whether the checkpoint records a data set that may be opened; its files may still be missing."""
     return can_instantiate(model.description.get("source"))
 
 
@@ -101,9 +101,9 @@ def data_of(model: LatentModel, given: ImageData | None) -> ImageData:
     return given
 
 
-def first_test(model: LatentModel, n: int) -> Batch:
-    """First n images of the test split of the model's data set, with their labels."""
-    return data_of(model, None).first("test", n)
+def first_test(model: LatentModel, n: int, given: ImageData | None = None) -> Batch:
+    """First n images of the test split of a data set, see `data_of`, with their labels."""
+    return data_of(model, given).first("test", n)
 
 
 def read_sources(

@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from jsonargparse import Namespace
 
 from flows.config import resolve
+from flows.data.source import absolute_paths, remember
 from flows.errors import interrupted
 from flows.files import recording
 from flows.opening import load_any
@@ -15,7 +16,7 @@ from flows.parser import Parser
 from flows.training.batches import fit_batch
 from flows.training.checkpoint import find_state
 from flows.training.data_record import changes, read_record, record_of, write_record
-from flows.training.folder import absolute_paths, note_file, prepare_folder
+from flows.training.folder import note_file, prepare_folder
 from flows.training.lock import locked
 from flows.training.loop import fit, make_accelerator
 from flows.training.settings import Training
@@ -94,6 +95,7 @@ def begin(experiment: Namespace, resolved: dict[str, Any], state: Path | None) -
         experiment.folder, resolved, experiment.resume, state, experiment.overwrite, may_change
     )
     write_record(experiment.folder, record)
+    remember(resolved["data"])
     return [*left, *([] if before is None else changes(before, record))]
 
 

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from flows.bounds import Checked
+from flows.building import Excess, build_within
 from flows.checks import check_device, did_you_mean
 from flows.errors import CheckpointError, UserError
 from flows.files import expand, file_digest, make_folder, reading, will_write, write_atomically
@@ -35,6 +36,8 @@ FILE_SUFFIXES = (
     ".safetensors", ".json", ".yaml", ".yml", ".pt", ".pth", ".npy", ".npz", ".png", ".jpg", ".zip",
 )  # fmt: skip
 """Suffixes with which a name is that of a file, and never looked up on a hub."""
+LARGEST_CONFIG = 2**24
+"""Maximum size of a `config.json` in bytes."""
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 
 
@@ -223,8 +226,10 @@ class StoredModule(Checked, nn.Module, PyTorchModelHubMixin, ABC, library_name="
         with reading(weights, "safetensors file"):
             state = load_file(weights)
         try:
-            model = cls(**model_kwargs)
+            model = build_within(state, lambda: cls(**model_kwargs))
             model.load_state_dict(state, strict=strict)
+        except Excess as error:
+            raise CheckpointError(f"{model_id}/{CONFIG_FILE} does not fit the weights: {error}") from error
         except Exception as error:
             if cls._fingerprint(config, state) == config["fingerprint"]:
                 raise  # the files are unaltered, so this is a bug
@@ -264,6 +269,10 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: expected a folder written by save_pretrained or train.py")
+    if path.stat().st_size > LARGEST_CONFIG:
+        raise CheckpointError(
+            f"{path} has {path.stat().st_size:,} bytes, expected at most {LARGEST_CONFIG:,}"
+        )
     with unaltered(path):
         config: dict[str, Any] = parse(dict[str, Any], read_json(path.read_bytes()))
     version = config.get("format_version")

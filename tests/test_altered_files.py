@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from flows.data.source import instantiate_data
 from flows.editing import read_found
 from flows.editing.records import load_history
 from flows.errors import CheckpointError, UserError
@@ -21,7 +22,6 @@ from flows.schema import parse, read_json
 from flows.steering import load_directions
 from flows.steering.ranking import read_scores
 from flows.training.checkpoint import check_state
-from flows.training.folder import instantiate_data
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "tests/legacy"

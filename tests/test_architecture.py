@@ -19,6 +19,7 @@ GROUND = {
     "workspace",
     "stored",
     "tensor_files",
+    "building",
     "versioned",
     "page",
     "hooks",

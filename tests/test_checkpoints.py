@@ -9,6 +9,7 @@ import pytest
 import flows
 from flows.data.ood import ood_images
 from flows.data.scenes.dataset import RENDERER
+from flows.data.source import instantiate_data
 from flows.files import read_yaml
 from flows.inversion.encoder import Encoder
 from flows.inversion.exact import invert_exactly
@@ -22,7 +23,6 @@ from flows.semantics.base import Measurement
 from flows.semantics.load import load_semantic_model
 from flows.training import gan_report, semantics_report
 from flows.training import report as report_module
-from flows.training.folder import instantiate_data
 from flows.training.objectives import lia_report
 from flows.training.objectives.lia_report import phi_figures
 from flows.training.validation import generate

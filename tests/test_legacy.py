@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from flows.config import experiment_parser
 from flows.data.scenes import Scenes
+from flows.data.source import instantiate_data
 from flows.editing.records import load_history
 from flows.inversion import decode_exactly, load_codes, load_record, render_record
 from flows.inversion.records import digest_of
@@ -21,7 +22,6 @@ from flows.models import LatentModel
 from flows.opening import load_any
 from flows.semantics import Predictor
 from flows.steering import load_directions
-from flows.training.folder import instantiate_data
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "tests/legacy"

@@ -10,7 +10,7 @@ from flows.data.scenes import CLASSES, FACTORS, Scenes, render, with_factor
 from flows.data.scenes.canvas import CLASS
 from flows.data.scenes.dataset import save
 from flows.data.scenes.factors import CATEGORIES, COLUMN, NAMES, OBJECTS, matters, sample_factors
-from flows.training.folder import instantiate_data
+from flows.data.source import instantiate_data
 
 
 @pytest.fixture(scope="module")

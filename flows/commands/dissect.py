@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flows.bounds import PositiveFloat, PositiveInt, Seed
 from flows.commands.common import check_outputs, write_json
+from flows.data.base import ImageData
 from flows.dissection.agreement import Agreement, Scheme, best_by_class, best_layer, counts
 from flows.dissection.agreement import dissect as run
 from flows.dissection.artefacts import Cleaning, clean, without
@@ -64,6 +65,7 @@ def dissect(
     seed: Seed = 0,
     out: Path = Path("dissection"),
     json: Path | None = None,
+    data: ImageData | None = None,
     device: str | None = None,
 ) -> None:
     """Find the class that each unit of a model responds to, and ablate the best units of each class.
@@ -93,6 +95,7 @@ def dissect(
         seed: Seed of the samples.
         out: Output folder for index.html, its pictures and units.json.
         json: Additional file for the contents of units.json.
+        data: Data set of the test images; None takes the one that the model was trained on.
         device: Torch device; None takes CUDA if it is available.
     """
     check_outputs(out=out, json=json)
@@ -100,7 +103,8 @@ def dissect(
     segmenter = segmenter or bundled_model("segmenter", model)
     loaded = load_segmenter(segmenter, model)
     space = space or model.search_space
-    codes, masks = (model.sample(n, space, seed), None) if source == "samples" else real(model, n, space)
+    samples = source == "samples"
+    codes, masks = (model.sample(n, space, seed), None) if samples else real(model, n, space, data)
     check_layers(model, space, layers)
     chosen = layers or default_layers(model, space)
     if not chosen:
@@ -109,7 +113,7 @@ def dissect(
         for label in [labels] if isinstance(labels, str) else labels or []:
             check_class(option, label, loaded)
     # Before the long computation, so that missing data and packages are reported at once.
-    clean_set = clean_images(model, loaded, artefact) if artefact else None
+    clean_set = clean_images(model, loaded, artefact, data) if artefact else None
     agreements = run(model, loaded, codes, chosen, scheme, share, masks)
     rows = [row for agreement in agreements.values() for row in agreement.rows()]
     best = list(best_by_class(agreements).values())
@@ -173,9 +177,9 @@ def dissect(
     print(f"written to {out}: {', '.join(written)}, units.json")
 
 
-def real(model: LatentModel, n: int, space: str) -> tuple[Codes, Tensor]:
+def real(model: LatentModel, n: int, space: str, data: ImageData | None) -> tuple[Codes, Tensor]:
     """Codes of the first n test images, and their true masks. Raises UserError if there are no masks."""
-    batch = first_test(model, n)
+    batch = first_test(model, n, data)
     if batch.masks is None:
         raise UserError("--source images: the model's data set has no class masks; take --source samples")
     return model.encode_bytes(batch.images, space, batch.labels), batch.masks
@@ -273,7 +277,9 @@ def insert_units(chosen: Chosen, label: str, units: int) -> Insertion | None:
     return insertion(chosen.model, chosen.segmenter, few, layer, label, inserted, chosen.values(layer, label))
 
 
-def clean_images(model: LatentModel, segmenter: Segmenter, label: str) -> tuple[Tensor, PooledFeatures]:
+def clean_images(
+    model: LatentModel, segmenter: Segmenter, label: str, data: ImageData | None = None
+) -> tuple[Tensor, PooledFeatures]:
     """Test images without an artefact, and the features by which sets of images are compared.
 
     Raises:
@@ -281,7 +287,7 @@ def clean_images(model: LatentModel, segmenter: Segmenter, label: str) -> tuple[
         DataMissing: The extra `metrics` is not installed.
     """
     features = PooledFeatures()
-    test = reduce(first_test(model, REAL).images, model.bins)
+    test = reduce(first_test(model, REAL, data).images, model.bins)
     return without(test, segmenter, label, model), features
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from flows import images as pixels
 from flows.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed
 from flows.commands.common import check_outputs, write_json
+from flows.data.base import ImageData
 from flows.dissection.omission import energy_by_class, energy_maps, shares_of
 from flows.dissection.omission import omissions as compare_classes
 from flows.dissection.omissions_report import (
@@ -42,6 +43,7 @@ def omissions(
     seed: Seed = 0,
     out: Path = Path("omissions"),
     json: Path | None = None,
+    data: ImageData | None = None,
     device: str | None = None,
 ) -> None:
     """Compare the classes in samples with those in test images, and find the classes that images lose.
@@ -62,13 +64,14 @@ def omissions(
         out: Output folder: index.html, omissions.json, classes.png, and instances.png or, for a flow,
             energy.png and energies.png.
         json: Additional file for the contents of omissions.json.
+        data: Data set of the test images; None takes the one that the model was trained on.
         device: Torch device; None takes CUDA if it is available.
     """
     check_outputs(out=out, json=json)
     model = open_model(checkpoint, device)
     segmenter = segmenter or bundled_model("segmenter", model)
     loaded = load_segmenter(segmenter, model)
-    batch = first_test(model, n)
+    batch = first_test(model, n, data)
     test = pixels.reduce(batch.images, model.bins)
     samples = model.decode_bytes(model.sample(n, seed=seed, temperature=temperature))
     found = compare_classes(shares(loaded, test, model), shares(loaded, samples, model), loaded.classes)

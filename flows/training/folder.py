@@ -1,21 +1,14 @@
 """Folder of a run: it is not overwritten by another run, and resumed only with the same settings."""
 
-import importlib
-import inspect
-import pkgutil
-import re
 import shutil
-import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import yaml
 
-import flows.data
-from flows.data.base import ImageData, StreamedData
 from flows.errors import UserError
-from flows.files import expand, read_yaml, write_atomically
+from flows.files import read_yaml, write_atomically
 from flows.schema import parse, unaltered
 from flows.steering.base import DIRECTIONS_FILE
 from flows.stored import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
@@ -189,33 +182,6 @@ def check_same(
         raise UserError(f"--resume: the run in {folder} was started with other settings: {changes}{more}")
 
 
-def absolute_paths(source: dict[str, Any]) -> dict[str, Any]:
-    """Stored config of a data set with absolute paths, so that it is found from any folder.
-
-    Args:
-        source: `class_path` and `init_args`.
-    """
-    cls = import_class(str(source.get("class_path")))
-    given = dict(source.get("init_args") or {})
-    for name in getattr(cls, "path_arguments", ()):
-        value = given.get(name)
-        if isinstance(value, str) and is_local(value):
-            given[name] = str(expand(value).absolute())
-    return {**source, "init_args": given}
-
-
-def is_local(path: str) -> bool:
-    """Whether a text names a file of this machine; a pattern of files counts by the folder it is in."""
-    scheme = re.match(r"[a-z]{2,}:", path)
-    return not scheme and (expand(path).exists() or ("{" in path and expand(path).parent.is_dir()))
-
-
-def import_class(path: str) -> Any:
-    """Class of a dotted path that was used before, or None."""
-    module, _, name = path.rpartition(".")
-    return getattr(sys.modules.get(module), name, None)
-
-
 def flatten_settings(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested mappings to one mapping with dotted keys."""
     flat: dict[str, Any] = {}
@@ -225,46 +191,3 @@ def flatten_settings(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def can_instantiate(source: Any) -> bool:
-    """Whether the data set of a stored config is one that `instantiate_data` accepts by its class."""
-    module, _, name = str(source.get("class_path")).rpartition(".") if isinstance(source, dict) else ("",) * 3
-    if module not in {each.name for each in pkgutil.walk_packages(flows.data.__path__, "flows.data.")}:
-        return False
-    cls: Any = getattr(importlib.import_module(module), name, None)
-    return is_storable(cls)
-
-
-def is_storable(cls: Any) -> bool:
-    """Whether this is the class of a data set that a checkpoint may name: concrete, and no stream."""
-    concrete = inspect.isclass(cls) and issubclass(cls, ImageData) and not inspect.isabstract(cls)
-    return concrete and not issubclass(cls, StreamedData)
-
-
-def instantiate_data(source: dict[str, Any]) -> ImageData:
-    """Instantiate the data set of a stored config, which must be a class of flows.data and not a stream.
-
-    A config may come from an untrusted source; importing arbitrary classes would run that source's code.
-
-    Raises:
-        UserError: The class is not such a data set, or an argument is unknown.
-    """
-    source = parse(dict[str, Any], source, "the description's source")
-    path = str(source.get("class_path"))
-    module, _, name = path.rpartition(".")
-    if not module.startswith("flows.data."):
-        raise UserError(f"data set {path!r} is not one of flows.data; choose one with --data")
-    try:
-        cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"this release of flows has no data set {path!r}") from error
-    if not is_storable(cls):
-        # A stream is given by addresses of shards, and an address may be a shell command.
-        raise UserError(f"data set {path!r} cannot be taken from a checkpoint; choose one with --data")
-    given = parse(dict[str, Any], source.get("init_args") or {}, "the description's source.init_args")
-    unknown = set(given) - set(inspect.signature(cls).parameters)
-    if unknown:
-        raise UserError(f"data set {path!r} has no argument {', '.join(sorted(unknown))}")
-    hints = get_type_hints(cls.__init__)
-    return cls(**{name: parse(hints[name], value, f"{path}: {name}") for name, value in given.items()})

@@ -6,7 +6,8 @@ from typing import Literal
 from flows.bounds import PositiveFloat, PositiveInt, Seed
 from flows.commands.common import check_outputs, write_json
 from flows.commands.steer.apply import split_directions
-from flows.opening import data_of, load_predictor, open_model
+from flows.data.base import ImageData
+from flows.opening import data_known, data_of, load_predictor, open_model
 from flows.page import as_text
 from flows.steering.base import as_row, load_directions, save_directions
 from flows.steering.boundary import condition
@@ -28,6 +29,7 @@ def disentangle(
     alpha: PositiveFloat = 2.0,
     enough: PositiveFloat = 0.1,
     rounds: PositiveInt = 5,
+    data: ImageData | None = None,
     seed: Seed = 0,
     output: Path = Path("disentangled.safetensors"),
     json: Path | None = None,
@@ -56,6 +58,7 @@ def disentangle(
         alpha: Move to either side, in sigmas; it should be the size of later moves.
         enough: Change of another score, relative to the direction's own, that is not corrected.
         rounds: Maximum number of corrections per direction.
+        data: Data set of the training images; None takes the one that the model was trained on.
         seed: Seed of the samples.
         output: File for the changed directions.
         json: File for the result.
@@ -67,9 +70,9 @@ def disentangle(
     rest = load_directions(others, model) if others else None
     selected, fixed = split_directions(known, names, without, rest)
     space = selected[0].space
-    encodes = model.check_space(space).encodes and model.description.get("source") is not None
+    encodes = model.check_space(space).encodes and (data is not None or data_known(model))
     images = encodes if source is None else source == "images"
-    task = Task(model, space, [], None, data_of(model, None) if images else None, n, seed)
+    task = Task(model, space, [], None, data_of(model, data) if images else None, n, seed)
     if fixed:
         codes = task.codes(n)
         changed = [condition(each, fixed, codes) for each in selected]

@@ -7,6 +7,8 @@ from jsonargparse import lazy_instance
 
 from flows.bounds import PositiveFloat, PositiveInt, Seed
 from flows.commands.common import check_outputs, write_json
+from flows.data.base import ImageData
+from flows.errors import UserError
 from flows.files import expand
 from flows.opening import CACHE, data_of, load_predictor, open_model
 from flows.page import as_text
@@ -25,6 +27,7 @@ def find(
     method: Method = BOUNDARY,
     predictor: str | None = None,
     source: Literal["samples", "images"] = "samples",
+    data: ImageData | None = None,
     n: PositiveInt = 4000,
     space: str | None = None,
     temperature: PositiveFloat = 1.0,
@@ -48,6 +51,7 @@ def find(
         predictor: Checkpoint of an attribute predictor, for the scores of samples and their gradients; None
             takes the included one for the model's images.
         source: Source of the codes: samples, or encoded training images.
+        data: Data set of the training images; None takes the one that the model was trained on.
         n: Number of codes in the survey.
         space: Latent space of the directions; None takes the model's search space (w for LIA and StyleGAN).
         temperature: Temperature of the samples.
@@ -65,9 +69,11 @@ def find(
     loaded = None
     if surveyed or isinstance(method, ScoreGradient):
         loaded = load_predictor(predictor, model)
-    data = data_of(model, None) if source == "images" else None
+    if data is not None and source == "samples":
+        raise UserError("--data is the data set of --source images; samples need none")
+    images = data_of(model, data) if source == "images" else None
     folder = None if cache is None else expand(cache)
-    task = Task(model, space, scores or [], loaded, data, n, seed, temperature, folder)
+    task = Task(model, space, scores or [], loaded, images, n, seed, temperature, folder)
     directions = method.find(task)
     save_directions(output, directions)
     columns = list(dict.fromkeys(key for each in directions for key in each.evidence))

@@ -7,6 +7,7 @@ import torch
 from flows.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed
 from flows.commands.common import check_outputs, write_json
 from flows.commands.steer.apply import select_directions
+from flows.data.base import ImageData
 from flows.opening import first_test, load_predictor, open_model
 from flows.page import as_text
 from flows.steering.base import load_directions
@@ -27,6 +28,7 @@ def levels(
     seed: Seed = 1,
     out: Path = Path("levels"),
     json: Path | None = None,
+    data: ImageData | None = None,
     device: str | None = None,
 ) -> None:
     """Move one level of the code at a time along directions, and measure the change of their scores.
@@ -47,6 +49,7 @@ def levels(
         seed: Seed of the samples, which should not be that of `steer find`.
         out: Output folder for index.html, levels.png and levels.json.
         json: Additional file for the contents of levels.json.
+        data: Data set of the test images; None takes the one that the model was trained on.
         device: Torch device; None takes CUDA if it is available.
     """
     check_outputs(out=out, json=json)
@@ -57,7 +60,7 @@ def levels(
     check_own_scores(selected, loaded)
     converted = [to_levels(model, each, wide) for each in selected]
     if test:
-        batch = first_test(model, test)
+        batch = first_test(model, test, data)
         codes = model.encode_bytes(batch.images, wide, batch.labels)
     else:
         with torch.no_grad():

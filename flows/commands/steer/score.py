@@ -48,6 +48,7 @@ def score(
     n: PositiveInt = 500,
     test: NonNegativeInt = 0,
     kid: NonNegativeInt = 0,
+    data: ImageData | None = None,
     seed: Seed = 1,
     out: Path = Path("steering"),
     json: Path | None = None,
@@ -69,6 +70,7 @@ def score(
             can be rendered again, the moves are compared with re-renders in which only the factor changes.
         kid: Number of moved images that are compared with as many test images by KID, at every step; 0 skips
             the comparison. Ten images take about one second per direction.
+        data: Data set; None takes the one that the model was trained on.
         seed: Seed of the samples, which should not be that of `steer find`.
         out: Output folder for index.html, matrix.png, responses.png, strips.png and scores.json.
         json: Additional file for the contents of scores.json.
@@ -83,9 +85,9 @@ def score(
     check_own_scores(selected, loaded)
     space = selected[0].space
     # Before the long computation, so that missing data and packages are reported at once.
-    costs = Costs(model, loaded, alpha, test, kid)
+    costs = Costs(model, loaded, alpha, test, kid, data)
     if test:
-        batch = first_test(model, test)
+        batch = first_test(model, test, data)
         codes = model.encode_bytes(batch.images, space, batch.labels)
     else:
         codes = model.sample(n, space, seed)
@@ -125,21 +127,30 @@ class Costs:
         alpha: Move to either side, in sigmas.
         test: Number of test images, from the first one, that are moved; 0 if samples are moved.
         kid: Number of images for KID; 0 computes no KID.
+        data: Data set; None takes the one that the model was trained on.
 
     Raises:
         UserError: Data or packages that `kid` or `test` need are missing; otherwise no data are needed.
     """
 
-    def __init__(self, model: LatentModel, predictor: AttributePredictor, alpha: float, test: int, kid: int):
+    def __init__(
+        self,
+        model: LatentModel,
+        predictor: AttributePredictor,
+        alpha: float,
+        test: int,
+        kid: int,
+        data: ImageData | None = None,
+    ):
         self.model, self.predictor, self.alpha, self.kid = model, predictor, alpha, kid
         self.features = PooledFeatures() if kid else None
         self.data: ImageData | None = None
         self.real, self.compared = torch.empty(0, len(predictor.scores)), torch.empty(0)
         self.rerenders = False
         needed = bool(kid or test)
-        if not needed and not data_known(model):
+        if data is None and not needed and not data_known(model):
             return
-        self.data = data_of(model, None)
+        self.data = data_of(model, data)
         try:
             split = self.data.split("test")
         except DataMissing:

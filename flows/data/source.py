@@ -1,0 +1,145 @@
+"""Data sets that checkpoints name: stored with absolute paths, opened only if this user has trained on them.
+
+A checkpoint may come from anywhere. Its description names a class of this package with arguments, and some of
+them are paths, which could be any: a device without end, a mail folder, an address of a hub. Those are opened
+if this user has trained on them here, or asks for them with `--data`.
+"""
+
+import importlib
+import inspect
+import json
+import pkgutil
+import re
+import sys
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import flows.data
+from flows.data.base import ImageData, StreamedData
+from flows.errors import UserError
+from flows.files import expand, make_folder
+from flows.schema import parse
+
+KNOWN = Path("~/.cache/flows/known-data.txt")
+"""File with the data sets that this user has trained on, one SHA-256 per line."""
+PREFIX = "flows.data."
+
+
+def absolute_paths(source: dict[str, Any]) -> dict[str, Any]:
+    """Stored config of a data set with absolute paths, so that it is found from any folder.
+
+    Args:
+        source: `class_path` and `init_args`.
+    """
+    module, _, name = str(source.get("class_path")).rpartition(".")
+    cls = getattr(sys.modules.get(module), name, None)
+    given = dict(source.get("init_args") or {})
+    for argument in getattr(cls, "path_arguments", ()):
+        value = given.get(argument)
+        if isinstance(value, str) and is_local(value):
+            given[argument] = str(expand(value).absolute())
+    return {**source, "init_args": given}
+
+
+def is_local(path: str) -> bool:
+    """Whether a text names a file of this machine; a pattern of files counts by the folder it is in."""
+    scheme = re.match(r"[a-z]{2,}:", path)
+    return not scheme and (expand(path).exists() or ("{" in path and expand(path).parent.is_dir()))
+
+
+# Known data ---------------------------------------------------------------------------------------
+
+
+def remember(source: Mapping[str, Any]) -> None:
+    """Note a data set that this user trains on; a home that cannot be written to is no error."""
+    if not paths_of(source) or is_known(source):
+        return
+    path = KNOWN.expanduser()
+    try:
+        make_folder(path.parent)
+        with open(path, "a", encoding="utf-8") as opened:
+            opened.write(f"{identity(source)}\n")
+    except OSError:
+        return
+
+
+def is_known(source: Mapping[str, Any]) -> bool:
+    """Whether a data set has no paths of its own, or this user has trained on it here."""
+    if not paths_of(source):
+        return True
+    path = KNOWN.expanduser()
+    return path.is_file() and identity(source) in path.read_text(encoding="utf-8").split()
+
+
+def paths_of(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a stored data set that are paths or addresses other than the default."""
+    cls = class_of(source)
+    given = source.get("init_args") or {}
+    if cls is None or not isinstance(given, Mapping):
+        return {}
+    parameters = inspect.signature(cls).parameters
+    defaults = {name: parameters[name].default for name in cls.path_arguments if name in parameters}
+    return {
+        name: given[name]
+        for name, default in defaults.items()
+        if name in given and str(given[name]) != str(default)
+    }
+
+
+def identity(source: Mapping[str, Any]) -> str:
+    """SHA-256 of the class and the paths of a stored data set."""
+    named = [source.get("class_path"), paths_of(source)]
+    return sha256(json.dumps(named, sort_keys=True, default=str).encode()).hexdigest()
+
+
+# Classes ------------------------------------------------------------------------------------------
+
+
+def can_instantiate(source: Any) -> bool:
+    """Whether `instantiate_data` accepts the class and the paths of a stored data set."""
+    return isinstance(source, dict) and class_of(source) is not None and is_known(source)
+
+
+def class_of(source: Mapping[str, Any]) -> type[ImageData] | None:
+    """Class of a stored data set: one of this package, concrete and no stream; else None."""
+    module, _, name = str(source.get("class_path")).rpartition(".")
+    if module not in {each.name for each in pkgutil.walk_packages(flows.data.__path__, PREFIX)}:
+        return None
+    cls: Any = getattr(importlib.import_module(module), name, None)
+    concrete = inspect.isclass(cls) and issubclass(cls, ImageData) and not inspect.isabstract(cls)
+    # A stream is given by addresses of shards, and an address may be a shell command.
+    return cls if concrete and not issubclass(cls, StreamedData) else None
+
+
+def instantiate_data(source: dict[str, Any]) -> ImageData:
+    """Instantiate the data set of a stored config.
+
+    Raises:
+        UserError: The class is none of this package or a stream, an argument is unknown or of another type,
+            or a path is one on which this user has not trained here.
+    """
+    source = parse(dict[str, Any], source, "the description's source")
+    path = str(source.get("class_path"))
+    cls = class_of(source)
+    if cls is None:
+        kind = "one of flows.data" if not path.startswith(PREFIX) else "one that a checkpoint may name"
+        raise UserError(f"data set {path!r} is not {kind}; choose one with --data")
+    given = parse(dict[str, Any], source.get("init_args") or {}, "the description's source.init_args")
+    unknown = set(given) - set(inspect.signature(cls).parameters)
+    if unknown:
+        raise UserError(f"data set {path!r} has no argument {', '.join(sorted(unknown))}")
+    hints = get_type_hints(cls.__init__)
+    parsed = {name: parse(hints[name], value, f"{path}: {name}") for name, value in given.items()}
+    if not is_known(source):
+        options = " ".join(f"--data.{name} {value}" for name, value in given.items() if value is not None)
+        raise UserError(
+            f"the checkpoint names {cls.__name__} with {_listed(paths_of(source))}, on which you have not "
+            f"trained here; nothing is opened unless --data says so: --data {cls.__name__} {options}"
+        )
+    return cls(**parsed)
+
+
+def _listed(paths: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in paths.items())
