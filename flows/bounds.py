@@ -35,6 +35,7 @@ __all__ = [
     "Share",
     "ShareBelowHalf",
     "ShareBelowOne",
+    "Side",
     "Temperature",
     "checked",
     "plain",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     Bins: TypeAlias = int
     NonNegativeInt: TypeAlias = int
     PositiveInt: TypeAlias = int
+    Side: TypeAlias = int
     Seed: TypeAlias = int
     ImageShape: TypeAlias = Sequence[int]
     FiniteFloat: TypeAlias = float
@@ -69,6 +71,7 @@ else:
     NonNegativeInt = restricted_number_type("NonNegativeCount", int, [(">=", 0), ("<", LARGEST)])
     PositiveFloat = restricted_number_type("Positive", float, [(">", 0), ("<", math.inf)])
     PositiveInt = restricted_number_type("PositiveCount", int, [(">", 0), ("<", LARGEST)])
+    Side = restricted_number_type("Side", int, [(">", 0), ("<=", 2**13)])
     Bins = restricted_number_type("Bins", int, [(">=", 2), ("<=", 256)])
     Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**63)])
     ShareBelowHalf = restricted_number_type("ShareBelowHalf", float, [(">=", 0), ("<", 0.5)])

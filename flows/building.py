@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from math import prod
 from typing import Any, TypeVar
 
+import psutil
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -12,6 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from flows.errors import UserError
 
 T = TypeVar("T")
+
+BYTES = 4
+"""Bytes of a number in single precision."""
+MOST_MODULES = 20_000
+"""Modules that a config of one's own may ask for; the deepest published flows have some thousands."""
 
 SPARE_NUMBERS = 2**24
 """Numbers that a constructor may create besides the weights: masks, bases, first draws."""
@@ -42,8 +48,7 @@ class Bounded(TorchDispatchMode):
         self.created += created_by(str(function), args)
         if self.created > self.most:
             raise Excess(
-                f"it asks for tensors of {self.created:,} numbers and more, and the weights have so few that "
-                f"{self.most:,} are enough"
+                f"it asks for tensors of {self.created:,} numbers and more, the limit is {self.most:,}"
             )
         return function(*args, **(kwargs or {}))
 
@@ -76,7 +81,7 @@ def at_most_modules(most: int) -> Iterator[None]:
         nonlocal count
         count += 1
         if count > most:
-            raise Excess(f"it asks for more than {most:,} modules, and the weights fill fewer")
+            raise Excess(f"it asks for more than {most:,} modules")
 
     handle = register_module_module_registration_hook(note)
     try:
@@ -85,11 +90,27 @@ def at_most_modules(most: int) -> Iterator[None]:
         handle.remove()
 
 
+def build_in_memory(build: Callable[[], T]) -> T:
+    """Call `build`, which constructs a module, within the memory that this machine has left.
+
+    Raises:
+        UserError: The module needs more, or has more modules than can be run.
+    """
+    free = psutil.virtual_memory().available
+    try:
+        with Bounded(free // BYTES), at_most_modules(MOST_MODULES):
+            return build()
+    except Excess as error:
+        raise UserError(
+            f"the model is too large for this machine, with {free / 2**30:.1f} GiB free: {error}"
+        ) from error
+
+
 def build_within(weights: Mapping[str, Tensor], build: Callable[[], T]) -> T:
     """Call `build`, which constructs a module for these weights, within bounds that follow from them.
 
-    A config from elsewhere may ask for a billion layers, or for a layer of a terabyte. The bounds are above what
-    a constructor needs, and memory stays in proportion to the file.
+    A config from elsewhere may ask for a billion layers, or for a layer of a terabyte. The bounds are above
+    what a constructor needs, and memory stays in proportion to the file.
 
     Raises:
         Excess: The module would be larger than the weights can fill.

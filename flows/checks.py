@@ -40,6 +40,15 @@ def check_device(device: str, name: str = "map_location") -> None:
         raise UserError(f"{name} {device}: expected a device that holds data, such as cpu or cuda")
 
 
+def check_memory(needed: float, what: str) -> None:
+    """Raise UserError if the memory that is free does not suffice for `needed` bytes of `what`."""
+    import psutil  # not at the top: most verbs start without it
+
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise UserError(f"{what}: needs about {needed / 2**30:,.0f} GiB, and {free / 2**30:.1f} are free")
+
+
 def check_seed(seed: int, name: str = "seed") -> None:
     """Raise UserError unless `seed` is one that torch's generators accept, in [0, 2⁶⁴)."""
     if not 0 <= seed < 2**64:

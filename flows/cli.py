@@ -17,7 +17,7 @@ import docstring_parser
 import flows.commands
 from flows.bounds import plain
 from flows.errors import EXIT_CODES, EXIT_USER, reported
-from flows.parser import ConfigFile, Parser, classes_of, import_all
+from flows.parser import ALLOW, ConfigFile, Parser, add_import_option, classes_of, import_all
 
 Command = Callable[..., None]
 CONFIG = "config"
@@ -108,7 +108,10 @@ def parser_of(name: str, function: Command) -> Parser:
     texts = {param.arg_name: param.description for param in docstring_parser.parse(docstring).params}
     parser.former = {former: option for option, former in FORMER.get(name, {}).items()}
     taken: set[str | int] = set()
-    for parameter in inspect.signature(function).parameters.values():
+    parameters = inspect.signature(function).parameters.values()
+    if any(classes_of(parameter.annotation) for parameter in parameters):
+        add_import_option(parser)
+    for parameter in parameters:
         for kind in classes_of(parameter.annotation):
             import_all(sys.modules[kind.__module__.rpartition(".")[0]])
         required = parameter.default is parameter.empty
@@ -157,7 +160,7 @@ def main(arguments: list[str] | None = None) -> None:
         values = parser.instantiate(given)[name]
         if "verb" in values:
             name, values = f"{name} {values.verb}", values[values.verb]
-        options = {key: plain(value) for key, value in vars(values).items() if key != CONFIG}
+        options = {key: plain(value) for key, value in vars(values).items() if key not in (CONFIG, ALLOW)}
         find_verbs()[name].load()(**options)
 
 

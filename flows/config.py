@@ -17,7 +17,7 @@ import flows.models
 import flows.semantics
 from flows.data.base import ImageData
 from flows.errors import EXIT_CODES, DataMissing, fail
-from flows.parser import NAMED, ConfigFile, Parser, import_all, linked
+from flows.parser import NAMED, ConfigFile, Parser, add_import_option, import_all, linked
 from flows.semantics.base import json_attributes
 from flows.stored import StoredModule, read_arguments
 from flows.training import objectives
@@ -65,6 +65,7 @@ def experiment_parser() -> Parser:
         default_env=False,
     )
     parser.add_argument("--config", action=ConfigFile, help="YAML file; may be given several times")
+    add_import_option(parser)
     parser.add_argument(
         "--folder", type=Path, required=True, help="Folder of the run: exported model, logs, training states"
     )

@@ -97,13 +97,13 @@ def sentence_of(error: BaseException) -> str:
 def reported() -> Iterator[None]:
     """Context in which user errors and interruptions end the program with one line and exit code 2 or 130.
 
-    Bugs are raised; with the environment variable FLOWS_DEBUG set, user errors too. Warnings of former names
-    are one line, too.
+    Bugs are raised; with the environment variable FLOWS_DEBUG set, user errors too. Warnings of former names,
+    and those about files, are one line, too.
     """
     whole = warnings.formatwarning
 
     def one_line(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
-        if issubclass(category, Deprecated):
+        if issubclass(category, Deprecated | UserWarning):
             return f"warning: {message}\n"
         return whole(message, category, *place, **more)
 

@@ -37,10 +37,71 @@ def reading(path: StrPath, kind: str) -> Iterator[None]:
         raise UserError(f"{path} cannot be read as a {kind} ({type(error).__name__}: {error})") from error
 
 
+MOST_NODES, DEEPEST = 100_000, 50
+"""Limits of a YAML file: number of its nodes, aliases resolved, and depth of their nesting."""
+
+
+def load_yaml(content: bytes) -> Any:
+    """Parse YAML in UTF-8 within limits, because aliases can make a short text endless.
+
+    Raises:
+        UserError: The text is no YAML, refers to itself, or exceeds the limits; the message is the end of the
+            sentence "expected a YAML file".
+    """
+    try:
+        loader = yaml.SafeLoader(content.decode("utf-8"))
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            nodes = _count_nodes(node, {}, 0)
+            if nodes > MOST_NODES:
+                raise UserError(f": it has {nodes:,} values, expected at most {MOST_NODES:,}")
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except UnicodeDecodeError as error:
+        raise UserError(f" in UTF-8 ({error.reason})") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UserError(f"{place}: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f": {str(error).splitlines()[0]}") from error
+    except RecursionError as error:
+        raise UserError(f": it is nested more than {DEEPEST} deep") from error
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+    ) as error:  # of a value with a tag, such as `!!int x`
+        raise UserError(f": a value cannot be read ({error})") from error
+
+
+def _count_nodes(node: yaml.Node, known: dict[int, int], depth: int) -> int:
+    """Number of values below a node, those behind aliases counted each time."""
+    if depth > DEEPEST:
+        raise UserError(f": it is nested more than {DEEPEST} deep")
+    if id(node) in known:
+        if not known[id(node)]:
+            raise UserError(": it refers to itself")
+        return known[id(node)]
+    known[id(node)] = 0  # until it is counted
+    parts = [each for pair in node.value for each in pair] if isinstance(node, yaml.MappingNode) else []
+    parts = node.value if isinstance(node, yaml.SequenceNode) else parts
+    known[id(node)] = 1 + sum(_count_nodes(part, known, depth + 1) for part in parts)
+    return known[id(node)]
+
+
 def read_yaml(path: StrPath) -> Any:
     """Read a YAML file; raises UserError if it is missing or damaged."""
     with reading(path, "YAML file"):
-        return yaml.safe_load(Path(path).read_text())
+        content = Path(path).read_bytes()
+    try:
+        return load_yaml(content)
+    except UserError as error:
+        raise UserError(f"{path}: expected a YAML file{error}") from error
 
 
 def file_in_place_of(folder: Path) -> Path | None:

@@ -8,20 +8,26 @@ import pkgutil
 import re
 import sys
 from argparse import Action
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin
 
 import jsonargparse
-import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from flows.bounds import choices_of, describe, plain, refusal
 from flows.checks import did_you_mean
-from flows.errors import deprecated, fail
+from flows.errors import UserError, deprecated, fail
+from flows.files import load_yaml
 
-jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+jsonargparse.set_parsing_settings(
+    docstring_parse_attribute_docstrings=True, import_path_denylist=["*"], import_path_allowlist=["flows"]
+)
+NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)
+"""Negative numbers, which are values and no options; argparse's own pattern has no exponents."""
+ALLOW = "allow_import"
+"""Option with the names of packages whose classes options and configs may name."""
 
 NAMED: set[type] = set()
 """Base classes whose subclasses any option may name; `flows.config` adds its own."""
@@ -67,6 +73,7 @@ class Parser(ArgumentParser):
     def __init__(self, *given: Any, **options: Any):
         options.setdefault("formatter_class", HelpFormatter)
         super().__init__(*given, **options)
+        self._negative_number_matcher = NEGATIVE
         self.former: dict[str, str] = {}
         self.nulls: set[str] = set()
         self.arguments_of: type | None = None
@@ -80,6 +87,7 @@ class Parser(ArgumentParser):
                 deprecated(option, f"--{name}")
                 words[i] = f"--{name}{sign}{value}"
         self.nulls = set()
+        allow_imports(words)
         settings = super().parse_args(words, *given, **options)
         for name in self.nulls:
             settings[name] = None
@@ -95,6 +103,9 @@ class Parser(ArgumentParser):
                     inner.check_given(settings[verb])
                 continue
             kind = type_of(action)
+            group = action.dest.rpartition(".")[0]
+            if kind is not None and group and action.dest not in settings:
+                self.error(f"{group}: expected a mapping of options to values")
             if kind is None or action.dest not in settings:
                 continue
             value, optional = settings[action.dest], NoneType in get_args(kind) or kind is Any
@@ -144,6 +155,9 @@ class Parser(ArgumentParser):
         if os.environ.get("FLOWS_DEBUG") and ex is not None:
             raise ex
         text = " ".join(line.strip() for line in str(message).splitlines() if line.strip())
+        if denied := re.search(r"Importing '([\w.]+)' is not allowed", text):
+            package = denied[1].partition(".")[0]
+            fail(f"{denied[1]} is not a class of flows; --{ALLOW} {package} allows to import it")
         unknown = re.search(r'key "([\w.]+)".*dot import path string: (\w+)', text)
         if unknown:
             text = f"{self.spelling(unknown[1])}: there is no class named '{unknown[2]}'."
@@ -252,6 +266,33 @@ class Parser(ArgumentParser):
         return options | {option.rsplit(".", 1)[-1] for option in options} | named | arguments
 
 
+def add_import_option(parser: ArgumentParser) -> None:
+    """Add the option `--allow_import` to a parser of options that may name classes."""
+    parser.add_argument(
+        f"--{ALLOW}",
+        f"--{ALLOW.replace('_', '-')}",
+        type=str | None,
+        default=None,
+        help="Name of your own package or module whose classes options and configs may name; it is imported",
+    )
+
+
+def allow_imports(words: Sequence[str]) -> None:
+    """Allow classes of the packages that `--allow_import` names, and say so on standard error.
+
+    A config may come from elsewhere, and naming a class imports its module, which runs it. Classes of other
+    packages than this one are therefore refused.
+    """
+    for i, word in enumerate(words):
+        option, sign, value = word.partition("=")
+        if option.lstrip("-").replace("-", "_") == ALLOW and option.startswith("--"):
+            name = value if sign else "".join(words[i + 1 : i + 2])
+            if not all(part.isidentifier() for part in name.split(".")):
+                fail(f"--{ALLOW}: expected the name of a package or module, got {name!r}")
+            jsonargparse.set_parsing_settings(import_path_allowlist=[name])
+            print(f"--{ALLOW}: options and configs may import {name}", file=sys.stderr)
+
+
 class ConfigFile(ActionConfigFile):
     """Option for YAML files; a file that is none, or holds no options, ends with one line that names it."""
 
@@ -264,13 +305,9 @@ class ConfigFile(ActionConfigFile):
 def config_fault(path: Path) -> str:
     """Return the expected contents of a config file and its fault; empty if the file holds options."""
     try:
-        content = yaml.safe_load(path.read_bytes().decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return f"a YAML file in UTF-8 ({error.reason})"
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        return f"a YAML file{place}: {getattr(error, 'problem', None) or 'it cannot be parsed'}"
+        content = load_yaml(path.read_bytes())
+    except UserError as error:
+        return f"a YAML file{error}"
     if isinstance(content, dict):
         return ""
     kinds = {NoneType: "an empty file", list: "a list"}

@@ -7,6 +7,7 @@ from typing import Any
 from accelerate import Accelerator
 from jsonargparse import Namespace
 
+from flows.building import build_in_memory
 from flows.config import resolve
 from flows.data.source import absolute_paths, remember
 from flows.errors import interrupted
@@ -21,6 +22,7 @@ from flows.training.lock import locked
 from flows.training.loop import fit, make_accelerator
 from flows.training.settings import Training
 from flows.training.start import (
+    check_batch,
     check_classes,
     ignored_environment,
     set_threads,
@@ -38,7 +40,7 @@ def run(parser: Parser, settings: Namespace, since: Busy) -> None:
         settings: Parsed settings.
         since: Moment from which on the load of other processes is measured.
     """
-    experiment = parser.instantiate(settings)
+    experiment = build_in_memory(lambda: parser.instantiate(settings))
     # Before the accelerator, which asks the objective about a model that it must be able to train.
     experiment.objective.check(experiment.model, experiment.training.images)
     ignored = ignored_environment()
@@ -64,6 +66,7 @@ def _run(
     model.description = {**asdict(data.description()), "source": resolved["data"]}
     state, passed_over = find_state(experiment.folder, experiment.resume)
     training, smaller = fitted(experiment.training, sizes.get("train"), accelerator.num_processes)
+    check_batch(training, data.image_shape, accelerator.num_processes)
     if experiment.init is not None and state is None:
         model.start_from(load_any(experiment.init, "cpu"))
     threads, fewer = choose_threads(training.threads, since)

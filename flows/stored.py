@@ -226,9 +226,11 @@ class StoredModule(Checked, nn.Module, PyTorchModelHubMixin, ABC, library_name="
         with reading(weights, "safetensors file"):
             state = load_file(weights)
         try:
+            check_arguments(cls, model_kwargs)
             model = build_within(state, lambda: cls(**model_kwargs))
+            check_weights(model, state)
             model.load_state_dict(state, strict=strict)
-        except Excess as error:
+        except (Excess, Misfit) as error:
             raise CheckpointError(f"{model_id}/{CONFIG_FILE} does not fit the weights: {error}") from error
         except Exception as error:
             if cls._fingerprint(config, state) == config["fingerprint"]:
@@ -242,6 +244,28 @@ class StoredModule(Checked, nn.Module, PyTorchModelHubMixin, ABC, library_name="
                 f"{model.fingerprint()}"
             )
         return model.to(map_location).eval()
+
+
+class Misfit(UserError):
+    """A config and the weights beside it do not belong to each other."""
+
+
+def check_arguments(cls: type[StoredModule], arguments: Mapping[str, Any]) -> None:
+    """Raise Misfit unless a constructor has these arguments and needs no others."""
+    try:
+        inspect.signature(cls).bind(**arguments)
+    except TypeError as error:
+        raise Misfit(f"{cls.__name__}: {error}") from error
+
+
+def check_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Raise Misfit unless weights have the names and shapes of a model's."""
+    own = model.state_dict()
+    for name in sorted(own.keys() | state.keys()):
+        shapes = [tuple(part[name].shape) if name in part else None for part in (own, state)]
+        if shapes[0] != shapes[1]:
+            expected, got = ("no such weight" if shape is None else str(shape) for shape in shapes)
+            raise Misfit(f"{name}: expected {expected}, got {got}")
 
 
 def _stored(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -63,7 +63,7 @@ def start(folder, way, workers, ranks, *more):
     (folder / "odd_data.py").write_text(ODD)
     planted = way if way in ("bug", "user") else "none"
     data = f"--data={{class_path: odd_data.Odd, init_args: {{way: {planted}}}}}"
-    options = [*OPTIONS, data, f"--training.workers={workers}", *more]
+    options = [*OPTIONS, "--allow_import=odd_data", data, f"--training.workers={workers}", *more]
     environment = {**ENVIRONMENT, "PYTHONPATH": f"{ROOT}:{folder}"}
     return subprocess.Popen(
         command(folder / "run", *options, config="configs/folder/glow.yaml", ranks=ranks), cwd=ROOT,

@@ -149,7 +149,7 @@ GAN = [
 
 def test_a_run_without_any_score_leaves_the_last_model(train, tmp_path):
     pytest.importorskip("torchmetrics")
-    code, printed = train("--data", "test_runs.Scoreless", config=GAN)
+    code, printed = train("--data", "test_runs.Scoreless", "--allow_import", "test_runs", config=GAN)
     assert code == 0, printed
     assert "no evaluation has given a score yet" in printed
     assert flows.load(tmp_path / "run").image_shape == (3, 8, 8)
@@ -296,7 +296,8 @@ def test_micro_batches_may_change_where_they_change_rounding_only(whole, picture
 
 
 def test_micro_batches_of_a_model_with_batch_norm_may_not_change(train):
-    options = [*GAN, "--data", "test_runs.Few", "--objective.score", "swd", "--training.save_every", "48"]
+    options = [*GAN, "--data", "test_runs.Few", "--objective.score", "swd", "--training.save_every", "48",
+               "--allow-import=test_runs"]  # fmt: skip
     assert train(config=options)[0] == 0
     code, printed = train("--resume", "latest", "--training.accumulate", "2", config=options)
     assert code == 2 and "with batch norm it changes more than rounding" in printed

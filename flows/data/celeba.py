@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flows.bounds import Bins, PositiveInt
+from flows.bounds import Bins, Side
 from flows.data.base import Attribute, ImageData, SplitName
 from flows.data.decode import LazySplit, decode, square
 from flows.data.torchvision_sets import ROOT, find_files, official_set
@@ -51,9 +51,7 @@ class CelebA(ImageData):
         """.split()
     )
 
-    def __init__(
-        self, root: StrPath = ROOT, download: bool = False, size: PositiveInt = 64, bins: Bins = 256
-    ):
+    def __init__(self, root: StrPath = ROOT, download: bool = False, size: Side = 64, bins: Bins = 256):
         self.root = expand(root)
         self.download = download
         self.size = size

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from flows.bounds import Bins, PositiveInt, ShareBelowOne
+from flows.bounds import Bins, ShareBelowOne, Side
 from flows.data.base import ArraySplit, ImageData, Split, SplitName, fair_order, hashed_split
 from flows.data.decode import (
     EXTENSIONS,
@@ -81,7 +81,7 @@ class Folder(ImageData):
     def __init__(
         self,
         path: StrPath,
-        size: PositiveInt = 32,
+        size: Side = 32,
         channels: Literal[1, 3] = 3,
         validation: ShareBelowOne = 0.05,
         test: ShareBelowOne = 0.05,
@@ -343,7 +343,7 @@ def visible_names(path: Path) -> Listing:
         names = list(walk(path, missed))
     elif not path.exists():
         raise DataMissing(f"no folder or zip archive at {path}; set data.path")
-    elif not zipfile.is_zipfile(path):
+    elif not path.is_file() or not zipfile.is_zipfile(path):
         raise UserError(f"data.path: expected a folder or a zip archive, got {path}")
     else:
         names = [entry for entry in _archive(path, os.getpid()).namelist() if entry[-1] != "/"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from flows.bounds import Bins, PositiveInt
+from flows.bounds import Bins, Side
 from flows.data.base import ImageData, SplitName, comes_sorted, fair_order, hold_out
 from flows.data.decode import LazySplit, decoding, square, square_transform
 from flows.errors import DataMissing, UserError, missing_extra
@@ -54,7 +54,7 @@ class HubData(ImageData):
         subset: str | None = None,
         image_column: str = "image",
         label_column: str | None = "label",
-        size: PositiveInt = 32,
+        size: Side = 32,
         channels: Literal[1, 3] = 3,
         train: str = "train",
         validation: str = "validation",

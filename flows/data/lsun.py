@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images
-from flows.bounds import Bins, PositiveInt
+from flows.bounds import Bins, Side
 from flows.data.base import ImageData, SplitName, hold_out
 from flows.data.decode import LazySplit, decode
 from flows.errors import DataMissing, missing_extra
@@ -54,7 +54,7 @@ class LSUN(ImageData):
             "restaurant",
             "tower",
         ] = "bedroom",
-        size: PositiveInt = 64,
+        size: Side = 64,
         bins: Bins = 256,
     ):
         self.root = expand(root)

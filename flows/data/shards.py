@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flows.bounds import Bins, PositiveInt, Seed
+from flows.bounds import Bins, PositiveInt, Seed, Side
 from flows.data.base import ArraySplit, Batch, SplitName, StreamedData, digest_of
 from flows.data.decode import EXTENSIONS, BrokenPicture, decode_square, left_out, square_transform
 from flows.errors import DataMissing, UserError, missing_extra
@@ -52,7 +52,7 @@ class Shards(StreamedData):
         train: str,
         validation: str,
         test: str,
-        size: PositiveInt = 32,
+        size: Side = 32,
         channels: Literal[1, 3] = 3,
         limit: PositiveInt = 10_000,
         seed: Seed = 0,
@@ -125,7 +125,7 @@ class ShardStream:
         seed: Seed of the order of the shards.
     """
 
-    def __init__(self, shards: tuple[str, ...], size: PositiveInt, channels: int, seed: Seed = 0):
+    def __init__(self, shards: tuple[str, ...], size: Side, channels: int, seed: Seed = 0):
         self.shards = shards
         self.size = size
         self.channels = channels

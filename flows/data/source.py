@@ -124,8 +124,7 @@ def instantiate_data(source: dict[str, Any]) -> ImageData:
     path = str(source.get("class_path"))
     cls = class_of(source)
     if cls is None:
-        kind = "one of flows.data" if not path.startswith(PREFIX) else "one that a checkpoint may name"
-        raise UserError(f"data set {path!r} is not {kind}; choose one with --data")
+        raise UserError(f"data set {path!r} {_refusal(path)}; choose one with --data")
     given = parse(dict[str, Any], source.get("init_args") or {}, "the description's source.init_args")
     unknown = set(given) - set(inspect.signature(cls).parameters)
     if unknown:
@@ -139,6 +138,15 @@ def instantiate_data(source: dict[str, Any]) -> ImageData:
             f"trained here; nothing is opened unless --data says so: --data {cls.__name__} {options}"
         )
     return cls(**parsed)
+
+
+def _refusal(path: str) -> str:
+    """Reason why a class is no data set that a checkpoint may name."""
+    module, _, name = path.rpartition(".")
+    if not path.startswith(PREFIX):
+        return "is not one of flows.data"
+    exists = hasattr(sys.modules.get(module), name)
+    return "cannot be taken from a checkpoint" if exists else "is none of this release of flows"
 
 
 def _listed(paths: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from flows import images
-from flows.bounds import PositiveInt
+from flows.bounds import Side
 from flows.data.base import ArraySplit, ImageData, SplitName, comes_sorted, fair_order, hold_out
 from flows.data.decode import square, square_transform
 from flows.errors import DataMissing
@@ -252,7 +252,7 @@ class STL10(TorchvisionData):
     )  # fmt: skip
 
     def __init__(
-        self, root: StrPath = ROOT, download: bool = False, size: PositiveInt = 96, unlabelled: bool = False
+        self, root: StrPath = ROOT, download: bool = False, size: Side = 96, unlabelled: bool = False
     ):
         super().__init__(root, download)
         self.image_shape = (3, size, size)
@@ -286,7 +286,7 @@ class Flowers102(ImageData):
     name = "flowers-102"
     layout = "flowers-102/ with jpg/, imagelabels.mat and setid.mat"
 
-    def __init__(self, root: StrPath = ROOT, download: bool = False, size: PositiveInt = 64):
+    def __init__(self, root: StrPath = ROOT, download: bool = False, size: Side = 64):
         self.root = expand(root)
         self.download = download
         self.image_shape = (3, size, size)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flows import images as pixels
-from flows.checks import check_positive, check_seed
+from flows.checks import check_memory, check_positive, check_seed
 from flows.errors import Unsupported, UserError
 from flows.hooks import Hook, hooked
 from flows.models.codes import Codes, LabelsLike, as_labels, check_codes
@@ -34,6 +34,8 @@ __all__ = [
 Guarantee = Literal["exact", "exact-given-w", "learned", "none"]
 BATCH = 100
 """Number of images per batch when encoding or decoding; results do not depend on it."""
+SAMPLING_BYTES = 12
+"""Bytes for each number of a code that is sampled: in single precision, with two copies on the way."""
 
 
 @dataclass(frozen=True)
@@ -308,6 +310,7 @@ class LatentModel(StoredModule, library_name="flows"):
         chosen = self.check_space(space or self.sampling_space)
         if n < 0:
             raise UserError(f"n: expected a number of codes, got {n}")
+        check_memory(SAMPLING_BYTES * n * math.prod(chosen.shape), f"n: {n:,} codes")
         if isinstance(seed, int):
             check_seed(seed)
             seed = torch.Generator().manual_seed(seed)

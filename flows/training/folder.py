@@ -22,6 +22,8 @@ UNLISTED = (
 )  # fmt: skip
 """Files of runs that have no list, because they are older."""
 
+SESSION = ("resume", "overwrite", "extend", "allow_import")
+"""Options of one session, which are not written to the config of the run."""
 MAY_CHANGE = {
     "training.workers", "training.log_every", "training.save_every", "training.keep_states",
     "training.memory", "training.anchor_every", "training.guard_every", "training.threads",
@@ -82,8 +84,8 @@ def prepare_folder(
         )
     for partial in folder.glob(f".{PREFIX}*"):
         shutil.rmtree(partial)
-    # These belong to this session: running the written config must do none of them.
-    kept = {key: value for key, value in resolved.items() if key not in ("resume", "overwrite", "extend")}
+
+    kept = {key: value for key, value in resolved.items() if key not in SESSION}
     write_receipt(folder, kept)
     return left
 

@@ -84,7 +84,7 @@ def write_report(
     draw_round_trip(model, suite, folder / "roundtrip.png")
     sheet = pixels.to_pillow(sample_sheet(model))
     write_atomically(folder / "samples.png", sheet.save)
-    card = model_card(report, rows, likelihood_lines(likelihood, reason), read_yaml(folder / RUN_CONFIG))
+    card = model_card(report, rows, likelihood, read_yaml(folder / RUN_CONFIG), reason)
     write_atomically(folder / CARD_FILE, lambda path: path.write_text(card))
     print_report(folder, report, likelihood, rows)
     if reason:
@@ -216,10 +216,11 @@ def verdict(rows: list[RoundTripRow]) -> str:
 def model_card(
     report: dict[str, Any],
     rows: list[RoundTripRow],
-    likelihood: list[str],
+    likelihood: LikelihoodReport,
     config: dict[str, Any],
+    reason: str = "",
 ) -> str:
-    """Model card (README.md) of an exported model in the hub's format."""
+    """Model card (README.md) of an exported model in the hub's format; `reason` as in `known_likelihood`."""
     name, data = report["model"]["model_type"], report["data"]
     weights = "averaged" if config["training"]["ema"] else "current"
     header, *table = round_trip_lines(rows, ("largest error", "median error", "bit-exact"))
@@ -242,7 +243,7 @@ def model_card(
         'model = flows.load("path/to/this/folder")',
         "```",
         "",
-        *likelihood,
+        *likelihood_lines(likelihood, reason),
         "![samples](samples.png)",
         "",
         "Samples from the same codes at temperatures "

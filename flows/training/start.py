@@ -1,12 +1,14 @@
 """Checks and announcements between the config and the first step."""
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from flows.checks import check_memory
 from flows.data.base import ImageData, StreamedData
 from flows.errors import UserError
 from flows.models.base import LatentModel
@@ -50,6 +52,12 @@ def check_classes(model: StoredModule, data: ImageData) -> None:
             )
         if high >= classes:
             raise UserError(known % f"at least {high + 1}" + f"{kind} has labels up to {high}")
+
+
+def check_batch(training: Training, image_shape: Sequence[int], world: int) -> None:
+    """Raise UserError if the images of one micro-batch alone, as input and gradient, exceed the memory."""
+    images = training.batch // (world * training.accumulate)
+    check_memory(8 * images * math.prod(image_shape), f"training.batch: a micro-batch of {images:,} images")
 
 
 def labels_of(data: ImageData) -> Iterator[Tensor]:

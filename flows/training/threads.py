@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import psutil
 
+from flows.errors import UserError
+
 QUOTAS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
 """Files below `CGROUP` with the quota of CPU time and its period, in versions 2 and 1 of control groups."""
 CGROUP = Path("/sys/fs/cgroup")
@@ -69,7 +71,12 @@ def choose_threads(given: int | None, since: Busy) -> tuple[int | None, str]:
     Args:
         given: Value of `training.threads`.
         since: Moment from which on other processes are measured.
+
+    Raises:
+        UserError: More threads than CPUs were given.
     """
+    if given is not None and given > (os.cpu_count() or 1):
+        raise UserError(f"training.threads: expected at most {os.cpu_count()}, the CPUs here, got {given}")
     if given is not None or "OMP_NUM_THREADS" in os.environ:
         return given, ""
     cpus, busy = allowed_cpus(), busy_cpus(since)
