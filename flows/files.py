@@ -215,11 +215,11 @@ def write_atomically(path: StrPath, write: Callable[[Path], object]) -> None:
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         write(temporary)
+        with open(temporary, "r+b") as written:  # Windows syncs what is open for writing
+            os.fsync(written.fileno())
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
@@ -227,6 +227,11 @@ def write_atomically(path: StrPath, write: Callable[[Path], object]) -> None:
         if isinstance(error, OSError) and error.errno is not None and error.filename in own:
             raise type(error)(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file has the name of one that `write_atomically` has not completed."""
+    return re.fullmatch(r"\..*\.[0-9a-f]{12}(\.[^.]*)?", name) is not None
 
 
 REASON = "_reason"

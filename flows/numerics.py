@@ -1,8 +1,11 @@
 """Numerical helpers: sums, precision, noise, gradients and moments."""
 
+import copy
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, cast
+from functools import cache
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -40,6 +43,40 @@ def full_precision(x: Tensor) -> AbstractContextManager:
     0.1. Every matrix product on the invertible path is therefore computed in this context.
     """
     return torch.autocast(x.device.type, enabled=False)
+
+
+@cache
+def has_double(device: torch.device) -> bool:
+    """Whether a device computes in double precision; Apple's GPUs (MPS) do not."""
+    try:
+        return torch.zeros(1, dtype=torch.float64, device=device).dtype == torch.float64
+    except (TypeError, RuntimeError):
+        return False
+
+
+@cache
+def _say_host(kind: str) -> None:
+    warnings.warn(f"{kind} has no double precision: what needs it is computed on the CPU", stacklevel=3)
+
+
+def to_double(x: Tensor) -> Tensor:
+    """Convert to double precision, on the host if the device of `x` has none."""
+    if has_double(x.device):
+        return x.double()
+    _say_host(x.device.type)
+    return x.cpu().double()
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def double_copy(module: M) -> M:
+    """Copy of a module in double precision, on the host if the module's device has none."""
+    copied, device = copy.deepcopy(module), next(module.parameters()).device
+    if has_double(device):
+        return copied.double()
+    _say_host(device.type)
+    return copied.cpu().double()
 
 
 @contextmanager

@@ -36,6 +36,8 @@ FILE_SUFFIXES = (
     ".safetensors", ".json", ".yaml", ".yml", ".pt", ".pth", ".npy", ".npz", ".png", ".jpg", ".zip",
 )  # fmt: skip
 """Suffixes with which a name is that of a file, and never looked up on a hub."""
+EXPORTING = ".export-"
+"""Beginning of the name of the folder in which an export is completed."""
 LARGEST_CONFIG = 2**24
 """Maximum size of a `config.json` in bytes."""
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
@@ -127,7 +129,7 @@ class StoredModule(Checked, nn.Module, PyTorchModelHubMixin, ABC, library_name="
         """
         target = Path(save_directory)
         make_folder(target)
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=target) as name:
+        with tempfile.TemporaryDirectory(prefix=EXPORTING, dir=target) as name:
             result = super().save_pretrained(name, **hub)
             for file in (CARD_FILE, WEIGHTS_FILE, CONFIG_FILE):
                 if file != CARD_FILE or not (target / file).exists():

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import random
 import re
 import shutil
 import signal
@@ -142,6 +143,40 @@ def test_an_interrupted_run_continues_bit_for_bit(whole, tmp_path, how):
     assert load_file(folder / "model.safetensors").keys() == load_file(whole / "model.safetensors").keys()
     for name, value in load_file(folder / "model.safetensors").items():
         assert torch.equal(value, load_file(whole / "model.safetensors")[name]), name
+
+
+KILLS = int(os.environ.get("FLOWS_KILLS", "8"))
+"""Number of times that a run is killed; 100 take a quarter of an hour."""
+
+
+@pytest.mark.long
+def test_a_run_that_is_killed_at_any_moment_ends_in_the_same_model(tmp_path):
+    """While it starts, steps, evaluates, writes a state or exports; each session takes over the lock."""
+    images = 640 * KILLS
+    options = [f"--training.images={images}", "--training.batch=16", "--training.log_every=48",
+               "--training.save_every=160", "--training.validate_every=320"]  # fmt: skip
+    done = train(tmp_path / "whole", *options)
+    assert done.returncode == 0, done.stderr
+    choose, moments, met = random.Random(0), [], set()
+    for _ in range(KILLS):
+        process = subprocess.Popen(
+            command(tmp_path / "run", *options, "--resume=latest"), cwd=ROOT, env=ENVIRONMENT,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        time.sleep(choose.uniform(1, 8))
+        process.kill()
+        printed = process.communicate()[0]
+        found = states(tmp_path / "run")
+        moments.append(int(found[-1].name.removeprefix("state-")) if found else 0)
+        met |= {word for word in ("was taken over", "from state-") if word in printed}
+    done = train(tmp_path / "run", *options, "--resume=latest")
+    assert done.returncode == 0, done.stderr
+    print(f"newest states when it was killed: {moments}")
+    assert met == {"was taken over", "from state-"} and moments == sorted(moments)
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    assert not list((tmp_path / "run").glob(".*")), "something is left"
+    for name in ("model.safetensors", "config.json", "data.json", "samples.png"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 @pytest.mark.long

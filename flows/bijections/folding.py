@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flows.bijections.base import Bijection, Mapped, PulledBack
-from flows.numerics import full_precision, zero_log_det
+from flows.numerics import full_precision, to_double, zero_log_det
 
 
 class Affine(NamedTuple):
@@ -156,15 +156,15 @@ def fold(steps: Sequence[Bijection]) -> tuple[list[Step], list[Folding]]:
 def invert(weight: Tensor) -> Tensor:
     """Invert (..., C, C) in double precision, whatever the dtype of `weight`."""
     with full_precision(weight):
-        return torch.linalg.inv(weight.double())
+        return torch.linalg.inv(to_double(weight))
 
 
 def invert_affine(weight: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
     """Compute W⁻¹ (n, C, C) and −W⁻¹b (n, C) of n affine maps in double precision."""
     inverse = invert(weight)
     with full_precision(weight):
-        inverse_offset = -(inverse @ offset.double().unsqueeze(2)).squeeze(2)
-    return inverse.to(weight.dtype), inverse_offset.to(weight.dtype)
+        inverse_offset = -(inverse @ to_double(offset).unsqueeze(2)).squeeze(2)
+    return inverse.to(weight), inverse_offset.to(weight)
 
 
 def mix_channels(weight: Tensor, x: Tensor, offset: Tensor | None = None) -> Tensor:
@@ -174,7 +174,7 @@ def mix_channels(weight: Tensor, x: Tensor, offset: Tensor | None = None) -> Ten
     default, which costs the inverse three digits; matrix products stay in fp32.
     """
     with full_precision(x):
-        weight = weight.to(x.dtype)
+        weight = weight.to(x)
         if x.dim() == 2:
             y = x @ weight.T
             return y if offset is None else y + offset.to(x.dtype)

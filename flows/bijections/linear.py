@@ -9,14 +9,14 @@ from flows.bijections.base import Bijection, Example, Mapped
 from flows.bijections.folding import Affine, ChannelMap, invert, mix_channels
 from flows.data_dependent import DataDependent
 from flows.errors import UserError
-from flows.numerics import full_precision, sum_over_ranks
+from flows.numerics import full_precision, sum_over_ranks, to_double
 
 __all__ = ["InvertibleConv1x1", "InvertibleConv1x1LU", "Whitening"]
 
 
 def _log_abs_det(weight: Tensor) -> Tensor:
     """Compute log|det| of (..., C, C) in double precision."""
-    return torch.linalg.slogdet(weight.double()).logabsdet.to(weight.dtype)
+    return torch.linalg.slogdet(to_double(weight)).logabsdet.to(weight)
 
 
 def _pixels(x: Tensor) -> int:
@@ -151,7 +151,7 @@ class Whitening(DataDependent, Bijection):
         Raises:
             UserError: The covariance is singular, even with `epsilon` added.
         """
-        data = x.double()
+        data = to_double(x)
         count = sum_over_ranks(data.new_tensor(float(len(data))))
         mean = sum_over_ranks(data.sum(0)) / count
         covariance = sum_over_ranks((data - mean).T @ (data - mean)) / count
@@ -166,7 +166,7 @@ class Whitening(DataDependent, Bijection):
         self.mean.copy_(mean)
         self.weight.copy_((vectors / roots) @ vectors.T)
         # Determinant of the matrix as stored, after rounding.
-        exact = torch.linalg.slogdet(self.weight.double()).logabsdet
+        exact = torch.linalg.slogdet(to_double(self.weight)).logabsdet
         rounded = exact.to(self.log_abs_det.dtype).double()
         self.log_abs_det.copy_(torch.stack([rounded, exact - rounded]))
 
@@ -179,7 +179,7 @@ class Whitening(DataDependent, Bijection):
         with full_precision(z):
             # Solve instead of multiplying by a stored inverse: two rounded matrices are inverses of each
             # other only to fp32 precision, even if the model is converted to double precision later.
-            x = torch.linalg.solve(self.weight.double(), z.double(), left=False).to(z.dtype)
+            x = torch.linalg.solve(to_double(self.weight), to_double(z), left=False).to(z)
             return x + self.mean, -self.log_abs_det.sum().expand(z.shape[0])
 
     @classmethod

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from flows.errors import UserError
+from flows.numerics import to_double
 
 QUANTILES = 100
 """Number of quantiles that are tried as thresholds: 1e-3 … 1 of all activations, at equal log steps."""
@@ -70,7 +71,7 @@ class AgreementTally:
         flat = large.permute(1, 0, 2, 3).flatten(1).cpu()
         present = masks.permute(0, 2, 3, 1).flatten(0, 2).cpu()
         self.pixels += len(present)
-        self.present += present.sum(0).double()
+        self.present += to_double(present.sum(0))
         # Pairs of a pixel and one of its classes: they are fast to count, and a pixel may have several.
         pixel, label = present.nonzero(as_tuple=True)
         classes, count = present.shape[1], self.thresholds.shape[1]

@@ -23,6 +23,7 @@ from flows.metrics.reconstruction import psnr, structural_similarity
 from flows.metrics.typicality import typicality
 from flows.models.base import LatentModel, LikelihoodModel
 from flows.models.codes import Codes
+from flows.numerics import to_double
 
 __all__ = ["Group", "Result", "Row", "compare"]
 
@@ -307,15 +308,15 @@ def with_figures(head: Row, model: LatentModel, found: Inversion, group: Group, 
         worst = found.losses.where(finite, -math.inf).amax(0)
         excess = ((worst - best) / best.clamp(min=1e-12))[finite.any(0)]
         restart_gap = float(excess.median()) if len(excess) else math.nan
-        failed = float(1 - finite.double().mean())
+        failed = float(1 - to_double(finite).mean())
         apart = _apart(found.all_codes)
     known = group.codes.get(head.model)
     return replace(
         head,
         psnr=float(quality.median()),
         worst_psnr=float(quality.min()),
-        ssim=similarity * float(succeeded.double().mean()),
-        bit_exact=float(same.double().mean()),
+        ssim=similarity * float(to_double(succeeded).mean()),
+        bit_exact=float(to_double(same).mean()),
         seconds=found.seconds / len(images),
         steps=found.steps,
         starts=starts,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flows.numerics import to_double
 from flows.statistics import check_enough
 
 __all__ = ["Frechet"]
@@ -35,7 +36,7 @@ def frechet(first: Tensor, second: Tensor) -> Frechet:
         UserError: There are fewer than two vectors in one of the sets.
     """
     check_enough("vectors for a covariance", min(len(first), len(second)), 2)
-    moments = [(part.double().mean(0), torch.cov(part.double().T)) for part in (first, second)]
+    moments = [(part.mean(0), torch.cov(part.T)) for part in map(to_double, (first, second))]
     (mean1, cov1), (mean2, cov2) = moments
     # Tr (Σ₁Σ₂)^½ is the sum of the square roots of the eigenvalues of Σ₁^½ Σ₂ Σ₁^½, which is symmetric.
     values, vectors = torch.linalg.eigh(cov1)

@@ -10,7 +10,7 @@ from torch import Tensor
 from flows.data.base import Batch, Split
 from flows.errors import NonFinite
 from flows.models.base import LatentModel, LikelihoodModel
-from flows.numerics import evaluating, exact_arithmetic
+from flows.numerics import evaluating, exact_arithmetic, to_double
 from flows.once import prepared
 
 __all__ = ["LikelihoodReport", "bits_per_dim", "evaluate_likelihood"]
@@ -62,9 +62,9 @@ def evaluate_likelihood(
             generator = torch.Generator().manual_seed(NOISE_SEED)
             likelihood = model(part.images, labels_if_conditional(model, part), generator, part.keys.tolist())
             check_finite(likelihood.log_prob, part.keys, split)
-            per_image.append(likelihood.log_prob.double())
+            per_image.append(to_double(likelihood.log_prob))
             for name, value in likelihood.terms.items():
-                totals[name] = totals.get(name, 0.0) + float(value.double().sum())
+                totals[name] = totals.get(name, 0.0) + float(to_double(value).sum())
             if iwbo_samples:
                 bounds.append(importance_weighted(model, part, iwbo_samples, split))
     dimensions = math.prod(model.image_shape)
@@ -95,7 +95,7 @@ def importance_weighted(
     for k in range(samples):
         generator = torch.Generator().manual_seed(NOISE_SEED + 1 + k)
         with evaluating(model), exact_arithmetic(model.device):
-            log_probs.append(model(part.images, labels, generator, keys).log_prob.double())
+            log_probs.append(to_double(model(part.images, labels, generator, keys).log_prob))
         check_finite(log_probs[-1], part.keys, split)
     return torch.logsumexp(torch.stack(log_probs), 0) - math.log(samples)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from flows import images as pixels
 from flows.errors import DataMissing, UserError, missing_extra
+from flows.numerics import to_double
 
 __all__ = [
     "EfficientNetLite0",
@@ -170,7 +171,7 @@ def perceptual_distance(network: FeatureNetwork, first: Tensor, second: Tensor) 
 @torch.no_grad()
 def embed(network: EfficientNetLite0, images: Tensor) -> Tensor:
     """Pooled features of uint8 images (n, C, H, W): (n, 1280), fp64."""
-    return torch.cat([network.pooled(pixels.to_unit(part, 256)) for part in images.split(BATCH)]).double()
+    return to_double(torch.cat([network.pooled(pixels.to_unit(part, 256)) for part in images.split(BATCH)]))
 
 
 class PooledFeatures:

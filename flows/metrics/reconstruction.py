@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from flows.errors import UserError, missing_extra
+from flows.numerics import to_double
 
 __all__ = ["psnr", "structural_similarity"]
 
@@ -13,7 +14,7 @@ __all__ = ["psnr", "structural_similarity"]
 def psnr(first: Tensor, second: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of uint8 images (n, C, H, W): (n,), dB; infinite for equal images."""
     check_pairs(first, second)
-    error = (first.double() - second.double()).square().flatten(1).mean(1)
+    error = (to_double(first) - to_double(second)).square().flatten(1).mean(1)
     return 10 * torch.log10(255**2 / error)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from flows import images as pixels
 from flows.models.base import LatentModel
 from flows.models.codes import Codes, LabelsLike
-from flows.numerics import exact_arithmetic
+from flows.numerics import double_copy, exact_arithmetic, to_double
 from flows.once import prepared
 
 __all__ = ["RoundTrip", "RoundTripRow", "round_trip", "round_trip_table"]
@@ -83,7 +83,9 @@ def _largest(difference: Tensor) -> Tensor:
 def in_precision(model: LatentModel, precision: Precision) -> LatentModel:
     """Return the model if it has this precision already, else a converted copy."""
     dtype = PRECISIONS[precision]
-    return model if model.dtype == dtype else copy.deepcopy(model).to(dtype)
+    if model.dtype == dtype:
+        return model
+    return double_copy(model) if dtype == torch.float64 else copy.deepcopy(model).to(dtype)
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def summarise(group: str, precision: Precision, trips: Iterable[RoundTrip]) -> R
         images=len(error),
         max_error=float(error.max()),
         median_error=float(error.median()),
-        bit_exact=float(exact.double().mean()),
+        bit_exact=float(to_double(exact).mean()),
         finite=all(bool(trip.finite.all()) for trip in trips),
         level_error=levels,
     )

@@ -12,6 +12,7 @@ from flows.bounds import Bins, ImageShape, PositiveInt
 from flows.data.base import Attribute, Batch, Split
 from flows.errors import UserError
 from flows.networks.residual import Tower
+from flows.numerics import to_double
 from flows.semantics.base import (
     Measurement,
     Score,
@@ -271,7 +272,7 @@ def figures_of(attribute: Attribute, scores: Tensor, truth: Tensor, std: Tensor)
         confidence, chosen = scores.max(1)
         right = chosen == truth.argmax(1)
         return {
-            "accuracy": float(right.double().mean()),
+            "accuracy": float(to_double(right).mean()),
             "calibration": calibration_error(confidence, right),
             "share": float(truth.mean(0).max()),
             "images": len(truth),

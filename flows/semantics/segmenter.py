@@ -11,6 +11,7 @@ from flows.bounds import Bins, ImageShape, PositiveInt
 from flows.data.base import Batch, Split
 from flows.errors import UserError
 from flows.networks.residual import UNet
+from flows.numerics import to_double
 from flows.semantics.base import Measurement, SemanticModel, outputs_on
 
 __all__ = ["UNetSegmenter"]
@@ -81,10 +82,10 @@ class UNetSegmenter(SemanticModel):
             if true.any():
                 values[name] = {
                     "iou": int((predicted & true).sum()) / union,
-                    "share": float(true.double().mean()),
+                    "share": float(to_double(true).mean()),
                 }
         mean = sum(figures["iou"] for figures in values.values()) / len(values)
-        accuracy = float((chosen == masks).double().mean())
+        accuracy = float(to_double(chosen == masks).mean())
         return Measurement(values, 1 - mean, f"mean IoU {mean:.3f}, pixel accuracy {accuracy:.3f}")
 
     def legend(self) -> list[str]:

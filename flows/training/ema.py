@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from flows.numerics import has_double
 from flows.stored import StoredModule
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -22,7 +23,8 @@ class WeightAverage(AveragedModel):
     def __init__(self, model: nn.Module, decay: float):
         def average(averaged: Tensors, current: Tensors, updates: Tensor | int) -> None:
             # On the counter's device: reading its value would synchronise an accelerator in every step.
-            n = torch.as_tensor(updates, dtype=torch.float64)
+            n = torch.as_tensor(updates)
+            n = n.to(torch.float64 if has_double(n.device) else torch.float32)
             d = torch.clamp((1 + n) / (10 + n), max=decay)
             for mean, value in zip(averaged, current, strict=True):
                 mean.lerp_(value, (1 - d).to(mean.dtype))

@@ -8,10 +8,10 @@ from typing import Any
 import yaml
 
 from flows.errors import UserError
-from flows.files import read_yaml, write_atomically
+from flows.files import is_temporary, read_yaml, write_atomically
 from flows.schema import parse, unaltered
 from flows.steering.base import DIRECTIONS_FILE
-from flows.stored import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
+from flows.stored import CARD_FILE, CONFIG_FILE, EXPORTING, WEIGHTS_FILE
 from flows.training.checkpoint import PREFIX, states
 from flows.training.log import METRICS_FILE
 
@@ -82,8 +82,7 @@ def prepare_folder(
             f"{folder} holds files that no run wrote ({', '.join(others[:4])}{', …' if others[4:] else ''}): "
             "name another --folder"
         )
-    for partial in folder.glob(f".{PREFIX}*"):
-        shutil.rmtree(partial)
+    tidy(folder)
 
     kept = {key: value for key, value in resolved.items() if key not in SESSION}
     write_receipt(folder, kept)
@@ -106,6 +105,17 @@ def holds_run(folder: Path) -> bool:
     metrics = folder / METRICS_FILE
     trained = (metrics.is_file() and metrics.stat().st_size > 0) or bool(states(folder))
     return trained or (folder / WEIGHTS_FILE).exists()
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a run that was killed had not completed: states, exports and files."""
+    for pattern in (f".{PREFIX}*", f"{EXPORTING}*"):
+        for partial in folder.glob(pattern):
+            shutil.rmtree(partial)
+    for place in (folder, folder / "samples"):
+        for path in place.glob(".*"):
+            if is_temporary(path.name):
+                path.unlink()
 
 
 def note_file(folder: Path) -> Callable[[Path], None]:

@@ -11,6 +11,7 @@ from flows.data.base import Batch
 from flows.memory import Memory, chains_of, memory_of, set_memory
 from flows.metrics.likelihood import labels_if_conditional
 from flows.models.base import LikelihoodModel
+from flows.numerics import to_double
 
 LARGEST_ERROR = 1e-2
 """Maximum error of a rebuilt activation, relative to the largest kept activation."""
@@ -86,7 +87,7 @@ def _cosine(model: LikelihoodModel, batch: Batch) -> Tensor:
 def _gradient(model: LikelihoodModel, batch: Batch) -> Tensor:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     grads = torch.autograd.grad(_bits(model, batch), parameters, allow_unused=True)
-    return torch.cat([grad.double().flatten() for grad in grads if grad is not None])
+    return torch.cat([to_double(grad).flatten() for grad in grads if grad is not None])
 
 
 def _bits(model: LikelihoodModel, batch: Batch) -> Tensor:

@@ -10,16 +10,17 @@ from accelerate import Accelerator
 class Interrupt:
     """Context in which SIGINT, SIGTERM and SIGHUP set a flag; a second SIGINT interrupts at once.
 
-    A closed terminal sends SIGHUP. Under `nohup` SIGHUP is ignored, and it stays ignored here.
+    A closed terminal sends SIGHUP, which Windows lacks. Under `nohup` it is ignored, and it stays so here.
     """
 
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
 
     def __init__(self) -> None:
         self.received: str | None = None
 
     def __enter__(self) -> "Interrupt":
-        handled = [number for number in self.signals if signal.getsignal(number) is not signal.SIG_IGN]
+        numbers = [getattr(signal, name) for name in self.names if hasattr(signal, name)]
+        handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
         self.before = {number: signal.signal(number, self._note) for number in handled}
         return self
 

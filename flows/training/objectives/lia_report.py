@@ -1,6 +1,5 @@
 """Report section of LIA: reconstructions of held-out images, and the accuracy of φ."""
 
-import copy
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from flows import images as pixels
 from flows.metrics.reconstruction import psnr, structural_similarity
 from flows.models.base import LatentModel
 from flows.models.lia import LIA
+from flows.numerics import double_copy, to_double
 from flows.page import as_fixed
 from flows.training.gan_report import Section
 from flows.training.validation import sheet_of
@@ -51,13 +51,13 @@ def encode_and_decode(model: LIA, images: Tensor) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def phi_figures(model: LIA, w: Tensor) -> dict[str, Any]:
     """Round-trip error and log-determinant of φ on codes w of images, and mean square and std of z = φ(w)."""
-    double = copy.deepcopy(model.phi).double()
+    double = double_copy(model.phi)
     z, log_det = model.phi(w)
-    exact = double.inverse(double(w.double())[0])[0]
+    exact = double.inverse(double(to_double(w))[0])[0]
     std = z.std(0) if len(z) > 1 else torch.full_like(z[0], torch.nan)
     return {
         "round_trip_fp32": float((model.phi.inverse(z)[0] - w).abs().max()),
-        "round_trip_fp64": float((exact - w.double()).abs().max()),
+        "round_trip_fp64": float((exact - to_double(w)).abs().max()),
         "largest_log_det": float(log_det.abs().max()),
         "z_mean_square": float(z.square().mean()),
         "z_std_least": float(std.min()),
