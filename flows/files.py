@@ -49,12 +49,14 @@ def load_yaml(content: bytes) -> Any:
             sentence "expected a YAML file".
     """
     try:
-        loader = yaml.SafeLoader(content.decode("utf-8"))
+        text = content.decode("utf-8")
+        _check_depth(text)
+        loader = yaml.SafeLoader(text)
         try:
             node = loader.get_single_node()
             if node is None:
                 return None
-            nodes = _count_nodes(node, {}, 0)
+            nodes = _count_nodes(node, {})
             if nodes > MOST_NODES:
                 raise UserError(f": it has {nodes:,} values, expected at most {MOST_NODES:,}")
             return loader.construct_document(node)
@@ -68,8 +70,6 @@ def load_yaml(content: bytes) -> Any:
         raise UserError(f"{place}: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise UserError(f": {str(error).splitlines()[0]}") from error
-    except RecursionError as error:
-        raise UserError(f": it is nested more than {DEEPEST} deep") from error
     except (
         ValueError,
         TypeError,
@@ -79,10 +79,17 @@ def load_yaml(content: bytes) -> Any:
         raise UserError(f": a value cannot be read ({error})") from error
 
 
-def _count_nodes(node: yaml.Node, known: dict[int, int], depth: int) -> int:
+def _check_depth(text: str) -> None:
+    """Raise UserError if lists and mappings are nested too deeply, before anything is built from them."""
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise UserError(f": it is nested more than {DEEPEST} deep")
+
+
+def _count_nodes(node: yaml.Node, known: dict[int, int]) -> int:
     """Number of values below a node, those behind aliases counted each time."""
-    if depth > DEEPEST:
-        raise UserError(f": it is nested more than {DEEPEST} deep")
     if id(node) in known:
         if not known[id(node)]:
             raise UserError(": it refers to itself")
@@ -90,7 +97,7 @@ def _count_nodes(node: yaml.Node, known: dict[int, int], depth: int) -> int:
     known[id(node)] = 0  # until it is counted
     parts = [each for pair in node.value for each in pair] if isinstance(node, yaml.MappingNode) else []
     parts = node.value if isinstance(node, yaml.SequenceNode) else parts
-    known[id(node)] = 1 + sum(_count_nodes(part, known, depth + 1) for part in parts)
+    known[id(node)] = 1 + sum(_count_nodes(part, known) for part in parts)
     return known[id(node)]
 
 

@@ -227,6 +227,10 @@ class ImageData(Checked, ABC):
         label = Attribute("class", "category", classes=self.class_names)
         return self.attributes or ((label,) if self.class_names else ())
 
+    def test_note(self) -> str:
+        """Return why figures on the test split say nothing about other images; empty if they do."""
+        return ""
+
     def notes(self) -> list[str]:
         """Return what a person should know of how the files were read, for the start of a run."""
         return []

@@ -133,6 +133,11 @@ class Folder(ImageData):
             ),
         ]
 
+    def test_note(self) -> str:
+        """Return a sentence if the test split shares its picture with the training split."""
+        file, shared = self._borrowed.get("test", ("", False))
+        return f"the test split is {file} alone, which was trained on" if shared else ""
+
     @property
     def unreadable(self) -> tuple[str, ...]:
         """Files that cannot be read, "name: reason" each."""

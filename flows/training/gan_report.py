@@ -67,7 +67,7 @@ def write_gan_report(
     halves = halves_of(test.images)
     samples = generate(model, len(halves[0]), 1.0, seed=2, labels=halves_of(test.labels)[0])
     report: dict[str, Any] = {
-        **facts_of(model, metrics),
+        **facts_of(model, metrics, data),
         "sliced_wasserstein": swd_to(*halves, samples),
         "kid": kid_to(*halves, lambda _: samples),
     }

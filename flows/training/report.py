@@ -72,7 +72,7 @@ def write_report(
     limits: dict[Precision, int | None] = {"fp32": None, "fp64": DOUBLE_PRECISION_IMAGES}
     rows = list(round_trip_table(model, groups, limits))
     report = {
-        **facts_of(model, metrics),
+        **facts_of(model, metrics, data),
         "likelihood": asdict(likelihood),
         "kid": sample_distance(model, data, images),
         "roundtrip": [asdict(row) for row in rows],
@@ -122,10 +122,14 @@ def sample_distance(model: LikelihoodModel, data: ImageData, images: int | None)
     return kid_to(*halves, lambda t: generate(model, len(halves[0]), t, seed=2), KID_TEMPERATURES)
 
 
-def facts_of(model: StoredModule, metrics: list[dict[str, float]]) -> dict[str, Any]:
+def facts_of(model: StoredModule, metrics: list[dict[str, float]], data: ImageData) -> dict[str, Any]:
     """Entries of every report: model, data, and training. Raises UserError if there are no metrics."""
     check_trained(metrics)
+    note = data.test_note()
+    if note:
+        print(f"test figures mean nothing: {note}")
     return {
+        **({"test_note": note} if note else {}),
         "model": model.arguments(),
         "fingerprint": model.fingerprint(),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -143,7 +147,9 @@ def training_paragraph(report: dict[str, Any], config: dict[str, Any], more: str
     """Lines of a model card: images shown, duration, the main settings, and further sentences."""
     training, settings = report["training"], config["training"]
     decay = "constant" if settings["decay"] == "constant" else f"{settings['decay']} decay"
+    note = [f"Test figures mean nothing: {report['test_note']}.", ""] if "test_note" in report else []
     return [
+        *note,
         "## Training",
         "",
         f"{training['images']:,} images in {training['seconds'] / 60:.0f} minutes (flows "

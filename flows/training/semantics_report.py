@@ -37,7 +37,7 @@ def write_semantics_report(folder: Path, data: ImageData, device: str = "cpu") -
     metrics = read_metrics(folder / METRICS_FILE)
     test = data.split("test")
     measured = model.measure(test, None)
-    report: dict[str, Any] = {**facts_of(model, metrics), "test": measured.values, "images": len(test)}
+    report: dict[str, Any] = {**facts_of(model, metrics, data), "test": measured.values, "images": len(test)}
     write_atomically(folder / REPORT_FILE, lambda path: path.write_text(to_json(report)))
     draw_lines(metrics, CURVES, folder / "curves.png")
     draw_bars(main_figures(measured), folder / "quality.png")
