@@ -294,7 +294,11 @@ def read_config(path: Path) -> dict[str, Any]:
         CheckpointError: The file is missing, altered, not JSON, or of another format version.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing: expected a folder written by save_pretrained or train.py")
+        state = (path.parent / "manifest.json").is_file()
+        found = "; this is a training state, which --resume reads" if state else ""
+        raise CheckpointError(
+            f"{path} is missing: expected a folder written by save_pretrained or train.py{found}"
+        )
     if path.stat().st_size > LARGEST_CONFIG:
         raise CheckpointError(
             f"{path} has {path.stat().st_size:,} bytes, expected at most {LARGEST_CONFIG:,}"

@@ -369,6 +369,27 @@ def test_weights_to_start_from_bring_their_sizes(whole, pictures, train, tmp_pat
     assert code == 2 and "weights have other sizes" in printed
 
 
+def test_a_run_without_progress_ends_when_patience_does(pictures, train, tmp_path):
+    options = [
+        "--data.path", pictures, "--training.lr", "1e-30", "--training.images", "3200", "--training.ema", "0",
+        "--training.decay", "constant", "--training.validate_every", "64", "--training.patience", "128",
+    ]  # fmt: skip
+    code, printed = train(*options)
+    assert code == 0, printed
+    shown = metrics(tmp_path / "run")[-1]["images"]
+    assert shown < 1000 and "no better score in training.patience images" in printed
+    report = json.loads((tmp_path / "run/report.json").read_text())["training"]
+    assert report["images"] == shown and shown - report["best_images"] == 128
+    assert f"those after {report['best_images']:,} images" in (tmp_path / "run/README.md").read_text()
+    code, printed = train(*options, "--resume", "latest")
+    assert code == 0 and metrics(tmp_path / "run")[-1]["images"] == shown
+
+
+def test_a_state_is_no_checkpoint_to_start_from(whole, pictures, train):
+    code, printed = train("--data.path", pictures, "--init", states(whole)[-1])
+    assert code == 2 and "this is a training state, which --resume reads" in printed
+
+
 # Threads ------------------------------------------------------------------------------------------
 
 

@@ -34,6 +34,7 @@ class Progress:
         steps: Number of optimiser steps so far.
         seconds: Training time so far in seconds, over all sessions.
         best: Lowest score of an evaluation, infinite before the first.
+        best_at: Number of images shown at the evaluation with the best score, on every rank.
         looked: Number of images shown at the last evaluation.
         lines: Number of lines of the log so far.
         threads: Number of threads of torch's operations; 0 if it is not known.
@@ -45,6 +46,7 @@ class Progress:
         self.steps = 0
         self.seconds = 0.0
         self.best = float("inf")
+        self.best_at = 0
         self.looked = 0
         self.lines = 0
         self.threads = 0

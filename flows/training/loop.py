@@ -144,14 +144,22 @@ def fit(
             objective.advance(evaluated, progress.images)
             evaluation = _evaluated(objective, evaluated, held_out, training, progress.images)
             _keep(evaluation, evaluated, progress, log, folder)
-        accelerator.wait_for_everyone()
+        # Ranks must agree on when patience ends.
+        known = progress.best_at if accelerator.is_main_process else 0
+        progress.best_at = int(accelerator.reduce(torch.tensor(known, device=accelerator.device), "sum"))
         progress.looked = progress.images
         model.train()
+
+    def ends() -> bool:
+        """Whether all images were shown, or patience has ended."""
+        waited = progress.images - progress.best_at
+        patient = training.patience is None or progress.best_at == 0 or waited < training.patience
+        return progress.images >= training.images or not patient
 
     with writing_in(folder), Interrupt() as interrupt, closing(log), closing(stream):
         if progress.looked < progress.images and due(training.validate_every):
             look()  # its state was saved, and the evaluation after it was not completed
-        while progress.images < training.images:
+        while not ends():
             # One step of every phase that is due.
             objective.advance(model, progress.images)
             micro_batches = [next(stream) for _ in range(training.accumulate)]
@@ -209,6 +217,10 @@ def fit(
                 look()
         else:
             stopped = None
+            if progress.images < training.images:
+                log.say(f"{progress.images:>9,} images  ends: no better score in training.patience images")
+                progress.lines = log.lines
+                save_state(accelerator, folder, progress.images, training.keep_states)
         if accelerator.is_main_process and not holds_model(folder):
             objective.advance(evaluated, progress.images)
             if objective.is_complete(evaluated):
@@ -370,5 +382,5 @@ def _keep(evaluation: Evaluation, model: StoredModule, progress: Progress, log: 
         log.picture(progress.images, name, picture)
     log.say(f"{progress.images:>9,} images  {evaluation.line}")
     if evaluation.score < progress.best:
-        progress.best = evaluation.score
+        progress.best, progress.best_at = evaluation.score, progress.images
         model.save_pretrained(folder)

@@ -67,12 +67,14 @@ def write_report(
     model = load(folder, device)
     assert isinstance(model, LikelihoodModel)
     metrics = read_metrics(folder / METRICS_FILE)
+    facts = facts_of(model, metrics, data)
+    facts["training"]["best_images"] = best_evaluation(metrics, "validation/bits_per_dim")
     likelihood, reason = known_likelihood(model, data.split("test"), images)
     groups = round_trip_groups(model, data, images)
     limits: dict[Precision, int | None] = {"fp32": None, "fp64": DOUBLE_PRECISION_IMAGES}
     rows = list(round_trip_table(model, groups, limits))
     report = {
-        **facts_of(model, metrics, data),
+        **facts,
         "likelihood": asdict(likelihood),
         "kid": sample_distance(model, data, images),
         "roundtrip": [asdict(row) for row in rows],
@@ -141,6 +143,18 @@ def facts_of(model: StoredModule, metrics: list[dict[str, float]], data: ImageDa
             "torch": torch.__version__,
         },
     }
+
+
+def best_evaluation(metrics: list[dict[str, float]], name: str) -> int | None:
+    """Number of images shown at the evaluation with the lowest value of a name; None without a finite one."""
+    found = [(line[name], int(line["images"])) for line in metrics if math.isfinite(line.get(name, math.nan))]
+    return min(found)[1] if found else None
+
+
+def best_at(report: dict[str, Any]) -> str:
+    """Phrase of a model card on when the exported weights were reached; empty for older reports."""
+    images = report["training"].get("best_images")
+    return "" if images is None else f", those after {images:,} images"
 
 
 def training_paragraph(report: dict[str, Any], config: dict[str, Any], more: str = "") -> list[str]:
@@ -276,7 +290,7 @@ def model_card(
         *training_paragraph(
             report,
             config,
-            f"The {weights} weights with the lowest validation bits/dim are kept. "
+            f"The {weights} weights with the lowest validation bits/dim are kept{best_at(report)}. "
             "The test split was evaluated once. ",
         ),
         "## Limits",

@@ -41,6 +41,8 @@ class Training:
         log_every: Images between two lines of metrics.jsonl.
         validate_every: Images between two evaluations, each with samples and, for flows, a round trip.
         validation_images: Number of images of the validation split to use; None uses all.
+        patience: Images without a better score after which the run ends; None trains to the end. With a
+            schedule that decays, a run that ends early has not reached its low learning rates.
         save_every: Images between two training states for `--resume`.
         keep_states: Number of training states to keep.
     """
@@ -69,5 +71,6 @@ class Training:
     log_every: PositiveInt = 3_200
     validate_every: PositiveInt = 32_000
     validation_images: PositiveInt | None = 1_000
+    patience: PositiveInt | None = None
     save_every: PositiveInt = 64_000
     keep_states: PositiveInt = 2
