@@ -62,7 +62,8 @@ def busy_cpus(since: Busy) -> float:
     seconds = (now.time - since.time) / (os.cpu_count() or 1)
     if seconds < 0.1:
         return 0.0
-    return max(0.0, (now.total - since.total) - (now.own - since.own)) / seconds
+    others = max(0.0, (now.total - since.total) - (now.own - since.own)) / seconds
+    return min(others, float(os.cpu_count() or 1))  # clocks of the kernel are rounded
 
 
 def choose_threads(given: int | None, since: Busy) -> tuple[int | None, str]:
