@@ -436,7 +436,6 @@ ALLOWED = {
     "studio/serve.py serve": "gradio's launch alone: the port is taken",
     "data/source.py remember": "OSError of one file alone: a home that cannot be written to",
     "data/folder.py walk": "OSError of a folder alone, which is named",
-    "numerics.py has_double": "torch alone creates one number; each backend has an exception of its own",
     "files.py load_yaml": "PyYAML alone parses there, whose exceptions for odd values are many",
     "files.py read_yaml": "UserError alone, raised again with the path",
     "parser.py config_fault": "UserError alone, which becomes a sentence",
