@@ -43,6 +43,8 @@ class Verb:
         return command
 
 
+READ_CONFIGS = {"export"}
+"""Verbs that read the config of a run, which may name classes."""
 HELPERS = {"common", "given"}
 """Files of flows/commands that are no verbs."""
 
@@ -109,7 +111,7 @@ def parser_of(name: str, function: Command) -> Parser:
     parser.former = {former: option for option, former in FORMER.get(name, {}).items()}
     taken: set[str | int] = set()
     parameters = inspect.signature(function).parameters.values()
-    if any(classes_of(parameter.annotation) for parameter in parameters):
+    if name in READ_CONFIGS or any(classes_of(parameter.annotation) for parameter in parameters):
         add_import_option(parser)
     for parameter in parameters:
         for kind in classes_of(parameter.annotation):

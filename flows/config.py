@@ -17,10 +17,14 @@ import flows.models
 import flows.semantics
 from flows.data.base import ImageData
 from flows.errors import EXIT_CODES, DataMissing, fail
+from flows.files import read_yaml
 from flows.parser import NAMED, ConfigFile, Parser, add_import_option, import_all, linked
+from flows.schema import parse
 from flows.semantics.base import json_attributes
 from flows.stored import StoredModule, read_arguments
 from flows.training import objectives
+from flows.training.checkpoint import states
+from flows.training.folder import RUN_CONFIG
 from flows.training.phase import Objective
 from flows.training.settings import Training
 
@@ -156,6 +160,19 @@ def as_typed(options: Mapping[str, Any]) -> list[str]:
     return [f"--{name}={word}" for name, word in words.items()]
 
 
+def arguments_of_run(settings: Namespace) -> dict[str, Any]:
+    """Class and arguments of the model of a run that is resumed; empty if there is none.
+
+    The checkpoint that it started from is not needed any more.
+    """
+    receipt = settings.folder / RUN_CONFIG
+    if settings.resume is None or not receipt.is_file() or not states(settings.folder):
+        return {}
+    model = parse(dict[str, Any], parse(dict[str, Any], read_yaml(receipt)).get("model") or {})
+    arguments: dict[str, Any] = parse(dict[str, Any], model.get("init_args") or {})
+    return {"model_type": str(model.get("class_path")).rpartition(".")[2], **arguments}
+
+
 def words_of_init(settings: Namespace, given: Sequence[str]) -> list[str]:
     """Sizes of the model of `--init`, as options that are not typed; none for a model of another class.
 
@@ -163,7 +180,7 @@ def words_of_init(settings: Namespace, given: Sequence[str]) -> list[str]:
     """
     if settings.init is None or any(word.split("=")[0] == "--model" for word in given):
         return []
-    arguments = read_arguments(settings.init)
+    arguments = arguments_of_run(settings) or read_arguments(settings.init)
     module, _, name = settings.model.class_path.rpartition(".")
     cls = getattr(importlib.import_module(module), name)
     if name != arguments["model_type"] or cls.start_from is not StoredModule.start_from:

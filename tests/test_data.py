@@ -1,6 +1,7 @@
 """Data sets: what comes out is what lies in the files, in splits that share nothing."""
 
 import bz2
+import errno
 import gzip
 import inspect
 import io
@@ -456,6 +457,18 @@ def test_a_picture_that_breaks_off_is_left_out_when_it_is_met(folder, workers):
     assert first.keys.tolist() == [index + 1, index + 1] and torch.equal(first.images[0], first.images[1])
     assert torch.equal(second.images[1], first.images[0]) and second.keys.tolist() == [index - 1, index + 1]
     assert list(split.broken) == [index]
+
+
+def test_a_disk_that_fails_is_no_fault_of_the_picture(folder, monkeypatch):
+    split = Folder(folder, size=4, validation=0, test=0, in_memory=False).split("train")
+
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("flows.data.decode.Image.open", fail)
+    with pytest.raises(ValueError, match=r"\.png cannot be read: .*Input/output error"):
+        split.first(1)
+    assert not split.broken
 
 
 def test_a_split_without_any_sound_picture_ends(tmp_path):

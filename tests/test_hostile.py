@@ -4,11 +4,13 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from test_data import DATA_SETS
 from test_fuzz import TEXTS, small_models
 from torch import nn
 
@@ -194,6 +196,24 @@ def test_data_that_this_user_has_trained_on_are_known(home, tmp_path):
 )
 def test_what_a_description_may_name(home, name, arguments, known):
     assert can_instantiate({"class_path": name, "init_args": arguments}) == known
+
+
+@pytest.mark.parametrize("kind", DATA_SETS, ids=lambda kind: kind.__name__)
+def test_every_argument_that_is_a_path_is_known_as_one(kind):
+    hints = get_type_hints(kind.__init__)
+    paths = {name for name, hint in hints.items() if {str, Path} <= {hint, *get_args(hint)}}
+    assert paths <= set(kind.path_arguments) or kind.__name__ in ("HubData", "Shards")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("Emoji", {"font": "/dev/zero"}), ("Scenes", {"cache": "/etc/x"}), ("Folder", {"path": "/proc"})],
+)
+def test_short_names_are_no_way_around(home, name, arguments):
+    assert not can_instantiate({"class_path": f"flows.data.{name}", "init_args": arguments})
+    assert can_instantiate({"class_path": "flows.data.Scenes", "init_args": {"cache": None, "test": 9}})
+    with pytest.raises(UserError, match="test is 1,000,000,000, expected at most 1,000,000"):
+        instantiate_data({"class_path": "flows.data.Scenes", "init_args": {"test": 10**9}})
 
 
 def test_paths_are_stored_as_absolute(tmp_path, monkeypatch):

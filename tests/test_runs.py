@@ -18,6 +18,8 @@ from safetensors import safe_open
 from test_training import ROOT
 
 import flows
+from flows.cli import main as flows_main
+from flows.data import source as sources
 from flows.data.base import ArraySplit, ImageData
 from flows.data.folder import Folder
 from flows.errors import UserError
@@ -455,7 +457,7 @@ def test_a_folder_with_files_of_a_person_is_refused(pictures, train, tmp_path):
     for more in ([], ["--overwrite", "true"]):
         code, printed = train("--data.path", pictures, "--training.images", "32", *more)
         names = "README.md, samples.png, samples/keep.txt"
-        assert code == 2 and f"holds files that no run wrote ({names})" in printed
+        assert code == 2 and f"that no run wrote and that one would replace ({names})" in printed
     assert {path.read_text() for path in own.rglob("*") if path.is_file()} == {"mine"}
 
 
@@ -476,6 +478,66 @@ def test_overwriting_removes_what_the_run_wrote_alone(pictures, train, tmp_path)
     assert left == {"samples", "samples/keep.txt", "notes.md", "link.png"}
 
 
+def test_files_that_a_run_leaves_alone_are_no_obstacle(pictures, train, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/slurm.log").write_text("mine")
+    code, printed = train("--data.path", pictures, "--training.images", "32")
+    assert code == 0, printed
+    assert (tmp_path / "run/slurm.log").read_text() == "mine"
+
+
+def test_a_list_from_elsewhere_removes_nothing_outside(whole, pictures, train, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    outside = [tmp_path / "thesis.tex", tmp_path / "linked/b.txt"]
+    for path in outside:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    (run / "link").symlink_to(tmp_path / "linked")
+    (run / "alias.txt").symlink_to(tmp_path / "thesis.tex")
+    names = [str(tmp_path / "thesis.tex"), "../thesis.tex", "link/b.txt", "alias.txt"]
+    with open(run / "files.txt", "a") as opened:
+        opened.writelines(f"{name}\n" for name in names)
+    code, printed = train("--data.path", pictures, "--training.images", "32", "--overwrite", "true")
+    assert code == 0, printed
+    assert all(path.read_text() == "mine" for path in outside) and (run / "alias.txt").is_symlink()
+
+
+def test_an_older_run_without_a_list_is_removed_whole(whole, pictures, train, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    (run / "files.txt").unlink()
+    options = ["--data.path", pictures, *STATES, "--training.validate_every", "96"]
+    assert train(*options, "--resume", "latest")[0] == 0
+    listed = (run / "files.txt").read_text().split()
+    assert {"model.safetensors", "config.json", "README.md", "report.json", "metrics.jsonl"} <= set(listed)
+    clear(run)
+    assert not [path for path in run.rglob("*") if path.is_file() and path.name != "data.json"]
+
+
+def test_a_run_is_evaluated_on_its_own_data(pictures, train, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(sources, "KNOWN", tmp_path / "home/known-data.txt")
+    assert train("--data.path", pictures, "--training.images", "32")[0] == 0
+    flows_main(["evaluate", str(tmp_path / "run"), "--images", "4", "--neighbours", "0"])
+    assert "on 4 test images of folder" in capfd.readouterr().out
+    sources.KNOWN.unlink()
+    with pytest.raises(SystemExit):
+        flows_main(["evaluate", str(tmp_path / "run")])
+    assert "on which you have not trained here" in capfd.readouterr().err
+    flows_main(["export", str(tmp_path / "run"), str(tmp_path / "exported")])
+
+
+def test_what_a_run_started_from_may_be_gone_when_it_is_resumed(whole, pictures, train, tmp_path):
+    shutil.copytree(whole, tmp_path / "base")
+    options = ["--data.path", pictures, *STATES, "--init", tmp_path / "base"]
+    assert train(*options, folder="again")[0] == 0
+    shutil.rmtree(tmp_path / "base")
+    shutil.rmtree(states(tmp_path / "again")[-1])
+    code, printed = train(*options, "--resume", "latest", folder="again")
+    assert code == 0, printed
+    flows_main(["export", str(tmp_path / "again"), str(tmp_path / "exported")])
+
+
 def test_two_runs_never_share_a_folder(pictures, train, tmp_path):
     with locked(tmp_path / "run"):
         code, printed = train("--data.path", pictures, "--training.images", "32")
@@ -488,13 +550,22 @@ def test_two_runs_never_share_a_folder(pictures, train, tmp_path):
     ("holder", "age", "free"),
     [
         ({"host": platform.node(), "process": 2**22 + 5, "started": 0.0}, 0, True),
-        ({"host": platform.node(), "process": os.getpid(), "started": 5.0}, 0, True),
+        ({"host": platform.node(), "process": os.getpid(), "started": 5.0}, 60, True),
+        ({"host": platform.node(), "process": os.getpid(), "started": 5.0}, 10, False),
         ({"host": "elsewhere", "process": 7, "started": 5.0}, 20, False),
         ({"host": "elsewhere", "process": 7, "started": 5.0}, 300, True),
         ("cut off", 20, False),
         ("cut off", 300, True),
     ],
-    ids=["ended", "number used again", "elsewhere", "elsewhere, silent", "unknown", "unknown, silent"],
+    ids=[
+        "ended",
+        "number used again",
+        "clock set",
+        "elsewhere",
+        "elsewhere, silent",
+        "unknown",
+        "unknown, silent",
+    ],
 )
 def test_a_lock_that_was_left_is_taken_over(tmp_path, holder, age, free):
     lock = tmp_path / LOCK_FILE

@@ -44,7 +44,7 @@ def export(
     directions = run_directions(run, model)
     if half:
         model.round_to_half()
-    parser, settings = parse_experiment(["--config", str(run / RUN_CONFIG)])
+    parser, settings = parse_experiment(["--config", str(run / RUN_CONFIG), "--init", "null"])
     experiment = parser.instantiate(settings)
     # What is published names no folders of this machine.
     model.description = without_folders(model.description)

@@ -243,6 +243,9 @@ class LazySplit(Split):
             try:
                 return other, self.decode(other)
             except BrokenPicture as error:
+                if isinstance(error.__cause__, OSError) and error.__cause__.errno is not None:
+                    # Not the picture but the disk or a file server, which may have it again later.
+                    raise UserError(f"{self.name_of(other)} cannot be read: {error}") from error
                 self.leave_out({other: str(error)})
         raise UserError(f"none of the {len(self)} pictures can be decoded, e.g. {self.name_of(index)}")
 

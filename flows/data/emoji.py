@@ -81,6 +81,8 @@ class Emoji(ImageData):
     name = "emoji"
     attributes = tuple(Attribute(attribute, "binary") for attribute in ATTRIBUTES)
 
+    path_arguments = ("font",)
+
     def __init__(self, size: Literal[32, 64] = 32, font: StrPath = FONT):
         self.size = size
         self.font = expand(font)

@@ -25,6 +25,8 @@ from flows.schema import parse
 KNOWN = Path("~/.cache/flows/known-data.txt")
 """File with the data sets that this user has trained on, one SHA-256 per line."""
 PREFIX = "flows.data."
+MOST = 1_000_000
+"""Largest number that the description of a checkpoint may have, such as a number of rendered scenes."""
 
 
 def absolute_paths(source: dict[str, Any]) -> dict[str, Any]:
@@ -36,8 +38,9 @@ def absolute_paths(source: dict[str, Any]) -> dict[str, Any]:
     module, _, name = str(source.get("class_path")).rpartition(".")
     cls = getattr(sys.modules.get(module), name, None)
     given = dict(source.get("init_args") or {})
+    own = paths_of(source) if class_of(source) else given  # a default is that of every machine
     for argument in getattr(cls, "path_arguments", ()):
-        value = given.get(argument)
+        value = own.get(argument)
         if isinstance(value, str) and is_local(value):
             given[argument] = str(expand(value).absolute())
     return {**source, "init_args": given}
@@ -56,12 +59,12 @@ def remember(source: Mapping[str, Any]) -> None:
     """Note a data set that this user trains on; a home that cannot be written to is no error."""
     if not paths_of(source) or is_known(source):
         return
-    path = KNOWN.expanduser()
     try:
+        path = KNOWN.expanduser()
         make_folder(path.parent)
         with open(path, "a", encoding="utf-8") as opened:
             opened.write(f"{identity(source)}\n")
-    except OSError:
+    except (OSError, RuntimeError):  # a full disk, or no home at all
         return
 
 
@@ -69,7 +72,10 @@ def is_known(source: Mapping[str, Any]) -> bool:
     """Whether a data set has no paths of its own, or this user has trained on it here."""
     if not paths_of(source):
         return True
-    path = KNOWN.expanduser()
+    try:
+        path = KNOWN.expanduser()
+    except RuntimeError:  # this user has no home
+        return False
     return path.is_file() and identity(source) in path.read_text(encoding="utf-8").split()
 
 
@@ -84,13 +90,14 @@ def paths_of(source: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: given[name]
         for name, default in defaults.items()
-        if name in given and str(given[name]) != str(default)
+        if given.get(name) is not None and str(given[name]) != str(default)
     }
 
 
 def identity(source: Mapping[str, Any]) -> str:
     """SHA-256 of the class and the paths of a stored data set."""
-    named = [source.get("class_path"), paths_of(source)]
+    cls = class_of(source)
+    named = [cls and f"{cls.__module__}.{cls.__qualname__}", paths_of(source)]
     return sha256(json.dumps(named, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -105,7 +112,8 @@ def can_instantiate(source: Any) -> bool:
 def class_of(source: Mapping[str, Any]) -> type[ImageData] | None:
     """Class of a stored data set: one of this package, concrete and no stream; else None."""
     module, _, name = str(source.get("class_path")).rpartition(".")
-    if module not in {each.name for each in pkgutil.walk_packages(flows.data.__path__, PREFIX)}:
+    files = {each.name for each in pkgutil.walk_packages(flows.data.__path__, PREFIX)}
+    if module not in files | {PREFIX.rstrip(".")}:
         return None
     cls: Any = getattr(importlib.import_module(module), name, None)
     concrete = inspect.isclass(cls) and issubclass(cls, ImageData) and not inspect.isabstract(cls)
@@ -131,6 +139,9 @@ def instantiate_data(source: dict[str, Any]) -> ImageData:
         raise UserError(f"data set {path!r} has no argument {', '.join(sorted(unknown))}")
     hints = get_type_hints(cls.__init__)
     parsed = {name: parse(hints[name], value, f"{path}: {name}") for name, value in given.items()}
+    for name, value in parsed.items():
+        if isinstance(value, int) and value > MOST:
+            raise UserError(f"{path}: {name} is {value:,}, expected at most {MOST:,}; choose one with --data")
     if not is_known(source):
         options = " ".join(f"--data.{name} {value}" for name, value in given.items() if value is not None)
         raise UserError(

@@ -495,7 +495,7 @@ def open_editor(
 def exemplars_of(model: LatentModel, segmenter: Segmenter, n: int, space: str) -> Pictures:
     """Exemplars: n training images, or samples if the model has no encoder or its data set is unknown."""
     latent = model.check_space(space)
-    if not latent.encodes or model.description.get("source") is None:
+    if not latent.encodes or not data_known(model):
         return exemplars_of_codes(model, segmenter, model.sample(n, space))
     batch = data_of(model, None).first("train", n)
     if latent.exact:

@@ -80,8 +80,11 @@ def save_state(accelerator: "Accelerator", folder: Path, images: int, keep: int)
         digests = {str(path.relative_to(temporary)): file_digest(path) for path in files}
         manifest = json.dumps({"state_version": STATE_VERSION, "files": digests}, indent=2)
         write_atomically(temporary / MANIFEST, lambda path: path.write_text(manifest))
-        shutil.rmtree(final, ignore_errors=True)
+        aside = folder / f".{final.name}.aside"
+        if final.exists():
+            final.rename(aside)
         temporary.rename(final)
+        shutil.rmtree(aside, ignore_errors=True)
         # A state with more images belongs to a run that was abandoned when an older state was resumed.
         later = [state for state in states(folder) if state.name > final.name]
         for old in [*later, *states(folder)[: -keep - len(later)]]:

@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flows.data.base import ImageData
+from flows.errors import UserError
 from flows.files import write_atomically
-from flows.schema import parse, read_json, unaltered
+from flows.schema import parse, read_json
+from flows.training.folder import DATA_RECORD
 
-DATA_RECORD = "data.json"
 MOST_NAMES = 200_000
 """Number of pictures above which their names are not kept; that the data differ is noticed all the same."""
 SHOWN = 3
@@ -52,12 +53,13 @@ def write_record(folder: Path, record: Record) -> None:
 
 
 def read_record(folder: Path) -> dict[str, SplitRecord] | None:
-    """Read the record of a run; None if it has none."""
+    """Read the record of a run; None if it has none, or one that is damaged: it is for information."""
     path = folder / DATA_RECORD
-    if not path.is_file():
+    try:
+        record: dict[str, SplitRecord] = parse(dict[str, SplitRecord], read_json(path.read_bytes()))
+    except (UserError, FileNotFoundError):
         return None
-    with unaltered(path):
-        return parse(dict[str, SplitRecord], read_json(path.read_bytes()))
+    return record
 
 
 def changes(before: Record, now: Record) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from flows.data.source import absolute_paths
 from flows.errors import UserError
 from flows.files import is_temporary, read_yaml, write_atomically
 from flows.schema import parse, unaltered
@@ -15,7 +16,7 @@ from flows.stored import CARD_FILE, CONFIG_FILE, EXPORTING, WEIGHTS_FILE
 from flows.training.checkpoint import PREFIX, states
 from flows.training.log import METRICS_FILE
 
-RUN_CONFIG, REPORT_FILE, FILES_LIST = "config.yaml", "report.json", "files.txt"
+RUN_CONFIG, REPORT_FILE, FILES_LIST, DATA_RECORD = "config.yaml", "report.json", "files.txt", "data.json"
 UNLISTED = (
     RUN_CONFIG, METRICS_FILE, REPORT_FILE, CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, DIRECTIONS_FILE,
     "samples.png", "curves.png", "roundtrip.png", "reconstructions.png", "interpolations.png",
@@ -66,6 +67,8 @@ def prepare_folder(
         if receipt.is_file():
             with unaltered(receipt):
                 before = parse(dict[str, Any], read_yaml(receipt))
+            if isinstance(before.get("data"), dict):  # older runs have paths as they were typed
+                before["data"] = absolute_paths(before["data"])
             check_same(before, resolved, state.parent, may_change)
     elif holds_run(folder) and (resume is None or (folder / REPORT_FILE).is_file()):
         # Without a state, `--resume latest` starts from the beginning, but not over a finished run.
@@ -77,10 +80,10 @@ def prepare_folder(
         clear(folder)
         others = others_in(folder)
         left = [f"left in {folder}, because no run wrote it: {', '.join(others)}"] if others else []
-    elif not holds_run(folder) and (others := others_in(folder)):
+    elif not holds_run(folder) and (others := would_replace(folder)):
         raise UserError(
-            f"{folder} holds files that no run wrote ({', '.join(others[:4])}{', …' if others[4:] else ''}): "
-            "name another --folder"
+            f"{folder} holds files that no run wrote and that one would replace ({', '.join(others[:4])}"
+            f"{', …' if others[4:] else ''}): name another --folder"
         )
     tidy(folder)
 
@@ -121,6 +124,11 @@ def tidy(folder: Path) -> None:
 def note_file(folder: Path) -> Callable[[Path], None]:
     """Function that adds the files of a run to the run's own list, before they are written."""
     known: set[str] = set(read_list(folder))
+    if known and not (folder / FILES_LIST).exists():  # a run that is older than the list
+        present = sorted(name for name in known if (folder / name).is_file())
+        write_atomically(
+            folder / FILES_LIST, lambda path: path.write_text("".join(f"{n}\n" for n in present))
+        )
 
     def note(path: Path) -> None:
         if not path.resolve().is_relative_to(folder.resolve()):
@@ -142,14 +150,22 @@ def read_list(folder: Path) -> list[str]:
     if path.is_file():
         return path.read_text(encoding="utf-8").splitlines()
     samples = [file.relative_to(folder).as_posix() for file in folder.glob("samples/*-?????????.png")]
-    return [*UNLISTED, *samples] if holds_run(folder) else []
+    return [*UNLISTED, *samples] if holds_run(folder) or (folder / RUN_CONFIG).is_file() else []
 
 
 def files_of_run(folder: Path) -> list[Path]:
-    """Files that the run in a folder wrote, except for its training states; links are none."""
-    listed = [folder / name for name in read_list(folder) if ".." not in Path(name).parts]
+    """Files that the run in a folder wrote, except for its training states.
+
+    The list may come from elsewhere: links, and names that lead out of the folder, are left out.
+    """
+    listed = [folder / name for name in read_list(folder) if not Path(name).is_absolute()]
     events = folder.glob("logs/events.out.tfevents.*")
-    return [path for path in (*listed, *events, folder / FILES_LIST) if path.is_file()]
+    found = [
+        path for path in (*listed, *events, folder / FILES_LIST) if path.is_file() and not path.is_symlink()
+    ]
+    return [
+        path for path in found if path.resolve().is_relative_to(folder.resolve()) and ".." not in path.parts
+    ]
 
 
 def others_in(folder: Path) -> list[str]:
@@ -158,6 +174,12 @@ def others_in(folder: Path) -> list[str]:
     found = [path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()]
     names = [path.relative_to(folder).as_posix() for path in found]
     return sorted(name for name in names if name not in own and not name.startswith((".", PREFIX)))
+
+
+def would_replace(folder: Path) -> list[str]:
+    """Names in a folder that a run would write over, and that no run wrote."""
+    own = {*UNLISTED, DATA_RECORD, FILES_LIST}
+    return [name for name in others_in(folder) if name in own or name.split("/")[0] in ("samples", "logs")]
 
 
 def clear(folder: Path) -> None:

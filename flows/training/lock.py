@@ -43,13 +43,15 @@ class Holder:
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}"
 
-    def is_gone(self) -> bool:
-        """Whether a process of this machine has ended."""
+    def has_ended(self) -> bool:
+        """Whether there is no process of this number on this machine."""
+        return not psutil.pid_exists(self.process)
+
+    def is_another(self) -> bool:
+        """Whether the process of this number began at another time, unless the clock was set since."""
         try:
             return abs(psutil.Process(self.process).create_time() - self.started) > 1
-        except psutil.NoSuchProcess:
-            return True
-        except psutil.Error:  # somebody else's process, which is there
+        except psutil.Error:  # it has just ended, or is somebody else's
             return False
 
 
@@ -65,31 +67,32 @@ def locked(folder: Path) -> Iterator[str]:
         UserError: Another process trains in the folder.
     """
     make_folder(folder)
-    path = folder / LOCK_FILE
+    path, own = folder / LOCK_FILE, Holder.here()
     note = ""
-    if not _create(path):
+    if not _create(path, own):
         note = _take_over(path)
-        if not _create(path):
+        if not _create(path, own):
             raise UserError(f"{folder}: another process has just begun to train here; name another --folder")
     ended = threading.Event()
-    beat = threading.Thread(target=_touch, args=(path, ended), daemon=True)
+    beat = threading.Thread(target=_touch, args=(path, own, ended), daemon=True)
     beat.start()
     try:
         yield note
     finally:
         ended.set()
         beat.join()
-        path.unlink(missing_ok=True)
+        if _is_own(path, own):
+            path.unlink(missing_ok=True)
 
 
-def _create(path: Path) -> bool:
+def _create(path: Path, own: Holder) -> bool:
     """Create the lock; returns whether there was none."""
     try:
         opened = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
     except FileExistsError:
         return False
     with os.fdopen(opened, "w") as file:
-        file.write(json.dumps(asdict(Holder.here())))
+        file.write(json.dumps(asdict(own)))
     return True
 
 
@@ -101,7 +104,10 @@ def _take_over(path: Path) -> str:
         return ""
     holder = _holder(content)
     other = holder is not None and holder.host != platform.node()
-    left = _age(path) > STALE_SECONDS if holder is None or other else holder.is_gone()
+    if holder is None or other:
+        left = _age(path) > STALE_SECONDS
+    else:
+        left = holder.has_ended() or (holder.is_another() and _age(path) > 2 * BEAT_SECONDS)
     if not left:
         way = f"; if it is gone, its lock is free {STALE_SECONDS:.0f} s after its end" if other else ""
         raise UserError(
@@ -120,6 +126,14 @@ def _take_over(path: Path) -> str:
     return f"the lock of {holder or 'a process'}, which is gone, was taken over"
 
 
+def _is_own(path: Path, own: Holder) -> bool:
+    """Whether a lock is still that of this process: a run that slept too long may have lost it."""
+    try:
+        return _holder(path.read_bytes()) == own
+    except OSError:
+        return False
+
+
 def _holder(content: bytes) -> Holder | None:
     """Process that a lock names; None if the lock was cut off while it was written."""
     try:
@@ -135,10 +149,11 @@ def _age(path: Path) -> float:
         return os.stat(fresh.name).st_mtime - path.stat().st_mtime
 
 
-def _touch(path: Path, ended: threading.Event) -> None:
+def _touch(path: Path, own: Holder, ended: threading.Event) -> None:
     """Touch the lock until the run ends."""
     while not ended.wait(BEAT_SECONDS):
         try:
-            os.utime(path)
+            if _is_own(path, own):
+                os.utime(path)
         except OSError:  # the folder was removed, or its file server does not answer
             continue

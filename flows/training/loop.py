@@ -121,8 +121,8 @@ def fit(
     if training.threads is None and 0 < progress.threads <= allowed_cpus():
         set_threads(progress.threads)  # the number changes rounding
     progress.threads = torch.get_num_threads()
-    if not holds_model(folder):  # the best model is that of another folder, or was removed
-        progress.best = math.inf
+    if not _everywhere(holds_model(folder), accelerator):  # it is in another folder, or was removed
+        progress.best, progress.looked = math.inf, 0
     evaluated = model if average is None else average.model
 
     # Batches continue where the run stopped.
@@ -219,9 +219,10 @@ def fit(
             stopped = None
             if progress.images < training.images:
                 log.say(f"{progress.images:>9,} images  ends: no better score in training.patience images")
-                progress.lines = log.lines
-                save_state(accelerator, folder, progress.images, training.keep_states)
-        if accelerator.is_main_process and not holds_model(folder):
+            # Once more, with the last evaluation: where the run is extended, it may not be due any more.
+            progress.lines = log.lines
+            save_state(accelerator, folder, progress.images, training.keep_states)
+        if accelerator.is_main_process and (math.isinf(progress.best) or not holds_model(folder)):
             objective.advance(evaluated, progress.images)
             if objective.is_complete(evaluated):
                 evaluated.save_pretrained(folder)
@@ -243,6 +244,12 @@ def _summary(model: StoredModule, training: Training, accelerator: Accelerator, 
         f"{type(model).__name__}, {count:,} parameters, {world} {ranks} on {accelerator.device.type}, batch "
         f"{training.batch} = {world} × {training.accumulate} × {share}, {training.precision}{start}"
     )
+
+
+def _everywhere(value: bool, accelerator: Accelerator) -> bool:
+    """Truth value of the main process, on every rank."""
+    known = float(value and accelerator.is_main_process)
+    return bool(accelerator.reduce(torch.tensor(known, device=accelerator.device), "sum") > 0)
 
 
 class _StepInputs(NamedTuple):

@@ -88,6 +88,7 @@ class Scenes(ImageData):
     attributes = tuple(FACTORS[i] for i in SEEN)
     mask_classes = CLASSES
     can_rerender = True
+    path_arguments = ("cache",)
 
     def __init__(
         self,
