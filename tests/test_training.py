@@ -145,6 +145,16 @@ def test_an_interrupted_run_continues_bit_for_bit(whole, tmp_path, how):
         assert torch.equal(value, load_file(whole / "model.safetensors")[name]), name
 
 
+def grown_by(path: Path, lines: int):
+    """Condition that a file has as many more lines than now."""
+
+    def count() -> int:
+        return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+    before = count()
+    return lambda: count() >= before + lines
+
+
 KILLS = int(os.environ.get("FLOWS_KILLS", "8"))
 """Number of times that a run is killed; 100 take a quarter of an hour."""
 
@@ -158,12 +168,16 @@ def test_a_run_that_is_killed_at_any_moment_ends_in_the_same_model(tmp_path):
     done = train(tmp_path / "whole", *options)
     assert done.returncode == 0, done.stderr
     choose, moments, met = random.Random(0), [], set()
-    for _ in range(KILLS):
+    for number in range(KILLS):
         process = subprocess.Popen(
             command(tmp_path / "run", *options, "--resume=latest"), cwd=ROOT, env=ENVIRONMENT,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
-        time.sleep(choose.uniform(1, 8))
+        if number % 2:  # while it starts, or a little later
+            time.sleep(choose.uniform(1, 8))
+        else:  # around the moment at which it writes a state
+            wait_for(grown_by(tmp_path / "run/metrics.jsonl", 4), process)
+            time.sleep(choose.uniform(0, 0.5))
         process.kill()
         printed = process.communicate()[0]
         found = states(tmp_path / "run")
@@ -190,6 +204,8 @@ def test_a_state_with_other_settings_is_refused(whole):
 def test_a_tampered_state_is_refused_by_name(whole, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(whole, folder)
+    for other in states(folder)[:-1]:  # a whole one would take its place
+        shutil.rmtree(other)
     victim = states(folder)[-1] / "optimizer.bin"
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 1

@@ -3,12 +3,14 @@
 import json
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch.distributed as dist
 from safetensors import SafetensorError
 
 from flows.errors import DISK_ERRORS, CheckpointError, UserError
@@ -104,13 +106,21 @@ def writing_in(folder: Path) -> Iterator[None]:
     except (OSError, RuntimeError, SafetensorError) as error:
         if not is_full(folder, error):
             raise
-        for partial in folder.glob(f".{PREFIX}*.partial"):
-            shutil.rmtree(partial, ignore_errors=True)
+        remove_partials(folder)
+        if dist.is_available() and dist.is_initialized():  # another rank may be about to write there
+            time.sleep(1)
+            remove_partials(folder)
         whole = states(folder)
         newest = f"the newest whole state is {whole[-1].name}" if whole else "there is no whole state yet"
         raise UserError(
             f"the disk of {folder} is full; {newest}: make room, and --resume latest continues from there"
         ) from error
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove the states that were not completed."""
+    for partial in folder.glob(f".{PREFIX}*.partial"):
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def is_full(folder: Path, error: Exception) -> bool:
