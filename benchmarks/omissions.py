@@ -18,10 +18,11 @@ from typing import Any
 import yaml
 
 from flows import images as pixels
-from flows.commands.common import print_table, write_json
+from flows.commands.common import write_json
 from flows.commands.omissions import ENERGIES, implausible, shares
 from flows.dissection.omission import omissions
 from flows.opening import first_test, load_segmenter, open_model
+from flows.terminal import print_table
 
 
 def measure(run: Path, segmenter: Path, n: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flows.commands.common import print_table, write_json
+from flows.commands.common import write_json
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.opening import data_of, first_test, load_predictor, open_model
@@ -23,6 +23,7 @@ from flows.steering.boundary import Boundary, condition
 from flows.steering.evaluate import Rescoring, rescore
 from flows.steering.method import Task
 from flows.steering.score_gradient import ScoreGradient
+from flows.terminal import print_table
 
 FACTORS = (
     "daylight", "lamp_on", "wood", "window", "category: bedroom", "category: living room",

@@ -19,10 +19,11 @@ from gradio_client import Client, handle_file
 from studio import ROOT, start, wait_for
 
 from flows import images as pixels
-from flows.commands.common import print_table, write_json
+from flows.commands.common import write_json
 from flows.data.scenes import Scenes
 from flows.editing.editor import GROUPS
 from flows.studio.session import POOL
+from flows.terminal import print_table
 
 MODEL = "scenes64-glow"
 AT_ONCE, MOVES, SIDE = 20, 4, 1600

@@ -1,7 +1,11 @@
 """Imports point down only: the table of CONTRIBUTING.md, held by parsing them."""
 
 import ast
+import importlib
+import pkgutil
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1] / "flows"
 
@@ -127,3 +131,16 @@ def test_the_formatter_formats_everything_but_tables():
         skipped = [i for i, line in enumerate(text.splitlines(), 1) if "# fmt: skip" in line]
         wrong += [f"{path.relative_to(ROOT)}:{i}" for i in skipped if i not in tables]
     assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT.parent / "benchmarks").glob("*.py")), ids=lambda path: path.stem
+)
+def test_benchmarks_import_what_there_is(path):
+    """Benchmarks run by hand; what they import from the package is looked up at least."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("flows"):
+            module = importlib.import_module(node.module)
+            missing = [each.name for each in node.names if not hasattr(module, each.name)]
+            submodules = {each.name for each in pkgutil.iter_modules(getattr(module, "__path__", []))}
+            assert not set(missing) - submodules, f"{path.name} imports {missing} from {node.module}"
