@@ -51,12 +51,12 @@ class ExactInversion:
 
 
 def margin(bins: int) -> float:
-    """Largest error that a certificate accepts: a quarter of a bin, pixels in [0, 1].
+    """Largest error that a certificate accepts: a third of half a bin, pixels in [0, 1].
 
-    A byte changes at half a bin. The other quarter is left for differences between machines or batch sizes,
-    whose convolutions add in different orders.
+    A byte changes at half a bin. The other two thirds are left for differences between machines, threads and
+    batch sizes, whose convolutions add in different orders.
     """
-    return 0.25 / bins
+    return 0.5 / 3 / bins
 
 
 def invert_exactly(

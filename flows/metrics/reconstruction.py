@@ -10,6 +10,9 @@ from flows.numerics import to_double
 
 __all__ = ["psnr", "structural_similarity"]
 
+WINDOW = 11
+"""Side of the window of SSIM, in pixels."""
+
 
 def psnr(first: Tensor, second: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of uint8 images (n, C, H, W): (n,), dB; infinite for equal images."""
@@ -28,7 +31,8 @@ def check_pairs(first: Tensor, second: Tensor) -> None:
 def structural_similarity(first: Tensor, second: Tensor) -> float:
     """Mean SSIM (Wang et al. 2004, Gaussian window of 11) of uint8 images (n, C, H, W), by torchmetrics.
 
-    NaN for images with a side of less than 6 pixels, whose reflection does not fill the window.
+    As published, and as in scikit-image, the mean is over the windows that lie within the image. NaN for
+    images that are smaller than the window.
 
     Raises:
         DataMissing: torchmetrics is not installed.
@@ -38,8 +42,9 @@ def structural_similarity(first: Tensor, second: Tensor) -> float:
     except ImportError as error:
         raise missing_extra("structural similarity needs torchmetrics", "metrics", error) from error
     check_pairs(first, second)
-    if min(first.shape[-2:]) < 6:
+    if min(first.shape[-2:]) < WINDOW:
         return math.nan
-    value = ssim(first.float(), second.float(), data_range=255.0, kernel_size=11, sigma=1.5)
-    assert isinstance(value, Tensor)
-    return float(value)
+    a, b = first.float(), second.float()
+    _, full = ssim(a, b, data_range=255.0, kernel_size=WINDOW, sigma=1.5, return_full_image=True)
+    border = WINDOW // 2  # of windows that torchmetrics fills by reflection
+    return float(full[..., border:-border, border:-border].mean())
