@@ -10,7 +10,7 @@ from flows.data.scenes import CLASSES, FACTORS, Scenes, render, with_factor
 from flows.data.scenes.canvas import CLASS
 from flows.data.scenes.dataset import save
 from flows.data.scenes.factors import CATEGORIES, COLUMN, NAMES, OBJECTS, matters, sample_factors
-from flows.data.source import instantiate_data
+from flows.data.source import instantiate_data, remember
 
 
 @pytest.fixture(scope="module")
@@ -158,10 +158,16 @@ def test_mistakes_are_named(options, message):
         Scenes(cache=None, **options)
 
 
-def test_a_checkpoints_config_makes_the_set_again(tmp_path):
-    options = {"images": 5, "validation": 5, "test": 5, "cache": str(tmp_path), "withhold": ["plant"]}
-    data = instantiate_data({"class_path": "flows.data.scenes.Scenes", "init_args": options})
-    assert len(data.split("test")) == 5 and len(list(tmp_path.iterdir())) == 1
+def test_a_checkpoints_config_makes_the_set_again(tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    options = {"images": 5, "validation": 5, "test": 5, "cache": str(cache), "withhold": ["plant"]}
+    source = {"class_path": "flows.data.scenes.Scenes", "init_args": options}
+    monkeypatch.setattr("flows.data.source.KNOWN", tmp_path / "known.txt")
+    with pytest.raises(ValueError, match="names Scenes with cache"):  # it would be written to
+        instantiate_data(source)
+    remember(source)
+    data = instantiate_data(source)
+    assert len(data.split("test")) == 5 and len(list(cache.iterdir())) == 1
 
 
 def test_withholding_everything_is_an_error():

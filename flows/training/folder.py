@@ -124,18 +124,15 @@ def tidy(folder: Path) -> None:
 def note_file(folder: Path) -> Callable[[Path], None]:
     """Function that adds the files of a run to the run's own list, before they are written."""
     known: set[str] = set(read_list(folder))
-    if known and not (folder / FILES_LIST).exists():  # a run that is older than the list
-        present = sorted(name for name in known if (folder / name).is_file())
-        write_atomically(
-            folder / FILES_LIST, lambda path: path.write_text("".join(f"{n}\n" for n in present))
-        )
 
     def note(path: Path) -> None:
         if not path.resolve().is_relative_to(folder.resolve()):
             return
         name = path.resolve().relative_to(folder.resolve()).as_posix()
-        if not (folder / FILES_LIST).exists():  # a run that was cleared has written nothing
-            known.clear()
+        if not (folder / FILES_LIST).exists():  # the run is older than the list, new, or was cleared
+            known.intersection_update({each for each in known if (folder / each).is_file()})
+            with open(folder / FILES_LIST, "w", encoding="utf-8") as opened:
+                opened.writelines(f"{each}\n" for each in sorted(known))
         if name not in known and not name.startswith((".", PREFIX)):
             known.add(name)
             with open(folder / FILES_LIST, "a", encoding="utf-8") as opened:
