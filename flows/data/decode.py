@@ -26,7 +26,7 @@ EXTENSIONS = (
 
 # Exceptions of Pillow and zipfile for files that are damaged or not pictures.
 BROKEN = (
-    OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, zipfile.BadZipFile,
+    OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile,
     Image.DecompressionBombError,
 )  # fmt: skip
 
