@@ -70,12 +70,8 @@ def load_yaml(content: bytes) -> Any:
         raise UserError(f"{place}: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise UserError(f": {str(error).splitlines()[0]}") from error
-    except (
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-    ) as error:  # of a value with a tag, such as `!!int x`
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        # Of a value with a tag, such as `!!int x`.
         raise UserError(f": a value cannot be read ({error})") from error
 
 

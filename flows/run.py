@@ -16,7 +16,7 @@ from flows.opening import load_any
 from flows.parser import Parser
 from flows.training.batches import fit_batch
 from flows.training.checkpoint import find_state
-from flows.training.data_record import changes, read_record, record_of, write_record
+from flows.training.data_record import Record, changes, read_record, record_of, write_record
 from flows.training.folder import note_file, prepare_folder
 from flows.training.lock import locked
 from flows.training.loop import fit, make_accelerator
@@ -60,9 +60,12 @@ def _run(
 ) -> None:
     """Train and report on one rank; the main process says what a person should know, `notes` among it."""
     data, model, objective = experiment.data, experiment.model, experiment.objective
-    # Also the test split, so that a missing one is noticed before hours of training.
-    sizes = data.sizes()
-    check_classes(model, data)
+    # Once, and also the test split, so that a missing one is noticed before hours of training.
+    opened = data.opened()
+    sizes = {name: len(split) for name, split in opened.items()}
+    check_classes(model, data, opened)
+    record = record_of(data, opened) if accelerator.is_main_process else {}
+    del opened  # the training opens those that it needs
     model.description = {**asdict(data.description()), "source": resolved["data"]}
     state, passed_over = find_state(experiment.folder, experiment.resume)
     training, smaller = fitted(experiment.training, sizes.get("train"), accelerator.num_processes)
@@ -73,7 +76,7 @@ def _run(
     set_threads(threads)
     # Only now, because an earlier run in the folder may be cleared.
     if accelerator.is_main_process:
-        left = begin(experiment, resolved, state)
+        left = begin(experiment, resolved, state, record)
         said = [*data.notes(), *left, *start_notes(training, data), *notes, smaller, fewer, passed_over]
         print("\n".join([data.summary(sizes), *filter(None, said)]))
     accelerator.wait_for_everyone()
@@ -88,12 +91,12 @@ def _run(
         interrupted(saved if accelerator.is_main_process else "")
 
 
-def begin(experiment: Namespace, resolved: dict[str, Any], state: Path | None) -> list[str]:
+def begin(experiment: Namespace, resolved: dict[str, Any], state: Path | None, record: Record) -> list[str]:
     """Prepare the folder of a run; returns sentences on what was left in it, and on data that differ."""
     may_change = set() if uses_batch_statistics(experiment.model) else {"training.accumulate"}
     if experiment.extend:
         may_change.add("training.images")
-    record, before = record_of(experiment.data), None if state is None else read_record(state.parent)
+    before = None if state is None else read_record(state.parent)
     left = prepare_folder(
         experiment.folder, resolved, experiment.resume, state, experiment.overwrite, may_change
     )

@@ -237,7 +237,11 @@ class ImageData(Checked, ABC):
 
     def sizes(self) -> dict[SplitName, int]:
         """Return the number of images of every split that has one; each split is opened."""
-        return {name: len(self.split(name)) for name in self.counted}
+        return {name: len(split) for name, split in self.opened().items()}
+
+    def opened(self) -> dict[SplitName, Split]:
+        """Open every split that has a number of images."""
+        return {name: self.split(name) for name in self.counted}
 
     def stream_digest(self) -> str:
         """SHA-256 of what identifies the training images of a stream; empty for other data sets."""

@@ -50,10 +50,7 @@ def decode(
     Raises:
         BrokenPicture: The file is damaged, no picture, too large, or has more than 8 bits per channel.
     """
-    with decoding():
-        opened = Image.open(file)
-    with opened:
-        check_depth(opened)
+    with opening(file) as opened:
         if largest is not None and opened.width * opened.height > largest:
             raise BrokenPicture(
                 f"{opened.width}×{opened.height} pixels, expected at most {largest // 1_000_000} million"
@@ -72,10 +69,7 @@ def verify(file: StrPath | IO[bytes]) -> tuple[int, int]:
     Raises:
         BrokenPicture: The file is damaged, no picture, or has more than 8 bits per channel.
     """
-    with decoding():
-        opened = Image.open(file)
-    with opened:
-        check_depth(opened)
+    with opening(file) as opened:
         size = opened.size
         with decoding():
             opened.verify()
@@ -124,10 +118,7 @@ def decode_square(file: StrPath | IO[bytes], size: int, channels: int) -> tuple[
     Raises:
         BrokenPicture: The file is damaged, no picture, or has more than 8 bits per channel.
     """
-    with decoding():
-        opened = Image.open(file)
-    with opened:
-        check_depth(opened)
+    with opening(file) as opened:
         shape = opened.size
         with decoding():
             opened.draft(opened.mode, (REDUCED * size, REDUCED * size))
@@ -136,6 +127,16 @@ def decode_square(file: StrPath | IO[bytes], size: int, channels: int) -> tuple[
             with decoding():
                 opened.load()
             return square(opened, size, channels), shape
+
+
+@contextmanager
+def opening(file: StrPath | IO[bytes]) -> Iterator[Image.Image]:
+    """Context of a picture file whose header was read, and whose pixels have 8 bits per channel."""
+    with decoding():
+        opened = Image.open(file)
+    with opened:
+        check_depth(opened)
+        yield opened
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from flows.bounds import Bins, PositiveInt, Seed, Side
-from flows.data.base import ArraySplit, Batch, SplitName, StreamedData, digest_of
+from flows.data.base import ArraySplit, Batch, Split, SplitName, StreamedData, digest_of
 from flows.data.decode import EXTENSIONS, BrokenPicture, decode_square, left_out, square_transform
 from flows.errors import DataMissing, UserError, missing_extra
 from flows.files import reading
@@ -74,8 +74,8 @@ class Shards(StreamedData):
         shards = expand(self.patterns["train"])
         return ShardStream(shards, self.size, self.channels, self.seed).stream(start, rank, world)
 
-    def sizes(self) -> dict[SplitName, int]:
-        """Return the number of images of the validation and test splits, after a look at all local shards.
+    def opened(self) -> dict[SplitName, Split]:
+        """Open the validation and test splits, after a look at all local shards.
 
         Raises:
             DataMissing: A shard is missing.
@@ -84,7 +84,7 @@ class Shards(StreamedData):
         for pattern in self.patterns.values():
             for url in expand(pattern):
                 check_whole(url)
-        return super().sizes()
+        return super().opened()
 
     def stream_digest(self) -> str:
         """SHA-256 of the addresses of the training shards, and of the sizes of those on this machine."""

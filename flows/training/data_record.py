@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from flows.data.base import ImageData
+from flows.data.base import ImageData, Split, SplitName
 from flows.errors import UserError
 from flows.files import write_atomically
 from flows.schema import parse, read_json
@@ -34,11 +34,10 @@ class SplitRecord:
 Record = Mapping[str, SplitRecord]
 
 
-def record_of(data: ImageData) -> dict[str, SplitRecord]:
-    """Record of the splits of a data set."""
+def record_of(data: ImageData, opened: Mapping[SplitName, Split] | None = None) -> dict[str, SplitRecord]:
+    """Record of the splits of a data set, which are opened unless they are given."""
     record: dict[str, SplitRecord] = {}
-    for name in data.counted:
-        split = data.split(name)
+    for name, split in (data.opened() if opened is None else opened).items():
         names = None if split.names is None or len(split) > MOST_NAMES else list(split.names)
         record[name] = SplitRecord(len(split), split.digest(), names)
     if digest := data.stream_digest():

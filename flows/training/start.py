@@ -2,14 +2,14 @@
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from flows.checks import check_memory
-from flows.data.base import ImageData, StreamedData
+from flows.data.base import ImageData, Split, SplitName, StreamedData
 from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.stored import StoredModule
@@ -31,8 +31,13 @@ def ignored_environment() -> list[str]:
     return [f"{name}={value}" for name, value in values.items() if value.lower() not in NEUTRAL]
 
 
-def check_classes(model: StoredModule, data: ImageData) -> None:
-    """Raise UserError unless the labels of the data set are the classes of a class-conditional model."""
+def check_classes(
+    model: StoredModule, data: ImageData, opened: Mapping[SplitName, Split] | None = None
+) -> None:
+    """Raise UserError unless the labels of the data set are the classes of a class-conditional model.
+
+    The splits are opened unless they are given.
+    """
     classes = model.num_classes if isinstance(model, LatentModel) else 0
     if not classes:
         return
@@ -41,7 +46,7 @@ def check_classes(model: StoredModule, data: ImageData) -> None:
     if names and len(names) != classes:
         listed = f"{kind} has {len(names)} classes: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}"
         raise UserError(known % len(names) + listed)
-    for labels in labels_of(data):
+    for labels in labels_of(data.opened() if opened is None else opened):
         low, high = int(labels.min()), int(labels.max())
         if low < 0:
             found = int((labels < 0).sum())
@@ -60,10 +65,10 @@ def check_batch(training: Training, image_shape: Sequence[int], world: int) -> N
     check_memory(8 * images * math.prod(image_shape), f"training.batch: a micro-batch of {images:,} images")
 
 
-def labels_of(data: ImageData) -> Iterator[Tensor]:
+def labels_of(opened: Mapping[SplitName, Split]) -> Iterator[Tensor]:
     """Labels of the splits that hold them without reading images, int64 (n,) each."""
-    for name in data.counted:
-        labels = getattr(data.split(name), "labels", None)
+    for split in opened.values():
+        labels = getattr(split, "labels", None)
         if isinstance(labels, Tensor) and len(labels):
             yield labels
 
