@@ -124,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(FLOWS), help="checkpoints of flows")
     parser.add_argument("--images", type=int, default=48)
-    parser.add_argument("--seconds", type=float, default=40, help="duration of each attack on each model")
+    parser.add_argument("--seconds", type=float, default=30, help="duration of each attack on each model")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args()
