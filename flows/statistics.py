@@ -4,6 +4,8 @@ A figure that the samples do not determine is NaN: "–" in tables, null in JSON
 clamped to a small number, because a quotient by it would look like a measurement.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -33,6 +35,23 @@ def std_of(values: Tensor, least: float = 0.0) -> Tensor:
     defined = (~values.isnan()).sum(0)
     std = (values - values.nanmean(0)).square().nanmean(0).sqrt()
     return torch.where((defined > 1) & (std > least), std, torch.nan)
+
+
+def interval_of_median(values: Tensor) -> tuple[float, float]:
+    """95 % interval of the median of values (n,), by order statistics, for any distribution.
+
+    The number of values below the median is binomial with n and ½. Values may be infinite; NaN for fewer than
+    `FEWEST`.
+    """
+    n = len(values)
+    if n < FEWEST:
+        return math.nan, math.nan
+    k = torch.arange(n + 1, dtype=torch.double)
+    choices = torch.lgamma(k.new_tensor(n + 1.0)) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
+    below = (choices - n * math.log(2)).exp().cumsum(0)
+    rank = int((below <= 0.025).sum())
+    ordered = values.sort().values
+    return float(ordered[rank - 1]), float(ordered[n - rank])
 
 
 def interval(resampled: Tensor, share: float = 0.95) -> tuple[Tensor, Tensor]:

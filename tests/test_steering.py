@@ -21,7 +21,7 @@ from flows.models.priors import make_prior
 from flows.models.stylegan import StyleGAN
 from flows.semantics.base import Score
 from flows.steering.base import Direction, load_directions, place, save_directions, shift
-from flows.steering.boundary import Boundary, best_cut, condition
+from flows.steering.boundary import Boundary, condition
 from flows.steering.disentangle import disentangle
 from flows.steering.displacement import Displacement, linearity
 from flows.steering.evaluate import kept_share, rescore, response
@@ -35,6 +35,7 @@ from flows.steering.quality import distances_by_alpha, faithfulness, reach_of
 from flows.steering.ranking import read_scores, worse_in_z
 from flows.steering.score_gradient import ScoreGradient, mean_gradients
 from flows.steering.survey import Survey, score_codes, survey_images, survey_samples
+from flows.steering.validation import best_cut
 from flows.steering.walk import Walk
 
 D, PLACES = 12, 4
@@ -113,7 +114,7 @@ def test_a_boundary_is_the_planted_plane_with_its_bias(offset):
     near = (survey.values[:, 0] - middle).abs() < 0.1
     assert found.distance(survey.codes[near].values).abs().max() < 0.5
     assert float(found.distance(survey.codes[near].values).mean()) == pytest.approx(0, abs=0.1)
-    assert found.evidence["validation_accuracy"] > 0.99 and found.evidence["all_accuracy"] > 0.95
+    assert found.evidence["validation_accuracy"] > 0.99 and found.evidence["accuracy"] > 0.95
     assert found.sigma == pytest.approx(2.0, rel=0.05)
 
 
@@ -121,7 +122,7 @@ def test_a_boundary_of_noise_is_no_better_than_chance():
     _, survey = planted()
     noise = torch.randn(len(survey), 1, generator=torch.Generator().manual_seed(0))
     found = Boundary(share=0.3).one(Survey(survey.codes, noise, survey.scores), "it")
-    assert found.evidence["all_balanced_accuracy"] < 0.56
+    assert found.evidence["balanced_accuracy"] < 0.56
 
 
 def test_boundaries_refuse_what_they_cannot_separate():

@@ -1,9 +1,11 @@
 """`flows compare`: compare inversion methods on models, with the same images and timing."""
 
+import hashlib
+import math
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +21,7 @@ from flows.commands.given import print_crops
 from flows.data.base import ImageData
 from flows.data.decode import EXTENSIONS
 from flows.data.ood import ood_images
+from flows.editing.editability import Editability
 from flows.errors import EXIT_BUG, UserError, deprecated, interrupted
 from flows.files import expand
 from flows.inversion.base import Inverter
@@ -33,16 +36,23 @@ from flows.inversion.optimise import Algorithm, Optimise
 from flows.inversion.pairs import Pairs
 from flows.inversion.records import ImageSource
 from flows.inversion.report import write_comparison
+from flows.inversion.summary import Distances
 from flows.inversion.tune import Tune
 from flows.metrics.perceptual import EfficientNetLite0, FeatureNetwork, make_network
 from flows.models.base import LatentModel
-from flows.opening import first_test, names_of, open_model, read_sources
+from flows.opening import data_of, first_test, load_predictor, names_of, open_model, read_sources
 from flows.page import as_text
+from flows.steering.base import DIRECTIONS_FILE, Direction, load_directions
+from flows.stored import locate
 from flows.terminal import print_table
 
 UNKNOWN = {
     "perceptual": "there is no perceptual network, or every search diverged",
-    "undone": "not measured, or the code alone does not determine the image",
+    "undone": "not measured, or a search diverged",
+    **dict.fromkeys(
+        ("reached", "leakage", "edited", "back", "unedited"), "no edit was compared with a true one"
+    ),
+    **dict.fromkeys(("psnr_low", "psnr_high", "low", "high"), "fewer than ten images have no interval"),
     "log_prob": "the model does not know the density of this space",
     "typicality": "there is no map to the prior space",
     "code_error": "no code is known for these images",
@@ -50,6 +60,8 @@ UNKNOWN = {
     "restart_gap": "no restart converged",
 }
 """Reasons why a figure of the table can be unknown; a pair without figures has its reason in `note`."""
+PROJECTOR = 1000
+"""Number of steps of StyleGAN2's projector."""
 TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "test": lambda images: images,
     "upside-down": lambda images: images.flip(-2),
@@ -63,13 +75,14 @@ def compare(
     inverters: list[str],
     images: list[str],
     out: Path = Path("comparison"),
-    steps: PositiveInt = 300,
-    starts: PositiveInt = 8,
+    steps: PositiveInt | None = None,
+    starts: PositiveInt = 1,
     seconds: PositiveFloat | None = None,
     lr: PositiveFloat = 0.1,
     noise: bool = False,
     perceptual_weight: NonNegativeFloat = 0.0,
     edits: bool = True,
+    directions: list[str] | None = None,
     perceptual: str = "auto",
     seed: Seed = 0,
     label: Label | None = None,
@@ -94,25 +107,31 @@ def compare(
             Adam or L-BFGS. `hybrid`: optimisation that starts from the encoder's code. `in-domain` or
             `in-domain:likelihood`: `hybrid` with a penalty that keeps the code in the model's domain.
             `layer` or `layer:NAME`: optimisation of a layer's activations as well. `tune`: optimisation of
-            the generator's weights as well.
+            the generator's weights as well, with locality regularisation; `tune:no-locality` without.
         images: Groups of images. `test:N`: test images of the first model with a known data set.
             `upside-down:N`, `rotated:N` (by 90°), `flipped:N` (left to right): transformed test images.
             `generated:N`: samples of each model, for that model only. `ood`: out-of-distribution images (a
             cat, a person, …, text, noise). `user:FOLDER`: your own pictures, centre-cropped and resized.
         out: Output folder: index.html, summary.md, overview.png, table.csv, table.json, grid-*.png, and
             records for `flows render`, `decode` and `steer apply`, and the finished pairs.
-        steps: Maximum number of optimisation steps per restart. `hybrid` and `in-domain` take at most 100,
-            `tune` at most 350 on the weights, as in the papers.
+        steps: Maximum number of optimisation steps per restart. None takes the published numbers: 1000 for
+            `optimise` and the initial code of `layer`, 300 for the activations of `layer`, 100 for `hybrid`
+            and `in-domain`, 450 for the initial code of `tune` and 350 for its weights. A number applies to
+            `optimise` and `layer`, and limits the others.
         seconds: Maximum seconds per restart, for all images of a group together; not used by L-BFGS. None
             sets no limit.
         starts: Number of restarts of `optimise`, the first from the mean of the space, the others from random
             codes. Other methods have one.
         lr: Learning rate of `optimise`, and of the initial code in `layer` and `tune`, in units of std; other
             methods have their own.
-        noise: Whether to optimise the noise inputs as well, for models that have them.
+        noise: Whether to optimise the noise inputs as well, for models that have them, as StyleGAN2's
+            projector does.
         perceptual_weight: Weight of the perceptual distance in the loss of all optimisations; the mean
             squared error of pixels in [−1, 1] has weight 1.
         edits: Whether to measure how well an edit can be undone, which inverts four more images per row.
+        directions: Names of directions in the models' directions.safetensors. Test images are edited along
+            them and compared with true edits, if their data set can render them again with another factor;
+            eight edited images per direction are inverted again and moved back.
         perceptual: Network of the perceptual distance: efficientnet-lite0, lpips-vgg, lpips-alex,
             lpips-squeeze, none, or auto, which takes efficientnet-lite0 if it is installed.
         seed: Seed of the inverters and of the edits.
@@ -137,6 +156,9 @@ def compare(
     chosen = {name: make_inverter(name, steps, starts, lr, noise, seconds, distance) for name in inverters}
     for name in inverters:
         check_parts(name, loaded)
+    editing = (
+        None if directions is None else read_editing(directions, loaded, names_of(models, "--models"), data)
+    )
     first = next(iter(loaded.values()))
     groups: dict[str, Group] = {}
     for text in images:
@@ -147,6 +169,7 @@ def compare(
     if label is not None and not {"user", "ood"} & set(groups):
         raise UserError("--label is the class of the images of user and ood; leave it out")
     network_name = "no network" if network is None else network.name
+    distances = Distances(network_name, distance.text)
     settings = {
         "steps": steps,
         "starts": starts,
@@ -156,6 +179,7 @@ def compare(
         "seed": seed,
         "perceptual": [network_name, perceptual_weight],
         "edits": edits,
+        "directions": [] if editing is None else digest_of(editing),
         "flows": __version__,
     }
     store = Pairs(out, settings)
@@ -163,12 +187,12 @@ def compare(
         store.clear()
     results: list[Result] = []
     try:
-        run(loaded, chosen, groups, seed, network, edits, store, results)
+        run(loaded, chosen, groups, seed, network, edits, store, results, editing)
     except KeyboardInterrupt:
-        end_early(out, json, results, groups, network_name, pictures)
+        end_early(out, json, results, groups, distances, pictures)
     check_possible([result.row for result in results])
     store.keep_only(results)
-    write_comparison(out, results, groups, network_name, pictures)
+    write_comparison(out, results, groups, distances, pictures)
     bits = {
         name: {
             group: likelihood_of(model, members.images, members.labels_counted_by(model))
@@ -176,7 +200,7 @@ def compare(
         }
         for name, model in loaded.items()
     }
-    write_tables((out / "table.json", json), results, groups, network_name, bits)
+    write_tables((out / "table.json", json), results, groups, distances, bits)
     show([result.row for result in results])
     sheets = f"{'overview.png, ' if (out / 'overview.png').exists() else ''}{len(groups)} grids"
     print(f"written to {out}: index.html, summary.md, table.csv, table.json, {sheets}, records")
@@ -189,7 +213,7 @@ def write_tables(
     paths: tuple[Path | None, ...],
     results: list[Result],
     groups: dict[str, Group],
-    network_name: str,
+    distances: Distances,
     bits: dict[str, dict[str, float]],
 ) -> None:
     """Write the table as JSON, with the PSNR of every image; `bits` has bits/dim by model and group."""
@@ -200,11 +224,17 @@ def write_tables(
                 source.name: value
                 for source, value in zip(groups[result.row.group].sources, result.each_psnr, strict=False)
             },
+            "each_edit": [asdict(edit.figures) for edit in result.edits],
         }
         for result in results
     ]
     for path in paths:
-        table = {"perceptual_network": network_name, "rows": rows, "bits_per_dim": bits}
+        table = {
+            "perceptual_network": distances.measured,
+            "loss": distances.loss,
+            "rows": rows,
+            "bits_per_dim": bits,
+        }
         write_json(path, table, UNKNOWN)
 
 
@@ -213,14 +243,14 @@ def end_early(
     json: Path | None,
     results: list[Result],
     groups: dict[str, Group],
-    network_name: str,
+    distances: Distances,
     pictures: bool,
 ) -> NoReturn:
     """Write the report of the finished pairs after an interruption, and end the command."""
     finished = sum(not result.row.note for result in results)
     if finished:
-        write_comparison(out, results, groups, network_name, pictures)
-        write_tables((out / "table.json", json), results, groups, network_name, {})
+        write_comparison(out, results, groups, distances, pictures)
+        write_tables((out / "table.json", json), results, groups, distances, {})
     interrupted(f"interrupted; finished pairs in {out}: {finished}; --resume true continues")
 
 
@@ -241,9 +271,44 @@ def choose_network(name: str) -> FeatureNetwork | None:
         raise type(error)(f"--perceptual: {error}") from error
 
 
+def read_editing(
+    names: list[str], models: dict[str, LatentModel], checkpoints: dict[str, str], data: ImageData | None
+) -> Editability:
+    """Directions with these names in the folders of the models, and what measures edits along them.
+
+    Raises:
+        UserError: No model has directions with these names, or their factors cannot be changed in the data.
+    """
+    found: dict[str, list[Direction]] = {}
+    for name, model in models.items():
+        path = Path(locate(checkpoints[name])) / DIRECTIONS_FILE
+        known = {each.name: each for each in load_directions(path, model)} if path.is_file() else {}
+        found[name] = [known[each] for each in names if each in known]
+        if missing := [each for each in names if each not in known]:
+            print(
+                f"{name} is not edited along {', '.join(missing)}: {DIRECTIONS_FILE} of its folder has none"
+            )
+    if not any(found.values()):
+        raise UserError(
+            f"--directions: no model has directions named {', '.join(names)} in {DIRECTIONS_FILE} of its "
+            "folder; flows steer find writes such files"
+        )
+    first = next(model for name, model in models.items() if found[name])
+    return Editability(data or data_of(first, None), found, load_predictor(None, first))
+
+
+def digest_of(editing: Editability) -> list[Any]:
+    """Plain values that determine the edits."""
+    return [
+        [name, each.name, each.sigma, hashlib.sha256(each.vector.numpy().tobytes()).hexdigest()]
+        for name, some in editing.directions.items()
+        for each in some
+    ]
+
+
 def make_inverter(
     text: str,
-    steps: int,
+    steps: int | None,
     starts: int = 1,
     lr: float = 0.1,
     noise: bool = False,
@@ -266,23 +331,32 @@ def make_inverter(
         algorithm: Algorithm = "lbfgs" if options[1:] == ["lbfgs"] else "adam"
         space = options[0] if options else None
         limit = None if algorithm == "lbfgs" else seconds
-        return Optimise(space, steps, lr, algorithm, starts, distance, noise, seconds=limit)
+        return Optimise(space, steps or PROJECTOR, lr, algorithm, starts, distance, noise, seconds=limit)
     domains: dict[tuple[str, ...], Domain] = {
         ("hybrid",): "none", ("in-domain",): "encoder", ("in-domain", "likelihood"): "likelihood",
     }  # fmt: skip
     if (name, *options) in domains:
         domain = domains[name, *options]
-        return Hybrid(None, min(steps, 100), domain=domain, distance=distance, noise=noise, seconds=seconds)
-    first = Optimise(None, steps, lr, distance=distance, noise=noise, seconds=seconds)
-    if name == "tune" and not options:
-        return Tune(first, min(steps, 350), distance=distance)
+        return Hybrid(
+            None, limited(steps, 100), domain=domain, distance=distance, noise=noise, seconds=seconds
+        )
+    if name == "tune" and options in ([], ["no-locality"]):
+        pivot = Optimise(None, limited(steps, 450), lr, distance=distance, noise=noise, seconds=seconds)
+        locality = 0.0 if options else 0.1
+        return Tune(pivot, limited(steps, 350), distance=distance, locality=locality)
     if name == "layer" and len(options) <= 1:
-        return Layer(first, options[0] if options else None, steps, distance=distance)
+        first = Optimise(None, steps or PROJECTOR, lr, distance=distance, noise=noise, seconds=seconds)
+        return Layer(first, options[0] if options else None, steps or 300, distance=distance)
     raise UserError(
         f"--inverters: there is no {text!r}; expected exact, exact-z, encoder, encoder:SPACE, optimise, "
-        "optimise:SPACE, optimise:SPACE:lbfgs, hybrid, in-domain, in-domain:likelihood, layer, layer:NAME "
-        "or tune"
+        "optimise:SPACE, optimise:SPACE:lbfgs, hybrid, in-domain, in-domain:likelihood, layer, layer:NAME, "
+        "tune or tune:no-locality"
     )
+
+
+def limited(steps: int | None, published: int) -> int:
+    """Published number of steps of a method, at most `steps`."""
+    return published if steps is None else min(steps, published)
 
 
 def check_parts(text: str, models: dict[str, LatentModel]) -> None:
@@ -352,7 +426,14 @@ def read_group(
         if len(sources) < int(rest):
             print(f"--images {text}: the data set has {len(sources)} test images; all are used")
         transformed = TRANSFORMS[name](batch.images).contiguous()
-        return {name: Group(transformed, sources, labels=batch.labels, data=known.description.get("name"))}
+        group = Group(
+            transformed,
+            sources,
+            labels=batch.labels,
+            data=known.description.get("name"),
+            from_test=name == "test",
+        )
+        return {name: group}
     raise UserError(
         f"--images: there is no {text!r}; expected {', '.join(f'{each}:N' for each in TRANSFORMS)}, "
         "generated:N, ood or user:FOLDER"
@@ -392,7 +473,9 @@ def check_possible(rows: list[Row]) -> None:
 
 def show(rows: list[Row]) -> None:
     """Print the table on the terminal, then the reasons of impossible and failed pairs."""
-    names = ("psnr", "ssim", "perceptual", "bit_exact", "seconds", "steps", "undone")
+    names = ["psnr", "ssim", "perceptual", "bit_exact", "seconds", "steps", "undone"]
+    if not all(math.isnan(row.edited) for row in rows):
+        names += ["edited", "back"]
     shown = [
         [row.model, row.inverter, row.group, *(as_text(getattr(row, name)) for name in names)]
         for row in rows

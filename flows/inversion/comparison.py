@@ -13,7 +13,7 @@ from torch import Tensor
 from flows import images as pixels
 from flows.errors import is_user_error
 from flows.inversion.base import Inversion, Inverter
-from flows.inversion.edits import edit_consistency
+from flows.inversion.edits import Edited, edit_consistency
 from flows.inversion.exact import in_own_precision
 from flows.inversion.optimise import extent
 from flows.inversion.records import ImageSource, Record, record_of
@@ -24,6 +24,7 @@ from flows.metrics.typicality import typicality
 from flows.models.base import LatentModel, LikelihoodModel
 from flows.models.codes import Codes
 from flows.numerics import to_double
+from flows.statistics import interval_of_median
 
 __all__ = ["Group", "Result", "Row", "compare"]
 
@@ -39,6 +40,8 @@ class Group:
         only: Name of the only model that inverts the images; None for all models.
         labels: int64 (n,), classes of the images, −1 where unknown; None where no class is known.
         data: Name of the data set whose classes the labels count; None if every model has the same classes.
+        from_test: Whether these are the first test images of a data set as they are, which the data set may
+            be able to render again with another factor.
     """
 
     images: Tensor
@@ -47,6 +50,7 @@ class Group:
     only: str | None = None
     labels: Tensor | None = None
     data: str | None = None
+    from_test: bool = False
 
     def labels_counted_by(self, model: LatentModel) -> Tensor | None:
         """Labels of the images, unless they count the classes of another data set than the model's."""
@@ -69,6 +73,7 @@ class Row:
             otherwise.
         psnr, worst_psnr: Median and minimum over the images, dB. A bit-exact image has infinity, an image
             whose inversion diverged 0.
+        psnr_low, psnr_high: 95 % interval of the median.
         ssim: Mean structural similarity; 0 for images whose inversion diverged.
         perceptual: Mean distance by a network, of images whose inversion did not diverge; NaN without one.
         bit_exact: Share of images that are reconstructed bit-exactly, in [0, 1].
@@ -84,6 +89,8 @@ class Row:
         typicality: Mean |typicality| of the codes (`flows.metrics.typicality`); 0 is typical.
         log_prob: Mean log-density of the codes, nats per dimension; NaN if the model does not know it.
         undone: PSNR after an edit and its undoing (`edit_consistency`), dB.
+        reached, leakage, edited, back: Figures of edits along the directions that were compared with true
+            ones (`EditFigures`), each the mean over the directions; NaN if none was.
         code_error: Median distance to the code that generated the image, relative to that code's distance
             from the mean of the space; NaN if no code is known.
     """
@@ -94,6 +101,8 @@ class Row:
     images: int
     note: str = ""
     psnr: float = math.nan
+    psnr_low: float = math.nan
+    psnr_high: float = math.nan
     worst_psnr: float = math.nan
     ssim: float = math.nan
     perceptual: float = math.nan
@@ -108,6 +117,10 @@ class Row:
     typicality: float = math.nan
     log_prob: float = math.nan
     undone: float = math.nan
+    reached: float = math.nan
+    leakage: float = math.nan
+    edited: float = math.nan
+    back: float = math.nan
     code_error: float = math.nan
 
     @property
@@ -134,6 +147,7 @@ class Result:
         reconstruction: uint8 (n, C, H, W); empty if the pair is impossible or failed.
         each_psnr: PSNR of each image, dB.
         record: Record that reproduces the reconstruction; None if the pair is impossible or failed.
+        edits: Edits that were compared with true ones, one per direction.
         bug: Whether the pair failed by an exception that is no `UserError`.
     """
 
@@ -141,6 +155,7 @@ class Result:
     reconstruction: Tensor = field(default_factory=lambda: torch.empty(0))
     each_psnr: list[float] = field(default_factory=list)
     record: Record | None = None
+    edits: list[Edited] = field(default_factory=list)
     bug: bool = False
 
 
@@ -156,6 +171,16 @@ class Store(Protocol):
         ...
 
 
+class Editing(Protocol):
+    """Edits of found codes that are compared with true ones; see `editing.editability.Editability`."""
+
+    def measure(
+        self, name: str, model: LatentModel, inverter: Inverter, found: Inversion, images: Tensor, seed: int
+    ) -> list[Edited]:
+        """Edit the inverted images of a model with this name along each direction."""
+        ...
+
+
 def compare(
     models: Mapping[str, LatentModel],
     inverters: Mapping[str, Inverter],
@@ -165,6 +190,7 @@ def compare(
     edits: bool = True,
     store: Store | None = None,
     results: list[Result] | None = None,
+    editing: Editing | None = None,
 ) -> list[Result]:
     """Run every inverter on every model and group; impossible pairs are rows with the reason.
 
@@ -183,6 +209,7 @@ def compare(
             raises, as on a full disk, ends the comparison.
         results: List to which each result is appended, and which is returned; the caller of an interrupted
             comparison has what is finished.
+        editing: Edits of the groups of test images that are compared with true ones; None for none.
     """
     results = [] if results is None else results
     for model_name, model in models.items():
@@ -205,7 +232,10 @@ def compare(
                         results.append(finished)
                         continue
                 try:
-                    result = Result(row) if reason else one(row, model, inverter, group, seed, network, edits)
+                    if reason:
+                        result = Result(row)
+                    else:
+                        result = one(row, model, inverter, group, seed, network, edits, editing)
                 except Exception as error:  # the other pairs may have taken hours
                     if os.environ.get("FLOWS_DEBUG"):
                         raise
@@ -246,12 +276,29 @@ def one(
     seed: int,
     network: FeatureNetwork | None,
     edits: bool,
+    editing: Editing | None = None,
 ) -> Result:
     """Run one inverter on one model and group; `row` has their names."""
     group = replace(group, images=pixels.reduce(group.images, model.bins))
     random = torch.Generator().manual_seed(seed)
     inversion = inverter.invert(model, group.images, random, group.labels_counted_by(model))
-    return measured(row, model, inverter if edits else None, inversion, group, seed, network)
+    result = measured(row, model, inverter if edits else None, inversion, group, seed, network)
+    if editing is None or not group.from_test:
+        return result
+    return with_edits(result, editing.measure(row.model, model, inverter, inversion, group.images, seed))
+
+
+def with_edits(result: Result, edits: list[Edited]) -> Result:
+    """Add edits and their mean figures to a result."""
+
+    def mean(name: str) -> float:
+        values = [getattr(edit.figures, name) for edit in edits]
+        return sum(values) / len(values) if values else math.nan
+
+    row = replace(
+        result.row, reached=mean("reached"), leakage=mean("leakage"), edited=mean("psnr"), back=mean("back")
+    )
+    return replace(result, row=row, edits=edits)
 
 
 def measured(
@@ -311,9 +358,12 @@ def with_figures(head: Row, model: LatentModel, found: Inversion, group: Group, 
         failed = float(1 - to_double(finite).mean())
         apart = _apart(found.all_codes)
     known = group.codes.get(head.model)
+    psnr_low, psnr_high = interval_of_median(quality)
     return replace(
         head,
         psnr=float(quality.median()),
+        psnr_low=psnr_low,
+        psnr_high=psnr_high,
         worst_psnr=float(quality.min()),
         ssim=similarity * float(to_double(succeeded).mean()),
         bit_exact=float(to_double(same).mean()),

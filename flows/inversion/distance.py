@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from flows.errors import Unsupported, UserError
@@ -37,8 +38,22 @@ class Distance:
         if self.perceptual and self.network is None:
             raise UserError("perceptual: expected a network for a weight other than 0, got None")
 
+    @property
+    def text(self) -> str:
+        """Text for tables: the terms with their weights and the network of the perceptual distance."""
+        network = "" if self.network is None else self.network.name
+        weights = {"pixels": self.pixel, "own features": self.feature, network: self.perceptual}
+        return " + ".join(
+            name if weight == 1 else f"{weight:g} · {name}" for name, weight in weights.items() if weight
+        )
+
     def __call__(self, model: LatentModel, image: Tensor, target: Tensor) -> Tensor:
-        """Compute the distance of each image: (batch,).
+        """Compute the distance of each image: (batch,); see `parts`."""
+        rest, perceptual = self.parts(model, image, target)
+        return rest + self.perceptual * perceptual
+
+    def parts(self, model: LatentModel, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute pixel and feature terms, weighted, and d without its weight, of each image: (batch,) each.
 
         Args:
             model: Model whose features F are used.
@@ -54,7 +69,7 @@ class Distance:
                 raise Unsupported(f"{type(model).__name__} has no features of its own: set feature to 0")
             for a, b in zip(model.features(image), model.features(target), strict=True):
                 loss = loss + self.feature * (a - b).square().flatten(1).mean(1)
-        if self.perceptual and self.network is not None:
-            network = self.network.to(image.device, image.dtype)
-            loss = loss + self.perceptual * network.distance(image, target)
-        return loss
+        if not self.perceptual or self.network is None:
+            return loss, torch.zeros_like(loss)
+        network = self.network.to(image.device, image.dtype)
+        return loss, network.distance(image, target)

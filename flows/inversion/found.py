@@ -11,13 +11,14 @@ from torch import Tensor
 
 from flows.errors import UserError
 from flows.hooks import Hook, hooked
-from flows.inversion.base import Inversion
-from flows.inversion.exact import Certificate, decode_exactly
+from flows.inversion.base import Inversion, reconstruct_checked
+from flows.inversion.exact import Certificate
 from flows.inversion.layer import activations_at
 from flows.inversion.records import Record, check_tensor
 from flows.metrics.roundtrip import Precision, in_precision
 from flows.models.base import HasNoise, LatentModel
 from flows.models.codes import Codes, concatenate
+from flows.once import prepared
 
 __all__ = ["Adaptation", "Found", "adapted"]
 
@@ -151,13 +152,20 @@ class Found:
 
     def __getitem__(self, i: int) -> "Found":
         """The i-th code alone, from the end if i is negative; raises IndexError if there is none."""
-        i = range(len(self))[i]
+        return self.rows([range(len(self))[i]])
+
+    def first(self, n: int) -> "Found":
+        """The first n codes; all if there are fewer."""
+        return self.rows(list(range(min(n, len(self)))))
+
+    def rows(self, rows: Sequence[int]) -> "Found":
+        """The codes with these numbers."""
         return Found(
-            codes=self.codes[i],
-            names=[self.names[i]],
-            adaptations=self.adaptations[i : i + 1],
-            precision=self.precision[i : i + 1],
-            certificates=self.certificates[i : i + 1],
+            codes=self.codes[list(rows)],
+            names=[self.names[i] for i in rows],
+            adaptations=[self.adaptations[i] for i in rows] if self.adaptations else (),
+            precision=[self.precision[i] for i in rows] if self.precision else [],
+            certificates=[self.certificates[i] for i in rows] if self.certificates else [],
         )
 
     def adaptation(self, i: int) -> Adaptation | None:
@@ -175,23 +183,33 @@ class Found:
         """Decode the codes to uint8 images (n, C, H, W) on the host."""
         return self.decode_moved(model, [self.codes])[0]
 
-    @torch.no_grad()
     def decode_moved(self, model: LatentModel, moves: Sequence[Codes]) -> list[Tensor]:
         """Decode moved codes, n per move, each with what belongs to the code that it was moved from.
 
         Returns:
             uint8 (n, C, H, W) on the host, one per move.
         """
-        if not any(self.adaptations):
-            if not self.precision:
-                return [model.decode_bytes(codes) for codes in moves]
-            return [decode_exactly(model, codes, self.precision) for codes in moves]
-        rows = []
+        return [images for images, _ in self.decode_checked(model, moves)]
+
+    @torch.no_grad()
+    def decode_checked(self, model: LatentModel, moves: Sequence[Codes]) -> list[tuple[Tensor, Tensor]]:
+        """Return the images of `decode_moved` and whether each is finite, (n,) bool, one pair per move."""
+        images = torch.empty(len(moves), len(self), *model.image_shape, dtype=torch.uint8)
+        finite = torch.empty(len(moves), len(self), dtype=torch.bool)
+        for rows in self._alike():
+            own, adaptation = self.model_for(model, rows[0]), self.adaptation(rows[0]) or Adaptation()
+            with prepared(), offset(own, adaptation):
+                for k, codes in enumerate(moves):
+                    images[k, rows], finite[k, rows] = reconstruct_checked(own, codes[rows].to(own))
+        return list(zip(images, finite, strict=True))
+
+    def _alike(self) -> list[list[int]]:
+        """Numbers of the codes that one model decodes: of one precision, and each adapted code alone."""
+        parts: dict[Any, list[int]] = {}
         for i in range(len(self)):
-            own, adaptation = self.model_for(model, i), self.adaptation(i) or Adaptation()
-            with offset(own, adaptation):
-                rows.append([own.decode_bytes(codes[i]) for codes in moves])
-        return [torch.cat(images) for images in zip(*rows, strict=True)]
+            precision = self.precision[i] if self.precision else None
+            parts.setdefault((precision, None if self.adaptation(i) is None else i), []).append(i)
+        return list(parts.values())
 
     def converted(self, model: LatentModel, space: str) -> "Found":
         """Convert the codes to another space; raises Unsupported if the model has no map to it."""

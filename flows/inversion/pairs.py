@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from flows.errors import CheckpointError
 from flows.files import shorten
 from flows.inversion.comparison import Group, Result, Row
+from flows.inversion.edits import Edited, EditFigures
 from flows.inversion.records import load_record, save_record
 from flows.models.base import LatentModel
 from flows.schema import parse, read_json, unaltered
@@ -19,6 +20,8 @@ from flows.tensor_files import save_tensors
 from flows.versioned import read_versioned
 
 PAIR_VERSION = 1
+PARTS = ("rows", "target", "images", "undone")
+"""Tensors of an edit."""
 LONGEST = 160
 """Maximum length of the name of a pair in file names; longer ones end with a digest."""
 
@@ -30,6 +33,7 @@ class Header:
     key: str
     row: Row
     each_psnr: list[float]
+    edits: list[EditFigures] = field(default_factory=list)
 
 
 class Pairs:
@@ -66,9 +70,13 @@ class Pairs:
             "key": self._key(result.row, model, group),
             "row": result.row.as_dict(),
             "each_psnr": result.each_psnr,
+            "edits": [asdict(edit.figures) for edit in result.edits],
         }
         metadata = {"pair_version": str(PAIR_VERSION), "pair": json.dumps(header)}
         tensors = {"reconstruction": result.reconstruction.contiguous()}
+        for i, edit in enumerate(result.edits):
+            parts = {part: getattr(edit, part).contiguous() for part in PARTS}
+            tensors |= {f"edits.{i}.{part}": value for part, value in parts.items()}
         save_tensors(self.folder / "pairs" / name, tensors, metadata)
 
     def load(self, row: Row, model: LatentModel, group: Group) -> Result | None:
@@ -87,13 +95,20 @@ class Pairs:
         with unaltered(path):
             header = parse(Header, read_json(metadata.get("pair", "")))
             reconstruction = parse(Tensor, tensors.get("reconstruction"), "reconstruction")
+            edits = [
+                Edited(
+                    figures,
+                    **{part: parse(Tensor, tensors.get(f"edits.{i}.{part}"), part) for part in PARTS},
+                )
+                for i, figures in enumerate(header.edits)
+            ]
         if header.key != self._key(row, model, group):
             return None
         if reconstruction.shape != group.images.shape or len(header.each_psnr) != len(group.images):
             raise CheckpointError(f"{path} was altered or cut off: it has other images")
         record = self.folder / "records" / name
         loaded = load_record(record, model) if record.is_file() else None
-        return Result(header.row, reconstruction, header.each_psnr, loaded)
+        return Result(header.row, reconstruction, header.each_psnr, loaded, edits)
 
     def _key(self, row: Row, model: LatentModel, group: Group) -> str:
         """Digest of all that determines a pair."""

@@ -12,16 +12,18 @@ from flows.drawing import draw_rows, save_images
 from flows.files import write_atomically
 from flows.inversion.comparison import Groups, Result
 from flows.inversion.pairs import pair_name, safe_name
-from flows.inversion.summary import overview, summary
+from flows.inversion.summary import Distances, edit_lines, overview, summary
 from flows.page import as_text, cells, document, numbers, picture_html, save_sheet, table
 
 COLUMNS = {
     "psnr": "median PSNR, dB",
+    "psnr_low": "lower end of the 95 % interval of the median",
+    "psnr_high": "upper end of that interval",
     "worst_psnr": "minimum PSNR, dB",
     "ssim": "mean structural similarity",
-    "perceptual": "mean perceptual distance ({network})",
+    "perceptual": "mean perceptual distance ({distances.measured})",
     "bit_exact": "share of bit-exact reconstructions",
-    "seconds": "seconds per image, all restarts",
+    "seconds": "seconds per image, all restarts, of searches that minimise {distances.loss}",
     "steps": "optimisation steps per image and restart",
     "starts": "number of restarts: from the mean of the space, then from samples",
     "restart_gap": "median of (worst − best)/best final loss over the restarts",
@@ -30,21 +32,25 @@ COLUMNS = {
     "typicality": "mean of | |z|/√D − 1 |, 0 is typical",
     "log_prob": "mean log-density of the codes, nats per dimension",
     "undone": "median PSNR after invert, edit, invert, undo the edit, dB",
+    "reached": "share of the requested change of a factor that edited images show; mean over directions",
+    "leakage": "largest change of another score, relative to that of the own one; mean over directions",
+    "edited": "median PSNR of edited images to the true edit, dB; mean over directions",
+    "back": "median PSNR after edit, second inversion and the move back, dB; mean over directions",
     "code_error": "median distance to the code that generated the image, relative to that code's distance "
     "from the mean of the space",
 }
 
 
 def write_comparison(
-    out: Path, results: Sequence[Result], groups: Groups, network: str, pictures: bool = False
+    out: Path, results: Sequence[Result], groups: Groups, distances: Distances, pictures: bool = False
 ) -> None:
-    """Write table.csv, summary.md, overview.png, grid-*.png and index.html.
+    """Write table.csv, summary.md, overview.png, grid-*.png, edit-*.png and index.html.
 
     Args:
         out: Output folder.
         results: Results of `compare`.
         groups: Groups that were compared, by name.
-        network: Name of the network of the perceptual distance.
+        distances: Names of the distances.
         pictures: Whether to write each reconstruction at its size to pictures/, too.
     """
     text = io.StringIO()
@@ -52,9 +58,9 @@ def write_comparison(
     writer.writeheader()
     writer.writerows(result.row.as_dict() for result in results)
     write_atomically(out / "table.csv", lambda path: path.write_text(text.getvalue()))
-    for old in out.glob("grid-*.png"):
+    for old in (*out.glob("grid-*.png"), *out.glob("edit-*.png")):
         old.unlink()  # left by an earlier comparison in this folder
-    short = summary(results, groups, network)
+    short = summary(results, groups, distances)
     write_atomically(out / "summary.md", lambda path: path.write_text(short))
     rows = overview(results, groups)
     if rows:
@@ -65,7 +71,12 @@ def write_comparison(
         group: save_sheet(draw_rows(grid_rows(groups, results, group)), out / f"grid-{safe_name(group)}.png")
         for group in groups
     }
-    write_atomically(out / "index.html", lambda path: path.write_text(page(results, groups, grids, network)))
+    edits = {
+        f"edit: {name}": save_sheet(draw_rows(rows), out / f"edit-{safe_name(name)}.png")
+        for name, rows in edit_rows(groups, results).items()
+    }
+    whole = page(results, groups, grids, edits, distances)
+    write_atomically(out / "index.html", lambda path: path.write_text(whole))
     if pictures:
         for result in results:
             names = [Path(source.name).stem for source in groups[result.row.group].sources]
@@ -87,6 +98,19 @@ def grid_rows(groups: Groups, results: Sequence[Result], group: str) -> list[tup
     return rows
 
 
+def edit_rows(groups: Groups, results: Sequence[Result]) -> dict[str, list[tuple[str, Tensor]]]:
+    """Return labelled rows per direction: input, true edit, then each method's edit and way back."""
+    sheets: dict[str, list[tuple[str, Tensor]]] = {}
+    for result in results:
+        for edit in result.edits:
+            shown, name = len(edit.undone), edit.figures.direction
+            images = groups[result.row.group].images[edit.rows][:shown]
+            rows = sheets.setdefault(name, [("image", images), ("true edit", edit.target[:shown])])
+            method = f"{result.row.model}, {result.row.inverter}"
+            rows += [(method, edit.images[:shown]), ("and back", edit.undone)]
+    return sheets
+
+
 def error_map(images: Tensor, reconstruction: Tensor) -> Tensor:
     """Compute four times the largest difference over the channels, uint8 (n, C, H, W)."""
     difference = (images.int() - reconstruction.int()).abs().amax(1, keepdim=True)
@@ -96,7 +120,13 @@ def error_map(images: Tensor, reconstruction: Tensor) -> Tensor:
 # Page ---------------------------------------------------------------------------------------------
 
 
-def page(results: Sequence[Result], groups: Groups, grids: Mapping[str, str], network: str) -> str:
+def page(
+    results: Sequence[Result],
+    groups: Groups,
+    grids: Mapping[str, str],
+    edits: Mapping[str, str],
+    distances: Distances,
+) -> str:
     """Return a self-contained HTML page with table, grids and the PSNR of every image."""
     head = ("model", "inverter", "images", "n", *COLUMNS)
     lines = []
@@ -111,7 +141,12 @@ def page(results: Sequence[Result], groups: Groups, grids: Mapping[str, str], ne
     pictures = "".join(
         f"{picture_html(group, data)}{_one_by_one(results, groups, group)}" for group, data in grids.items()
     )
-    legend = "; ".join(f"{name}: {meaning.format(network=network)}" for name, meaning in COLUMNS.items())
+    legend = "; ".join(f"{name}: {meaning.format(distances=distances)}" for name, meaning in COLUMNS.items())
+    edited = edit_lines(results)
+    if edited:
+        texts = [cells(line[:3]) + numbers(line[3:]) for line in edited[2:]]
+        pictures += "<h2>Edits, compared with true ones</h2>" + table(edited[0], texts)
+        pictures += "".join(picture_html(name, data) for name, data in edits.items())
     return document("Comparison of inverters", table(head, lines), f"<p>{html.escape(legend)}.</p>", pictures)
 
 

@@ -3,17 +3,31 @@
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from flows.inversion.comparison import Groups, Result, Row
-from flows.page import as_fixed, as_text
+from flows.page import as_fixed, as_interval, as_text
 
 EACH, OTHERS = 4, ("cat", "person", "text", "digits", "uniform noise", "checkerboard of 4 px")
 """Number of images per group in the overview, and names of the images that are preferred."""
 
 Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Names of distances, for the heads of tables.
+
+    Attributes:
+        measured: Network of the perceptual distance that is measured.
+        loss: Loss that the searches minimise; see `Distance.text`.
+    """
+
+    measured: str
+    loss: str = "pixels"
 
 
 def by_pair(results: Sequence[Result], groups: Groups) -> dict[Pair, dict[str, Result]]:
@@ -30,13 +44,15 @@ def by_pair(results: Sequence[Result], groups: Groups) -> dict[Pair, dict[str, R
     return pairs
 
 
-def summary(results: Sequence[Result], groups: Groups, network: str) -> str:
-    """Return a Markdown table: median PSNR per group, other figures over all groups.
+def summary(results: Sequence[Result], groups: Groups, distances: Distances) -> str:
+    """Return Markdown tables: of the inversions, and of their edits, if there are any.
+
+    The former has the median PSNR per group with its 95 % interval, and the other figures over all groups.
 
     Args:
         results: Results of `compare`.
         groups: Groups that were compared, by name.
-        network: Name of the network of the perceptual distance.
+        distances: Names of the distances.
     """
     pairs = by_pair(results, groups)
     columns = list(dict.fromkeys(column for by_column in pairs.values() for column in by_column))
@@ -46,8 +62,8 @@ def summary(results: Sequence[Result], groups: Groups, network: str) -> str:
         "inverter",
         *(f"{column}, dB" for column in columns),
         "bit-exact",
-        f"distance ({network})",
-        "seconds / image",
+        f"distance ({distances.measured})",
+        f"seconds / image (loss: {distances.loss})",
         "worst restart",
         "edit undone, dB",
         *(["diverged"] if failed else []),
@@ -60,10 +76,7 @@ def summary(results: Sequence[Result], groups: Groups, network: str) -> str:
             [
                 model,
                 inverter,
-                *(
-                    as_fixed(by_column[column].row.psnr, ".1f") if column in by_column else "–"
-                    for column in columns
-                ),
+                *(with_interval(by_column[column].row) if column in by_column else "–" for column in columns),
                 f"{100 * over_all(rows, 'bit_exact'):.0f} %",
                 as_text(over_all(rows, "perceptual")),
                 f"{over_all(rows, 'seconds'):.2g}",
@@ -72,7 +85,56 @@ def summary(results: Sequence[Result], groups: Groups, network: str) -> str:
                 *([f"{100 * over_all(rows, 'failed'):.0f} %"] if failed else []),
             ]
         )
+    edits = edit_lines(results)
+    return as_markdown(lines) + (f"\n{as_markdown(edits)}" if edits else "")
+
+
+def as_markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Markdown table of rows of cells."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def with_interval(row: Row) -> str:
+    """Median PSNR of a row, with its 95 % interval if that is known and not a point."""
+    middle = as_fixed(row.psnr, ".1f")
+    if math.isnan(row.psnr_low) or row.psnr_low == row.psnr_high:
+        return middle
+    return f"{middle} ({as_fixed(row.psnr_low, '.1f')} … {as_fixed(row.psnr_high, '.1f')})"
+
+
+def edit_lines(results: Sequence[Result]) -> list[list[str]]:
+    """Rows of a table of edits: one line per model, inverter and direction; empty if there are no edits."""
+    edited = [(result.row, edit.figures) for result in results for edit in result.edits]
+    if not edited:
+        return []
+    head = [
+        "model",
+        "inverter",
+        "direction",
+        "images",
+        "the image itself, dB",
+        "edited, dB",
+        "reached",
+        "leakage",
+        "and back, dB",
+    ]
+    lines = [head, ["---", "---", "---", *["--:"] * (len(head) - 3)]]
+    for row, each in edited:
+        interval = as_interval(each.low, each.high, ".1f")
+        lines.append(
+            [
+                row.model,
+                row.inverter,
+                each.direction,
+                str(each.images),
+                as_fixed(each.unedited, ".1f"),
+                f"{as_fixed(each.psnr, '.1f')} {interval}".strip(),
+                f"{100 * each.reached:.0f} %",
+                as_fixed(each.leakage, ".2f"),
+                as_fixed(each.back, ".1f"),
+            ]
+        )
+    return lines
 
 
 def median(values: Sequence[float]) -> float:

@@ -42,12 +42,13 @@ class Direction:
         method: Name of the method that found the direction.
         levels: Names of the levels that the direction moves; all levels if empty.
         fingerprint: Fingerprint of the model.
+        bias_interval: 95 % interval of the bias; None if it is not known.
         evidence: Figures that support the direction: accuracies, shares of variance, lengths.
         slices: Slices of the code's last axis for `levels`; not stored, because the space defines them.
 
     Raises:
-        UserError: Vector, bias or sigma is not finite, or there is not one slice per level; `on_levels` sets
-            both.
+        UserError: Vector, bias, its interval or sigma is not finite, or there is not one slice per level;
+            `on_levels` sets both.
     """
 
     name: str
@@ -58,11 +59,14 @@ class Direction:
     method: str
     levels: tuple[str, ...] = ()
     fingerprint: str = ""
+    bias_interval: tuple[float, float] | None = None
     evidence: dict[str, float] = field(default_factory=dict)
     slices: tuple[slice, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, value in (("bias", self.bias), ("sigma", self.sigma), ("vector", self.vector.sum())):
+        numbers: list[tuple[str, float]] = [("bias", self.bias), ("sigma", self.sigma)]
+        numbers += [("bias_interval", end) for end in self.bias_interval or ()]
+        for name, value in (*numbers, ("vector", float(self.vector.sum()))):
             if not math.isfinite(value):
                 raise UserError(f"{self.name}: its {name} is not finite; find it on more codes")
         if not self.sigma > 0:

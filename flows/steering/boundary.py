@@ -10,14 +10,16 @@ from torch import Tensor
 from flows.bounds import PositiveInt, PositiveShare, Seed
 from flows.errors import UserError
 from flows.models.codes import Codes
+from flows.semantics.base import Score
 from flows.statistics import check_enough
 from flows.steering.base import Direction
 from flows.steering.method import FEWEST, Labelled, known
 from flows.steering.survey import Survey
+from flows.steering.validation import best_cut, without_figures
 
 __all__ = ["Boundary", "condition"]
 
-PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Penalties C of the support vector machines that are compared."""
 CONFIDENT = 1e-4
 """Distance from 0 or 1 within which probabilities of a multi-class attribute are treated as ties."""
@@ -28,8 +30,11 @@ class Boundary(Labelled):
     """Hyperplanes between codes with and without an attribute (arXiv 1907.10786, section 3).
 
     The codes with the most extreme scores are split 70 : 30 into training and validation. A linear support
-    vector machine is trained for each penalty in `PENALTIES`; the one with the best validation accuracy is
-    kept, with its bias.
+    vector machine is trained for each penalty in `PENALTIES`, and one with the penalty of the best validation
+    accuracy on both parts. If a score has only two values, all codes are equally extreme, and all are used.
+
+    The plane is placed by all codes (`plane_from_parts`). The paper places it by the extreme ones alone;
+    midway between these, the score need not be in its middle.
 
     For multi-class attributes, probabilities near 0 or 1 are treated as ties, and codes are sampled from them
     at random. Otherwise all negatives would come from the easiest class: the surest negatives for bedrooms
@@ -45,89 +50,58 @@ class Boundary(Labelled):
     most: PositiveInt = 2000
     seed: Seed = 0
 
-    def one(self, survey: Survey, name: str) -> Direction:
+    method = "boundary"
+
+    def values(self, survey: Survey, name: str) -> tuple[Tensor, Tensor]:
         codes, value = known(survey, name)
         score = survey.score(name)
         if score.probability and sum(each.attribute == score.attribute for each in survey.scores) > 1:
             value = value.clamp(CONFIDENT, 1 - CONFIDENT)
-        low, high = self.extremes(value, name)
-        scale = float((codes - codes.mean(0)).square().mean().sqrt())
-        mean = codes.mean(0)
-        random = torch.Generator().manual_seed(self.seed)
-        train, validation = [], []
-        for side in (low, high):
-            side = side[torch.randperm(len(side), generator=random)]
-            cut = math.ceil(0.7 * len(side))
-            train.append(side[:cut])
-            validation.append(side[cut:])
-        from sklearn.svm import SVC  # here, because the import takes a second
+        return codes, value
 
-        best: tuple[float, Tensor, float] | None = None
-        for penalty in PENALTIES:
-            classifier = SVC(kernel="linear", C=penalty)
-            inputs = (codes[torch.cat(train)] - mean) / scale
-            classifier.fit(inputs.numpy(), [0] * len(train[0]) + [1] * len(train[1]))
-            normal = torch.tensor(classifier.coef_[0])
-            length = float(normal.norm())
-            vector = normal / length
-            bias = scale * float(classifier.intercept_[0]) / length - float(mean.double() @ vector)
-            accuracy = agreement(codes, vector, bias, *validation)
-            if best is None or accuracy > best[0]:
-                best = accuracy, vector, bias
-        assert best is not None
-        accuracy, vector, bias = best
-        rest = torch.ones(len(codes), dtype=torch.bool)
-        rest[torch.cat(train)] = False
-        threshold = (float(value[low].max()) + float(value[high].min())) / 2
-        above = codes.double() @ vector + bias > 0
-        all_accuracy = ((value > threshold) == above)[rest].double().mean()
-        return Direction(
-            name=name,
-            vector=vector.float(),
-            bias=bias,
-            space=survey.codes.space,
-            sigma=float((codes.double() @ vector).std()),
-            method="boundary",
-            fingerprint=survey.fingerprint,
-            evidence={
-                "validation_accuracy": accuracy,
-                "all_accuracy": float(all_accuracy),
-                "all_balanced_accuracy": balanced(value[rest] > threshold, above[rest]),
-                "codes": len(low) + len(high),
-            },
-        )
-
-    def extremes(self, value: Tensor, name: str) -> tuple[Tensor, Tensor]:
-        """Indices of the codes with the lowest and the highest scores.
-
-        Raises:
-            UserError: There are fewer than `FEWEST` codes on a side.
-        """
-        shuffled = torch.randperm(len(value), generator=torch.Generator().manual_seed(self.seed))
-        order = shuffled[value[shuffled].argsort(stable=True)]
-        count = min(self.most, math.floor(self.share * len(value)))
-        midpoint = (float(value[order[0]]) + float(value[order[-1]])) / 2
-        low = order[:count][value[order[:count]] < midpoint]
-        high = order[len(order) - count :]
-        high = high[value[high] > midpoint]
+    def threshold(self, value: Tensor, score: Score) -> float:
+        low, high = self.extremes(value)
         if min(len(low), len(high)) < FEWEST:
             raise UserError(
-                f"{name}: {len(low)} of {len(value)} codes have a low score and {len(high)} a high score, "
-                f"expected at least {FEWEST} each; survey more codes (--n), or a larger share"
+                f"{score.name}: {len(low)} of {len(value)} codes have a low score and {len(high)} a high "
+                f"score, expected at least {FEWEST} each; survey more codes (--n), or a larger share"
             )
-        return low, high
+        return (float(value[low].max()) + float(value[high].min())) / 2
 
+    def normal(self, codes: Tensor, value: Tensor, threshold: float) -> tuple[Tensor, dict[str, float]]:
+        from sklearn.svm import SVC  # here, because the import takes a second
 
-def agreement(codes: Tensor, vector: Tensor, bias: float, low: Tensor, high: Tensor) -> float:
-    """Share of the codes `low` and `high` that lie below and above the plane, respectively."""
-    above = codes.double() @ vector + bias > 0
-    return float(torch.cat([~above[low], above[high]]).double().mean())
+        low, high = self.extremes(value)
+        parts = [(side[: (cut := math.ceil(0.7 * len(side)))], side[cut:]) for side in (low, high)]
+        rows = torch.cat([*(first for first, _ in parts), *(second for _, second in parts)])
+        labels = torch.isin(rows, high).long().numpy()
+        cut = sum(len(first) for first, _ in parts)
+        centred = codes - codes.mean(0)
+        inputs = centred[rows] / centred.square().mean().sqrt()
+        products = (inputs @ inputs.T).numpy()  # once for all penalties
+        best: tuple[float, float] | None = None
+        for penalty in PENALTIES:
+            machine = SVC(kernel="precomputed", C=penalty).fit(products[:cut, :cut], labels[:cut])
+            accuracy = float(machine.score(products[cut:, :cut], labels[cut:]))
+            if best is None or accuracy > best[0]:
+                best = accuracy, penalty
+        assert best is not None
+        machine = SVC(kernel="precomputed", C=best[1]).fit(products, labels)
+        normal = torch.from_numpy(machine.dual_coef_[0]) @ inputs[torch.from_numpy(machine.support_).long()]
+        return normal / normal.norm(), {"validation_accuracy": best[0], "codes": len(labels)}
 
-
-def balanced(true: Tensor, found: Tensor) -> float:
-    """Mean of the accuracies on positives and on negatives; chance is ½, however rare positives are."""
-    parts = [(found == true)[true == side].double().mean() for side in (False, True) if (true == side).any()]
-    return float(torch.stack(parts).mean())
+    def extremes(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices of the codes with the lowest and the highest scores; of two values, all codes with each."""
+        shuffled = torch.randperm(len(value), generator=torch.Generator().manual_seed(self.seed))
+        order = shuffled[value[shuffled].argsort(stable=True)]
+        first, last = value[order[0]], value[order[-1]]
+        midpoint = (float(first) + float(last)) / 2
+        if ((value == first) | (value == last)).all():
+            low, high = (order[value[order] < midpoint], order[value[order] > midpoint])
+            return low[: self.most], high[: self.most]
+        count = min(self.most, math.floor(self.share * len(value)))
+        low, high = order[:count], order[len(order) - count :]
+        return low[value[low] < midpoint], high[value[high] > midpoint]
 
 
 def condition(direction: Direction, others: Sequence[Direction], codes: Codes) -> Direction:
@@ -161,33 +135,27 @@ def condition(direction: Direction, others: Sequence[Direction], codes: Codes) -
         names = ", ".join(each.name for each in others)
         raise UserError(f"{direction.name}: nothing is left without {names}; condition on fewer directions")
     removed = " and ".join(each.name for each in others)
+    rotated = rotate_to(direction, vector / left, codes)
     return replace(
-        rotate_to(direction, vector / left, codes),
-        name=f"{direction.name} without {removed}",
-        evidence={**direction.evidence, "kept": left},
+        rotated, name=f"{direction.name} without {removed}", evidence={**rotated.evidence, "kept": left}
     )
 
 
 def rotate_to(direction: Direction, vector: Tensor, codes: Codes) -> Direction:
     """Replace a direction's vector by a unit vector, float64 (D,), and update bias and sigma from n codes.
 
-    The new plane is placed where its sides agree best with those of the old one.
+    The new plane is placed where its sides agree best with those of the old one. The accuracies of the old
+    vector are dropped from the evidence.
     """
     direction.check(codes)
     check_enough("codes for the std along a direction", len(codes), 2)
     values = codes.values.detach().double().cpu()
     along, side = values @ vector, values @ direction.vector.double() + direction.bias > 0
-    return replace(direction, vector=vector.float(), bias=-best_cut(along, side), sigma=float(along.std()))
-
-
-def best_cut(along: Tensor, above: Tensor) -> float:
-    """Threshold of projections (n,) that agrees best with `above`, midway between two projections."""
-    order = along.argsort()
-    ordered, sides = along[order], above[order].double()
-    # correct[i]: number of agreements if exactly the first i values lie below the threshold.
-    correct = torch.cat([torch.zeros(1, dtype=torch.double), (1 - sides).cumsum(0)])
-    correct = correct + torch.cat([sides.flip(0).cumsum(0).flip(0), torch.zeros(1, dtype=torch.double)])
-    cut = int(correct.argmax())
-    margin = (ordered[-1] - ordered[0]) / len(ordered)  # for a threshold beyond all values
-    ends = torch.cat([ordered[:1] - margin, ordered, ordered[-1:] + margin])
-    return float((ends[cut] + ends[cut + 1]) / 2)
+    return replace(
+        direction,
+        vector=vector.float(),
+        bias=-best_cut(along, side),
+        bias_interval=None,
+        sigma=float(along.std()),
+        evidence=without_figures(direction.evidence),
+    )

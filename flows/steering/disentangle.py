@@ -103,7 +103,7 @@ def disentangle(
         change[0] = 0  # the direction's own score keeps its change
         current = corrected(current, slopes, change, codes)
     names = [predictor.scores[i].name for i in constrained[1:]]
-    evidence = {**direction.evidence, "leakage": min(leakages)}
+    evidence = {**best.evidence, "leakage": min(leakages)}
     method = direction.method if best is direction else f"{direction.method}, disentangled"
     return Disentangled(replace(best, method=method, evidence=evidence), leakages, effects, names)
 

@@ -160,7 +160,7 @@ def rescore(
     return Rescoring(
         directions=[each.name for each in directions],
         scores=scores,
-        signed=torch.stack([change.mean(0) for change in changes]),
+        signed=torch.stack([change.double().mean(0).to(change) for change in changes]),
         clipped=torch.stack([change.clamp(min=0).mean(0) for change in changes]),
         low=torch.stack(lows),
         high=torch.stack(highs),
@@ -195,8 +195,10 @@ def bootstrap(change: Tensor, resamples: int, seed: int = 0) -> tuple[Tensor, Te
     images = len(change)
     random = torch.Generator().manual_seed(seed)
     rows = torch.randint(images, (resamples, images), generator=random)
-    counts = torch.zeros(resamples, images).scatter_add_(1, rows, torch.ones(resamples, images))
-    return interval(counts @ change / images)
+    ones = torch.ones(resamples, images, dtype=torch.double)
+    counts = torch.zeros_like(ones).scatter_add_(1, rows, ones)
+    low, high = interval(counts @ change.double() / images)
+    return low.to(change), high.to(change)
 
 
 @torch.no_grad()

@@ -44,8 +44,14 @@ def to_levels(model: LatentModel, direction: Direction, space: str) -> Direction
         sigma=direction.sigma * length,
         method=direction.method,
         fingerprint=direction.fingerprint,
+        bias_interval=scaled(direction.bias_interval, length),
         evidence=direction.evidence,
     )
+
+
+def scaled(interval: tuple[float, float] | None, factor: float) -> tuple[float, float] | None:
+    """Multiply both ends of an interval, if there is one."""
+    return None if interval is None else (interval[0] * factor, interval[1] * factor)
 
 
 def rank_levels(

@@ -7,10 +7,8 @@ from torch import Tensor
 
 from flows.bounds import PositiveInt
 from flows.errors import UserError
-from flows.steering.base import Direction
-from flows.steering.boundary import balanced
-from flows.steering.method import FEWEST, Labelled, known
-from flows.steering.survey import Survey
+from flows.semantics.base import Score
+from flows.steering.method import FEWEST, Labelled
 
 __all__ = ["MeanDifference"]
 
@@ -53,40 +51,27 @@ class MeanDifference(Labelled):
 
     batch: PositiveInt = 1000
 
-    def one(self, survey: Survey, name: str) -> Direction:
-        codes, value = known(survey, name)
-        score = survey.score(name)
-        above = value > (score.low + score.high) / 2
-        sides = {side: RunningMoments(codes.shape[1]) for side in (False, True)}
-        for part, high in zip(codes.split(self.batch), above.split(self.batch), strict=True):
-            for side, moments in sides.items():
-                moments.add(part[high == side])
-        low, high = sides[False], sides[True]
-        if min(low.count, high.count) < FEWEST:
+    method = "mean-difference"
+
+    def threshold(self, value: Tensor, score: Score) -> float:
+        middle = (score.low + score.high) / 2
+        high = int((value > middle).sum())
+        if min(len(value) - high, high) < FEWEST:
             raise UserError(
-                f"{name}: {low.count} codes have a low score and {high.count} a high score, expected "
+                f"{score.name}: {len(value) - high} codes have a low score and {high} a high score, expected "
                 f"at least {FEWEST} each; survey more codes (--n)"
             )
+        return middle
+
+    def normal(self, codes: Tensor, value: Tensor, threshold: float) -> tuple[Tensor, dict[str, float]]:
+        sides = {side: RunningMoments(codes.shape[1]) for side in (False, True)}
+        for part, above in zip(codes.split(self.batch), (value > threshold).split(self.batch), strict=True):
+            for side, moments in sides.items():
+                moments.add(part[above == side])
+        low, high = sides[False], sides[True]
         difference = high.mean - low.mean
         length = float(difference.norm())
-        vector = difference / length
-        bias = -float((high.mean + low.mean) @ vector) / 2
-        predicted = codes.double() @ vector + bias > 0
         # Length expected by chance alone, as E|m̂|² = |m|² + Σ var/n.
         chance = float((low.variance / low.count + high.variance / high.count).sum().sqrt())
-        return Direction(
-            name=name,
-            vector=vector.float(),
-            bias=bias,
-            space=survey.codes.space,
-            sigma=float((codes.double() @ vector).std()),
-            method="mean-difference",
-            fingerprint=survey.fingerprint,
-            evidence={
-                "all_accuracy": float((predicted == above).double().mean()),
-                "all_balanced_accuracy": balanced(above, predicted),
-                "length": length,
-                "length_by_chance": chance,
-                "codes": len(codes),
-            },
-        )
+        evidence = {"length": length, "length_by_chance": chance, "codes": len(codes)}
+        return difference / length, evidence

@@ -1,9 +1,11 @@
 """Methods that find directions. To add one, add a file with a subclass of `Method` or `Labelled` here."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,9 +15,10 @@ from flows.data.base import ImageData
 from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
-from flows.semantics.base import Predictor, scores_of, true_scores
+from flows.semantics.base import Predictor, Score, scores_of, true_scores
 from flows.steering.base import Direction
 from flows.steering.survey import Survey, survey_images, survey_samples
+from flows.steering.validation import folds, plane_from_parts, quality, sides_found
 
 __all__ = ["Labelled", "Method", "Task"]
 
@@ -102,7 +105,18 @@ class Method(Checked, ABC):
 
 
 class Labelled(Method):
-    """Base class of methods that learn one direction per score from a survey."""
+    """Base class of methods that learn one direction per score from a survey.
+
+    The plane is placed by all surveyed codes for which the score is defined (`plane_from_parts`). The
+    evidence has the accuracy and the balanced accuracy of a cross-validation, so that no code is judged by a
+    plane that it took part in, and the share of the majority, which an accuracy has to exceed. For few codes
+    it has a p-value, too (`quality`).
+
+    Attributes:
+        method: Name in tables and files.
+    """
+
+    method: ClassVar[str]
 
     def find(self, task: Task) -> list[Direction]:
         """Find one direction for each name.
@@ -114,9 +128,59 @@ class Labelled(Method):
             raise UserError("--scores: expected names of scores that the directions should change")
         return [self.one(task.survey, name) for name in task.names]
 
-    @abstractmethod
     def one(self, survey: Survey, name: str) -> Direction:
         """Direction that changes the score with this name; see `find`."""
+        codes, value = self.values(survey, name)
+        codes = codes.double()
+        threshold = self.threshold(value, survey.score(name))
+        above = value > threshold
+        normal, evidence = self.normal(codes, value, threshold)
+        fold = folds(above)
+
+        def normals(shuffled: Tensor) -> Callable[[int], Tensor]:
+            return cache(lambda k: self.normal(codes[fold != k], shuffled[fold != k], threshold)[0])
+
+        given = normals(value)
+        plane = plane_from_parts(codes, above, fold, normal, given)
+
+        def sides(order: Tensor | None) -> Tensor:
+            if order is None:
+                return sides_found(codes, above, fold, given)
+            return sides_found(codes, above[order], fold, normals(value[order]))
+
+        return Direction(
+            name=name,
+            vector=normal.float(),
+            bias=plane.bias,
+            bias_interval=plane.interval,
+            space=survey.codes.space,
+            sigma=float((codes @ normal).std()),
+            method=self.method,
+            fingerprint=survey.fingerprint,
+            evidence={**quality(above, sides), **evidence},
+        )
+
+    def values(self, survey: Survey, name: str) -> tuple[Tensor, Tensor]:
+        """Codes (m, D) for which a score is defined, and its values (m,) as the method takes them."""
+        return known(survey, name)
+
+    @abstractmethod
+    def threshold(self, value: Tensor, score: Score) -> float:
+        """Value of a score that divides the codes in two, from the values (m,).
+
+        Raises:
+            UserError: There are fewer than `FEWEST` codes on a side.
+        """
+
+    @abstractmethod
+    def normal(self, codes: Tensor, value: Tensor, threshold: float) -> tuple[Tensor, dict[str, float]]:
+        """Unit vector (D,), fp64, that points from low to high values, and figures that support it.
+
+        Args:
+            codes: (m, D), fp64.
+            value: (m,), values of the score.
+            threshold: Value that divides the codes in two; there are codes on either side.
+        """
 
 
 def known(survey: Survey, name: str) -> tuple[Tensor, Tensor]:

@@ -15,8 +15,8 @@ from flows.numerics import exact_arithmetic, frozen
 from flows.once import prepared
 from flows.semantics.base import Predictor, column_of
 from flows.steering.base import Direction
-from flows.steering.boundary import best_cut
 from flows.steering.method import FEWEST, Method, Task
+from flows.steering.validation import FOLDS, Plane, plane_from_parts, quality, sides_found
 
 __all__ = ["ScoreGradient"]
 
@@ -33,7 +33,8 @@ class ScoreGradient(Method):
     describes where codes with the attribute lie, not what changes the score. Among unit vectors, g/|g|
     increases the mean score fastest, to first order. The evidence of a direction has |g| (`length`), the norm
     of the mean gradient relative to the mean norm of the gradients (`alike`; 1 if all gradients are
-    parallel), and the number of codes for which the score is defined (`codes`).
+    parallel), the number of codes for which the score is defined (`codes`), and the figures of a
+    cross-validation (see `Labelled`).
 
     Args:
         codes: Number of codes, at most those surveyed.
@@ -54,7 +55,7 @@ class ScoreGradient(Method):
             raise UserError("expected a differentiable predictor of the scores")
         columns = [column_of(task.predictor.scores, name) for name in task.names]
         codes = task.codes(min(self.codes, task.n))
-        gradients = mean_gradients(task.model, task.predictor, codes, columns)
+        gradients = mean_gradients(task.model, task.predictor, codes, columns, FOLDS)
         return [self.one(task, i, gradients, codes) for i in range(len(columns))]
 
     def one(self, task: Task, i: int, found: "Gradients", codes: Codes) -> Direction:
@@ -67,21 +68,37 @@ class ScoreGradient(Method):
                 f"{name}: the score is defined for {int(defined.sum())} of {len(codes)} images, expected at "
                 f"least {FEWEST}; take more codes"
             )
-        length = float(found.sums[i].norm())
+        total = found.sums[i]
+        length = float(total.norm())
         if length == 0:
             raise UserError(f"{name}: the predictor has no gradient at these codes")
-        vector = found.sums[i] / length
-        along = codes.values.double().cpu() @ vector
+        vector = total / length
+        values = codes.values.double().cpu()
         above = found.values[:, i] > (score.low + score.high) / 2
+        known, labels = values[defined], above[defined]
+        plane, figures = Plane(-float(values.mean(0) @ vector), None), dict[str, float]()
+        if labels.any() and not labels.all():
+            fold = (torch.arange(len(codes)) % FOLDS)[defined]
+            rest = [total - part for part in found.parts[:, i]]
+            normals = [each / each.norm() for each in rest]
+            plane = plane_from_parts(known, labels, fold, vector, normals.__getitem__)
+            figures = quality(
+                labels,
+                lambda order: sides_found(
+                    known, labels if order is None else labels[order], fold, normals.__getitem__
+                ),
+            )
         return Direction(
             name=name,
             vector=vector.float(),
-            bias=-best_cut(along[defined], above[defined]),
+            bias=plane.bias,
+            bias_interval=plane.interval,
             space=task.space,
-            sigma=float(along.std()),
+            sigma=float((values @ vector).std()),
             method="score-gradient",
             fingerprint=task.model.fingerprint(),
             evidence={
+                **figures,
                 "length": length / int(defined.sum()),
                 "alike": length / float(found.lengths[i]),
                 "codes": int(defined.sum()),
@@ -95,17 +112,23 @@ class Gradients:
 
     Attributes:
         values: (n, scores), NaN where a score is undefined.
-        sums: float64 (scores, D), sums of the gradients over the images for which the score is defined.
+        parts: float64 (parts, scores, D), sums of the gradients over the images of each part for which the
+            score is defined; image i belongs to part i mod the number of parts.
         lengths: float64 (scores,), sums of the lengths of these gradients.
     """
 
     values: Tensor
-    sums: Tensor
+    parts: Tensor
     lengths: Tensor
+
+    @property
+    def sums(self) -> Tensor:
+        """Sums over all images, (scores, D)."""
+        return self.parts.sum(0)
 
 
 def mean_gradients(
-    model: LatentModel, predictor: Predictor, codes: Codes, columns: Sequence[int]
+    model: LatentModel, predictor: Predictor, codes: Codes, columns: Sequence[int], parts: int = 1
 ) -> Gradients:
     """Sum gradients of a predictor's scores with respect to the codes; results on the host.
 
@@ -114,12 +137,14 @@ def mean_gradients(
         predictor: Differentiable predictor.
         codes: n codes.
         columns: Columns of the scores.
+        parts: Number of parts of the images that are summed separately.
 
     Raises:
         Unsupported: The predictor's scores have no gradient.
     """
     values = []
-    sums = torch.zeros(len(columns), codes.values.shape[1], dtype=torch.double)
+    sums = torch.zeros(parts, len(columns), codes.values.shape[1], dtype=torch.double)
+    begun = 0
     lengths = torch.zeros(len(columns), dtype=torch.double)
     with frozen(model), prepared(), exact_arithmetic(model.device):
         for part in codes.to(model).split(BATCH):
@@ -131,7 +156,9 @@ def mean_gradients(
             for i, column in enumerate(scores.unbind(1)):
                 total = column.where(~column.isnan(), torch.zeros_like(column)).sum()
                 (gradient,) = torch.autograd.grad(total, [code], retain_graph=i + 1 < len(columns))
-                sums[i] += gradient.double().sum(0).cpu()
+                part_of = (begun + torch.arange(len(part))) % parts
+                sums[:, i].index_add_(0, part_of, gradient.double().cpu())
                 lengths[i] += gradient.double().norm(dim=1).sum().cpu()
             values.append(scores.detach().float().cpu())
-    return Gradients(values=torch.cat(values), sums=sums, lengths=lengths)
+            begun += len(part)
+    return Gradients(values=torch.cat(values), parts=sums, lengths=lengths)
