@@ -10,7 +10,7 @@ from sklearn.metrics import jaccard_score, mutual_info_score
 
 from flows import images as pixels
 from flows import once
-from flows.dissection.agreement import best_by_class, best_layer, counts, dissect
+from flows.dissection.agreement import best_by_class, best_layer, counts, dissect, released_labels
 from flows.dissection.artefacts import clean, without
 from flows.dissection.causal import ablate, average_causal_effect, class_means, class_pixels
 from flows.dissection.exemplars import exemplars_of_codes, exemplars_of_images, ways_to_draw
@@ -18,7 +18,7 @@ from flows.dissection.intervention import insertion, learn_units
 from flows.dissection.omission import energy_by_class, energy_maps, omissions
 from flows.dissection.paint import Canvas, grown, paint, repaint, soft
 from flows.dissection.probe import CODE, Change, Probe, instrument, layers_of, networks_inside
-from flows.dissection.tally import AgreementTally, Quantiles
+from flows.dissection.tally import AgreementTally, Extremes, Quantiles, quantile_shares
 from flows.dissection.unit_brush import UnitBrush, find_units
 from flows.metrics.frechet import frechet, half_split_floor
 from flows.models.base import LatentModel, LayerShape, Space
@@ -197,21 +197,74 @@ def test_agreement_is_scikit_learns_whatever_the_batch():
     assert float(iou[1, 0, 0]) == 1 and float(quality[1, 0, 0]) == pytest.approx(1)
 
 
+def quantiles_of(parts):
+    """Quantiles of a stream, which is read twice."""
+    extremes = Extremes()
+    for part in parts:
+        extremes.add(part)
+    streamed = Quantiles(extremes)
+    for part in parts:
+        streamed.add(part)
+    return streamed
+
+
 def test_quantiles_of_a_stream_are_those_of_the_whole():
     random = torch.Generator().manual_seed(0)
     values = torch.randn(40, 2, 25, 25, generator=random) * torch.tensor([1.0, 3.0])[:, None, None]
-    streamed = Quantiles(size=10_000)
-    for part in values.split(7):
-        streamed.add(part)
-    found = streamed.at(torch.tensor([0.5, 0.1, 0.01]))
+    shares = torch.tensor([0.5, 0.1, 0.01])
+    found = quantiles_of(values.split(7)).at(shares)
     for unit in range(2):
         expected = np.quantile(values[:, unit].numpy(), [0.5, 0.9, 0.99])
-        np.testing.assert_allclose(found[unit], expected, atol=0.12 * (1 + 2 * unit))
-    whole = Quantiles(size=25_000)
-    whole.add(values)
-    np.testing.assert_allclose(
-        whole.at(torch.tensor([0.1]))[0], np.quantile(values[:, 0].numpy(), 0.9), atol=1e-3
-    )
+        np.testing.assert_allclose(found[unit], expected, atol=0.002 * (1 + 2 * unit))
+    assert torch.equal(quantiles_of([values]).at(shares), found)
+    with pytest.raises(ValueError, match="at least one image"):
+        Quantiles(Extremes())
+
+
+def test_thresholds_are_quantiles_within_one_percent():
+    """Of heavy-tailed activations, half of which are 0, like those of a ReLU; these have the threshold 0."""
+    random = torch.Generator().manual_seed(0)
+    values = torch.randn(400, 2, 48, 48, generator=random).relu() ** 1.5
+    shares = quantile_shares()[1:]
+    found = quantiles_of(values.split(33)).at(shares)
+    for unit in range(2):
+        exact = np.quantile(values[:, unit].numpy(), 1 - shares.numpy())
+        assert (found[unit].numpy()[exact == 0] == 0).all() and (exact == 0).any()
+        # Relative to the unit's std, where a threshold is close to 0.
+        scale = np.maximum(exact, float(values[:, unit].std()))
+        assert (np.abs(found[unit].numpy() - exact) < 0.01 * scale).all()
+
+
+def test_the_released_rule_is_that_of_gan_dissection():
+    """Spelled out for every unit, class and threshold, with the mutual information of scikit-learn."""
+    random = torch.Generator().manual_seed(4)
+    masks = torch.rand(6, 3, 24, 24, generator=random) < torch.tensor([0.3, 0.1, 0.0])[:, None, None]
+    masks[0, 2, 0, 0] = True  # one pixel of 3,456 is too rare
+    noise = torch.randn(6, 4, 24, 24, generator=random)
+    activations = noise + 3 * torch.cat([masks.float(), torch.zeros(6, 1, 24, 24)], 1) - 1
+    activations[:, 3] = -activations[:, 3].abs() - masks[:, 0].float()  # informative, but never above 0
+    shares = torch.tensor([1.0, 0.5, 0.3, 0.1, 0.01])
+    tally = AgreementTally(quantiles_of([activations]).at(shares), 3)
+    tally.add(activations, masks)
+    label, level, has = released_labels(tally, shares)
+    for unit in range(4):
+        best = (0.0, 0, 0)
+        for i in range(1, 5):
+            threshold = float(tally.thresholds[unit, i])
+            active = (activations[:, unit] > threshold).flatten().numpy()
+            for kind in range(3):
+                truth = masks[:, kind].flatten().numpy()
+                if threshold <= 0 or truth.mean() < 1e-3 or (truth == active).mean() <= 0.8:
+                    continue
+                pairs = np.bincount(2 * truth + active, minlength=4) / len(truth)
+                entropy = -sum(p * np.log(p) for p in pairs if p > 0)
+                value = mutual_info_score(truth, active) / entropy if entropy > 0 else 0.0
+                if value > best[0] + 1e-12:
+                    best = (value, kind, i)
+        assert bool(has[unit]) == (best[0] > 0)
+        if best[0] > 0:
+            assert (int(label[unit]), int(level[unit])) == best[1:]
+    assert has.tolist() == [True, True, True, False]
 
 
 # Units --------------------------------------------------------------------------------------------
@@ -221,7 +274,7 @@ def test_quantiles_of_a_stream_are_those_of_the_whole():
 def test_the_planted_unit_has_iou_one(model, codes, scheme):
     share = 1.2 * 36 / SIDE**2  # a little more, so that the threshold lies below the plateau
     found = dissect(model, Bright(), codes, ["maps"], scheme, share=share)
-    rows, best = found["maps"].rows(), best_by_class(found)["square"]
+    rows, best = found["maps"].rows_by_iou(), best_by_class(found)["square"]
     assert best.unit == DRAWS and best.interpretable
     assert best.iou == pytest.approx(1, abs=1e-6)
     others = [row.iou for row in rows if row.unit != DRAWS and row.label == "square"]
@@ -236,7 +289,7 @@ def test_known_masks_are_taken_before_the_segmenter(model, codes):
         images = model.decode_codes(codes)
     right = (images[:, 0] > 0.5).byte()
     for masks, least, most in ((right, 0.999, 1.0), (right.flip(1), 0.0, 0.6)):
-        rows = dissect(model, Bright(), codes, ["maps"], masks=masks)["maps"].rows()
+        rows = dissect(model, Bright(), codes, ["maps"], masks=masks)["maps"].rows_by_iou()
         value = rows[DRAWS].iou if rows[DRAWS].label == "square" else 0.0
         assert least <= value <= most
 

@@ -116,6 +116,7 @@ def dissect(
     clean_set = clean_images(model, loaded, artefact, data) if artefact else None
     agreements = run(model, loaded, codes, chosen, scheme, share, masks)
     rows = [row for agreement in agreements.values() for row in agreement.rows()]
+    by_iou = [row for agreement in agreements.values() for row in agreement.rows_by_iou()]
     best = list(best_by_class(agreements).values())
     few = model.sample(ABLATED, space, seed + 1)
     ordered = Chosen(
@@ -141,6 +142,7 @@ def dissect(
             "seed": seed,
         },
         rows=rows,
+        rows_by_iou=by_iou,
         best=best,
         ablations=ablations,
         gallery=top_images(model, codes, [row for row in best if row.interpretable]),
@@ -153,9 +155,13 @@ def dissect(
     for path in (out / "units.json", json):
         write_json(path, result.as_dict())
     print_table(
-        ["layer", "units", "interpretable", "classes"],
-        [[name, *map(str, numbers)] for name, numbers in counts(rows).items()],
+        ["layer", "units", "interpretable", "classes", "interpretable, by IoU"],
+        [
+            [name, *map(str, numbers), str(others[1])]
+            for (name, numbers), others in zip(counts(rows).items(), counts(by_iou).values(), strict=True)
+        ],
     )
+    print("interpretable: by the released rule of GAN dissection; by IoU: the class with the highest IoU")
     if ablations:
         print_table(
             ["class", "layer", "units ablated", "removed", "by random units"],

@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from flows.dissection.probe import instrument
-from flows.dissection.tally import AgreementTally, Quantiles, quantile_shares
+from flows.dissection.tally import AgreementTally, Extremes, Quantiles, quantile_shares, upsampled
 from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
@@ -31,7 +31,7 @@ which unit and class agree at a threshold, share of all pixels of a class.
 
 @dataclass(frozen=True, kw_only=True)
 class UnitRow:
-    """A unit and a class: the class with the highest IoU for the unit, or the unit for the class.
+    """A unit and a class.
 
     Attributes:
         layer: Name of the layer.
@@ -67,6 +67,7 @@ class Agreement:
         classes: Names of the C classes.
         iou, information: (units, C); IoU is 0 for classes of less than a thousandth of all pixels.
         thresholds, shares: (units, C), threshold of each pair, and the share of locations above it.
+        released: Row of each unit by the released rule of GAN dissection; see `dissect`.
     """
 
     layer: str
@@ -75,9 +76,14 @@ class Agreement:
     information: Tensor
     thresholds: Tensor
     shares: Tensor
+    released: tuple[UnitRow, ...]
 
     def rows(self) -> list[UnitRow]:
-        """Best class of each unit."""
+        """Class of each unit by the released rule of GAN dissection; see `dissect`."""
+        return list(self.released)
+
+    def rows_by_iou(self) -> list[UnitRow]:
+        """Class of each unit with the highest IoU."""
         return [self.row(unit, label) for unit, label in enumerate(self.iou.argmax(1).tolist())]
 
     def row(self, unit: int, label: int) -> UnitRow:
@@ -136,8 +142,13 @@ def dissect(
     """Measure how the units of some layers agree with classes.
 
     Thresholds are chosen on half of the codes; the other half is counted. With scheme `information`, a unit
-    has one threshold per class: of 100 quantiles, the one with the highest information quality. With
-    `quantile`, it has a single threshold.
+    has one threshold per class: of 100 quantiles of its upsampled activations, the one with the highest
+    information quality. With `quantile`, it has a single threshold.
+
+    The released code of GAN dissection leaves out thresholds of at most 0 and the quantile that all
+    activations exceed, and gives a unit the class with the highest information quality on the first half
+    (`Agreement.rows`). The IoU tells units of a class apart, but not classes of a unit: large classes have
+    larger ones. Tools that look for the units of a class take all thresholds and order units by IoU.
 
     Args:
         model: Model in eval mode.
@@ -160,9 +171,12 @@ def dissect(
     first, second = (
         (codes[rows], None if masks is None else masks[rows]) for rows in (slice(half), slice(half, None))
     )
-    quantiles = {layer: Quantiles() for layer in layers}
+    extremes = {layer: Extremes() for layer in layers}
+    for layer, activations, _ in _seen(model, segmenter, *first, layers, "extremes"):
+        extremes[layer].add(upsampled(activations, model.image_shape[1:]))
+    quantiles = {layer: Quantiles(each) for layer, each in extremes.items()}
     for layer, activations, _ in _seen(model, segmenter, *first, layers, "thresholds"):
-        quantiles[layer].add(activations)
+        quantiles[layer].add(upsampled(activations, model.image_shape[1:]))
     classes = len(segmenter.classes)
     shares = quantile_shares() if scheme == "information" else torch.tensor([share])
     thresholds = {layer: each.at(shares) for layer, each in quantiles.items()}
@@ -170,48 +184,110 @@ def dissect(
     if scheme == "information":
         for layer, activations, ask in _seen(model, segmenter, *first, layers, "choice"):
             tallies[layer].add(activations, ask())
-        chosen = {layer: best_thresholds(tally) for layer, tally in tallies.items()}
+        chosen = {layer: best_thresholds(tally)[1] for layer, tally in tallies.items()}
+        labels = {layer: released_labels(tally, shares) for layer, tally in tallies.items()}
         tallies = {layer: AgreementTally(thresholds[layer], classes) for layer in layers}
     else:
         chosen = {layer: torch.zeros(len(thresholds[layer]), classes, dtype=torch.long) for layer in layers}
+        labels = {}
     for layer, activations, ask in _seen(model, segmenter, *second, layers, "agreement"):
         tallies[layer].add(activations, ask())
     return {
         layer: agreement_of(
-            layer, tallies[layer], chosen[layer], thresholds[layer], shares, segmenter.classes
+            layer,
+            tallies[layer],
+            chosen[layer],
+            labels.get(layer),
+            thresholds[layer],
+            shares,
+            segmenter.classes,
         )
         for layer in layers
     }
 
 
-def best_thresholds(tally: AgreementTally) -> Tensor:
-    """Index of the threshold with the highest information quality, for each unit and class: (C, classes).
+def best_thresholds(tally: AgreementTally, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Highest information quality of each unit and class, and the index of its threshold: (C, classes) each.
 
     Only thresholds at which unit and class agree on more than `CUT_AGREEMENT` of the pixels are considered.
+
+    Args:
+        tally: Counts.
+        allowed: bool (C, L), thresholds to consider; None considers all.
     """
-    quality = tally.information_quality().where(tally.agreement() > CUT_AGREEMENT, torch.zeros(()).double())
-    return quality.argmax(1)
+    possible = tally.agreement() > CUT_AGREEMENT
+    if allowed is not None:
+        possible = possible & allowed[:, :, None]
+    quality = tally.information_quality().where(possible, torch.zeros(()).double())
+    highest, index = quality.max(1)
+    return highest, index
+
+
+def released_labels(tally: AgreementTally, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Class of each unit by the released rule, index of its threshold, and whether there is one: (C,) each.
+
+    Args:
+        tally: Counts on the images that thresholds are chosen on.
+        shares: (L,), share of all activations above each threshold.
+    """
+    quality, index = best_thresholds(tally, (tally.thresholds > 0) & (shares < 1))
+    quality = quality.where(tally.present / tally.pixels >= CUT_SHARE, torch.zeros(()).double())
+    highest, label = quality.max(1)
+    return label, index.gather(1, label[:, None])[:, 0], highest > 0
 
 
 def agreement_of(
     layer: str,
     tally: AgreementTally,
     chosen: Tensor,
+    labels: tuple[Tensor, Tensor, Tensor] | None,
     thresholds: Tensor,
     shares: Tensor,
     classes: Sequence[str],
 ) -> Agreement:
-    """Agreement at the chosen thresholds, int64 (units, classes)."""
+    """Agreement at the chosen thresholds, int64 (units, classes).
+
+    Args:
+        layer: Name of the layer.
+        tally: Counts on the images that no threshold was chosen on.
+        chosen: Index of the threshold of each unit and class.
+        labels: Classes by the released rule; None takes those of the highest IoU, for one threshold per unit.
+        thresholds: (units, L).
+        shares: (L,), share of all activations above each threshold.
+        classes: Names of the classes.
+    """
     index = chosen[:, None, :]
     zero = torch.zeros((), dtype=torch.float64)
     frequent = tally.present / tally.pixels >= CUT_SHARE
+    iou = tally.iou().where(frequent, zero)
+    information = tally.information_quality()
+    own = iou.gather(1, index)[:, 0]
+    if labels is None:
+        label = own.argmax(1)
+        labels = label, torch.zeros_like(label), torch.ones_like(label, dtype=torch.bool)
+    released = [
+        UnitRow(
+            layer=layer,
+            unit=unit,
+            label=classes[label],
+            iou=float(iou[unit, level, label]),
+            information=float(information[unit, level, label]),
+            threshold=float(thresholds[unit, level]),
+            share=float(shares[level]),
+            interpretable=has
+            and float(iou[unit, level, label]) > CUT_IOU
+            and float(information[unit, level, label]) > CUT_INFORMATION,
+        )
+        for unit, (label, level, has) in enumerate(zip(*(each.tolist() for each in labels), strict=True))
+    ]
     return Agreement(
         layer=layer,
         classes=tuple(classes),
-        iou=tally.iou().gather(1, index)[:, 0].where(frequent, zero),
-        information=tally.information_quality().gather(1, index)[:, 0],
+        iou=own,
+        information=information.gather(1, index)[:, 0],
         thresholds=thresholds.gather(1, chosen),
         shares=shares[chosen],
+        released=tuple(released),
     )
 
 

@@ -29,6 +29,14 @@ SIDE = 72
 """Side of an image in a gallery, in pixels."""
 
 
+RULES = {
+    "interpretable": "released rule of GAN dissection: the class of a unit has the highest information "
+    "quality, at a threshold above 0; its IoU exceeds 0.05 and its information quality 0.01 on other images",
+    "interpretable_by_iou": "the class of a unit has the highest IoU, at any threshold; the same minima",
+}
+"""Rules by which units count as interpretable."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dissected:
     """Results of a dissection.
@@ -36,7 +44,8 @@ class Dissected:
     Attributes:
         title: Title of the page.
         settings: Settings of the dissection, stored with the results.
-        rows: Best class of each unit.
+        rows: Class of each unit by the released rule of GAN dissection.
+        rows_by_iou: Class of each unit with the highest IoU.
         best: Best unit of each class.
         ablations: Ablations, one per class that is present.
         gallery: Units with their top images, RGB, in which the activation is outlined.
@@ -47,6 +56,7 @@ class Dissected:
     title: str
     settings: dict[str, Any]
     rows: list[UnitRow]
+    rows_by_iou: list[UnitRow]
     best: list[UnitRow]
     ablations: list[Ablation]
     gallery: list[tuple[UnitRow, list[Image.Image]]]
@@ -57,11 +67,21 @@ class Dissected:
         """Fields as plain values, without the gallery."""
         return {
             **self.settings,
+            "rules": RULES,
             "layers": {
-                layer: {"units": units, "interpretable": interpretable, "classes": labels}
-                for layer, (units, interpretable, labels) in counts(self.rows).items()
+                layer: {
+                    "units": units,
+                    "interpretable": interpretable,
+                    "classes": labels,
+                    "interpretable_by_iou": by_iou[1],
+                    "classes_by_iou": by_iou[2],
+                }
+                for (layer, (units, interpretable, labels)), by_iou in zip(
+                    counts(self.rows).items(), counts(self.rows_by_iou).values(), strict=True
+                )
             },
             "units": [row.as_dict() for row in self.rows],
+            "units_by_iou": [row.as_dict() for row in self.rows_by_iou],
             "best": {row.label: row.as_dict() for row in self.best},
             "ablations": [vars(each) for each in self.ablations],
             "insertions": [each.as_dict() for each in self.insertions],
@@ -88,6 +108,9 @@ def write_dissection_report(out: Path, found: Dissected) -> list[str]:
     if found.cleaning:
         after += table(CLEANING_HEAD, [numbers(row) for row in cleaning_rows(found.cleaning)])
     after += f"<details><summary>{len(shown)} interpretable units</summary>{unit_table(shown)}</details>"
+    by_iou = sum(row.interpretable for row in found.rows_by_iou)
+    after += f"<p>{len(shown)} units: {RULES['interpretable']}. {by_iou} units: "
+    after += f"{RULES['interpretable_by_iou']}.</p>"
     return write_page(out, found.title, sheets, after=after)
 
 

@@ -1,5 +1,7 @@
 """Counts of active units and of classes over a whole data set; ratios are not averaged over images."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -9,41 +11,63 @@ from flows.numerics import to_double
 
 QUANTILES = 100
 """Number of quantiles that are tried as thresholds: 1e-3 … 1 of all activations, at equal log steps."""
+BINS = 16_384
+"""Number of bins, between the extremes of a unit, in which its activations are counted for quantiles."""
+
+
+def upsampled(activations: Tensor, size: Sequence[int]) -> Tensor:
+    """Activations (batch, C, h, w) at the size (height, width) of masks, by bilinear interpolation."""
+    return interpolate(activations.float(), tuple(size), mode="bilinear", align_corners=False)
+
+
+class Extremes:
+    """Lowest and highest activation of each unit in a stream, (C,) each."""
+
+    low: Tensor | None = None
+    high: Tensor | None = None
+
+    def add(self, activations: Tensor) -> None:
+        """Add activations (batch, C, height, width)."""
+        low, high = (
+            extreme(activations.detach().float(), (0, 2, 3)).cpu() for extreme in (torch.amin, torch.amax)
+        )
+        self.low = low if self.low is None else torch.minimum(self.low, low)
+        self.high = high if self.high is None else torch.maximum(self.high, high)
 
 
 class Quantiles:
-    """Quantiles of each unit's activations, estimated from a random subset of a stream.
+    """Quantiles of each unit's activations in a stream, by counting in `BINS` bins of equal width.
+
+    A quantile is the lower edge of its bin: it is at most a bin too low, and exactly the lowest activation if
+    many activations are equal to that, as behind a ReLU.
 
     Args:
-        size: Number of values kept per unit.
-        seed: Seed of the subset.
+        extremes: Extremes of the same stream.
     """
 
-    def __init__(self, size: int = 20_000, seed: int = 0):
-        self.size = size
-        self.random = torch.Generator().manual_seed(seed)
-        self.values: Tensor | None = None
-        self.keys: Tensor | None = None
+    def __init__(self, extremes: Extremes):
+        if extremes.low is None or extremes.high is None:
+            raise UserError("thresholds need activations of at least one image, got none")
+        self.low = extremes.low.double()
+        self.width = (extremes.high.double() - self.low) / BINS
+        self.counts = torch.zeros(len(self.low), BINS, dtype=torch.int64)
 
     def add(self, activations: Tensor) -> None:
-        """Add activations (batch, C, height, width); every location is kept with the same probability."""
+        """Add activations (batch, C, height, width)."""
         columns = activations.detach().float().cpu().permute(1, 0, 2, 3).flatten(1)
-        keys = torch.rand(columns.shape[1], generator=self.random)
-        if self.values is not None and self.keys is not None:
-            columns, keys = torch.cat([self.values, columns], 1), torch.cat([self.keys, keys])
-        if len(keys) > self.size:
-            chosen = keys.topk(self.size, largest=False).indices
-            columns, keys = columns[:, chosen], keys[chosen]
-        self.values, self.keys = columns, keys
+        for unit, values in enumerate(columns):
+            width = self.width[unit] if self.width[unit] > 0 else 1.0
+            bins = ((values.double() - self.low[unit]) / width).long().clamp(0, BINS - 1)
+            self.counts[unit] += torch.bincount(bins, minlength=BINS)
 
     def at(self, shares: Tensor) -> Tensor:
         """Thresholds (C, number of shares) that these shares of all activations exceed."""
-        if self.values is None:
-            raise UserError("thresholds need activations of at least one image, got none")
-        ordered = self.values.sort(1).values
-        count = ordered.shape[1]
-        index = ((1 - shares.double()) * (count - 1)).round().long().clamp(0, count - 1)
-        return ordered[:, index]
+        total = int(self.counts[0].sum())
+        # The k-th highest activation lies in the first bin, from the top, up to which at least k are counted.
+        from_top = self.counts.flip(1).cumsum(1)
+        rank = (shares.double() * (total - 1)).round().long() + 1
+        bins = BINS - 1 - torch.searchsorted(from_top, rank.expand(len(from_top), -1).contiguous())
+        return (self.low[:, None] + self.width[:, None] * bins.clamp(min=0)).float()
 
 
 class AgreementTally:
@@ -67,8 +91,7 @@ class AgreementTally:
 
         Activations are resized to the masks by bilinear interpolation, as in the paper.
         """
-        large = interpolate(activations.float(), masks.shape[2:], mode="bilinear", align_corners=False)
-        flat = large.permute(1, 0, 2, 3).flatten(1).cpu()
+        flat = upsampled(activations, masks.shape[2:]).permute(1, 0, 2, 3).flatten(1).cpu()
         present = masks.permute(0, 2, 3, 1).flatten(0, 2).cpu()
         self.pixels += len(present)
         self.present += to_double(present.sum(0))

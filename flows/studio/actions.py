@@ -399,7 +399,7 @@ def look_inside(editor: Editor, layer: str, units: int = 6) -> list[tuple[UnitRo
     with editor.lock:
         codes = editor.model.sample(SEEN, editor.space, 0)
         agreement = dissect(editor.model, editor.segmenter, codes, [layer])[layer]
-        best = diverse(agreement.rows())[:units]
+        best = diverse(agreement.rows_by_iou())[:units]
         return top_images(editor.model, codes, best)
 
 
