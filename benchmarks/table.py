@@ -62,7 +62,7 @@ SAMPLE_COLUMNS = (
     "images",
     "minutes",
     "MB",
-    "KID",
+    "kid2k_effnetlite0_t1",
     "bits/dim",
     "reconstruction, dB",
 )
@@ -84,7 +84,7 @@ def sample_line(folder: Path) -> list[str]:
         f"{training['images']:,}",
         f"{training['seconds'] / 60:.0f}",
         f"{(folder / 'model.safetensors').stat().st_size / 2**20:.1f}",
-        f"{report['kid']['samples']:.1f}",
+        f"{report['kid']['metrics']['kid2k_effnetlite0_t1']:.1f}",
         f"{likelihood['bits_per_dim']:.3f}" if likelihood else "–",
         quality,
     ]

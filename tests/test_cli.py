@@ -70,8 +70,8 @@ def refused(capsys, *arguments) -> str:
 
 def test_every_verb_is_a_file():
     assert set(commands()) == {
-        "evaluate", "roundtrip", "sample", "encode", "decode", "codes", "interpolate", "compare", "render",
-        "export",
+        "distances", "evaluate", "roundtrip", "sample", "encode", "decode", "codes", "interpolate", "compare",
+        "render", "export",
         "steer find", "steer apply", "steer score", "steer disentangle", "steer levels", "steer rank",
         "dissect", "omissions", "paint", "atlas", "studio",
     }  # fmt: skip
@@ -260,7 +260,8 @@ RAW = r"type:|<class|Literal\[|Union|Optional\[|Positive|NonNegative|\bstr\b|\bf
 @pytest.mark.parametrize(
     ("verb", "words"),
     [
-        ("compare", ["(path; default: comparison)", "(whole number > 0; default: 300)",
+        ("compare", ["(path; default: comparison)", "(whole number > 0; default: 1)",
+                     "(whole number > 0, or null; default: null)",
                      "(number > 0, or null; default: null)", "(number ≥ 0; default: 0.0)",
                      "(required; text)"]),
         ("steer find", ["(name of a class; default: Boundary; one of Boundary, ",

@@ -42,6 +42,7 @@ ENTRIES = {
     "compare": (["--models", "model", "--inverters", "exact", "--images", "ood"], LOADS),
     "decode": (["model", "codes.safetensors"], LOADS),
     "dissect": (["model"], LOADS),
+    "distances": (["model"], LOADS),
     "encode": (["model", "picture.png"], LOADS),
     "evaluate": (["model"], LOADS),
     "export": (["run", "out"], LOADS),

@@ -20,6 +20,7 @@ RUNS = {
     ],
     "decode": [["scenes-nice", str(KEPT / "codes.safetensors"), "--output", "out"]],
     "dissect": [["scenes-dcgan", "--n", "N", "--out", "out"]],
+    "distances": [["scenes-nice", "--images", "N"]],
     "encode": [["scenes-nice", "a.png", "--output", "codes.safetensors"]],
     "evaluate": [["scenes-nice", "--images", "N", "--neighbours", "N", "--output", "out"]],
     "export": [["no-run", "out"]],

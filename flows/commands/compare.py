@@ -38,6 +38,7 @@ from flows.inversion.records import ImageSource
 from flows.inversion.report import write_comparison
 from flows.inversion.summary import Distances
 from flows.inversion.tune import Tune
+from flows.metrics.identity import Identity
 from flows.metrics.perceptual import EfficientNetLite0, FeatureNetwork, make_network
 from flows.models.base import LatentModel
 from flows.opening import data_of, first_test, load_predictor, names_of, open_model, read_sources
@@ -48,6 +49,7 @@ from flows.terminal import print_table
 
 UNKNOWN = {
     "perceptual": "there is no perceptual network, or every search diverged",
+    "identity": "no network that recognises faces was given",
     "undone": "not measured, or a search diverged",
     **dict.fromkeys(
         ("reached", "leakage", "edited", "back", "unedited"), "no edit was compared with a true one"
@@ -84,6 +86,7 @@ def compare(
     edits: bool = True,
     directions: list[str] | None = None,
     perceptual: str = "auto",
+    identity: Path | None = None,
     seed: Seed = 0,
     label: Label | None = None,
     pictures: bool = False,
@@ -133,7 +136,10 @@ def compare(
             them and compared with true edits, if their data set can render them again with another factor;
             eight edited images per direction are inverted again and moved back.
         perceptual: Network of the perceptual distance: efficientnet-lite0, lpips-vgg, lpips-alex,
-            lpips-squeeze, none, or auto, which takes efficientnet-lite0 if it is installed.
+            lpips-squeeze, none, or auto, which takes efficientnet-lite0 if it is installed. LPIPS takes the
+            weights of its backbone from torch's hub folder, or from a file, `lpips-vgg:FILE`.
+        identity: File of a network that recognises faces, exported by torch.export, for the identity score;
+            see `flows.metrics.Identity`. None measures none.
         seed: Seed of the inverters and of the edits.
         label: Class of the images of `user` and `ood`, by number or name, for class-conditional models.
         pictures: Whether to write each reconstruction at the model's size, in the folder pictures/.
@@ -152,6 +158,7 @@ def compare(
     network = choose_network(perceptual)
     if perceptual_weight and network is None:
         raise UserError("--perceptual_weight: there is no perceptual network; choose one by --perceptual")
+    recognised = None if identity is None else Identity(identity)
     distance = Distance(perceptual=perceptual_weight, network=network if perceptual_weight else None)
     chosen = {name: make_inverter(name, steps, starts, lr, noise, seconds, distance) for name in inverters}
     for name in inverters:
@@ -178,6 +185,7 @@ def compare(
         "noise": noise,
         "seed": seed,
         "perceptual": [network_name, perceptual_weight],
+        "identity": None if recognised is None else recognised.name,
         "edits": edits,
         "directions": [] if editing is None else digest_of(editing),
         "flows": __version__,
@@ -187,7 +195,7 @@ def compare(
         store.clear()
     results: list[Result] = []
     try:
-        run(loaded, chosen, groups, seed, network, edits, store, results, editing)
+        run(loaded, chosen, groups, seed, network, edits, store, results, editing, recognised)
     except KeyboardInterrupt:
         end_early(out, json, results, groups, distances, pictures)
     check_possible([result.row for result in results])

@@ -1,5 +1,6 @@
 # Written by `python -m flows.lazy` from the lists `__all__` of the files beside it.
 
+from flows.editing.editability import Editability as Editability
 from flows.editing.editor import Editor as Editor
 from flows.editing.editor import ScoreReading as ScoreReading
 from flows.editing.editor import open_editor as open_editor
@@ -13,6 +14,7 @@ from flows.editing.sources import read_found as read_found
 
 __all__ = [
     "Edit",
+    "Editability",
     "Editor",
     "History",
     "ScoreReading",

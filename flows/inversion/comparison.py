@@ -17,6 +17,7 @@ from flows.inversion.edits import Edited, edit_consistency
 from flows.inversion.exact import in_own_precision
 from flows.inversion.optimise import extent
 from flows.inversion.records import ImageSource, Record, record_of
+from flows.metrics.identity import Identity
 from flows.metrics.likelihood import bits_per_dim
 from flows.metrics.perceptual import FeatureNetwork, perceptual_distance
 from flows.metrics.reconstruction import psnr, structural_similarity
@@ -76,6 +77,7 @@ class Row:
         psnr_low, psnr_high: 95 % interval of the median.
         ssim: Mean structural similarity; 0 for images whose inversion diverged.
         perceptual: Mean distance by a network, of images whose inversion did not diverge; NaN without one.
+        identity: Mean similarity of faces by a recognition network, of the same images; NaN without one.
         bit_exact: Share of images that are reconstructed bit-exactly, in [0, 1].
         seconds: Time per image, seconds.
         steps: Number of optimisation steps per image and restart.
@@ -106,6 +108,7 @@ class Row:
     worst_psnr: float = math.nan
     ssim: float = math.nan
     perceptual: float = math.nan
+    identity: float = math.nan
     bit_exact: float = math.nan
     seconds: float = math.nan
     steps: int = 0
@@ -191,6 +194,7 @@ def compare(
     store: Store | None = None,
     results: list[Result] | None = None,
     editing: Editing | None = None,
+    identity: Identity | None = None,
 ) -> list[Result]:
     """Run every inverter on every model and group; impossible pairs are rows with the reason.
 
@@ -210,6 +214,7 @@ def compare(
         results: List to which each result is appended, and which is returned; the caller of an interrupted
             comparison has what is finished.
         editing: Edits of the groups of test images that are compared with true ones; None for none.
+        identity: Network that recognises faces; None for no identity score.
     """
     results = [] if results is None else results
     for model_name, model in models.items():
@@ -235,7 +240,7 @@ def compare(
                     if reason:
                         result = Result(row)
                     else:
-                        result = one(row, model, inverter, group, seed, network, edits, editing)
+                        result = one(row, model, inverter, group, seed, network, edits, editing, identity)
                 except Exception as error:  # the other pairs may have taken hours
                     if os.environ.get("FLOWS_DEBUG"):
                         raise
@@ -277,12 +282,13 @@ def one(
     network: FeatureNetwork | None,
     edits: bool,
     editing: Editing | None = None,
+    identity: Identity | None = None,
 ) -> Result:
     """Run one inverter on one model and group; `row` has their names."""
     group = replace(group, images=pixels.reduce(group.images, model.bins))
     random = torch.Generator().manual_seed(seed)
     inversion = inverter.invert(model, group.images, random, group.labels_counted_by(model))
-    result = measured(row, model, inverter if edits else None, inversion, group, seed, network)
+    result = measured(row, model, inverter if edits else None, inversion, group, seed, network, identity)
     if editing is None or not group.from_test:
         return result
     return with_edits(result, editing.measure(row.model, model, inverter, inversion, group.images, seed))
@@ -309,6 +315,7 @@ def measured(
     group: Group,
     seed: int = 0,
     network: FeatureNetwork | None = None,
+    identity: Identity | None = None,
 ) -> Result:
     """Return a result with all figures of an inversion.
 
@@ -320,13 +327,17 @@ def measured(
         group: Group of images, reduced to the model's grey levels.
         seed: Seed of the inversion.
         network: Network of the perceptual distance; None for no distance.
+        identity: Network that recognises faces; None for no identity score.
     """
     images = group.images
     quality = psnr(images, found.reconstruction).where(found.succeeded, 0.0)
     row = with_figures(row, in_own_precision(model, found), found, group, quality)
-    if network is not None and found.succeeded.any():
+    if found.succeeded.any():
         pair = images[found.succeeded], found.reconstruction[found.succeeded]
-        row = replace(row, perceptual=float(perceptual_distance(network, *pair).mean()))
+        if network is not None:
+            row = replace(row, perceptual=float(perceptual_distance(network, *pair).mean()))
+        if identity is not None:
+            row = replace(row, identity=float(identity.similarity(*pair).mean()))
     if inverter is not None:
         row = replace(row, undone=edit_consistency(model, inverter, found, seed))
     return Result(row, found.reconstruction, quality.tolist(), record_of(found, group.sources, seed))

@@ -22,6 +22,7 @@ COLUMNS = {
     "worst_psnr": "minimum PSNR, dB",
     "ssim": "mean structural similarity",
     "perceptual": "mean perceptual distance ({distances.measured})",
+    "identity": "mean similarity of faces by the network of --identity",
     "bit_exact": "share of bit-exact reconstructions",
     "seconds": "seconds per image, all restarts, of searches that minimise {distances.loss}",
     "steps": "optimisation steps per image and restart",

@@ -1,12 +1,11 @@
 """Feature networks for distances of two images, and of two sets of images; results name their network.
 
 No weights are downloaded. `efficientnet-lite0` comes with the extra `metrics`; `lpips-vgg`, `lpips-alex` and
-`lpips-squeeze` need torchvision's weights in torch's hub folder.
+`lpips-squeeze` need torchvision's weights, in torch's hub folder or in a file that is named.
 """
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from flows import images as pixels
 from flows.errors import DataMissing, UserError, missing_extra
+from flows.files import StrPath, expand, reading
 from flows.numerics import to_double
 
 __all__ = [
@@ -28,6 +28,8 @@ __all__ = [
 ]
 
 SIDE, BATCH = 64, 100
+SLICE = re.compile(r"^slices?\.?\d+\.")
+"""Start of the names of weights in LPIPS, `slice1.` or `slices.0.`, which stands for `features.`."""
 
 
 class FeatureNetwork(nn.Module, ABC):
@@ -35,9 +37,11 @@ class FeatureNetwork(nn.Module, ABC):
 
     Attributes:
         name: Name for tables; distances by different networks cannot be compared.
+        short: Name in names of figures; see `protocol`.
     """
 
     name: str
+    short: str
 
     @abstractmethod
     def distance(self, first: Tensor, second: Tensor) -> Tensor:
@@ -56,6 +60,7 @@ class EfficientNetLite0(FeatureNetwork):
     """
 
     name = "EfficientNet-Lite0"
+    short = "effnetlite0"
 
     @staticmethod
     def is_installed() -> bool:
@@ -111,11 +116,15 @@ Backbone = Literal["vgg", "alex", "squeeze"]
 class LPIPS(FeatureNetwork):
     """LPIPS of torchmetrics, which includes the linear heads; the backbone is torchvision's.
 
+    Images keep their size, as published; smaller ones than 64 pixels are enlarged to that.
+
     Args:
         backbone: Name of the backbone: `vgg`, `alex` or `squeeze`.
+        path: File of torchvision's weights of the backbone; None takes the one in torch's hub folder.
 
     Raises:
         DataMissing: torchmetrics or the backbone's weights are missing; the message names the expected file.
+        UserError: The file holds no weights of this backbone.
     """
 
     FILES = {
@@ -124,21 +133,28 @@ class LPIPS(FeatureNetwork):
         "squeeze": "squeezenet1_1-b8a52dc0.pth",
     }
 
-    def __init__(self, backbone: Backbone):
+    def __init__(self, backbone: Backbone, path: StrPath | None = None):
         super().__init__()
-        weights = Path(torch.hub.get_dir()) / "checkpoints" / self.FILES[backbone]
+        hub = Path(torch.hub.get_dir()) / "checkpoints" / self.FILES[backbone]
+        weights = hub if path is None else Path(expand(path))
         if not weights.is_file():
             raise DataMissing(f"lpips-{backbone} needs torchvision's weights, expected at {weights}")
         try:
-            from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+            from torchmetrics.functional.image.lpips import _LPIPS
         except ImportError as error:
             raise missing_extra("LPIPS needs torchmetrics", "metrics", error) from error
-        self.name = f"LPIPS ({backbone})"
-        self.network = LearnedPerceptualImagePatchSimilarity(net_type=backbone).net
+        self.name, self.short = f"LPIPS ({backbone})", f"lpips-{backbone}"
+        self.network = _LPIPS(net=backbone, pnet_rand=True)
+        with reading(weights, f"file of torchvision's weights, {self.FILES[backbone]}"):
+            stored = torch.load(weights, map_location="cpu", weights_only=True)
+            # LPIPS cuts torchvision's `features` into slices whose modules keep their numbers.
+            own = {name: SLICE.sub("features.", name) for name in self.network.net.state_dict()}
+            self.network.net.load_state_dict({name: stored[there] for name, there in own.items()})
         _freeze(self)
 
     def distance(self, first: Tensor, second: Tensor) -> Tensor:
-        pair = (pixels.signed(pixels.to_square_rgb(x, SIDE)) for x in (first, second))
+        side = max(SIDE, *first.shape[2:])
+        pair = (pixels.signed(pixels.to_square_rgb(x, side)) for x in (first, second))
         distances: Tensor = self.network(*pair)
         return distances.flatten()
 
@@ -146,17 +162,21 @@ class LPIPS(FeatureNetwork):
 def make_network(name: str) -> FeatureNetwork:
     """Create the network `efficientnet-lite0`, `lpips-vgg`, `lpips-alex` or `lpips-squeeze`.
 
+    Args:
+        name: Name; for LPIPS, the file of the backbone's weights may follow after a colon: `lpips-vgg:FILE`.
+
     Raises:
-        UserError: There is no network with this name.
+        UserError: There is no network with this name, or the file holds other weights.
         DataMissing: A package or the weights are missing.
     """
-    makers: dict[str, Callable[[], FeatureNetwork]] = {
-        "efficientnet-lite0": EfficientNetLite0,
-        **{f"lpips-{backbone}": partial(LPIPS, backbone) for backbone in get_args(Backbone)},
-    }
-    if name not in makers:
-        raise UserError(f"there is no feature network {name!r}: expected one of {', '.join(makers)}")
-    return makers[name]()
+    kind, _, path = name.partition(":")
+    lpips = {f"lpips-{backbone}": backbone for backbone in get_args(Backbone)}
+    if kind in lpips:
+        return LPIPS(lpips[kind], path or None)
+    if name != "efficientnet-lite0":
+        known = ", ".join(["efficientnet-lite0", *lpips, *(f"{each}:FILE" for each in lpips)])
+        raise UserError(f"there is no feature network {name!r}: expected one of {known}")
+    return EfficientNetLite0()
 
 
 @torch.no_grad()

@@ -30,6 +30,8 @@ from flows.steering.survey import Survey as Survey
 from flows.steering.survey import score_codes as score_codes
 from flows.steering.survey import survey_images as survey_images
 from flows.steering.survey import survey_samples as survey_samples
+from flows.steering.validation import Plane as Plane
+from flows.steering.validation import place_plane as place_plane
 from flows.steering.walk import Walk as Walk
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "Method",
     "OPERATORS",
     "Operator",
+    "Plane",
     "PrincipalComponents",
     "Quality",
     "Rescoring",
@@ -55,6 +58,7 @@ __all__ = [
     "faithfulness",
     "load_directions",
     "place",
+    "place_plane",
     "rank_levels",
     "rescore",
     "response",

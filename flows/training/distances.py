@@ -9,9 +9,12 @@ from torch import Tensor
 from flows.errors import DataMissing
 from flows.metrics.distribution import sliced_wasserstein
 from flows.metrics.perceptual import EfficientNetLite0, embed, kernel_distance
+from flows.metrics.protocol import protocol
 
 IMAGES, FEWEST = 2000, 500
 """Maximum number of test images per half, and minimum number per half for KID."""
+HALVES = "halves"
+"""End of the names of figures between two halves of the test images."""
 
 
 def halves_of(test: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,12 +47,11 @@ def kid_to(
         first: uint8 (n, C, H, W), half of the test images.
         second: uint8 (n, C, H, W), the other half.
         sample: Function from a temperature to samples, uint8 (n, C, H, W).
-        temperatures: Sampling temperatures; 1 must be among them.
+        temperatures: Sampling temperatures.
 
     Returns:
-        KID at temperature 1 (`samples`), at every temperature (`temperatures`) and `between test halves`, the
-        name of the `network` and the number of `images` per half; or only `missing`, the reason why KID was
-        not computed.
+        Names of the protocols with their values (`metrics`), the name of the `network` and the number of
+        `images` per half; or only `missing`, the reason why KID was not computed.
     """
     if len(first) < FEWEST:
         return {"missing": f"{len(first)} test images per half, at least {FEWEST} are needed"}
@@ -57,23 +59,31 @@ def kid_to(
         network = EfficientNetLite0()
     except DataMissing as error:
         return {"missing": str(error)}
-    real = embed(network, first)
-    distances = {t: kernel_distance(real, embed(network, sample(t))) for t in temperatures}
-    return {
-        "network": network.name,
-        "samples": distances[1.0],
-        "temperatures": {f"{temperature:g}": value for temperature, value in distances.items()},
-        "between test halves": kernel_distance(real, embed(network, second)),
-        "images": len(first),
+    real, n = embed(network, first), len(first)
+    metrics = {
+        protocol("kid", n, network.short, temperature): kernel_distance(
+            real, embed(network, sample(temperature))
+        )
+        for temperature in temperatures
     }
+    metrics[f"{protocol('kid', n, network.short)}_{HALVES}"] = kernel_distance(real, embed(network, second))
+    return {"network": network.name, "images": n, "metrics": metrics}
+
+
+def kid_of(found: dict[str, Any], end: str = "t1") -> float:
+    """KID in a result of `kid_to`: at a temperature, `t1`, or between test halves, `halves`."""
+    return float(next(value for name, value in found["metrics"].items() if name.endswith(f"_{end}")))
 
 
 def kid_line(found: dict[str, Any]) -> str:
     """Sentence that describes the result of `kid_to`."""
     if "missing" in found:
         return f"KID: {found['missing']}."
-    values = ", ".join(f"{value:.3f} at temperature {name}" for name, value in found["temperatures"].items())
+    metrics = dict(found["metrics"])
+    halves = next(name for name in metrics if name.endswith(f"_{HALVES}"))
+    between = metrics.pop(halves)
+    values = ", ".join(f"{value:.3f} (`{name}`)" for name, value in metrics.items())
     return (
-        f"KID ({found['network']}, {found['images']:,} images): {values}. Between two halves of the test "
-        f"images: {found['between test halves']:.3f}."
+        f"KID by {found['network']}, {found['images']:,} images: {values}. Between two halves of the test "
+        f"images: {between:.3f} (`{halves}`)."
     )

@@ -25,7 +25,6 @@ SHOWN = 80
 """Number of samples on the sheet."""
 CURVES = {
     "validation/swd_mean": "sliced Wasserstein distance × 1000",
-    "validation/kid": "KID",
     "validation/psnr": "PSNR of reconstructions, dB",
 }
 
@@ -82,7 +81,7 @@ def write_gan_report(
         write_atomically(folder / name, pixels.to_pillow(picture).save)
     write_atomically(folder / REPORT_FILE, lambda path: path.write_text(to_json(report)))
     write_atomically(folder / "samples.png", pixels.to_pillow(sheet_of(shown[:SHOWN], 10)).save)
-    draw_lines(metrics, CURVES, folder / "curves.png")
+    draw_lines(metrics, CURVES | kid_curves(metrics), folder / "curves.png")
     card = _card(report, read_yaml(folder / RUN_CONFIG), section.lines)
     write_atomically(folder / CARD_FILE, lambda path: path.write_text(card))
     name = report["model"]["model_type"]
@@ -93,6 +92,12 @@ def write_gan_report(
     written = ", ".join([REPORT_FILE, "samples.png", "curves.png", *section.pictures, CARD_FILE])
     print(f"written to {folder}: {written}")
     return report
+
+
+def kid_curves(metrics: list[dict[str, float]]) -> dict[str, str]:
+    """Names of the columns of KID in the metrics of a run, with titles."""
+    names = dict.fromkeys(name for line in metrics for name in line if name.startswith("validation/kid"))
+    return {name: name.removeprefix("validation/").replace("kid_", "KID ") for name in names}
 
 
 def _card(report: dict[str, Any], config: dict[str, Any], more: list[str]) -> str:

@@ -15,6 +15,7 @@ from flows.data.base import Batch, ImageData, Split
 from flows.errors import UserError
 from flows.metrics.distribution import sliced_wasserstein
 from flows.metrics.perceptual import PooledFeatures, kernel_distance
+from flows.metrics.protocol import protocol
 from flows.models.base import LatentModel
 from flows.models.gan import GAN
 from flows.models.styles import StyleGenerator
@@ -256,8 +257,9 @@ class Adversarial(Objective):
         score = distances["mean"]
         if self.features is not None:
             score = kernel_distance(self.features.held_out(real), self.features(generated))
-            values["validation/kid"] = score
-            line += f"  KID {score:.3f}"
+            name = protocol("kid", len(real), self.features.network.short, 1.0)
+            values[f"validation/{name}"] = score
+            line += f"  {name} {score:.3f}"
         pictures = {"samples": sheet_of(generated[:80], 10)}
         return Evaluation(values, score if self.is_complete(model) else math.inf, line, pictures)
 
