@@ -15,7 +15,7 @@ from flows.inversion.found import Found, found_by
 from flows.metrics.reconstruction import psnr
 from flows.models.base import LatentModel
 from flows.semantics.base import Predictor, Score, column_of, predict_images
-from flows.statistics import check_enough, interval_of_median, std_of
+from flows.statistics import FEWEST, interval_of_median, std_of
 from flows.steering.base import Direction, shift
 from flows.steering.evaluate import SAME, Rescoring, own_score, visible_changes
 from flows.steering.levels import to_levels
@@ -72,6 +72,8 @@ class Editability:
     ) -> list[Edited]:
         """Edit the inverted images of a model along each of its directions.
 
+        A direction has no figures if fewer than `FEWEST` of the images have its factor.
+
         Args:
             name: Name of the model in `directions`.
             model: Model of the codes.
@@ -99,7 +101,8 @@ class Editability:
         attribute = attribute_of(self.data, self.predictor, direction)
         truth, wanted = requests(self.data, attribute, len(images))
         rows = torch.nonzero(~truth.isnan() & succeeded)[:, 0]
-        check_enough(f"images with the factor {attribute.name}", len(rows))
+        if len(rows) < FEWEST:
+            return Edited(EditFigures(direction=direction.name, images=len(rows)))
         target = pixels.reduce(self.data.rerender("test", attribute.name, wanted), model.bins)[rows]
         images, truth, wanted = images[rows], truth[rows], wanted[rows]
         found, direction = in_one_space(model, codes.rows(rows.tolist()), direction)

@@ -298,7 +298,7 @@ def with_edits(result: Result, edits: list[Edited]) -> Result:
     """Add edits and their mean figures to a result."""
 
     def mean(name: str) -> float:
-        values = [getattr(edit.figures, name) for edit in edits]
+        values = [getattr(edit.figures, name) for edit in edits if len(edit.rows)]
         return sum(values) / len(values) if values else math.nan
 
     row = replace(

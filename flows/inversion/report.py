@@ -105,6 +105,8 @@ def edit_rows(groups: Groups, results: Sequence[Result]) -> dict[str, list[tuple
     for result in results:
         for edit in result.edits:
             shown, name = len(edit.undone), edit.figures.direction
+            if not shown:
+                continue  # too few images have the factor
             images = groups[result.row.group].images[edit.rows][:shown]
             rows = sheets.setdefault(name, [("image", images), ("true edit", edit.target[:shown])])
             method = f"{result.row.model}, {result.row.inverter}"
