@@ -145,7 +145,7 @@ def main() -> None:
     head = ["factor", *(each.label for each in places)]
     evidence = {place.label: {each.name: each.evidence for each in place.directions} for place in places}
     print(
-        "\nAccuracy on held-out confident codes / on all codes (balanced accuracy on all codes), percent:\n"
+        "\nAccuracy by cross-validation (balanced accuracy; share of the majority) of all codes, percent:\n"
     )
     print_table(
         head,
@@ -153,9 +153,9 @@ def main() -> None:
             [
                 factor,
                 *(
-                    f"{100 * accuracies[factor]['validation_accuracy']:.0f} / "
-                    f"{100 * accuracies[factor]['all_accuracy']:.0f} "
-                    f"({100 * accuracies[factor]['all_balanced_accuracy']:.0f})"
+                    f"{100 * accuracies[factor]['accuracy']:.0f} "
+                    f"({100 * accuracies[factor]['balanced_accuracy']:.0f}; "
+                    f"{100 * accuracies[factor]['majority']:.0f})"
                     for accuracies in evidence.values()
                 ),
             ]

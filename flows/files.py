@@ -302,7 +302,7 @@ def _reason(name: str, part: Any, unknown: Mapping[str, str]) -> Any:
         return None
     if math.isnan(part):
         return unknown.get(name, "unknown")
-    return "exact" if part > 0 and ("psnr" in name or name == "undone") else "infinite"
+    return "exact" if part > 0 and ("psnr" in name or name in ("undone", "back", "edited")) else "infinite"
 
 
 def file_digest(path: Path) -> str:

@@ -1,0 +1,144 @@
+r"""Tables and picture of docs/editability.md and README, from folders of `flows compare --directions …`.
+
+    flows compare --models checkpoints/scenes-{nice,realnvp,glow,stylegan} \\
+        --inverters exact optimise:w optimise:w+ layer tune tune:no-locality \\
+        --images test:64 user:photographs --noise true --directions daylight wood lamp_on yaw --out runs/a
+    flows compare --models checkpoints/scenes-{lia,dcgan,pggan,biggan} \\
+        --inverters encoder:w hybrid in-domain:likelihood optimise optimise:w+ tune \\
+        --images test:64 user:photographs --noise true --directions daylight wood lamp_on yaw --out runs/b
+    python benchmarks/inverters.py runs/a runs/b --output benchmarks/results --picture docs/pictures/edits.png
+
+One hour on two cores, one comparison on each. Writes inverters.json and the picture, and prints the tables.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from flows.commands.common import write_json
+from flows.data.scenes import Scenes
+from flows.drawing import draw_rows, save_picture
+from flows.inversion.pairs import safe_name
+from flows.page import as_fixed
+
+SHOWN = 2
+"""Number of images per direction in the picture: the first ones that have the factor."""
+Row = dict[str, Any]
+
+
+def number(row: Row, name: str) -> float:
+    """Figure of a JSON file, which has null with a reason for NaN and for infinity."""
+    if row[name] is None:
+        return float("inf" if row.get(f"{name}_reason") in ("exact", "infinite") else "nan")
+    return float(row[name])
+
+
+def decibel(row: Row) -> str:
+    """Median PSNR of a row with its 95 % interval."""
+    middle, low, high = (number(row, name) for name in ("psnr", "psnr_low", "psnr_high"))
+    return as_fixed(middle, ".1f") if low == high else f"{middle:.1f} ({low:.1f} … {high:.1f})"
+
+
+def reconstruction_lines(rows: list[Row], network: str) -> list[list[str]]:
+    """Table of reconstructions: one line per model and inverter."""
+    head = ["model", "inverter", "steps", "test, dB", "photographs, dB", "every byte",
+            f"distance ({network})", "seconds / image"]  # fmt: skip
+    lines = [head, ["---", "---", *["--:"] * (len(head) - 2)]]
+    for row in (each for each in rows if each["group"] == "test" and not each["note"]):
+        same = ("model", "inverter")
+        own = next(
+            (each for each in rows if each["group"] == "user" and all(each[k] == row[k] for k in same)), None
+        )
+        lines.append(
+            [
+                row["model"].removeprefix("scenes-"),
+                row["inverter"],
+                str(row["steps"] or "–"),
+                decibel(row),
+                "–" if own is None or own["note"] else decibel(own),
+                f"{100 * number(row, 'bit_exact'):.0f} %",
+                f"{number(row, 'perceptual'):.2g}",
+                f"{number(row, 'seconds'):.2g}",
+            ]
+        )
+    return lines
+
+
+def edit_lines(rows: list[Row]) -> list[list[str]]:
+    """Table of edits: PSNR to the true edit and, after the arrow, of the way back, for each direction."""
+    edited = [row for row in rows if row["each_edit"]]
+    names = list(dict.fromkeys(each["direction"] for row in edited for each in row["each_edit"]))
+    head = ["model", "inverter", *names, "reached", "leakage"]
+    lines = [head, ["---", "---", *["--:"] * (len(head) - 2)]]
+    unedited = {each["direction"]: each["unedited"] for row in edited for each in row["each_edit"]}
+    lines.append(["the picture itself", "–", *(f"{unedited[name]:.1f}" for name in names), "0 %", "–"])
+    for row in edited:
+        found = {each["direction"]: each for each in row["each_edit"]}
+        cells = [
+            f"{number(found[name], 'psnr'):.1f} → {as_fixed(number(found[name], 'back'), '.1f')}"
+            if name in found
+            else "no direction"
+            for name in names
+        ]
+        leakages = sorted(number(each, "leakage") for each in found.values())
+        lines.append(
+            [
+                row["model"].removeprefix("scenes-"),
+                row["inverter"],
+                *cells,
+                " ".join(f"{100 * number(each, 'reached'):.0f}" for each in found.values()) + " %",
+                f"{leakages[0]:.2f} … {leakages[-1]:.2f}",
+            ]
+        )
+    return lines
+
+
+def pictures(folders: list[Path], rows: list[Row]) -> list[tuple[str, Tensor]]:
+    """Labelled rows of images: the pictures, the true edits, and every method's edits."""
+    sheet: list[tuple[str, Tensor]] = []
+    for folder, row in ((folder, row) for folder in folders for row in rows if row["each_edit"]):
+        pair = safe_name(f"{row['model']}-{row['inverter']}-{row['group']}")
+        path = folder / "pairs" / f"{pair}.safetensors"
+        if not path.is_file():
+            continue
+        tensors = load_file(path)
+        names = [each["direction"] for each in row["each_edit"]]
+        if not sheet:
+            scenes = Scenes().first("test", row["images"]).images
+            numbers = torch.cat([tensors[f"edits.{i}.rows"][:SHOWN] for i in range(len(names))])
+            targets = torch.cat([tensors[f"edits.{i}.target"][:SHOWN] for i in range(len(names))])
+            sheet = [("image", scenes[numbers]), ("true edit", targets)]
+            shown = names
+        images = []
+        for name in shown:
+            blank = torch.full_like(sheet[0][1][:SHOWN], 255)
+            images.append(tensors[f"edits.{names.index(name)}.images"][:SHOWN] if name in names else blank)
+        sheet.append((f"{row['model'].removeprefix('scenes-')}, {row['inverter']}", torch.cat(images)))
+    return sheet
+
+
+def main() -> None:
+    """Print the tables; write inverters.json and the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--picture", type=Path)
+    given = parser.parse_args()
+    tables = [json.loads((folder / "table.json").read_text()) for folder in given.folders]
+    rows = [row for table in tables for row in table["rows"] if not row["note"]]
+    network, loss = tables[0]["perceptual_network"], tables[0]["loss"]
+    for lines in (reconstruction_lines(rows, network), edit_lines(rows)):
+        print("\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n")
+    print(f"loss of the searches: {loss}")
+    write_json(given.output / "inverters.json", {"network": network, "loss": loss, "rows": rows})
+    if given.picture:
+        save_picture(draw_rows(pictures(given.folders, rows)), given.picture)
+
+
+if __name__ == "__main__":
+    main()
