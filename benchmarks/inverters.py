@@ -1,10 +1,10 @@
 r"""Tables and picture of docs/editability.md and README, from folders of `flows compare --directions …`.
 
-    flows compare --models checkpoints/scenes-{nice,realnvp,glow,stylegan} \\
-        --inverters exact optimise:w optimise:w+ layer tune tune:no-locality \\
+    flows compare --models checkpoints/scenes-{nice,realnvp,glow,stylegan} \
+        --inverters exact optimise:w optimise:w+ layer tune tune:no-locality \
         --images test:64 user:photographs --noise true --directions daylight wood lamp_on yaw --out runs/a
-    flows compare --models checkpoints/scenes-{lia,dcgan,pggan,biggan} \\
-        --inverters encoder:w hybrid in-domain:likelihood optimise optimise:w+ tune \\
+    flows compare --models checkpoints/scenes-{lia,dcgan,pggan,biggan} \
+        --inverters encoder:w hybrid in-domain:likelihood optimise optimise:w+ tune \
         --images test:64 user:photographs --noise true --directions daylight wood lamp_on yaw --out runs/b
     python benchmarks/inverters.py runs/a runs/b --output benchmarks/results --picture docs/pictures/edits.png
 

@@ -68,7 +68,9 @@ class Boundary(Labelled):
             )
         return (float(value[low].max()) + float(value[high].min())) / 2
 
-    def normal(self, codes: Tensor, value: Tensor, threshold: float) -> tuple[Tensor, dict[str, float]]:
+    def normal(
+        self, codes: Tensor, value: Tensor, threshold: float, size: int
+    ) -> tuple[Tensor, dict[str, float]]:
         from sklearn.svm import SVC  # here, because the import takes a second
 
         low, high = self.extremes(value)
@@ -77,7 +79,7 @@ class Boundary(Labelled):
         labels = torch.isin(rows, high).long().numpy()
         cut = sum(len(first) for first, _ in parts)
         centred = codes - codes.mean(0)
-        inputs = centred[rows] / centred.square().mean().sqrt()
+        inputs = centred[rows] / (centred.square().sum() / (len(codes) * size)).sqrt()
         products = (inputs @ inputs.T).numpy()  # once for all penalties
         best: tuple[float, float] | None = None
         for penalty in PENALTIES:

@@ -63,7 +63,9 @@ class MeanDifference(Labelled):
             )
         return middle
 
-    def normal(self, codes: Tensor, value: Tensor, threshold: float) -> tuple[Tensor, dict[str, float]]:
+    def normal(
+        self, codes: Tensor, value: Tensor, threshold: float, size: int
+    ) -> tuple[Tensor, dict[str, float]]:
         sides = {side: RunningMoments(codes.shape[1]) for side in (False, True)}
         for part, above in zip(codes.split(self.batch), (value > threshold).split(self.batch), strict=True):
             for side, moments in sides.items():

@@ -131,14 +131,15 @@ class Labelled(Method):
     def one(self, survey: Survey, name: str) -> Direction:
         """Direction that changes the score with this name; see `find`."""
         codes, value = self.values(survey, name)
-        codes = codes.double()
+        size = codes.shape[1]
+        codes, basis = in_their_span(codes.double())
         threshold = self.threshold(value, survey.score(name))
         above = value > threshold
-        normal, evidence = self.normal(codes, value, threshold)
+        normal, evidence = self.normal(codes, value, threshold, size)
         fold = folds(above)
 
         def normals(shuffled: Tensor) -> Callable[[int], Tensor]:
-            return cache(lambda k: self.normal(codes[fold != k], shuffled[fold != k], threshold)[0])
+            return cache(lambda k: self.normal(codes[fold != k], shuffled[fold != k], threshold, size)[0])
 
         given = normals(value)
         plane = plane_from_parts(codes, above, fold, normal, given)
@@ -150,7 +151,7 @@ class Labelled(Method):
 
         return Direction(
             name=name,
-            vector=normal.float(),
+            vector=(normal if basis is None else basis @ normal).float(),
             bias=plane.bias,
             bias_interval=plane.interval,
             space=survey.codes.space,
@@ -173,14 +174,29 @@ class Labelled(Method):
         """
 
     @abstractmethod
-    def normal(self, codes: Tensor, value: Tensor, threshold: float) -> tuple[Tensor, dict[str, float]]:
-        """Unit vector (D,), fp64, that points from low to high values, and figures that support it.
+    def normal(
+        self, codes: Tensor, value: Tensor, threshold: float, size: int
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Unit vector (K,), fp64, that points from low to high values, and figures that support it.
 
         Args:
-            codes: (m, D), fp64.
+            codes: (m, K), fp64, coordinates of codes in an orthonormal basis of a part of the space.
             value: (m,), values of the score.
             threshold: Value that divides the codes in two; there are codes on either side.
+            size: Number of dimensions of the whole space.
         """
+
+
+def in_their_span(codes: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Coordinates of codes (m, D) in an orthonormal basis of their span, and the basis (D, m).
+
+    If there are fewer codes than dimensions, whatever is computed from products of codes is faster there. If
+    not, the codes are returned, and None.
+    """
+    if len(codes) >= codes.shape[1]:
+        return codes, None
+    basis, coordinates = torch.linalg.qr(codes.T)
+    return coordinates.T, basis
 
 
 def known(survey: Survey, name: str) -> tuple[Tensor, Tensor]:
