@@ -120,8 +120,8 @@ def test_figures_of_an_edit_are_those_of_its_pictures(scenes, lia):
     assert figures.reached == pytest.approx(float(reached), abs=0.01) and figures.reached > 0.9
 
 
-def test_an_exact_inverse_without_a_move_comes_back_to_every_byte(scenes):
-    """A code that already shows what is asked for is not moved, and comes back as it was."""
+def test_an_exact_inverse_without_a_move_returns_every_byte(scenes):
+    """Codes that already show what is requested are not moved, before or after the second inversion."""
     glow = flows.load(bundled("scenes-glow")).eval()
     predictor = load_predictor(bundled("scenes-predictor"), glow)
 

@@ -322,7 +322,7 @@ def test_an_edit_is_undone_with_the_tuned_weights(generator):
 
 
 def test_locality_keeps_the_images_of_other_codes(generator):
-    """With the regularisation, the tuned generator changes codes at its radius less, and fits the picture."""
+    """The regularised generator changes the images at its radius less, and fits the picture all the same."""
     _, images = generated(generator)
     pivot = Optimise("w", steps=10)
     mean, std = extent(generator, "w")

@@ -114,7 +114,7 @@ def test_an_error_above_the_margin_means_double_precision(monkeypatch):
 
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_a_certified_code_decodes_in_a_fresh_process(threads, tmp_path):
-    """With other numbers of threads than the process that encoded it, from the file alone."""
+    """The process has another number of threads than the one that encoded it, and the file alone."""
     from flows.data.ood import ood_images
 
     suite = ood_images((1, 32, 32), 256)
@@ -167,7 +167,7 @@ def test_fid_is_that_of_torchmetrics(random_inception):
     second = (first.float() * 0.7).byte()
     network = Inception(random_inception)
     found = inception_distance(network(first), network(second))
-    # torchmetrics resizes with antialiasing unless told otherwise; FID was published without.
+    # torchmetrics resizes with antialiasing by default; FID was published without.
     expected = FrechetInceptionDistance(
         2048, feature_extractor_weights_path=str(random_inception), antialias=False
     ).set_dtype(torch.float64)
@@ -249,7 +249,7 @@ def test_names_of_figures_say_how_they_were_measured():
 
 
 def test_the_interval_of_a_median_holds_it():
-    """By order statistics, with the ranks of scipy's binomial distribution; infinite values are values."""
+    """The ranks are those of scipy's binomial distribution; infinite values are values."""
     from scipy.stats import binom
 
     for n in (10, 11, 64, 333, 2000):

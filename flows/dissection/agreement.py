@@ -147,7 +147,7 @@ def dissect(
 
     The released code of GAN dissection leaves out thresholds of at most 0 and the quantile that all
     activations exceed, and gives a unit the class with the highest information quality on the first half
-    (`Agreement.rows`). The IoU tells units of a class apart, but not classes of a unit: large classes have
+    (`Agreement.rows`). The IoU ranks the units of a class, but not the classes of a unit: large classes have
     larger ones. Tools that look for the units of a class take all thresholds and order units by IoU.
 
     Args:
