@@ -108,9 +108,9 @@ class Labelled(Method):
     """Base class of methods that learn one direction per score from a survey.
 
     The plane is placed by all surveyed codes for which the score is defined (`plane_from_parts`). The
-    evidence has the accuracy and the balanced accuracy of a cross-validation, so that no code is classified by a
-    plane that it took part in, and the share of the majority, which an accuracy has to exceed. For few codes
-    it has a p-value, too (`quality`).
+    evidence has the accuracy and the balanced accuracy of a cross-validation, in which no code is classified
+    by a plane that it took part in, and the share of the majority, which an accuracy has to exceed. For few
+    codes it has a p-value, too (`quality`).
 
     Attributes:
         method: Name in tables and files.
