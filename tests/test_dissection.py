@@ -222,7 +222,7 @@ def test_quantiles_of_a_stream_are_those_of_the_whole():
 
 
 def test_thresholds_are_quantiles_within_one_percent():
-    """The activations are heavy-tailed, and half of them are 0, as behind a ReLU: these have the threshold 0."""
+    """The activations are heavy-tailed, and half of them are 0, as behind a ReLU; their threshold is 0."""
     random = torch.Generator().manual_seed(0)
     values = torch.randn(400, 2, 48, 48, generator=random).relu() ** 1.5
     shares = quantile_shares()[1:]
