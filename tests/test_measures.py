@@ -18,7 +18,7 @@ from flows.inversion.exact import decode_exactly, invert_exactly, margin
 from flows.metrics.identity import Identity
 from flows.metrics.inception import Inception, inception_distance
 from flows.metrics.perceptual import LPIPS
-from flows.metrics.protocol import protocol
+from flows.metrics.protocols import protocol
 from flows.metrics.reconstruction import psnr, structural_similarity
 from flows.metrics.roundtrip import round_trip
 from flows.models.base import LikelihoodModel

@@ -13,7 +13,7 @@ from flows.errors import UserError
 from flows.metrics.distribution import sliced_wasserstein
 from flows.metrics.inception import Inception, inception_distance
 from flows.metrics.perceptual import EfficientNetLite0, embed, kernel_distance
-from flows.metrics.protocol import protocol
+from flows.metrics.protocols import protocol
 from flows.opening import data_of, open_model
 from flows.page import as_text
 from flows.statistics import FEWEST, check_enough

@@ -15,7 +15,7 @@ from flows.metrics.perceptual import LPIPS as LPIPS
 from flows.metrics.perceptual import PooledFeatures as PooledFeatures
 from flows.metrics.perceptual import kernel_distance as kernel_distance
 from flows.metrics.perceptual import perceptual_distance as perceptual_distance
-from flows.metrics.protocol import protocol as protocol
+from flows.metrics.protocols import protocol as protocol
 from flows.metrics.reconstruction import psnr as psnr
 from flows.metrics.reconstruction import structural_similarity as structural_similarity
 from flows.metrics.roundtrip import RoundTrip as RoundTrip

@@ -9,7 +9,7 @@ from torch import Tensor
 from flows.errors import DataMissing
 from flows.metrics.distribution import sliced_wasserstein
 from flows.metrics.perceptual import EfficientNetLite0, embed, kernel_distance
-from flows.metrics.protocol import protocol
+from flows.metrics.protocols import protocol
 
 IMAGES, FEWEST = 2000, 500
 """Maximum number of test images per half, and minimum number per half for KID."""

@@ -15,7 +15,7 @@ from flows.data.base import Batch, ImageData, Split
 from flows.errors import UserError
 from flows.metrics.distribution import sliced_wasserstein
 from flows.metrics.perceptual import PooledFeatures, kernel_distance
-from flows.metrics.protocol import protocol
+from flows.metrics.protocols import protocol
 from flows.models.base import LatentModel
 from flows.models.gan import GAN
 from flows.models.styles import StyleGenerator
