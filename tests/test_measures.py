@@ -1,5 +1,6 @@
 """Measures under their published definitions, beside the implementation of another library."""
 
+import json
 import math
 import os
 import subprocess
@@ -175,6 +176,25 @@ def test_fid_is_that_of_torchmetrics(random_inception):
     expected.update(second, real=False)
     assert found == pytest.approx(float(expected.compute()), rel=1e-3)
     assert inception_distance(network(first), network(first)) == pytest.approx(0, abs=1e-6)
+
+
+def test_distances_of_samples_have_the_names_of_their_protocols(random_inception, tmp_path):
+    import flows
+    from flows.cli import main
+    from flows.opening import data_of
+
+    checkpoint = str(ROOT / "checkpoints/scenes-nice")
+    words = ["distances", checkpoint, "--images", "12", "--inception", str(random_inception)]
+    main([*words, "--temperature", "0.7", "--json", str(tmp_path / "d.json")])
+    metrics = json.loads((tmp_path / "d.json").read_text())["metrics"]
+    kinds = ("fid12_inception", "kid12_effnetlite0", "kid12_inception", "swd12")
+    assert list(metrics) == sorted(f"{kind}_{end}" for kind in kinds for end in ("halves", "t0.7"))
+    model = flows.load(checkpoint)
+    real, network = data_of(model, None).first("test", 24).images, Inception(random_inception)
+    samples = model.decode_bytes(model.sample(12, "z", 0, 0.7))
+    for end, images in (("t0.7", samples), ("halves", real[12:])):
+        expected = inception_distance(network(real[:12]), network(images))
+        assert metrics[f"fid12_inception_{end}"] == pytest.approx(expected, rel=1e-3)
 
 
 def test_other_weights_than_inceptions_are_refused(tmp_path):
