@@ -98,9 +98,10 @@ def edit_lines(rows: list[Row]) -> list[list[str]]:
     return lines
 
 
-def pictures(folders: list[Path], rows: list[Row]) -> list[tuple[str, Tensor]]:
-    """Labelled rows of images: the pictures, the true edits, and every method's edits."""
+def pictures(folders: list[Path], rows: list[Row]) -> tuple[list[tuple[str, Tensor]], list[str]]:
+    """Labelled rows of images, and the heads of the columns: pictures, true edits, every method's edits."""
     sheet: list[tuple[str, Tensor]] = []
+    shown: list[str] = []
     for folder, row in ((folder, row) for folder in folders for row in rows if row["each_edit"]):
         pair = safe_name(f"{row['model']}-{row['inverter']}-{row['group']}")
         path = folder / "pairs" / f"{pair}.safetensors"
@@ -119,7 +120,7 @@ def pictures(folders: list[Path], rows: list[Row]) -> list[tuple[str, Tensor]]:
             blank = torch.full_like(sheet[0][1][:SHOWN], 255)
             images.append(tensors[f"edits.{names.index(name)}.images"][:SHOWN] if name in names else blank)
         sheet.append((f"{row['model'].removeprefix('scenes-')}, {row['inverter']}", torch.cat(images)))
-    return sheet
+    return sheet, [name.replace("_", " ") for name in shown for _ in range(SHOWN)]
 
 
 def main() -> None:
@@ -137,7 +138,8 @@ def main() -> None:
     print(f"loss of the searches: {loss}")
     write_json(given.output / "inverters.json", {"network": network, "loss": loss, "rows": rows})
     if given.picture:
-        save_picture(draw_rows(pictures(given.folders, rows)), given.picture)
+        sheet, head = pictures(given.folders, rows)
+        save_picture(draw_rows(sheet, head=head), given.picture)
 
 
 if __name__ == "__main__":
