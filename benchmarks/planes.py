@@ -1,6 +1,6 @@
 """Planted planes: how near the boundaries that are found lie to them, and whether their intervals hold.
 
-    python benchmarks/planes.py --output benchmarks/results      # ten minutes on one core
+    python benchmarks/planes.py --output benchmarks/results      # one minute on one core
 
 Codes of 32 dimensions are normal, and labels are the sides of a random plane, without or with noise on the
 distance. Writes planes.json and prints a table: angle between the normals, trials within 5°, error of the
