@@ -82,15 +82,17 @@ class Boundary(Labelled):
         cut = sum(len(first) for first, _ in parts)
         centred = codes - codes.mean(0)
         inputs = centred[rows] / (centred.square().sum() / (len(codes) * size)).sqrt()
+        # Few codes for the number of dimensions are separable, and the hinge's solver is fast.
+        products = None if len(inputs) > 2 * inputs.shape[1] else inputs @ inputs.T
         best: tuple[float, float] | None = None
         for penalty in PENALTIES:
-            normal, offset = separate(inputs[:cut], labels[:cut], penalty)
+            normal, offset = separate(inputs[:cut], labels[:cut], penalty, products)
             right = (inputs[cut:] @ normal + offset > 0) == labels[cut:]
             accuracy = float(to_double(right).mean())
             if best is None or accuracy > best[0]:
                 best = accuracy, penalty
         assert best is not None
-        normal, _ = separate(inputs, labels, best[1])
+        normal, _ = separate(inputs, labels, best[1], products)
         return normal / normal.norm(), {"validation_accuracy": best[0], "codes": len(labels)}
 
     def extremes(self, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,29 +109,31 @@ class Boundary(Labelled):
         return low[value[low] < midpoint], high[value[high] > midpoint]
 
 
-def separate(inputs: Tensor, labels: Tensor, penalty: float) -> tuple[Tensor, float]:
+def separate(inputs: Tensor, labels: Tensor, penalty: float, products: Tensor | None) -> tuple[Tensor, float]:
     """Normal (K,) and offset of a linear support vector machine with penalty C.
 
-    Where there are fewer dimensions than codes, the loss is the squared hinge, whose solver takes seconds,
-    where that of the hinge takes minutes. Otherwise it is the hinge, computed from the products of codes.
+    The loss is the hinge, computed from products of codes, or without them the squared hinge. Of codes that
+    are not separable, the solver of the squared hinge takes a second where that of the hinge takes minutes.
 
     Args:
         inputs: (n, K), fp64.
         labels: (n,) bool, both occur.
         penalty: C.
+        products: (m, m), fp64, products of the codes, of which the first n are `inputs`; None for the squared
+            hinge.
     """
     from sklearn.exceptions import ConvergenceWarning  # here, because the import takes a second
     from sklearn.svm import SVC, LinearSVC
 
-    if inputs.shape[1] < len(inputs):
+    if products is None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # later steps hardly turn the normal
             linear = LinearSVC(C=penalty, dual=False, max_iter=SOLVER_STEPS).fit(
                 inputs.numpy(), labels.numpy()
             )
         return torch.from_numpy(linear.coef_[0]), float(linear.intercept_[0])
-    products = (inputs @ inputs.T).numpy()
-    machine = SVC(kernel="precomputed", C=penalty).fit(products, labels.numpy())
+    n = len(inputs)
+    machine = SVC(kernel="precomputed", C=penalty).fit(products[:n, :n].numpy(), labels.numpy())
     chosen = inputs[torch.from_numpy(machine.support_).long()]
     return torch.from_numpy(machine.dual_coef_[0]) @ chosen, float(machine.intercept_[0])
 
