@@ -24,7 +24,8 @@ from flows.commands.common import write_json
 from flows.data.scenes import Scenes
 from flows.drawing import draw_rows, save_picture
 from flows.inversion.pairs import safe_name
-from flows.page import as_fixed
+from flows.inversion.summary import as_markdown, with_interval
+from flows.page import as_fixed, as_interval
 
 SHOWN = 2
 """Number of images per direction in the picture: the first ones that have the factor."""
@@ -40,15 +41,14 @@ def number(row: Row, name: str) -> float:
 
 def decibel(row: Row) -> str:
     """Median PSNR of a row with its 95 % interval."""
-    middle, low, high = (number(row, name) for name in ("psnr", "psnr_low", "psnr_high"))
-    return as_fixed(middle, ".1f") if low == high else f"{middle:.1f} ({low:.1f} … {high:.1f})"
+    return with_interval(*(number(row, name) for name in ("psnr", "psnr_low", "psnr_high")))
 
 
-def reconstruction_lines(rows: list[Row], network: str) -> list[list[str]]:
+def reconstructions(rows: list[Row], network: str) -> str:
     """Table of reconstructions: one line per model and inverter."""
     head = ["model", "inverter", "steps", "test, dB", "photographs, dB", "every byte",
             f"distance ({network})", "seconds / image"]  # fmt: skip
-    lines = [head, ["---", "---", *["--:"] * (len(head) - 2)]]
+    lines = []
     for row in (each for each in rows if each["group"] == "test" and not each["note"]):
         same = ("model", "inverter")
         own = next(
@@ -66,17 +66,16 @@ def reconstruction_lines(rows: list[Row], network: str) -> list[list[str]]:
                 f"{number(row, 'seconds'):.2g}",
             ]
         )
-    return lines
+    return as_markdown(head, lines, 2)
 
 
-def edit_lines(rows: list[Row]) -> list[list[str]]:
+def edits(rows: list[Row]) -> str:
     """Table of edits: PSNR to the true edit and, after the arrow, of the way back, for each direction."""
     edited = [row for row in rows if row["each_edit"]]
     names = list(dict.fromkeys(each["direction"] for row in edited for each in row["each_edit"]))
     head = ["model", "inverter", *names, "reached", "leakage"]
-    lines = [head, ["---", "---", *["--:"] * (len(head) - 2)]]
     unedited = {each["direction"]: each["unedited"] for row in edited for each in row["each_edit"]}
-    lines.append(["the picture itself", "–", *(f"{unedited[name]:.1f}" for name in names), "0 %", "–"])
+    lines = [["the picture itself", "–", *(f"{unedited[name]:.1f}" for name in names), "0 %", "–"]]
     for row in edited:
         found = {each["direction"]: each for each in row["each_edit"]}
         cells = [
@@ -92,10 +91,10 @@ def edit_lines(rows: list[Row]) -> list[list[str]]:
                 row["inverter"],
                 *cells,
                 " ".join(f"{100 * number(each, 'reached'):.0f}" for each in found.values()) + " %",
-                f"{leakages[0]:.2f} … {leakages[-1]:.2f}",
+                as_interval(leakages[0], leakages[-1], ".2f"),
             ]
         )
-    return lines
+    return as_markdown(head, lines, 2)
 
 
 def pictures(folders: list[Path], rows: list[Row]) -> tuple[list[tuple[str, Tensor]], list[str]]:
@@ -133,8 +132,8 @@ def main() -> None:
     tables = [json.loads((folder / "table.json").read_text()) for folder in given.folders]
     rows = [row for table in tables for row in table["rows"] if not row["note"]]
     network, loss = tables[0]["perceptual_network"], tables[0]["loss"]
-    for lines in (reconstruction_lines(rows, network), edit_lines(rows)):
-        print("\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n")
+    print(reconstructions(rows, network))
+    print(edits(rows))
     print(f"loss of the searches: {loss}")
     write_json(given.output / "inverters.json", {"network": network, "loss": loss, "rows": rows})
     if given.picture:

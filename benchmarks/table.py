@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from flows.inversion.summary import as_markdown
+
 COLUMNS = (
     "model", "parameters", "images", "minutes", "test bits/dim", "test images exact", "OOD images exact",
     "largest error, test", "photographs", "noise", "checkerboards", "fp64",
@@ -123,9 +125,7 @@ def main() -> None:
         folders = [each for each in folders if "kid" in json.loads((each / "report.json").read_text())]
     elif given.units:
         columns, line_of = UNIT_COLUMNS, units_line
-    lines = [list(columns), ["---", *["--:"] * (len(columns) - 1)]]
-    lines += [line_of(folder) for folder in folders]
-    print("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
+    print(as_markdown(columns, [line_of(folder) for folder in folders], 1), end="")
 
 
 if __name__ == "__main__":

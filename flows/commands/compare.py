@@ -150,7 +150,8 @@ def compare(
         device: Torch device; None takes CUDA if it is available.
     """
     check_outputs(out=out, json=json)
-    loaded = {name: open_model(path, device).eval() for name, path in names_of(models, "--models").items()}
+    checkpoints = names_of(models, "--models")
+    loaded = {name: open_model(path, device).eval() for name, path in checkpoints.items()}
     for title, attribute in {"image shape": "image_shape", "number of grey levels": "bins"}.items():
         values = {name: getattr(model, attribute) for name, model in loaded.items()}
         if len(set(values.values())) > 1:
@@ -163,9 +164,7 @@ def compare(
     chosen = {name: make_inverter(name, steps, starts, lr, noise, seconds, distance) for name in inverters}
     for name in inverters:
         check_parts(name, loaded)
-    editing = (
-        None if directions is None else read_editing(directions, loaded, names_of(models, "--models"), data)
-    )
+    editing = None if directions is None else read_editing(directions, loaded, checkpoints, data)
     first = next(iter(loaded.values()))
     groups: dict[str, Group] = {}
     for text in images:

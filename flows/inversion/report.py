@@ -12,7 +12,7 @@ from flows.drawing import draw_rows, save_images
 from flows.files import write_atomically
 from flows.inversion.comparison import Groups, Result
 from flows.inversion.pairs import pair_name, safe_name
-from flows.inversion.summary import Distances, edit_lines, overview, summary
+from flows.inversion.summary import EDIT_HEAD, Distances, edit_lines, overview, summary
 from flows.page import as_text, cells, document, numbers, picture_html, save_sheet, table
 
 COLUMNS = {
@@ -147,8 +147,8 @@ def page(
     legend = "; ".join(f"{name}: {meaning.format(distances=distances)}" for name, meaning in COLUMNS.items())
     edited = edit_lines(results)
     if edited:
-        texts = [cells(line[:3]) + numbers(line[3:]) for line in edited[2:]]
-        pictures += "<h2>Edits, compared with true ones</h2>" + table(edited[0], texts)
+        texts = [cells(line[:3]) + numbers(line[3:]) for line in edited]
+        pictures += "<h2>Edits, compared with true ones</h2>" + table(EDIT_HEAD, texts)
         pictures += "".join(picture_html(name, data) for name, data in edits.items())
     return document("Comparison of inverters", table(head, lines), f"<p>{html.escape(legend)}.</p>", pictures)
 

@@ -68,7 +68,7 @@ def summary(results: Sequence[Result], groups: Groups, distances: Distances) -> 
         "edit undone, dB",
         *(["diverged"] if failed else []),
     ]
-    lines = [head, ["---", "---", *["--:"] * (len(head) - 2)]]
+    lines = []
     for (model, inverter), by_column in pairs.items():
         rows = [result.row for result in by_column.values()]
         first = rows[0]
@@ -76,7 +76,7 @@ def summary(results: Sequence[Result], groups: Groups, distances: Distances) -> 
             [
                 model,
                 inverter,
-                *(with_interval(by_column[column].row) if column in by_column else "–" for column in columns),
+                *(psnr_of(by_column[column].row) if column in by_column else "–" for column in columns),
                 f"{100 * over_all(rows, 'bit_exact'):.0f} %",
                 as_text(over_all(rows, "perceptual")),
                 f"{over_all(rows, 'seconds'):.2g}",
@@ -86,55 +86,50 @@ def summary(results: Sequence[Result], groups: Groups, distances: Distances) -> 
             ]
         )
     edits = edit_lines(results)
-    return as_markdown(lines) + (f"\n{as_markdown(edits)}" if edits else "")
+    return as_markdown(head, lines, 2) + (f"\n{as_markdown(EDIT_HEAD, edits, 3)}" if edits else "")
 
 
-def as_markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Markdown table of rows of cells."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+def as_markdown(head: Sequence[str], lines: Sequence[Sequence[str]], names: int) -> str:
+    """Markdown table, whose columns after the first `names` are numbers."""
+    rule = ["---"] * names + ["--:"] * (len(head) - names)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *lines)) + "\n"
 
 
-def with_interval(row: Row) -> str:
-    """Median PSNR of a row, with its 95 % interval if that is known and not a point."""
-    middle = as_fixed(row.psnr, ".1f")
-    if math.isnan(row.psnr_low) or row.psnr_low == row.psnr_high:
-        return middle
-    return f"{middle} ({as_fixed(row.psnr_low, '.1f')} … {as_fixed(row.psnr_high, '.1f')})"
+def with_interval(middle: float, low: float, high: float) -> str:
+    """Median in dB, with its 95 % interval if that is known and not a point."""
+    text = as_fixed(middle, ".1f")
+    return text if math.isnan(low) or low == high else f"{text} ({as_interval(low, high, '.1f')})"
+
+
+def psnr_of(row: Row) -> str:
+    """Median PSNR of a row with its interval."""
+    return with_interval(row.psnr, row.psnr_low, row.psnr_high)
+
+
+EDIT_HEAD = (
+    "model", "inverter", "direction", "images", "the image itself, dB", "edited, dB", "reached", "leakage",
+    "and back, dB",
+)  # fmt: skip
+"""Columns of the table of edits."""
 
 
 def edit_lines(results: Sequence[Result]) -> list[list[str]]:
-    """Rows of a table of edits: one line per model, inverter and direction; empty if there are no edits."""
-    edited = [(result.row, edit.figures) for result in results for edit in result.edits]
-    if not edited:
-        return []
-    head = [
-        "model",
-        "inverter",
-        "direction",
-        "images",
-        "the image itself, dB",
-        "edited, dB",
-        "reached",
-        "leakage",
-        "and back, dB",
+    """Rows of the table of edits: one per model, inverter and direction."""
+    return [
+        [
+            result.row.model,
+            result.row.inverter,
+            each.direction,
+            str(each.images),
+            as_fixed(each.unedited, ".1f"),
+            with_interval(each.psnr, each.low, each.high),
+            as_fixed(100 * each.reached, ".0f", " %"),
+            as_fixed(each.leakage, ".2f"),
+            as_fixed(each.back, ".1f"),
+        ]
+        for result in results
+        for each in (edit.figures for edit in result.edits)
     ]
-    lines = [head, ["---", "---", "---", *["--:"] * (len(head) - 3)]]
-    for row, each in edited:
-        interval = as_interval(each.low, each.high, ".1f")
-        lines.append(
-            [
-                row.model,
-                row.inverter,
-                each.direction,
-                str(each.images),
-                as_fixed(each.unedited, ".1f"),
-                f"{as_fixed(each.psnr, '.1f')} {interval}".strip(),
-                f"{100 * each.reached:.0f} %",
-                as_fixed(each.leakage, ".2f"),
-                as_fixed(each.back, ".1f"),
-            ]
-        )
-    return lines
 
 
 def median(values: Sequence[float]) -> float:
