@@ -4,14 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import nn
 
 from flows.checks import check_choice, check_positive
 from flows.errors import UserError
+from flows.torch_internals import is_random, tracks_statistics
 
 MemoryMode = Literal["plain", "checkpoint", "reversible", "anchored"]
+MEMORY_MODES: tuple[MemoryMode, ...] = get_args(MemoryMode)
 
 
 @dataclass(frozen=True)
@@ -58,18 +60,25 @@ def set_memory(module: nn.Module, mode: MemoryMode, every: int = 4) -> None:
     """
     check_choice("memory", mode, MemoryMode)
     check_positive(every=every)
-    if mode != "plain":
-        for name, part in module.named_modules():
-            reason = _why_not(part, mode)
-            if reason:
-                raise UserError(
-                    f"memory {mode!r}: {name or type(part).__name__} ({type(part).__name__}) {reason}"
-                )
+    reason = why_not_twice(module, mode)
+    if reason:
+        raise UserError(f"memory {mode!r}: {reason}")
     chains: list[Any] = [part for part in module.modules() if hasattr(part, "memory")]
     if mode != "plain" and not chains:
         raise UserError(f"memory {mode!r}: {type(module).__name__} has no chain of bijections")
     for chain in chains:
         chain.memory = Memory(mode, every)
+
+
+def why_not_twice(module: nn.Module, mode: MemoryMode) -> str:
+    """Reason why a submodule cannot be computed twice, as a memory mode does, or an empty string."""
+    if mode == "plain":
+        return ""
+    for name, part in module.named_modules():
+        reason = _why_not(part, mode)
+        if reason:
+            return f"{name or type(part).__name__} ({type(part).__name__}) {reason}"
+    return ""
 
 
 def chains_of(module: nn.Module) -> list[nn.Module]:
@@ -87,9 +96,9 @@ def memory_of(module: nn.Module) -> Memory:
 
 def _why_not(part: nn.Module, mode: MemoryMode) -> str:
     """Reason why this module cannot be computed twice, or an empty string."""
-    if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0:
+    if is_random(part):
         return "uses random numbers, which would differ in a second computation; use 'plain'"
-    if isinstance(part, nn.modules.batchnorm._NormBase) and part.track_running_stats:
+    if tracks_statistics(part):
         return "updates running statistics, which a second computation would update again; use 'plain'"
     if getattr(part, "uses_batch_statistics", False):
         if mode != "checkpoint":

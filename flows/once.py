@@ -8,6 +8,8 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from flows.torch_internals import children
+
 T = TypeVar("T")
 
 _store: ContextVar[dict[Hashable, Any] | None] = ContextVar("prepared", default=None)
@@ -49,7 +51,7 @@ def parts(module: nn.Module) -> list[nn.Module]:
         part = waiting.pop()
         if id(part) not in modules:
             modules[id(part)] = part
-            waiting.extend(child for child in part._modules.values() if child is not None)
+            waiting.extend(children(part))
     if store is not None:
         store[key] = list(modules.values())
     return list(modules.values())

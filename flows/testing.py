@@ -16,8 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flows.bijections.base import Bijection
+from flows.bijections.base import Bijection, Example, Mapped
+from flows.bijections.chain import Chain
+from flows.bijections.linear import InvertibleConv1x1
+from flows.bijections.scaling import ActNorm
 from flows.data_dependent import initialise
+from flows.memory import MEMORY_MODES, set_memory, why_not_twice
 from flows.numerics import combine_seeds
 
 BATCH = 3
@@ -47,6 +51,16 @@ class Case:
     context_shape: tuple[int, ...] | None = None
     tolerance: float = 1e-8
 
+    @classmethod
+    def of_example(cls, make: Callable[[], Example]) -> "Case":
+        """Case of one of a class's `examples`; `make` creates the example anew."""
+        one = make()
+
+        def build() -> Bijection:
+            return make().bijection
+
+        return cls(build, one.shape, one.interval, one.num_classes, one.context_shape)
+
     def instance(self, seed: int, dtype: torch.dtype = torch.float64) -> Bijection:
         """Create an instance in eval mode, with noise added to its initial parameters.
 
@@ -73,6 +87,7 @@ class Case:
         return low + (high - low) * u, context
 
 
+Direction = Callable[[Tensor, Tensor | None], Mapped]
 Law = Callable[[Case], Iterator[str]]
 """Generator of one message per violation; it yields nothing if the law holds."""
 
@@ -309,6 +324,31 @@ def autocast(case: Case) -> Iterator[str]:
         yield f"round-trip error is {mixed:.1e} under bf16 autocast, {plain:.1e} in fp32"
 
 
+def execution(case: Case) -> Iterator[str]:
+    """Every executor of a chain gives what its definition gives, `Chain.one_by_one`, in every memory mode.
+
+    Values, log-dets and gradients are compared, in both directions. Before an image map stand a scaling and
+    a 1×1 convolution, which the chain folds.
+    """
+    x, context = case.inputs(0)
+    chain = chain_of(case)
+    expected = results_of(chain, chain.one_by_one, chain.one_by_one_inversely, x, context)
+    for mode in MEMORY_MODES:
+        chain = chain_of(case)
+        if why_not_twice(chain, mode):
+            continue
+        set_memory(chain, mode, every=2)
+        found = results_of(chain, chain.forward, chain.inverse, x, context)
+        with torch.no_grad():
+            z, forward = chain(x, context)
+            found |= {"forward without gradients": z, "log_det without gradients": forward}
+            back, inverse = chain.inverse(z, context)
+            found |= {"inverse without gradients": back, "log_det of inverse without gradients": inverse}
+        for name, value in found.items():
+            oracle = expected[name.removesuffix(" without gradients")]
+            yield from differs(value, oracle, 100 * case.tolerance, f"{name} differs in memory mode {mode!r}")
+
+
 LAWS: dict[str, Law] = {
     law.__name__: law
     for law in (
@@ -321,8 +361,47 @@ LAWS: dict[str, Law] = {
         saved_is_loaded,
         constant_log_det,
         autocast,
+        execution,
     )
 }
+
+
+# Execution ---------------------------------------------------------------------------------------------
+
+
+def chain_of(case: Case) -> Chain:
+    """Chain of the map, behind maps that a chain folds if its inputs are images."""
+    bijection = case.instance(0)
+    steps = list(bijection.flat()) if isinstance(bijection, Chain) else [bijection]
+    if len(case.shape) == 3 and case.interval == Case.interval:
+        channels = case.shape[0]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            folded = [ActNorm(channels), InvertibleConv1x1(channels)]
+        for part in folded:
+            part.to(torch.float64).eval()
+        steps = [*folded, *steps]
+    return Chain(*steps).eval()
+
+
+def results_of(
+    chain: Chain, forward: Direction, inverse: Direction, x: Tensor, context: Tensor | None
+) -> dict[str, Tensor]:
+    """Value, log-det and gradients of input and parameters, by name, in two directions of a chain."""
+    found: dict[str, Tensor] = {}
+    for name, direction in {"forward": forward, "inverse": inverse}.items():
+        start = x.detach().requires_grad_()
+        value, log_det = direction(start, context)
+        of = "" if name == "forward" else " of inverse"
+        found |= {name: value, f"log_det{of}": log_det}
+        weights = torch.linspace(0.5, 1.5, value.numel(), dtype=value.dtype).view_as(value)
+        loss = (weights * (value + 0.3 * value.square())).sum() + log_det.square().sum()
+        variables = {"the input": start, **dict(chain.named_parameters())}
+        grads = torch.autograd.grad(loss, list(variables.values()), allow_unused=True)
+        for key, variable, grad in zip(variables, variables.values(), grads, strict=True):
+            found[f"gradient of {key}{of}"] = torch.zeros_like(variable) if grad is None else grad
+        x = value.detach()
+    return found
 
 
 # Oracles ----------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ GROUND = {
     "statistics",
     "drawing",
     "terminal",
+    "torch_internals",
 }
 """Small shared ground: everything may use it."""
 

@@ -29,19 +29,12 @@ def cases() -> list:
 
 @pytest.mark.parametrize(("cls", "name"), cases())
 def test_laws(cls: type[Bijection], name: str):
-    example = cls.examples()[name]
-    case = Case(
-        lambda: cls.examples()[name].bijection,
-        example.shape,
-        example.interval,
-        example.num_classes,
-        example.context_shape,
-    )
+    case = Case.of_example(lambda: cls.examples()[name])
     assert broken_laws(case) == {}
 
 
 def test_every_law_is_run_on_every_class():
-    assert len(LAWS) == 9
+    assert len(LAWS) == 10
     assert len(bijections()) >= 20
 
 

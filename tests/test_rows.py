@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from flows.bijections import chain
-from flows.bijections.rows import Rows
+from flows.bijections.execution import rows
+from flows.bijections.execution.rows import Rows
 from flows.data_dependent import DataDependent
 from flows.memory import set_memory
 from flows.models.glow import Glow
@@ -41,7 +41,7 @@ def step_by_step(monkeypatch):
 
     def run(function, *inputs):
         with monkeypatch.context() as patch:
-            patch.setattr(chain, "runs_in_rows", lambda x: False)
+            patch.setattr(rows, "why_not", lambda x: "a test runs without")
             return function(*inputs)
 
     return run
@@ -69,8 +69,7 @@ def assert_equal(found, expected):
 
 def rows_of(model: Glow, x: torch.Tensor) -> list[Rows]:
     """Name of the code path of the first level."""
-    level = model.bijection.levels[0]
-    return [step for step in level._prepared(x, level._runs_in_rows(x))[0] if isinstance(step, Rows)]
+    return [part for part in model.bijection.levels[0].plan(x).executors if isinstance(part, Rows)]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -111,6 +110,30 @@ def test_the_graph_of_the_inverse(step_by_step):
         return torch.autograd.grad(image.square().sum() + log_det.sum(), [code, *model.parameters()])
 
     assert_equal(gradients(), step_by_step(gradients))
+
+
+def test_the_plan_says_which_executor_runs_and_why_the_others_do_not():
+    model, x = build("official", depth=2), points()
+    level = model.bijection.levels[0]
+    text = level.explain(x)
+    assert (
+        "fused rows: 2 folded channel maps, 2 AffineCoupling" in text and "plain: 1 Centre, 1 Squeeze" in text
+    )
+    assert "not reversible: the memory mode is 'plain'" in text and "not one by one: no hook" in text
+    set_memory(model, "reversible")
+    assert "fused rows, reversible: 2 folded" in level.explain(x)
+    assert level.explain(x[:0]).startswith("reversible: 1 Centre, 1 Squeeze, 2 folded channel maps")
+    with torch.no_grad():
+        assert "not reversible: gradients are not recorded" in level.explain(x[:0])
+    handle = level.taps[0].register_forward_hook(lambda *_: None)
+    text = model.explain(images=2)
+    assert text.splitlines()[:2] == [
+        "bijection.levels.0",
+        "  one by one: 1 Centre, 1 Squeeze, 2 Chain, 1 AffineCoupling",
+    ]
+    assert "not fused rows: a module has a hook" in text and "not plain: folding would bypass a hook" in text
+    handle.remove()
+    assert "one by one" not in model.explain().replace("not one by one", "")
 
 
 def test_frozen_parameters_and_inputs_get_no_gradient():

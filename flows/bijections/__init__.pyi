@@ -8,9 +8,14 @@ from flows.bijections.chain import Chain as Chain
 from flows.bijections.chain import Tap as Tap
 from flows.bijections.coupling import AdditiveCoupling as AdditiveCoupling
 from flows.bijections.coupling import AffineCoupling as AffineCoupling
+from flows.bijections.coupling import Coupling as Coupling
 from flows.bijections.dequantise import Dequantiser as Dequantiser
 from flows.bijections.dequantise import UniformDequantiser as UniformDequantiser
 from flows.bijections.dequantise import VariationalDequantiser as VariationalDequantiser
+from flows.bijections.forms import AdditiveForm as AdditiveForm
+from flows.bijections.forms import AffineForm as AffineForm
+from flows.bijections.forms import CouplingForm as CouplingForm
+from flows.bijections.forms import Terms as Terms
 from flows.bijections.linear import InvertibleConv1x1 as InvertibleConv1x1
 from flows.bijections.linear import InvertibleConv1x1LU as InvertibleConv1x1LU
 from flows.bijections.linear import Whitening as Whitening
@@ -39,12 +44,16 @@ from flows.bijections.squeeze import Squeeze as Squeeze
 __all__ = [
     "ActNorm",
     "AdditiveCoupling",
+    "AdditiveForm",
     "AffineCoupling",
+    "AffineForm",
     "BatchNorm",
     "Bijection",
     "Centre",
     "Chain",
     "Checkerboard",
+    "Coupling",
+    "CouplingForm",
     "Dequantiser",
     "DiagonalScaling",
     "Example",
@@ -68,6 +77,7 @@ __all__ = [
     "SigmoidScale",
     "Squeeze",
     "Tap",
+    "Terms",
     "TwoSided",
     "UniformDequantiser",
     "VariationalDequantiser",

@@ -1,17 +1,18 @@
 """Composition of bijections."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import cast
 
 from torch import Tensor, nn
 
 from flows.bijections.base import Bijection, Example, Mapped, Shape
-from flows.bijections.folding import ChannelMap, Folding, Step, fold, run_backwards
-from flows.bijections.reversal import reconstruction_error, run
-from flows.bijections.rows import any_hooked, in_rows, runs_in_rows
+from flows.bijections.channels import ChannelMap
+from flows.bijections.execution.folding import fold
+from flows.bijections.execution.plan import Plan, make_plan
+from flows.bijections.execution.reversal import reconstruction_error
 from flows.memory import PLAIN, Memory
 from flows.numerics import zero_log_det
-from flows.once import once, parts
+from flows.torch_internals import any_hooked
 
 __all__ = ["Chain", "Tap"]
 
@@ -27,8 +28,9 @@ class Tap(nn.Identity):
 class Chain(Bijection):
     """Composition of bijections, with a `Tap` between every two steps.
 
-    The steps of a nested chain are run as if they belonged to the outer one, and adjacent channel maps are
-    folded into one. If this would bypass a hook, the steps are run one at a time instead.
+    `one_by_one` is its definition. A plan (`execution.plan`) decides how the steps run: those of a nested
+    chain as if they belonged to the outer one, adjacent channel maps folded into one, and several steps fused
+    where that is faster. If this would bypass a hook, the steps are run one at a time.
 
     Attributes:
         memory: Memory mode, set by `flows.memory.set_memory`. The mode of an outer chain applies to the
@@ -43,58 +45,13 @@ class Chain(Bijection):
         self.taps = nn.ModuleList(Tap() for _ in steps[1:])
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
-        rows = self._runs_in_rows(x)
-        if not rows and self._has_hooks():
-            return self._one_by_one(x, context)
-        steps, folded_log_det = self._prepared(x, rows)
-        z, log_det = run(steps, self.memory, x, context)
-        return z, log_det + folded_log_det
+        return self.plan(x).forward(x, context)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
-        rows = self._runs_in_rows(z)
-        if not rows and self._has_hooks():
-            return self._one_by_one_inversely(z, context)
-        steps, folded_log_det = self._prepared(z, rows)
-        x, log_det = run_backwards(steps, z, context)
-        return x, log_det - folded_log_det
+        return self.plan(z).inverse(z, context)
 
-    def folded(self) -> tuple[list[Step], list[Folding]]:
-        """Steps as they are run without hooks, and the foldings among them."""
-        return fold(list(self._flat()))
-
-    def _runs_in_rows(self, x: Tensor) -> bool:
-        """Whether couplings are computed in rows: on a CPU, if no submodule has a hook."""
-        return runs_in_rows(x) and not any_hooked(parts(self)[1:])
-
-    def _prepared(self, like: Tensor, rows: bool) -> tuple[list[Any], Tensor]:
-        """Steps as they are run, and the log-det of all foldings together."""
-
-        def compute() -> tuple[list[Any], Tensor]:
-            steps, foldings = self.folded()
-            log_det = sum((f.log_det(like) for f in foldings), start=like.new_zeros(()))
-            return in_rows(steps) if rows else steps, log_det
-
-        return once(self, like, (*like.shape[1:], rows), compute)
-
-    def reconstruction_error(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Error of the activations rebuilt for this input, as defined by `reversal.reconstruction_error`."""
-        return reconstruction_error(self.folded()[0], self.memory, x, context)
-
-    def _flat(self) -> Iterator[Bijection]:
-        for step in self.steps:
-            if isinstance(step, Chain):
-                yield from step._flat()
-            else:
-                yield step
-
-    def _has_hooks(self) -> bool:
-        """Whether a hook is registered on a module that folding and flattening would bypass."""
-        inner = [step for step in self.steps if isinstance(step, (Chain, ChannelMap))]
-        return any_hooked([*self.taps, *inner]) or any(
-            step._has_hooks() for step in inner if isinstance(step, Chain)
-        )
-
-    def _one_by_one(self, x: Tensor, context: Tensor | None) -> Mapped:
+    def one_by_one(self, x: Tensor, context: Tensor | None = None) -> Mapped:
+        """Apply all steps and taps as modules: the definition of `forward`, which every executor equals."""
         log_det = zero_log_det(x)
         for i, step in enumerate(self.steps):
             x = self.taps[i - 1](x) if i else x
@@ -102,13 +59,45 @@ class Chain(Bijection):
             log_det = log_det + step_log_det
         return x, log_det
 
-    def _one_by_one_inversely(self, z: Tensor, context: Tensor | None) -> Mapped:
+    def one_by_one_inversely(self, z: Tensor, context: Tensor | None = None) -> Mapped:
+        """Invert all steps, from the last to the first: the definition of `inverse`."""
         log_det = zero_log_det(z)
         for i in reversed(range(len(self.steps))):
             z, step_log_det = self.steps[i].inverse(z, context)
             log_det = log_det + step_log_det
             z = self.taps[i - 1](z) if i else z
         return z, log_det
+
+    # Execution ------------------------------------------------------------------------------------
+
+    def plan(self, like: Tensor) -> Plan:
+        """Plan of the executors for inputs like this one, in either direction."""
+        return make_plan(self, like)
+
+    def explain(self, like: Tensor) -> str:
+        """Which executors run the steps for inputs like this one, and why the others do not."""
+        return self.plan(like).explain()
+
+    def flat(self) -> Iterator[Bijection]:
+        """Steps, with those of nested chains in their place."""
+        for step in self.steps:
+            if isinstance(step, Chain):
+                yield from step.flat()
+            else:
+                yield step
+
+    def bypasses_hooks(self) -> bool:
+        """Whether a hook is registered on a module that folding and flattening would bypass."""
+        inner = [step for step in self.steps if isinstance(step, (Chain, ChannelMap))]
+        return any_hooked([*self.taps, *inner]) or any(
+            step.bypasses_hooks() for step in inner if isinstance(step, Chain)
+        )
+
+    def reconstruction_error(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Error of the activations rebuilt for this input, as defined by `reversal.reconstruction_error`."""
+        return reconstruction_error(fold(list(self.flat()))[0], self.memory, x, context)
+
+    # Shapes ---------------------------------------------------------------------------------------
 
     def output_shape(self, shape: Shape) -> Shape:
         for step in self.steps:

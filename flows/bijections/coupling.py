@@ -6,15 +6,103 @@ import torch
 from torch import Tensor, nn
 
 from flows.bijections.base import Bijection, Example, Mapped, PulledBack, as_leaf, pull
+from flows.bijections.forms import AdditiveForm, AffineForm, CouplingForm, Terms
 from flows.bijections.partition import Checkerboard, Halves, OddEven, Partition
 from flows.bijections.scales import LearnedTanh, Scale, SigmoidScale, TwoSided
 from flows.errors import UserError
 from flows.numerics import sum_per_example, zero_log_det
 
-__all__ = ["AdditiveCoupling", "AffineCoupling"]
+__all__ = ["AdditiveCoupling", "AffineCoupling", "Coupling"]
 
 
-class AdditiveCoupling(Bijection):
+class Coupling(Bijection):
+    """Coupling: kept' = kept, changed' = form(changed; t(kept), log s(kept)); log|det| = Σ log s.
+
+    Args:
+        partition: Partition of the input into a kept and a changed part.
+        network: Network; takes (kept, context) or (kept) and returns a tensor of the shape of `changed`, or
+            twice its channels if the form has a scale.
+        form: Equation of the changed part.
+        scale: Map from the raw half of the network's output to log s, if the form has one.
+        interleaved: Whether shift and raw scale are the even and odd output channels (Glow's released code);
+            otherwise they are the first and the second half.
+    """
+
+    def __init__(
+        self,
+        partition: Partition,
+        network: nn.Module,
+        form: CouplingForm,
+        scale: Scale | None = None,
+        interleaved: bool = False,
+    ):
+        super().__init__()
+        self.partition = partition
+        self.network = conditioner(network)
+        self.form = form
+        self.scale = scale
+        self.interleaved = interleaved
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
+        kept, changed = self.partition.split(x)
+        terms = self.terms(kept, changed, context)
+        return self.partition.merge(kept, self.form.forward(changed, terms)), log_det_of(terms, x)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
+        kept, changed = self.partition.split(z)
+        terms = self.terms(kept, changed, context)
+        return self.partition.merge(kept, self.form.inverse(changed, terms)), -log_det_of(terms, z)
+
+    def terms(self, kept: Tensor, changed: Tensor, context: Tensor | None) -> Terms:
+        """Compute (t, log s), in the dtype of `kept` even if the network runs in bf16.
+
+        Raises:
+            UserError: The network returns another shape than that of the changed part.
+        """
+        shift, raw = self.split_output(self.network(kept, context).to(kept.dtype))
+        restrict = self.partition.restrict
+        if raw is None or self.scale is None:
+            return Terms(same_shape(restrict(shift), changed))
+        return Terms(restrict(shift), same_shape(restrict(self.scale(raw)), changed))
+
+    def split_output(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Shift and raw scale as views of a network's output (batch, channels, ...); None without a scale."""
+        if self.scale is None:
+            return output, None
+        if self.interleaved:
+            return output[:, 0::2], output[:, 1::2]
+        shift, raw = output.chunk(2, 1)
+        return shift, raw
+
+    def pull_back(
+        self, z: Tensor, context: Tensor | None, grad_z: Tensor, grad_log_det: Tensor
+    ) -> PulledBack:
+        """Reconstruct and backpropagate with one network evaluation, as x and z have the same kept part."""
+        kept, changed = self.partition.split(z)
+        with torch.enable_grad():
+            kept_leaf, context = kept.detach().requires_grad_(), as_leaf(context)
+            terms = self.terms(kept_leaf, changed, context)
+        values = terms.detach()
+        x = self.partition.merge(kept, self.form.inverse(changed, values))
+        grad_kept, grad_changed = self.partition.split(grad_z)
+        per_example = grad_log_det.view(-1, *[1] * (changed.dim() - 1))
+        grad_before, grad_terms = self.form.pull_back(changed, values, grad_changed, per_example)
+        results = [
+            (value, grad)
+            for value, grad in zip(terms, grad_terms, strict=True)
+            if value is not None and grad is not None
+        ]
+        leaves = [kept_leaf, context, *self.tensors()]
+        through, grad_context, *grads = pull(results, leaves)
+        grad_x = _with_network(self.partition, grad_kept, through, grad_before)
+        return PulledBack(x, grad_x, grad_context, grads)
+
+    @classmethod
+    def examples(cls) -> dict[str, Example]:
+        return {"a form of its own": Example(cls(OddEven(), _Toy(3, 3), AdditiveForm()), (6,))}
+
+
+class AdditiveCoupling(Coupling):
     """Additive coupling: kept' = kept, changed' = changed + t(kept); log|det| = 0 (NICE equation 9).
 
     Args:
@@ -25,38 +113,7 @@ class AdditiveCoupling(Bijection):
     constant_log_det = True
 
     def __init__(self, partition: Partition, network: nn.Module):
-        super().__init__()
-        self.partition = partition
-        self.network = conditioner(network)
-
-    def shift(self, kept: Tensor, context: Tensor | None) -> Tensor:
-        """Compute t(kept), in the dtype of `kept` even if the network runs in bf16."""
-        return self.partition.restrict(self.network(kept, context).to(kept.dtype))
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
-        kept, changed = self.partition.split(x)
-        shift = same_shape(self.shift(kept, context), changed)
-        return self.partition.merge(kept, changed + shift), zero_log_det(x)
-
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
-        kept, changed = self.partition.split(z)
-        shift = same_shape(self.shift(kept, context), changed)
-        return self.partition.merge(kept, changed - shift), zero_log_det(z)
-
-    def pull_back(
-        self, z: Tensor, context: Tensor | None, grad_z: Tensor, grad_log_det: Tensor
-    ) -> PulledBack:
-        """Reconstruct and backpropagate with one network evaluation, as x and z have the same kept part."""
-        kept, changed = self.partition.split(z)
-        with torch.enable_grad():
-            kept_leaf, context = kept.detach().requires_grad_(), as_leaf(context)
-            shift = self.shift(kept_leaf, context)
-        x = self.partition.merge(kept, changed - shift.detach())
-        grad_kept, grad_changed = self.partition.split(grad_z)
-        leaves = [kept_leaf, context, *self.tensors()]
-        through, grad_context, *grads = pull([(shift, grad_changed)], leaves)
-        grad_x = _with_network(self.partition, grad_kept, through, grad_changed)
-        return PulledBack(x, grad_x, grad_context, grads)
+        super().__init__(partition, network, AdditiveForm())
 
     @classmethod
     def examples(cls) -> dict[str, Example]:
@@ -69,7 +126,7 @@ class AdditiveCoupling(Bijection):
         }
 
 
-class AffineCoupling(Bijection):
+class AffineCoupling(Coupling):
     """Affine coupling: kept' = kept, changed' = changed·s(kept) + t(kept); log|det| = Σ log s.
 
     RealNVP equations 7, 8. With `shift_first`, changed' = (changed + t)·s, as in the released code of Glow
@@ -84,6 +141,8 @@ class AffineCoupling(Bijection):
             otherwise they are the first and the second half.
     """
 
+    scale: Scale
+
     def __init__(
         self,
         partition: Partition,
@@ -92,68 +151,7 @@ class AffineCoupling(Bijection):
         shift_first: bool = False,
         interleaved: bool = False,
     ):
-        super().__init__()
-        self.partition = partition
-        self.network = conditioner(network)
-        self.scale = scale
-        self.shift_first = shift_first
-        self.interleaved = interleaved
-
-    def shift_and_log_scale(self, kept: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Compute (t, log s), in the dtype of `kept` even if the network runs in bf16."""
-        output = self.network(kept, context).to(kept.dtype)
-        shift, raw = (output[:, 0::2], output[:, 1::2]) if self.interleaved else output.chunk(2, 1)
-        return self.partition.restrict(shift), self.partition.restrict(self.scale(raw))
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
-        kept, changed = self.partition.split(x)
-        shift, log_scale = self.shift_and_log_scale(kept, context)
-        same_shape(log_scale, changed)
-        if self.shift_first:
-            changed = (changed + shift) * log_scale.exp()
-        else:
-            changed = changed * log_scale.exp() + shift
-        return self.partition.merge(kept, changed), sum_per_example(log_scale)
-
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
-        kept, changed = self.partition.split(z)
-        shift, log_scale = self.shift_and_log_scale(kept, context)
-        same_shape(log_scale, changed)
-        if self.shift_first:
-            changed = changed * (-log_scale).exp() - shift
-        else:
-            changed = (changed - shift) * (-log_scale).exp()
-        return self.partition.merge(kept, changed), -sum_per_example(log_scale)
-
-    def pull_back(
-        self, z: Tensor, context: Tensor | None, grad_z: Tensor, grad_log_det: Tensor
-    ) -> PulledBack:
-        """Reconstruct and backpropagate with one network evaluation, as x and z have the same kept part.
-
-        z = (x + t)·s: ∂x = ∂t = s·∂z, ∂log s = z·∂z + ∂log_det; z = x·s + t: ∂x = s·∂z, ∂t = ∂z,
-        ∂log s = (z − t)·∂z + ∂log_det.
-        """
-        kept, changed = self.partition.split(z)
-        with torch.enable_grad():
-            kept_leaf, context = kept.detach().requires_grad_(), as_leaf(context)
-            shift, log_scale = self.shift_and_log_scale(kept_leaf, context)
-        t, scale = shift.detach(), log_scale.detach().exp()
-        grad_kept, grad_changed = self.partition.split(grad_z)
-        grad_before = grad_changed * scale
-        if self.shift_first:
-            before = changed / scale - t
-            grad_shift, grad_log_scale = grad_before, grad_changed * changed
-        else:
-            scaled = changed - t
-            before = scaled / scale
-            grad_shift, grad_log_scale = grad_changed, grad_changed * scaled
-        grad_log_scale = grad_log_scale + grad_log_det.view(-1, *[1] * (changed.dim() - 1))
-        leaves = [kept_leaf, context, *self.tensors()]
-        results = [(shift, grad_shift), (log_scale, grad_log_scale)]
-        through, grad_context, *grads = pull(results, leaves)
-        x = self.partition.merge(kept, before)
-        grad_x = _with_network(self.partition, grad_kept, through, grad_before)
-        return PulledBack(x, grad_x, grad_context, grads)
+        super().__init__(partition, network, AffineForm(shift_first), scale, interleaved)
 
     @classmethod
     def examples(cls) -> dict[str, Example]:
@@ -201,6 +199,11 @@ def conditioner(network: nn.Module) -> nn.Module:
         return network
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return network if len(positional) > 1 else Unconditional(network)
+
+
+def log_det_of(terms: Terms, like: Tensor) -> Tensor:
+    """Sum of log s for every example, (batch,); zeros without a scale."""
+    return zero_log_det(like) if terms.log_scale is None else sum_per_example(terms.log_scale)
 
 
 def _with_network(

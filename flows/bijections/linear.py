@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from flows.bijections.base import Bijection, Example, Mapped
-from flows.bijections.folding import Affine, ChannelMap, invert, mix_channels
+from flows.bijections.channels import ChannelAffines, ChannelMap, invert, mix_channels
 from flows.data_dependent import DataDependent
 from flows.errors import UserError
 from flows.numerics import full_precision, sum_over_ranks, to_double
@@ -53,9 +53,9 @@ class InvertibleConv1x1(ChannelMap):
         return mix_channels(invert(self.weight), z), -log_det.expand(z.shape[0])
 
     @classmethod
-    def stack(cls, maps: Sequence["InvertibleConv1x1"]) -> Affine:
+    def stack(cls, maps: Sequence["InvertibleConv1x1"]) -> ChannelAffines:
         weight = torch.stack([layer.weight for layer in maps])
-        return Affine(weight, weight.new_zeros(weight.shape[:2]), _log_abs_det(weight))
+        return ChannelAffines(weight, weight.new_zeros(weight.shape[:2]), _log_abs_det(weight))
 
     @classmethod
     def examples(cls) -> dict[str, Example]:
@@ -106,10 +106,10 @@ class InvertibleConv1x1LU(ChannelMap):
         return mix_channels(invert(self.weight()), z), -log_det.expand(z.shape[0])
 
     @classmethod
-    def stack(cls, maps: Sequence["InvertibleConv1x1LU"]) -> Affine:
+    def stack(cls, maps: Sequence["InvertibleConv1x1LU"]) -> ChannelAffines:
         weight = torch.stack([layer.weight() for layer in maps])
         log_abs_det = torch.stack([layer.log_s for layer in maps]).sum(1)
-        return Affine(weight, weight.new_zeros(weight.shape[:2]), log_abs_det)
+        return ChannelAffines(weight, weight.new_zeros(weight.shape[:2]), log_abs_det)
 
     @classmethod
     def examples(cls) -> dict[str, Example]:

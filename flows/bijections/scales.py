@@ -24,7 +24,7 @@ class Scale(nn.Module, ABC):
     """Map from raw network outputs (any shape) to log-scales of the same shape.
 
     Attributes:
-        has_slope: Whether `slope` is implemented, which hand-written gradients need (`bijections.rows`).
+        has_slope: Whether `slope` is implemented, which hand-written gradients need (`execution.rows`).
     """
 
     has_slope: ClassVar[bool] = False

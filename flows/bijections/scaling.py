@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from flows.bijections.base import Bijection, Example, Mapped
-from flows.bijections.folding import Affine, ChannelMap
+from flows.bijections.channels import ChannelAffines, ChannelMap
 from flows.data_dependent import ChannelAffine
 from flows.errors import UserError
 from flows.numerics import sum_per_example
@@ -59,11 +59,11 @@ class ActNorm(ChannelAffine, ChannelMap):
         return z * (-log_scale).exp() - bias, -_log_det(z, log_scale)
 
     @classmethod
-    def stack(cls, maps: Sequence["ActNorm"]) -> Affine:
+    def stack(cls, maps: Sequence["ActNorm"]) -> ChannelAffines:
         log_scale = cls.logs_factor * torch.stack([layer.logs for layer in maps])
         scale = log_scale.exp()
         offset = torch.stack([layer.bias for layer in maps]) * scale
-        return Affine(scale.diag_embed(), offset, log_scale.sum(1))
+        return ChannelAffines(scale.diag_embed(), offset, log_scale.sum(1))
 
     @classmethod
     def examples(cls) -> dict[str, Example]:

@@ -1,6 +1,7 @@
 """Normalising flows as latent models: a dequantiser, a bijection to a flat code, and a standard prior."""
 
 from collections.abc import Sequence
+from textwrap import indent
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from flows import images as pixels
 from flows.bijections.base import Bijection
 from flows.bijections.chain import Tap
 from flows.bijections.dequantise import Dequantiser
+from flows.bijections.execution.plan import recorded_plans
 from flows.data_dependent import initialise
 from flows.errors import Unsupported, UserError
 from flows.models.base import BATCH, LayerShape, LikelihoodBound, LikelihoodModel, Space
@@ -168,6 +170,22 @@ class Flow(LikelihoodModel):
         self.check_code(code, space)
         with prepared(), evaluating(self):
             return self.bijection.inverse(code.to(self.dtype), self._context(labels, len(code)))[0]
+
+    # Execution ------------------------------------------------------------------------------------
+
+    def explain(self, images: int = 1, gradients: bool = False) -> str:
+        """Describe how the bijection runs: the executors of every chain, and why the others run nothing.
+
+        Args:
+            images: Number of images in the batch.
+            gradients: Whether gradients are recorded, as in training.
+        """
+        x = torch.full((images, *self.image_shape), 0.5, dtype=self.dtype, device=self.device)
+        labels = torch.zeros(images, dtype=torch.long, device=self.device) if self.num_classes else None
+        with recorded_plans() as plans, evaluating(self), torch.set_grad_enabled(gradients):
+            self.bijection(x, labels)
+        names = {module: name for name, module in self.named_modules()}
+        return "\n".join(f"{names[chain]}\n{indent(plan.explain(), '  ')}" for chain, plan in plans)
 
     def layers(self) -> dict[str, LayerShape]:
         # Bijections are excluded: they return a pair, and their hooks run in the forward direction only.

@@ -92,7 +92,7 @@ class GlowNetwork(nn.Module):
             kept = torch.cat([kept, context], 1)
         return self.last(self.second(self.first(kept)))
 
-    # Execution on CPUs: `bijections.rows` treats pixels as matrix rows and prepares several networks at once.
+    # Execution on CPUs: `execution.rows` treats pixels as matrix rows and prepares several networks at once.
 
     def row_kind(self) -> Hashable | None:
         """Return a key that is equal for networks that can be prepared together; None if this one cannot."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from flows.networks.scaled import LOGS_FACTOR, marker_windows
+from flows.torch_internals import hardtanh_backward, through_relu
 from flows.workspace import Workspace
 
 Parameters = Sequence[Tensor | None]
@@ -153,18 +154,18 @@ class GlowRows:
         torch.mm(around_grad.T, wide, out=last[i])
         torch.sum(grad.view(-1, border[i].numel()), 0, out=border[i].view(-1))
         grad_wide = torch.mm(around_grad, self._last_flipped[i], out=space.rows("over", self.hidden))
-        _through_relu(grad_wide, wide)
+        through_relu(grad_wide, wide)
         torch.sum(grad_wide, 0, out=second_bias[i])
         torch.mm(grad_wide.T, hidden, out=second[i])
         grad_hidden = torch.mm(grad_wide, self.second[i], out=space.rows("under", self.hidden))
-        _through_relu(grad_hidden, hidden)
+        through_relu(grad_hidden, hidden)
         torch.mm((self._around(kept) if around is None else around).T, grad_hidden, out=first[i])
         grad_kept = _rows(
             conv2d(self._images(grad_hidden).permute(0, 3, 1, 2), self._first_flipped[i], padding=1)
         )
         if self.bound is None:
             return grad_kept
-        return torch.ops.aten.hardtanh_backward(grad_kept, kept, -self.bound, self.bound)
+        return hardtanh_backward(grad_kept, kept, -self.bound, self.bound)
 
     def gradients(self, into: Sequence[Tensor | None]) -> None:
         """Write the gradients of all parameters, after `pull_back` of every network.
@@ -231,8 +232,3 @@ def _windows(padded: Tensor) -> Tensor:
     batch, height, width, channels = padded.shape
     image, row, column, _ = padded.stride()
     return padded.as_strided((batch, height - 2, width - 2, 3, 3 * channels), (image, row, column, row, 1))
-
-
-def _through_relu(grad: Tensor, output: Tensor) -> None:
-    """Set `grad` to zero, in place, where the output of the ReLU is zero."""
-    torch.ops.aten.threshold_backward.grad_input(grad, output, 0.0, grad_input=grad)

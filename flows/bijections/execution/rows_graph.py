@@ -7,20 +7,19 @@ import torch
 from torch import Tensor
 
 from flows.bijections.base import Mapped, pull
-from flows.bijections.coupling_rows import (
+from flows.bijections.channels import invert_affine, mix_channels
+from flows.bijections.coupling import Coupling
+from flows.bijections.execution.coupling_rows import (
     added,
-    couple,
-    needs_shift,
     per_example,
     pull_back,
-    shift_and_log_scale,
+    terms_of,
     to_images,
     to_rows,
-    uncouple,
     workspace_for,
 )
-from flows.bijections.folding import invert_affine, mix_channels
-from flows.bijections.row_networks import TOGETHER, Coupling, Parameters, networks_from, walk
+from flows.bijections.execution.row_networks import TOGETHER, Parameters, networks_from, walk
+from flows.bijections.forms import Terms
 from flows.memory import NO_SECOND_DERIVATIVE, Memory
 from flows.numerics import full_precision, zero_log_det
 
@@ -69,11 +68,12 @@ class _InGraph(torch.autograd.Function):
                 rows = torch.addmm(offset[i], rows, weight[i].T)
                 kept, changed = coupling.partition.split(rows)
                 output, active = networks.run(number, kept, keep)
-                shift, log_scale = shift_and_log_scale(coupling, output)
-                couple(coupling, changed, shift, log_scale)
-                logs = added(logs, log_scale)
+                terms = terms_of(coupling, output)
+                coupling.form.forward(changed, terms, out=changed)
+                logs = added(logs, terms.log_scale)
                 if keep:
-                    activations += [shift if needs_shift(coupling) else None, log_scale, *active]
+                    kept_shift = terms.shift if coupling.form.pulls_back_by_shift else None
+                    activations += [kept_shift, terms.log_scale, *active]
         z, log_det = to_images(rows, x), per_example(logs, x)
         ctx.couplings, ctx.anchored = couplings, list(inputs)
         ctx.counts = len(parameters), len(inputs)
@@ -115,18 +115,20 @@ class _InGraph(torch.autograd.Function):
                     kept, changed = coupling.partition.split(z)
                     if activations:
                         shift, log_scale, *active = activations[i * count : (i + 1) * count]
+                        terms = Terms(cast(Tensor, shift), log_scale)
                     else:
                         output, active = networks.run(number, kept, keep=False)
-                        shift, log_scale = shift_and_log_scale(coupling, output)
+                        terms = terms_of(coupling, output)
                     grad_kept, grad_changed = coupling.partition.split(grad)
-                    grad_output = pull_back(coupling, changed, grad_changed, grad_logs, shift, log_scale)
+                    grad_output = pull_back(coupling, changed, grad_changed, grad_logs, terms)
                     grad_kept += networks.pull_back(number, grad_output, kept, tuple(active))
                     if i in inputs:
                         z = inputs[i]
                     else:
                         assert inverted is not None
                         mixed = z.clone()
-                        uncouple(coupling, coupling.partition.split(mixed)[1], shift, log_scale)
+                        mixed_part = coupling.partition.split(mixed)[1]
+                        coupling.form.inverse(mixed_part, terms, out=mixed_part)
                         z = torch.addmm(inverted[1][i], mixed, inverted[0][i].T)
                     torch.mm(grad.T, z, out=grad_weight[i])
                     torch.sum(grad, 0, out=grad_offset[i])

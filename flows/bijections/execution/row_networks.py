@@ -5,10 +5,9 @@ from typing import Protocol, cast
 
 from torch import Tensor
 
-from flows.bijections.coupling import AdditiveCoupling, AffineCoupling
+from flows.bijections.coupling import Coupling
 from flows.workspace import Workspace
 
-Coupling = AdditiveCoupling | AffineCoupling
 Parameters = Sequence[Tensor | None]
 TOGETHER = 8
 """Number of networks whose weights are prepared together: few calls, and a bounded copy of weights."""

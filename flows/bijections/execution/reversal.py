@@ -1,4 +1,4 @@
-"""Execution of steps in the memory modes: plain, by recomputation, or by inversion.
+"""Executors of the memory modes: recomputation, and inversion.
 
 Inversion reconstructs the activations that autograd would have kept. One autograd function represents a whole
 chain and saves the chain's output. Its backward pass visits the steps in reverse order: each step
@@ -8,44 +8,72 @@ second output). Parameters are inputs of that function, so that DistributedDataP
 No storage is freed explicitly: an activation is released when the caller keeps no reference to it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import groupby
-from typing import Any, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from flows.bijections.base import Mapped
-from flows.bijections.folding import Step, run_backwards, run_plainly
-from flows.bijections.rows import Rows
-from flows.memory import NO_SECOND_DERIVATIVE, Memory, recomputing
+from flows.bijections.execution.executor import Executor, Plain
+from flows.bijections.execution.folding import Step
+from flows.memory import NO_SECOND_DERIVATIVE, Memory, MemoryMode, recomputing
 from flows.numerics import zero_log_det
+from flows.torch_internals import transforms_are_active
 
 
-def run(steps: Sequence[Step], memory: Memory, x: Tensor, context: Tensor | None) -> Mapped:
-    """Apply all steps in order in the given memory mode; the caller adds the log-dets of folded steps."""
-    total = zero_log_det(x)
-    for are_rows, stretch in groupby(steps, key=lambda step: isinstance(step, Rows)):
-        if are_rows:
-            for rows in cast(Iterator[Rows], stretch):
-                x, log_det = rows(x, context, memory)
-                total = total + log_det
-        else:
-            x, log_det = _run_stretch(list(stretch), memory, x, context)
+class Checkpointed(Executor):
+    """Keeps the input of every segment and recomputes the segment in the backward pass."""
+
+    name = "checkpointed"
+    modes: ClassVar[tuple[MemoryMode, ...]] = ("checkpoint",)
+
+    def __init__(self, steps: Sequence[Step], memory: Memory):
+        self.steps, self.memory = steps, memory
+
+    @classmethod
+    def why_not(cls, steps: Sequence[Step], memory: Memory) -> str:
+        """Reason why these steps do not run so, or an empty string."""
+        if memory.mode not in cls.modes:
+            return f"the memory mode is {memory.mode!r} (flows.memory.set_memory)"
+        if not torch.is_grad_enabled():
+            return "gradients are not recorded"
+        if transforms_are_active():
+            return "a transform of torch.func is active"
+        return "" if any(step.tensors() for step in steps) else "no step has parameters"
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
+        total = zero_log_det(x)
+        for segment in segments(self.steps):
+            x, log_det = checkpoint(
+                Plain(segment).forward,
+                x,
+                context,
+                use_reentrant=False,
+                preserve_rng_state=False,
+                context_fn=_first_and_again,
+            )
             total = total + log_det
-    return x, total
+        return x, total
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
+        return Plain(self.steps).inverse(z, context)
 
 
-def _run_stretch(steps: Sequence[Step], memory: Memory, x: Tensor, context: Tensor | None) -> Mapped:
-    """Apply steps that contain no `Rows`, which implement the memory modes themselves."""
-    recorded = torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
-    if memory.mode == "plain" or not recorded or not any(step.tensors() for step in steps):
-        return run_plainly(steps, x, context)
-    if memory.mode == "checkpoint":
-        return _run_checkpointed(steps, x, context)
-    return _run_reversibly(steps, memory, x, context)
+class Reversible(Checkpointed):
+    """Keeps the output, and anchors if asked, and reconstructs the rest by inversion in the backward pass."""
+
+    name = "reversible"
+    modes = ("reversible", "anchored")
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
+        global _uncompiled
+        # Not a decorator: `disable` imports the compiler, which would add a second to every start.
+        if _uncompiled is None:
+            _uncompiled = torch.compiler.disable(_as_one_node)
+        return _uncompiled(self.steps, self.memory, x, context)
 
 
 def segments(steps: Sequence[Step]) -> list[list[Step]]:
@@ -66,10 +94,10 @@ def reconstruction_error(steps: Sequence[Step], memory: Memory, x: Tensor, conte
     """
     groups, activations = segments(steps), [x]
     for segment in groups:
-        activations.append(run_plainly(segment, activations[-1], context)[0])
+        activations.append(Plain(segment).forward(activations[-1], context)[0])
     worst, z = zero_log_det(x).amax(), activations[-1]
     for number in reversed(range(len(groups))):
-        z, _ = run_backwards(groups[number], z, context)
+        z, _ = Plain(groups[number]).inverse(z, context)
         true = activations[number]
         worst = torch.maximum(worst, (z - true).abs().amax() / true.abs().amax().clamp(min=1))
         if memory.mode == "anchored" and number % memory.every == 0:
@@ -77,39 +105,11 @@ def reconstruction_error(steps: Sequence[Step], memory: Memory, x: Tensor, conte
     return worst
 
 
-# Recomputation ------------------------------------------------------------------------------------
-
-
-def _run_checkpointed(steps: Sequence[Step], x: Tensor, context: Tensor | None) -> Mapped:
-    total = zero_log_det(x)
-    for segment in segments(steps):
-        x, log_det = checkpoint(
-            run_plainly,
-            segment,
-            x,
-            context,
-            use_reentrant=False,
-            preserve_rng_state=False,
-            context_fn=_first_and_again,
-        )
-        total = total + log_det
-    return x, total
-
-
 def _first_and_again() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     return nullcontext(), recomputing()
 
 
-# Inversion ----------------------------------------------------------------------------------------
-
-
-def _run_reversibly(steps: Sequence[Step], memory: Memory, x: Tensor, context: Tensor | None) -> Mapped:
-    global _uncompiled
-    # Not a decorator: `disable` imports the compiler, which would add a second to every start.
-    if _uncompiled is None:
-        _uncompiled = torch.compiler.disable(_as_one_node)
-    return _uncompiled(steps, memory, x, context)
-
+# The autograd function ----------------------------------------------------------------------------
 
 _uncompiled: Callable[[Sequence[Step], Memory, Tensor, Tensor | None], Mapped] | None = None
 """`_as_one_node` excluded from compilation, created by the first call."""
@@ -136,7 +136,7 @@ class _Reversible(torch.autograd.Function):
         for number, segment in enumerate(segments(steps)):
             if memory.keeps_input(number):
                 anchors[place - 1] = x
-            x, log_det = run_plainly(segment, x, context)
+            x, log_det = Plain(segment).forward(x, context)
             total += log_det
             place += len(segment)
         ctx.steps, ctx.anchors, ctx.keys = steps, list(anchors), [id(tensor) for tensor in tensors]

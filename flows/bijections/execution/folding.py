@@ -1,50 +1,15 @@
-"""Channel maps and their folding: ActNorm and 1×1 convolution become one matrix product."""
+"""Folding of channel maps: ActNorm and 1×1 convolution become one matrix product."""
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from flows.bijections.base import Bijection, Mapped, PulledBack
-from flows.numerics import full_precision, to_double, zero_log_det
-
-
-class Affine(NamedTuple):
-    """Stack of n affine maps of channels, x ↦ weight x + offset.
-
-    Attributes:
-        weight: (n, C, C).
-        offset: (n, C).
-        log_abs_det: (n,), log|det weight| of one pixel.
-    """
-
-    weight: Tensor
-    offset: Tensor
-    log_abs_det: Tensor
-
-
-class ChannelMap(Bijection):
-    """Affine map of the channels at every pixel: z = W x + b; log|det| = H·W·log|det W|.
-
-    Adjacent channel maps of a chain are computed as one (`fold`), unless there is a hook between them.
-
-    Attributes:
-        channels: Number of channels C.
-        dense: Whether W is a full matrix. A run of maps is folded only if one of them is dense; a scaling
-            alone is cheaper without folding.
-    """
-
-    constant_log_det = True
-    channels: int
-    dense: ClassVar[bool]
-
-    @classmethod
-    @abstractmethod
-    def stack(cls, maps: Sequence[Self]) -> Affine:
-        """Compute W, b and log|det W| of several maps of the same size together."""
+from flows.bijections.base import Bijection, PulledBack
+from flows.bijections.channels import ChannelAffines, ChannelMap, invert_affine, mix_channels
+from flows.numerics import full_precision
 
 
 class Folded:
@@ -91,7 +56,7 @@ class Folding:
                 offset = (following.weight @ offset.unsqueeze(2)).squeeze(2) + following.offset
                 weight = following.weight @ weight
                 log_abs_det = log_abs_det + following.log_abs_det
-        self.affine = Affine(weight, offset, log_abs_det)
+        self.affine = ChannelAffines(weight, offset, log_abs_det)
         self._inverted: tuple[Tensor, Tensor] | None = None
 
     def inverted(self) -> tuple[Tensor, Tensor]:
@@ -103,7 +68,7 @@ class Folding:
     def log_det(self, x: Tensor) -> Tensor:
         """Sum of log|det| over all runs for inputs like x (batch, ...), a scalar."""
         channels = self.affine.offset.shape[1]
-        return x[0].numel() // channels * self.affine.log_abs_det.sum()
+        return x.shape[1:].numel() // channels * self.affine.log_abs_det.sum()
 
     def folded(self) -> list[Folded]:
         """Runs as `Folded` steps, in order."""
@@ -112,24 +77,6 @@ class Folding:
 
 
 Step = Bijection | Folded
-
-
-def run_plainly(steps: Sequence[Step], x: Tensor, context: Tensor | None) -> Mapped:
-    """Apply all steps in order."""
-    total = zero_log_det(x)
-    for step in steps:
-        x, log_det = step(x, context)
-        total = total if log_det is None else total + log_det
-    return x, total
-
-
-def run_backwards(steps: Sequence[Step], z: Tensor, context: Tensor | None) -> Mapped:
-    """Apply the inverses of all steps, from the last to the first."""
-    total = zero_log_det(z)
-    for step in reversed(steps):
-        z, log_det = step.inverse(z, context)
-        total = total if log_det is None else total + log_det
-    return z, total
 
 
 def fold(steps: Sequence[Bijection]) -> tuple[list[Step], list[Folding]]:
@@ -151,35 +98,3 @@ def fold(steps: Sequence[Bijection]) -> tuple[list[Step], list[Folding]]:
         for place, folded in zip(places, folding.folded(), strict=True):
             replaced[place] = folded
     return replaced, foldings
-
-
-def invert(weight: Tensor) -> Tensor:
-    """Invert (..., C, C) in double precision, whatever the dtype of `weight`."""
-    with full_precision(weight):
-        return torch.linalg.inv(to_double(weight))
-
-
-def invert_affine(weight: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute W⁻¹ (n, C, C) and −W⁻¹b (n, C) of n affine maps in double precision."""
-    inverse = invert(weight)
-    with full_precision(weight):
-        inverse_offset = -(inverse @ to_double(offset).unsqueeze(2)).squeeze(2)
-    return inverse.to(weight), inverse_offset.to(weight)
-
-
-def mix_channels(weight: Tensor, x: Tensor, offset: Tensor | None = None) -> Tensor:
-    """Apply weight (C, C) to the channels of x (batch, C) or (batch, C, H, W), and add offset (C,).
-
-    A matrix product is used instead of a convolution: on GPUs, torch computes convolutions in TF32 by
-    default, which costs the inverse three digits; matrix products stay in fp32.
-    """
-    with full_precision(x):
-        weight = weight.to(x)
-        if x.dim() == 2:
-            y = x @ weight.T
-            return y if offset is None else y + offset.to(x.dtype)
-        flat = x.reshape(*x.shape[:2], -1)
-        if offset is None:
-            return (weight @ flat).view(x.shape)
-        mixing = weight.expand(len(x), -1, -1)
-        return torch.baddbmm(offset.to(x.dtype).view(1, -1, 1), mixing, flat).view(x.shape)

@@ -1,0 +1,1 @@
+"""Execution of chains: one plan, and the executors that it chooses from."""
