@@ -24,7 +24,7 @@ from flows.inversion.exact import decode_exactly, invert_exactly
 from flows.metrics.roundtrip import in_precision, round_trip
 from flows.models.base import LikelihoodModel
 from flows.opening import first_test, load_likelihood
-from flows.terminal import print_table
+from flows.table import Table
 
 FLOWS = ("fashion-nice", "fashion-realnvp", "fashion-glow", "scenes-nice", "scenes-realnvp", "scenes-glow",
          "scenes64-glow")  # fmt: skip
@@ -138,12 +138,12 @@ def main() -> None:
             print(rows[-1])
     head = ["model", "attack", "largest error in fp32", "exact in fp32", "exact in fp64", "certified in fp32",
             "certified in fp64", "certified codes that decode to every byte"]  # fmt: skip
-    print_table(head, [
+    Table(head, [
         [row["model"], row["attack"], f"{row['error_fp32']:.1e}",
          *(f"{row[key]} of {row['images']}" for key in COUNTED),
          f"{row['certified_and_decoded']} of {row['certified']}"]
         for row in rows
-    ])  # fmt: skip
+    ]).print()  # fmt: skip
     write_json(given.output / "attack.json", {"seconds": given.seconds, "seed": given.seed, "rows": rows})
 
 

@@ -24,8 +24,9 @@ from flows.commands.common import write_json
 from flows.data.scenes import Scenes
 from flows.drawing import draw_rows, save_picture
 from flows.inversion.pairs import safe_name
-from flows.inversion.summary import as_markdown, with_interval
+from flows.inversion.summary import with_interval
 from flows.page import as_fixed, as_interval
+from flows.table import Table
 
 SHOWN = 2
 """Number of images per direction in the picture: the first ones that have the factor."""
@@ -66,7 +67,7 @@ def reconstructions(rows: list[Row], network: str) -> str:
                 f"{number(row, 'seconds'):.2g}",
             ]
         )
-    return as_markdown(head, lines, 2)
+    return Table(head, lines).markdown()
 
 
 def edits(rows: list[Row]) -> str:
@@ -94,7 +95,7 @@ def edits(rows: list[Row]) -> str:
                 as_interval(leakages[0], leakages[-1], ".2f"),
             ]
         )
-    return as_markdown(head, lines, 2)
+    return Table(head, lines).markdown()
 
 
 def pictures(folders: list[Path], rows: list[Row]) -> tuple[list[tuple[str, Tensor]], list[str]]:

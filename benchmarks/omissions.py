@@ -17,12 +17,10 @@ from typing import Any
 
 import yaml
 
-from flows import images as pixels
 from flows.commands.common import write_json
-from flows.commands.omissions import ENERGIES, implausible, shares
-from flows.dissection.omission import omissions
-from flows.opening import first_test, load_segmenter, open_model
-from flows.terminal import print_table
+from flows.dissection.omission_study import OmissionSettings, study_omissions
+from flows.opening import data_of, load_segmenter, open_model
+from flows.table import Table
 
 
 def measure(run: Path, segmenter: Path, n: int) -> dict[str, Any]:
@@ -30,13 +28,8 @@ def measure(run: Path, segmenter: Path, n: int) -> dict[str, Any]:
     model = open_model(str(run), None)
     loaded = load_segmenter(str(segmenter), model)
     withheld = model.description["source"]["init_args"].get("withhold") or []
-    batch = first_test(model, n)
-    test = pixels.reduce(batch.images, model.bins)
-    samples = model.decode_bytes(model.sample(n))
-    found = omissions(shares(loaded, test, model), shares(loaded, samples, model), loaded.classes).rows
-    energies = []
-    if model.is_exact and model.prior_space.maps:
-        energies = implausible(model, loaded, test[:ENERGIES], batch.labels[:ENERGIES], 0).rows
+    result = study_omissions(model, loaded, data_of(model, None), OmissionSettings(n=n))
+    found, energies = result.found.rows, [] if result.energies is None else result.energies.rows
     return {
         "run": run.name, "model": type(model).__name__, "withheld": withheld[0] if withheld else None,
         "seed": yaml.safe_load((run / "config.yaml").read_text())["training"]["seed"],
@@ -68,12 +61,12 @@ def main() -> None:
     rows = [measure(run, given.segmenter, given.n) for run in given.runs]
     rows.sort(key=lambda row: (row["model"], str(row["withheld"]), row["seed"]))
     head = ["model", "without", "seed", "by samples", "", "next", "by energy", "", "next"]
-    print_table(head, [
+    Table(head, [
         [row["model"], row["withheld"] or "–", str(row["seed"]),
          *rank_cells(row["samples"], row["withheld"], "+.0%"),
          *rank_cells(row["energies"], row["withheld"], ".2f")]
         for row in rows
-    ])  # fmt: skip
+    ]).print()  # fmt: skip
     write_json(given.output / "omissions.json", {"n": given.n, "runs": rows})
 
 

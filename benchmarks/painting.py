@@ -28,7 +28,7 @@ from flows.editing.editor import EXEMPLARS, exemplars_of
 from flows.models.base import LatentModel
 from flows.opening import data_of, load_predictor, load_segmenter, open_model
 from flows.semantics.base import Predictor, column_of, predict_images, true_scores
-from flows.terminal import print_table
+from flows.table import Table
 
 CLASSES = ("window", "door", "bed", "lamp", "plant", "picture", "tree", "person", "vehicle", "banner")
 MODELS = ("scenes-glow", "scenes-lia", "scenes64-glow", "scenes64-lia")
@@ -161,7 +161,9 @@ def main() -> None:
             measured = isinstance(found, dict)
             cells += [f"{100 * value:.0f}" for value in found.values()] if measured else ["–", "–"]
         lines.append(cells)
-    print_table(["model", "class", "exemplars: drawn, %", "erased, %", "units: drawn, %", "erased, %"], lines)
+    Table(
+        ["model", "class", "exemplars: drawn, %", "erased, %", "units: drawn, %", "erased, %"], lines
+    ).print()
     write_json(file, {"rows": rows})
 
 

@@ -22,7 +22,7 @@ from flows.steering.boundary import Boundary
 from flows.steering.mean_difference import MeanDifference
 from flows.steering.method import Labelled
 from flows.steering.survey import Survey
-from flows.terminal import print_table
+from flows.table import Table
 
 SIZE = 32
 SCORE = Score("it", "it", "attribute", True, 0.0, 1.0)
@@ -107,7 +107,7 @@ def main() -> None:
         ]
         for each in results
     ]
-    print_table(head, rows)
+    Table(head, rows).print()
     write_json(given.output / "planes.json", {"trials": results})
 
 

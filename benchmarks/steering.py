@@ -23,7 +23,7 @@ from flows.steering.boundary import Boundary, condition
 from flows.steering.evaluate import Rescoring, rescore
 from flows.steering.method import Task
 from flows.steering.score_gradient import ScoreGradient
-from flows.terminal import print_table
+from flows.table import Table
 
 FACTORS = (
     "daylight", "lamp_on", "wood", "window", "category: bedroom", "category: living room",
@@ -147,7 +147,7 @@ def main() -> None:
     print(
         "\nAccuracy by cross-validation (balanced accuracy; share of the majority) of all codes, percent:\n"
     )
-    print_table(
+    Table(
         head,
         [
             [
@@ -161,12 +161,12 @@ def main() -> None:
             ]
             for factor in FACTORS
         ],
-    )
+    ).print()
     print(
         f"\nChange by {ALPHA:g} σ, in std; most affected other factor and its leakage: without conditioning "
         "→ conditioned on its boundary → on its gradient:\n"
     )
-    print_table(
+    Table(
         head,
         [
             [
@@ -179,7 +179,7 @@ def main() -> None:
             ]
             for factor in FACTORS
         ],
-    )
+    ).print()
     write_json(given.output / "steering.json", {"places": [each.as_dict() for each in places]})
 
 

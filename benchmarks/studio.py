@@ -24,7 +24,7 @@ from playwright.sync_api import Page, sync_playwright
 from flows.files import write_atomically
 from flows.studio.page import Page as StudioPage
 from flows.studio.session import Studio
-from flows.terminal import print_table
+from flows.table import Table
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "checkpoints"
@@ -138,7 +138,7 @@ def main() -> None:
         ]
         for name, each in result.items()
     ]  # fmt: skip
-    print_table(["model", "start, s", "slider, ms", "worst", "stroke, ms"], rows)
+    Table(["model", "start, s", "slider, ms", "worst", "stroke, ms"], rows).print()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from flows.commands.common import write_json
 from flows.data.scenes import Scenes
 from flows.editing.editor import GROUPS
 from flows.studio.session import POOL
-from flows.terminal import print_table
+from flows.table import Table
 
 MODEL = "scenes64-glow"
 AT_ONCE, MOVES, SIDE = 20, 4, 1600
@@ -78,7 +78,7 @@ def main() -> None:
             server.terminate()
             server.wait()
     write_json(given.json, {"model": MODEL, "upload": SIDE, "waves": rows})
-    print_table(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
+    Table(list(rows[0]), [[str(value) for value in row.values()] for row in rows]).print()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flows.inversion.summary import as_markdown
+from flows.table import Table
 
 COLUMNS = (
     "model", "parameters", "images", "minutes", "test bits/dim", "test images exact", "OOD images exact",
@@ -125,7 +125,7 @@ def main() -> None:
         folders = [each for each in folders if "kid" in json.loads((each / "report.json").read_text())]
     elif given.units:
         columns, line_of = UNIT_COLUMNS, units_line
-    print(as_markdown(columns, [line_of(folder) for folder in folders], 1), end="")
+    print(Table(columns, [line_of(folder) for folder in folders]).markdown(), end="")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import docstring_parser
 import flows.commands
 from flows.bounds import plain
 from flows.errors import EXIT_CODES, EXIT_USER, reported
+from flows.options import flattened
 from flows.parser import ALLOW, ConfigFile, Parser, add_import_option, classes_of, import_all
 
 Command = Callable[..., None]
@@ -40,7 +41,7 @@ class Verb:
     def load(self) -> Command:
         """Import the function."""
         command: Command = getattr(importlib.import_module(self.module), self.module.rsplit(".", 1)[-1])
-        return command
+        return flattened(command)
 
 
 READ_CONFIGS = {"export"}

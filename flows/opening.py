@@ -1,8 +1,9 @@
 """Loading of models, predictors, segmenters, data sets and pictures for the verbs and the studio."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, cast
 
 import torch
 from PIL import Image
@@ -21,10 +22,14 @@ from flows.files import StrPath, what_is
 from flows.inversion.arrays import SUFFIXES
 from flows.inversion.records import ImageSource
 from flows.models.base import LatentModel, LikelihoodModel
-from flows.semantics.base import SemanticModel
+from flows.semantics.base import (
+    Predictor,
+    Segmenter,
+    SemanticModel,
+    StoredPredictor,
+    StoredSegmenter,
+)
 from flows.semantics.load import load_semantic_model
-from flows.semantics.predictor import AttributePredictor
-from flows.semantics.segmenter import UNetSegmenter
 from flows.stored import BUNDLED, StoredModule, load_stored, read_description, types_in
 from flows.versioned import kind_of, read_metadata
 
@@ -101,6 +106,11 @@ def data_of(model: LatentModel, given: ImageData | None) -> ImageData:
     return given
 
 
+def data_if_needed(model: LatentModel, given: ImageData | None, needed: bool) -> ImageData | None:
+    """Data set as `data_of` gives it; None if it is not needed and neither named nor recorded."""
+    return data_of(model, given) if needed or given is not None or data_known(model) else None
+
+
 def first_test(model: LatentModel, n: int, given: ImageData | None = None) -> Batch:
     """First n images of the test split of a data set, see `data_of`, with their labels."""
     return data_of(model, given).first("test", n)
@@ -156,26 +166,68 @@ def open_picture(path: StrPath, channels: int) -> Image.Image:
     return pixels.flatten(picture, channels)
 
 
-J = TypeVar("J", bound=SemanticModel)
 SemanticKind = Literal["predictor", "segmenter"]
+PROTOCOLS: dict[SemanticKind, type[Any]] = {"predictor": Predictor, "segmenter": Segmenter}
+METHODS: dict[SemanticKind, str] = {"predictor": "predict", "segmenter": "segment"}
+"""Method by which a class is one of the kind: Python cannot ask a class for a protocol with attributes."""
 CACHE = Path("~/.cache/flows/surveys")
 
 
-def shipped(*names: str) -> list[str]:
-    """Folders of the named checkpoints, if they are included; relative to the working folder if possible."""
-    folders = [BUNDLED / name for name in names if (BUNDLED / name).is_dir()]
-    here = Path.cwd()
-    return [str(each.relative_to(here) if each.is_relative_to(here) else each) for each in folders]
+@dataclass(frozen=True)
+class Included:
+    """Checkpoint that comes with the package, as its `config.json` describes it.
+
+    Attributes:
+        folder: Folder, relative to the working folder if possible.
+        cls: Class of the model.
+        image_shape: (C, H, W).
+        data: Name of the data set.
+    """
+
+    folder: str
+    cls: type[StoredModule]
+    image_shape: tuple[int, ...]
+    data: str
+
+    def is_a(self, kind: SemanticKind) -> bool:
+        """Whether it is a predictor or a segmenter."""
+        return hasattr(self.cls, METHODS[kind])
+
+    def serves(self, image_shape: Sequence[int], data: str | None) -> bool:
+        """Whether a predictor or segmenter is for images of this shape and data set."""
+        return self.image_shape == tuple(image_shape) and self.data == data
+
+
+def included(kind: type[StoredModule]) -> list[Included]:
+    """Included checkpoints of a kind, those with the largest images first, then by name."""
+    types, here = {**types_in(flows.models, kind), **types_in(flows.semantics, kind)}, Path.cwd()
+    found = []
+    for folder in sorted(BUNDLED.glob("*/")):
+        config = read_description(folder)
+        if cls := types.get(config.get("model_type", "")):
+            place = folder.relative_to(here) if folder.is_relative_to(here) else folder
+            shape = tuple(config.get("image_shape") or ())
+            data = (config.get("description") or {}).get("name", "")
+            found.append(Included(str(place), cls, shape, data))
+    return sorted(found, key=lambda each: [-side for side in each.image_shape])
+
+
+def with_tools() -> list[str]:
+    """Folders of the included models for whose images a segmenter is included, too."""
+    segmenters = [each for each in included(SemanticModel) if each.is_a("segmenter")]
+    return [
+        each.folder
+        for each in included(LatentModel)
+        if any(segmenter.serves(each.image_shape, each.data) for segmenter in segmenters)
+    ]
 
 
 def find_bundled(kind: SemanticKind, model: LatentModel) -> str | None:
     """Folder of the included predictor or segmenter for the model's data set and image shape, or None."""
     own = model.description.get("name")
-    for folder in shipped(f"scenes-{kind}", f"scenes64-{kind}"):
-        config = read_description(folder)
-        described = config.get("description") or {}
-        if config.get("image_shape") == list(model.image_shape) and described.get("name") == own:
-            return folder
+    for each in included(SemanticModel):
+        if each.is_a(kind) and each.serves(model.image_shape, own):
+            return each.folder
     return None
 
 
@@ -194,8 +246,8 @@ def bundled_model(kind: SemanticKind, model: LatentModel) -> str:
     return folder
 
 
-def load_predictor(checkpoint: str | None, model: LatentModel) -> AttributePredictor:
-    """Load an attribute predictor for a model, on the model's device.
+def load_predictor(checkpoint: str | None, model: LatentModel) -> StoredPredictor:
+    """Load a predictor of scores for a model, on the model's device.
 
     Args:
         checkpoint: Folder or hub repository of the predictor; None takes the included one.
@@ -204,10 +256,10 @@ def load_predictor(checkpoint: str | None, model: LatentModel) -> AttributePredi
     Raises:
         UserError: The checkpoint holds no predictor or one for another image shape, or none is included.
     """
-    return _load_semantic(checkpoint or bundled_model("predictor", model), model, AttributePredictor)
+    return cast(StoredPredictor, load_semantic(checkpoint, model, "predictor"))
 
 
-def load_segmenter(checkpoint: str | None, model: LatentModel) -> UNetSegmenter:
+def load_segmenter(checkpoint: str | None, model: LatentModel) -> StoredSegmenter:
     """Load a segmenter for a model, on the model's device.
 
     Args:
@@ -217,13 +269,18 @@ def load_segmenter(checkpoint: str | None, model: LatentModel) -> UNetSegmenter:
     Raises:
         UserError: The checkpoint holds no segmenter or one for another image shape, or none is included.
     """
-    return _load_semantic(checkpoint or bundled_model("segmenter", model), model, UNetSegmenter)
+    return cast(StoredSegmenter, load_semantic(checkpoint, model, "segmenter"))
 
 
-def _load_semantic(checkpoint: str, model: LatentModel, kind: type[J]) -> J:
+def load_semantic(checkpoint: str | None, model: LatentModel, kind: SemanticKind) -> SemanticModel:
+    """Load a predictor or segmenter for a model: any stored module that fulfils the protocol of the kind."""
+    checkpoint = checkpoint or bundled_model(kind, model)
     loaded = load_semantic_model(checkpoint, str(model.device))
-    if not isinstance(loaded, kind):
-        raise UserError(f"{checkpoint} holds a {type(loaded).__name__}, expected one of {kind.__name__}")
+    if not isinstance(loaded, PROTOCOLS[kind]):
+        raise UserError(
+            f"{checkpoint} holds a {type(loaded).__name__}, expected a {kind}: a class with the members of "
+            f"flows.semantics.{PROTOCOLS[kind].__name__}"
+        )
     if tuple(loaded.image_shape) != tuple(model.image_shape):
         raise UserError(
             f"{checkpoint} expects images {tuple(loaded.image_shape)}, the model generates "

@@ -32,22 +32,6 @@ def document(title: str, *parts: str) -> str:
     )
 
 
-def table(head: Sequence[str], lines: Sequence[str]) -> str:
-    """HTML table; each line is a string of cells, made by `cells` or `numbers`."""
-    names = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    return f"<table><tr>{names}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
-
-
-def cells(texts: Sequence[str]) -> str:
-    """Table cells with text."""
-    return "".join(f"<td>{html.escape(text)}</td>" for text in texts)
-
-
-def numbers(texts: Sequence[str]) -> str:
-    """Table cells with right-aligned numbers."""
-    return "".join(f"<td class=n>{text}</td>" for text in texts)
-
-
 def as_text(value: float | int, digits: int = 4) -> str:
     """Format a float with `digits` significant digits; – for NaN."""
     if isinstance(value, float):

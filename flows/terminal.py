@@ -1,12 +1,11 @@
 """Tables on the terminal, of which nothing is cut."""
 
-import re
-from collections.abc import Sequence
-
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Table as RichTable
+
+from flows.table import Table
 
 SEPARATOR = 3
 """Width of the space between two columns of a table, at most."""
@@ -14,18 +13,18 @@ NARROWEST = 12
 """Width to which a column of text is broken at least, before whole columns are left out."""
 
 
-def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(given: Table) -> None:
     """Print a table on the terminal, with text aligned left and numbers aligned right.
 
     No cell is cut: without a terminal, the table has its natural width; on a terminal, texts are broken into
     lines, and columns that still do not fit are left out, which is said.
     """
-    console = Console()
+    console, head, rows = Console(), given.columns, given.padded()
     longest = [
         max(len(line) for cell in cells for line in cell.split("\n"))
         for cells in zip(head, *rows, strict=True)
     ]
-    numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(head))]
+    numeric = given.numeric()
     narrowest = [
         each if is_number else min(each, NARROWEST) for each, is_number in zip(longest, numeric, strict=True)
     ]
@@ -34,7 +33,7 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     kept = len(head)
     while kept > 2 and sum(narrowest[:kept]) + SEPARATOR * (kept + 1) > console.width:
         kept -= 1
-    table = Table(padding=(0, 1, 0, 0), box=box.SIMPLE_HEAD)
+    table = RichTable(padding=(0, 1, 0, 0), box=box.SIMPLE_HEAD)
     for name, is_number in zip(head[:kept], numeric, strict=False):
         table.add_column(
             escape(name), justify="right" if is_number else "left", no_wrap=is_number, overflow="fold"
@@ -44,11 +43,3 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console.print(table)
     if kept < len(head):
         print(f"left out, because the terminal is narrow: {', '.join(head[kept:])}; --json has all columns")
-
-
-NUMBER = re.compile(r"[-+±]?\d[\d.,]*(e[-+]?\d+)?( %)?|[–∞]")
-"""Text of a figure: a number, also with an exponent or in percent, or the sign of an unknown one."""
-
-
-def _is_number(text: str) -> bool:
-    return NUMBER.fullmatch(text) is not None

@@ -34,6 +34,8 @@ GROUND = {
     "drawing",
     "terminal",
     "torch_internals",
+    "options",
+    "table",
 }
 """Small shared ground: everything may use it."""
 
@@ -53,10 +55,11 @@ MAY_IMPORT = {
     "testing": GROUND | {"bijections"},
     "config": GROUND | {"models", "data", "semantics", "training"},
     "opening": GROUND | {"models", "data", "semantics", "training", "inversion"},
+    "atlas": GROUND | TOOLS,
     "run": GROUND | {"data", "config", "opening", "training"},
     "editing": GROUND | TOOLS | {"opening"},
     "studio": GROUND | TOOLS | {"opening", "editing", "training", "config"},
-    "commands": GROUND | TOOLS | {"opening", "editing", "studio", "training", "config"},
+    "commands": GROUND | TOOLS | {"atlas", "opening", "editing", "studio", "training", "config"},
     "cli": GROUND | {"commands"},
     "__main__": {"cli", "errors"},
     # Names only: they are imported when they are first used.

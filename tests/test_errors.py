@@ -903,40 +903,55 @@ def test_a_network_that_is_not_installed_is_asked_for(monkeypatch, capsys):
 def test_atlas_ablates_nothing_without_data_and_raises_what_is_wrong(model, monkeypatch, capsys):
     from types import SimpleNamespace
 
-    from flows.commands.atlas import can_remove
+    from flows.atlas import Atlas, AtlasSettings
+    from flows.data.digits import Digits
     from flows.dissection.artefacts import TooFew
 
-    segmenter = SimpleNamespace(classes=("banner",))
-    assert not can_remove(model, segmenter, "window") and not can_remove(model, segmenter, "banner")
+    def ablated(label, data=None):
+        return Atlas(
+            name="x",
+            model=model,
+            predictor=None,
+            segmenter=SimpleNamespace(classes=("banner",)),
+            data=data,
+            settings=AtlasSettings(artefact=label),
+            reconstruct=None,
+            show=None,
+            say=print,
+        ).artefact
+
+    assert ablated("window") is None and ablated("banner") is None and ablated("auto") is None
     assert "data set of this model is unknown" in capsys.readouterr().out
-    model.description = {"name": "x", "source": {"class_path": "flows.data.digits.Digits"}}
     for absent in (DataMissing("no files"), TooFew("3 of 4")):
-        plant(monkeypatch, "flows.commands.atlas.clean_images", absent)
-        assert not can_remove(model, segmenter, "banner")
-    plant(monkeypatch, "flows.commands.atlas.clean_images", CheckpointError("altered"))
+        plant(monkeypatch, "flows.atlas.real_images", absent)
+        assert ablated("banner", Digits()) is None
+    plant(monkeypatch, "flows.atlas.real_images", CheckpointError("altered"))
     with pytest.raises(CheckpointError):
-        can_remove(model, segmenter, "banner")
+        ablated("banner", Digits())
 
 
 def test_steer_score_does_not_take_a_wrong_data_set_for_none(model, monkeypatch):
     from types import SimpleNamespace
 
-    from flows.commands.steer.score import Costs
+    from flows.opening import data_if_needed
+    from flows.steering.scoring import Costs, ScoreSettings
 
     predictor = SimpleNamespace(scores=[])
-    assert Costs(model, predictor, 1.0, 0, 0).data is None
+    plain, moved = ScoreSettings(), ScoreSettings(test=5)
+    assert data_if_needed(model, None, plain.needs_data) is None
+    assert Costs(model, predictor, plain).data is None
+    with pytest.raises(UserError, match="expected a data set"):
+        Costs(model, predictor, moved)
     with pytest.raises(CheckpointError, match="does not record its data set"):
-        Costs(model, predictor, 1.0, 5, 0)
+        data_if_needed(model, None, moved.needs_data)
     model.description = {"name": "x", "source": {"class_path": "flows.data.digits.Digits"}}
     with pytest.raises(UserError, match="the model expects"):
-        Costs(model, predictor, 1.0, 0, 0)
-    with monkeypatch.context() as patch:
-        data = SimpleNamespace(split=None, can_rerender=False)
-        patch.setattr("flows.commands.steer.score.data_of", lambda *_: data)
-        data.split = lambda name: (_ for _ in ()).throw(DataMissing("no files"))
-        assert len(Costs(model, predictor, 1.0, 0, 0).real) == 0
-        with pytest.raises(DataMissing):
-            Costs(model, predictor, 1.0, 5, 0)
+        data_if_needed(model, None, plain.needs_data)
+    data = SimpleNamespace(split=None, can_rerender=False)
+    data.split = lambda name: (_ for _ in ()).throw(DataMissing("no files"))
+    assert len(Costs(model, predictor, plain, data).real) == 0
+    with pytest.raises(DataMissing):
+        Costs(model, predictor, moved, data)
 
 
 # Doors of Python ----------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from flows.cli import commands, main
 from flows.drawing import draw_rows, file_name, label_font, save_animation, save_picture
 from flows.errors import UserError
 from flows.files import to_json, write_atomically
+from flows.table import Table
 
 DRAWING = sorted(
     verb
@@ -197,7 +198,7 @@ def printed(monkeypatch, width, head, rows):
         return Console(file=out, width=width, force_terminal=width is not None, color_system=None)
 
     monkeypatch.setattr(terminal, "Console", console)
-    terminal.print_table(head, rows)
+    terminal.print_table(Table(head, rows))
     return out.getvalue()
 
 

@@ -266,7 +266,7 @@ def test_mistakes_are_one_line(directions, capsys, tmp_path):
         (["steer", "find", folder / "glow", *predictor, "--scores", "daylght", "--n", 20],
          "no score 'daylght'"),
         (["steer", "find", folder / "glow", "--predictor", folder / "segmenter", "--scores", "wood"],
-         "expected one of AttributePredictor"),
+         "expected a predictor: a class with the members of flows.semantics.Predictor"),
         (["steer", "find", folder / "glow", "--space", "w", *predictor], "no space 'w'"),
         (["steer", "find", folder / "glow", "--method", "Walk", "--scores", "sideways", *predictor],
          "there is no edit 'sideways'"),

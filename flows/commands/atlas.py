@@ -1,62 +1,30 @@
 """`flows atlas`: standard steering, dissection and omissions of one model, in one report."""
 
-import base64
-import html
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from flows import __version__
-from flows.bounds import PositiveInt, Seed
-from flows.commands.common import check_outputs, write_json
-from flows.commands.dissect import clean_images, dissect
-from flows.commands.omissions import omissions
-from flows.commands.steer.apply import apply
-from flows.commands.steer.find import find
-from flows.commands.steer.score import score
-from flows.dissection.artefacts import TooFew
-from flows.dissection.probe import default_layers, outer_layers
-from flows.errors import DataMissing
-from flows.files import write_atomically
-from flows.jobs import run_once
+from flows.atlas import Atlas, AtlasSettings
+from flows.commands.common import check_outputs, finish, write_json
+from flows.commands.omissions import reconstruct
+from flows.files import expand
 from flows.models.base import LatentModel
 from flows.opening import (
+    CACHE,
     SemanticKind,
-    data_known,
-    data_of,
+    data_if_needed,
     find_bundled,
     load_predictor,
     load_segmenter,
     open_model,
 )
-from flows.page import document, picture_html
-from flows.semantics.base import Segmenter, scores_of
-from flows.semantics.predictor import AttributePredictor
-from flows.steering.base import DIRECTIONS_FILE
-from flows.steering.pca import PrincipalComponents
-
-SCORES = [
-    "daylight",
-    "lamp_on",
-    "wood",
-    "wall_hue cos",
-    "warmth",
-    "ageing",
-    "window",
-    "banner",
-    "category: church",
-]
-"""Scores that are steered by default, if the predictor has them."""
 
 
 def atlas(
     checkpoint: str,
     predictor: str | None = None,
     segmenter: str | None = None,
-    scores: list[str] | None = None,
-    artefact: str | None = "banner",
-    n: PositiveInt = 2000,
-    seed: Seed = 0,
+    settings: AtlasSettings = AtlasSettings(),
     out: Path = Path("atlas"),
     json: Path | None = None,
     device: str | None = None,
@@ -71,133 +39,41 @@ def atlas(
         checkpoint: Folder or hub repository of the model.
         predictor: Checkpoint of an attribute predictor; None takes the included one for the model's images.
         segmenter: Checkpoint of a segmenter; None takes the included one for the model's images.
-        scores: Scores to find directions for; None takes a standard selection of the predictor's scores.
-        artefact: Class whose units are ablated, as by `flows dissect --artefact`; skipped if the segmenter
-            does not have the class, or if data or packages for the measurement are missing.
-        n: Number of codes in each part; directions are scored on at most 300 codes.
-        seed: Seed of the samples.
+        settings: Settings of the atlas.
         out: Output folder, with index.html and one folder for each part.
         json: File for a list of the parts, and whether each was run or skipped.
         device: Torch device; None takes CUDA if it is available.
     """
     check_outputs(out=out, json=json)
     model = open_model(checkpoint, device)
-    predictor_model = (
-        load_predictor(predictor, model) if predictor or find_bundled("predictor", model) else None
+    scores = load_predictor(predictor, model) if predictor or find_bundled("predictor", model) else None
+    classes = load_segmenter(segmenter, model) if segmenter or find_bundled("segmenter", model) else None
+    if scores is None:
+        print(f"steering: effects are not measured, there is no predictor. {way_to('predictor', model)}")
+    if classes is None:
+        print(f"dissection, omissions: skipped, there are no masks. {way_to('segmenter', model)}")
+    inputs = {"checkpoint": checkpoint, "predictor": predictor, "segmenter": segmenter}
+
+    def show(result: Any, folder: Path, name: str, title: str) -> None:
+        finish(result, folder, name, title, inputs)
+
+    made = Atlas(
+        name=Path(checkpoint).name,
+        model=model,
+        predictor=scores,
+        segmenter=classes,
+        data=data_if_needed(model, None, needed=False),
+        settings=settings,
+        reconstruct=partial(reconstruct, model, 100),
+        show=show,
+        say=print,
+        cache=expand(CACHE),
     )
-    segmenter_model = (
-        load_segmenter(segmenter, model) if segmenter or find_bundled("segmenter", model) else None
-    )
-    encodes = model.check_space(model.search_space).encodes
-    source: Literal["samples", "images"] = "images" if encodes else "samples"
-    shared = {"flows": __version__, "model": model.fingerprint(), "n": n, "seed": seed}
-    directions = out / "steering" / DIRECTIONS_FILE
-    wanted = wanted_scores(model, predictor_model, scores)
-    unsupervised = components_of(model)
-    parts: dict[str, tuple[dict[str, object], Callable[[], None]]] = {}
-
-    def steer() -> None:
-        find(
-            checkpoint,
-            wanted,
-            predictor=predictor,
-            source=source,
-            n=n,
-            seed=seed,
-            output=directions,
-            device=device,
-        )
-        score(
-            checkpoint,
-            directions,
-            predictor=predictor,
-            n=min(n, 300),
-            test=200 if encodes else 0,
-            seed=seed + 1,
-            out=out / "steering",
-            device=device,
-        )
-
-    def steer_unscored() -> None:
-        if wanted:
-            find(checkpoint, wanted, source="images", n=n, seed=seed, output=directions, device=device)
-        else:
-            assert unsupervised is not None
-            find(checkpoint, method=unsupervised, n=n, seed=seed, output=directions, device=device)
-        apply(checkpoint, directions, n=2, seed=seed + 1, output=out / "steering/strips.png", device=device)
-
-    def dissect_units() -> None:
-        dissect(
-            checkpoint,
-            segmenter=segmenter,
-            source=source,
-            n=n,
-            artefact=ablated,
-            seed=seed,
-            out=out / "dissection",
-            device=device,
-        )
-
-    def find_omissions() -> None:
-        omissions(checkpoint, segmenter, n, seed=seed, out=out / "omissions", device=device)
-
-    inputs = {**shared, "scores": wanted, "source": source}
-    if predictor_model is None:
-        print(
-            f"steering: effects are not measured, because there is no predictor. {way_to('predictor', model)}"
-        )
-        parts["steering"] = ({**inputs, "predictor": None}, steer_unscored)
-    else:
-        parts["steering"] = ({**inputs, "predictor": predictor_model.fingerprint()}, steer)
-    if segmenter_model is None:
-        print(f"dissection, omissions: skipped, because there are no masks. {way_to('segmenter', model)}")
-    else:
-        ablated = artefact if artefact and can_remove(model, segmenter_model, artefact) else None
-        inputs = {**shared, "segmenter": segmenter_model.fingerprint(), "source": source}
-        if default_layers(model, model.search_space):
-            parts["dissection"] = ({**inputs, "artefact": ablated}, dissect_units)
-        else:
-            print(f"dissection: skipped, {type(model).__name__} has no spatial layer")
-        parts["omissions"] = (inputs, find_omissions)
-    done = {name: run_once(out / name, inputs, job) for name, (inputs, job) in parts.items()}
-    page = front_page(f"Atlas of {Path(checkpoint).name}", out, list(parts))
-    write_atomically(out / "index.html", lambda path: path.write_text(page))
+    done = made.write(out)
     for name, ran in done.items():
         print(f"{name}: {'done' if ran else 'skipped, was run before with the same inputs'}")
     print(f"written to {out}: index.html")
     write_json(json, {"checkpoint": checkpoint, "done": done})
-
-
-def components_of(model: LatentModel) -> PrincipalComponents | None:
-    """Method that finds directions without scores: components of the codes, or of a layer if these are white.
-
-    None if the codes are white and the model has no layers.
-    """
-    if model.check_space(model.search_space).prior is None:
-        return PrincipalComponents(8)
-    layers = outer_layers(model)
-    return PrincipalComponents(8, layers[len(layers) // 2], n=1000) if layers else None
-
-
-def wanted_scores(
-    model: LatentModel, predictor: AttributePredictor | None, scores: list[str] | None
-) -> list[str]:
-    """Scores to find directions for: the given ones, else a selection of the predictor's.
-
-    Without a predictor, those of the data set's classes and attributes, if images can be encoded; else none.
-    """
-    if scores:
-        return scores
-    if predictor is not None:
-        available = [score.name for score in predictor.scores]
-        return [name for name in SCORES if name in available] or available[:8]
-    encodes = model.check_space(model.search_space).encodes
-    if not encodes or not data_known(model):
-        return []
-    try:
-        return [score.name for score in scores_of(data_of(model, None).all_attributes())][:8]
-    except DataMissing:
-        return []
 
 
 def way_to(kind: SemanticKind, model: LatentModel) -> str:
@@ -205,30 +81,3 @@ def way_to(kind: SemanticKind, model: LatentModel) -> str:
     shape = "×".join(map(str, model.image_shape))
     config = f"`train.py --config configs/scenes/{kind}.yaml --data …`"
     return f"{config} trains one for images {shape} of other data, and --{kind} takes it"
-
-
-def can_remove(model: LatentModel, segmenter: Segmenter, label: str) -> bool:
-    """Whether an artefact can be ablated and the effect measured; prints the reason if data are missing."""
-    if label not in segmenter.classes:
-        return False
-    if not data_known(model):
-        print("no artefact is ablated: the data set of this model is unknown")
-        return False
-    try:
-        clean_images(model, segmenter, label)
-    except (DataMissing, TooFew) as error:
-        print(f"no artefact is ablated: {error}")
-        return False
-    return True
-
-
-def front_page(title: str, out: Path, parts: list[str]) -> str:
-    """HTML page with the pictures of each part below a link to its own page."""
-    pieces = []
-    for name in parts:
-        title = html.escape(name)
-        linked = (out / name / "index.html").is_file()
-        pieces.append(f'<h1><a href="{title}/index.html">{title}</a></h1>' if linked else f"<h1>{title}</h1>")
-        for path in sorted((out / name).glob("*.png")):
-            pieces.append(picture_html(path.stem, base64.b64encode(path.read_bytes()).decode()))
-    return document(title, *pieces)

@@ -4,7 +4,7 @@ import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jsonargparse.typing import restricted_number_type
@@ -17,6 +17,7 @@ from flows.files import SPECIAL, file_in_place_of, is_special, to_json, write_at
 from flows.inversion.arrays import SUFFIXES
 from flows.models.base import LatentModel
 from flows.stored import CONFIG_FILE, WEIGHTS_FILE
+from flows.table import Table
 
 Zoom = restricted_number_type("Zoom", int, [(">=", 1), ("<=", 64)])
 """Factor by which a sheet enlarges every pixel."""
@@ -84,6 +85,39 @@ def write_json(
     if path is not None:
         text = to_json(result, {**UNKNOWN, **(unknown or {})})
         write_atomically(path, lambda target: target.write_text(text))
+
+
+class Result(Protocol):
+    """Result of a study, which draws and saves itself."""
+
+    @property
+    def notes(self) -> Sequence[str]: ...
+    def save(self, out: Path, title: str) -> list[str]: ...
+    def tables(self) -> list[Table]: ...
+    def as_dict(self) -> dict[str, Any]: ...
+
+
+def finish(
+    result: Result, out: Path, name: str, title: str, inputs: Mapping[str, Any], json: Path | None = None
+) -> None:
+    """Save the result of a study, with a JSON file of its figures, and print its tables.
+
+    Args:
+        result: Result.
+        out: Output folder.
+        name: Name of the JSON file in it.
+        title: Title of the page.
+        inputs: Names of the study's inputs, stored with the figures.
+        json: Additional file for the figures.
+    """
+    written = result.save(out, title)
+    for path in (out / name, json):
+        write_json(path, {**inputs, **result.as_dict()})
+    for note in result.notes:
+        print(note)
+    for table in result.tables():
+        table.print()
+    print(f"written to {out}: {', '.join(written)}, {name}")
 
 
 def check_outputs(

@@ -45,7 +45,7 @@ from flows.opening import data_of, first_test, load_predictor, names_of, open_mo
 from flows.page import as_text
 from flows.steering.base import DIRECTIONS_FILE, Direction, load_directions
 from flows.stored import locate
-from flows.terminal import print_table
+from flows.table import Table
 
 UNKNOWN = {
     "perceptual": "there is no perceptual network, or every search diverged",
@@ -488,7 +488,7 @@ def show(rows: list[Row]) -> None:
         for row in rows
         if not row.note
     ]
-    print_table(["model", "inverter", "images", *names], shown)
+    Table(["model", "inverter", "images", *names], shown).print()
     for row in rows:
         if row.diverged:
             print(

@@ -17,7 +17,7 @@ from flows.metrics.protocols import protocol
 from flows.opening import data_of, open_model
 from flows.page import as_text
 from flows.statistics import FEWEST, check_enough
-from flows.terminal import print_table
+from flows.table import Table
 from flows.training.distances import HALVES
 from flows.training.validation import generate
 
@@ -68,7 +68,7 @@ def distances(
     for end, images_compared in ((f"_t{temperature:g}", sampled), (f"_{HALVES}", second)):
         metrics |= {name + end: value for name, value in measured(first, images_compared, network).items()}
     metrics = dict(sorted(metrics.items()))
-    print_table(["figure", "value"], [[name, as_text(value)] for name, value in metrics.items()])
+    Table(["figure", "value"], [[name, as_text(value)] for name, value in metrics.items()]).print()
     if not EfficientNetLite0.is_installed():
         print(f"no KID by EfficientNet-Lite0: {EfficientNetLite0.missing()}")
     write_json(json, {"checkpoint": checkpoint, "data": source.name, "split": split, "metrics": metrics})

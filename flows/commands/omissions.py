@@ -1,46 +1,27 @@
 """`flows omissions`: find the classes that a model does not generate."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from flows import images as pixels
-from flows.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed
-from flows.commands.common import check_outputs, write_json
+from flows.bounds import PositiveInt
+from flows.commands.common import check_outputs, finish
 from flows.data.base import ImageData
-from flows.dissection.omission import energy_by_class, energy_maps, shares_of
-from flows.dissection.omission import omissions as compare_classes
-from flows.dissection.omissions_report import (
-    Energies,
-    Instances,
-    as_result,
-    lost_classes,
-    write_omissions_report,
-)
+from flows.dissection.omission_study import OmissionSettings, study_omissions
 from flows.inversion.encoder import Encoder
 from flows.inversion.layer import Layer
 from flows.inversion.optimise import Optimise
 from flows.models.base import LatentModel
-from flows.opening import bundled_model, first_test, load_segmenter, open_model
-from flows.page import as_interval, as_text
-from flows.semantics.base import Segmenter, segment_bytes
-from flows.terminal import print_table
-
-SHOWN = 12
-"""Number of test images that are reconstructed or shown as energy maps."""
-ENERGIES = 500
-"""Number of test images over which the energy of each class is averaged."""
+from flows.opening import bundled_model, data_of, load_segmenter, open_model
 
 
 def omissions(
     checkpoint: str,
+    settings: OmissionSettings = OmissionSettings(),
     segmenter: str | None = None,
-    n: PositiveInt = 2000,
-    temperature: PositiveFloat = 1.0,
-    images: NonNegativeInt = SHOWN,
     steps: PositiveInt = 100,
-    seed: Seed = 0,
     out: Path = Path("omissions"),
     json: Path | None = None,
     data: ImageData | None = None,
@@ -55,12 +36,9 @@ def omissions(
 
     Args:
         checkpoint: Folder or hub repository of the model.
+        settings: Settings of the study.
         segmenter: Checkpoint of a segmenter; None takes the included one for the model's images.
-        n: Number of samples, and maximum number of test images.
-        temperature: Temperature of the samples.
-        images: Number of test images that are reconstructed or shown as energy maps; 0 skips both.
         steps: Number of optimisation steps of layer inversion.
-        seed: Seed of the samples.
         out: Output folder: index.html, omissions.json, classes.png, and instances.png or, for a flow,
             energy.png and energies.png.
         json: Additional file for the contents of omissions.json.
@@ -70,74 +48,18 @@ def omissions(
     check_outputs(out=out, json=json)
     model = open_model(checkpoint, device)
     segmenter = segmenter or bundled_model("segmenter", model)
-    loaded = load_segmenter(segmenter, model)
-    batch = first_test(model, n, data)
-    test = pixels.reduce(batch.images, model.bins)
-    samples = model.decode_bytes(model.sample(n, seed=seed, temperature=temperature))
-    found = compare_classes(shares(loaded, test, model), shares(loaded, samples, model), loaded.classes)
-    if images > len(test):
-        print(f"--images {images}: --n and the data leave {len(test)} test images; all are used")
-    instances = None
-    if images and not model.is_exact:
-        instances = reconstruct_instances(model, loaded, test[:images], batch.labels[:images], steps)
-    energies = None
-    if images and model.is_exact and model.prior_space.maps:
-        many = max(ENERGIES, images)
-        energies = implausible(model, loaded, test[:many], batch.labels[:many], images)
-    title = f"Omissions of {Path(checkpoint).name}, {n:,} samples"
-    written = write_omissions_report(out, title, found, instances, energies)
-    inputs = {"checkpoint": checkpoint, "segmenter": segmenter, "n": n}
-    result = {**inputs, **as_result(found, instances, energies)}
-    for path in (out / "omissions.json", json):
-        write_json(path, result)
-    print_table(
-        ["class", "data, %", "samples, %", "difference", "95 %"],
-        [
-            [
-                row.label,
-                as_text(row.data),
-                as_text(row.samples),
-                f"{100 * row.relative:+.0f} %",
-                as_interval(100 * row.low, 100 * row.high, "+.0f", " %"),
-            ]
-            for row in found.rows
-        ],
-    )
-    floor = f"between random halves of the data {found.floor.total:.3g}"
-    print(f"Fréchet segmentation distance {found.distance.total:.3g}; {floor}")
-    if energies is not None:
-        print_table(
-            ["class", "energy, nats per pixel", "95 %"],
-            [[row.label, as_text(row.energy), as_interval(row.low, row.high)] for row in energies.rows],
-        )
-    print(f"written to {out}: {', '.join(written)}, omissions.json")
+    of_classes = load_segmenter(segmenter, model)
+    by_layer = partial(reconstruct, model, steps)
+    result = study_omissions(model, of_classes, data_of(model, data), settings, by_layer)
+    title = f"Omissions of {Path(checkpoint).name}, {settings.n:,} samples"
+    inputs = {"checkpoint": checkpoint, "segmenter": segmenter, "n": settings.n}
+    finish(result, out, "omissions.json", title, inputs, json)
+    print(result.distances())
 
 
-def implausible(
-    model: LatentModel, segmenter: Segmenter, images: Tensor, labels: Tensor, shown: int
-) -> Energies:
-    """Energy maps of a flow's codes of uint8 images, and the mean energy of each class of a segmenter."""
-    maps = energy_maps(model, images, labels)
-    masks = segment_bytes(segmenter, images, model.bins, model.device)
-    return Energies(images[:shown], maps[:shown], energy_by_class(maps, masks, segmenter.classes))
-
-
-def shares(segmenter: Segmenter, images: Tensor, model: LatentModel) -> Tensor:
-    """Share of pixels of each class, in percent, (n, classes), in uint8 images at the model's grey levels."""
-    parts = images.split(1000)
-    return torch.cat([shares_of(segment_bytes(segmenter, part, model.bins, model.device)) for part in parts])
-
-
-def reconstruct_instances(
-    model: LatentModel, segmenter: Segmenter, images: Tensor, labels: Tensor, steps: int
-) -> Instances:
+def reconstruct(model: LatentModel, steps: int, images: Tensor, labels: Tensor) -> tuple[str, Tensor]:
     """Reconstruct images by layer inversion, which starts from an encoded or else an optimised code."""
     encodes = model.check_space(model.search_space).encodes
-    first = Encoder() if encodes else Optimise(None, steps)
-    inverter = Layer(first, None, steps)
+    inverter = Layer(Encoder() if encodes else Optimise(None, steps), None, steps)
     found = inverter.invert(model, images, torch.Generator().manual_seed(0), labels)
-    before, after = (
-        segment_bytes(segmenter, each, model.bins, model.device) for each in (images, found.reconstruction)
-    )
-    lost = lost_classes(before, after, segmenter.classes)
-    return Instances(f"by {inverter.layer_of(model)}", images, found.reconstruction, lost)
+    return f"by {inverter.layer_of(model)}", found.reconstruction

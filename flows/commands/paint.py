@@ -13,12 +13,12 @@ from torch import Tensor
 from flows import images as pixels
 from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 from flows.commands.common import Fps, Label, check_outputs, check_unused, write_json
-from flows.commands.dissect import check_layers
 from flows.commands.given import SAMPLES, Given, read_given
 from flows.data.decode import decode, named
 from flows.dissection.paint import Brush, Painted, Stroke
 from flows.dissection.paint import paint as paint_on
 from flows.dissection.probe import default_layers, instrument
+from flows.dissection.study import check_layers
 from flows.dissection.unit_brush import UNITS, find_units
 from flows.drawing import Drawing, draw_rows
 from flows.editing.editor import EXEMPLARS, exemplars_of

@@ -9,11 +9,6 @@ from flows.bounds import PositiveInt
 from flows.errors import UserError, missing_extra
 from flows.studio.address import choose_port
 
-FIRST = (
-    "scenes64-glow", "scenes64-lia", "scenes-glow", "scenes-lia", "scenes-stylegan", "scenes-dcgan",
-)  # fmt: skip
-"""Included checkpoints that are opened by default, in the order of the list of models."""
-
 
 def studio(
     checkpoint: list[str] | None = None,
@@ -53,13 +48,13 @@ def studio(
         raise UserError(f"--root_path: expected a path that begins with /, got {root_path!r}")
     chosen_port = choose_port(host, port)
     # Imported after the checks, because torch takes seconds.
-    from flows.opening import shipped, usable
+    from flows.opening import usable, with_tools
     from flows.semantics.base import Predictor, Segmenter
     from flows.semantics.load import load_semantic_model
     from flows.stored import read_description
     from flows.studio.serve import serve
 
-    paths = checkpoint or shipped(*FIRST)
+    paths = checkpoint or with_tools()
     if not paths:
         raise UserError("--checkpoint: this installation includes no checkpoints; name a folder")
     chosen = usable(device)

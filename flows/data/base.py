@@ -173,6 +173,10 @@ class ImageData(Checked, ABC):
         attributes: Attributes in the columns of `Split.attributes`.
         mask_classes: Names of the values of `Split.masks`.
         can_rerender: Whether `rerender` is supported.
+        menu: Names of the scores that tools offer first, and that an atlas steers.
+        menu_classes: Names of the mask classes that tools offer first.
+        menu_groups: Name of an attribute to its group in menus, where that is not the attribute's own group.
+        artefacts: Names of the mask classes that nobody wants in an image, such as a watermark.
         path_arguments: Arguments of the constructor that are paths; a run stores them as absolute.
         counted: Names of the splits that have a number of images.
     """
@@ -180,6 +184,10 @@ class ImageData(Checked, ABC):
     checked_methods = ("__init__", "split")
     name: ClassVar[str]
     can_rerender: ClassVar[bool] = False
+    menu: ClassVar[tuple[str, ...]] = ()
+    menu_classes: ClassVar[tuple[str, ...]] = ()
+    menu_groups: ClassVar[Mapping[str, str]] = {}
+    artefacts: ClassVar[tuple[str, ...]] = ()
     path_arguments: ClassVar[tuple[str, ...]] = ("path", "root")
     counted: ClassVar[tuple[SplitName, ...]] = SPLITS
     image_shape: tuple[int, int, int]
@@ -282,6 +290,11 @@ def digest_of(n: int, names: Sequence[object] | None, *contents: "Buffer") -> st
     for content in contents:
         digest.update(content)
     return digest.hexdigest()
+
+
+def first_of(menu: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Names with those of a menu first, in its order."""
+    return [each for each in menu if each in names] + [each for each in names if each not in menu]
 
 
 def fair_order(keys: Sequence[str | int]) -> list[int]:

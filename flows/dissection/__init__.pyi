@@ -22,6 +22,8 @@ from flows.dissection.omission import energy_by_class as energy_by_class
 from flows.dissection.omission import energy_maps as energy_maps
 from flows.dissection.omission import omissions as omissions
 from flows.dissection.omission import shares_of as shares_of
+from flows.dissection.omission_study import OmissionSettings as OmissionSettings
+from flows.dissection.omission_study import study_omissions as study_omissions
 from flows.dissection.paint import Brush as Brush
 from flows.dissection.paint import Canvas as Canvas
 from flows.dissection.paint import Painted as Painted
@@ -31,6 +33,8 @@ from flows.dissection.probe import Probe as Probe
 from flows.dissection.probe import default_layers as default_layers
 from flows.dissection.probe import instrument as instrument
 from flows.dissection.probe import layers_of as layers_of
+from flows.dissection.study import DissectionSettings as DissectionSettings
+from flows.dissection.study import dissect_model as dissect_model
 from flows.dissection.unit_brush import UnitBrush as UnitBrush
 from flows.dissection.unit_brush import find_units as find_units
 
@@ -41,8 +45,10 @@ __all__ = [
     "Canvas",
     "Change",
     "Cleaning",
+    "DissectionSettings",
     "ExemplarBrush",
     "Insertion",
+    "OmissionSettings",
     "Omissions",
     "Painted",
     "Pictures",
@@ -57,6 +63,7 @@ __all__ = [
     "clean",
     "default_layers",
     "dissect",
+    "dissect_model",
     "energy_by_class",
     "energy_maps",
     "exemplars_of_codes",
@@ -68,4 +75,5 @@ __all__ = [
     "learn_units",
     "omissions",
     "shares_of",
+    "study_omissions",
 ]

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from flows.dissection.omission import EnergyRow, Omissions
 from flows.drawing import draw_rows
-from flows.page import as_interval, as_text, cells, numbers, table, write_page
+from flows.page import as_interval, as_text, write_page
+from flows.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # imported only where a figure is made
@@ -61,44 +62,59 @@ def lost_classes(
     return [[name for name, lost in zip(classes, row.tolist(), strict=True) if lost] for row in gone]
 
 
-def write_omissions_report(
-    out: Path,
-    title: str,
-    found: Omissions,
-    instances: Instances | None = None,
-    energies: Energies | None = None,
-) -> list[str]:
-    """Write index.html with its pictures; returns the names of the files.
+@dataclass(frozen=True)
+class OmissionsFound:
+    """Results of a study of omissions.
 
-    Args:
-        out: Folder of the report.
-        title: Title of the page.
-        found: Class statistics.
+    Attributes:
+        found: Class statistics of samples and data.
         instances: Images and reconstructions by an inverter.
         energies: Energies of a flow.
+        notes: Sentences on settings that could not be followed.
     """
-    sheets: dict[str, Image.Image | Figure] = {"classes": class_bars(found)}
-    if instances is not None:
-        rows = [("image", instances.images), (instances.how, instances.reconstruction)]
-        sheets["instances"] = draw_rows(rows, len(instances.lost), side=96)
-    if energies is not None:
-        rows = [("image", energies.images), ("energy of the code", heat(energies.maps))]
-        sheets["energy"] = draw_rows(rows, 16, side=96)
-        sheets["energies"] = energy_bars(energies.rows)
-    lines = [
-        cells([row.label])
-        + numbers(
-            [
-                as_text(row.data),
-                as_text(row.samples),
-                f"{100 * row.relative:+.0f} %",
-                as_interval(100 * row.low, 100 * row.high, "+.0f", " %"),
-                f"{100 * row.data_images:.0f} %",
-                f"{100 * row.samples_images:.0f} %",
-            ]
+
+    found: Omissions
+    instances: Instances | None = None
+    energies: Energies | None = None
+    notes: Sequence[str] = ()
+
+    def save(self, out: Path, title: str = "Omissions") -> list[str]:
+        """Write index.html with its pictures; returns the names of the files."""
+        sheets: dict[str, Image.Image | Figure] = {"classes": class_bars(self.found)}
+        if self.instances is not None:
+            rows = [("image", self.instances.images), (self.instances.how, self.instances.reconstruction)]
+            sheets["instances"] = draw_rows(rows, len(self.instances.lost), side=96)
+        if self.energies is not None:
+            rows = [("image", self.energies.images), ("energy of the code", heat(self.energies.maps))]
+            sheets["energy"] = draw_rows(rows, 16, side=96)
+            sheets["energies"] = energy_bars(self.energies.rows)
+        losses = "" if self.instances is None else losses_html(self.instances)
+        before = f"<p>{self.distances()}.</p>{class_table(self.found).html()}"
+        return write_page(out, title, sheets, before, losses)
+
+    def distances(self) -> str:
+        """Phrase with the Fréchet segmentation distance and its floor."""
+        distance, floor = self.found.distance, self.found.floor
+        return (
+            f"Fréchet segmentation distance {distance.total:.3g} (means {distance.mean:.3g}, covariances "
+            f"{distance.covariance:.3g}); between random halves of the data {floor.total:.3g}"
         )
-        for row in found.rows
-    ]
+
+    def tables(self) -> list[Table]:
+        """Class shares, and the energies of a flow."""
+        return [class_table(self.found), *([] if self.energies is None else [energy_table(self.energies)])]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            **self.found.as_dict(),
+            "instances": None if self.instances is None else self.instances.lost,
+            "energy": None if self.energies is None else [asdict(row) for row in self.energies.rows],
+        }
+
+
+def class_table(found: Omissions) -> Table:
+    """Shares of each class in data and samples."""
     head = (
         "class",
         "data, % of pixels",
@@ -108,20 +124,31 @@ def write_omissions_report(
         "data, images",
         "samples, images",
     )
-    distance = (
-        f"<p>Fréchet segmentation distance {found.distance.total:.3g} (means {found.distance.mean:.3g}, "
-        f"covariances {found.distance.covariance:.3g}); between random halves of the data "
-        f"{found.floor.total:.3g}.</p>"
-    )
-    losses = "" if instances is None else _losses(instances)
-    return write_page(out, title, sheets, distance + table(head, lines), losses)
-
-
-def _losses(instances: Instances) -> str:
-    lines = [
-        numbers([str(i)]) + cells([", ".join(names) or "none"]) for i, names in enumerate(instances.lost)
+    rows = [
+        [
+            row.label,
+            as_text(row.data),
+            as_text(row.samples),
+            f"{100 * row.relative:+.0f} %",
+            as_interval(100 * row.low, 100 * row.high, "+.0f", " %"),
+            f"{100 * row.data_images:.0f} %",
+            f"{100 * row.samples_images:.0f} %",
+        ]
+        for row in found.rows
     ]
-    return f"<p>Classes that each image lost:</p>{table(('image', 'lost'), lines)}"
+    return Table(head, rows)
+
+
+def energy_table(energies: Energies) -> Table:
+    """Energy of each class with its interval."""
+    rows = [[row.label, as_text(row.energy), as_interval(row.low, row.high)] for row in energies.rows]
+    return Table(["class", "energy, nats per pixel", "95 %"], rows)
+
+
+def losses_html(instances: Instances) -> str:
+    """Table of the classes that each image lost, below a sentence."""
+    rows = [[str(i), ", ".join(names) or "none"] for i, names in enumerate(instances.lost)]
+    return f"<p>Classes that each image lost:</p>{Table(['image', 'lost'], rows).html()}"
 
 
 def class_bars(found: Omissions) -> "Figure":
@@ -173,12 +200,3 @@ def heat(maps: Tensor) -> Tensor:
     share = ((maps - low) / (high - low).clamp(min=1e-9)).clamp(0, 1)
     colours = torch.from_numpy(np.asarray(colormaps["magma"](share.numpy()))[..., :3].copy())
     return (255 * colours).byte().permute(0, 3, 1, 2)
-
-
-def as_result(found: Omissions, instances: Instances | None, energies: Energies | None) -> dict[str, Any]:
-    """Report as plain values."""
-    return {
-        **found.as_dict(),
-        "instances": None if instances is None else instances.lost,
-        "energy": None if energies is None else [asdict(row) for row in energies.rows],
-    }

@@ -20,7 +20,8 @@ from flows.drawing import draw_rows
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.once import prepared
-from flows.page import as_text, cells, numbers, table, write_page
+from flows.page import as_text, write_page
+from flows.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +43,6 @@ class Dissected:
     """Results of a dissection.
 
     Attributes:
-        title: Title of the page.
         settings: Settings of the dissection, stored with the results.
         rows: Class of each unit by the released rule of GAN dissection.
         rows_by_iou: Class of each unit with the highest IoU.
@@ -51,9 +51,9 @@ class Dissected:
         gallery: Units with their top images, RGB, in which the activation is outlined.
         insertions: Insertions of classes.
         cleaning: Ablation of the units of an artefact.
+        notes: Sentences on classes to which no unit responds.
     """
 
-    title: str
     settings: dict[str, Any]
     rows: list[UnitRow]
     rows_by_iou: list[UnitRow]
@@ -62,6 +62,17 @@ class Dissected:
     gallery: list[tuple[UnitRow, list[Image.Image]]]
     insertions: list[Insertion] = field(default_factory=list)
     cleaning: Cleaning | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def save(self, out: Path, title: str = "Units") -> list[str]:
+        """Write index.html and the pictures of all parts that are present; returns the names of the files."""
+        return write_dissection_report(out, title, self)
+
+    def tables(self) -> list[Table]:
+        """Units by layer, then ablations, insertions and the artefact, if there are any."""
+        found = [layer_table(self.rows, self.rows_by_iou), ablation_table(self.ablations)]
+        found += [contexts_table(each) for each in self.insertions]
+        return [table for table in [*found, *cleaning_tables(self.cleaning)] if table]
 
     def as_dict(self) -> dict[str, Any]:
         """Fields as plain values, without the gallery."""
@@ -89,7 +100,7 @@ class Dissected:
         }
 
 
-def write_dissection_report(out: Path, found: Dissected) -> list[str]:
+def write_dissection_report(out: Path, title: str, found: Dissected) -> list[str]:
     """Write index.html and the pictures of all parts that are present; returns the names of the files."""
     sheets: dict[str, Image.Image | Figure] = {"layers": layer_bars(found.rows)}
     if found.gallery:
@@ -101,27 +112,48 @@ def write_dissection_report(out: Path, found: Dissected) -> list[str]:
         sheets["artefact"] = cleaning_sheet(found.cleaning)
     shown = [row for row in sorted(found.rows, key=lambda row: -row.iou) if row.interpretable]
     after = unit_table(found.best)
-    after += "".join(
-        table(contexts_head(each), [cells(row[:1]) + numbers(row[1:]) for row in contexts_rows(each)])
-        for each in found.insertions
-    )
-    if found.cleaning:
-        after += table(CLEANING_HEAD, [numbers(row) for row in cleaning_rows(found.cleaning)])
+    more = [*map(contexts_table, found.insertions), *cleaning_tables(found.cleaning)]
+    after += "".join(table.html() for table in more)
     after += f"<details><summary>{len(shown)} interpretable units</summary>{unit_table(shown)}</details>"
     by_iou = sum(row.interpretable for row in found.rows_by_iou)
     after += f"<p>{len(shown)} units: {RULES['interpretable']}. {by_iou} units: "
     after += f"{RULES['interpretable_by_iou']}.</p>"
-    return write_page(out, found.title, sheets, after=after)
+    return write_page(out, title, sheets, after=after)
 
 
 def unit_table(rows: Sequence[UnitRow]) -> str:
     """Table of units with their classes, as HTML."""
+    head = ("class", "layer", "unit", "IoU", "information quality", "active share")
     lines = [
-        cells([row.label, row.layer])
-        + numbers([str(row.unit), as_text(row.iou), as_text(row.information), as_text(row.share)])
+        [
+            row.label,
+            row.layer,
+            str(row.unit),
+            as_text(row.iou),
+            as_text(row.information),
+            as_text(row.share),
+        ]
         for row in rows
     ]
-    return table(("class", "layer", "unit", "IoU", "information quality", "active share"), lines)
+    return Table(head, lines).html()
+
+
+def layer_table(rows: Sequence[UnitRow], by_iou: Sequence[UnitRow]) -> Table:
+    """Numbers of units and of interpretable units of each layer, by both rules of `RULES`."""
+    head = ["layer", "units", "interpretable", "classes", "interpretable, by IoU"]
+    both = zip(counts(rows).items(), counts(by_iou).values(), strict=True)
+    return Table(head, [[name, *map(str, numbers), str(others[1])] for (name, numbers), others in both])
+
+
+def ablation_table(found: Sequence[Ablation]) -> Table:
+    """Share of each class's pixels that its units remove, beside random units."""
+    return Table(
+        ["class", "layer", "units ablated", "removed", "by random units"],
+        [
+            [each.label, each.layer, str(each.sizes[-1]), as_text(each.removed[-1]), as_text(each.random[-1])]
+            for each in found
+        ],
+    )
 
 
 def layer_bars(rows: Sequence[UnitRow]) -> "Figure":
@@ -186,18 +218,18 @@ def ablation_curves(found: Sequence[Ablation]) -> "Figure":
 
 # Artefacts and insertions -------------------------------------------------------------------------
 
-CLEANING_HEAD = ["ablated units", "images with it, %", "share of all pixels, %", "KID to images without it"]
-"""Columns of the table of an artefact."""
 
-
-def cleaning_rows(found: Cleaning) -> list[list[str]]:
-    """Rows of the table: remaining artefact and KID by the number of ablated units."""
+def cleaning_tables(found: Cleaning | None) -> list[Table]:
+    """Remaining artefact and KID by the number of ablated units; no table if nothing was ablated."""
+    if found is None:
+        return []
+    head = ["ablated units", "images with it, %", "share of all pixels, %", "KID to images without it"]
     columns = zip(found.sizes, found.images, found.area, found.distance, strict=True)
     rows = [
         [str(size), as_text(100 * images), as_text(100 * area), as_text(distance)]
         for size, images, area, distance in columns
     ]
-    return [*rows, ["halves of the latter", "", "", as_text(found.floor)]]
+    return [Table(head, [*rows, ["halves of the latter", "", "", as_text(found.floor)]])]
 
 
 def cleaning_sheet(found: Cleaning) -> Image.Image:
@@ -220,14 +252,11 @@ def insertion_sheet(found: Insertion, shown: int = 10) -> Image.Image:
     return draw_rows([("generated", images), (f"{found.label}, gain by location", over.byte())])
 
 
-def contexts_head(found: Insertion) -> list[str]:
-    """Columns of `contexts_rows`."""
-    return [f"{found.label} inserted into", "gain, % of pixels", "locations"]
-
-
-def contexts_rows(found: Insertion) -> list[list[str]]:
-    """Rows of the table: class before the insertion, mean gain, number of locations."""
-    return [[name, as_text(100 * gain), str(count)] for name, (gain, count) in found.contexts.items()]
+def contexts_table(found: Insertion) -> Table:
+    """Class before the insertion, mean gain, and number of locations."""
+    head = [f"{found.label} inserted into", "gain, % of pixels", "locations"]
+    rows = [[name, as_text(100 * gain), str(count)] for name, (gain, count) in found.contexts.items()]
+    return Table(head, rows)
 
 
 # Galleries ----------------------------------------------------------------------------------------

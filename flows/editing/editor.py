@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.checks import some_of
-from flows.data.base import ImageData
+from flows.data.base import ImageData, first_of
 from flows.dissection.exemplars import (
     ExemplarBrush,
     Pictures,
@@ -34,6 +34,7 @@ from flows.semantics.load import load_semantic_model
 from flows.steering.base import DIRECTIONS_FILE, Direction, load_directions, shift
 from flows.steering.boundary import condition
 from flows.steering.levels import to_levels
+from flows.steering.operators import group_of
 from flows.stored import locate
 
 __all__ = ["Editor", "ScoreReading", "open_editor"]
@@ -425,18 +426,21 @@ class Editor:
             if self.predictor
             else scores_of(self.data.all_attributes() if self.data else [])
         )
-        scores = {score.name: score.group for score in known}
+        own = self.data.menu_groups if self.data else {}
+        scores = {score.name: own.get(score.attribute, score.group) for score in known}
         groups: dict[str, list[str]] = {group: [] for group in GROUPS}
-        kinds = {"layout": "layout", "category": "layout", "object": "objects"}
+        kinds = {"layout": "layout", "category": "layout", "object": "objects", "colour": "colour"}
         for label, direction in self.directions.items():
             name = direction.name
-            if "hue" in name or name in ("red", "green", "blue"):
-                groups["colour"].append(label)
-            elif name in scores:
-                groups[kinds.get(scores[name], "attributes")].append(label)
-            else:
-                groups["other"].append(label)
+            group = kinds.get(scores[name], "attributes") if name in scores else group_of(name) or "other"
+            groups[group].append(label)
         return groups
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """Classes that can be painted, those of the data set's menu first; empty without a segmenter."""
+        known = list(self.segmenter.classes) if self.segmenter else []
+        return first_of(self.data.menu_classes if self.data else (), known)
 
 
 def named_apart(directions: Sequence[Direction], space: str) -> dict[str, Direction]:

@@ -13,7 +13,8 @@ from flows.files import write_atomically
 from flows.inversion.comparison import Groups, Result
 from flows.inversion.pairs import pair_name, safe_name
 from flows.inversion.summary import EDIT_HEAD, Distances, edit_lines, overview, summary
-from flows.page import as_text, cells, document, numbers, picture_html, save_sheet, table
+from flows.page import as_text, document, picture_html, save_sheet
+from flows.table import Table
 
 COLUMNS = {
     "psnr": "median PSNR, dB",
@@ -135,22 +136,18 @@ def page(
     lines = []
     for result in results:
         row = result.row
-        names = cells([row.model, row.inverter, row.group, str(row.images)])
-        if row.note:
-            rest = f"<td colspan={len(COLUMNS)}><i>{html.escape(row.reason)}</i></td>"
-        else:
-            rest = numbers([as_text(getattr(row, name)) for name in COLUMNS])
-        lines.append(names + rest)
+        figures = [row.reason] if row.note else [as_text(getattr(row, name)) for name in COLUMNS]
+        lines.append([row.model, row.inverter, row.group, str(row.images), *figures])
     pictures = "".join(
         f"{picture_html(group, data)}{_one_by_one(results, groups, group)}" for group, data in grids.items()
     )
     legend = "; ".join(f"{name}: {meaning.format(distances=distances)}" for name, meaning in COLUMNS.items())
     edited = edit_lines(results)
     if edited:
-        texts = [cells(line[:3]) + numbers(line[3:]) for line in edited]
-        pictures += "<h2>Edits, compared with true ones</h2>" + table(EDIT_HEAD, texts)
+        pictures += f"<h2>Edits, compared with true ones</h2>{Table(EDIT_HEAD, edited).html()}"
         pictures += "".join(picture_html(name, data) for name, data in edits.items())
-    return document("Comparison of inverters", table(head, lines), f"<p>{html.escape(legend)}.</p>", pictures)
+    legend = f"<p>{html.escape(legend)}.</p>"
+    return document("Comparison of inverters", Table(head, lines).html(), legend, pictures)
 
 
 def _one_by_one(results: Sequence[Result], groups: Groups, group: str) -> str:
@@ -158,7 +155,7 @@ def _one_by_one(results: Sequence[Result], groups: Groups, group: str) -> str:
     possible = [result for result in results if result.row.group == group and not result.row.note]
     head = ("image", *(f"{result.row.model}, {result.row.inverter}" for result in possible))
     lines = [
-        cells([source.name]) + numbers([as_text(result.each_psnr[i]) for result in possible])
+        [source.name, *(as_text(result.each_psnr[i]) for result in possible)]
         for i, source in enumerate(groups[group].sources)
     ]
-    return f"<details><summary>PSNR of every image, dB</summary>{table(head, lines)}</details>"
+    return f"<details><summary>PSNR of every image, dB</summary>{Table(head, lines).html()}</details>"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flows.inversion.comparison import Groups, Result, Row
 from flows.page import as_fixed, as_interval, as_text
+from flows.table import Table
 
 EACH, OTHERS = 4, ("cat", "person", "text", "digits", "uniform noise", "checkerboard of 4 px")
 """Number of images per group in the overview, and names of the images that are preferred."""
@@ -86,13 +87,7 @@ def summary(results: Sequence[Result], groups: Groups, distances: Distances) -> 
             ]
         )
     edits = edit_lines(results)
-    return as_markdown(head, lines, 2) + (f"\n{as_markdown(EDIT_HEAD, edits, 3)}" if edits else "")
-
-
-def as_markdown(head: Sequence[str], lines: Sequence[Sequence[str]], names: int) -> str:
-    """Markdown table, whose columns after the first `names` are numbers."""
-    rule = ["---"] * names + ["--:"] * (len(head) - names)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *lines)) + "\n"
+    return Table(head, lines).markdown() + (f"\n{Table(EDIT_HEAD, edits).markdown()}" if edits else "")
 
 
 def with_interval(middle: float, low: float, high: float) -> str:

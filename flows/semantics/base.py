@@ -133,6 +133,26 @@ class Segmenter(Protocol):
         ...
 
 
+class StoredPredictor(Predictor, Protocol):
+    """Predictor that was loaded from a checkpoint."""
+
+    image_shape: tuple[int, int, int]
+
+    def fingerprint(self) -> str:
+        """Identifier of class, arguments and weights; see `StoredModule.fingerprint`."""
+        ...
+
+
+class StoredSegmenter(Segmenter, Protocol):
+    """Segmenter that was loaded from a checkpoint."""
+
+    image_shape: tuple[int, int, int]
+
+    def fingerprint(self) -> str:
+        """Identifier of class, arguments and weights; see `StoredModule.fingerprint`."""
+        ...
+
+
 def column_of_class(segmenter: Segmenter, label: str) -> int:
     """Column of the class with this name. Raises UserError naming the known classes if there is none."""
     if label not in segmenter.classes:

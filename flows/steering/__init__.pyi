@@ -26,6 +26,8 @@ from flows.steering.pca import PrincipalComponents as PrincipalComponents
 from flows.steering.quality import Quality as Quality
 from flows.steering.quality import faithfulness as faithfulness
 from flows.steering.score_gradient import ScoreGradient as ScoreGradient
+from flows.steering.scoring import ScoreSettings as ScoreSettings
+from flows.steering.scoring import score as score
 from flows.steering.survey import Survey as Survey
 from flows.steering.survey import score_codes as score_codes
 from flows.steering.survey import survey_images as survey_images
@@ -51,6 +53,7 @@ __all__ = [
     "Quality",
     "Rescoring",
     "ScoreGradient",
+    "ScoreSettings",
     "Survey",
     "Task",
     "Walk",
@@ -63,6 +66,7 @@ __all__ = [
     "rescore",
     "response",
     "save_directions",
+    "score",
     "score_codes",
     "shift",
     "survey_images",

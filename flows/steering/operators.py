@@ -26,9 +26,11 @@ class Operator(ABC):
         low, high: Range of strengths that walks are learned from.
         still: Strength that changes nothing.
         whole: Whether the result is known at every pixel.
+        group: Group in menus.
     """
 
     whole: ClassVar[bool] = False
+    group: ClassVar[str] = "other"
 
     name: str
     low: float
@@ -157,6 +159,7 @@ class Colour(Operator):
     """
 
     whole: ClassVar[bool] = True
+    group: ClassVar[str] = "colour"
     channel: int = 0
 
     def __call__(self, images: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,6 +185,11 @@ OPERATORS: dict[str, Operator] = {
         Colour("blue", -0.4, 0.4, channel=2),
     )
 }
+
+
+def group_of(name: str) -> str | None:
+    """Group in menus of the edit with this name; None if there is no such edit."""
+    return OPERATORS[name].group if name in OPERATORS else None
 
 
 def operators(names: Sequence[str]) -> list[Operator]:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from flows.errors import UserError
-from flows.page import as_text, cells, heat_map, numbers, table, write_page
+from flows.page import as_text, heat_map, write_page
 from flows.schema import parse, read_json
 from flows.steering.evaluate import own_score
 from flows.steering.report import SCORES_VERSION
+from flows.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # imported only where a figure is made
@@ -170,14 +171,9 @@ def worse_in_z(entries: Sequence[Entry]) -> list[str]:
 
 def write_ranking(out: Path, entries: Sequence[Entry]) -> list[str]:
     """Write index.html with leakage.png and a table of all entries; returns the names of the files."""
-    lines = [
-        cells(row[:5]) + numbers(row[5:7]) + cells(row[7:8]) + numbers(row[8:])
-        for row in (each.row() for each in entries)
-    ]
+    table = Table(HEAD, [each.row() for each in entries]).html()
     notes = "".join(f"<p>{html.escape(text)}</p>" for text in worse_in_z(entries))
-    return write_page(
-        out, "Directions, ranked", {"leakage": leakage_map(entries)}, after=notes + table(HEAD, lines)
-    )
+    return write_page(out, "Directions, ranked", {"leakage": leakage_map(entries)}, after=notes + table)
 
 
 def leakage_map(entries: Sequence[Entry]) -> "Figure":

@@ -9,9 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from flows.drawing import draw_rows
-from flows.page import as_interval, as_text, cells, heat_map, numbers, table, write_page
+from flows.page import as_interval, as_text, heat_map, write_page
 from flows.steering.evaluate import Rescoring, monotonicity, own_score
 from flows.steering.quality import Quality
+from flows.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # imported only where a figure is made
@@ -27,22 +28,37 @@ class Scored:
     """Measurements of some directions.
 
     Attributes:
-        title: Title of the page.
         matrix: Changes of scores.
         alphas: Numbers of sigmas of responses and strips.
         responses: Direction to mean scores (number of alphas, number of scores).
         qualities: Direction to its quality.
         methods: Direction to the method that found it.
         strips: Name and uint8 images (number of alphas, C, H, W) of each strip.
+        moved: Space, number and kind of the codes that were moved, and number of images for KID.
     """
 
-    title: str
     matrix: Rescoring
     alphas: list[float]
     responses: dict[str, Tensor]
     qualities: dict[str, Quality]
     methods: dict[str, str]
     strips: list[tuple[str, Tensor]]
+    moved: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+    def save(self, out: Path, title: str = "Directions") -> list[str]:
+        """Write index.html with matrix.png, responses.png and strips.png; returns the names of the files."""
+        head = [f"{alpha:+.2g}" for alpha in self.alphas]
+        sheets: dict[str, Image.Image | Figure] = {
+            "matrix": matrix_map(self.matrix),
+            "responses": response_curves(self),
+            "strips": draw_rows(self.strips, len(head), head=head),
+        }
+        return write_page(out, title, sheets, self.tables()[0].html())
+
+    def tables(self) -> list[Table]:
+        """One table, a row for each direction."""
+        return [Table(HEAD, self.rows())]
 
     def monotone(self, direction: str) -> float:
         """Share of the steps of the direction's own score that have the sign of the total change."""
@@ -78,6 +94,7 @@ class Scored:
         """Plain values."""
         matrix = self.matrix
         return {
+            **self.moved,
             "scores_version": SCORES_VERSION,
             "alpha": matrix.alpha,
             "scores": [score.name for score in matrix.scores],
@@ -105,20 +122,6 @@ HEAD = [
     "reach", "KID at +α", "R² of re-render",
 ]  # fmt: skip
 """Columns of the table of directions."""
-
-
-def write_score_report(out: Path, scored: Scored) -> list[str]:
-    """Write index.html with matrix.png, responses.png and strips.png; returns the names of the files."""
-    head = [f"{alpha:+.2g}" for alpha in scored.alphas]
-    sheets: dict[str, Image.Image | Figure] = {
-        "matrix": matrix_map(scored.matrix),
-        "responses": response_curves(scored),
-        "strips": draw_rows(scored.strips, len(head), head=head),
-    }
-    lines = [
-        cells([row[0]]) + numbers(row[1:4]) + cells([row[4]]) + numbers(row[5:]) for row in scored.rows()
-    ]
-    return write_page(out, scored.title, sheets, table(HEAD, lines))
 
 
 def matrix_map(found: Rescoring) -> "Figure":

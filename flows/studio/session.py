@@ -35,8 +35,6 @@ from flows.versioned import read_metadata
 
 POOL = 8
 """Number of sliders per group that are shown at a time."""
-FIRST = ("window", "door", "bed", "lamp", "plant", "picture", "tree", "person", "vehicle", "banner")
-"""Classes at the top of the list of classes, if the segmenter has them."""
 ALPHAS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 """Moves of a strip, in sigmas."""
 EXAMPLES = 8
@@ -289,10 +287,8 @@ class Studio:
         return session._replace(history=history)
 
     def classes(self, name: str) -> list[str]:
-        """Classes that can be painted, those of `FIRST` first; empty without a segmenter."""
-        segmenter = self.editor(name).segmenter
-        known = list(segmenter.classes) if segmenter else []
-        return [each for each in FIRST if each in known] + [each for each in known if each not in FIRST]
+        """Classes that can be painted, those of the data set's menu first; empty without a segmenter."""
+        return self.editor(name).classes
 
     def undo(self, session: Session | None) -> Session:
         """Undo the last edit."""

@@ -21,7 +21,7 @@ from flows.models.base import LikelihoodModel
 from flows.models.load import load
 from flows.page import as_fixed
 from flows.stored import CARD_FILE, StoredModule
-from flows.terminal import print_table
+from flows.table import Table
 from flows.training.distances import IMAGES, halves_of, kid_line, kid_to
 from flows.training.figures import draw_curves, draw_round_trip
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
@@ -194,7 +194,7 @@ def print_report(
 def print_round_trip(rows: list[RoundTripRow]) -> None:
     """Print the table of round trips, one line per group of images."""
     header, *lines = round_trip_lines(rows)
-    print_table(header, lines)
+    Table(header, lines).print()
 
 
 def round_trip_lines(

@@ -5,7 +5,6 @@ from typing import Literal
 
 from flows.bounds import PositiveFloat, PositiveInt, Seed
 from flows.commands.common import check_outputs, write_json
-from flows.commands.steer.apply import split_directions
 from flows.data.base import ImageData
 from flows.opening import data_known, data_of, load_predictor, open_model
 from flows.page import as_text
@@ -14,7 +13,8 @@ from flows.steering.boundary import condition
 from flows.steering.disentangle import disentangle as correct
 from flows.steering.evaluate import check_own_scores
 from flows.steering.method import Task
-from flows.terminal import print_table
+from flows.steering.selection import split_directions
+from flows.table import Table
 
 
 def disentangle(
@@ -99,6 +99,6 @@ def disentangle(
             for each in corrected
         ]
     save_directions(output, changed)
-    print_table(head, rows)
+    Table(head, rows).print()
     print(f"{len(changed)} directions in space {space!r}: {output}")
     write_json(json, {"checkpoint": checkpoint, "directions": [as_row(each) for each in changed]})

@@ -16,7 +16,7 @@ from flows.steering.base import DIRECTIONS_FILE, as_row, save_directions
 from flows.steering.boundary import Boundary
 from flows.steering.method import Labelled, Method, Task
 from flows.steering.score_gradient import ScoreGradient
-from flows.terminal import print_table
+from flows.table import Table
 
 BOUNDARY: Method = lazy_instance(Boundary)
 
@@ -77,12 +77,12 @@ def find(
     directions = method.find(task)
     save_directions(output, directions)
     columns = list(dict.fromkeys(key for each in directions for key in each.evidence))
-    print_table(
+    Table(
         ["direction", "sigma", *columns],
         [
             [each.name, as_text(each.sigma), *(as_text(each.evidence.get(c, float("nan"))) for c in columns)]
             for each in directions
         ],
-    )
+    ).print()
     print(f"{len(directions)} directions in space {space!r}: {output}")
     write_json(json, {"checkpoint": checkpoint, "directions": [as_row(each) for each in directions]})

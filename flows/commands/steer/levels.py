@@ -6,14 +6,14 @@ import torch
 
 from flows.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed
 from flows.commands.common import check_outputs, write_json
-from flows.commands.steer.apply import select_directions
 from flows.data.base import ImageData
 from flows.opening import first_test, load_predictor, open_model
 from flows.page import as_text
 from flows.steering.base import load_directions
 from flows.steering.evaluate import check_own_scores
 from flows.steering.levels import levels_map, rank_levels, to_levels, with_levels
-from flows.terminal import print_table
+from flows.steering.selection import select_directions
+from flows.table import Table
 
 
 def levels(
@@ -71,11 +71,11 @@ def levels(
     for path in (out / "levels.json", json):
         write_json(path, result)
     head = list(model.check_space(wide).levels)
-    print_table(
+    Table(
         ["direction", *head, "largest"],
         [
             [name, *(as_text(row[level]) for level in head), max(row, key=lambda level: abs(row[level]))]
             for name, row in ranked.items()
         ],
-    )
+    ).print()
     print(f"written to {out}: {', '.join(written)}, levels.json")

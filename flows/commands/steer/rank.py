@@ -5,7 +5,7 @@ from pathlib import Path
 from flows.commands.common import check_outputs, write_json
 from flows.errors import UserError
 from flows.steering.ranking import HEAD, read_scores, worse_in_z, write_ranking
-from flows.terminal import print_table
+from flows.table import Table
 
 
 def rank(scores: list[Path], out: Path = Path("ranking"), json: Path | None = None) -> None:
@@ -24,7 +24,7 @@ def rank(scores: list[Path], out: Path = Path("ranking"), json: Path | None = No
     notes = worse_in_z(entries)
     for path in (out / "ranking.json", json):
         write_json(path, {"entries": [vars(entry) for entry in entries], "worse_in_z": notes})
-    print_table(list(HEAD), [entry.row() for entry in entries])
+    Table(list(HEAD), [entry.row() for entry in entries]).print()
     for text in notes:
         print(text)
     print(f"written to {out}: {', '.join(written)}, ranking.json")

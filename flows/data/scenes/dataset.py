@@ -3,8 +3,9 @@
 import hashlib
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import PIL
@@ -88,6 +89,15 @@ class Scenes(ImageData):
     attributes = tuple(FACTORS[i] for i in SEEN)
     mask_classes = CLASSES
     can_rerender = True
+    menu = (
+        "daylight", "lamp_on", "wood", "wall_hue cos", "warmth", "ageing", "window", "banner",
+        "category: church",
+    )  # fmt: skip
+    menu_classes = (
+        "window", "door", "bed", "lamp", "plant", "picture", "tree", "person", "vehicle", "banner",
+    )  # fmt: skip
+    menu_groups: ClassVar[Mapping[str, str]] = {each.name: "colour" for each in FACTORS if "hue" in each.name}
+    artefacts = ("banner",)
     path_arguments = ("cache",)
 
     def __init__(

@@ -1,0 +1,70 @@
+"""One table: on the terminal, as Markdown, and as HTML."""
+
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+FIGURE = r"(?:[-+±]?\d[\d.,]*(?:e[-+]?\d+)?(?: %| dB)?|[–∞])"
+NUMBER = re.compile(rf"{FIGURE}(?: … {FIGURE})?(?: \({FIGURE}(?:(?: …|;) {FIGURE})?\))?")
+"""Text of a figure: a number, also with an exponent or in percent, an interval, a number with its interval in
+brackets, or the sign of an unknown or infinite one.
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under named columns.
+
+    Columns in which every cell is a figure are aligned right.
+
+    Attributes:
+        columns: Names of the columns.
+        rows: Cells of each row, as text; see `flows.page.as_text`. The last cell of a row with fewer cells
+            than columns belongs to all columns that are left, as a note does.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+    def numeric(self) -> list[bool]:
+        """Whether every cell of a column is a figure or empty, for each column."""
+        return [
+            any(row[i] for row in self.whole())
+            and all(not row[i] or NUMBER.fullmatch(row[i]) for row in self.whole())
+            for i in range(len(self.columns))
+        ]
+
+    def whole(self) -> list[Sequence[str]]:
+        """Rows with a cell for every column."""
+        return [row for row in self.rows if len(row) == len(self.columns)]
+
+    def padded(self) -> list[list[str]]:
+        """Rows, with empty cells after those of a note."""
+        return [[*row, *[""] * (len(self.columns) - len(row))] for row in self.rows]
+
+    def print(self) -> None:
+        """Print the table on the terminal; see `terminal.print_table`."""
+        from flows.terminal import print_table  # rich is imported only where something is printed
+
+        print_table(self)
+
+    def markdown(self) -> str:
+        """The table as Markdown, with a final newline."""
+        rule = ["--:" if numeric else "---" for numeric in self.numeric()]
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in (self.columns, rule, *self.padded())) + "\n"
+
+    def html(self) -> str:
+        """The table as HTML."""
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in self.columns)
+        lines = "".join(f"<tr>{self._cells(row)}</tr>" for row in self.rows)
+        return f"<table><tr>{head}</tr>{lines}</table>"
+
+    def _cells(self, row: Sequence[str]) -> str:
+        kinds = [" class=n" if right else "" for right in self.numeric()][: len(row)]
+        if len(row) < len(self.columns):
+            kinds[-1] = f" colspan={len(self.columns) - len(row) + 1}"
+        return "".join(f"<td{kind}>{html.escape(cell)}</td>" for kind, cell in zip(kinds, row, strict=True))
