@@ -46,7 +46,7 @@ class Verb:
 
 READ_CONFIGS = {"export"}
 """Verbs that read the config of a run, which may name classes."""
-HELPERS = {"common", "given"}
+HELPERS = {"common", "given", "groups"}
 """Files of flows/commands that are no verbs."""
 
 

@@ -8,7 +8,9 @@ import pkgutil
 import re
 import sys
 from argparse import Action
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin
@@ -20,6 +22,7 @@ from flows.bounds import choices_of, describe, plain, refusal
 from flows.checks import did_you_mean
 from flows.errors import UserError, deprecated, fail
 from flows.files import load_yaml
+from flows.plugins import modules_of
 
 jsonargparse.set_parsing_settings(
     docstring_parse_attribute_docstrings=True, import_path_denylist=["*"], import_path_allowlist=["flows"]
@@ -34,9 +37,26 @@ NAMED: set[type] = set()
 
 
 def import_all(package: ModuleType) -> None:
-    """Import all files of a package, so that options know its classes by their short names."""
+    """Import all files of a package, and what installed packages add to it.
+
+    Options then know the classes by their short names.
+    """
     for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)
+    modules_of(package.__name__)
+
+
+_raising: ContextVar[bool] = ContextVar("raising", default=False)
+
+
+@contextmanager
+def raising() -> Iterator[None]:
+    """Context in which mistakes raise UserError instead of ending the program."""
+    token = _raising.set(True)
+    try:
+        yield
+    finally:
+        _raising.reset(token)
 
 
 class HelpFormatter(DefaultHelpFormatter):
@@ -129,7 +149,7 @@ class Parser(ArgumentParser):
         except KeyError as error:
             if self.arguments_of is None:
                 raise
-            names = ", ".join(action.dest for action in self._actions if action.dest != "help")
+            names = ", ".join(action.dest for action in self._actions if not action.dest.endswith("help"))
             known = f"expected {names}" if names else "it has none"
             raise type(error)(f"{error} by {self.arguments_of.__name__}; {known}") from error
 
@@ -154,14 +174,20 @@ class Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if os.environ.get("FLOWS_DEBUG") and ex is not None:
             raise ex
+        if _raising.get():
+            raise UserError(self.sentence(message))
+        fail(self.sentence(message))
+
+    def sentence(self, message: str) -> str:
+        """Return a message of jsonargparse in plain words, with the closest valid word."""
         text = " ".join(line.strip() for line in str(message).splitlines() if line.strip())
         if denied := re.search(r"Importing '([\w.]+)' is not allowed", text):
             package = denied[1].partition(".")[0]
-            fail(f"{denied[1]} is not a class of flows; --{ALLOW} {package} allows to import it")
+            return f"{denied[1]} is not a class of flows; --{ALLOW} {package} allows to import it"
         unknown = re.search(r'key "([\w.]+)".*dot import path string: (\w+)', text)
         if unknown:
             text = f"{self.spelling(unknown[1])}: there is no class named '{unknown[2]}'."
-        fail(self.wrong_value(text) or shorten(self.plain(text)) + self.suggestion(text))
+        return self.wrong_value(text) or shorten(self.plain(text)) + self.suggestion(text)
 
     def action_of(self, key: str) -> Action | None:
         """Option or argument of a key, `None` if there is none; the key may begin with a verb."""

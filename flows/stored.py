@@ -24,6 +24,7 @@ from flows.building import Excess, build_within
 from flows.checks import check_device, did_you_mean
 from flows.errors import CheckpointError, UserError
 from flows.files import expand, file_digest, make_folder, reading, will_write, write_atomically
+from flows.plugins import classes_of
 from flows.schema import parse, read_json, unaltered
 from flows.tensor_files import save_tensors
 
@@ -324,13 +325,13 @@ def check_digest(path: Path, expected: str) -> None:
 
 
 def types_in(package: ModuleType, base: type[StoredModule]) -> dict[str, type[StoredModule]]:
-    """All concrete classes of type `base` in a package, by name; imports the files of the package."""
+    """All concrete classes of type `base` in a package and in the packages that add to it, by name."""
     classes: dict[str, type[StoredModule]] = {}
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         for cls in vars(importlib.import_module(module.name)).values():
             if inspect.isclass(cls) and issubclass(cls, base) and not inspect.isabstract(cls):
                 classes[cls.__name__] = cls
-    return classes
+    return {**classes_of(package.__name__, base), **classes}
 
 
 def load_stored(

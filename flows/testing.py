@@ -120,6 +120,11 @@ def check_bijection(
         raise LawBroken("\n".join([f"{type(build()).__name__} breaks", *lines]))
 
 
+def cases_of(cls: type[Bijection]) -> dict[str, Case]:
+    """Cases of a class's `examples`, by name."""
+    return {name: Case.of_example(lambda name=name: cls.examples()[name]) for name in cls.examples()}  # type: ignore[misc]
+
+
 def broken_laws(case: Case) -> dict[str, list[str]]:
     """Return the broken laws by name, with a message per violation; a law that raises is broken too."""
     broken = {}

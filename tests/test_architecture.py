@@ -35,6 +35,7 @@ GROUND = {
     "terminal",
     "torch_internals",
     "options",
+    "plugins",
     "table",
 }
 """Small shared ground: everything may use it."""

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from flows.bijections.base import Bijection
-from flows.testing import LAWS, Case, broken_laws
+from flows.testing import LAWS, broken_laws, cases_of
 
 
 def bijections() -> list[type[Bijection]]:
@@ -29,8 +29,7 @@ def cases() -> list:
 
 @pytest.mark.parametrize(("cls", "name"), cases())
 def test_laws(cls: type[Bijection], name: str):
-    case = Case.of_example(lambda: cls.examples()[name])
-    assert broken_laws(case) == {}
+    assert broken_laws(cases_of(cls)[name]) == {}
 
 
 def test_every_law_is_run_on_every_class():

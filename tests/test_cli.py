@@ -17,7 +17,7 @@ from PIL import Image
 import flows
 from flows import images as pixels
 from flows.cli import commands, find_verbs, main, make_parser
-from flows.commands.compare import read_group
+from flows.commands.groups import GroupReader
 from flows.config import experiment_parser, parse_experiment
 from flows.data.digits import Digits
 from flows.inversion import invert_exactly, load_codes
@@ -147,8 +147,8 @@ def test_former_names_of_options_are_accepted_with_a_warning(tmp_path):
 def test_the_former_word_for_images_gives_a_warning(checkpoint):
     model = flows.load(checkpoint)
     with pytest.warns(FutureWarning, match="^--images foreign is deprecated; use --images ood$"):
-        former = read_group("foreign", model, {"glow": model})["foreign"]
-    assert torch.equal(former.images, read_group("ood", model, {"glow": model})["ood"].images)
+        former = GroupReader({"glow": model}).read("foreign")["foreign"]
+    assert torch.equal(former.images, GroupReader({"glow": model}).read("ood")["ood"].images)
 
 
 def test_a_former_name_is_one_line_on_the_terminal():

@@ -22,7 +22,7 @@ from flows.inversion import (
     save_codes,
 )
 from flows.inversion.base import reconstruct
-from flows.inversion.comparison import code_error, compare, mean_typicality
+from flows.inversion.comparison import Measures, code_error, compare, mean_typicality
 from flows.inversion.records import load_record, record_of, render_record, save_record
 from flows.metrics import round_trip
 from flows.metrics.typicality import typicality
@@ -212,7 +212,7 @@ def test_labels_count_the_classes_of_their_own_data_set(conditional, digits, mon
     wrong = (digits.labels[:4] + 1) % 10
     names = ("Digits", "Others")
     groups = {name: Group(digits.images[:4], sources, labels=wrong, data=name) for name in names}
-    results = compare({"glow": conditional}, {"exact": Exact()}, groups, edits=False)
+    results = compare({"glow": conditional}, {"exact": Exact()}, groups, measures=Measures(edits=False))
     own, other = (each.record.codes.labels for each in results)
     assert torch.equal(own, wrong)
     assert torch.equal(other, conditional.infer_labels(digits.images[:4]))
@@ -248,7 +248,10 @@ def test_a_gan_without_classes_of_the_images_says_so(digits):
     gan = BigGAN((1, 8, 8), num_classes=10, bins=17, size=4, width=4, channels=(8, 8), attention=0).eval()
     group = {"images": Group(digits.images[:2], [ImageSource("a"), ImageSource("b")])}
     search = {space: Optimise(space, steps=2) for space in ("z", "z+c")}
-    rows = {each.row.inverter: each.row for each in compare({"gan": gan}, search, group, edits=False)}
+    rows = {
+        each.row.inverter: each.row
+        for each in compare({"gan": gan}, search, group, measures=Measures(edits=False))
+    }
     assert "need labels" in rows["z"].note and "'z+c'" in rows["z"].note and rows["z+c"].note == ""
     with pytest.raises(flows.UserError, match="pass labels 0 … 9"):
         Optimise("z", steps=2).invert(gan, digits.images[:2])

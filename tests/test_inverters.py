@@ -14,7 +14,7 @@ from torch.nn.functional import conv2d
 import flows
 from flows import images as pixels
 from flows.cli import main
-from flows.commands.compare import read_group
+from flows.commands.groups import GroupReader
 from flows.data.digits import Digits
 from flows.errors import CheckpointError, UserError
 from flows.inversion.base import reconstruct
@@ -648,7 +648,7 @@ def test_compare_takes_turned_pictures_of_any_kind(checkpoints):
     exif[0x0112] = 6  # to be turned by 90° clockwise
     Image.new("RGB", (40, 20), "blue").save(folder / "b.jpg", exif=exif)
     Image.new("L", (16, 16), 77).save(folder / "c.png")
-    group = read_group(f"user:{folder}", flows.load(checkpoints / "flow"), {})["user"]
+    group = GroupReader({"flow": flows.load(checkpoints / "flow")}).read(f"user:{folder}")["user"]
     assert [source.size for source in group.sources] == [(20, 40), (20, 40), (16, 16)]
     assert [source.box for source in group.sources] == [(0, 10, 20, 30), (0, 10, 20, 30), (0, 0, 16, 16)]
     assert group.images.shape == (3, *SHAPE) and (group.images[2] == 77).all()

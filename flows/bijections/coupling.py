@@ -193,7 +193,7 @@ def conditioner(network: nn.Module) -> nn.Module:
     """The network itself if its `forward` takes a context, otherwise an `Unconditional` around it."""
     try:
         parameters = inspect.signature(network.forward).parameters.values()
-    except UserError:
+    except (TypeError, ValueError):
         return network  # compiled or scripted: nothing is known about its arguments
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return network

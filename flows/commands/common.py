@@ -98,7 +98,13 @@ class Result(Protocol):
 
 
 def finish(
-    result: Result, out: Path, name: str, title: str, inputs: Mapping[str, Any], json: Path | None = None
+    result: Result,
+    out: Path,
+    name: str,
+    title: str,
+    inputs: Mapping[str, Any],
+    json: Path | None = None,
+    unknown: Mapping[str, str] | None = None,
 ) -> None:
     """Save the result of a study, with a JSON file of its figures, and print its tables.
 
@@ -109,14 +115,15 @@ def finish(
         title: Title of the page.
         inputs: Names of the study's inputs, stored with the figures.
         json: Additional file for the figures.
+        unknown: Reasons why figures can be unknown; see `write_json`.
     """
     written = result.save(out, title)
     for path in (out / name, json):
-        write_json(path, {**inputs, **result.as_dict()})
-    for note in result.notes:
-        print(note)
+        write_json(path, {**inputs, **result.as_dict()}, unknown)
     for table in result.tables():
         table.print()
+    for note in result.notes:
+        print(note)
     print(f"written to {out}: {', '.join(written)}, {name}")
 
 

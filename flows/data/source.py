@@ -20,6 +20,7 @@ import flows.data
 from flows.data.base import ImageData, StreamedData
 from flows.errors import UserError
 from flows.files import expand, make_folder
+from flows.plugins import classes_of
 from flows.schema import parse
 
 KNOWN = Path("~/.cache/flows/known-data.txt")
@@ -110,8 +111,11 @@ def can_instantiate(source: Any) -> bool:
 
 
 def class_of(source: Mapping[str, Any]) -> type[ImageData] | None:
-    """Class of a stored data set: one of this package, concrete and no stream; else None."""
+    """Class of a stored data set, of this package or a plugin, concrete and no stream; else None."""
     module, _, name = str(source.get("class_path")).rpartition(".")
+    offered = classes_of(PREFIX.rstrip("."), ImageData).get(name)  # type: ignore[type-abstract]
+    if offered is not None and offered.__module__ == module:
+        return None if issubclass(offered, StreamedData) else offered
     files = {each.name for each in pkgutil.walk_packages(flows.data.__path__, PREFIX)}
     if module not in files | {PREFIX.rstrip(".")}:
         return None

@@ -3,10 +3,13 @@
 from flows.inversion.base import Inversion as Inversion
 from flows.inversion.base import Inverter as Inverter
 from flows.inversion.base import reconstruct as reconstruct
+from flows.inversion.by_name import make_inverter as make_inverter
+from flows.inversion.by_name import short_names as short_names
 from flows.inversion.codes import CodeFile as CodeFile
 from flows.inversion.codes import load_codes as load_codes
 from flows.inversion.codes import save_codes as save_codes
 from flows.inversion.comparison import Group as Group
+from flows.inversion.comparison import Measures as Measures
 from flows.inversion.comparison import Result as Result
 from flows.inversion.comparison import Row as Row
 from flows.inversion.comparison import compare as compare
@@ -29,6 +32,8 @@ from flows.inversion.records import load_record as load_record
 from flows.inversion.records import record_of as record_of
 from flows.inversion.records import render_record as render_record
 from flows.inversion.records import save_record as save_record
+from flows.inversion.search import Search as Search
+from flows.inversion.search import SearchSettings as SearchSettings
 from flows.inversion.tune import Tune as Tune
 
 __all__ = [
@@ -46,10 +51,13 @@ __all__ = [
     "Inversion",
     "Inverter",
     "Layer",
+    "Measures",
     "Optimise",
     "Record",
     "Result",
     "Row",
+    "Search",
+    "SearchSettings",
     "Tune",
     "adapted",
     "compare",
@@ -57,9 +65,11 @@ __all__ = [
     "invert_exactly",
     "load_codes",
     "load_record",
+    "make_inverter",
     "reconstruct",
     "record_of",
     "render_record",
     "save_codes",
     "save_record",
+    "short_names",
 ]

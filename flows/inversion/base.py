@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from flows.metrics.roundtrip import Precision
 from flows.models.base import HasNoise, LatentModel
 from flows.models.codes import Codes, LabelsLike
 from flows.numerics import exact_arithmetic
+
+if TYPE_CHECKING:
+    from flows.inversion.search import Search
 
 __all__ = ["Inversion", "Inverter", "reconstruct"]
 
@@ -74,13 +78,35 @@ class Inverter(Checked, ABC):
     """Method that finds codes for images in a latent space of a model.
 
     To add one: create a file in this folder with a class that has a `name` and whose constructor arguments
-    are its settings.
+    are its settings. `flows compare` then knows it by the name of the class and by config files; a short name
+    is optional.
 
     Attributes:
         name: Name in tables.
+        short_names: Short names of `flows compare --inverters`, each with the names of the words that may
+            follow after colons: `{"optimise": ("SPACE", "ALGORITHM")}` for `optimise:w:lbfgs`.
     """
 
     name: str
+    short_names: ClassVar[Mapping[str, Sequence[str]]] = {}
+
+    @classmethod
+    def from_short(cls, name: str, words: Mapping[str, str], search: "Search") -> "Inverter":
+        """Create the inverter of one of its short names.
+
+        Args:
+            name: Short name.
+            words: Words after it, by the names in `short_names`.
+            search: Settings of the searches of a comparison.
+
+        Raises:
+            UserError: A word is not known.
+        """
+        return cls()
+
+    def parts(self) -> dict[str, str]:
+        """Return the names of parts of a model that the settings name: `space`, `layer`."""
+        return {}
 
     @abstractmethod
     def why_not(self, model: LatentModel) -> str:

@@ -27,7 +27,7 @@ from flows.models.codes import Codes
 from flows.numerics import to_double
 from flows.statistics import interval_of_median
 
-__all__ = ["Group", "Result", "Row", "compare"]
+__all__ = ["Group", "Measures", "Result", "Row", "compare"]
 
 
 @dataclass(frozen=True)
@@ -184,17 +184,31 @@ class Editing(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Measures:
+    """Measures of each pair besides pixels, codes and time.
+
+    Attributes:
+        network: Network of the perceptual distance; None for no distance.
+        edits: Whether to measure edit consistency, which inverts four more images per row.
+        editing: Edits of the groups of test images that are compared with true ones; None for none.
+        identity: Network that recognises faces; None for no identity score.
+    """
+
+    network: FeatureNetwork | None = None
+    edits: bool = True
+    editing: Editing | None = None
+    identity: Identity | None = None
+
+
 def compare(
     models: Mapping[str, LatentModel],
     inverters: Mapping[str, Inverter],
     groups: Groups,
     seed: int = 0,
-    network: FeatureNetwork | None = None,
-    edits: bool = True,
+    measures: Measures = Measures(),
     store: Store | None = None,
     results: list[Result] | None = None,
-    editing: Editing | None = None,
-    identity: Identity | None = None,
 ) -> list[Result]:
     """Run every inverter on every model and group; impossible pairs are rows with the reason.
 
@@ -207,14 +221,11 @@ def compare(
         inverters: Inverters by name.
         groups: Groups of images by name.
         seed: Seed of all random numbers.
-        network: Network of the perceptual distance; None for no distance.
-        edits: Whether to measure edit consistency, which inverts four more images per row.
+        measures: Measures of each pair.
         store: Store that has pairs of an earlier run, and gets each pair as soon as it is finished; what it
             raises, as on a full disk, ends the comparison.
         results: List to which each result is appended, and which is returned; the caller of an interrupted
             comparison has what is finished.
-        editing: Edits of the groups of test images that are compared with true ones; None for none.
-        identity: Network that recognises faces; None for no identity score.
     """
     results = [] if results is None else results
     for model_name, model in models.items():
@@ -224,36 +235,36 @@ def compare(
             for name, group in groups.items():
                 if group.only not in (None, model_name):
                     continue
-                reason = impossible or unlabelled(model, inverter, group)
                 row = Row(
                     model=model_name,
                     inverter=inverter_name,
                     group=name,
                     images=len(group.images),
-                    note=reason,
+                    note=impossible or unlabelled(model, inverter, group),
                 )
-                if store is not None and not reason:
-                    if (finished := store.load(row, model, group)) is not None:
-                        results.append(finished)
-                        continue
-                try:
-                    if reason:
-                        result = Result(row)
-                    else:
-                        result = one(row, model, inverter, group, seed, network, edits, editing, identity)
-                except Exception as error:  # the other pairs may have taken hours
-                    if os.environ.get("FLOWS_DEBUG"):
-                        raise
-                    message, bug = str(error).split("\n")[0], not is_user_error(error)
-                    if bug:
-                        traceback.print_exception(error)
-                    note = f"failed: {type(error).__name__}: {message}"
-                    result = Result(replace(row, note=note), bug=bug)
+                finished = store.load(row, model, group) if store is not None and not row.note else None
                 # Listed first: an interruption in between must not leave a pair on disk without a report.
-                results.append(result)
-                if store is not None:
-                    store.save(result, model, group)
+                results.append(finished or attempt(row, model, inverter, group, seed, measures))
+                if store is not None and finished is None:
+                    store.save(results[-1], model, group)
     return results
+
+
+def attempt(
+    row: Row, model: LatentModel, inverter: Inverter, group: Group, seed: int, measures: Measures
+) -> Result:
+    """Result of a pair; that of an impossible or failed one has the reason in its row."""
+    if row.note:
+        return Result(row)
+    try:
+        return one(row, model, inverter, group, seed, measures)
+    except Exception as error:  # the other pairs may have taken hours
+        if os.environ.get("FLOWS_DEBUG"):
+            raise
+        message, bug = str(error).split("\n")[0], not is_user_error(error)
+        if bug:
+            traceback.print_exception(error)
+        return Result(replace(row, note=f"failed: {type(error).__name__}: {message}"), bug=bug)
 
 
 def unlabelled(model: LatentModel, inverter: Inverter, group: Group) -> str:
@@ -274,24 +285,17 @@ def warm_up(model: LatentModel) -> None:
 
 
 def one(
-    row: Row,
-    model: LatentModel,
-    inverter: Inverter,
-    group: Group,
-    seed: int,
-    network: FeatureNetwork | None,
-    edits: bool,
-    editing: Editing | None = None,
-    identity: Identity | None = None,
+    row: Row, model: LatentModel, inverter: Inverter, group: Group, seed: int, measures: Measures
 ) -> Result:
     """Run one inverter on one model and group; `row` has their names."""
     group = replace(group, images=pixels.reduce(group.images, model.bins))
     random = torch.Generator().manual_seed(seed)
     inversion = inverter.invert(model, group.images, random, group.labels_counted_by(model))
-    result = measured(row, model, inverter if edits else None, inversion, group, seed, network, identity)
-    if editing is None or not group.from_test:
+    result = measured(row, model, inverter, inversion, group, seed, measures)
+    if measures.editing is None or not group.from_test:
         return result
-    return with_edits(result, editing.measure(row.model, model, inverter, inversion, group.images, seed))
+    found = measures.editing.measure(row.model, model, inverter, inversion, group.images, seed)
+    return with_edits(result, found)
 
 
 def with_edits(result: Result, edits: list[Edited]) -> Result:
@@ -314,31 +318,29 @@ def measured(
     found: Inversion,
     group: Group,
     seed: int = 0,
-    network: FeatureNetwork | None = None,
-    identity: Identity | None = None,
+    measures: Measures = Measures(),
 ) -> Result:
     """Return a result with all figures of an inversion.
 
     Args:
         row: Row with the names.
         model: Model that was inverted.
-        inverter: Inverter for measuring edit consistency, which inverts four more images; None skips it.
+        inverter: Inverter, for measuring edit consistency; None measures none.
         found: Inversion of the images.
         group: Group of images, reduced to the model's grey levels.
         seed: Seed of the inversion.
-        network: Network of the perceptual distance; None for no distance.
-        identity: Network that recognises faces; None for no identity score.
+        measures: Measures, of which `editing` is not used.
     """
     images = group.images
     quality = psnr(images, found.reconstruction).where(found.succeeded, 0.0)
     row = with_figures(row, in_own_precision(model, found), found, group, quality)
     if found.succeeded.any():
         pair = images[found.succeeded], found.reconstruction[found.succeeded]
-        if network is not None:
-            row = replace(row, perceptual=float(perceptual_distance(network, *pair).mean()))
-        if identity is not None:
-            row = replace(row, identity=float(identity.similarity(*pair).mean()))
-    if inverter is not None:
+        if measures.network is not None:
+            row = replace(row, perceptual=float(perceptual_distance(measures.network, *pair).mean()))
+        if measures.identity is not None:
+            row = replace(row, identity=float(measures.identity.similarity(*pair).mean()))
+    if measures.edits and inverter is not None:
         row = replace(row, undone=edit_consistency(model, inverter, found, seed))
     return Result(row, found.reconstruction, quality.tolist(), record_of(found, group.sources, seed))
 

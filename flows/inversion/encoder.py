@@ -1,9 +1,12 @@
 """Inversion by the model's encoder in one pass: exact for a flow, learned for LIA."""
 
+from collections.abc import Mapping
+
 import torch
 
 from flows import images as pixels
 from flows.inversion.base import BATCH, Inversion, Inverter, now, reconstruct_checked
+from flows.inversion.search import Search
 from flows.models.base import LatentModel
 from flows.models.codes import LabelsLike
 from flows.once import prepared
@@ -19,9 +22,17 @@ class Encoder(Inverter):
     """
 
     name = "encoder"
+    short_names = {"encoder": ("SPACE",), "exact-z": ()}
 
     def __init__(self, space: str | None = None):
         self.space = space
+
+    @classmethod
+    def from_short(cls, name: str, words: Mapping[str, str], search: Search) -> "Encoder":
+        return cls("z" if name == "exact-z" else words.get("SPACE"))
+
+    def parts(self) -> dict[str, str]:
+        return {"space": self.space} if self.space else {}
 
     def space_of(self, model: LatentModel) -> str:
         """Return the space that this model's images are encoded into."""

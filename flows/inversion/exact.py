@@ -132,6 +132,7 @@ class Exact(Inverter):
     """Inversion by the exact inverse; images not certified in fp32 are encoded again in fp64."""
 
     name = "exact"
+    short_names = {"exact": ()}
 
     def space_of(self, model: LatentModel) -> str:
         return model.prior_space.name

@@ -1,19 +1,24 @@
 """In-domain inversion: optimisation that starts at the encoder's code and stays in the model's domain."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
 
 from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from flows.checks import check_choice
 from flows.inversion.base import NOTHING_TO_ADD
 from flows.inversion.distance import Distance
 from flows.inversion.optimise import Optimise, Random, Target
+from flows.inversion.search import Search
 from flows.models.base import LatentModel
 
 __all__ = ["Hybrid"]
 
 Domain = Literal["encoder", "likelihood", "none"]
+STEPS = 100
+"""Number of steps in the paper."""
 WEIGHTS: dict[Domain, float] = {"encoder": 2.0, "likelihood": 5e-4, "none": 0.0}
 
 
@@ -39,11 +44,12 @@ class Hybrid(Optimise):
     """
 
     name = "hybrid"
+    short_names = {"hybrid": (), "in-domain": ("DOMAIN",)}
 
     def __init__(
         self,
         space: str | None = None,
-        steps: NonNegativeInt = 100,
+        steps: NonNegativeInt = STEPS,
         lr: PositiveFloat = 0.01,
         domain: Domain = "encoder",
         domain_weight: NonNegativeFloat | None = None,
@@ -56,6 +62,20 @@ class Hybrid(Optimise):
         self.domain_weight = WEIGHTS[domain] if domain_weight is None else domain_weight
         if domain != "none":
             self.name = f"in-domain, {domain}"
+
+    @classmethod
+    def from_short(cls, name: str, words: Mapping[str, str], search: Search) -> "Hybrid":
+        domain = "none" if name == "hybrid" else words.get("DOMAIN", "encoder")
+        check_choice(f"--inverters {name}", domain, Domain)
+        settings = search.settings
+        return cls(
+            None,
+            search.at_most(STEPS),
+            domain=cast(Domain, domain),
+            distance=search.distance,
+            noise=settings.noise,
+            seconds=settings.seconds,
+        )
 
     def why_not(self, model: LatentModel) -> str:
         if model.is_exact:

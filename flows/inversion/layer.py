@@ -1,5 +1,7 @@
 """Inversion of the last layers of a generator (Bau et al. 2019, arXiv 1910.11626, section 3.2)."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -17,11 +19,16 @@ from flows.inversion.base import (
     replaced,
 )
 from flows.inversion.distance import Distance
+from flows.inversion.optimise import Optimise
+from flows.inversion.search import Search
 from flows.models.base import LatentModel
 from flows.models.codes import Codes, LabelsLike
 from flows.numerics import frozen
 
 __all__ = ["Layer"]
+
+STEPS = 300
+"""Default number of steps on the activations."""
 
 
 class Layer(Inverter):
@@ -43,18 +50,27 @@ class Layer(Inverter):
     """
 
     name = "layer"
+    short_names = {"layer": ("LAYER",)}
 
     def __init__(
         self,
         first: Inverter,
         layer: str | None = None,
-        steps: NonNegativeInt = 300,
+        steps: NonNegativeInt = STEPS,
         lr: PositiveFloat = 0.03,
         weight: NonNegativeFloat = 1e-3,
         distance: Distance | None = None,
     ):
         self.first, self.layer, self.steps, self.lr = first, layer, steps, lr
         self.weight, self.distance = weight, distance or Distance()
+
+    @classmethod
+    def from_short(cls, name: str, words: Mapping[str, str], search: Search) -> "Layer":
+        first = Optimise.from_short("optimise", {}, search).single()
+        return cls(first, words.get("LAYER"), search.steps(STEPS), distance=search.distance)
+
+    def parts(self) -> dict[str, str]:
+        return {"layer": self.layer} if self.layer else {}
 
     def why_not(self, model: LatentModel) -> str:
         missing = NOTHING_TO_ADD if model.is_exact else self.first.why_not(model)

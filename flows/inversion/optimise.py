@@ -2,9 +2,9 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -12,9 +12,11 @@ from torch.nn.functional import avg_pool2d
 
 from flows import images as pixels
 from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from flows.checks import check_choice
 from flows.errors import UserError
 from flows.inversion.base import Inversion, Inverter, decode_with, now, reconstruct
 from flows.inversion.distance import Distance
+from flows.inversion.search import Search
 from flows.models.base import HasNoise, LatentModel
 from flows.models.codes import Codes, LabelsLike, as_labels
 from flows.numerics import combine_seeds, frozen, normal_rows, seed_from
@@ -25,6 +27,8 @@ Algorithm = Literal["adam", "lbfgs"]
 Watch = Callable[[float, Codes], bool]
 """Callback with the used share of a restart's budget and the current codes (batch, D); False stops."""
 Random = torch.Generator | None
+STEPS = 1000
+"""Number of steps of StyleGAN2's projector."""
 LBFGS_EVALUATIONS = 5
 """Maximum number of loss evaluations per L-BFGS step."""
 EXTENT_BATCH = 1000
@@ -63,11 +67,12 @@ class Optimise(Inverter):
     """
 
     name = "optimise"
+    short_names = {"optimise": ("SPACE", "ALGORITHM")}
 
     def __init__(
         self,
         space: str | None = None,
-        steps: NonNegativeInt = 1000,
+        steps: NonNegativeInt = STEPS,
         lr: PositiveFloat = 0.1,
         algorithm: Algorithm = "adam",
         starts: PositiveInt = 1,
@@ -85,6 +90,24 @@ class Optimise(Inverter):
         self.starts, self.distance = starts, distance or Distance()
         self.noise, self.noise_weight, self.exploration = noise, noise_weight, exploration
         self.watch = watch
+
+    @classmethod
+    def from_short(cls, name: str, words: Mapping[str, str], search: Search) -> "Optimise":
+        algorithm, settings = words.get("ALGORITHM", "adam"), search.settings
+        check_choice(f"--inverters {name}", algorithm, Algorithm)
+        return cls(
+            words.get("SPACE"),
+            search.steps(STEPS),
+            settings.lr,
+            cast(Algorithm, algorithm),
+            settings.starts,
+            search.distance,
+            settings.noise,
+            seconds=None if algorithm == "lbfgs" else settings.seconds,
+        )
+
+    def parts(self) -> dict[str, str]:
+        return {"space": self.space} if self.space else {}
 
     def space_of(self, model: LatentModel) -> str:
         """Return the space in which this model's codes are optimised."""

@@ -3,8 +3,11 @@
 import csv
 import html
 import io
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -43,18 +46,84 @@ COLUMNS = {
 }
 
 
-def write_comparison(
-    out: Path, results: Sequence[Result], groups: Groups, distances: Distances, pictures: bool = False
-) -> None:
-    """Write table.csv, summary.md, overview.png, grid-*.png, edit-*.png and index.html.
+SHOWN = ("psnr", "ssim", "perceptual", "bit_exact", "seconds", "steps", "undone")
+"""Columns of the table on the terminal."""
 
-    Args:
-        out: Output folder.
+
+@dataclass(frozen=True)
+class Comparison:
+    """Results of a comparison with what their report needs.
+
+    Attributes:
         results: Results of `compare`.
         groups: Groups that were compared, by name.
         distances: Names of the distances.
+        bits: Bits/dim by model and group; empty if they were not computed.
         pictures: Whether to write each reconstruction at its size to pictures/, too.
     """
+
+    results: list[Result]
+    groups: Groups
+    distances: Distances
+    bits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    pictures: bool = False
+
+    def save(self, out: Path, title: str = "Comparison of inverters") -> list[str]:
+        """Write table.csv, summary.md, overview.png, grid-*.png, edit-*.png and index.html."""
+        write_comparison(out, title, self)
+        overview = ["overview.png"] if (out / "overview.png").exists() else []
+        return ["index.html", "summary.md", "table.csv", *overview, f"{len(self.groups)} grids", "records"]
+
+    def tables(self) -> list[Table]:
+        """Some figures of the pairs that have any."""
+        rows = [result.row for result in self.results if not result.row.note]
+        edited = any(not math.isnan(row.edited) for row in rows)
+        names = [*SHOWN, *(("edited", "back") if edited else ())]
+        cells = [
+            [row.model, row.inverter, row.group, *(as_text(getattr(row, name)) for name in names)]
+            for row in rows
+        ]
+        return [Table(["model", "inverter", "images", *names], cells)]
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on diverged searches, and the reasons of impossible and failed pairs."""
+        rows = [result.row for result in self.results]
+        diverged = [
+            f"{row.model}, {row.inverter}, {row.group}: every search diverged for {row.diverged} of "
+            f"{row.images} images, which are not in the record"
+            for row in rows
+            if row.diverged
+        ]
+        reasons = [f"{row.model}, {row.inverter}: {row.reason}" for row in rows if row.note]
+        return [*diverged, *dict.fromkeys(reasons)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The table with the PSNR of every image and the figures of every edit."""
+        rows = [
+            {
+                **result.row.as_dict(),
+                "each_psnr": {
+                    source.name: value
+                    for source, value in zip(
+                        self.groups[result.row.group].sources, result.each_psnr, strict=False
+                    )
+                },
+                "each_edit": [asdict(edit.figures) for edit in result.edits],
+            }
+            for result in self.results
+        ]
+        return {
+            "perceptual_network": self.distances.measured,
+            "loss": self.distances.loss,
+            "rows": rows,
+            "bits_per_dim": self.bits,
+        }
+
+
+def write_comparison(out: Path, title: str, comparison: Comparison) -> None:
+    """Write the files of a comparison; see `Comparison.save`."""
+    results, groups, distances = comparison.results, comparison.groups, comparison.distances
     text = io.StringIO()
     writer = csv.DictWriter(text, list(results[0].row.as_dict()))
     writer.writeheader()
@@ -77,9 +146,9 @@ def write_comparison(
         f"edit: {name}": save_sheet(draw_rows(rows), out / f"edit-{safe_name(name)}.png")
         for name, rows in edit_rows(groups, results).items()
     }
-    whole = page(results, groups, grids, edits, distances)
+    whole = page(title, comparison, grids, edits)
     write_atomically(out / "index.html", lambda path: path.write_text(whole))
-    if pictures:
+    if comparison.pictures:
         for result in results:
             names = [Path(source.name).stem for source in groups[result.row.group].sources]
             folder = out / "pictures" / pair_name(result.row)
@@ -124,14 +193,16 @@ def error_map(images: Tensor, reconstruction: Tensor) -> Tensor:
 # Page ---------------------------------------------------------------------------------------------
 
 
-def page(
-    results: Sequence[Result],
-    groups: Groups,
-    grids: Mapping[str, str],
-    edits: Mapping[str, str],
-    distances: Distances,
-) -> str:
-    """Return a self-contained HTML page with table, grids and the PSNR of every image."""
+def page(title: str, comparison: Comparison, grids: Mapping[str, str], edits: Mapping[str, str]) -> str:
+    """Return a self-contained HTML page with table, grids and the PSNR of every image.
+
+    Args:
+        title: Title of the page.
+        comparison: Comparison.
+        grids: Group to its grid, a PNG in base64.
+        edits: Title of a sheet of edits to the sheet, a PNG in base64.
+    """
+    results, groups, distances = comparison.results, comparison.groups, comparison.distances
     head = ("model", "inverter", "images", "n", *COLUMNS)
     lines = []
     for result in results:
@@ -147,7 +218,7 @@ def page(
         pictures += f"<h2>Edits, compared with true ones</h2>{Table(EDIT_HEAD, edited).html()}"
         pictures += "".join(picture_html(name, data) for name, data in edits.items())
     legend = f"<p>{html.escape(legend)}.</p>"
-    return document("Comparison of inverters", Table(head, lines).html(), legend, pictures)
+    return document(title, Table(head, lines).html(), legend, pictures)
 
 
 def _one_by_one(results: Sequence[Result], groups: Groups, group: str) -> str:

@@ -1,14 +1,16 @@
 """Inversion by fine-tuning the generator to each image (PTI, Roich et al. 2021, arXiv 2106.05744)."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import repeat
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from flows import images as pixels
 from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from flows.checks import check_choice
 from flows.inversion.base import (
     NOTHING_TO_ADD,
     Inversion,
@@ -19,7 +21,8 @@ from flows.inversion.base import (
     reconstruct,
 )
 from flows.inversion.distance import Distance
-from flows.inversion.optimise import extent
+from flows.inversion.optimise import Optimise, extent
+from flows.inversion.search import Search
 from flows.metrics.perceptual import LPIPS
 from flows.models.base import LatentModel
 from flows.models.codes import Codes, LabelsLike, concatenate
@@ -29,6 +32,8 @@ __all__ = ["Tune"]
 
 TOGETHER = 10
 """Number of nearby codes that the original generator decodes at a time."""
+PIVOT_STEPS, STEPS, LOCALITY = 450, 350, 0.1
+"""Numbers of steps on code and weights, and weight of the locality regularisation, in the paper."""
 TRUNCATION = 0.5
 """Truncation of the codes that are drawn for the regularisation."""
 
@@ -57,19 +62,36 @@ class Tune(Inverter):
     """
 
     name = "tune"
+    short_names = {"tune": ("no-locality",)}
 
     def __init__(
         self,
         pivot: Inverter,
-        steps: NonNegativeInt = 350,
+        steps: NonNegativeInt = STEPS,
         lr: PositiveFloat = 3e-4,
         distance: Distance | None = None,
-        locality: NonNegativeFloat = 0.1,
+        locality: NonNegativeFloat = LOCALITY,
         radius: PositiveFloat = 1.0,
         stop: NonNegativeFloat = 0.06,
     ):
         self.pivot, self.steps, self.lr, self.distance = pivot, steps, lr, distance or Distance()
         self.locality, self.radius, self.stop = locality, radius, stop
+
+    @classmethod
+    def from_short(cls, name: str, words: Mapping[str, str], search: Search) -> "Tune":
+        for word in words.values():
+            check_choice(f"--inverters {name}", word, Literal["no-locality"])
+        settings = search.settings
+        pivot = Optimise(
+            None,
+            search.at_most(PIVOT_STEPS),
+            settings.lr,
+            distance=search.distance,
+            noise=settings.noise,
+            seconds=settings.seconds,
+        )
+        locality = 0.0 if words else LOCALITY
+        return cls(pivot, search.at_most(STEPS), distance=search.distance, locality=locality)
 
     def why_not(self, model: LatentModel) -> str:
         missing = NOTHING_TO_ADD if model.is_exact else self.pivot.why_not(model)

@@ -24,7 +24,7 @@ from flows.editing.paths import line
 from flows.editing.paths import sphere as sphere_between
 from flows.errors import Unsupported, UserError
 from flows.inversion.base import Inversion, Inverter
-from flows.inversion.comparison import Group, Row, measured
+from flows.inversion.comparison import Group, Measures, Row, measured
 from flows.inversion.encoder import Encoder
 from flows.inversion.exact import Exact, invert_exactly
 from flows.inversion.found import Found, found_by
@@ -289,7 +289,7 @@ def _measured(
 ) -> Compared:
     group = Group(pixels.reduce(picture[None], editor.model.bins), [ImageSource(row.group)])
     with editor.lock:
-        result = measured(row, editor.model, inverter, inversion, group, network=network)
+        result = measured(row, editor.model, inverter, inversion, group, measures=Measures(network))
     return Compared(result.row, result.reconstruction[0])
 
 
