@@ -14,6 +14,7 @@ from flows.errors import interrupted
 from flows.files import recording
 from flows.opening import load_any
 from flows.parser import Parser
+from flows.reports.run import write_report
 from flows.training.batches import fit_batch
 from flows.training.checkpoint import find_state
 from flows.training.data_record import Record, changes, read_record, record_of, write_record
@@ -84,7 +85,7 @@ def _run(
         model, data, training, experiment.folder, objective, accelerator, state, experiment.init is None
     )
     if accelerator.is_main_process and not outcome.interrupted:
-        objective.report(experiment.folder, data, str(accelerator.device))
+        write_report(experiment.folder, data, objective, str(accelerator.device))
     accelerator.end_training()
     if outcome.interrupted:
         saved = f"stopped by {outcome.interrupted}, saved {outcome.state}; --resume latest continues"

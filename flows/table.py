@@ -52,9 +52,14 @@ class Table:
 
         print_table(self)
 
-    def markdown(self) -> str:
-        """The table as Markdown, with a final newline."""
-        rule = ["--:" if numeric else "---" for numeric in self.numeric()]
+    def markdown(self, names: int | None = None) -> str:
+        """The table as Markdown, with a final newline.
+
+        Args:
+            names: Number of columns of text, which come first; None finds the columns of figures.
+        """
+        numeric = self.numeric() if names is None else [i >= names for i in range(len(self.columns))]
+        rule = ["--:" if right else "---" for right in numeric]
         return "\n".join(f"| {' | '.join(cells)} |" for cells in (self.columns, rule, *self.padded())) + "\n"
 
     def html(self) -> str:

@@ -19,13 +19,14 @@ from flows.metrics.reconstruction import psnr
 from flows.metrics.roundtrip import RoundTripRow
 from flows.models.lia import LIA
 from flows.opening import bundled_model
+from flows.reports import flow as flow_report
+from flows.reports import gan as gan_report
+from flows.reports import lia as lia_report
+from flows.reports import semantics as semantics_report
+from flows.reports.distances import kid_of
 from flows.semantics.base import Measurement
 from flows.semantics.load import load_semantic_model
-from flows.training import gan_report, semantics_report
-from flows.training import report as report_module
-from flows.training.distances import kid_of
-from flows.training.objectives import lia_report
-from flows.training.objectives.lia_report import phi_figures
+from flows.training.objectives.lia_measures import phi_figures
 from flows.training.validation import generate
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
@@ -80,14 +81,14 @@ def rebuilt_card(folder: Path) -> str:
     if folder in FLOWS:
         report.setdefault("kid", {"missing": "not computed"})
         rows = [RoundTripRow(**row) for row in report["roundtrip"]]
-        return report_module.model_card(report, rows, LikelihoodReport(**report["likelihood"]), config)
+        return flow_report.model_card(report, rows, LikelihoodReport(**report["likelihood"]), config)
     if folder in GANS:
-        more = lia_report._lines(report) if "reconstruction" in report else []
-        return gan_report._card(report, config, more)
+        more = lia_report.lia_lines(report) if "reconstruction" in report else []
+        return gan_report.gan_card(report, config, more)
     summary = re.search(r"^On [\d,]+ test images: (.+)\.$", (folder / "README.md").read_text(), re.MULTILINE)
     measured = Measurement(report["test"], 0.0, summary[1])
     pictures = ["segmented.png"] if folder.name.endswith("segmenter") else []
-    return semantics_report._card(load_semantic_model(folder), report, measured, config, pictures)
+    return semantics_report.semantics_card(load_semantic_model(folder), report, measured, config, pictures)
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=name_of)

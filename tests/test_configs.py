@@ -16,6 +16,7 @@ from flows.commands.export import export
 from flows.config import parse_experiment, resolve
 from flows.errors import DataMissing
 from flows.inversion.exact import invert_exactly
+from flows.reports.run import write_report
 from flows.semantics.base import SemanticModel
 from flows.semantics.load import load_semantic_model
 from flows.training.folder import write_receipt
@@ -28,7 +29,7 @@ CONFIGS = sorted(
     path.relative_to(ROOT)
     for path in (ROOT / "configs").rglob("*.yaml")
     # No data here: test_paper_configs, and below; or options of tools: test_tools_cli.
-    if path.parent.name not in ("paper", "folder", "steering", "dissection")
+    if path.parent.name not in ("paper", "folder", "steering", "dissection", "inversion")
 )
 
 
@@ -96,7 +97,7 @@ def semantic_model_lives(semantic, data, objective, folder):
     expected = data.mask_classes or [attribute.name for attribute in data.all_attributes()]
     assert set(measured.values) <= {*expected, *(attribute.name for attribute in data.all_attributes())}
     assert semantic.description["validation"].keys() <= {*expected, *(a.name for a in data.all_attributes())}
-    report = objective.report(folder, data, "cpu")
+    report = write_report(folder, data, objective)
     assert report["test"] == measured.values and (folder / "quality.png").stat().st_size > 1000
     export(folder, folder / "exported", half=True)
     exported = load_semantic_model(folder / "exported")

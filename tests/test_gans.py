@@ -36,13 +36,13 @@ from flows.networks.equalised import EqualisedConv2d, EqualisedLinear
 from flows.networks.growing import shrink
 from flows.networks.refiner import refine
 from flows.networks.stylegan import ModulatedConv2d, with_deviation
+from flows.reports.lia import lia_section
 from flows.training.batch_norm import recalibrate_batch_norm
 from flows.training.diffaugment import diffaugment
 from flows.training.loop import fit, make_accelerator
 from flows.training.objectives.adversarial import Adversarial, CriticOnBoth, frozen, squared_gradient
 from flows.training.objectives.growing import size_after
 from flows.training.objectives.lia import GeneratorAndEncoder, LIATraining, RefinedEncoder
-from flows.training.objectives.lia_report import lia_section
 from flows.training.settings import Training
 from flows.training.validation import generate
 

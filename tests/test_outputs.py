@@ -343,7 +343,7 @@ def interrupted_compare(*more, seconds=60, pairs=1):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     end = time.monotonic() + seconds
-    while len(list(Path("cmp/pairs").glob("*.safetensors"))) < pairs and process.poll() is None:
+    while len(list(Path("cmp/pairs").glob("[!.]*.safetensors"))) < pairs and process.poll() is None:
         assert time.monotonic() < end
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)

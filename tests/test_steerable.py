@@ -15,6 +15,7 @@ from flows.models.gan import GAN
 from flows.models.load import load
 from flows.models.pggan import PGGAN
 from flows.models.stylegan import StyleGAN
+from flows.reports.run import write_report
 from flows.steering.base import load_directions
 from flows.steering.operators import OPERATORS
 from flows.training.folder import write_receipt
@@ -125,7 +126,7 @@ def test_a_run_leaves_its_walks_as_directions(tmp_path, monkeypatch):
     model.description = {**asdict(data.description()), "source": None}
     fit(model, data, experiment.training, tmp_path, experiment.objective, make_accelerator())
     write_receipt(tmp_path, resolve(parser, settings))
-    report = experiment.objective.report(tmp_path, data, "cpu")
+    report = write_report(tmp_path, data, experiment.objective)
     found = load_directions(tmp_path / "directions.safetensors", load(tmp_path))
     assert [each.name for each in found] == ["zoom", "shift x", "shift y", "brightness"]
     assert all(each.method == "joint walk" and each.sigma > 0 for each in found)

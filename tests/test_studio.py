@@ -591,7 +591,7 @@ def walk(page, address, room, folder, name):
     ],
 )
 def test_an_address_that_cannot_be_used_ends_before_a_model_is_opened(options, sentence, monkeypatch, capsys):
-    monkeypatch.setattr("flows.opening.shipped", None)
+    monkeypatch.setattr("flows.opening.with_tools", None)
     start = time.monotonic()
     with pytest.raises(SystemExit) as ended:
         main(["studio", *options])

@@ -16,9 +16,9 @@ from flows.metrics.perceptual import EfficientNetLite0, embed, kernel_distance
 from flows.metrics.protocols import protocol
 from flows.opening import data_of, open_model
 from flows.page import as_text
+from flows.reports.distances import HALVES
 from flows.statistics import FEWEST, check_enough
 from flows.table import Table
-from flows.training.distances import HALVES
 from flows.training.validation import generate
 
 

@@ -10,6 +10,7 @@ from flows.errors import UserError
 from flows.files import read_yaml, without_folders
 from flows.models.base import LatentModel
 from flows.opening import load_any
+from flows.reports.run import write_report
 from flows.steering.base import DIRECTIONS_FILE, Direction, load_directions, save_directions
 from flows.stored import CONFIG_FILE, StoredModule
 from flows.training.folder import RUN_CONFIG, holds_run, write_receipt
@@ -56,7 +57,8 @@ def export(
         save_directions(output / DIRECTIONS_FILE, rounded)
     # The config names the published folder, because the folder of the run exists on one machine only.
     write_receipt(output, without_folders(read_yaml(run / RUN_CONFIG) | {"folder": str(output)}))
-    write_json(json, experiment.objective.report(output, experiment.data, str(model.device)))
+    report = write_report(output, experiment.data, experiment.objective, str(model.device))
+    write_json(json, report)
 
 
 def run_directions(run: Path, model: StoredModule) -> list[Direction]:

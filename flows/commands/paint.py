@@ -1,7 +1,7 @@
 """`flows paint`: draw or erase classes in images."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -11,46 +11,79 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images as pixels
-from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
-from flows.commands.common import Fps, Label, check_outputs, check_unused, write_json
-from flows.commands.given import SAMPLES, Given, read_given
+from flows.bounds import NonNegativeFloat, PositiveInt
+from flows.commands.common import Fps, check_outputs, check_unused, write_json
+from flows.commands.given import Given, GivenSettings, read_given
 from flows.data.decode import decode, named
 from flows.dissection.paint import Brush, Painted, Stroke
 from flows.dissection.paint import paint as paint_on
 from flows.dissection.probe import default_layers, instrument
 from flows.dissection.study import check_layers
 from flows.dissection.unit_brush import UNITS, find_units
+from flows.dissection.units import UnitOrder
 from flows.drawing import Drawing, draw_rows
 from flows.editing.editor import EXEMPLARS, exemplars_of
 from flows.errors import UserError
 from flows.inversion.found import Adaptation, Found, offset
 from flows.models.base import LatentModel
 from flows.opening import load_segmenter, open_model
+from flows.options import Options
 from flows.semantics.base import Segmenter
 
 FPS = 1.0
 GRAMMAR = "draw|erase CLASS [LEFT TOP RIGHT BOTTOM | MASK-FILE]"
 
 
+@dataclass(frozen=True, kw_only=True)
+class BrushSettings(Options):
+    """Settings of the brush.
+
+    Attributes:
+        brush: Brush of exemplars or of units.
+        strength: Strength of the strokes: 0 changes nothing, 1 changes all; above 1, units exceed their mean
+            activation on the class.
+        layers: Candidate layers, one of which is changed; None takes, for exemplars of a flow, all parts of
+            the code together, otherwise the best layer.
+        exemplars: Number of training images, or samples for a model without an encoder, among which
+            exemplars are found.
+        units: Number of units in the brush `units`.
+        order: Order of these units: by IoU with the class, or by their learned effect on it, which takes
+            about one minute.
+    """
+
+    brush: Literal["exemplars", "units"] = "exemplars"
+    strength: NonNegativeFloat = 1.0
+    layers: list[str] | None = None
+    exemplars: PositiveInt = EXEMPLARS
+    units: PositiveInt = UNITS
+    order: UnitOrder = "agreement"
+
+    def check(self) -> None:
+        """Raise UserError if an option has no effect on the brush."""
+        if self.brush == "exemplars" and (self.units, self.order) != (UNITS, "agreement"):
+            raise UserError("--units and --order are those of --brush units; leave them out")
+
+    def brushes(
+        self, model: LatentModel, segmenter: Segmenter, space: str, labels: Iterable[str]
+    ) -> dict[str, Brush]:
+        """Brush of each class."""
+        check_layers(model, space, self.layers)
+        if self.brush == "exemplars":
+            pictures = exemplars_of(model, segmenter, self.exemplars, space)
+            return {label: pictures.brush(model, label, self.layers) for label in labels}
+        layers = self.layers or default_layers(model, space)
+        return {
+            label: find_units(model, segmenter, space, label, layers, self.units, self.order)
+            for label in labels
+        }
+
+
 def paint(
     checkpoint: str,
     strokes: list[str],
-    images: list[Path] | None = None,
-    test: NonNegativeInt = 0,
-    codes: list[Path] | None = None,
-    space: str | None = None,
-    n: PositiveInt = SAMPLES,
-    label: Label | None = None,
-    brush: Literal["exemplars", "units"] = "exemplars",
-    strength: NonNegativeFloat = 1.0,
-    layers: list[str] | None = None,
-    exemplars: PositiveInt = EXEMPLARS,
-    units: PositiveInt = UNITS,
-    order: Literal["agreement", "learned"] = "agreement",
+    settings: BrushSettings = BrushSettings(),
+    given: GivenSettings = GivenSettings(),
     segmenter: str | None = None,
-    temperature: PositiveFloat = 1.0,
-    seed: Seed = 0,
-    resize: bool = False,
     output: Path = Path("painted.png"),
     fps: Fps = FPS,
     json: Path | None = None,
@@ -71,28 +104,10 @@ def paint(
             banner": draw or erase, a class, and a region. A region is left, top, right and bottom in the
             model's pixels, the last two exclusive, or a picture file of the model's size that is bright under
             the brush. Without a region, the brush covers the whole image.
-        images: Picture files to paint on.
-        test: Number of test images to paint on, if there are no picture files.
-        codes: Files of codes to paint on: code files, arrays (.npy, .npz, .pt), or records of `flows compare`
-            or `flows studio`, with their tuned weights. `FILE#2` takes the third code alone.
-        space: Latent space of arrays in `codes` that do not state it; None takes the only one that fits.
-        n: Number of samples to paint on, if nothing else is given.
-        label: Class of picture files or samples, by number or name, for a class-conditional model.
-        brush: Brush of exemplars or of units.
-        strength: Strength of the strokes: 0 changes nothing, 1 changes all; above 1, units exceed their mean
-            activation on the class.
-        layers: Candidate layers, one of which is changed; None takes, for exemplars of a flow, all parts of
-            the code together, otherwise the best layer.
-        exemplars: Number of training images, or samples for a model without an encoder, among which
-            exemplars are found.
-        units: Number of units in the brush `units`.
-        order: Order of these units: by IoU with the class, or by their learned effect on it, which takes
-            about one minute.
+        settings: Settings of the brush.
+        given: Images or codes to paint on.
         segmenter: Checkpoint of a segmenter, which selects exemplars and units; None takes the included one
             for the model's images.
-        temperature: Temperature of the samples.
-        seed: Seed of the samples.
-        resize: Whether to centre-crop and resize pictures of another size; otherwise they cause an error.
         output: Picture file with one row per image: the input, and the image after each stroke; a .gif,
             .webp or .mp4 file for an animation with one frame per stroke; or a folder (no suffix) for one PNG
             per painted image at the model's size.
@@ -100,52 +115,31 @@ def paint(
         json: File for the result.
         device: Torch device; None takes CUDA if it is available.
     """
-    inputs = [*(images or []), *(codes or []), *mask_files(strokes)]
-    check_outputs(drawing=output, json=json, animated=True, inputs=inputs)
+    check_outputs(drawing=output, json=json, animated=True, inputs=[*given.files, *mask_files(strokes)])
     check_unused(output, fps=fps != FPS)
-    if brush == "exemplars" and (units, order) != (UNITS, "agreement"):
-        raise UserError("--units and --order are those of --brush units; leave them out")
+    settings.check()
     model = open_model(checkpoint, device)
     loaded = load_segmenter(segmenter, model)
     requests = [parse_stroke(stroke, loaded, *model.image_shape[1:]) for stroke in strokes]
-    given = read_given(
-        model,
-        model.search_space,
-        images=images,
-        test=test,
-        codes=codes,
-        n=n,
-        temperature=temperature,
-        seed=seed,
-        resize=resize,
-        label=label,
-        array_space=space,
-    )
-    latent = given.found.codes.space
-    check_layers(model, latent, layers)
+    read = read_given(model, model.search_space, given)
     labels = dict.fromkeys(each.label for each in requests)
-    brushes: dict[str, Brush]
-    if brush == "exemplars":
-        pictures = exemplars_of(model, loaded, exemplars, latent)
-        brushes = {label: pictures.brush(model, label, layers) for label in labels}
-    else:
-        chosen = layers or default_layers(model, latent)
-        brushes = {label: find_units(model, loaded, latent, label, chosen, units, order) for label in labels}
+    brushes = settings.brushes(model, loaded, read.found.codes.space, labels)
     done = [(brushes[each.label], each.where, each.stroke) for each in requests]
     painted = [
-        paint_one(model, given.found[i], image, done, strength) for i, image in enumerate(given.images)
+        paint_one(model, read.found[i], image, done, settings.strength) for i, image in enumerate(read.images)
     ]
     head = ["input", *(f"{each.stroke} {each.label}" for each in requests)]
-    written = drawing_of(given, painted, head).save(output, fps)
+    written = drawing_of(read, painted, head).save(output, fps)
     results = [
-        {"name": name, **painted_dict(each)} for name, each in zip(given.found.names, painted, strict=True)
+        {"name": name, **painted_dict(each)} for name, each in zip(read.found.names, painted, strict=True)
     ]
     changed = sum(each["changed"] for each in results) / len(results)
     print(
         f"{len(done)} strokes on {len(painted)} images: {100 * changed:.1f} % of the pixels changed, none "
         f"outside the brushes and their margin: {written}"
     )
-    write_json(json, {"checkpoint": checkpoint, "strokes": strokes, "brush": brush, "pictures": results})
+    inputs = {"checkpoint": checkpoint, "strokes": strokes, "brush": settings.brush}
+    write_json(json, {**inputs, "pictures": results})
 
 
 def paint_one(

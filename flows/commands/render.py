@@ -1,5 +1,6 @@
 """`flows render`: decode the images of a record again, and paste them into the uncropped pictures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -47,12 +48,7 @@ def render(
         device: Torch device; None takes CUDA if it is available.
     """
     check_outputs(output=output, json=json, inputs=[record])
-    expected = "expected a record of `flows compare` or `flows studio`"
-    if state := what_is(record):
-        raise UserError(f"{record} {state}: {expected}")
-    metadata = read_metadata(record)
-    if not {"history_version", "record_version"} & set(metadata):
-        raise CheckpointError(f"{record} {kind_of(metadata)}; {expected}")
+    check_record(record)
     header = read_history_header(record)
     checkpoint = checkpoint or named_checkpoint(record, header.checkpoint if header else "")
     if header is not None:
@@ -62,30 +58,41 @@ def render(
     contents = load_record(record, model)
     images = decode_record(model, contents)
     same = digest_of(images) == contents.digest
+    places = [
+        find_picture(source.name, record, pictures) if undo and source.box else None
+        for source in contents.sources
+    ]
     # All pictures are made before the first is written: a missing source leaves no incomplete folder.
     whole = [
-        paste_back(image, source, find_picture(source.name, record, pictures), model.image_shape[0])
-        if undo and source.box
-        else pixels.to_pillow(image)
-        for image, source in zip(images, contents.sources, strict=True)
+        pixels.to_pillow(image) if place is None else paste_back(image, source, place, model.image_shape[0])
+        for image, source, place in zip(images, contents.sources, places, strict=True)
     ]
-    written = []
-    for i, (picture, source) in enumerate(zip(whole, contents.sources, strict=True)):
-        path = output / file_name(f"{i:04d}-{Path(source.name).stem}", ".png")
-        write_atomically(path, picture.save)
-        written.append(str(path))
+    written = write_all(output, whole, [source.name for source in contents.sources])
     print(f"{len(written)} pictures: {output}; {contents.method}; {SAME[same]}")
     if contents.diverged:
         print(f"left out, because the search for their codes diverged: {', '.join(contents.diverged)}")
-    write_json(
-        json,
-        {
-            "pictures": written,
-            "method": contents.method,
-            "same_bytes": same,
-            "diverged": contents.diverged,
-        },
-    )
+    result = {"pictures": written, "method": contents.method, "same_bytes": same}
+    write_json(json, {**result, "diverged": contents.diverged})
+
+
+def check_record(record: Path) -> None:
+    """Raise UserError or CheckpointError unless a path is that of a record."""
+    expected = "expected a record of `flows compare` or `flows studio`"
+    if state := what_is(record):
+        raise UserError(f"{record} {state}: {expected}")
+    metadata = read_metadata(record)
+    if not {"history_version", "record_version"} & set(metadata):
+        raise CheckpointError(f"{record} {kind_of(metadata)}; {expected}")
+
+
+def write_all(output: Path, pictures: Sequence[Image.Image], names: Sequence[str]) -> list[str]:
+    """Write pictures, numbered, with the names of their sources; returns the paths."""
+    written = []
+    for i, (picture, name) in enumerate(zip(pictures, names, strict=True)):
+        path = output / file_name(f"{i:04d}-{Path(name).stem}", ".png")
+        write_atomically(path, picture.save)
+        written.append(str(path))
+    return written
 
 
 def named_checkpoint(record: Path, name: str) -> str:

@@ -10,11 +10,11 @@ from flows.inversion.exact import invert_exactly, margin
 from flows.metrics.roundtrip import Precision, RoundTripRow, round_trip_table
 from flows.models.base import LikelihoodModel
 from flows.opening import data_of, load_likelihood
-from flows.training.figures import draw_round_trip
-from flows.training.report import (
+from flows.reports.figures import draw_round_trip
+from flows.reports.flow import (
     DOUBLE_PRECISION_IMAGES,
     ImageGroups,
-    print_round_trip,
+    round_trip_figures,
     round_trip_groups,
     verdict,
 )
@@ -49,7 +49,7 @@ def roundtrip(
     if images_fp64:
         limits["fp64"] = images_fp64
     rows = list(round_trip_table(model, groups, limits))
-    print_round_trip(rows)
+    round_trip_figures(rows).print()
     if levels:
         for row in rows:
             parts = ", ".join(f"{name} {error:.0e}" for name, error in row.level_error.items())

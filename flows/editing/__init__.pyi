@@ -8,6 +8,8 @@ from flows.editing.history import Edit as Edit
 from flows.editing.history import History as History
 from flows.editing.history import Start as Start
 from flows.editing.history import edited_upload as edited_upload
+from flows.editing.moves import Moved as Moved
+from flows.editing.moves import move_found as move_found
 from flows.editing.records import load_history as load_history
 from flows.editing.records import save_history as save_history
 from flows.editing.sources import read_found as read_found
@@ -17,10 +19,12 @@ __all__ = [
     "Editability",
     "Editor",
     "History",
+    "Moved",
     "ScoreReading",
     "Start",
     "edited_upload",
     "load_history",
+    "move_found",
     "open_editor",
     "read_found",
     "save_history",

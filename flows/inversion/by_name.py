@@ -7,7 +7,7 @@ from typing import Any
 import flows.inversion
 from flows.checks import did_you_mean
 from flows.errors import UserError
-from flows.files import read_yaml
+from flows.files import read_yaml, what_is
 from flows.inversion.base import Inverter
 from flows.inversion.search import Search
 from flows.parser import Parser, import_all, raising
@@ -53,6 +53,8 @@ def make_inverter(text: str, search: Search = Search()) -> Inverter:
         UserError: There is no such inverter.
     """
     if is_config(text):
+        if state := what_is(Path(text)):
+            raise UserError(f"--inverters {text} {state}: expected a YAML file")
         return from_config(parse(dict[str, Any], read_yaml(Path(text))), text)
     name, *words = text.split(":")
     for cls in inverter_classes():

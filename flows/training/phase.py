@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from flows.bounds import Checked
-from flows.data.base import Batch, ImageData, Split
+from flows.data.base import Batch, Split
 from flows.errors import UserError
 from flows.stored import StoredModule
 
@@ -74,6 +75,19 @@ class Evaluation(NamedTuple):
     line: str
     pictures: dict[str, Tensor]
     unknown: Mapping[str, str] = MappingProxyType({})
+
+
+class Reading(Protocol):
+    """Result of `Objective.watch`."""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether training may go on in its memory mode."""
+        ...
+
+    def scalars(self) -> dict[str, float]:
+        """Values for the log, by name."""
+        ...
 
 
 class Objective(Checked, ABC):
@@ -139,6 +153,21 @@ class Objective(Checked, ABC):
             shown: Number of training images shown so far.
         """
 
-    @abstractmethod
-    def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
-        """Evaluate the exported model of a run on the test split, once, and write the report; returns it."""
+    def watch(self, model: StoredModule, batch: Batch, accelerator: Accelerator) -> Reading | None:
+        """Check the training itself, every `training.guard_every` images; None if there is nothing to check.
+
+        Args:
+            model: Bare model.
+            batch: Batch of this rank; every rank calls this.
+            accelerator: Accelerator of all ranks.
+        """
+        return None
+
+    def finish(self, model: StoredModule, folder: Path) -> dict[str, Any]:
+        """Write what training has learned besides the model, and return figures for the report.
+
+        Args:
+            model: Exported model.
+            folder: Folder of the run.
+        """
+        return {}

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -11,7 +10,7 @@ from torch.nn.functional import relu, softplus
 
 from flows import images as pixels
 from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
-from flows.data.base import Batch, ImageData, Split
+from flows.data.base import Batch, Split
 from flows.errors import UserError
 from flows.metrics.distribution import sliced_wasserstein
 from flows.metrics.perceptual import PooledFeatures, kernel_distance
@@ -23,7 +22,6 @@ from flows.numerics import Keys, combine_seeds, frozen, normal_rows, uniform_row
 from flows.stored import StoredModule
 from flows.training.batch_norm import recalibrate_batch_norm
 from flows.training.diffaugment import AugmentationName, diffaugment
-from flows.training.gan_report import write_gan_report
 from flows.training.objectives.growing import size_after
 from flows.training.phase import Evaluation, Objective, Phase
 from flows.training.validation import generate, sheet_of
@@ -262,9 +260,6 @@ class Adversarial(Objective):
             line += f"  {name} {score:.3f}"
         pictures = {"samples": sheet_of(generated[:80], 10)}
         return Evaluation(values, score if self.is_complete(model) else math.inf, line, pictures)
-
-    def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
-        return write_gan_report(folder, data, device)
 
 
 def label_arguments(model: LatentModel, batch: Batch) -> tuple[Tensor, ...]:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -12,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from flows import images as pixels
 from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
-from flows.data.base import Batch, ImageData, Split
+from flows.data.base import Batch, Split
 from flows.errors import UserError
 from flows.metrics.reconstruction import psnr
 from flows.models.lia import LIA, InverseMapping
@@ -20,7 +19,6 @@ from flows.models.priors import Normal
 from flows.numerics import combine_seeds, frozen
 from flows.stored import StoredModule
 from flows.training.batch_norm import recalibrating
-from flows.training.gan_report import write_gan_report
 from flows.training.objectives.adversarial import (
     Adversarial,
     CriticOnBoth,
@@ -28,7 +26,7 @@ from flows.training.objectives.adversarial import (
     ScoreName,
     number_from,
 )
-from flows.training.objectives.lia_report import encode_and_decode, in_pairs, lia_section, phi_figures
+from flows.training.objectives.lia_measures import encode_and_decode, in_pairs, phi_figures
 from flows.training.phase import Evaluation, Phase
 
 
@@ -293,6 +291,3 @@ class LIATraining(Adversarial):
         # Samples select the model in stage 1, PSNR in stage 2; a score of stage 2 is always the lower one.
         score = -values["validation/psnr"] if shown > self.stage1_images else evaluation.score
         return Evaluation(values, score, line, {**evaluation.pictures, "reconstructions": sheet})
-
-    def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
-        return write_gan_report(folder, data, device, lia_section)

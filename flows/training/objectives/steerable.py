@@ -11,19 +11,17 @@ from torch import Tensor, nn
 
 from flows import images as pixels
 from flows.bounds import NonNegativeFloat, PositiveFloat, PositiveInt
-from flows.data.base import Batch, ImageData, Split
+from flows.data.base import Batch, Split
 from flows.errors import Unsupported, UserError
 from flows.models.base import LatentModel
 from flows.models.gan import GAN
 from flows.numerics import combine_seeds, frozen, full_precision, uniform_rows
-from flows.page import as_text
 from flows.steering.base import DIRECTIONS_FILE, Direction, load_directions, save_directions
 from flows.steering.method import Task
 from flows.steering.operators import Operator, operators
 from flows.steering.walk import Walk
 from flows.stored import StoredModule
 from flows.training.diffaugment import AugmentationName, diffaugment
-from flows.training.gan_report import Section, write_gan_report
 from flows.training.objectives.adversarial import (
     Adversarial,
     LossName,
@@ -242,36 +240,27 @@ class Steerable(Adversarial):
             self.steerable.score.fill_(evaluation.score)
         return evaluation
 
-    def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
-        return write_gan_report(folder, data, device, lambda model, _: self.walks_section(model, folder))
-
-    def walks_section(self, model: LatentModel, folder: Path) -> Section:
-        """Save the walks as directions of the exported model, and report the share of each edit they explain.
+    def finish(self, model: StoredModule, folder: Path) -> dict[str, Any]:
+        """Save the walks as directions of the exported model; returns the share of each edit they explain.
 
         Walks come from this run, or else from the folder (if a run is exported), or else are found anew.
         """
-        space, names = self.space_of(model), [edit.name for edit in self.edits]
+        gan = cast(LatentModel, model)
+        space, names = self.space_of(gan), [edit.name for edit in self.edits]
         if self.steerable is not None:
             walks = list(self.steerable.best)
         elif (folder / DIRECTIONS_FILE).is_file():
-            walks = [d.sigma * d.vector for d in load_directions(folder / DIRECTIONS_FILE, model)]
+            walks = [d.sigma * d.vector for d in load_directions(folder / DIRECTIONS_FILE, gan)]
         else:
             walks = []
         if walks:
             pairs = zip(self.edits, walks, strict=True)
-            directions = [walk_direction(model, space, edit, walk) for edit, walk in pairs]
+            directions = [walk_direction(gan, space, edit, walk) for edit, walk in pairs]
         else:
-            directions = Walk().find(Task(model, space, names))
+            directions = Walk().find(Task(gan, space, names))
         save_directions(folder / DIRECTIONS_FILE, directions)
         explained = {d.name: d.evidence["explained"] for d in directions}
-        shares = ", ".join(f"{name} {as_text(value)}" for name, value in explained.items())
-        learned = "learned with the generator" if walks else "found afterwards"
-        lines = [
-            f"Share of each edit that is explained by its walk in {space}, {learned} ({DIRECTIONS_FILE}): "
-            f"{shares}.",
-            "",
-        ]
-        return Section({"walks": explained}, lines, {})
+        return {"walks": explained, "walks_in": space, "walks_learned": bool(walks)}
 
 
 def walk_direction(model: LatentModel, space: str, edit: Operator, walk: Tensor) -> Direction:

@@ -1,17 +1,15 @@
 """Supervised training of a semantic model on the attributes or masks of a data set."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from flows.data.base import Batch, ImageData, Split
+from flows.data.base import Batch, Split
 from flows.semantics.base import SemanticModel
 from flows.stored import StoredModule
 from flows.training.phase import Evaluation, Objective, Phase
-from flows.training.semantics_report import write_semantics_report
 
 
 class Supervised(Objective):
@@ -42,6 +40,3 @@ class Supervised(Objective):
             if figure != "images"
         }
         return Evaluation({"validation/wrong": measured.score, **values}, measured.score, measured.line, {})
-
-    def report(self, folder: Path, data: ImageData, device: str) -> dict[str, Any]:
-        return write_semantics_report(folder, data, device)

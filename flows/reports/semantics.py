@@ -6,19 +6,25 @@ from typing import Any
 from flows import images as pixels
 from flows.data.base import ImageData
 from flows.files import read_yaml, to_json, write_atomically
+from flows.reports.card import card_head, facts_of, training_paragraph
+from flows.reports.figures import draw_bars, draw_lines
 from flows.semantics.base import Measurement, SemanticModel
 from flows.semantics.load import load_semantic_model
 from flows.stored import CARD_FILE
-from flows.training.figures import draw_bars, draw_lines
+from flows.table import Table
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
 from flows.training.log import METRICS_FILE, read_metrics
-from flows.training.report import facts_of, training_paragraph
 
 FIGURES = {"r2": "R²", "iou": "IoU", "seen": "visibility"}
 """Figures that have another name in model cards than in `report.json`."""
 ROWS = {"r2": "numeric attribute", "accuracy": "categorical attribute", "iou": "class"}
 """Rows of the table of a main figure."""
 
+LOADER = (
+    "from flows.semantics import load_semantic_model",
+    'model = load_semantic_model("path/to/this/folder")',
+)
+"""Lines of Python that load a semantic model."""
 CURVES = {"supervised/loss": "training loss, nats", "validation/wrong": "1 − mean quality, held-out images"}
 
 
@@ -44,7 +50,7 @@ def write_semantics_report(folder: Path, data: ImageData, device: str = "cpu") -
     pictures = model.pictures(test)
     for name, picture in pictures.items():
         write_atomically(folder / name, pixels.to_pillow(picture).save)
-    card = _card(model, report, measured, read_yaml(folder / RUN_CONFIG), list(pictures))
+    card = semantics_card(model, report, measured, read_yaml(folder / RUN_CONFIG), list(pictures))
     write_atomically(folder / CARD_FILE, lambda path: path.write_text(card))
     print(f"{type(model).__name__}: on {len(test):,} test images {measured.line}")
     print(
@@ -62,52 +68,40 @@ def main_figures(measured: Measurement) -> dict[str, dict[str, float]]:
     return grouped
 
 
-def _table(values: dict[str, dict[str, float]], figure: str) -> list[str]:
-    """Markdown table of the attributes or classes that have this figure."""
+def figure_table(values: dict[str, dict[str, float]], figure: str) -> Table:
+    """Figures of the attributes or classes that have this figure."""
     rows = {name: figures for name, figures in values.items() if figure in figures}
     columns = list(next(iter(rows.values())))
-    return [
-        f"| {ROWS.get(figure, '')} | {' | '.join(FIGURES.get(column, column) for column in columns)} |",
-        f"| --- |{' --: |' * len(columns)}",
-        *(
-            f"| {name} | {' | '.join(f'{figures[c]:.4g}' for c in columns)} |"
-            for name, figures in rows.items()
-        ),
-        "",
-    ]
+    head = [ROWS.get(figure, ""), *(FIGURES.get(column, column) for column in columns)]
+    return Table(head, [[name, *(f"{figures[c]:.4g}" for c in columns)] for name, figures in rows.items()])
 
 
-def _card(
+def semantics_card(
     model: SemanticModel,
     report: dict[str, Any],
     measured: Measurement,
     config: dict[str, Any],
     pictures: list[str],
 ) -> str:
-    name, data = report["model"]["model_type"], report["data"]
-    lines = [
-        "---",
-        "library_name: flows",
-        f"tags: [{name.lower()}]",
-        "---",
-        "",
-        f"# {name} on {data['name']}",
-        "",
+    """Model card of a predictor or segmenter."""
+    data = report["data"]
+    size = (
         f"{report['parameters']:,} parameters, images {tuple(data['image_shape'])}. Pixels: "
-        f"{data['transform']}.",
-        "",
-        "```python",
-        "from flows.semantics import load_semantic_model",
-        "",
-        'model = load_semantic_model("path/to/this/folder")',
-        "```",
-        "",
+        f"{data['transform']}."
+    )
+    tables = [
+        line
+        for figure in main_figures(measured)
+        for line in (*figure_table(measured.values, figure).markdown(names=1).splitlines(), "")
+    ]
+    lines = [
+        *card_head(report, "", size, LOADER),
         f"On {report['images']:,} test images: {measured.line}.",
         "",
         "![quality](quality.png)",
         "",
         *[line for picture in pictures for line in (f"![{Path(picture).stem}]({picture})", "")],
-        *[line for figure in main_figures(measured) for line in _table(measured.values, figure)],
+        *tables,
         *model.legend(),
         "",
         "![curves](curves.png)",

@@ -6,10 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from flows import __version__
 from flows import images as pixels
 from flows.data.base import ImageData, Split
 from flows.data.ood import ood_images
@@ -20,21 +18,19 @@ from flows.metrics.roundtrip import Precision, RoundTripRow, round_trip_table
 from flows.models.base import LikelihoodModel
 from flows.models.load import load
 from flows.page import as_fixed
-from flows.stored import CARD_FILE, StoredModule
+from flows.reports.card import best_at, card_head, facts_of, training_paragraph
+from flows.reports.distances import IMAGES, halves_of, kid_line, kid_to
+from flows.reports.figures import draw_curves, draw_round_trip
+from flows.stored import CARD_FILE
 from flows.table import Table
-from flows.training.distances import IMAGES, halves_of, kid_line, kid_to
-from flows.training.figures import draw_curves, draw_round_trip
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
-from flows.training.log import METRICS_FILE, check_trained, read_metrics
+from flows.training.log import METRICS_FILE, read_metrics
 from flows.training.validation import TEMPERATURES, generate, sample_sheet
 
 DOUBLE_PRECISION_IMAGES = 64
 """Maximum number of images per group in the fp64 round trip; fp64 convolutions are slow on CPUs."""
 
 KID_TEMPERATURES = (0.7, 1.0)
-
-OPTIMISERS = {"adam": "Adam", "adamax": "Adamax", "adamw": "AdamW", "rmsprop": "RMSprop"}
-"""Names of the optimisers in model cards."""
 
 ImageGroups = dict[str, tuple[Tensor, Tensor | None]]
 """Name of a group to (uint8 images, labels or None)."""
@@ -50,7 +46,7 @@ def round_trip_groups(model: LikelihoodModel, data: ImageData, images: int | Non
     return groups
 
 
-def write_report(
+def write_flow_report(
     folder: Path, data: ImageData, images: int | None = None, device: str = "cpu"
 ) -> dict[str, Any]:
     """Evaluate the exported model of a run on the test split, once, and write report, pictures and card.
@@ -94,6 +90,12 @@ def write_report(
     return report
 
 
+def best_evaluation(metrics: list[dict[str, float]], name: str) -> int | None:
+    """Number of images shown at the evaluation with the lowest value of a name; None without a finite one."""
+    found = [(line[name], int(line["images"])) for line in metrics if math.isfinite(line.get(name, math.nan))]
+    return min(found)[1] if found else None
+
+
 def known_likelihood(
     model: LikelihoodModel, split: Split, images: int | None
 ) -> tuple[LikelihoodReport, str]:
@@ -124,56 +126,6 @@ def sample_distance(model: LikelihoodModel, data: ImageData, images: int | None)
     return kid_to(*halves, lambda t: generate(model, len(halves[0]), t, seed=2), KID_TEMPERATURES)
 
 
-def facts_of(model: StoredModule, metrics: list[dict[str, float]], data: ImageData) -> dict[str, Any]:
-    """Entries of every report: model, data, and training. Raises UserError if there are no metrics."""
-    check_trained(metrics)
-    note = data.test_note()
-    if note:
-        print(f"test figures mean nothing: {note}")
-    return {
-        **({"test_note": note} if note else {}),
-        "model": model.arguments(),
-        "fingerprint": model.fingerprint(),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "data": model.description,
-        "training": {
-            "images": int(metrics[-1]["images"]),
-            "seconds": max(line.get("seconds", 0.0) for line in metrics),
-            "flows": __version__,
-            "torch": torch.__version__,
-        },
-    }
-
-
-def best_evaluation(metrics: list[dict[str, float]], name: str) -> int | None:
-    """Number of images shown at the evaluation with the lowest value of a name; None without a finite one."""
-    found = [(line[name], int(line["images"])) for line in metrics if math.isfinite(line.get(name, math.nan))]
-    return min(found)[1] if found else None
-
-
-def best_at(report: dict[str, Any]) -> str:
-    """Phrase of a model card on when the exported weights were reached; empty for older reports."""
-    images = report["training"].get("best_images")
-    return "" if images is None else f", those after {images:,} images"
-
-
-def training_paragraph(report: dict[str, Any], config: dict[str, Any], more: str = "") -> list[str]:
-    """Lines of a model card: images shown, duration, the main settings, and further sentences."""
-    training, settings = report["training"], config["training"]
-    decay = "constant" if settings["decay"] == "constant" else f"{settings['decay']} decay"
-    note = [f"Test figures mean nothing: {report['test_note']}.", ""] if "test_note" in report else []
-    return [
-        *note,
-        "## Training",
-        "",
-        f"{training['images']:,} images in {training['seconds'] / 60:.0f} minutes (flows "
-        f"{training['flows']}, torch {training['torch']}): batch {settings['batch']}, "
-        f"{OPTIMISERS[settings['optimiser']]} with learning rate {settings['lr']}, {decay}, EMA "
-        f"{settings['ema']}, seed {settings['seed']}. {more}`config.yaml` contains all settings.",
-        "",
-    ]
-
-
 def print_report(
     folder: Path, report: dict[str, Any], likelihood: LikelihoodReport, rows: list[RoundTripRow]
 ) -> None:
@@ -186,21 +138,15 @@ def print_report(
     )
     if likelihood.terms:
         print(" + ".join(f"{name} {value:.4f}" for name, value in likelihood.terms.items()))
-    print_round_trip(rows)
+    round_trip_figures(rows).print()
     print(verdict(rows))
     print(f"written to {folder}: report.json, samples.png, curves.png, roundtrip.png, README.md")
 
 
-def print_round_trip(rows: list[RoundTripRow]) -> None:
-    """Print the table of round trips, one line per group of images."""
-    header, *lines = round_trip_lines(rows)
-    Table(header, lines).print()
-
-
-def round_trip_lines(
+def round_trip_figures(
     rows: list[RoundTripRow], figures: Sequence[str] = ("largest", "median", "exact")
-) -> list[list[str]]:
-    """Header and one line per group of images, with the columns of all precisions side by side.
+) -> Table:
+    """One row per group of images, with the columns of all precisions side by side.
 
     `n` is the number of images in the first precision; later precisions may use only the first few of them.
     """
@@ -209,7 +155,7 @@ def round_trip_lines(
     for row in rows:
         by_group.setdefault(row.group, {})[row.precision] = row
     columns = [f"{precision} {figure}" for precision in precisions for figure in figures]
-    lines = [["images", "n", *columns]]
+    lines = []
     for group, by_precision in by_group.items():
         line = [group, f"{by_precision[precisions[0]].images:,}"]
         for precision in precisions:
@@ -220,7 +166,7 @@ def round_trip_lines(
                 f"{100 * row.bit_exact:.4g} %",
             ]
         lines.append(line)
-    return lines
+    return Table(["images", "n", *columns], lines)
 
 
 def verdict(rows: list[RoundTripRow]) -> str:
@@ -240,29 +186,14 @@ def model_card(
     config: dict[str, Any],
     reason: str = "",
 ) -> str:
-    """Model card (README.md) of an exported model in the hub's format; `reason` as in `known_likelihood`."""
-    name, data = report["model"]["model_type"], report["data"]
-    weights = "averaged" if config["training"]["ema"] else "current"
-    header, *table = round_trip_lines(rows, ("largest error", "median error", "bit-exact"))
+    """Model card (README.md) of an exported flow in the hub's format; `reason` as in `known_likelihood`."""
+    data = report["data"]
+    sentences = (
+        f"{report['parameters']:,} parameters, images {tuple(data['image_shape'])}, {data['bins']} grey "
+        f"levels.\nPixels: {data['transform']}."
+    )
     lines = [
-        "---",
-        "library_name: flows",
-        "pipeline_tag: unconditional-image-generation",
-        f"tags: [normalizing-flow, {name.lower()}]",
-        "---",
-        "",
-        f"# {name} on {data['name']}",
-        "",
-        f"{report['parameters']:,} parameters, images {tuple(data['image_shape'])}, "
-        f"{data['bins']} grey levels.",
-        f"Pixels: {data['transform']}.",
-        "",
-        "```python",
-        "import flows",
-        "",
-        'model = flows.load("path/to/this/folder")',
-        "```",
-        "",
+        *card_head(report, "normalizing-flow", sentences),
         *likelihood_lines(likelihood, reason),
         "![samples](samples.png)",
         "",
@@ -273,31 +204,47 @@ def model_card(
         "",
         "![curves](curves.png)",
         "",
+        *round_trip_section(rows, data["bins"]),
+        *training_paragraph(report, config, kept_sentence(report, config)),
+        *LIMITS,
+    ]
+    return "\n".join(lines)
+
+
+def round_trip_section(rows: list[RoundTripRow], bins: int) -> list[str]:
+    """Lines of a model card on the round trip of images with a number of grey levels."""
+    table = round_trip_figures(rows, ("largest error", "median error", "bit-exact"))
+    return [
         "## Round trip",
         "",
         f"{verdict(rows)}.",
         "",
         "![round trip](roundtrip.png)",
         "",
-        f"| {' | '.join(header)} |",
-        "| --- |" + " --: |" * (len(header) - 1),
-        *(f"| {' | '.join(line)} |" for line in table),
+        *table.markdown(names=1).splitlines(),
         "",
         "The error of an image is the largest |x − decode(encode(x))| over its pixels, which are in [0, 1]; "
-        f"a byte changes at an error of {0.5 / data['bins']:.1e}. In fp64, at most the first "
+        f"a byte changes at an error of {0.5 / bins:.1e}. In fp64, at most the first "
         f"{DOUBLE_PRECISION_IMAGES} images of a group are measured.",
         "",
-        *training_paragraph(
-            report,
-            config,
-            f"The {weights} weights with the lowest validation bits/dim are kept{best_at(report)}. "
-            "The test split was evaluated once. ",
-        ),
-        "## Limits",
-        "",
-        "The samples are those of a small model with a short training time. Likelihoods are comparable only "
-        "for the same pixels, grey levels and dequantisation. A high likelihood does not imply that an image "
-        "resembles the data.",
-        "",
     ]
-    return "\n".join(lines)
+
+
+def kept_sentence(report: dict[str, Any], config: dict[str, Any]) -> str:
+    """Sentences of a model card on which weights were kept."""
+    weights = "averaged" if config["training"]["ema"] else "current"
+    return (
+        f"The {weights} weights with the lowest validation bits/dim are kept{best_at(report)}. "
+        "The test split was evaluated once. "
+    )
+
+
+LIMITS = [
+    "## Limits",
+    "",
+    "The samples are those of a small model with a short training time. Likelihoods are comparable only "
+    "for the same pixels, grey levels and dequantisation. A high likelihood does not imply that an image "
+    "resembles the data.",
+    "",
+]
+"""Lines of a flow's model card on what its figures do not say."""

@@ -1,8 +1,8 @@
 """Report of a GAN's run: distances to the test images, samples, curves, and a model card."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,14 +11,18 @@ from flows import images as pixels
 from flows.data.base import ImageData
 from flows.files import read_yaml, to_json, write_atomically
 from flows.models.base import LatentModel
+from flows.models.lia import LIA
 from flows.models.load import load
-from flows.page import as_fixed
+from flows.page import as_fixed, as_text
+from flows.reports.card import card_head, facts_of, training_paragraph
+from flows.reports.distances import IMAGES, halves_of, kid_line, kid_to, swd_to
+from flows.reports.figures import draw_lines
+from flows.reports.lia import lia_section
+from flows.reports.section import Section
+from flows.steering.base import DIRECTIONS_FILE
 from flows.stored import CARD_FILE
-from flows.training.distances import IMAGES, halves_of, kid_line, kid_to, swd_to
-from flows.training.figures import draw_lines
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
 from flows.training.log import METRICS_FILE, read_metrics
-from flows.training.report import facts_of, training_paragraph
 from flows.training.validation import generate, sheet_of
 
 SHOWN = 80
@@ -29,25 +33,11 @@ CURVES = {
 }
 
 
-class Section(NamedTuple):
-    """Additional section of a report, for one kind of GAN.
-
-    Attributes:
-        values: Entries of report.json.
-        lines: Markdown lines of the model card.
-        pictures: File name to uint8 (C, height, width).
-    """
-
-    values: dict[str, Any]
-    lines: list[str]
-    pictures: dict[str, Tensor]
-
-
 def write_gan_report(
     folder: Path,
     data: ImageData,
     device: str = "cpu",
-    more: Callable[[LatentModel, Tensor], Section] | None = None,
+    learned: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate the exported generator of a run on the test split and write report, pictures and card.
 
@@ -55,7 +45,7 @@ def write_gan_report(
         folder: Folder of the run.
         data: Data set that the model was trained on.
         device: Torch device.
-        more: Function from the model and uint8 test images to an additional section.
+        learned: Figures of what the objective learned besides the model (`Objective.finish`).
 
     Returns:
         Contents of report.json.
@@ -75,14 +65,14 @@ def write_gan_report(
     if len(samples) < SHOWN:
         shown = torch.cat([samples, generate(model, SHOWN, 1.0, seed=2)[len(samples) :]])
     measured = halves[0] if len(halves[0]) else test.images
-    section = Section({}, [], {}) if more is None else more(model, measured)
+    section = section_of(model, measured, learned or {})
     report |= section.values
     for name, picture in section.pictures.items():
         write_atomically(folder / name, pixels.to_pillow(picture).save)
     write_atomically(folder / REPORT_FILE, lambda path: path.write_text(to_json(report)))
     write_atomically(folder / "samples.png", pixels.to_pillow(sheet_of(shown[:SHOWN], 10)).save)
     draw_lines(metrics, CURVES | kid_curves(metrics), folder / "curves.png")
-    card = _card(report, read_yaml(folder / RUN_CONFIG), section.lines)
+    card = gan_card(report, read_yaml(folder / RUN_CONFIG), section.lines)
     write_atomically(folder / CARD_FILE, lambda path: path.write_text(card))
     name = report["model"]["model_type"]
     means = [report["sliced_wasserstein"][key]["mean"] for key in ("samples", "between test halves")]
@@ -94,33 +84,36 @@ def write_gan_report(
     return report
 
 
+def section_of(model: LatentModel, images: Tensor, learned: Mapping[str, Any]) -> Section:
+    """Additional section of a model's report, measured on uint8 test images (n, C, H, W)."""
+    if isinstance(model, LIA):
+        return lia_section(model, images)
+    if "walks" not in learned:
+        return Section(dict(learned), [], {})
+    shares = ", ".join(f"{name} {as_text(value)}" for name, value in learned["walks"].items())
+    how = "learned with the generator" if learned["walks_learned"] else "found afterwards"
+    line = (
+        f"Share of each edit that is explained by its walk in {learned['walks_in']}, {how} "
+        f"({DIRECTIONS_FILE}): {shares}."
+    )
+    return Section(dict(learned), [line, ""], {})
+
+
 def kid_curves(metrics: list[dict[str, float]]) -> dict[str, str]:
     """Names of the columns of KID in the metrics of a run, with titles."""
     names = dict.fromkeys(name for line in metrics for name in line if name.startswith("validation/kid"))
     return {name: name.removeprefix("validation/").replace("kid_", "KID ") for name in names}
 
 
-def _card(report: dict[str, Any], config: dict[str, Any], more: list[str]) -> str:
-    name, data = report["model"]["model_type"], report["data"]
-    swd = report["sliced_wasserstein"]
-    lines = [
-        "---",
-        "library_name: flows",
-        "pipeline_tag: unconditional-image-generation",
-        f"tags: [gan, {name.lower()}]",
-        "---",
-        "",
-        f"# {name} on {data['name']}",
-        "",
+def gan_card(report: dict[str, Any], config: dict[str, Any], more: list[str]) -> str:
+    """Model card of a GAN; `more` are the lines of an additional section."""
+    data, swd = report["data"], report["sliced_wasserstein"]
+    size = (
         f"{report['parameters']:,} parameters including the critic, images {tuple(data['image_shape'])}. "
-        f"Pixels: {data['transform']}.",
-        "",
-        "```python",
-        "import flows",
-        "",
-        'model = flows.load("path/to/this/folder")',
-        "```",
-        "",
+        f"Pixels: {data['transform']}."
+    )
+    lines = [
+        *card_head(report, "gan", size),
         "![samples](samples.png)",
         "",
         "Uncurated samples.",

@@ -9,12 +9,12 @@ from flows import images as pixels
 from flows.metrics.reconstruction import psnr, structural_similarity
 from flows.models.base import LatentModel
 from flows.models.lia import LIA
-from flows.numerics import double_copy, to_double
 from flows.page import as_fixed
-from flows.training.gan_report import Section
+from flows.reports.section import Section
+from flows.training.objectives.lia_measures import COLUMNS, encode_and_decode, in_pairs, phi_figures
 from flows.training.validation import sheet_of
 
-BATCH, COLUMNS, STEPS = 250, 10, 8
+BATCH, STEPS = 250, 8
 
 
 def lia_section(model: LatentModel, images: Tensor) -> Section:
@@ -38,31 +38,7 @@ def lia_section(model: LatentModel, images: Tensor) -> Section:
     }
     if len(images) > 1:
         pictures["interpolations.png"] = interpolations(model, images[:12])
-    return Section(values, _lines(values, len(images) > 1), pictures)
-
-
-@torch.no_grad()
-def encode_and_decode(model: LIA, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes in w of uint8 images, and their reconstructions, uint8 on the host."""
-    codes = model.encode_bytes(images, "w")
-    return codes.values, model.decode_bytes(codes)
-
-
-@torch.no_grad()
-def phi_figures(model: LIA, w: Tensor) -> dict[str, Any]:
-    """Round-trip error and log-determinant of φ on codes w of images, and mean square and std of z = φ(w)."""
-    double = double_copy(model.phi)
-    z, log_det = model.phi(w)
-    exact = double.inverse(double(to_double(w))[0])[0]
-    std = z.std(0) if len(z) > 1 else torch.full_like(z[0], torch.nan)
-    return {
-        "round_trip_fp32": float((model.phi.inverse(z)[0] - w).abs().max()),
-        "round_trip_fp64": float((exact - to_double(w)).abs().max()),
-        "largest_log_det": float(log_det.abs().max()),
-        "z_mean_square": float(z.square().mean()),
-        "z_std_least": float(std.min()),
-        "z_std_largest": float(std.max()),
-    }
+    return Section(values, lia_lines(values, len(images) > 1), pictures)
 
 
 @torch.no_grad()
@@ -90,19 +66,8 @@ def interpolations(model: LIA, images: Tensor) -> Tensor:
     return sheet_of(torch.cat(rows), STEPS + 2)
 
 
-def in_pairs(images: Tensor, reconstruction: Tensor) -> Tensor:
-    """Sheet of rows of images, each above the reconstructions of its images; the last may be short."""
-    columns = min(COLUMNS, len(images))
-    rows = zip(images.split(columns), reconstruction.split(columns), strict=True)
-    return sheet_of(torch.cat([filled(part, columns) for row in rows for part in row]), columns)
-
-
-def filled(row: Tensor, columns: int) -> Tensor:
-    """Row of images, uint8 (n, C, H, W), filled with white ones to a number of columns."""
-    return torch.cat([row, row.new_full((columns - len(row), *row.shape[1:]), 255)])
-
-
-def _lines(values: dict[str, Any], interpolated: bool = True) -> list[str]:
+def lia_lines(values: dict[str, Any], interpolated: bool = True) -> list[str]:
+    """Lines of a model card on the values of `lia_section`, with its pictures."""
     interpolation = [
         "![interpolations](interpolations.png)",
         "",

@@ -1,0 +1,1 @@
+"""Reports of runs, written after training from the exported model and the test split."""

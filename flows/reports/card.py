@@ -1,0 +1,94 @@
+"""Model cards and the facts that every report of a run has."""
+
+from typing import Any
+
+import torch
+
+from flows import __version__
+from flows.data.base import ImageData
+from flows.stored import StoredModule
+from flows.training.log import check_trained
+
+OPTIMISERS = {"adam": "Adam", "adamax": "Adamax", "adamw": "AdamW", "rmsprop": "RMSprop"}
+"""Names of the optimisers in model cards."""
+
+
+LOADER = ("import flows", 'model = flows.load("path/to/this/folder")')
+"""Lines of Python that load a model."""
+
+
+def facts_of(model: StoredModule, metrics: list[dict[str, float]], data: ImageData) -> dict[str, Any]:
+    """Entries of every report: model, data, and training. Raises UserError if there are no metrics."""
+    check_trained(metrics)
+    note = data.test_note()
+    if note:
+        print(f"test figures mean nothing: {note}")
+    return {
+        **({"test_note": note} if note else {}),
+        "model": model.arguments(),
+        "fingerprint": model.fingerprint(),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "data": model.description,
+        "training": {
+            "images": int(metrics[-1]["images"]),
+            "seconds": max(line.get("seconds", 0.0) for line in metrics),
+            "flows": __version__,
+            "torch": torch.__version__,
+        },
+    }
+
+
+def best_at(report: dict[str, Any]) -> str:
+    """Phrase of a model card on when the exported weights were reached; empty for older reports."""
+    images = report["training"].get("best_images")
+    return "" if images is None else f", those after {images:,} images"
+
+
+def training_paragraph(report: dict[str, Any], config: dict[str, Any], more: str = "") -> list[str]:
+    """Lines of a model card: images shown, duration, the main settings, and further sentences."""
+    training, settings = report["training"], config["training"]
+    decay = "constant" if settings["decay"] == "constant" else f"{settings['decay']} decay"
+    note = [f"Test figures mean nothing: {report['test_note']}.", ""] if "test_note" in report else []
+    return [
+        *note,
+        "## Training",
+        "",
+        f"{training['images']:,} images in {training['seconds'] / 60:.0f} minutes (flows "
+        f"{training['flows']}, torch {training['torch']}): batch {settings['batch']}, "
+        f"{OPTIMISERS[settings['optimiser']]} with learning rate {settings['lr']}, {decay}, EMA "
+        f"{settings['ema']}, seed {settings['seed']}. {more}`config.yaml` contains all settings.",
+        "",
+    ]
+
+
+def card_head(
+    report: dict[str, Any], tag: str, sentences: str, loader: tuple[str, str] = LOADER
+) -> list[str]:
+    """First lines of a model card in the hub's format: tags, title, size of the model, and how to load it.
+
+    Args:
+        report: Contents of report.json.
+        tag: Tag of the kind of model on the hub; empty for a model that generates nothing.
+        sentences: Sentences on the size of the model and the pixels.
+        loader: Lines of Python: the import, and the call.
+    """
+    name, data = report["model"]["model_type"], report["data"]
+    kind = ["pipeline_tag: unconditional-image-generation"] if tag else []
+    return [
+        "---",
+        "library_name: flows",
+        *kind,
+        f"tags: [{f'{tag}, ' if tag else ''}{name.lower()}]",
+        "---",
+        "",
+        f"# {name} on {data['name']}",
+        "",
+        sentences,
+        "",
+        "```python",
+        loader[0],
+        "",
+        loader[1],
+        "```",
+        "",
+    ]
