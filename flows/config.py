@@ -68,6 +68,20 @@ def experiment_parser() -> Parser:
         epilog=EXIT_CODES,
         default_env=False,
     )
+    add_run_options(parser)
+    parser.add_subclass_arguments(ImageData, "data", required=True, help="Data set")
+    parser.add_subclass_arguments(StoredModule, "model", required=True, help="Model")
+    parser.add_argument(
+        "--objective", type=Objective, default={"class_path": "Likelihood"}, help="Training objective"
+    )
+    parser.add_class_arguments(Training, "training")
+    for name, compute in OF_DATA.items():
+        parser.link_arguments("data", f"model.init_args.{name}", linked(compute), apply_on="instantiate")
+    return parser
+
+
+def add_run_options(parser: Parser) -> None:
+    """Add the options of a run besides data, model, objective and training."""
     parser.add_argument("--config", action=ConfigFile, help="YAML file; may be given several times")
     add_import_option(parser)
     parser.add_argument(
@@ -101,15 +115,6 @@ def experiment_parser() -> Parser:
     parser.add_argument(
         "--variants", type=dict[str, dict[str, Any]], default={}, help="Variants: name to options and values"
     )
-    parser.add_subclass_arguments(ImageData, "data", required=True, help="Data set")
-    parser.add_subclass_arguments(StoredModule, "model", required=True, help="Model")
-    parser.add_argument(
-        "--objective", type=Objective, default={"class_path": "Likelihood"}, help="Training objective"
-    )
-    parser.add_class_arguments(Training, "training")
-    for name, compute in OF_DATA.items():
-        parser.link_arguments("data", f"model.init_args.{name}", linked(compute), apply_on="instantiate")
-    return parser
 
 
 def default_config() -> Path:

@@ -193,6 +193,25 @@ class StoredModule(Checked, nn.Module, PyTorchModelHubMixin, ABC, library_name="
         )
 
     @classmethod
+    def _built(
+        cls, name: str, config: Mapping[str, Any], state: Mapping[str, Tensor], arguments: Any, strict: bool
+    ) -> Self:
+        """Build a module from a stored config, called `name` in messages, and load its weights."""
+        try:
+            check_arguments(cls, arguments)
+            model = build_within(state, lambda: cls(**arguments))
+            check_weights(model, state)
+            model.load_state_dict(state, strict=strict)
+        except (Excess, Misfit) as error:
+            raise CheckpointError(f"{name} does not fit the weights: {error}") from error
+        except Exception as error:
+            if cls._fingerprint(config, state) == config["fingerprint"]:
+                raise  # the files are unaltered, so this is a bug
+            reason = str(error).split("\n")[0]
+            raise CheckpointError(f"{name} does not fit the weights: {reason}") from error
+        return model
+
+    @classmethod
     def _from_pretrained(
         cls,
         *,
@@ -206,18 +225,12 @@ class StoredModule(Checked, nn.Module, PyTorchModelHubMixin, ABC, library_name="
         strict: bool = True,
         **model_kwargs: Any,
     ) -> Self:
+        hub = {"revision": revision, "cache_dir": cache_dir, "token": token, "force_download": force_download}
+
         def fetch(name: str) -> Path:
             if Path(model_id).is_dir():
                 return Path(model_id) / name
-            return from_hub(
-                model_id,
-                name,
-                local_files_only,
-                revision=revision,
-                cache_dir=cache_dir,
-                token=token,
-                force_download=force_download,
-            )
+            return from_hub(model_id, name, local_files_only, **hub)
 
         config = read_config(fetch(CONFIG_FILE))
         if config["model_type"] != cls.__name__:
@@ -228,18 +241,7 @@ class StoredModule(Checked, nn.Module, PyTorchModelHubMixin, ABC, library_name="
         check_digest(weights, config["weights_sha256"])
         with reading(weights, "safetensors file"):
             state = load_file(weights)
-        try:
-            check_arguments(cls, model_kwargs)
-            model = build_within(state, lambda: cls(**model_kwargs))
-            check_weights(model, state)
-            model.load_state_dict(state, strict=strict)
-        except (Excess, Misfit) as error:
-            raise CheckpointError(f"{model_id}/{CONFIG_FILE} does not fit the weights: {error}") from error
-        except Exception as error:
-            if cls._fingerprint(config, state) == config["fingerprint"]:
-                raise  # the files are unaltered, so this is a bug
-            reason = str(error).split("\n")[0]
-            raise CheckpointError(f"{model_id}/{CONFIG_FILE} does not fit the weights: {reason}") from error
+        model = cls._built(f"{model_id}/{CONFIG_FILE}", config, state, model_kwargs, strict)
         model.description = config["description"]
         if model.fingerprint() != config["fingerprint"]:
             raise CheckpointError(

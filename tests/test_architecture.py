@@ -3,6 +3,7 @@
 import ast
 import importlib
 import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,46 @@ def test_the_formatter_formats_everything_but_tables():
         skipped = [i for i, line in enumerate(text.splitlines(), 1) if "# fmt: skip" in line]
         wrong += [f"{path.relative_to(ROOT)}:{i}" for i in skipped if i not in tables]
     assert wrong == []
+
+
+LONGEST = 40
+LONG = {
+    "models/glow.py Glow.__init__": "the recipe of the paper, in the order of its layers",
+    "models/realnvp.py RealNVP.__init__": "the recipe of the paper, in the order of its layers",
+    "models/nice.py NICE.__init__": "the recipe of the paper, in the order of its layers",
+    "models/lia.py LIA.__init__": "the recipe of the paper, in the order of its parts",
+    "bijections/execution/rows_graph.py _InGraph.backward": "one pass over the steps, timed as a whole",
+    "networks/glow_rows.py GlowRows.__init__": "names for the weights of three layers, prepared together",
+    "studio/page.py Page.left": "the layout of a column of the page, from top to bottom",
+}
+"""Functions of more than `LONGEST` lines without docstring, with the reason."""
+
+
+def functions(tree: ast.AST, path: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Functions below a node, with their names behind those of their classes."""
+    for node in ast.iter_child_nodes(tree):
+        name = getattr(node, "name", "")
+        inner = f"{path}.{name}".strip(".") if isinstance(node, ast.ClassDef | ast.FunctionDef) else path
+        if isinstance(node, ast.FunctionDef):
+            yield inner, node
+        yield from functions(node, inner)
+
+
+def lines_of(function: ast.FunctionDef) -> int:
+    """Lines of a function without its docstring."""
+    first = function.body[0]
+    has = ast.get_docstring(function) is not None
+    return function.end_lineno - function.lineno + 1 - (first.end_lineno - first.lineno + 1 if has else 0)
+
+
+def test_long_functions_have_a_reason():
+    found = {
+        f"{path.relative_to(ROOT).as_posix()} {name}"
+        for path in ROOT.rglob("*.py")
+        for name, node in functions(ast.parse(path.read_text()))
+        if lines_of(node) > LONGEST
+    }
+    assert found == set(LONG)
 
 
 @pytest.mark.parametrize(

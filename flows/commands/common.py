@@ -159,18 +159,10 @@ def check_outputs(
             device or pipe, or the suffix of a picture is unknown, or two paths are the same.
     """
     given = {option: output or file or picture or drawing, "--out": out, "--json": json}
-    named = [(name, path) for name, path in given.items() if path is not None]
-    for name, path in named:
+    named = {name: path for name, path in given.items() if path is not None}
+    for name, path in named.items():
         check_path(name, path, name == "--json" or (name == option and output is None))
-    taken = [*named, *(("an input", _without_number(each)) for each in inputs)]
-    for name, path in named:
-        for other, place in taken:
-            if other != name and place.resolve() == path.resolve():
-                raise UserError(f"{name} {path}: {other} is the same path; choose another one")
-            # A folder of results may hold the file of --json; a file holds nothing.
-            above = place.resolve() in path.resolve().parents
-            if other != name and above and place.suffix and not place.exists():
-                raise UserError(f"{name} {path}: {other} {place} is a file; choose another place")
+    check_distinct(named, inputs)
     if json is not None and json.suffix.lower() in NOT_JSON:
         raise UserError(f"--json {json}: expected a file of JSON, got suffix {json.suffix}")
     if file is not None and file.suffix.lower() not in suffixes:
@@ -180,10 +172,34 @@ def check_outputs(
         output, picture = (drawing, None) if is_folder(drawing) else (None, drawing)
     if picture is not None:
         check_picture(picture, option, animated)
-    for name, folder in (("--out", out), (option, output)):
+    check_places({"--out": out, option: output}, [(option, file), (option, picture), ("--json", json)])
+
+
+def check_distinct(named: Mapping[str, Path], inputs: Sequence[Path]) -> None:
+    """Raise UserError if two paths are the same, or one is in a place where another is a file.
+
+    Args:
+        named: Outputs by the names of their options.
+        inputs: Files that the verb reads.
+    """
+    taken = [*named.items(), *(("an input", _without_number(each)) for each in inputs)]
+    for name, path in named.items():
+        for other, place in taken:
+            if other == name:
+                continue
+            if place.resolve() == path.resolve():
+                raise UserError(f"{name} {path}: {other} is the same path; choose another one")
+            # A folder of results may hold the file of --json; a file holds nothing.
+            if place.resolve() in path.resolve().parents and place.suffix and not place.exists():
+                raise UserError(f"{name} {path}: {other} {place} is a file; choose another place")
+
+
+def check_places(folders: Mapping[str, Path | None], files: Sequence[tuple[str, Path | None]]) -> None:
+    """Raise UserError unless folders and files, with the names of their options, can be written."""
+    for name, folder in folders.items():
         if folder is not None:
             check_folder(folder, name)
-    for name, target in ((option, file), (option, picture), ("--json", json)):
+    for name, target in files:
         if target is not None:
             if target.is_dir():
                 raise UserError(f"{name} {target}: expected a file, found a folder")

@@ -92,7 +92,7 @@ def read_given(model: LatentModel, space: str, settings: GivenSettings) -> Given
     Args:
         model: Model of the codes.
         space: Latent space for encoding and sampling; codes of a file stay in theirs if there is no map.
-        settings: What was given.
+        settings: Sources of images or codes.
 
     Raises:
         UserError: More than one source was given.

@@ -80,19 +80,13 @@ def interpolate(
     strip = images_between(model, ends, codes, steps, path)
     drawing_of(strip, ends, zoom).save(output, fps)
     quality = [float(psnr(end.picture[None], end.image[None])[0]) for end in ends if end.picture is not None]
-    written = f"{output}{rate_note(output, fps)}"
+    verdict = f"{verdict_of(ends, quality)}{lossy_note(output)}"
     print(
-        f"{steps} images along the {path} in {codes.space}: {written}; ends {verdict_of(ends, quality)}"
-        f"{lossy_note(output)}"
+        f"{steps} images along the {path} in {codes.space}: {output}{rate_note(output, fps)}; ends {verdict}"
     )
-    result = {
-        "checkpoint": checkpoint,
-        "steps": steps,
-        "path": path,
-        "space": codes.space,
-        "ends_bit_exact": all(end.bit_exact for end in ends),
-    }
-    write_json(json, {**result, "ends_psnr": quality})
+    result = {"checkpoint": checkpoint, "steps": steps, "path": path, "space": codes.space}
+    exact = all(end.bit_exact for end in ends)
+    write_json(json, {**result, "ends_bit_exact": exact, "ends_psnr": quality})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ from flows import images as pixels
 from flows.bounds import PositiveInt, Seed, Temperature
 from flows.commands.common import Label, Zoom, check_outputs, check_unused, option_labels, write_json
 from flows.drawing import check_size, is_folder, lossy_note, save_images, save_picture
-from flows.models.base import LikelihoodModel
+from flows.models.base import LatentModel, LikelihoodModel
+from flows.models.codes import Codes
 from flows.opening import open_model
 
 ZOOM = 2
@@ -52,22 +53,17 @@ def sample(
     if temperature is None:
         temperature = 0.7 if isinstance(model, LikelihoodModel) else 1.0
     codes = model.sample(n, space, seed, temperature, option_labels(model, label, n))
-    if is_folder(output):
-        # Batch by batch, so that an interruption keeps what is finished.
-        for i, part in enumerate(codes.split(batch)):
-            names = [f"{number:06d}" for number in range(i * batch, i * batch + len(part))]
-            save_images(output, names, model.decode_bytes(part, batch))
-    else:
-        save_picture(pixels.grid(model.decode_bytes(codes, batch), zoom=zoom), output)
+    write(output, model, codes, zoom, batch)
     print(f"{n} samples at temperature {temperature}: {output}{lossy_note(output)}")
-    write_json(
-        json,
-        {
-            "checkpoint": checkpoint,
-            "n": n,
-            "space": space,
-            "temperature": temperature,
-            "seed": seed,
-            "output": str(output),
-        },
-    )
+    drawn = {"n": n, "space": space, "temperature": temperature, "seed": seed}
+    write_json(json, {"checkpoint": checkpoint, **drawn, "output": str(output)})
+
+
+def write(output: Path, model: LatentModel, codes: Codes, zoom: int, batch: int) -> None:
+    """Write samples as a sheet, or to a folder, batch by batch: an interruption keeps what is finished."""
+    if not is_folder(output):
+        save_picture(pixels.grid(model.decode_bytes(codes, batch), zoom=zoom), output)
+        return
+    for i, part in enumerate(codes.split(batch)):
+        names = [f"{number:06d}" for number in range(i * batch, i * batch + len(part))]
+        save_images(output, names, model.decode_bytes(part, batch))

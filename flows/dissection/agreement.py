@@ -171,15 +171,9 @@ def dissect(
     first, second = (
         (codes[rows], None if masks is None else masks[rows]) for rows in (slice(half), slice(half, None))
     )
-    extremes = {layer: Extremes() for layer in layers}
-    for layer, activations, _ in _seen(model, segmenter, *first, layers, "extremes"):
-        extremes[layer].add(upsampled(activations, model.image_shape[1:]))
-    quantiles = {layer: Quantiles(each) for layer, each in extremes.items()}
-    for layer, activations, _ in _seen(model, segmenter, *first, layers, "thresholds"):
-        quantiles[layer].add(upsampled(activations, model.image_shape[1:]))
     classes = len(segmenter.classes)
     shares = quantile_shares() if scheme == "information" else torch.tensor([share])
-    thresholds = {layer: each.at(shares) for layer, each in quantiles.items()}
+    thresholds = thresholds_of(model, segmenter, first, layers, shares)
     tallies = {layer: AgreementTally(thresholds[layer], classes) for layer in layers}
     if scheme == "information":
         for layer, activations, ask in _seen(model, segmenter, *first, layers, "choice"):
@@ -192,18 +186,36 @@ def dissect(
         labels = {}
     for layer, activations, ask in _seen(model, segmenter, *second, layers, "agreement"):
         tallies[layer].add(activations, ask())
+    names = segmenter.classes
     return {
-        layer: agreement_of(
-            layer,
-            tallies[layer],
-            chosen[layer],
-            labels.get(layer),
-            thresholds[layer],
-            shares,
-            segmenter.classes,
-        )
-        for layer in layers
+        layer: agreement_of(layer, tally, chosen[layer], labels.get(layer), thresholds[layer], shares, names)
+        for layer, tally in tallies.items()
     }
+
+
+def thresholds_of(
+    model: LatentModel,
+    segmenter: Segmenter,
+    given: tuple[Codes, Tensor | None],
+    layers: Sequence[str],
+    shares: Tensor,
+) -> dict[str, Tensor]:
+    """Thresholds (units, L) of each layer that shares (L,) of its upsampled activations exceed.
+
+    Args:
+        model: Model in eval mode.
+        segmenter: Segmenter, which is not asked.
+        given: Codes, and their true masks or None.
+        layers: Names of layers.
+        shares: (L,), shares of the activations above each threshold.
+    """
+    extremes = {layer: Extremes() for layer in layers}
+    for layer, activations, _ in _seen(model, segmenter, *given, layers, "extremes"):
+        extremes[layer].add(upsampled(activations, model.image_shape[1:]))
+    quantiles = {layer: Quantiles(each) for layer, each in extremes.items()}
+    for layer, activations, _ in _seen(model, segmenter, *given, layers, "thresholds"):
+        quantiles[layer].add(upsampled(activations, model.image_shape[1:]))
+    return {layer: each.at(shares) for layer, each in quantiles.items()}
 
 
 def best_thresholds(tally: AgreementTally, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -266,17 +278,13 @@ def agreement_of(
         label = own.argmax(1)
         labels = label, torch.zeros_like(label), torch.ones_like(label, dtype=torch.bool)
     released = [
-        UnitRow(
-            layer=layer,
-            unit=unit,
-            label=classes[label],
-            iou=float(iou[unit, level, label]),
-            information=float(information[unit, level, label]),
-            threshold=float(thresholds[unit, level]),
-            share=float(shares[level]),
-            interpretable=has
-            and float(iou[unit, level, label]) > CUT_IOU
-            and float(information[unit, level, label]) > CUT_INFORMATION,
+        row_of(
+            layer,
+            unit,
+            classes[label],
+            (float(thresholds[unit, level]), float(shares[level])),
+            (float(iou[unit, level, label]), float(information[unit, level, label])),
+            has,
         )
         for unit, (label, level, has) in enumerate(zip(*(each.tolist() for each in labels), strict=True))
     ]
@@ -288,6 +296,32 @@ def agreement_of(
         thresholds=thresholds.gather(1, chosen),
         shares=shares[chosen],
         released=tuple(released),
+    )
+
+
+def row_of(
+    layer: str, unit: int, label: str, active: tuple[float, float], figures: tuple[float, float], has: bool
+) -> UnitRow:
+    """Row of a unit by the released rule.
+
+    Args:
+        layer: Name of the layer.
+        unit: Channel.
+        label: Name of its class.
+        active: Threshold, and share of the locations above it.
+        figures: IoU and information quality.
+        has: Whether the unit has a class.
+    """
+    (threshold, share), (iou, information) = active, figures
+    return UnitRow(
+        layer=layer,
+        unit=unit,
+        label=label,
+        iou=iou,
+        information=information,
+        threshold=threshold,
+        share=share,
+        interpretable=has and iou > CUT_IOU and information > CUT_INFORMATION,
     )
 
 

@@ -85,11 +85,9 @@ def learn_units(
             inserted = Change(alpha[:, None, None] * patch.to(alpha), values.to(alpha)[:, None, None])
             where = interpolate(patch, masks.shape[2:], mode="nearest")
             gained = _probability(probe, segmenter, codes[rows], (layer, inserted), where, column)
-            rows_with_class = has[torch.randint(len(has), (batch,), generator=random)]
+            rows = has[torch.randint(len(has), (batch,), generator=random)]
             ablated = Change(alpha[:, None, None], torch.zeros_like(alpha)[:, None, None])
-            remaining = _probability(
-                probe, segmenter, codes[rows_with_class], (layer, ablated), masks[rows_with_class], column
-            )
+            remaining = _probability(probe, segmenter, codes[rows], (layer, ablated), masks[rows], column)
             loss = remaining - gained + penalty * alpha.square().mean()
             (weight.grad,) = torch.autograd.grad(loss, [weight])
             optimiser.step()
@@ -212,16 +210,17 @@ def insertion(
             previous = masks[:, :, inside].mean(2).argmax(1)
             for i, name in enumerate(segmenter.classes):
                 gains_by_class[name].append(gain[previous == i])
-    joined = {name: torch.cat(parts) for name, parts in gains_by_class.items()}
-    contexts = {
-        name: (float(each.double().mean()), len(each))
-        for name, each in joined.items()
-        if len(each) and name != label
-    }
-    ordered = dict(sorted(contexts.items(), key=lambda item: -item[1][0]))
+    contexts = contexts_of(gains_by_class, label)
     return Insertion(
-        label=label, layer=layer, units=list(units), gains=gains, contexts=ordered, images=before
+        label=label, layer=layer, units=list(units), gains=gains, contexts=contexts, images=before
     )
+
+
+def contexts_of(gains: dict[str, list[Tensor]], label: str) -> dict[str, tuple[float, int]]:
+    """Mean gain and number of locations of each class but `label`, largest gain first."""
+    joined = {name: torch.cat(parts) for name, parts in gains.items() if name != label}
+    contexts = {name: (float(each.double().mean()), len(each)) for name, each in joined.items() if len(each)}
+    return dict(sorted(contexts.items(), key=lambda item: -item[1][0]))
 
 
 def _part(i: int, of: int, side: int) -> slice:

@@ -146,19 +146,16 @@ class Optimise(Inverter):
             ]
             searches = [self._search(model, target, code, std, seed) for code, seed in starts]
         losses = torch.stack([search.loss for search in searches])
-        best = losses.argmin(0)
-        rows = torch.arange(len(images))
         all_codes = torch.stack([search.code for search in searches])
-        noise = [
-            torch.stack(parts)[best, rows]
-            for parts in zip(*(search.noise for search in searches), strict=True)
-        ]
+        best, rows = losses.argmin(0), torch.arange(len(images))
+        parts = zip(*(search.noise for search in searches), strict=True)
+        noise = [torch.stack(each)[best, rows] for each in parts]
         seconds = now(model) - begun
         codes = target.codes(all_codes[best, rows])
         steps = min(len(search.trace) for search in searches)  # a time limit may allow more steps to one
+        restarts = f", {self.starts} starts" if self.starts > 1 else ""
         return Inversion(
-            method=f"{self.name} ({space}, {self.algorithm}, {steps} steps"
-            f"{', ' + str(self.starts) + ' starts' if self.starts > 1 else ''})",
+            method=f"{self.name} ({space}, {self.algorithm}, {steps} steps{restarts})",
             codes=codes,
             noise=noise,
             reconstruction=reconstruct(model, codes, noise),
@@ -217,8 +214,8 @@ class Optimise(Inverter):
                 group["lr"] = self.lr * rate(share)
             code, fading = start + std * offset, self.exploration * max(0.0, 1 - share / 0.75) ** 2
             if fading:
-                perturbation = fading * normal_rows(combine_seeds(seed, step), rows, code.shape[1:], code)
-                loss = self._loss(model, target, code + std * perturbation, noise)
+                around = normal_rows(combine_seeds(seed, step), rows, code.shape[1:], code)
+                loss = self._loss(model, target, code + std * (fading * around), noise)
             else:
                 loss = self._loss(model, target, code, noise)
                 best.offer(loss, [code, *noise])
@@ -229,9 +226,7 @@ class Optimise(Inverter):
             with torch.no_grad():
                 for layer_noise in noise:
                     layer_noise.copy_(standard(layer_noise))
-            if self.watch is not None and not self.watch(
-                share, target.codes((start + std * offset).detach())
-            ):
+            if self.watch and not self.watch(share, target.codes((start + std * offset).detach())):
                 break
         return self._end(model, target, (start + std * offset).detach(), noise, trace, best)
 

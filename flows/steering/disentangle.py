@@ -94,11 +94,7 @@ def disentangle(
         if worst <= enough or turn == rounds:
             break
         constrained += [i for i, leak in leaks.items() if leak > enough and i not in constrained]
-        moved = concatenate([shift(codes, current, sign * alpha) for sign in (-1, 1)])
-        gradients = mean_gradients(model, predictor, moved, constrained)
-        std = matrix.std[constrained].double()
-        # Half the change from −α to +α is, per unit of the vector, α·σ·(J₋ + J₊)/2.
-        slopes = alpha * current.sigma * gradients.sums / len(moved) / std[:, None]
+        slopes = slopes_of(model, predictor, current, codes, alpha, constrained, matrix.std)
         change = matrix.signed[0, constrained].double()
         change[0] = 0  # the direction's own score keeps its change
         current = corrected(current, slopes, change, codes)
@@ -111,6 +107,22 @@ def disentangle(
 def leaking(matrix: Rescoring, name: str) -> dict[int, float]:
     """Leakage by column, for the scores of other attributes with a quality of at least `MIN_QUALITY`."""
     return {i: matrix.leakage(name, matrix.scores[i].name) for i in matrix.others(name)}
+
+
+def slopes_of(
+    model: LatentModel,
+    predictor: Predictor,
+    direction: Direction,
+    codes: Codes,
+    alpha: float,
+    columns: list[int],
+    std: Tensor,
+) -> Tensor:
+    """Slopes (len(columns), D) of the changes of scores with respect to a direction's vector, in std."""
+    moved = concatenate([shift(codes, direction, sign * alpha) for sign in (-1, 1)])
+    gradients = mean_gradients(model, predictor, moved, columns)
+    # Half the change from −α to +α is, per unit of the vector, α·σ·(J₋ + J₊)/2.
+    return alpha * direction.sigma * gradients.sums / len(moved) / std[columns].double()[:, None]
 
 
 def corrected(direction: Direction, slopes: Tensor, change: Tensor, codes: Codes) -> Direction:

@@ -46,21 +46,11 @@ class PrincipalComponents(Method):
             UserError: There is no such layer, the space has a prior and no layer is named, or `batch` is
                 smaller than `components`.
         """
-        model, space = task.model, task.model.check_space(task.space)
-        if self.layer is None and space.prior is not None:
-            layers = ", ".join(list(model.layers())[:8])
-            raise UserError(
-                f"codes of {task.space!r} are white and have no principal components: name a layer with "
-                f"--method.layer, as {layers} …"
-            )
-        if self.layer is not None and self.layer not in model.layers():
-            raise UserError(f"there is no layer {self.layer!r}; expected one of {', '.join(model.layers())}")
-        if self.batch < self.components:
-            raise UserError(f"--method.batch: expected at least {self.components}, got {self.batch}")
+        self.check(task.model, task.space)
         parts = list(task.sample(self.n).split(self.batch))
         parts = parts if len(parts[-1]) >= self.components else parts[:-1]
         if not parts or self.components > parts[0].values.shape[1]:
-            dimension = model.check_space(task.space).shape[-1]
+            dimension = task.model.check_space(task.space).shape[-1]
             raise UserError(
                 f"--method.components: expected at most the number of codes, {self.n}, and the dimension of "
                 f"{task.space}, {dimension}; got {self.components}"
@@ -69,7 +59,7 @@ class PrincipalComponents(Method):
 
         pca = IncrementalPCA(self.components)
         for part in parts:
-            pca.partial_fit(self.seen(model, part).numpy())
+            pca.partial_fit(self.seen(task.model, part).numpy())
         vectors = torch.tensor(pca.components_, dtype=torch.float64)
         if self.layer is not None:
             vectors = self.regressed(pca, parts, task)
@@ -85,11 +75,24 @@ class PrincipalComponents(Method):
                     space=task.space,
                     sigma=float(along.std()),
                     method="pca",
-                    fingerprint=model.fingerprint(),
+                    fingerprint=task.model.fingerprint(),
                     evidence={"variance": float(share)},
                 )
             )
         return directions
+
+    def check(self, model: LatentModel, space: str) -> None:
+        """Raise UserError if the codes are white and no layer is named, or there is no such layer."""
+        if self.layer is None and model.check_space(space).prior is not None:
+            layers = ", ".join(list(model.layers())[:8])
+            raise UserError(
+                f"codes of {space!r} are white and have no principal components: name a layer with "
+                f"--method.layer, as {layers} …"
+            )
+        if self.layer is not None and self.layer not in model.layers():
+            raise UserError(f"there is no layer {self.layer!r}; expected one of {', '.join(model.layers())}")
+        if self.batch < self.components:
+            raise UserError(f"--method.batch: expected at least {self.components}, got {self.batch}")
 
     @torch.no_grad()
     def seen(self, model: LatentModel, codes: Codes) -> Tensor:

@@ -80,14 +80,7 @@ class ScoreGradient(Method):
         if labels.any() and not labels.all():
             fold = (torch.arange(len(codes)) % FOLDS)[defined]
             rest = [total - part for part in found.parts[:, i]]
-            normals = [each / each.norm() for each in rest]
-            plane = plane_from_parts(known, labels, fold, vector, normals.__getitem__)
-            figures = quality(
-                labels,
-                lambda order: sides_found(
-                    known, labels if order is None else labels[order], fold, normals.__getitem__
-                ),
-            )
+            plane, figures = validated(known, labels, fold, vector, [each / each.norm() for each in rest])
         return Direction(
             name=name,
             vector=vector.float(),
@@ -104,6 +97,27 @@ class ScoreGradient(Method):
                 "codes": int(defined.sum()),
             },
         )
+
+
+def validated(
+    known: Tensor, labels: Tensor, fold: Tensor, vector: Tensor, normals: list[Tensor]
+) -> tuple[Plane, dict[str, float]]:
+    """Plane with a normal vector, and its quality by cross-validation.
+
+    Args:
+        known: (n, D), codes for which the score is defined.
+        labels: bool (n,), whether the score is above the middle of its range.
+        fold: (n,), fold of each code.
+        vector: (D,), normal vector.
+        normals: Normal vectors that were found without each fold.
+    """
+    plane = plane_from_parts(known, labels, fold, vector, normals.__getitem__)
+
+    def sides(order: Tensor | None) -> Tensor:
+        permuted = labels if order is None else labels[order]
+        return sides_found(known, permuted, fold, normals.__getitem__)
+
+    return plane, quality(labels, sides)
 
 
 @dataclass(frozen=True, kw_only=True)

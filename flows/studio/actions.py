@@ -33,6 +33,7 @@ from flows.inversion.records import ImageSource
 from flows.metrics.neighbours import nearest
 from flows.metrics.perceptual import FeatureNetwork
 from flows.metrics.reconstruction import psnr
+from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.page import as_fixed, as_text
 from flows.semantics.base import segment_bytes
@@ -185,7 +186,6 @@ def search(
 
     inverter = Optimise(editor.space, steps=100_000, seconds=seconds, watch=watch)
     inverter.check(model, target)
-    names = ["found"]
 
     def work() -> None:
         try:
@@ -197,19 +197,28 @@ def search(
     try:
         while True:
             report = reports.get()
-            elapsed = time.perf_counter() - begun
             if isinstance(report, Exception):
                 raise report
+            yield searched(model, target, report, share[0], time.perf_counter() - begun)
             if isinstance(report, Inversion):
-                reconstruction = report.reconstruction
-                quality, code = float(psnr(target, reconstruction)[0]), found_by(report, names, model)
-                yield Searched(reconstruction[0], 1.0, quality, elapsed, code, report)
                 return
-            reconstruction = model.decode_bytes(report)
-            quality, code = float(psnr(target, reconstruction)[0]), Found(codes=report.cpu(), names=names)
-            yield Searched(reconstruction[0], share[0], quality, elapsed, code)
     finally:
         stopped.set()
+
+
+def searched(
+    model: LatentModel, target: Tensor, report: Codes | Inversion, share: float, elapsed: float
+) -> Searched:
+    """Progress of a search, or its result, for a picture uint8 (1, C, H, W)."""
+    names = ["found"]
+    if isinstance(report, Inversion):
+        reconstruction, share = report.reconstruction, 1.0
+        code, result = found_by(report, names, model), report
+    else:
+        reconstruction, result = model.decode_bytes(report), None
+        code = Found(codes=report.cpu(), names=names)
+    quality = float(psnr(target, reconstruction)[0])
+    return Searched(reconstruction[0], share, quality, elapsed, code, result)
 
 
 # Compare ------------------------------------------------------------------------------------------

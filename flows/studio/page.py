@@ -386,12 +386,7 @@ class Page:
         self.picture_changed: list[Any] = [self.session, self.now, self.status, self.readings]
         self.everything: list[Any] = [
             *self.picture_changed,
-            self.given,
-            self.back,
-            self.error,
-            self.certificate,
-            self.gauge,
-            self.cropped,
+            *(self.given, self.back, self.error, self.certificate, self.gauge, self.cropped),
             self.paint_canvas,
             *self.sliders,
         ]

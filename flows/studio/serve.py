@@ -5,6 +5,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from flows.errors import UserError
 from flows.semantics.base import SemanticModel
@@ -13,6 +14,20 @@ LARGEST_FILE = "64mb"
 """Maximum size of an uploaded file."""
 VISITORS = 100
 """Maximum number of sessions that are kept; a session with a large upload takes about thirteen megabytes."""
+LAUNCH: dict[str, Any] = {
+    "share": False,
+    "quiet": True,
+    "show_error": True,
+    "max_file_size": LARGEST_FILE,
+    "prevent_thread_lock": True,
+    "footer_links": [],
+    "ssr_mode": False,
+    "enable_monitoring": False,
+    "pwa": False,
+    "mcp_server": False,
+    "state_session_capacity": VISITORS,
+}
+"""Options of gradio's server: nothing is shared, monitored or sent elsewhere."""
 
 
 def serve(
@@ -61,19 +76,9 @@ def serve(
                 server_port=port,
                 root_path=root_path or None,
                 inbrowser=browser,
-                share=False,
-                quiet=True,
                 css=CSS,
-                show_error=True,
-                max_file_size=LARGEST_FILE,
                 allowed_paths=[folder],
-                prevent_thread_lock=True,
-                footer_links=[],
-                ssr_mode=False,
-                enable_monitoring=False,
-                pwa=False,
-                mcp_server=False,
-                state_session_capacity=VISITORS,
+                **LAUNCH,
             )
         except OSError as error:
             raise UserError(f"--port {port} of {host}: it cannot be used; choose another one") from error

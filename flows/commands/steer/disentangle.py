@@ -1,20 +1,55 @@
 """`flows steer disentangle`: reduce the effect of directions on other attributes."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from flows.bounds import PositiveFloat, PositiveInt, Seed
 from flows.commands.common import check_outputs, write_json
 from flows.data.base import ImageData
+from flows.models.base import LatentModel
 from flows.opening import data_known, data_of, load_predictor, open_model
+from flows.options import Options
 from flows.page import as_text
-from flows.steering.base import as_row, load_directions, save_directions
+from flows.steering.base import Direction, as_row, load_directions, save_directions
 from flows.steering.boundary import condition
 from flows.steering.disentangle import disentangle as correct
 from flows.steering.evaluate import check_own_scores
 from flows.steering.method import Task
 from flows.steering.selection import split_directions
 from flows.table import Table
+
+Changed = tuple[list[Direction], Table]
+"""Changed directions, with a table of their figures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DisentangleSettings(Options):
+    """Settings of the correction.
+
+    Attributes:
+        source: Source of the codes that are moved: samples, or encoded training images; None takes images if
+            the space has an encoder and the data set is known.
+        n: Number of codes that are moved.
+        alpha: Move to either side, in sigmas; it should be the size of later moves.
+        enough: Change of another score, relative to the direction's own, that is not corrected.
+        rounds: Maximum number of corrections per direction.
+        seed: Seed of the samples.
+    """
+
+    source: Literal["samples", "images"] | None = None
+    n: PositiveInt = 500
+    alpha: PositiveFloat = 2.0
+    enough: PositiveFloat = 0.1
+    rounds: PositiveInt = 5
+    seed: Seed = 0
+
+    def task(self, model: LatentModel, space: str, data: ImageData | None) -> Task:
+        """Task whose codes are moved."""
+        encodes = model.check_space(space).encodes and (data is not None or data_known(model))
+        images = encodes if self.source is None else self.source == "images"
+        return Task(model, space, [], None, data_of(model, data) if images else None, self.n, self.seed)
 
 
 def disentangle(
@@ -24,13 +59,8 @@ def disentangle(
     without: list[str] | None = None,
     others: Path | None = None,
     predictor: str | None = None,
-    source: Literal["samples", "images"] | None = None,
-    n: PositiveInt = 500,
-    alpha: PositiveFloat = 2.0,
-    enough: PositiveFloat = 0.1,
-    rounds: PositiveInt = 5,
+    settings: DisentangleSettings = DisentangleSettings(),
     data: ImageData | None = None,
-    seed: Seed = 0,
     output: Path = Path("disentangled.safetensors"),
     json: Path | None = None,
     device: str | None = None,
@@ -52,14 +82,8 @@ def disentangle(
             ScoreGradient; None takes `directions`.
         predictor: Checkpoint of an attribute predictor, not used with `without`; None takes the included one
             for the model's images.
-        source: Source of the codes that are moved: samples, or encoded training images; None takes images if
-            the space has an encoder and the data set is known.
-        n: Number of codes that are moved.
-        alpha: Move to either side, in sigmas; it should be the size of later moves.
-        enough: Change of another score, relative to the direction's own, that is not corrected.
-        rounds: Maximum number of corrections per direction.
+        settings: Settings of the correction.
         data: Data set of the training images; None takes the one that the model was trained on.
-        seed: Seed of the samples.
         output: File for the changed directions.
         json: File for the result.
         device: Torch device; None takes CUDA if it is available.
@@ -69,36 +93,46 @@ def disentangle(
     known = load_directions(directions, model)
     rest = load_directions(others, model) if others else None
     selected, fixed = split_directions(known, names, without, rest)
-    space = selected[0].space
-    encodes = model.check_space(space).encodes and (data is not None or data_known(model))
-    images = encodes if source is None else source == "images"
-    task = Task(model, space, [], None, data_of(model, data) if images else None, n, seed)
+    task = settings.task(model, selected[0].space, data)
     if fixed:
-        codes = task.codes(n)
-        changed = [condition(each, fixed, codes) for each in selected]
-        head, rows = (
-            ["direction", "length left"],
-            [[each.name, as_text(each.evidence["kept"])] for each in changed],
-        )
+        changed, table = conditioned(task, selected, fixed)
     else:
-        loaded = load_predictor(predictor, model)
-        check_own_scores(selected, loaded)
-        codes = task.codes(n)
-        corrected = [correct(model, loaded, each, codes, alpha, enough, rounds) for each in selected]
-        changed = [each.direction for each in corrected]
-        head = ["direction", "leakage", "leakage after", "effect", "effect after", "scores corrected"]
-        rows = [
-            [
-                each.direction.name,
-                as_text(each.leakages[0]),
-                as_text(min(each.leakages)),
-                as_text(each.effects[0]),
-                as_text(each.effects[each.best]),
-                str(len(each.projected_out)),
-            ]
-            for each in corrected
-        ]
+        changed, table = corrected(task, selected, predictor, settings)
     save_directions(output, changed)
-    Table(head, rows).print()
-    print(f"{len(changed)} directions in space {space!r}: {output}")
+    table.print()
+    print(f"{len(changed)} directions in space {task.space!r}: {output}")
     write_json(json, {"checkpoint": checkpoint, "directions": [as_row(each) for each in changed]})
+
+
+def conditioned(task: Task, selected: Sequence[Direction], fixed: Sequence[Direction]) -> Changed:
+    """Directions, made orthogonal to fixed ones."""
+    codes = task.codes(task.n)
+    changed = [condition(each, fixed, codes) for each in selected]
+    rows = [[each.name, as_text(each.evidence["kept"])] for each in changed]
+    return changed, Table(["direction", "length left"], rows)
+
+
+def corrected(
+    task: Task, selected: Sequence[Direction], predictor: str | None, settings: DisentangleSettings
+) -> Changed:
+    """Directions, corrected until no other score changes much."""
+    loaded = load_predictor(predictor, task.model)
+    check_own_scores(selected, loaded)
+    codes = task.codes(task.n)
+    found = [
+        correct(task.model, loaded, each, codes, settings.alpha, settings.enough, settings.rounds)
+        for each in selected
+    ]
+    head = ["direction", "leakage", "leakage after", "effect", "effect after", "scores corrected"]
+    rows = [
+        [
+            each.direction.name,
+            as_text(each.leakages[0]),
+            as_text(min(each.leakages)),
+            as_text(each.effects[0]),
+            as_text(each.effects[each.best]),
+            str(len(each.projected_out)),
+        ]
+        for each in found
+    ]
+    return [each.direction for each in found], Table(head, rows)

@@ -1,5 +1,7 @@
 """`flows steer find`: find directions that change given scores."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +14,7 @@ from flows.errors import UserError
 from flows.files import expand
 from flows.opening import CACHE, data_of, load_predictor, open_model
 from flows.page import as_text
-from flows.steering.base import DIRECTIONS_FILE, as_row, save_directions
+from flows.steering.base import DIRECTIONS_FILE, Direction, as_row, save_directions
 from flows.steering.boundary import Boundary
 from flows.steering.method import Labelled, Method, Task
 from flows.steering.score_gradient import ScoreGradient
@@ -76,13 +78,16 @@ def find(
     task = Task(model, space, scores or [], loaded, images, n, seed, temperature, folder)
     directions = method.find(task)
     save_directions(output, directions)
-    columns = list(dict.fromkeys(key for each in directions for key in each.evidence))
-    Table(
-        ["direction", "sigma", *columns],
-        [
-            [each.name, as_text(each.sigma), *(as_text(each.evidence.get(c, float("nan"))) for c in columns)]
-            for each in directions
-        ],
-    ).print()
+    table_of(directions).print()
     print(f"{len(directions)} directions in space {space!r}: {output}")
     write_json(json, {"checkpoint": checkpoint, "directions": [as_row(each) for each in directions]})
+
+
+def table_of(directions: Sequence[Direction]) -> Table:
+    """Sigma and evidence of each direction."""
+    columns = list(dict.fromkeys(key for each in directions for key in each.evidence))
+    rows = [
+        [each.name, as_text(each.sigma), *(as_text(each.evidence.get(c, math.nan)) for c in columns)]
+        for each in directions
+    ]
+    return Table(["direction", "sigma", *columns], rows)

@@ -1,5 +1,6 @@
 """`flows steer levels`: effect of each level of the code on the scores of directions."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -7,6 +8,8 @@ import torch
 from flows.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed
 from flows.commands.common import check_outputs, write_json
 from flows.data.base import ImageData
+from flows.models.base import LatentModel
+from flows.models.codes import Codes
 from flows.opening import first_test, load_predictor, open_model
 from flows.page import as_text
 from flows.steering.base import load_directions
@@ -63,19 +66,26 @@ def levels(
         batch = first_test(model, test, data)
         codes = model.encode_bytes(batch.images, wide, batch.labels)
     else:
-        with torch.no_grad():
-            codes = model.convert_codes(model.sample(n, selected[0].space, seed), wide)
+        codes = converted_samples(model, n, selected[0].space, wide, seed)
     ranked = rank_levels(model, loaded, converted, codes, alpha)
     written = levels_map(out, f"Levels of {wide} of {Path(checkpoint).name}, {alpha:g} σ", ranked)
     result = {"checkpoint": checkpoint, "space": wide, "alpha": alpha, "levels": ranked}
     for path in (out / "levels.json", json):
         write_json(path, result)
-    head = list(model.check_space(wide).levels)
-    Table(
-        ["direction", *head, "largest"],
-        [
-            [name, *(as_text(row[level]) for level in head), max(row, key=lambda level: abs(row[level]))]
-            for name, row in ranked.items()
-        ],
-    ).print()
+    table_of(ranked, list(model.check_space(wide).levels)).print()
     print(f"written to {out}: {', '.join(written)}, levels.json")
+
+
+@torch.no_grad()
+def converted_samples(model: LatentModel, n: int, space: str, wide: str, seed: int) -> Codes:
+    """Samples of a space, converted to the one whose levels are moved."""
+    return model.convert_codes(model.sample(n, space, seed), wide)
+
+
+def table_of(ranked: Mapping[str, Mapping[str, float]], levels: list[str]) -> Table:
+    """Effect of each level on the score of each direction, and the level with the largest one."""
+    rows = [
+        [name, *(as_text(row[level]) for level in levels), max(row, key=lambda level: abs(row[level]))]
+        for name, row in ranked.items()
+    ]
+    return Table(["direction", *levels, "largest"], rows)

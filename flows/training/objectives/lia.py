@@ -200,31 +200,12 @@ class LIATraining(Adversarial):
 
         encoding = list(lia.encoder.parameters())
         encoding += [] if lia.refiner is None else list(lia.refiner.parameters())
-        second = [
-            Phase(
-                "encoder",
-                encoding,
-                self.encoder_loss(lia, encoder),
-                encoder,
-                start=start,
-                span=(start, math.inf),
-                lr=lr,
-                betas=betas,
-                begin=take_average,
-            ),
-            Phase(
-                "critic2",
-                list(lia.critic.parameters()),
-                self.critic_loss(lia, critic, rebuild),
-                critic,
-                every=self.critic_every,
-                start=start,
-                span=(start, math.inf),
-                lr=lr,
-                betas=betas,
-            ),
-        ]
-        return [*first, *second]
+        common: dict[str, Any] = {"start": start, "span": (start, math.inf), "lr": lr, "betas": betas}
+        loss = self.encoder_loss(lia, encoder)
+        second = Phase("encoder", encoding, loss, encoder, begin=take_average, **common)
+        judged = list(lia.critic.parameters())
+        loss = self.critic_loss(lia, critic, rebuild)
+        return [*first, second, Phase("critic2", judged, loss, critic, every=self.critic_every, **common)]
 
     def anchored_loss(self, lia: LIA, both: nn.Module) -> Any:
         """Create the generator's loss of an anchored stage 1, which also trains the encoder."""
