@@ -17,6 +17,7 @@ import docstring_parser
 import flows.commands
 from flows.bounds import plain
 from flows.errors import EXIT_CODES, EXIT_USER, reported
+from flows.help import written_help
 from flows.options import flattened
 from flows.parser import ALLOW, ConfigFile, Parser, add_import_option, classes_of, import_all
 
@@ -154,6 +155,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one verb. Exit codes: 0 success, 2 user error, 130 interrupted, 143 terminated, 1 bug."""
     typed = sys.argv[1:] if arguments is None else arguments
     with reported():
+        if typed[-1:] in (["-h"], ["--help"]) and (text := written_help(" ".join(typed[:-1]))):
+            print(text, end="")
+            raise SystemExit(0)
         parser = make_parser(typed)
         given = parser.parse_args(typed)
         name = given.verb

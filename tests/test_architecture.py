@@ -63,7 +63,8 @@ MAY_IMPORT = {
     "editing": GROUND | TOOLS | {"opening"},
     "studio": GROUND | TOOLS | {"opening", "editing", "training", "config"},
     "commands": GROUND | TOOLS | {"atlas", "reports", "opening", "editing", "studio", "training", "config"},
-    "cli": GROUND | {"commands"},
+    "help": {"cli"},
+    "cli": GROUND | {"commands", "help"},
     "__main__": {"cli", "errors"},
     # Names only: they are imported when they are first used.
     "__init__": TOOLS | {"bijections", "editing", "errors", "images", "once", "testing"},

@@ -20,6 +20,7 @@ from flows.cli import commands, find_verbs, main, make_parser
 from flows.commands.groups import GroupReader
 from flows.config import experiment_parser, parse_experiment
 from flows.data.digits import Digits
+from flows.help import FILE as WRITTEN
 from flows.inversion import invert_exactly, load_codes
 from flows.models.biggan import BigGAN
 from flows.models.glow import Glow
@@ -625,3 +626,35 @@ def test_python_m_flows_is_the_command():
         [sys.executable, "-m", "flows", "sample", "nowhere/at/all"], capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 2 and done.stderr.startswith("error: there is no folder")
+
+
+# Help, written ahead --------------------------------------------------------------------------------
+
+WITHOUT_PLUGINS = (
+    "import flows.plugins as p; p.modules_of = lambda group: (); from flows import help; import json;"
+)
+
+
+def test_the_written_help_is_that_of_the_parsers():
+    """`python -m flows.help` writes it; other versions of Python break lines elsewhere."""
+    code = f"{WITHOUT_PLUGINS} print(json.dumps(help.texts()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    made, written = json.loads(done.stdout), json.loads(WRITTEN.read_text())
+    assert made.keys() == written.keys()
+    if sys.version_info[:2] == (3, 11):
+        assert made == written, "run `python -m flows.help`"
+    for verb, text in made.items():
+        assert set(re.findall(r"--\w+", text)) == set(re.findall(r"--\w+", written[verb])), verb
+
+
+def test_help_is_shown_without_torch():
+    code = (
+        "import sys; import flows.help as h; h.entry_points = lambda: type('none', (), {'groups': []});"
+        "from flows.cli import main\n"
+        "try: main(['steer', 'find', '--help'])\n"
+        "except SystemExit as ended: assert ended.code == 0\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: flows steer find") and "--allow_import" in done.stdout

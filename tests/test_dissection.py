@@ -1,6 +1,8 @@
 """Dissection against a planted unit: a channel that is the mask of a class, and alone draws it."""
 
+import re
 from functools import partialmethod
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -638,3 +640,16 @@ def test_what_looks_may_break_and_nothing_is_left_behind(model, codes):
     with pytest.raises(RuntimeError, match="on purpose") as kept:
         class_pixels(model, Broken(), codes, [("maps", Change(torch.ones(1), torch.zeros(1)))])
     assert kept is not None and once._store.get() is None and not model.maps._forward_hooks
+
+
+def test_the_quick_dissection_prints_what_its_page_says(capsys):
+    """Figures may differ by another machine's arithmetic; classes and the effect may not."""
+    page = (Path(__file__).parents[1] / "docs" / "quick-dissection.md").read_text()
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    assert len(code.splitlines()) <= 60
+    exec(compile(code, "quick-dissection", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    shown = re.search(r"prints\n\n```\n(.*?)```", page, re.DOTALL)[1].splitlines()
+    assert [line.split()[:3] for line in printed[:3]] == [line.split()[:3] for line in shown[:3]]
+    before, after = map(int, re.findall(r"(\d+) (?:pixels|without)", printed[-1]))
+    assert after < 0.8 * before

@@ -148,8 +148,7 @@ class Optimise(Inverter):
         losses = torch.stack([search.loss for search in searches])
         all_codes = torch.stack([search.code for search in searches])
         best, rows = losses.argmin(0), torch.arange(len(images))
-        parts = zip(*(search.noise for search in searches), strict=True)
-        noise = [torch.stack(each)[best, rows] for each in parts]
+        noise = [torch.stack(each)[best, rows] for each in zip(*(s.noise for s in searches), strict=True)]
         seconds = now(model) - begun
         codes = target.codes(all_codes[best, rows])
         steps = min(len(search.trace) for search in searches)  # a time limit may allow more steps to one
