@@ -20,11 +20,11 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.commands.common import write_json
+from flows.display.table import Table
 from flows.inversion.exact import decode_exactly, invert_exactly
 from flows.metrics.roundtrip import in_precision, round_trip
 from flows.models.base import LikelihoodModel
 from flows.opening import first_test, load_likelihood
-from flows.table import Table
 
 FLOWS = ("fashion-nice", "fashion-realnvp", "fashion-glow", "scenes-nice", "scenes-realnvp", "scenes-glow",
          "scenes64-glow")  # fmt: skip

@@ -27,10 +27,10 @@ from timing import alternate, medians, ratios
 from torch.profiler import ProfilerActivity, profile
 
 from flows import __version__
+from flows.core.once import prepared
 from flows.data.photos import Photos
-from flows.files import write_atomically
 from flows.memory import MemoryMode
-from flows.once import prepared
+from flows.storage.files import write_atomically
 
 MODES: tuple[MemoryMode, ...] = ("plain", "checkpoint", "reversible", "anchored")
 OURS = {"flows" if mode == "plain" else f"flows, {mode}": mode for mode in MODES}

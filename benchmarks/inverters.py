@@ -22,11 +22,11 @@ from torch import Tensor
 
 from flows.commands.common import write_json
 from flows.data.scenes import Scenes
-from flows.drawing import draw_rows, save_picture
+from flows.display.drawing import draw_rows, save_picture
+from flows.display.page import as_fixed, as_interval
+from flows.display.table import Table
 from flows.inversion.pairs import safe_name
 from flows.inversion.summary import with_interval
-from flows.page import as_fixed, as_interval
-from flows.table import Table
 
 SHOWN = 2
 """Number of images per direction in the picture: the first ones that have the factor."""

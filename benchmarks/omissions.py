@@ -18,9 +18,9 @@ from typing import Any
 import yaml
 
 from flows.commands.common import write_json
+from flows.display.table import Table
 from flows.dissection.omission_study import OmissionSettings, study_omissions
 from flows.opening import data_of, load_segmenter, open_model
-from flows.table import Table
 
 
 def measure(run: Path, segmenter: Path, n: int) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.commands.common import write_json
+from flows.display.table import Table
 from flows.dissection.paint import Brush, Stroke, paint
 from flows.dissection.probe import default_layers, instrument
 from flows.dissection.unit_brush import find_units
@@ -28,7 +29,6 @@ from flows.editing.editor import EXEMPLARS, exemplars_of
 from flows.models.base import LatentModel
 from flows.opening import data_of, load_predictor, load_segmenter, open_model
 from flows.semantics.base import Predictor, column_of, predict_images, true_scores
-from flows.table import Table
 
 CLASSES = ("window", "door", "bed", "lamp", "plant", "picture", "tree", "person", "vehicle", "banner")
 MODELS = ("scenes-glow", "scenes-lia", "scenes64-glow", "scenes64-lia")

@@ -16,13 +16,13 @@ from pathlib import Path
 import torch
 
 from flows.commands.common import write_json
+from flows.display.table import Table
 from flows.models.codes import Codes
 from flows.semantics.base import Score
 from flows.steering.boundary import Boundary
 from flows.steering.mean_difference import MeanDifference
 from flows.steering.method import Labelled
 from flows.steering.survey import Survey
-from flows.table import Table
 
 SIZE = 32
 SCORE = Score("it", "it", "attribute", True, 0.0, 1.0)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from flows.data.base import Split
 from flows.data.fashion import Fashion
-from flows.files import write_atomically
+from flows.storage.files import write_atomically
 
 LR, WARMUP, CLIP, BATCH = 1e-3, 200, 50.0, 32
 TURN = 10.0

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.commands.common import write_json
+from flows.display.table import Table
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.opening import data_of, first_test, load_predictor, open_model
@@ -23,7 +24,6 @@ from flows.steering.boundary import Boundary, condition
 from flows.steering.evaluate import Rescoring, rescore
 from flows.steering.method import Task
 from flows.steering.score_gradient import ScoreGradient
-from flows.table import Table
 
 FACTORS = (
     "daylight", "lamp_on", "wood", "window", "category: bedroom", "category: living room",

@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
-from flows.files import write_atomically
+from flows.display.table import Table
+from flows.storage.files import write_atomically
 from flows.studio.page import Page as StudioPage
 from flows.studio.session import Studio
-from flows.table import Table
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "checkpoints"

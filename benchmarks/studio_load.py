@@ -21,9 +21,9 @@ from studio import ROOT, start, wait_for
 from flows import images as pixels
 from flows.commands.common import write_json
 from flows.data.scenes import Scenes
+from flows.display.table import Table
 from flows.editing.editor import GROUPS
 from flows.studio.session import POOL
-from flows.table import Table
 
 MODEL = "scenes64-glow"
 AT_ONCE, MOVES, SIDE = 20, 4, 1600

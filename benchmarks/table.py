@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flows.table import Table
+from flows.display.table import Table
 
 COLUMNS = (
     "model", "parameters", "images", "minutes", "test bits/dim", "test images exact", "OOD images exact",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from flows import semantics as semantics
     from flows import steering as steering
     from flows import testing as testing
+    from flows.core.once import prepared as prepared
     from flows.errors import CheckpointError as CheckpointError
     from flows.errors import DataMissing as DataMissing
     from flows.errors import FlowsError as FlowsError
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from flows.models.codes import Codes as Codes
     from flows.models.load import list_models as list_models
     from flows.models.load import load as load
-    from flows.once import prepared as prepared
 
 __version__ = "0.1.0"
 
@@ -62,7 +62,7 @@ _FOUND_IN = {
     "flows.models.base": ("LatentModel", "Space"),
     "flows.models.codes": ("Codes",),
     "flows.models.load": ("list_models", "load"),
-    "flows.once": ("prepared",),
+    "flows.core.once": ("prepared",),
 }
 _MODULES = {
     "bijections",

@@ -11,26 +11,26 @@ from typing import Any, Literal
 import torch
 
 from flows import __version__
-from flows.bounds import PositiveInt, Seed
+from flows.core.bounds import PositiveInt, Seed
+from flows.core.options import Options
 from flows.data.base import ImageData
+from flows.display.drawing import draw_rows
+from flows.display.page import document, picture_html, write_page
 from flows.dissection.artefacts import TooFew
 from flows.dissection.omission_study import OmissionSettings, Reconstruct, study_omissions
 from flows.dissection.probe import default_layers, outer_layers
 from flows.dissection.study import DissectionSettings, dissect_model, real_images
-from flows.drawing import draw_rows
 from flows.errors import DataMissing
-from flows.files import write_atomically
-from flows.jobs import run_once
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
-from flows.options import Options
-from flows.page import document, picture_html, write_page
 from flows.semantics.base import StoredPredictor, StoredSegmenter, scores_of
 from flows.steering.base import DIRECTIONS_FILE, Direction, save_directions, shift
 from flows.steering.boundary import Boundary
 from flows.steering.method import Task
 from flows.steering.pca import PrincipalComponents
 from flows.steering.scoring import ScoreSettings, score
+from flows.storage.files import write_atomically
+from flows.storage.jobs import run_once
 
 SCORED, TESTED = 300, 200
 """Maximum number of samples, and number of test images, on which directions are scored."""

@@ -15,11 +15,11 @@ from typing import Any, get_args, get_origin
 import docstring_parser
 
 import flows.commands
-from flows.bounds import plain
+from flows.core.bounds import plain
+from flows.core.options import flattened
+from flows.core.parser import ALLOW, ConfigFile, Parser, add_import_option, classes_of, import_all
 from flows.errors import EXIT_CODES, EXIT_USER, reported
 from flows.help import written_help
-from flows.options import flattened
-from flows.parser import ALLOW, ConfigFile, Parser, add_import_option, classes_of, import_all
 
 Command = Callable[..., None]
 CONFIG = "config"

@@ -15,13 +15,13 @@ from jsonargparse import Namespace
 import flows.data
 import flows.models
 import flows.semantics
+from flows.core.parser import NAMED, ConfigFile, Parser, add_import_option, import_all, linked
+from flows.core.schema import parse
 from flows.data.base import ImageData
 from flows.errors import EXIT_CODES, DataMissing, fail
-from flows.files import read_yaml
-from flows.parser import NAMED, ConfigFile, Parser, add_import_option, import_all, linked
-from flows.schema import parse
 from flows.semantics.base import json_attributes
-from flows.stored import StoredModule, read_arguments
+from flows.storage.files import read_yaml
+from flows.storage.stored import StoredModule, read_arguments
 from flows.training import objectives
 from flows.training.checkpoint import states
 from flows.training.folder import RUN_CONFIG

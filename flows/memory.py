@@ -8,9 +8,9 @@ from typing import Any, Literal, get_args
 
 from torch import nn
 
-from flows.checks import check_choice, check_positive
+from flows.core.checks import check_choice, check_positive
+from flows.core.torch_internals import is_random, tracks_statistics
 from flows.errors import UserError
-from flows.torch_internals import is_random, tracks_statistics
 
 MemoryMode = Literal["plain", "checkpoint", "reversible", "anchored"]
 MEMORY_MODES: tuple[MemoryMode, ...] = get_args(MemoryMode)

@@ -13,12 +13,11 @@ import flows
 import flows.models
 import flows.semantics
 from flows import images as pixels
-from flows.checks import check_device
+from flows.core.checks import check_device
 from flows.data.base import Batch, ImageData
 from flows.data.decode import decode, named
 from flows.data.source import can_instantiate, instantiate_data
 from flows.errors import CheckpointError, Unsupported, UserError
-from flows.files import StrPath, what_is
 from flows.inversion.arrays import SUFFIXES
 from flows.inversion.records import ImageSource
 from flows.models.base import LatentModel, LikelihoodModel
@@ -30,8 +29,9 @@ from flows.semantics.base import (
     StoredSegmenter,
 )
 from flows.semantics.load import load_semantic_model
-from flows.stored import BUNDLED, StoredModule, load_stored, read_description, types_in
-from flows.versioned import kind_of, read_metadata
+from flows.storage.files import StrPath, what_is
+from flows.storage.stored import BUNDLED, StoredModule, load_stored, read_description, types_in
+from flows.storage.versioned import kind_of, read_metadata
 
 
 def open_model(checkpoint: str, device: str | None) -> LatentModel:

@@ -7,14 +7,14 @@ from typing import Any
 from accelerate import Accelerator
 from jsonargparse import Namespace
 
-from flows.building import build_in_memory
 from flows.config import resolve
+from flows.core.building import build_in_memory
+from flows.core.parser import Parser
 from flows.data.source import absolute_paths, remember
 from flows.errors import interrupted
-from flows.files import recording
 from flows.opening import load_any
-from flows.parser import Parser
 from flows.reports.run import write_report
+from flows.storage.files import recording
 from flows.training.batches import fit_batch
 from flows.training.checkpoint import find_state
 from flows.training.data_record import Record, changes, read_record, record_of, write_record

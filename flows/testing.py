@@ -20,9 +20,9 @@ from flows.bijections.base import Bijection, Example, Mapped
 from flows.bijections.chain import Chain
 from flows.bijections.linear import InvertibleConv1x1
 from flows.bijections.scaling import ActNorm
-from flows.data_dependent import initialise
+from flows.core.data_dependent import initialise
+from flows.core.numerics import combine_seeds
 from flows.memory import MEMORY_MODES, set_memory, why_not_twice
-from flows.numerics import combine_seeds
 
 BATCH = 3
 

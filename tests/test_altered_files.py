@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from flows.core.schema import parse, read_json
 from flows.data.source import instantiate_data
 from flows.editing import read_found
 from flows.editing.records import load_history
@@ -18,7 +19,6 @@ from flows.errors import CheckpointError, UserError
 from flows.inversion import load_record, render_record
 from flows.models.load import load
 from flows.opening import load_any
-from flows.schema import parse, read_json
 from flows.steering import load_directions
 from flows.steering.ranking import read_scores
 from flows.training.checkpoint import check_state

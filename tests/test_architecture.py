@@ -10,35 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "flows"
 
-GROUND = {
-    "errors",
-    "lazy",
-    "numerics",
-    "images",
-    "files",
-    "checks",
-    "schema",
-    "memory",
-    "once",
-    "data_dependent",
-    "workspace",
-    "stored",
-    "tensor_files",
-    "building",
-    "versioned",
-    "page",
-    "hooks",
-    "jobs",
-    "parser",
-    "bounds",
-    "statistics",
-    "drawing",
-    "terminal",
-    "torch_internals",
-    "options",
-    "plugins",
-    "table",
-}
+GROUND = {"core", "storage", "display", "errors", "images", "memory"}
 """Small shared ground: everything may use it."""
 
 TOOLS = {"models", "metrics", "data", "semantics", "inversion", "dissection", "steering"}
@@ -67,7 +39,7 @@ MAY_IMPORT = {
     "cli": GROUND | {"commands", "help"},
     "__main__": {"cli", "errors"},
     # Names only: they are imported when they are first used.
-    "__init__": TOOLS | {"bijections", "editing", "errors", "images", "once", "testing"},
+    "__init__": TOOLS | {"bijections", "core", "editing", "errors", "images", "testing"},
 }
 PAPERS = {"nice", "realnvp", "glow"}
 
@@ -97,6 +69,33 @@ def test_imports_point_down():
             if there != here and there not in MAY_IMPORT[here] and there != "__version__":
                 wrong.append(f"{path.relative_to(ROOT)} imports flows.{name}")
     assert wrong == []
+
+
+STOREYS = (
+    GROUND,
+    {"bijections", "networks", "models", "data", "semantics", "metrics", "training", "testing"},
+    {"inversion", "steering", "dissection", "editing"},
+    {"opening", "config", "reports", "atlas", "run", "commands", "studio", "cli", "help", "__main__"},
+)
+"""Ground, library, tools and apps; imports go to the same storey or a lower one."""
+UPWARDS = {
+    ("training", "steering"): "objectives/steerable.py trains walks, a steering method, with the generator",
+    ("editing", "opening"): "editing/editor.py opens the models that it edits with",
+}
+
+
+def test_three_storeys_stand_on_the_ground():
+    floor = {name: i for i, names in enumerate(STOREYS) for name in names}
+    assert floor.keys() == MAY_IMPORT.keys() - {"__init__"}
+    up = {
+        (here, there)
+        for here, others in MAY_IMPORT.items()
+        for there in others
+        if here != "__init__" and floor[there] > floor[here]
+    }
+    assert up == set(UPWARDS)
+    tools = {"inversion", "steering", "dissection"}
+    assert not any(MAY_IMPORT[one] & (tools - {one}) for one in tools)
 
 
 def test_a_paper_does_not_import_another():

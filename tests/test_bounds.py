@@ -14,7 +14,7 @@ import flows.models
 import flows.semantics
 import flows.steering
 import flows.training.objectives
-from flows.bounds import (
+from flows.core.bounds import (
     Bins,
     Checked,
     ImageShape,
@@ -25,11 +25,11 @@ from flows.bounds import (
     accepts,
     checked,
 )
+from flows.core.parser import import_all
 from flows.data.base import ImageData
 from flows.errors import UserError
 from flows.inversion.base import Inverter
 from flows.models.base import LatentModel
-from flows.parser import import_all
 from flows.semantics.base import SemanticModel
 from flows.steering.method import Method
 from flows.training.phase import Objective
@@ -150,8 +150,8 @@ def test_functions_and_dataclasses_of_others_are_checked():
 
 def test_constructors_and_verbs_get_pythons_own_numbers(monkeypatch):
     """A training state with a number of another type cannot be loaded."""
-    from flows.bounds import plain
     from flows.config import parse_experiment
+    from flows.core.bounds import plain
 
     arguments = ["--config", "configs/digits/glow.yaml", "--variant", "tiny", "--folder", "run"]
     parser, settings = parse_experiment(arguments)

@@ -10,7 +10,6 @@ import flows
 from flows.data.ood import ood_images
 from flows.data.scenes.dataset import RENDERER
 from flows.data.source import instantiate_data
-from flows.files import read_yaml
 from flows.inversion.encoder import Encoder
 from flows.inversion.exact import invert_exactly
 from flows.metrics.likelihood import LikelihoodReport
@@ -26,6 +25,7 @@ from flows.reports import semantics as semantics_report
 from flows.reports.distances import kid_of
 from flows.semantics.base import Measurement
 from flows.semantics.load import load_semantic_model
+from flows.storage.files import read_yaml
 from flows.training.objectives.lia_measures import phi_figures
 from flows.training.validation import generate
 

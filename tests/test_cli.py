@@ -19,13 +19,13 @@ from flows import images as pixels
 from flows.cli import commands, find_verbs, main, make_parser
 from flows.commands.groups import GroupReader
 from flows.config import experiment_parser, parse_experiment
+from flows.core.parser import describe
 from flows.data.digits import Digits
 from flows.help import FILE as WRITTEN
 from flows.inversion import invert_exactly, load_codes
 from flows.models.biggan import BigGAN
 from flows.models.glow import Glow
 from flows.models.lia import LIA
-from flows.parser import describe
 
 ROOT = Path(__file__).parents[1]
 
@@ -631,7 +631,7 @@ def test_python_m_flows_is_the_command():
 # Help, written ahead --------------------------------------------------------------------------------
 
 WITHOUT_PLUGINS = (
-    "import flows.plugins as p; p.modules_of = lambda group: (); from flows import help; import json;"
+    "import flows.core.plugins as p; p.modules_of = lambda group: (); from flows import help; import json;"
 )
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flows import numerics
 from flows.bijections.linear import Whitening
+from flows.core import numerics
 from flows.data.digits import Digits
 from flows.inversion import invert_exactly
 from flows.metrics.frechet import frechet

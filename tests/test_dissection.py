@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import jaccard_score, mutual_info_score
 
 from flows import images as pixels
-from flows import once
+from flows.core import once
 from flows.dissection.agreement import best_by_class, best_layer, counts, dissect, released_labels
 from flows.dissection.artefacts import clean, without
 from flows.dissection.causal import ablate, average_causal_effect, class_means, class_pixels

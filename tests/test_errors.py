@@ -24,7 +24,7 @@ from flows.errors import (
     is_user_error,
     sentence_of,
 )
-from flows.files import reading, write_atomically
+from flows.storage.files import reading, write_atomically
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,7 +35,7 @@ BUGS = [
 ]  # fmt: skip
 
 # Arguments with which every verb comes to the function where the bug is planted.
-LOADS = "flows.stored.read_config"
+LOADS = "flows.storage.stored.read_config"
 ENTRIES = {
     "atlas": (["model", "--out", "out"], LOADS),
     "codes": (["model", "codes.safetensors", "--output", "out.npz"], LOADS),
@@ -141,9 +141,9 @@ def test_a_bug_in_training_is_no_mistake_of_the_user(where, tmp_path, monkeypatc
 def test_the_process_of_a_bug_ends_with_a_traceback_and_1(entry, tmp_path):
     (tmp_path / "model").mkdir()
     text = f"""
-import sys, flows.stored, flows.training.loop
+import sys, flows.storage.stored, flows.training.loop
 def broken(*_, **__): raise ValueError("zip() argument 2 is longer than argument 1")
-flows.stored.read_config = broken
+flows.storage.stored.read_config = broken
 import train
 train.fit = broken
 {entry}
@@ -397,9 +397,9 @@ ALLOWED = {
     "commands/common.py check_folder": "the file system alone: nothing can be written there",
     "training/checkpoint.py writing_in": "raises again unless the disk is full",
     "training/loader.py Answering.__getitems__": "UserError alone, raised in the main process",
-    "checks.py check_device": "torch.empty alone: torch has no question for a device",
+    "core/checks.py check_device": "torch.empty alone: torch has no question for a device",
     "commands/compare.py choose_network": "the same error again, with the option's name",
-    "parser.py linked.call": "raised again by Parser.instantiate",
+    "core/parser.py linked.call": "raised again by Parser.instantiate",
     "data/decode.py decoding": "Pillow or zipfile alone, on the user's file",
     "data/emoji.py open_font": "Pillow alone, on the user's font",
     "data/fashion.py Fashion._official": "torchvision alone, on files or a download",
@@ -408,26 +408,26 @@ ALLOWED = {
     "data/shards.py read_shard": "webdataset's gopen alone: an address of a kind that it does not know",
     "data/torchvision_sets.py find_files": "torchvision alone, on files or a download",
     "errors.py reported": "raises bugs again",
-    "files.py expand": "Path.expanduser alone: ~ of an unknown user",
-    "files.py reading": "parsers of other packages, on the user's file",
-    "files.py write_atomically": "removes the temporary file and raises again",
+    "storage/files.py expand": "Path.expanduser alone: ~ of an unknown user",
+    "storage/files.py reading": "parsers of other packages, on the user's file",
+    "storage/files.py write_atomically": "removes the temporary file and raises again",
     "inversion/by_name.py from_config": "the same error again, with the option's name",
-    "plugins.py modules_of": "another package's import alone: it is left out with a warning",
+    "core/plugins.py modules_of": "another package's import alone: it is left out with a warning",
     "inversion/comparison.py attempt": "keeps the rows of other pairs; prints the traceback, exit code 1",
-    "jobs.py digest_in": "UserError alone: a damaged marker means that the job runs again",
+    "storage/jobs.py digest_in": "UserError alone: a damaged marker means that the job runs again",
     "models/codes.py as_labels": "torch.as_tensor alone, on what the user gave",
     "models/codes.py as_rows": "torch.as_tensor alone, on what the user gave",
     "models/lia.py LIA.start_from": "the same error again, with the option's name",
-    "drawing.py encode_picture": "Pillow's save alone: a picture that is too large for its format",
-    "drawing.py save_animation": "Pillow's save alone: frames that are too large for their format",
-    "schema.py _parse_union": "the same error again, of the first member",
-    "schema.py read_json": "json alone, on the user's file",
-    "schema.py unaltered": "UserError alone gets the name of the file; bugs are raised",
+    "display/drawing.py encode_picture": "Pillow's save alone: a picture that is too large for its format",
+    "display/drawing.py save_animation": "Pillow's save alone: frames that are too large for their format",
+    "core/schema.py _parse_union": "the same error again, of the first member",
+    "core/schema.py read_json": "json alone, on the user's file",
+    "core/schema.py unaltered": "UserError alone gets the name of the file; bugs are raised",
     "steering/ranking.py read_scores": "UserError alone gets the name of the file; bugs are raised",
-    "stored.py StoredModule._from_pretrained": "raises bugs again: blames only a config that was altered",
-    "stored.py _config_file": "the package huggingface_hub alone, on a download",
-    "stored.py from_hub": "the package huggingface_hub alone, on a look-up",
-    "stored.py read_description": "UserError alone: a file that cannot be read describes nothing",
+    "storage/stored.py StoredModule._built": "raises bugs again: blames only an altered config",
+    "storage/stored.py _config_file": "the package huggingface_hub alone, on a download",
+    "storage/stored.py from_hub": "the package huggingface_hub alone, on a look-up",
+    "storage/stored.py read_description": "UserError alone: a file that cannot be read describes nothing",
     "studio/actions.py compare_on_model": "UserError alone is the note of one model's row; bugs are raised",
     "studio/actions.py search.work": "raised again by the consumer, in its thread",
     "studio/address.py bind_error": "bind of a socket alone: its number is the answer",
@@ -439,9 +439,9 @@ ALLOWED = {
     "studio/serve.py serve": "gradio's launch alone: the port is taken",
     "data/source.py remember": "OSError of one file alone: a home that cannot be written to",
     "data/folder.py walk": "OSError of a folder alone, which is named",
-    "files.py load_yaml": "PyYAML alone parses there, whose exceptions for odd values are many",
-    "files.py read_yaml": "UserError alone, raised again with the path",
-    "parser.py config_fault": "UserError alone, which becomes a sentence",
+    "storage/files.py load_yaml": "PyYAML alone parses there, whose exceptions for odd values are many",
+    "storage/files.py read_yaml": "UserError alone, raised again with the path",
+    "core/parser.py config_fault": "UserError alone, which becomes a sentence",
     "data/source.py is_known": "RuntimeError of expanduser alone: there is no home",
     "training/lock.py _is_own": "OSError of one file alone: the lock is gone",
     "training/data_record.py read_record": "a file for information alone, missing or damaged",
@@ -782,7 +782,7 @@ def test_a_metrics_file_that_was_altered_is_named(tmp_path):
 
 
 def test_a_damaged_marker_runs_the_job_again(tmp_path):
-    from flows.jobs import run_once
+    from flows.storage.jobs import run_once
 
     ran = []
     assert run_once(tmp_path, {"n": 1}, lambda: ran.append(1))

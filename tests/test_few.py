@@ -10,10 +10,10 @@ from PIL import Image
 from verbs import RUNS, bundled, words_of
 
 from flows.cli import commands, main
+from flows.core.statistics import FEWEST, check_enough, interval, std_of
 from flows.dissection.omission import omissions
 from flows.errors import UserError
 from flows.metrics.frechet import frechet, half_split_floor
-from flows.statistics import FEWEST, check_enough, interval, std_of
 from flows.steering.base import Direction
 from flows.steering.evaluate import monotonicity
 

@@ -15,14 +15,14 @@ from test_fuzz import TEXTS, small_models
 from torch import nn
 
 import flows
-from flows.building import Excess, at_most_modules, build_in_memory, build_within
 from flows.cli import main
+from flows.core.building import Excess, at_most_modules, build_in_memory, build_within
 from flows.data import source as sources
 from flows.data.folder import Folder
 from flows.data.source import absolute_paths, can_instantiate, instantiate_data, remember
 from flows.errors import CheckpointError, UserError
-from flows.files import load_yaml
 from flows.models.glow import Glow
+from flows.storage.files import load_yaml
 from train import main as train
 
 _ = small_models  # the fixture "models"

@@ -14,6 +14,7 @@ import torchvision
 from PIL import Image
 
 from flows import images as pixels
+from flows.core.statistics import interval_of_median
 from flows.errors import UserError
 from flows.inversion.exact import decode_exactly, invert_exactly, margin
 from flows.metrics.identity import Identity
@@ -23,7 +24,6 @@ from flows.metrics.protocols import protocol
 from flows.metrics.reconstruction import psnr, structural_similarity
 from flows.metrics.roundtrip import round_trip
 from flows.models.base import LikelihoodModel
-from flows.statistics import interval_of_median
 
 ROOT = Path(__file__).parents[1]
 

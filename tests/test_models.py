@@ -23,6 +23,7 @@ from flows.bijections.pixels import Centre, Logit
 from flows.bijections.scales import TwoSided
 from flows.bijections.scaling import DiagonalScaling
 from flows.bijections.squeeze import Flatten
+from flows.core.numerics import exact_arithmetic, normal_rows
 from flows.data.digits import Digits
 from flows.errors import CheckpointError
 from flows.inversion.exact import decode_exactly, invert_exactly
@@ -34,7 +35,6 @@ from flows.models.glow import Glow
 from flows.models.nice import NICE
 from flows.models.priors import Logistic, Normal
 from flows.models.realnvp import RealNVP
-from flows.numerics import exact_arithmetic, normal_rows
 from flows.testing import Case, broken_laws, jacobian_log_det
 
 SMALL = (3, 4, 4)

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from flows import UserError
-from flows.bounds import PositiveInt
 from flows.cli import commands, find_verbs, main
+from flows.core.bounds import PositiveInt
+from flows.core.options import Options, flattened, options_in
+from flows.display.table import Table
 from flows.inversion import Encoder, Exact, Hybrid, Layer, Optimise, Tune
 from flows.inversion.by_name import inverter_classes, make_inverter, short_names, title_of
 from flows.inversion.distance import Distance
 from flows.inversion.search import Search, SearchSettings
-from flows.options import Options, flattened, options_in
-from flows.table import Table
 
 ROOT = Path(__file__).parents[1]
 

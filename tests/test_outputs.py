@@ -22,12 +22,12 @@ from verbs import RUNS, bundled, words_of
 
 import flows.commands.common as common
 from flows import images as pixels
-from flows import terminal
 from flows.cli import commands, main
-from flows.drawing import draw_rows, file_name, label_font, save_animation, save_picture
+from flows.display import terminal
+from flows.display.drawing import draw_rows, file_name, label_font, save_animation, save_picture
+from flows.display.table import Table
 from flows.errors import UserError
-from flows.files import to_json, write_atomically
-from flows.table import Table
+from flows.storage.files import to_json, write_atomically
 
 DRAWING = sorted(
     verb
@@ -134,7 +134,7 @@ def test_frames_of_odd_sides_become_a_video_of_the_same_pixels():
 
 
 def test_a_video_without_its_package_is_refused_before_the_work(monkeypatch, capsys):
-    monkeypatch.setattr("flows.drawing.find_spec", lambda name: None)
+    monkeypatch.setattr("flows.display.drawing.find_spec", lambda name: None)
     with pytest.raises(SystemExit) as ended:
         run("interpolate", "--output", "x.mp4")
     assert ended.value.code == 2 and "exact-flows[video]" in capsys.readouterr().err
@@ -319,7 +319,7 @@ def test_an_interruption_while_a_file_is_written_leaves_no_part_of_it(verb, monk
         raise KeyboardInterrupt
 
     before = {path for path in Path.cwd().rglob("*") if path.is_file()}
-    monkeypatch.setattr("flows.files.os.fsync", interrupt)
+    monkeypatch.setattr("flows.storage.files.os.fsync", interrupt)
     n = 400 if verb in ("atlas", "steer find") else 60
     which = -1 if verb == "steer disentangle" else 0  # the first takes five minutes
     more = ["--cache", "null"] if verb == "steer find" else ["--json", "result.json"]

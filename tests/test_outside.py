@@ -20,7 +20,7 @@ import json, runpy, sys
 from pathlib import Path
 
 import flows
-from flows import plugins
+from flows.core import plugins
 from flows.cli import main
 from flows.editing.editor import open_editor
 from flows.images import to_pillow

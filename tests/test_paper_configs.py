@@ -19,10 +19,10 @@ from jsonargparse import Namespace
 
 from flows.bijections.scaling import LearnedPrior
 from flows.config import experiment_parser, parse_experiment
+from flows.core.parser import Parser
 from flows.data.base import Batch
 from flows.models.base import LikelihoodModel
 from flows.models.lia import LIA
-from flows.parser import Parser
 
 Build = Callable[..., Namespace]
 

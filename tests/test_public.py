@@ -15,8 +15,8 @@ from torch import nn
 
 import flows
 from flows import images as pixels
-from flows import lazy
 from flows.bijections import AdditiveCoupling, AffineCoupling, Chain, Halves, TwoSided
+from flows.core import lazy
 from flows.models import Glow
 from flows.testing import check_bijection
 
@@ -60,7 +60,7 @@ def test_no_public_name_hides_a_file(package):
 def test_type_checkers_see_the_same_names(package):
     folder = ROOT / "flows" / package
     written = (folder / "__init__.pyi").read_text()
-    assert written == lazy.stub(folder), "run `python -m flows.lazy`"
+    assert written == lazy.stub(folder), "run `python -m flows.core.lazy`"
 
 
 @pytest.mark.long
@@ -105,7 +105,7 @@ def test_the_repr_of_a_model_is_one_line():
     assert "\n" not in line and len(line) < 200
     assert line.startswith("Glow(image_shape=(3, 8, 8), levels=2, depth=2, width=8): ")
     assert f"{sum(p.numel() for p in model.parameters()):,} parameters" in line and "z (192, exact)" in line
-    assert "AffineCoupling" in flows.hooks.tree(model)
+    assert "AffineCoupling" in flows.core.hooks.tree(model)
 
 
 # What people hand in ------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import torch
 
 from flows.bijections.execution import rows
 from flows.bijections.execution.rows import Rows
-from flows.data_dependent import DataDependent
+from flows.core.data_dependent import DataDependent
 from flows.memory import set_memory
 from flows.models.glow import Glow
 

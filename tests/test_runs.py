@@ -24,7 +24,7 @@ from flows.data.base import ArraySplit, ImageData
 from flows.data.folder import Folder
 from flows.errors import UserError
 from flows.models.glow import Glow
-from flows.tensor_files import save_tensors
+from flows.storage.tensor_files import save_tensors
 from flows.training import threads
 from flows.training.checkpoint import states
 from flows.training.data_record import changes, read_record, record_of, write_record

@@ -26,8 +26,8 @@ from PIL import Image
 from flows import images as pixels
 from flows.cli import main
 from flows.data.scenes import Scenes
+from flows.display.page import as_text
 from flows.editing.editor import USUAL
-from flows.page import as_text
 from flows.semantics.segmenter import UNetSegmenter
 from flows.studio import actions, views
 from flows.studio.session import POOL, Studio, crop, mask_of_drawing

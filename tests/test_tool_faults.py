@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from flows.checks import some_of
 from flows.cli import main
 from flows.commands.paint import brush_mask
+from flows.core.checks import some_of
+from flows.core.schema import check_names
 from flows.errors import UserError
-from flows.files import write_atomically
-from flows.schema import check_names
+from flows.storage.files import write_atomically
 
 ROOT = Path(__file__).parents[1]
 GLOW = str(ROOT / "checkpoints/scenes-glow")
@@ -192,7 +192,7 @@ def test_a_record_never_decides_what_is_downloaded(capsys, monkeypatch):
     model = load(str(ROOT / "checkpoints/scenes-nice"))
     codes = model.sample(1)
     start = Start(picture=model.decode_bytes(codes)[0], codes=codes, name="a")
-    monkeypatch.setattr("flows.stored.hf_hub_download", None)
+    monkeypatch.setattr("flows.storage.stored.hf_hub_download", None)
     for place, name in {"elsewhere/myglow": "elsewhere/myglow", "/home/her/secret": "secret"}.items():
         save_history("moved.safetensors", History.of(start), model, place)
         line = refused(capsys, "render", "moved.safetensors")

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from flows import torch_internals
+from flows.core import torch_internals
 
 ROOT = Path(__file__).parents[1] / "flows"
 PRIVATE = re.compile(r"^_[a-z]\w*$|^_[A-Z]\w*$")
@@ -29,7 +29,7 @@ def private_attributes(path: Path) -> set[str]:
 
 
 def test_private_names_of_torch_are_used_in_one_file():
-    assert private_attributes(ROOT / "torch_internals.py") == OF_TORCH
+    assert private_attributes(ROOT / "core" / "torch_internals.py") == OF_TORCH
     for path in ROOT.rglob("*.py"):
         if path.name != "torch_internals.py":
             used = private_attributes(path) & OF_TORCH

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from flows.bijections.base import Bijection, Example, Mapped
 from flows.bijections.partition import Checkerboard, Halves, Partition
+from flows.core.numerics import batch_moments, sum_per_example
 from flows.memory import is_recomputing
-from flows.numerics import batch_moments, sum_per_example
 
 __all__ = ["BatchNorm"]
 

@@ -10,9 +10,9 @@ from flows.bijections.channels import ChannelMap
 from flows.bijections.execution.folding import fold
 from flows.bijections.execution.plan import Plan, make_plan
 from flows.bijections.execution.reversal import reconstruction_error
+from flows.core.numerics import zero_log_det
+from flows.core.torch_internals import any_hooked
 from flows.memory import PLAIN, Memory
-from flows.numerics import zero_log_det
-from flows.torch_internals import any_hooked
 
 __all__ = ["Chain", "Tap"]
 

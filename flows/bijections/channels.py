@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from flows.bijections.base import Bijection
-from flows.numerics import full_precision, to_double
+from flows.core.numerics import full_precision, to_double
 
 
 class ChannelAffines(NamedTuple):

@@ -9,8 +9,8 @@ from flows.bijections.base import Bijection, Example, Mapped, PulledBack, as_lea
 from flows.bijections.forms import AdditiveForm, AffineForm, CouplingForm, Terms
 from flows.bijections.partition import Checkerboard, Halves, OddEven, Partition
 from flows.bijections.scales import LearnedTanh, Scale, SigmoidScale, TwoSided
+from flows.core.numerics import sum_per_example, zero_log_det
 from flows.errors import UserError
-from flows.numerics import sum_per_example, zero_log_det
 
 __all__ = ["AdditiveCoupling", "AffineCoupling", "Coupling"]
 

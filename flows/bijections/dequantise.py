@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from flows.bijections.base import Bijection, Mapped
+from flows.core.numerics import Keys, normal_rows, sum_per_example, uniform_rows
 from flows.errors import UserError
 from flows.images import bin_index, to_unit
-from flows.numerics import Keys, normal_rows, sum_per_example, uniform_rows
 
 __all__ = ["Dequantiser", "UniformDequantiser", "VariationalDequantiser"]
 

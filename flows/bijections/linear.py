@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from flows.bijections.base import Bijection, Example, Mapped
 from flows.bijections.channels import ChannelAffines, ChannelMap, invert, mix_channels
-from flows.data_dependent import DataDependent
+from flows.core.data_dependent import DataDependent
+from flows.core.numerics import full_precision, sum_over_ranks, to_double
 from flows.errors import UserError
-from flows.numerics import full_precision, sum_over_ranks, to_double
 
 __all__ = ["InvertibleConv1x1", "InvertibleConv1x1LU", "Whitening"]
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from flows.bijections.base import Bijection, Example, Mapped, Shape
+from flows.core.numerics import zero_log_det
 from flows.errors import UserError
-from flows.numerics import zero_log_det
 
 __all__ = ["Multiscale"]
 

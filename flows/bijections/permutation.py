@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from flows.bijections.base import Bijection, Example, Mapped
+from flows.core.numerics import zero_log_det
 from flows.errors import UserError
-from flows.numerics import zero_log_det
 
 __all__ = ["Permutation", "Reverse"]
 

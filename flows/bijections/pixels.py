@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
 from flows.bijections.base import Bijection, Example, Mapped
-from flows.numerics import sum_per_example
+from flows.core.numerics import sum_per_example
 
 __all__ = ["Centre", "Logit", "Sigmoid"]
 

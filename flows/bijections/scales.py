@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from flows.checks import check_choice
+from flows.core.checks import check_choice
 
 __all__ = ["Exponential", "LearnedTanh", "Scale", "SigmoidScale", "TwoSided"]
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from flows.bijections.base import Bijection, Example, Mapped
 from flows.bijections.channels import ChannelAffines, ChannelMap
-from flows.data_dependent import ChannelAffine
+from flows.core.data_dependent import ChannelAffine
+from flows.core.numerics import sum_per_example
 from flows.errors import UserError
-from flows.numerics import sum_per_example
 
 __all__ = ["ActNorm", "DiagonalScaling", "LearnedPrior"]
 

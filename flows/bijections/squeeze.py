@@ -5,8 +5,8 @@ from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from flows.bijections.base import Bijection, Example, Mapped, Shape
+from flows.core.numerics import zero_log_det
 from flows.errors import UserError
-from flows.numerics import zero_log_det
 
 __all__ = ["Flatten", "OrderedSqueeze", "Squeeze"]
 

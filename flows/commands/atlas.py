@@ -7,7 +7,6 @@ from typing import Any
 from flows.atlas import Atlas, AtlasSettings
 from flows.commands.common import check_outputs, finish, write_json
 from flows.commands.omissions import reconstruct
-from flows.files import expand
 from flows.models.base import LatentModel
 from flows.opening import (
     CACHE,
@@ -18,6 +17,7 @@ from flows.opening import (
     load_segmenter,
     open_model,
 )
+from flows.storage.files import expand
 
 
 def atlas(

@@ -10,14 +10,14 @@ import torch
 from jsonargparse.typing import restricted_number_type
 from torch import Tensor
 
-from flows.checks import did_you_mean
-from flows.drawing import ANIMATIONS, STILLS, check_picture, is_animation, is_folder
+from flows.core.checks import did_you_mean
+from flows.display.drawing import ANIMATIONS, STILLS, check_picture, is_animation, is_folder
+from flows.display.table import Table
 from flows.errors import UserError
-from flows.files import SPECIAL, file_in_place_of, is_special, to_json, write_atomically
 from flows.inversion.arrays import SUFFIXES
 from flows.models.base import LatentModel
-from flows.stored import CONFIG_FILE, WEIGHTS_FILE
-from flows.table import Table
+from flows.storage.files import SPECIAL, file_in_place_of, is_special, to_json, write_atomically
+from flows.storage.stored import CONFIG_FILE, WEIGHTS_FILE
 
 Zoom = restricted_number_type("Zoom", int, [(">=", 1), ("<=", 64)])
 """Factor by which a sheet enlarges every pixel."""

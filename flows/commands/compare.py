@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from flows import __version__
-from flows.bounds import Seed
-from flows.checks import did_you_mean
 from flows.commands.common import Label, check_outputs, finish
 from flows.commands.groups import GroupReader
+from flows.core.bounds import Seed
+from flows.core.checks import did_you_mean
+from flows.core.options import Options
 from flows.data.base import ImageData
 from flows.editing.editability import Editability
 from flows.errors import EXIT_BUG, UserError, interrupted
-from flows.files import file_digest
 from flows.inversion.base import Inverter
 from flows.inversion.by_name import is_config, make_inverter, title_of
 from flows.inversion.comparison import Groups, Measures, Row, likelihood_of
@@ -29,9 +29,9 @@ from flows.metrics.identity import Identity
 from flows.metrics.perceptual import EfficientNetLite0, FeatureNetwork, make_network
 from flows.models.base import LatentModel
 from flows.opening import data_of, load_predictor, names_of, open_model
-from flows.options import Options
 from flows.steering.base import DIRECTIONS_FILE, Direction, load_directions
-from flows.stored import locate
+from flows.storage.files import file_digest
+from flows.storage.stored import locate
 
 UNKNOWN = {
     "perceptual": "there is no perceptual network, or every search diverged",

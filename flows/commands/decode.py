@@ -4,7 +4,7 @@ from pathlib import Path
 
 from flows.commands.common import check_outputs, write_json
 from flows.commands.given import read_codes
-from flows.drawing import save_images
+from flows.display.drawing import save_images
 from flows.opening import open_model
 
 

@@ -6,19 +6,19 @@ from typing import Literal
 
 from torch import Tensor
 
-from flows.bounds import PositiveInt, Seed, Temperature
 from flows.commands.common import check_outputs, write_json
+from flows.core.bounds import PositiveInt, Seed, Temperature
+from flows.core.statistics import FEWEST, check_enough
 from flows.data.base import ImageData
+from flows.display.page import as_text
+from flows.display.table import Table
 from flows.errors import UserError
 from flows.metrics.distribution import sliced_wasserstein
 from flows.metrics.inception import Inception, inception_distance
 from flows.metrics.perceptual import EfficientNetLite0, embed, kernel_distance
 from flows.metrics.protocols import protocol
 from flows.opening import data_of, open_model
-from flows.page import as_text
 from flows.reports.distances import HALVES
-from flows.statistics import FEWEST, check_enough
-from flows.table import Table
 from flows.training.validation import generate
 
 

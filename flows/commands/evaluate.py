@@ -7,15 +7,15 @@ from typing import Literal
 import torch
 
 from flows import images as pixels
-from flows.bounds import NonNegativeInt, PositiveInt, Temperature
 from flows.commands.common import check_outputs, write_json
+from flows.core.bounds import NonNegativeInt, PositiveInt, Temperature
 from flows.data.base import ImageData, StreamedData
-from flows.drawing import save_picture
+from flows.display.drawing import save_picture
+from flows.display.page import as_fixed
 from flows.metrics.likelihood import batches, evaluate_likelihood
 from flows.metrics.neighbours import nearest
 from flows.models.base import LikelihoodModel
 from flows.opening import data_of, load_likelihood
-from flows.page import as_fixed
 from flows.training.validation import generate, sample_sheet
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from flows.commands.common import check_outputs, write_json
 from flows.config import parse_experiment
 from flows.errors import UserError
-from flows.files import read_yaml, without_folders
 from flows.models.base import LatentModel
 from flows.opening import load_any
 from flows.reports.run import write_report
 from flows.steering.base import DIRECTIONS_FILE, Direction, load_directions, save_directions
-from flows.stored import CONFIG_FILE, StoredModule
+from flows.storage.files import read_yaml, without_folders
+from flows.storage.stored import CONFIG_FILE, StoredModule
 from flows.training.folder import RUN_CONFIG, holds_run, write_receipt
 from flows.training.log import METRICS_FILE, check_trained, read_metrics
 

@@ -6,18 +6,18 @@ from pathlib import Path
 from torch import Tensor
 
 from flows import images as pixels
-from flows.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed
 from flows.commands.common import Label, option_labels
+from flows.core.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed
+from flows.core.options import Options
 from flows.editing.sources import read_found
 from flows.errors import Unsupported, UserError
-from flows.files import distinct
 from flows.inversion.arrays import SUFFIXES
 from flows.inversion.found import Found
 from flows.inversion.records import ImageSource
 from flows.models.base import LatentModel
 from flows.models.codes import concatenate
 from flows.opening import first_test, read_sources
-from flows.options import Options
+from flows.storage.files import distinct
 
 SAMPLES = 8
 """Default number of samples of the verbs that edit them."""

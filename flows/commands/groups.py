@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.checks import some_of
 from flows.commands.common import Label, option_labels
 from flows.commands.given import print_crops
+from flows.core.checks import some_of
 from flows.data.base import ImageData
 from flows.data.decode import EXTENSIONS
 from flows.data.ood import ood_images
 from flows.errors import UserError, deprecated
-from flows.files import expand
 from flows.inversion.comparison import Group
 from flows.inversion.records import ImageSource
 from flows.models.base import LatentModel
 from flows.opening import first_test, read_sources
+from flows.storage.files import expand
 
 TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "test": lambda images: images,

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.bounds import PositiveInt
 from flows.commands.common import Fps, Label, Zoom, check_outputs, check_unused, option_labels, write_json
 from flows.commands.given import is_codes, print_crops, read_codes
-from flows.drawing import Drawing, check_size, enlarge, is_animation, is_folder, lossy_note, rate_note
+from flows.core.bounds import PositiveInt
+from flows.display.drawing import Drawing, check_size, enlarge, is_animation, is_folder, lossy_note, rate_note
 from flows.editing.paths import line, sphere
 from flows.errors import Unsupported, UserError
 from flows.inversion.encoder import Encoder

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flows.bounds import PositiveInt
 from flows.commands.common import check_outputs, finish
+from flows.core.bounds import PositiveInt
 from flows.data.base import ImageData
 from flows.dissection.omission_study import OmissionSettings, study_omissions
 from flows.inversion.encoder import Encoder

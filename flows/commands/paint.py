@@ -11,23 +11,23 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images as pixels
-from flows.bounds import NonNegativeFloat, PositiveInt
 from flows.commands.common import Fps, check_outputs, check_unused, write_json
 from flows.commands.given import Given, GivenSettings, read_given
+from flows.core.bounds import NonNegativeFloat, PositiveInt
+from flows.core.options import Options
 from flows.data.decode import decode, named
+from flows.display.drawing import Drawing, draw_rows
 from flows.dissection.paint import Brush, Painted, Stroke
 from flows.dissection.paint import paint as paint_on
 from flows.dissection.probe import default_layers, instrument
 from flows.dissection.study import check_layers
 from flows.dissection.unit_brush import UNITS, find_units
 from flows.dissection.units import UnitOrder
-from flows.drawing import Drawing, draw_rows
 from flows.editing.editor import EXEMPLARS, exemplars_of
 from flows.errors import UserError
 from flows.inversion.found import Adaptation, Found, offset
 from flows.models.base import LatentModel
 from flows.opening import load_segmenter, open_model
-from flows.options import Options
 from flows.semantics.base import Segmenter
 
 FPS = 1.0

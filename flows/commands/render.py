@@ -11,12 +11,12 @@ from flows.commands.common import check_outputs, write_json
 from flows.editing.history import edited_upload as paste_into_upload
 from flows.editing.records import load_history, read_history_header
 from flows.errors import CheckpointError, UserError
-from flows.files import file_name, what_is, write_atomically
 from flows.inversion.records import ImageSource, digest_of, load_record
 from flows.inversion.records import render_record as decode_record
 from flows.opening import open_model, open_picture
-from flows.stored import locate
-from flows.versioned import kind_of, read_metadata
+from flows.storage.files import file_name, what_is, write_atomically
+from flows.storage.stored import locate
+from flows.storage.versioned import kind_of, read_metadata
 
 SAME = {
     True: "identical to the recorded bytes",

@@ -3,8 +3,8 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from flows.bounds import NonNegativeInt, PositiveInt
 from flows.commands.common import check_outputs, write_json
+from flows.core.bounds import NonNegativeInt, PositiveInt
 from flows.data.base import ImageData
 from flows.inversion.exact import invert_exactly, margin
 from flows.metrics.roundtrip import Precision, RoundTripRow, round_trip_table

@@ -4,9 +4,9 @@ import math
 from pathlib import Path
 
 from flows import images as pixels
-from flows.bounds import PositiveInt, Seed, Temperature
 from flows.commands.common import Label, Zoom, check_outputs, check_unused, option_labels, write_json
-from flows.drawing import check_size, is_folder, lossy_note, save_images, save_picture
+from flows.core.bounds import PositiveInt, Seed, Temperature
+from flows.display.drawing import check_size, is_folder, lossy_note, save_images, save_picture
 from flows.models.base import LatentModel, LikelihoodModel
 from flows.models.codes import Codes
 from flows.opening import open_model

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from flows.bounds import PositiveInt
+from flows.core.bounds import PositiveInt
 from flows.errors import UserError, missing_extra
 from flows.studio.address import choose_port
 
@@ -51,7 +51,7 @@ def studio(
     from flows.opening import usable, with_tools
     from flows.semantics.base import Predictor, Segmenter
     from flows.semantics.load import load_semantic_model
-    from flows.stored import read_description
+    from flows.storage.stored import read_description
     from flows.studio.serve import serve
 
     paths = checkpoint or with_tools()

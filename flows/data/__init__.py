@@ -1,5 +1,5 @@
 """Data sets of 8-bit images; `base` defines their contract."""
 
-from flows.lazy import attach
+from flows.core.lazy import attach
 
 __getattr__, __dir__ = attach(__name__)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from flows.bounds import Checked
+from flows.core.bounds import Checked
 from flows.errors import Unsupported
 
 if TYPE_CHECKING:

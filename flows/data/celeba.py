@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flows.bounds import Bins, Side
+from flows.core.bounds import Bins, Side
 from flows.data.base import Attribute, ImageData, SplitName
 from flows.data.decode import LazySplit, decode, square
 from flows.data.torchvision_sets import ROOT, find_files, official_set
-from flows.files import StrPath, expand
+from flows.storage.files import StrPath, expand
 
 __all__ = ["CelebA"]
 

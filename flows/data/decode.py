@@ -16,7 +16,7 @@ from torch import Tensor
 from flows import images
 from flows.data.base import Batch, Split, digest_of
 from flows.errors import UserError
-from flows.files import StrPath
+from flows.storage.files import StrPath
 
 EXTENSIONS = (
     ".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx", ".pbm",

@@ -17,7 +17,7 @@ from torch import Tensor
 from flows import images
 from flows.data.base import ArraySplit, Attribute, ImageData, SplitName, hashed_split
 from flows.errors import DataMissing, missing_extra
-from flows.files import StrPath, expand
+from flows.storage.files import StrPath, expand
 
 __all__ = ["Emoji"]
 

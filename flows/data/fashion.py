@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 from flows.data.base import ArraySplit, ImageData, SplitName, hold_out
 from flows.errors import DataMissing
-from flows.files import StrPath, expand, reading
+from flows.storage.files import StrPath, expand, reading
 
 __all__ = ["Fashion"]
 

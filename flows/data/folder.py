@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from flows.bounds import Bins, ShareBelowOne, Side
+from flows.core.bounds import Bins, ShareBelowOne, Side
 from flows.data.base import ArraySplit, ImageData, Split, SplitName, fair_order, hashed_split
 from flows.data.decode import (
     EXTENSIONS,
@@ -26,7 +26,7 @@ from flows.data.decode import (
     verify,
 )
 from flows.errors import DataMissing, UserError
-from flows.files import StrPath, expand, reading
+from flows.storage.files import StrPath, expand, reading
 
 __all__ = ["Folder"]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from flows.bounds import Bins, Side
+from flows.core.bounds import Bins, Side
 from flows.data.base import ImageData, SplitName, comes_sorted, fair_order, hold_out
 from flows.data.decode import LazySplit, decoding, square, square_transform
 from flows.errors import DataMissing, UserError, missing_extra

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flows.data.base import Batch, ImageData, Split, SplitName, hold_out
 from flows.errors import DataMissing, UserError
-from flows.files import StrPath, expand, reading
+from flows.storage.files import StrPath, expand, reading
 
 __all__ = ["ImageNetSmall"]
 

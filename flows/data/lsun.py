@@ -11,11 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images
-from flows.bounds import Bins, Side
+from flows.core.bounds import Bins, Side
 from flows.data.base import ImageData, SplitName, hold_out
 from flows.data.decode import LazySplit, decode
 from flows.errors import DataMissing, missing_extra
-from flows.files import StrPath, expand
+from flows.storage.files import StrPath, expand
 
 __all__ = ["LSUN"]
 

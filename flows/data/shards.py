@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flows.bounds import Bins, PositiveInt, Seed, Side
+from flows.core.bounds import Bins, PositiveInt, Seed, Side
 from flows.data.base import ArraySplit, Batch, Split, SplitName, StreamedData, digest_of
 from flows.data.decode import EXTENSIONS, BrokenPicture, decode_square, left_out, square_transform
 from flows.errors import DataMissing, UserError, missing_extra
-from flows.files import reading
+from flows.storage.files import reading
 
 __all__ = ["Shards"]
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import flows.data
+from flows.core.plugins import classes_of
+from flows.core.schema import parse
 from flows.data.base import ImageData, StreamedData
 from flows.errors import UserError
-from flows.files import expand, make_folder
-from flows.plugins import classes_of
-from flows.schema import parse
+from flows.storage.files import expand, make_folder
 
 KNOWN = Path("~/.cache/flows/known-data.txt")
 """File with the data sets that this user has trained on, one SHA-256 per line."""

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from flows import images
-from flows.bounds import Side
+from flows.core.bounds import Side
 from flows.data.base import ArraySplit, ImageData, SplitName, comes_sorted, fair_order, hold_out
 from flows.data.decode import square, square_transform
 from flows.errors import DataMissing
-from flows.files import StrPath, expand
+from flows.storage.files import StrPath, expand
 
 __all__ = ["CIFAR10", "CIFAR100", "EMNIST", "Flowers102", "KMNIST", "MNIST", "STL10", "SVHN", "USPS"]
 

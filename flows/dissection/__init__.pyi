@@ -1,4 +1,4 @@
-# Written by `python -m flows.lazy` from the lists `__all__` of the files beside it.
+# Written by `python -m flows.core.lazy` from the lists `__all__` of the files beside it.
 
 from flows.dissection.agreement import Agreement as Agreement
 from flows.dissection.agreement import UnitRow as UnitRow

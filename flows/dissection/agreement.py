@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from flows.core.once import prepared
+from flows.core.statistics import FEWEST, check_enough
 from flows.dissection.probe import instrument
 from flows.dissection.tally import AgreementTally, Extremes, Quantiles, quantile_shares, upsampled
 from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
-from flows.once import prepared
 from flows.semantics.base import Segmenter
 from flows.semantics.segmenter import one_hot
-from flows.statistics import FEWEST, check_enough
 
 __all__ = ["Agreement", "UnitRow", "best_by_class", "dissect"]
 

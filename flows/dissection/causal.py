@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from flows.core.once import prepared
 from flows.dissection.probe import Change, instrument, layer_of
 from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
-from flows.once import prepared
 from flows.semantics.base import Segmenter, column_of_class
 
 __all__ = ["Ablation", "ablate", "average_causal_effect", "class_means"]

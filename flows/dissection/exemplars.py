@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
+from flows.core.once import prepared
 from flows.dissection.paint import Canvas, Changes, Stroke, StrokeEdit, grown, places, soft
 from flows.dissection.probe import CODE, Change, Probe, instrument, outer_layers
 from flows.errors import Unsupported, UserError
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
-from flows.once import prepared
 from flows.semantics.base import Segmenter, column_of_class, segment_bytes
 
 __all__ = ["ExemplarBrush", "Pictures", "exemplars_of_codes", "exemplars_of_images"]

@@ -10,14 +10,14 @@ from torch.nn.functional import interpolate
 from tqdm import tqdm
 
 from flows import images as pixels
+from flows.core.numerics import frozen
+from flows.core.once import prepared
 from flows.dissection.agreement import Agreement
 from flows.dissection.causal import check_units, seen_through
 from flows.dissection.probe import Change, Probe, instrument, layer_of
 from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
-from flows.numerics import frozen
-from flows.once import prepared
 from flows.semantics.base import Segmenter, column_of_class
 
 __all__ = ["Insertion", "insertion", "learn_units"]

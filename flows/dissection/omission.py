@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from flows.core.statistics import check_enough, interval
 from flows.errors import Unsupported
 from flows.metrics.frechet import Frechet, frechet, half_split_floor
 from flows.models.base import BATCH, LatentModel
-from flows.statistics import check_enough, interval
 
 __all__ = ["Omissions", "energy_by_class", "energy_maps", "omissions", "shares_of"]
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed
+from flows.core.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed
+from flows.core.options import Options
 from flows.data.base import ImageData
 from flows.dissection.omission import energy_by_class, energy_maps, omissions, shares_of
 from flows.dissection.omissions_report import Energies, Instances, OmissionsFound, lost_classes
 from flows.models.base import LatentModel
-from flows.options import Options
 from flows.semantics.base import Segmenter, segment_bytes
 
 __all__ = ["OmissionSettings", "study_omissions"]

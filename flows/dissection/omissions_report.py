@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from flows.display.drawing import draw_rows
+from flows.display.page import as_interval, as_text, write_page
+from flows.display.table import Table
 from flows.dissection.omission import EnergyRow, Omissions
-from flows.drawing import draw_rows
-from flows.page import as_interval, as_text, write_page
-from flows.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # imported only where a figure is made

@@ -8,12 +8,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from flows.checks import did_you_mean
+from flows.core.checks import did_you_mean
+from flows.core.hooks import Hook, hooked
+from flows.core.numerics import exact_arithmetic
 from flows.errors import UserError
-from flows.hooks import Hook, hooked
 from flows.models.base import BATCH, LatentModel, LayerShape
 from flows.models.codes import Codes
-from flows.numerics import exact_arithmetic
 
 __all__ = ["Change", "Probe", "default_layers", "instrument", "layers_of"]
 

@@ -11,17 +11,17 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from flows import images as pixels
+from flows.core.once import prepared
+from flows.display.drawing import draw_rows
+from flows.display.page import as_text, write_page
+from flows.display.table import Table
 from flows.dissection.agreement import UnitRow, counts
 from flows.dissection.artefacts import Cleaning
 from flows.dissection.causal import Ablation
 from flows.dissection.intervention import Insertion
 from flows.dissection.probe import instrument
-from flows.drawing import draw_rows
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
-from flows.once import prepared
-from flows.page import as_text, write_page
-from flows.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

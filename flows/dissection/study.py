@@ -5,7 +5,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from flows.bounds import PositiveFloat, PositiveInt, Seed
+from flows.core.bounds import PositiveFloat, PositiveInt, Seed
+from flows.core.options import Options
 from flows.data.base import ImageData
 from flows.dissection.agreement import Scheme, best_by_class, dissect
 from flows.dissection.artefacts import without
@@ -17,7 +18,6 @@ from flows.images import reduce
 from flows.metrics.perceptual import PooledFeatures
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
-from flows.options import Options
 from flows.semantics.base import Segmenter
 
 __all__ = ["DissectionSettings", "dissect_model"]

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from flows.core.numerics import to_double
 from flows.errors import UserError
-from flows.numerics import to_double
 
 QUANTILES = 100
 """Number of quantiles that are tried as thresholds: 1e-3 … 1 of all activations, at equal log steps."""

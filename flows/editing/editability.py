@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
+from flows.core.statistics import FEWEST, interval_of_median, std_of
 from flows.data.base import Attribute, ImageData
 from flows.errors import Unsupported, UserError
 from flows.inversion.base import Inversion, Inverter
@@ -15,7 +16,6 @@ from flows.inversion.found import Found, found_by
 from flows.metrics.reconstruction import psnr
 from flows.models.base import LatentModel
 from flows.semantics.base import Predictor, Score, column_of, predict_images
-from flows.statistics import FEWEST, interval_of_median, std_of
 from flows.steering.base import Direction, shift
 from flows.steering.evaluate import SAME, Rescoring, own_score, visible_changes
 from flows.steering.levels import to_levels

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images as pixels
-from flows.checks import some_of
+from flows.core.checks import some_of
 from flows.data.base import ImageData, first_of
 from flows.dissection.exemplars import (
     ExemplarBrush,
@@ -35,7 +35,7 @@ from flows.steering.base import DIRECTIONS_FILE, Direction, load_directions, shi
 from flows.steering.boundary import condition
 from flows.steering.levels import to_levels
 from flows.steering.operators import group_of
-from flows.stored import locate
+from flows.storage.stored import locate
 
 __all__ = ["Editor", "ScoreReading", "open_editor"]
 

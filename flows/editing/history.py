@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images as pixels
+from flows.core.once import prepared
 from flows.dissection.paint import Canvas, Changes, StrokeEdit
 from flows.dissection.probe import Probe, instrument
 from flows.inversion.found import Adaptation, adapted, offset
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
-from flows.once import prepared
 
 __all__ = ["Edit", "History", "Start", "edited_upload"]
 

@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
+from flows.core.schema import parse, read_json, unaltered
 from flows.dissection.paint import StrokeEdit
 from flows.dissection.probe import Change, layers_of
 from flows.editing.history import Edit, History, Start
 from flows.errors import UserError
-from flows.files import StrPath, without_folders
 from flows.images import Box
 from flows.inversion.found import Adaptation
 from flows.inversion.records import digest_of
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
-from flows.schema import parse, read_json, unaltered
-from flows.tensor_files import save_tensors
-from flows.versioned import check_made_by, read_metadata, read_versioned
+from flows.storage.files import StrPath, without_folders
+from flows.storage.tensor_files import save_tensors
+from flows.storage.versioned import check_made_by, read_metadata, read_versioned
 
 __all__ = ["load_history", "save_history"]
 

@@ -6,14 +6,14 @@ import torch
 
 from flows.editing.records import load_history
 from flows.errors import UserError
-from flows.files import StrPath
 from flows.inversion.codes import load_codes
 from flows.inversion.found import Found, found_in
 from flows.inversion.records import load_record
 from flows.metrics.roundtrip import Precision
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
-from flows.versioned import read_metadata
+from flows.storage.files import StrPath
+from flows.storage.versioned import read_metadata
 
 __all__ = ["read_found"]
 

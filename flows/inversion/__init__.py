@@ -1,5 +1,5 @@
 """Inversion: codes for given images."""
 
-from flows.lazy import attach
+from flows.core.lazy import attach
 
 __getattr__, __dir__ = attach(__name__)

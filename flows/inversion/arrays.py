@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flows.core.schema import parse, read_json, unaltered
 from flows.errors import CheckpointError, UserError
-from flows.files import StrPath, reading, what_is, write_atomically
-from flows.schema import parse, read_json, unaltered
-from flows.tensor_files import save_tensors
-from flows.versioned import read_safetensors
+from flows.storage.files import StrPath, reading, what_is, write_atomically
+from flows.storage.tensor_files import save_tensors
+from flows.storage.versioned import read_safetensors
 
 SUFFIXES = (".safetensors", ".npy", ".npz", ".pt", ".pth")
 """Suffixes of the files that are read and written."""

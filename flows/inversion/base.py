@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.bounds import Checked
+from flows.core.bounds import Checked
+from flows.core.hooks import Hook, hooked
+from flows.core.numerics import exact_arithmetic
 from flows.errors import Unsupported, UserError
-from flows.hooks import Hook, hooked
 from flows.metrics.roundtrip import Precision
 from flows.models.base import HasNoise, LatentModel
 from flows.models.codes import Codes, LabelsLike
-from flows.numerics import exact_arithmetic
 
 if TYPE_CHECKING:
     from flows.inversion.search import Search

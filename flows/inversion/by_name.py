@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import flows.inversion
-from flows.checks import did_you_mean
+from flows.core.checks import did_you_mean
+from flows.core.parser import Parser, import_all, raising
+from flows.core.schema import parse
 from flows.errors import UserError
-from flows.files import read_yaml, what_is
 from flows.inversion.base import Inverter
 from flows.inversion.search import Search
-from flows.parser import Parser, import_all, raising
-from flows.schema import parse
+from flows.storage.files import read_yaml, what_is
 
 __all__ = ["make_inverter", "short_names"]
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flows.checks import some_of
+from flows.core.checks import some_of
+from flows.core.schema import check_names, parse, read_json, unaltered
 from flows.errors import CheckpointError, UserError
-from flows.files import StrPath
 from flows.inversion.arrays import ALONE, read_tensors, write_tensors
 from flows.inversion.exact import Certificate
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
-from flows.schema import check_names, parse, read_json, unaltered
-from flows.versioned import KINDS, check_made_by, check_version, kind_of
+from flows.storage.files import StrPath
+from flows.storage.versioned import KINDS, check_made_by, check_version, kind_of
 
 __all__ = ["CodeFile", "load_codes", "save_codes"]
 

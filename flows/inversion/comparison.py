@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
+from flows.core.numerics import to_double
+from flows.core.statistics import interval_of_median
 from flows.errors import is_user_error
 from flows.inversion.base import Inversion, Inverter
 from flows.inversion.edits import Edited, edit_consistency
@@ -24,8 +26,6 @@ from flows.metrics.reconstruction import psnr, structural_similarity
 from flows.metrics.typicality import typicality
 from flows.models.base import LatentModel, LikelihoodModel
 from flows.models.codes import Codes
-from flows.numerics import to_double
-from flows.statistics import interval_of_median
 
 __all__ = ["Group", "Measures", "Result", "Row", "compare"]
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import torch
 
 from flows import images as pixels
+from flows.core.once import prepared
 from flows.inversion.base import BATCH, Inversion, Inverter, now, reconstruct_checked
 from flows.inversion.search import Search
 from flows.models.base import LatentModel
 from flows.models.codes import LabelsLike
-from flows.once import prepared
 
 __all__ = ["Encoder"]
 

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
+from flows.core.once import prepared
 from flows.errors import Unsupported, UserError
 from flows.inversion.base import BATCH, Inversion, Inverter, now
 from flows.metrics.roundtrip import PRECISIONS, Precision, RoundTrip, in_precision, round_trip
 from flows.models.base import LatentModel
 from flows.models.codes import Codes, LabelsLike, as_labels
-from flows.once import prepared
 
 __all__ = ["Certificate", "Exact", "ExactInversion", "decode_exactly", "invert_exactly"]
 

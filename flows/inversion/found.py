@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flows.core.hooks import Hook, hooked
+from flows.core.once import prepared
 from flows.errors import UserError
-from flows.hooks import Hook, hooked
 from flows.inversion.base import Inversion, reconstruct_checked
 from flows.inversion.exact import Certificate
 from flows.inversion.layer import activations_at
@@ -18,7 +19,6 @@ from flows.inversion.records import Record, check_tensor
 from flows.metrics.roundtrip import Precision, in_precision
 from flows.models.base import HasNoise, LatentModel
 from flows.models.codes import Codes, concatenate
-from flows.once import prepared
 
 __all__ = ["Adaptation", "Found", "adapted"]
 

@@ -6,8 +6,8 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat
-from flows.checks import check_choice
+from flows.core.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from flows.core.checks import check_choice
 from flows.inversion.base import NOTHING_TO_ADD
 from flows.inversion.distance import Distance
 from flows.inversion.optimise import Optimise, Random, Target

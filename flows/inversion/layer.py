@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat
-from flows.hooks import hooked
+from flows.core.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from flows.core.hooks import hooked
+from flows.core.numerics import frozen
 from flows.inversion.base import (
     NOTHING_TO_ADD,
     Inversion,
@@ -23,7 +24,6 @@ from flows.inversion.optimise import Optimise
 from flows.inversion.search import Search
 from flows.models.base import LatentModel
 from flows.models.codes import Codes, LabelsLike
-from flows.numerics import frozen
 
 __all__ = ["Layer"]
 

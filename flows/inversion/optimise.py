@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from flows import images as pixels
-from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from flows.checks import check_choice
+from flows.core.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from flows.core.checks import check_choice
+from flows.core.numerics import combine_seeds, frozen, normal_rows, seed_from
 from flows.errors import UserError
 from flows.inversion.base import Inversion, Inverter, decode_with, now, reconstruct
 from flows.inversion.distance import Distance
 from flows.inversion.search import Search
 from flows.models.base import HasNoise, LatentModel
 from flows.models.codes import Codes, LabelsLike, as_labels
-from flows.numerics import combine_seeds, frozen, normal_rows, seed_from
 
 __all__ = ["Optimise"]
 

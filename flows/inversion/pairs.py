@@ -9,15 +9,15 @@ from typing import Any
 
 from torch import Tensor
 
+from flows.core.schema import parse, read_json, unaltered
 from flows.errors import CheckpointError
-from flows.files import shorten
 from flows.inversion.comparison import Group, Result, Row
 from flows.inversion.edits import Edited, EditFigures
 from flows.inversion.records import load_record, save_record
 from flows.models.base import LatentModel
-from flows.schema import parse, read_json, unaltered
-from flows.tensor_files import save_tensors
-from flows.versioned import read_versioned
+from flows.storage.files import shorten
+from flows.storage.tensor_files import save_tensors
+from flows.storage.versioned import read_versioned
 
 PAIR_VERSION = 1
 PARTS = ("rows", "target", "images", "undone")

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
+from flows.core.schema import check_names, parse, read_json, unaltered
 from flows.errors import UserError
-from flows.files import StrPath
 from flows.images import Box
 from flows.inversion.base import Inversion, reconstruct
 from flows.inversion.exact import decode_exactly
 from flows.metrics.roundtrip import Precision
 from flows.models.base import HasNoise, LatentModel
 from flows.models.codes import Codes
-from flows.schema import check_names, parse, read_json, unaltered
-from flows.tensor_files import save_tensors
-from flows.versioned import check_made_by, read_versioned
+from flows.storage.files import StrPath
+from flows.storage.tensor_files import save_tensors
+from flows.storage.versioned import check_made_by, read_versioned
 
 __all__ = ["ImageSource", "Record", "load_record", "record_of", "render_record", "save_record"]
 

@@ -11,13 +11,13 @@ from typing import Any
 
 from torch import Tensor
 
-from flows.drawing import draw_rows, save_images
-from flows.files import write_atomically
+from flows.display.drawing import draw_rows, save_images
+from flows.display.page import as_text, document, picture_html, save_sheet
+from flows.display.table import Table
 from flows.inversion.comparison import Groups, Result
 from flows.inversion.pairs import pair_name, safe_name
 from flows.inversion.summary import EDIT_HEAD, Distances, edit_lines, overview, summary
-from flows.page import as_text, document, picture_html, save_sheet
-from flows.table import Table
+from flows.storage.files import write_atomically
 
 COLUMNS = {
     "psnr": "median PSNR, dB",

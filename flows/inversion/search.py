@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from flows.bounds import NonNegativeFloat, PositiveFloat, PositiveInt
+from flows.core.bounds import NonNegativeFloat, PositiveFloat, PositiveInt
+from flows.core.options import Options
 from flows.inversion.distance import Distance
-from flows.options import Options
 
 __all__ = ["Search", "SearchSettings"]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flows.display.page import as_fixed, as_interval, as_text
+from flows.display.table import Table
 from flows.inversion.comparison import Groups, Result, Row
-from flows.page import as_fixed, as_interval, as_text
-from flows.table import Table
 
 EACH, OTHERS = 4, ("cat", "person", "text", "digits", "uniform noise", "checkerboard of 4 px")
 """Number of images per group in the overview, and names of the images that are preferred."""

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat
-from flows.checks import check_choice
+from flows.core.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from flows.core.checks import check_choice
+from flows.core.numerics import combine_seeds, seed_from
 from flows.inversion.base import (
     NOTHING_TO_ADD,
     Inversion,
@@ -26,7 +27,6 @@ from flows.inversion.search import Search
 from flows.metrics.perceptual import LPIPS
 from flows.models.base import LatentModel
 from flows.models.codes import Codes, LabelsLike, concatenate
-from flows.numerics import combine_seeds, seed_from
 
 __all__ = ["Tune"]
 

@@ -1,5 +1,5 @@
 """Metrics: likelihood, round trip, reconstruction, distances of sets of images, nearest neighbours."""
 
-from flows.lazy import attach
+from flows.core.lazy import attach
 
 __getattr__, __dir__ = attach(__name__)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flows.numerics import to_double
-from flows.statistics import check_enough
+from flows.core.numerics import to_double
+from flows.core.statistics import check_enough
 
 __all__ = ["Frechet"]
 

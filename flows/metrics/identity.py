@@ -8,7 +8,7 @@ from torch.nn.functional import cosine_similarity
 
 from flows import images as pixels
 from flows.errors import DataMissing, UserError
-from flows.files import StrPath, expand, reading
+from flows.storage.files import StrPath, expand, reading
 
 __all__ = ["Identity"]
 

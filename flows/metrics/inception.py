@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from flows.core.numerics import to_double
 from flows.errors import DataMissing, missing_extra
-from flows.files import StrPath, expand, reading
 from flows.metrics.frechet import frechet
-from flows.numerics import to_double
+from flows.storage.files import StrPath, expand, reading
 
 __all__ = ["Inception", "inception_distance"]
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flows.core.numerics import evaluating, exact_arithmetic, to_double
+from flows.core.once import prepared
 from flows.data.base import Batch, Split
 from flows.errors import NonFinite
 from flows.models.base import LatentModel, LikelihoodModel
-from flows.numerics import evaluating, exact_arithmetic, to_double
-from flows.once import prepared
 
 __all__ = ["LikelihoodReport", "bits_per_dim", "evaluate_likelihood"]
 

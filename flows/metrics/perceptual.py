@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from flows import images as pixels
+from flows.core.numerics import to_double
 from flows.errors import DataMissing, UserError, missing_extra
-from flows.files import StrPath, expand, reading
-from flows.numerics import to_double
+from flows.storage.files import StrPath, expand, reading
 
 __all__ = [
     "EfficientNetLite0",

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from flows.core.numerics import to_double
 from flows.errors import UserError, missing_extra
-from flows.numerics import to_double
 
 __all__ = ["psnr", "structural_similarity"]
 

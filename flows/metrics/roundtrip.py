@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
+from flows.core.numerics import double_copy, exact_arithmetic, to_double
+from flows.core.once import prepared
 from flows.models.base import LatentModel
 from flows.models.codes import Codes, LabelsLike
-from flows.numerics import double_copy, exact_arithmetic, to_double
-from flows.once import prepared
 
 __all__ = ["RoundTrip", "RoundTripRow", "round_trip", "round_trip_table"]
 

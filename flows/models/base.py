@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from flows import images as pixels
-from flows.checks import check_memory, check_positive, check_seed
+from flows.core.checks import check_memory, check_positive, check_seed
+from flows.core.hooks import Hook, hooked
+from flows.core.numerics import Keys, exact_arithmetic, seed_from
+from flows.core.once import prepared
 from flows.errors import Unsupported, UserError
-from flows.hooks import Hook, hooked
 from flows.models.codes import Codes, LabelsLike, as_labels, check_codes
 from flows.models.priors import Prior
-from flows.numerics import Keys, exact_arithmetic, seed_from
-from flows.once import prepared
-from flows.stored import StoredModule
+from flows.storage.stored import StoredModule
 
 __all__ = [
     "HasFeatures",
@@ -185,7 +185,7 @@ class LatentModel(StoredModule, library_name="flows"):
     def __repr__(self) -> str:
         """One line: class, arguments that differ from their defaults, parameters and spaces.
 
-        `flows.hooks.tree(model)` prints the modules.
+        `flows.core.hooks.tree(model)` prints the modules.
         """
         arguments = self.arguments()
         given = [

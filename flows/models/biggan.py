@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from flows.bounds import Bins, ImageShape, NonNegativeInt, PositiveInt
+from flows.core.bounds import Bins, ImageShape, NonNegativeInt, PositiveInt
+from flows.core.numerics import seed_from, uniform_rows
 from flows.errors import UserError
 from flows.models.base import Space
 from flows.models.codes import Codes, check_codes
 from flows.models.gan import GAN
 from flows.models.styles import check_sizes
 from flows.networks.biggan import BigGANCritic, BigGANGenerator
-from flows.numerics import seed_from, uniform_rows
 
 __all__ = ["BigGAN"]
 

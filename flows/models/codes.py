@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flows.checks import check_positive, some_of
+from flows.core.checks import check_positive, some_of
 from flows.errors import UserError
 
 __all__ = ["Codes", "concatenate"]

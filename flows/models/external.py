@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from flows import images as pixels
-from flows.bounds import ImageShape, PositiveInt
+from flows.core.bounds import ImageShape, PositiveInt
 from flows.errors import Unsupported, UserError
 from flows.models.base import LatentModel, LayerShape, Space
 from flows.models.priors import Normal

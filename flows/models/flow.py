@@ -12,13 +12,13 @@ from flows.bijections.base import Bijection
 from flows.bijections.chain import Tap
 from flows.bijections.dequantise import Dequantiser
 from flows.bijections.execution.plan import recorded_plans
-from flows.data_dependent import initialise
+from flows.core.data_dependent import initialise
+from flows.core.numerics import Keys, evaluating, exact_arithmetic, seed_from
+from flows.core.once import prepared
 from flows.errors import Unsupported, UserError
 from flows.models.base import BATCH, LayerShape, LikelihoodBound, LikelihoodModel, Space
 from flows.models.codes import LabelsLike, as_labels
 from flows.models.priors import Prior
-from flows.numerics import Keys, evaluating, exact_arithmetic, seed_from
-from flows.once import prepared
 
 __all__ = ["Flow"]
 

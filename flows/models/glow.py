@@ -18,7 +18,7 @@ from flows.bijections.pixels import Centre, Sigmoid
 from flows.bijections.scales import ScaleName, make_scale
 from flows.bijections.scaling import ActNorm, LearnedPrior
 from flows.bijections.squeeze import Squeeze
-from flows.bounds import Bins, ImageShape, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from flows.core.bounds import Bins, ImageShape, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from flows.errors import UserError
 from flows.models.flow import Flow
 from flows.models.priors import Normal

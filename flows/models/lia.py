@@ -17,7 +17,8 @@ from flows.bijections.permutation import Reverse
 from flows.bijections.scales import make_scale
 from flows.bijections.scaling import ActNorm
 from flows.bijections.squeeze import Flatten
-from flows.bounds import Bins, ImageShape, NonNegativeInt, PositiveFloat, PositiveInt
+from flows.core.bounds import Bins, ImageShape, NonNegativeInt, PositiveFloat, PositiveInt
+from flows.core.numerics import evaluating
 from flows.errors import UserError
 from flows.models.codes import Codes
 from flows.models.styles import StyleGenerator, StyleModel, check_sizes
@@ -25,8 +26,7 @@ from flows.networks.encoder import MapEncoder, PlainEncoder, ResidualEncoder
 from flows.networks.equalised import LEAKY_GAIN, EqualisedConv2d, EqualisedLinear
 from flows.networks.refiner import Refined, Refiner, refine
 from flows.networks.stylegan import Blocks, Critic, StartName, Synthesis, activate, map_channels
-from flows.numerics import evaluating
-from flows.stored import StoredModule
+from flows.storage.stored import StoredModule
 
 __all__ = ["LIA"]
 

@@ -5,7 +5,7 @@ from typing import cast
 
 import flows.models
 from flows.models.base import LatentModel
-from flows.stored import BUNDLED, load_stored, read_description, types_in
+from flows.storage.stored import BUNDLED, load_stored, read_description, types_in
 
 
 def load(path_or_repo: str | Path, map_location: str = "cpu") -> LatentModel:

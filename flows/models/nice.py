@@ -12,7 +12,7 @@ from flows.bijections.permutation import Reverse, odd_even_permutation
 from flows.bijections.pixels import Centre
 from flows.bijections.scaling import DiagonalScaling
 from flows.bijections.squeeze import Flatten
-from flows.bounds import Bins, ImageShape, NonNegativeFloat, PositiveFloat, PositiveInt
+from flows.core.bounds import Bins, ImageShape, NonNegativeFloat, PositiveFloat, PositiveInt
 from flows.errors import UserError
 from flows.models.flow import Flow
 from flows.models.priors import PriorName, make_prior

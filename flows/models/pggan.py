@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from flows.bounds import Bins, ImageShape, PositiveInt
+from flows.core.bounds import Bins, ImageShape, PositiveInt
 from flows.models.gan import GAN
 from flows.models.styles import check_sizes
 from flows.networks.pggan import PGGANGenerator

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from flows.checks import check_choice
-from flows.numerics import Keys, normal_rows, uniform_rows
+from flows.core.checks import check_choice
+from flows.core.numerics import Keys, normal_rows, uniform_rows
 
 __all__ = ["Logistic", "Normal", "Prior", "make_prior"]
 

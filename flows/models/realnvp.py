@@ -17,7 +17,7 @@ from flows.bijections.partition import Checkerboard, Halves, Partition
 from flows.bijections.pixels import Logit
 from flows.bijections.scales import LearnedTanh, ScaleName, make_scale
 from flows.bijections.squeeze import OrderedSqueeze, Squeeze
-from flows.bounds import Bins, ImageShape, NonNegativeFloat, PositiveFloat, PositiveInt, ShareBelowHalf
+from flows.core.bounds import Bins, ImageShape, NonNegativeFloat, PositiveFloat, PositiveInt, ShareBelowHalf
 from flows.models.flow import Flow
 from flows.models.priors import Normal
 from flows.networks.resnet import RealNVPNetwork, WeightNormConv2d

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from flows.bounds import Bins, ImageShape, PositiveFloat, PositiveInt
+from flows.core.bounds import Bins, ImageShape, PositiveFloat, PositiveInt
 from flows.models.styles import StyleGenerator, StyleModel, check_sizes
 from flows.networks.stylegan import Blocks, Critic, Mapping, Synthesis
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from flows import images as pixels
+from flows.core.numerics import normal_rows
+from flows.core.once import once
 from flows.errors import Unsupported, UserError
 from flows.models.base import Space
 from flows.models.gan import GAN
 from flows.networks.stylegan import StyledLayer, Synthesis
-from flows.numerics import normal_rows
-from flows.once import once
 
 __all__ = ["StyleModel"]
 

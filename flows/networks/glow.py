@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle, relu
 
-from flows.data_dependent import ChannelAffine
+from flows.core.data_dependent import ChannelAffine
+from flows.core.numerics import bounded
+from flows.core.workspace import Workspace
 from flows.networks.glow_rows import GlowRows, Parameters
 from flows.networks.scaled import edge_conv2d, scaled_by
-from flows.numerics import bounded
-from flows.workspace import Workspace
 
 
 class ActNormConv2d(ChannelAffine):

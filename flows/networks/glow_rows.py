@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from flows.core.torch_internals import hardtanh_backward, through_relu
+from flows.core.workspace import Workspace
 from flows.networks.scaled import LOGS_FACTOR, marker_windows
-from flows.torch_internals import hardtanh_backward, through_relu
-from flows.workspace import Workspace
 
 Parameters = Sequence[Tensor | None]
 """Weight, edge weight, bias and logs of a network's three convolutions; None for an absent edge weight."""

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, relu
 
+from flows.core.numerics import batch_moments, bounded
 from flows.memory import is_recomputing
-from flows.numerics import batch_moments, bounded
 
 
 class ShiftedBatchNorm2d(nn.Module):

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn.functional import conv2d, pad, unfold
 
-from flows.data_dependent import ChannelAffine
+from flows.core.data_dependent import ChannelAffine
 
 LOGS_FACTOR = ChannelAffine.logs_factor
 

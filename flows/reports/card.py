@@ -6,7 +6,7 @@ import torch
 
 from flows import __version__
 from flows.data.base import ImageData
-from flows.stored import StoredModule
+from flows.storage.stored import StoredModule
 from flows.training.log import check_trained
 
 OPTIMISERS = {"adam": "Adam", "adamax": "Adamax", "adamw": "AdamW", "rmsprop": "RMSprop"}

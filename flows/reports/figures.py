@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.drawing import save_picture
-from flows.files import write_atomically
+from flows.display.drawing import save_picture
 from flows.metrics.roundtrip import round_trip
 from flows.models.base import LatentModel
+from flows.storage.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes  # imported only where a figure is made

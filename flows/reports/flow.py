@@ -11,18 +11,18 @@ from torch import Tensor
 from flows import images as pixels
 from flows.data.base import ImageData, Split
 from flows.data.ood import ood_images
+from flows.display.page import as_fixed
+from flows.display.table import Table
 from flows.errors import NonFinite
-from flows.files import read_yaml, to_json, write_atomically
 from flows.metrics.likelihood import LikelihoodReport, evaluate_likelihood, labels_if_conditional
 from flows.metrics.roundtrip import Precision, RoundTripRow, round_trip_table
 from flows.models.base import LikelihoodModel
 from flows.models.load import load
-from flows.page import as_fixed
 from flows.reports.card import best_at, card_head, facts_of, training_paragraph
 from flows.reports.distances import IMAGES, halves_of, kid_line, kid_to
 from flows.reports.figures import draw_curves, draw_round_trip
-from flows.stored import CARD_FILE
-from flows.table import Table
+from flows.storage.files import read_yaml, to_json, write_atomically
+from flows.storage.stored import CARD_FILE
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
 from flows.training.log import METRICS_FILE, read_metrics
 from flows.training.validation import TEMPERATURES, generate, sample_sheet

@@ -9,18 +9,18 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.data.base import ImageData
-from flows.files import read_yaml, to_json, write_atomically
+from flows.display.page import as_fixed, as_text
 from flows.models.base import LatentModel
 from flows.models.lia import LIA
 from flows.models.load import load
-from flows.page import as_fixed, as_text
 from flows.reports.card import card_head, facts_of, training_paragraph
 from flows.reports.distances import IMAGES, halves_of, kid_line, kid_to, swd_to
 from flows.reports.figures import draw_lines
 from flows.reports.lia import lia_section
 from flows.reports.section import Section
 from flows.steering.base import DIRECTIONS_FILE
-from flows.stored import CARD_FILE
+from flows.storage.files import read_yaml, to_json, write_atomically
+from flows.storage.stored import CARD_FILE
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
 from flows.training.log import METRICS_FILE, read_metrics
 from flows.training.validation import generate, sheet_of

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
+from flows.display.page import as_fixed
 from flows.metrics.reconstruction import psnr, structural_similarity
 from flows.models.base import LatentModel
 from flows.models.lia import LIA
-from flows.page import as_fixed
 from flows.reports.section import Section
 from flows.training.objectives.lia_measures import COLUMNS, encode_and_decode, in_pairs, phi_figures
 from flows.training.validation import sheet_of

@@ -5,13 +5,13 @@ from typing import Any
 
 from flows import images as pixels
 from flows.data.base import ImageData
-from flows.files import read_yaml, to_json, write_atomically
+from flows.display.table import Table
 from flows.reports.card import card_head, facts_of, training_paragraph
 from flows.reports.figures import draw_bars, draw_lines
 from flows.semantics.base import Measurement, SemanticModel
 from flows.semantics.load import load_semantic_model
-from flows.stored import CARD_FILE
-from flows.table import Table
+from flows.storage.files import read_yaml, to_json, write_atomically
+from flows.storage.stored import CARD_FILE
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
 from flows.training.log import METRICS_FILE, read_metrics
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from flows import images as pixels
 from flows.data.base import Attribute, Batch, Split
 from flows.errors import UserError
-from flows.stored import StoredModule
+from flows.storage.stored import StoredModule
 
 __all__ = ["Predictor", "Score", "Segmenter", "SemanticModel"]
 

@@ -5,7 +5,7 @@ from typing import cast
 
 import flows.semantics
 from flows.semantics.base import SemanticModel
-from flows.stored import load_stored, types_in
+from flows.storage.stored import load_stored, types_in
 
 __all__ = ["load_semantic_model"]
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from flows.bounds import Bins, ImageShape, PositiveInt
+from flows.core.bounds import Bins, ImageShape, PositiveInt
+from flows.core.numerics import to_double
 from flows.data.base import Attribute, Batch, Split
 from flows.errors import UserError
 from flows.networks.residual import Tower
-from flows.numerics import to_double
 from flows.semantics.base import (
     Measurement,
     Score,

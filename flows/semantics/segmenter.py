@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from flows import images as pixels
-from flows.bounds import Bins, ImageShape, PositiveInt
+from flows.core.bounds import Bins, ImageShape, PositiveInt
+from flows.core.numerics import to_double
 from flows.data.base import Batch, Split
 from flows.errors import UserError
 from flows.networks.residual import UNet
-from flows.numerics import to_double
 from flows.semantics.base import Measurement, SemanticModel, outputs_on
 
 __all__ = ["UNetSegmenter"]

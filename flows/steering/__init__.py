@@ -1,5 +1,5 @@
 """Directions in latent spaces: methods that find them, moves along them, and scores of the moves."""
 
-from flows.lazy import attach
+from flows.core.lazy import attach
 
 __getattr__, __dir__ = attach(__name__)

@@ -1,4 +1,4 @@
-# Written by `python -m flows.lazy` from the lists `__all__` of the files beside it.
+# Written by `python -m flows.core.lazy` from the lists `__all__` of the files beside it.
 
 from flows.steering.base import Direction as Direction
 from flows.steering.base import load_directions as load_directions

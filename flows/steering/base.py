@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flows.core.schema import parse, read_json, unaltered
 from flows.errors import UserError
-from flows.files import StrPath
 from flows.models.base import LatentModel, Space
 from flows.models.codes import Codes
-from flows.schema import parse, read_json, unaltered
-from flows.tensor_files import save_tensors
-from flows.versioned import check_made_by, read_versioned
+from flows.storage.files import StrPath
+from flows.storage.tensor_files import save_tensors
+from flows.storage.versioned import check_made_by, read_versioned
 
 __all__ = ["Direction", "load_directions", "place", "save_directions", "shift"]
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from flows.bounds import PositiveInt, PositiveShare, Seed
+from flows.core.bounds import PositiveInt, PositiveShare, Seed
+from flows.core.numerics import to_double
+from flows.core.statistics import check_enough
 from flows.errors import UserError
 from flows.models.codes import Codes
-from flows.numerics import to_double
 from flows.semantics.base import Score
-from flows.statistics import check_enough
 from flows.steering.base import Direction
 from flows.steering.method import FEWEST, Labelled, known
 from flows.steering.survey import Survey

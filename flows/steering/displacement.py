@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from flows.bounds import PositiveInt
+from flows.core.bounds import PositiveInt
 from flows.data.base import Attribute, Batch, ImageData
 from flows.errors import Unsupported, UserError
 from flows.images import to_bytes, to_unit

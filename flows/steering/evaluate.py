@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flows.core.statistics import FEWEST, check_enough, interval, std_of
 from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.semantics.base import Predictor, Score, column_of
-from flows.statistics import FEWEST, check_enough, interval, std_of
 from flows.steering.base import Direction, place, shift
 from flows.steering.survey import score_codes
 

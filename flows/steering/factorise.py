@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flows.bounds import PositiveInt
+from flows.core.bounds import PositiveInt
+from flows.core.numerics import exact_arithmetic
 from flows.errors import Unsupported, UserError
 from flows.models.base import HasStyles, LatentModel
 from flows.models.codes import Codes
-from flows.numerics import exact_arithmetic
 from flows.steering.base import Direction
 from flows.steering.method import Method, Task
 

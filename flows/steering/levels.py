@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
+from flows.display.page import heat_map, write_page
 from flows.errors import Unsupported
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
-from flows.page import heat_map, write_page
 from flows.semantics.base import Predictor
 from flows.steering.base import Direction
 from flows.steering.evaluate import own_score, rescore

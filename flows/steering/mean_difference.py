@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flows.bounds import PositiveInt
+from flows.core.bounds import PositiveInt
 from flows.errors import UserError
 from flows.semantics.base import Score
 from flows.steering.method import FEWEST, Labelled

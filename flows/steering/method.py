@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from flows.bounds import Checked
+from flows.core.bounds import Checked
 from flows.data.base import ImageData
 from flows.errors import UserError
 from flows.models.base import LatentModel

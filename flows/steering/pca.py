@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flows.bounds import PositiveInt
+from flows.core.bounds import PositiveInt
+from flows.core.hooks import hooked
+from flows.core.numerics import exact_arithmetic
+from flows.core.once import prepared
 from flows.errors import UserError
-from flows.hooks import hooked
 from flows.models.base import LatentModel
 from flows.models.codes import Codes, concatenate
-from flows.numerics import exact_arithmetic
-from flows.once import prepared
 from flows.steering.base import Direction
 from flows.steering.method import Method, Task
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
+from flows.core.statistics import FEWEST
 from flows.data.base import Attribute, ImageData
 from flows.metrics.perceptual import kernel_distance
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.semantics.base import Predictor, Score, column_of, predict_images
-from flows.statistics import FEWEST
 from flows.steering.base import Direction, shift
 from flows.steering.evaluate import own_score
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from flows.core.schema import parse, read_json
+from flows.display.page import as_text, heat_map, write_page
+from flows.display.table import Table
 from flows.errors import UserError
-from flows.page import as_text, heat_map, write_page
-from flows.schema import parse, read_json
 from flows.steering.evaluate import own_score
 from flows.steering.report import SCORES_VERSION
-from flows.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # imported only where a figure is made

@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from flows.drawing import draw_rows
-from flows.page import as_interval, as_text, heat_map, write_page
+from flows.display.drawing import draw_rows
+from flows.display.page import as_interval, as_text, heat_map, write_page
+from flows.display.table import Table
 from flows.steering.evaluate import Rescoring, monotonicity, own_score
 from flows.steering.quality import Quality
-from flows.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # imported only where a figure is made

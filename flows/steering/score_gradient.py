@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flows.bounds import PositiveInt
+from flows.core.bounds import PositiveInt
+from flows.core.numerics import exact_arithmetic, frozen
+from flows.core.once import prepared
 from flows.errors import Unsupported, UserError
 from flows.images import clamp_through
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
-from flows.numerics import exact_arithmetic, frozen
-from flows.once import prepared
 from flows.semantics.base import Predictor, column_of
 from flows.steering.base import Direction
 from flows.steering.method import FEWEST, Method, Task

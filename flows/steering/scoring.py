@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flows.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed
+from flows.core.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed
+from flows.core.options import Options
 from flows.data.base import ImageData
 from flows.errors import DataMissing, UserError
 from flows.images import reduce, to_bytes, to_unit
 from flows.metrics.perceptual import PooledFeatures
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
-from flows.options import Options
 from flows.semantics.base import Predictor, column_of, predict_images
 from flows.steering.base import Direction
 from flows.steering.boundary import condition

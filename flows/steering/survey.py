@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from flows.core.schema import unaltered
 from flows.errors import UserError
-from flows.files import StrPath, reading
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
-from flows.schema import unaltered
 from flows.semantics.base import Predictor, Score, column_of
-from flows.tensor_files import save_tensors
+from flows.storage.files import StrPath, reading
+from flows.storage.tensor_files import save_tensors
 
 __all__ = ["Survey", "score_codes", "survey_images", "survey_samples"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flows.numerics import to_double
+from flows.core.numerics import to_double
 
 __all__ = ["Plane", "place_plane"]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from flows.bounds import PositiveFloat, PositiveInt
+from flows.core.bounds import PositiveFloat, PositiveInt
 from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.steering.base import Direction

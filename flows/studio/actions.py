@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images as pixels
+from flows.display.page import as_fixed, as_text
 from flows.dissection.agreement import UnitRow, dissect
 from flows.dissection.omission import omissions, shares_of
 from flows.dissection.paint import touched_units
@@ -35,7 +36,6 @@ from flows.metrics.perceptual import FeatureNetwork
 from flows.metrics.reconstruction import psnr
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
-from flows.page import as_fixed, as_text
 from flows.semantics.base import segment_bytes
 
 LEFT = 5.0

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images as pixels
+from flows.core.once import prepared
 from flows.dissection.paint import Stroke
 from flows.dissection.probe import default_layers, networks_inside
 from flows.editing.editor import Editor, open_editor
@@ -22,16 +23,15 @@ from flows.editing.history import History, edited_upload
 from flows.editing.records import load_history, save_history
 from flows.editing.sources import read_found
 from flows.errors import UserError
-from flows.files import write_atomically
 from flows.metrics.perceptual import EfficientNetLite0, FeatureNetwork
-from flows.once import prepared
 from flows.opening import names_of
 from flows.semantics.base import SemanticModel
-from flows.stored import read_description
+from flows.storage.files import write_atomically
+from flows.storage.stored import read_description
+from flows.storage.versioned import read_metadata
 from flows.studio import actions, views
 from flows.studio.state import FIRST_PAGE, FoundCode, Session, View, require_image
 from flows.studio.uploads import naming, open_upload, read_owner
-from flows.versioned import read_metadata
 
 POOL = 8
 """Number of sliders per group that are shown at a time."""

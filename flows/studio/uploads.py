@@ -8,11 +8,11 @@ from typing import Any
 
 from PIL import Image
 
+from flows.core.schema import read_json
 from flows.data.decode import decode, named
 from flows.errors import UserError
 from flows.images import flatten
-from flows.schema import read_json
-from flows.versioned import read_metadata
+from flows.storage.versioned import read_metadata
 
 LARGEST = 40_000_000
 """Maximum number of pixels of an upload, read from the file header before decoding."""

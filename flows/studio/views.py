@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from flows import images as pixels
-from flows.drawing import draw_rows, enlarge
+from flows.display.drawing import draw_rows, enlarge
 from flows.editing.history import Start
 from flows.inversion.report import error_map as error_maps
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from flows.numerics import uniform_rows
+from flows.core.numerics import uniform_rows
 from flows.training.settings import Augmentation
 
 

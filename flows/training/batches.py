@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from flows.core.numerics import combine_seeds
 from flows.data.base import Batch, ImageData, StreamedData
 from flows.errors import UserError
-from flows.numerics import combine_seeds
 from flows.training.loader import loaded_batches
 from flows.training.settings import Training
 

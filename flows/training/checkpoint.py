@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch.distributed as dist
 from safetensors import SafetensorError
 
+from flows.core.schema import parse, read_json, unaltered
 from flows.errors import DISK_ERRORS, CheckpointError, UserError
-from flows.files import file_digest, write_atomically
-from flows.schema import parse, read_json, unaltered
-from flows.stored import check_digest
+from flows.storage.files import file_digest, write_atomically
+from flows.storage.stored import check_digest
 
 if TYPE_CHECKING:
     from accelerate import Accelerator  # importing takes long, and is needed for training only

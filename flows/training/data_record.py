@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from flows.core.schema import parse, read_json
 from flows.data.base import ImageData, Split, SplitName
 from flows.errors import UserError
-from flows.files import write_atomically
-from flows.schema import parse, read_json
+from flows.storage.files import write_atomically
 from flows.training.folder import DATA_RECORD
 
 MOST_NAMES = 200_000

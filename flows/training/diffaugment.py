@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from flows.numerics import Keys, combine_seeds, uniform_rows
+from flows.core.numerics import Keys, combine_seeds, uniform_rows
 
 AugmentationName = Literal["colour", "translation", "cutout"]
 

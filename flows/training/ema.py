@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from flows.numerics import has_double
-from flows.stored import StoredModule
+from flows.core.numerics import has_double
+from flows.storage.stored import StoredModule
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 

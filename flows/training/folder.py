@@ -7,12 +7,12 @@ from typing import Any
 
 import yaml
 
+from flows.core.schema import parse, unaltered
 from flows.data.source import absolute_paths
 from flows.errors import UserError
-from flows.files import is_temporary, read_yaml, write_atomically
-from flows.schema import parse, unaltered
 from flows.steering.base import DIRECTIONS_FILE
-from flows.stored import CARD_FILE, CONFIG_FILE, EXPORTING, WEIGHTS_FILE
+from flows.storage.files import is_temporary, read_yaml, write_atomically
+from flows.storage.stored import CARD_FILE, CONFIG_FILE, EXPORTING, WEIGHTS_FILE
 from flows.training.checkpoint import PREFIX, states
 from flows.training.log import METRICS_FILE
 

@@ -7,11 +7,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from flows.core.numerics import to_double
 from flows.data.base import Batch
 from flows.memory import Memory, chains_of, memory_of, set_memory
 from flows.metrics.likelihood import labels_if_conditional
 from flows.models.base import LikelihoodModel
-from flows.numerics import to_double
 
 LARGEST_ERROR = 1e-2
 """Maximum error of a rebuilt activation, relative to the largest kept activation."""

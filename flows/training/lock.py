@@ -12,9 +12,9 @@ from pathlib import Path
 
 import psutil
 
+from flows.core.schema import parse, read_json
 from flows.errors import UserError
-from flows.files import make_folder
-from flows.schema import parse, read_json
+from flows.storage.files import make_folder
 
 LOCK_FILE = ".running.json"
 BEAT_SECONDS, STALE_SECONDS = 20.0, 120.0

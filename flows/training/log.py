@@ -13,9 +13,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from flows import images as pixels
+from flows.core.schema import parse, read_json, unaltered
 from flows.errors import UserError
-from flows.files import REASON, strict, write_atomically
-from flows.schema import parse, read_json, unaltered
+from flows.storage.files import REASON, strict, write_atomically
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -59,7 +59,7 @@ class RunLog:
     ) -> None:
         """Write one line of metrics.jsonl and one point per value to TensorBoard.
 
-        Values that are not finite are null, with the reason beside them; see `flows.files.to_json`.
+        Values that are not finite are null, with the reason beside them; see `flows.storage.files.to_json`.
         """
         if not self.active:
             return

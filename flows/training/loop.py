@@ -10,7 +10,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from accelerate.utils import GradientAccumulationPlugin
 
 from flows.data.base import ImageData
-from flows.stored import StoredModule
+from flows.storage.stored import StoredModule
 from flows.training.checkpoint import Progress, writing_in
 from flows.training.interrupt import Interrupt
 from flows.training.phase import Objective

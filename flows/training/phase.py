@@ -12,10 +12,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from flows.bounds import Checked
+from flows.core.bounds import Checked
 from flows.data.base import Batch, Split
 from flows.errors import UserError
-from flows.stored import StoredModule
+from flows.storage.stored import StoredModule
 
 Loss = Callable[[Batch, torch.Generator, int], tuple[Tensor, dict[str, Tensor]]]
 """Loss of a phase: (batch, generator, step number) to (scalar loss, named values to log).

@@ -8,11 +8,11 @@ import torch
 from accelerate import Accelerator
 from torch.optim import Optimizer
 
+from flows.core.numerics import combine_seeds
 from flows.data.base import Batch, ImageData, Split
 from flows.errors import NonFinite
 from flows.memory import set_memory
-from flows.numerics import combine_seeds
-from flows.stored import StoredModule
+from flows.storage.stored import StoredModule
 from flows.training.batches import first_images, training_batches
 from flows.training.checkpoint import Progress, save_state
 from flows.training.ema import WeightAverage

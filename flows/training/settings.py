@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed, ShareBelowOne
+from flows.core.bounds import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    ShareBelowOne,
+)
 from flows.memory import MemoryMode
 
 Augmentation = Literal["flip", "shift"]

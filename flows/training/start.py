@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from flows.checks import check_memory
+from flows.core.checks import check_memory
 from flows.data.base import ImageData, Split, SplitName, StreamedData
 from flows.errors import UserError
 from flows.models.base import LatentModel
-from flows.stored import StoredModule
+from flows.storage.stored import StoredModule
 from flows.training.settings import Training
 
 KEPT = ("ACCELERATE_USE_CPU", "ACCELERATE_TORCH_DEVICE", "ACCELERATE_CPU_AFFINITY")

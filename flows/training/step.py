@@ -8,9 +8,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from flows.core.numerics import combine_seeds
 from flows.data.base import Batch
 from flows.errors import NonFinite
-from flows.numerics import combine_seeds
 from flows.training.augment import augment
 from flows.training.phase import Phase
 from flows.training.settings import Training

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from flows.bijections.coupling import Coupling
 from flows.bijections.forms import Terms
-from flows.numerics import zero_log_det
-from flows.workspace import Workspace
+from flows.core.numerics import zero_log_det
+from flows.core.workspace import Workspace
 
 
 def to_rows(x: Tensor) -> Tensor:

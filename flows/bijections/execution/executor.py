@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flows.bijections.base import Mapped
 from flows.bijections.execution.folding import Step
-from flows.numerics import zero_log_det
+from flows.core.numerics import zero_log_det
 
 
 class Executor(ABC):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flows.bijections.base import Bijection, PulledBack
 from flows.bijections.channels import ChannelAffines, ChannelMap, invert_affine, mix_channels
-from flows.numerics import full_precision
+from flows.core.numerics import full_precision
 
 
 class Folded:

@@ -25,10 +25,10 @@ from flows.bijections.execution import rows
 from flows.bijections.execution.executor import Executor, Plain
 from flows.bijections.execution.folding import Folded, Step, fold
 from flows.bijections.execution.reversal import Checkpointed, Reversible
+from flows.core.numerics import zero_log_det
+from flows.core.once import once, parts
+from flows.core.torch_internals import any_hooked
 from flows.memory import Memory
-from flows.numerics import zero_log_det
-from flows.once import once, parts
-from flows.torch_internals import any_hooked
 
 if TYPE_CHECKING:
     from flows.bijections.chain import Chain

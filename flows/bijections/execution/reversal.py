@@ -19,9 +19,9 @@ from torch.utils.checkpoint import checkpoint
 from flows.bijections.base import Mapped
 from flows.bijections.execution.executor import Executor, Plain
 from flows.bijections.execution.folding import Step
+from flows.core.numerics import zero_log_det
+from flows.core.torch_internals import transforms_are_active
 from flows.memory import NO_SECOND_DERIVATIVE, Memory, MemoryMode, recomputing
-from flows.numerics import zero_log_det
-from flows.torch_internals import transforms_are_active
 
 
 class Checkpointed(Executor):

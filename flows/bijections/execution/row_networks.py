@@ -6,7 +6,7 @@ from typing import Protocol, cast
 from torch import Tensor
 
 from flows.bijections.coupling import Coupling
-from flows.workspace import Workspace
+from flows.core.workspace import Workspace
 
 Parameters = Sequence[Tensor | None]
 TOGETHER = 8

@@ -31,9 +31,9 @@ from flows.bijections.execution.folding import Folded, Step
 from flows.bijections.execution.row_networks import Parameters, RowNetworks, network_of, walk
 from flows.bijections.execution.rows_graph import in_graph
 from flows.bijections.partition import Halves
+from flows.core.numerics import full_precision
+from flows.core.torch_internals import forward_mode_is_active, transforms_are_active
 from flows.memory import Memory
-from flows.numerics import full_precision
-from flows.torch_internals import forward_mode_is_active, transforms_are_active
 
 # Which steps --------------------------------------------------------------------------------------
 

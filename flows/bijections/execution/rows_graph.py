@@ -20,8 +20,8 @@ from flows.bijections.execution.coupling_rows import (
 )
 from flows.bijections.execution.row_networks import TOGETHER, Parameters, networks_from, walk
 from flows.bijections.forms import Terms
+from flows.core.numerics import full_precision, zero_log_det
 from flows.memory import NO_SECOND_DERIVATIVE, Memory
-from flows.numerics import full_precision, zero_log_det
 
 
 def in_graph(

@@ -9,15 +9,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flows.bounds import FiniteFloat, PositiveFloat
 from flows.commands.common import Fps, at_least, check_outputs, check_unused, write_json
 from flows.commands.given import Given, GivenSettings, read_given
-from flows.drawing import Drawing, draw_rows
+from flows.core.bounds import FiniteFloat, PositiveFloat
+from flows.core.options import Options
+from flows.display.drawing import Drawing, draw_rows
 from flows.editing.moves import move_found
 from flows.metrics.reconstruction import psnr
 from flows.models.base import LatentModel
 from flows.opening import open_model
-from flows.options import Options
 from flows.steering.base import load_directions
 from flows.steering.levels import to_levels
 from flows.steering.selection import select_directions

@@ -5,20 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from flows.bounds import PositiveFloat, PositiveInt, Seed
 from flows.commands.common import check_outputs, write_json
+from flows.core.bounds import PositiveFloat, PositiveInt, Seed
+from flows.core.options import Options
 from flows.data.base import ImageData
+from flows.display.page import as_text
+from flows.display.table import Table
 from flows.models.base import LatentModel
 from flows.opening import data_known, data_of, load_predictor, open_model
-from flows.options import Options
-from flows.page import as_text
 from flows.steering.base import Direction, as_row, load_directions, save_directions
 from flows.steering.boundary import condition
 from flows.steering.disentangle import disentangle as correct
 from flows.steering.evaluate import check_own_scores
 from flows.steering.method import Task
 from flows.steering.selection import split_directions
-from flows.table import Table
 
 Changed = tuple[list[Direction], Table]
 """Changed directions, with a table of their figures."""

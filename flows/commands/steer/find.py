@@ -7,18 +7,18 @@ from typing import Literal
 
 from jsonargparse import lazy_instance
 
-from flows.bounds import PositiveFloat, PositiveInt, Seed
 from flows.commands.common import check_outputs, write_json
+from flows.core.bounds import PositiveFloat, PositiveInt, Seed
 from flows.data.base import ImageData
+from flows.display.page import as_text
+from flows.display.table import Table
 from flows.errors import UserError
-from flows.files import expand
 from flows.opening import CACHE, data_of, load_predictor, open_model
-from flows.page import as_text
 from flows.steering.base import DIRECTIONS_FILE, Direction, as_row, save_directions
 from flows.steering.boundary import Boundary
 from flows.steering.method import Labelled, Method, Task
 from flows.steering.score_gradient import ScoreGradient
-from flows.table import Table
+from flows.storage.files import expand
 
 BOUNDARY: Method = lazy_instance(Boundary)
 

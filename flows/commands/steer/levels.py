@@ -5,18 +5,18 @@ from pathlib import Path
 
 import torch
 
-from flows.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed
 from flows.commands.common import check_outputs, write_json
+from flows.core.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed
 from flows.data.base import ImageData
+from flows.display.page import as_text
+from flows.display.table import Table
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.opening import first_test, load_predictor, open_model
-from flows.page import as_text
 from flows.steering.base import load_directions
 from flows.steering.evaluate import check_own_scores
 from flows.steering.levels import levels_map, rank_levels, to_levels, with_levels
 from flows.steering.selection import select_directions
-from flows.table import Table
 
 
 def levels(

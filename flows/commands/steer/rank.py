@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from flows.commands.common import check_outputs, write_json
+from flows.display.table import Table
 from flows.errors import UserError
 from flows.steering.ranking import HEAD, read_scores, worse_in_z, write_ranking
-from flows.table import Table
 
 
 def rank(scores: list[Path], out: Path = Path("ranking"), json: Path | None = None) -> None:

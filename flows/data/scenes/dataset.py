@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flows.bounds import PositiveInt, Seed
+from flows.core.bounds import PositiveInt, Seed
 from flows.data.base import ArraySplit, Batch, ImageData, SplitName
 from flows.data.scenes.canvas import CLASSES
 from flows.data.scenes.factors import (
@@ -29,7 +29,7 @@ from flows.data.scenes.factors import (
 )
 from flows.data.scenes.render import Rendered, render
 from flows.errors import UserError
-from flows.files import StrPath, expand, reading, write_atomically
+from flows.storage.files import StrPath, expand, reading, write_atomically
 
 RENDERER = 1
 """Version of the renderer, increased whenever the same factors give different images."""

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
 
 from flows import images as pixels
-from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
+from flows.core.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
+from flows.core.numerics import Keys, combine_seeds, frozen, normal_rows, uniform_rows
 from flows.data.base import Batch, Split
 from flows.errors import UserError
 from flows.metrics.distribution import sliced_wasserstein
@@ -18,8 +19,7 @@ from flows.metrics.protocols import protocol
 from flows.models.base import LatentModel
 from flows.models.gan import GAN
 from flows.models.styles import StyleGenerator
-from flows.numerics import Keys, combine_seeds, frozen, normal_rows, uniform_rows
-from flows.stored import StoredModule
+from flows.storage.stored import StoredModule
 from flows.training.batch_norm import recalibrate_batch_norm
 from flows.training.diffaugment import AugmentationName, diffaugment
 from flows.training.objectives.growing import size_after

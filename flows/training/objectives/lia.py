@@ -10,14 +10,14 @@ from torch.nn.functional import softplus
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from flows import images as pixels
-from flows.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
+from flows.core.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
+from flows.core.numerics import combine_seeds, frozen
 from flows.data.base import Batch, Split
 from flows.errors import UserError
 from flows.metrics.reconstruction import psnr
 from flows.models.lia import LIA, InverseMapping
 from flows.models.priors import Normal
-from flows.numerics import combine_seeds, frozen
-from flows.stored import StoredModule
+from flows.storage.stored import StoredModule
 from flows.training.batch_norm import recalibrating
 from flows.training.objectives.adversarial import (
     Adversarial,
@@ -203,9 +203,9 @@ class LIATraining(Adversarial):
         common: dict[str, Any] = {"start": start, "span": (start, math.inf), "lr": lr, "betas": betas}
         loss = self.encoder_loss(lia, encoder)
         second = Phase("encoder", encoding, loss, encoder, begin=take_average, **common)
-        judged = list(lia.critic.parameters())
+        weights = list(lia.critic.parameters())
         loss = self.critic_loss(lia, critic, rebuild)
-        return [*first, second, Phase("critic2", judged, loss, critic, every=self.critic_every, **common)]
+        return [*first, second, Phase("critic2", weights, loss, critic, every=self.critic_every, **common)]
 
     def anchored_loss(self, lia: LIA, both: nn.Module) -> Any:
         """Create the generator's loss of an anchored stage 1, which also trains the encoder."""

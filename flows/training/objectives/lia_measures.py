@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flows.core.numerics import double_copy, to_double
 from flows.models.lia import LIA
-from flows.numerics import double_copy, to_double
 from flows.training.validation import sheet_of
 
 COLUMNS = 10

@@ -13,7 +13,7 @@ from flows.errors import NonFinite
 from flows.memory import memory_of
 from flows.metrics.likelihood import bits_per_dim, labels_if_conditional
 from flows.models.base import LikelihoodModel
-from flows.stored import StoredModule
+from flows.storage.stored import StoredModule
 from flows.training import guard
 from flows.training.guard import GuardReport
 from flows.training.phase import Evaluation, Objective, Phase

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from flows import images as pixels
-from flows.bounds import NonNegativeFloat, PositiveFloat, PositiveInt
+from flows.core.bounds import NonNegativeFloat, PositiveFloat, PositiveInt
+from flows.core.numerics import combine_seeds, frozen, full_precision, uniform_rows
 from flows.data.base import Batch, Split
 from flows.errors import Unsupported, UserError
 from flows.models.base import LatentModel
 from flows.models.gan import GAN
-from flows.numerics import combine_seeds, frozen, full_precision, uniform_rows
 from flows.steering.base import DIRECTIONS_FILE, Direction, load_directions, save_directions
 from flows.steering.method import Task
 from flows.steering.operators import Operator, operators
 from flows.steering.walk import Walk
-from flows.stored import StoredModule
+from flows.storage.stored import StoredModule
 from flows.training.diffaugment import AugmentationName, diffaugment
 from flows.training.objectives.adversarial import (
     Adversarial,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from flows.data.base import Batch, Split
 from flows.semantics.base import SemanticModel
-from flows.stored import StoredModule
+from flows.storage.stored import StoredModule
 from flows.training.phase import Evaluation, Objective, Phase
 
 

@@ -18,7 +18,7 @@ from operator import ge, gt, le, lt
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin
 
-from flows.checks import did_you_mean
+from flows.core.checks import did_you_mean
 from flows.errors import UserError
 
 __all__ = [

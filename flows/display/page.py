@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from PIL import Image
 from torch import Tensor
 
-from flows.drawing import encode_picture
-from flows.files import write_atomically
+from flows.display.drawing import encode_picture
+from flows.storage.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # imported only where a figure is made; many commands make none

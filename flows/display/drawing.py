@@ -17,7 +17,7 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.errors import UserError, missing_extra
-from flows.files import distinct, file_name, write_atomically
+from flows.storage.files import distinct, file_name, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # imported only where a figure is made; many commands make none

@@ -7,8 +7,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from flows.errors import CheckpointError
-from flows.files import StrPath, what_is
-from flows.stored import StoredModule
+from flows.storage.files import StrPath, what_is
+from flows.storage.stored import StoredModule
 
 
 def read_metadata(path: StrPath) -> dict[str, str]:

@@ -12,9 +12,9 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from flows.bounds import accepts, describe
+from flows.core.bounds import accepts, describe
 from flows.errors import CheckpointError, UserError
-from flows.files import StrPath
+from flows.storage.files import StrPath
 
 LONGEST = 60
 """Maximum number of characters of a value in a message."""

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flows.core.schema import parse, read_json
 from flows.errors import UserError
-from flows.files import write_atomically
-from flows.schema import parse, read_json
+from flows.storage.files import write_atomically
 
 MARKER = "done.json"
 

@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from flows.table import Table
+from flows.display.table import Table
 
 SEPARATOR = 3
 """Width of the space between two columns of a table, at most."""

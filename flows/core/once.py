@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from flows.torch_internals import children
+from flows.core.torch_internals import children
 
 T = TypeVar("T")
 

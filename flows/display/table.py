@@ -20,8 +20,8 @@ class Table:
 
     Attributes:
         columns: Names of the columns.
-        rows: Cells of each row, as text; see `flows.page.as_text`. The last cell of a row with fewer cells
-            than columns belongs to all columns that are left, as a note does.
+        rows: Cells of each row, as text; see `page.as_text`. The last cell of a row with fewer cells than
+            columns belongs to all columns that are left, as a note does.
     """
 
     columns: Sequence[str]
@@ -48,7 +48,7 @@ class Table:
 
     def print(self) -> None:
         """Print the table on the terminal; see `terminal.print_table`."""
-        from flows.terminal import print_table  # rich is imported only where something is printed
+        from flows.display.terminal import print_table  # rich is imported only where something is printed
 
         print_table(self)
 

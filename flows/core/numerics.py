@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from flows.once import parts
+from flows.core.once import parts
 
 
 def sum_per_example(x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Public names of a package, imported when they are first used.
 
 The names of a package are those that its files list in `__all__`; adding a file edits nothing else. For type
-checkers and editors, `python -m flows.lazy` writes them to an `__init__.pyi` in each package.
+checkers and editors, `python -m flows.core.lazy` writes them to an `__init__.pyi` in each package.
 """
 
 import ast
@@ -54,14 +54,14 @@ def stub(folder: Path) -> str:
     package = f"flows.{folder.name}"
     lines = [f"from {package}.{file} import {name} as {name}" for name, file in names_of(folder).items()]
     listed = "\n".join(f"    {name!r}," for name in names_of(folder)).replace("'", '"')
-    head = "# Written by `python -m flows.lazy` from the lists `__all__` of the files beside it."
+    head = "# Written by `python -m flows.core.lazy` from the lists `__all__` of the files beside it."
     return "\n".join([head, "", *sorted(lines), "", "__all__ = [", listed, "]", ""])
 
 
 def main() -> None:
     """Write the stubs of all packages."""
     for name in PACKAGES:
-        folder = Path(__file__).parent / name
+        folder = Path(__file__).parents[1] / name
         (folder / "__init__.pyi").write_text(stub(folder), encoding="utf-8")
 
 

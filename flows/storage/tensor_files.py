@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from flows.files import StrPath, write_atomically
+from flows.storage.files import StrPath, write_atomically
 
 
 def save_tensors(

@@ -19,17 +19,17 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from flows.bounds import Checked
-from flows.building import Excess, build_within
-from flows.checks import check_device, did_you_mean
+from flows.core.bounds import Checked
+from flows.core.building import Excess, build_within
+from flows.core.checks import check_device, did_you_mean
+from flows.core.plugins import classes_of
+from flows.core.schema import parse, read_json, unaltered
 from flows.errors import CheckpointError, UserError
-from flows.files import expand, file_digest, make_folder, reading, will_write, write_atomically
-from flows.plugins import classes_of
-from flows.schema import parse, read_json, unaltered
-from flows.tensor_files import save_tensors
+from flows.storage.files import expand, file_digest, make_folder, reading, will_write, write_atomically
+from flows.storage.tensor_files import save_tensors
 
 FORMAT_VERSION = 1
-BUNDLED = Path(__file__).parents[1] / "checkpoints"
+BUNDLED = Path(__file__).parents[2] / "checkpoints"
 """Folder of the checkpoints that come with a clone."""
 LOOK_UP_SECONDS = 5.0
 """Seconds after which a hub that does not answer is given up."""

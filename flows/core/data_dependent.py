@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from flows.numerics import batch_moments
+from flows.core.numerics import batch_moments
 
 
 class DataDependent(nn.Module):

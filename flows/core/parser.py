@@ -18,11 +18,11 @@ from typing import Any, NoReturn, Union, get_args, get_origin
 import jsonargparse
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
-from flows.bounds import choices_of, describe, plain, refusal
-from flows.checks import did_you_mean
+from flows.core.bounds import choices_of, describe, plain, refusal
+from flows.core.checks import did_you_mean
+from flows.core.plugins import modules_of
 from flows.errors import UserError, deprecated, fail
-from flows.files import load_yaml
-from flows.plugins import modules_of
+from flows.storage.files import load_yaml
 
 jsonargparse.set_parsing_settings(
     docstring_parse_attribute_docstrings=True, import_path_denylist=["*"], import_path_allowlist=["flows"]

@@ -1,0 +1,1 @@
+"""Sheets of images, tables and pages, which results draw themselves with."""

@@ -1,0 +1,1 @@
+"""Files that are written atomically, stored modules, versioned safetensors, and jobs."""
