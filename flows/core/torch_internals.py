@@ -1,6 +1,6 @@
 """Private functions and classes of torch, which may change in any release, in one place.
 
-`tests/test_torch_internals.py` names every one of them, so that a release that changes one fails there.
+`tests/core/test_torch_internals.py` names every one of them, so that a release that changes one fails there.
 """
 
 from collections.abc import Iterable

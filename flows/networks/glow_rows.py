@@ -4,7 +4,7 @@ Autograd's bookkeeping for some hundred small operations per network, and new me
 activation and gradient, take a third of a training step on a CPU. Here the first two convolutions are
 products of large matrices, written to memory that the next network reuses; border marker and bias are
 columns of the first product; operations on weights alone run once for all networks. The results are those
-of `GlowNetwork`; `tests/test_rows.py` compares them.
+of `GlowNetwork`; `tests/bijections/test_rows.py` compares them.
 """
 
 from collections.abc import Sequence

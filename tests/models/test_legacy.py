@@ -1,6 +1,6 @@
 """Files of earlier versions: shipped checkpoints are the same functions, kept files give the same bytes.
 
-`tests/legacy/` was written by the code before `Codes` and `flows.errors`; nothing in it is ever written anew.
+`legacy/` was written by the code before `Codes` and `flows.errors`; nothing in it is ever written anew.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ from flows.opening import load_any
 from flows.semantics import Predictor
 from flows.steering import load_directions
 
-ROOT = Path(__file__).parents[1]
-KEPT = ROOT / "tests/legacy"
+ROOT = Path(__file__).parents[2]
+KEPT = ROOT / "tests/models/legacy"
 EXPECTED = json.loads((KEPT / "expected.json").read_text())
 
 
@@ -125,5 +125,5 @@ def test_the_config_of_a_shipped_run_is_accepted(path):
 def test_the_files_are_as_they_were_written():
     """A file that is written anew would prove nothing."""
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in KEPT.iterdir()}
-    listed = json.loads((ROOT / "tests/legacy.json").read_text())
+    listed = json.loads((ROOT / "tests/models/legacy.json").read_text())
     assert digests == listed

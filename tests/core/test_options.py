@@ -16,7 +16,7 @@ from flows.inversion.by_name import inverter_classes, make_inverter, short_names
 from flows.inversion.distance import Distance
 from flows.inversion.search import Search, SearchSettings
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TOLERANCE = 0.03
 """Bits/dim by which a run on another machine, with other rounding, may miss the figure."""
 CONFIGS = {

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-KEPT = ROOT / "tests/legacy"
+ROOT = Path(__file__).parents[2]
+KEPT = ROOT / "tests/models/legacy"
 
 
 def bundled(name):

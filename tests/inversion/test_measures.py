@@ -25,7 +25,7 @@ from flows.metrics.reconstruction import psnr, structural_similarity
 from flows.metrics.roundtrip import round_trip
 from flows.models.base import LikelihoodModel
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def pairs(side, n=4, channels=3):

@@ -898,7 +898,7 @@ def test_a_folder_of_very_few_pictures_trains_to_its_report(tmp_path, monkeypatc
         (tmp_path / "few").mkdir(exist_ok=True)
         Image.fromarray(pixels).save(tmp_path / f"few/{i}.png")
     data = f"{{class_path: Folder, init_args: {{path: {tmp_path}/few, size: 32}}}}"
-    config = str(Path(__file__).parents[1] / f"configs/scenes/{model}.yaml")
+    config = str(Path(__file__).parents[2] / f"configs/scenes/{model}.yaml")
     given = ["--config", config, "--variant", "tiny", "--data", data, "--folder", str(tmp_path / "run")]
     monkeypatch.setattr("sys.argv", ["train.py", *given])
     train.main()

@@ -827,7 +827,7 @@ def test_celeba_crop_and_attributes(celeba):
 
 
 def test_a_bug_behind_a_reader_is_no_fault_of_the_file(celeba, imagenet, tmp_path, monkeypatch):
-    """Data sets whose files are read lazily; `tests/test_errors.py` has folders, shards and pictures."""
+    """Data sets whose files are read lazily; `tests/core/test_errors.py` has folders, shards and pictures."""
     scenes = Scenes(test=2, cache=tmp_path / "scenes")
     scenes.split("test")
     lsun = LSUN(write_lsun(tmp_path, draw_bytes(9, 96, 128, 3)), category="tower")

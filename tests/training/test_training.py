@@ -33,7 +33,7 @@ from flows.training.loop import make_accelerator
 from flows.training.optimiser import learning_rate
 from flows.training.settings import Training
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIG = "configs/digits/glow.yaml"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 

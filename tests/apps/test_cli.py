@@ -27,7 +27,7 @@ from flows.models.biggan import BigGAN
 from flows.models.glow import Glow
 from flows.models.lia import LIA
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", name="checkpoint")

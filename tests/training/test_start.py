@@ -11,7 +11,7 @@ from flows.models.glow import Glow
 from flows.models.lia import LIA
 from train import main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def lia(side, extra=(), **options):

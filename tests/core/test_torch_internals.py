@@ -9,7 +9,7 @@ from torch import nn
 
 from flows.core import torch_internals
 
-ROOT = Path(__file__).parents[1] / "flows"
+ROOT = Path(__file__).parents[2] / "flows"
 PRIVATE = re.compile(r"^_[a-z]\w*$|^_[A-Z]\w*$")
 OF_TORCH = {
     "_C", "_are_functorch_transforms_active", "_current_level", "_forward_hooks", "_forward_pre_hooks",

@@ -26,7 +26,7 @@ from flows.storage.files import load_yaml
 from train import main as train
 
 _ = small_models  # the fixture "models"
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOLDER = "flows.data.folder.Folder"
 
 

@@ -17,7 +17,7 @@ from flows.semantics.base import json_attributes
 from flows.semantics.predictor import AttributePredictor
 from flows.semantics.segmenter import UNetSegmenter
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PARTS = ("steering", "dissection", "omissions")
 SOURCE = {
     "class_path": "flows.data.scenes.Scenes",

@@ -26,7 +26,7 @@ from flows.models.lia import LIA
 
 Build = Callable[..., Namespace]
 
-FOLDER = Path(__file__).parent.parent / "configs" / "paper"
+FOLDER = Path(__file__).parents[2] / "configs" / "paper"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))
 NAMES = [path.stem for path in CONFIGS]
 

@@ -33,7 +33,7 @@ from flows.studio import actions, views
 from flows.studio.session import POOL, Studio, crop, mask_of_drawing
 from flows.studio.uploads import LARGEST_SIDE, open_upload
 
-SHIPPED = Path(__file__).parents[1] / "checkpoints"
+SHIPPED = Path(__file__).parents[2] / "checkpoints"
 MODELS = ("scenes-glow", "scenes-lia", "scenes-dcgan")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytest.importorskip("gradio", reason="needs the extra `studio`")

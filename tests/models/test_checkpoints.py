@@ -29,7 +29,7 @@ from flows.storage.files import read_yaml
 from flows.training.objectives.lia_measures import phi_figures
 from flows.training.validation import generate
 
-CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 SHIPPED = [
     CHECKPOINTS / name
     for name in re.findall(

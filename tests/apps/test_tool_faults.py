@@ -20,7 +20,7 @@ from flows.core.schema import check_names
 from flows.errors import UserError
 from flows.storage.files import write_atomically
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GLOW = str(ROOT / "checkpoints/scenes-glow")
 DIRECTIONS = f"{GLOW}/directions.safetensors"
 
@@ -138,7 +138,7 @@ def test_a_mask_that_is_dark_everywhere_is_refused():
 
 # Whose file is this? ------------------------------------------------------------------------------
 
-KEPT = ROOT / "tests/legacy"
+KEPT = ROOT / "tests/models/legacy"
 READERS = {
     "codes": ["decode", str(ROOT / "checkpoints/scenes-nice")],
     "directions": ["steer", "apply", GLOW],

@@ -34,7 +34,7 @@ from train import main as train_main
 
 pytestmark = pytest.mark.long
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SEED = int(os.environ.get("FLOWS_FUZZ_SEED", "0"))
 SECONDS, GIGABYTE = 20, 2**30
 IN_OTHER_PROCESSES = 20
@@ -393,7 +393,7 @@ def odd_records(folder, n):
     choose = random.Random(f"records {SEED}")
     for number in range(n):
         name = choose.choice(list(RECORDS))
-        source, target = ROOT / "tests/legacy" / name, folder / f"{number}-{name}"
+        source, target = ROOT / "tests/models/legacy" / name, folder / f"{number}-{name}"
         if choose.random() < 0.4:
             target.write_bytes(damaged(source.read_bytes(), choose))
         else:

@@ -27,7 +27,7 @@ from flows.semantics.load import load_semantic_model
 from flows.studio import actions
 from flows.studio.session import Studio
 
-SHIPPED = Path(__file__).parents[1] / "checkpoints"
+SHIPPED = Path(__file__).parents[2] / "checkpoints"
 
 
 @pytest.fixture(scope="module")

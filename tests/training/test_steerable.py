@@ -22,7 +22,7 @@ from flows.training.folder import write_receipt
 from flows.training.loop import fit, make_accelerator
 from flows.training.objectives.steerable import Steerable, walk_direction
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 class Lamp(GAN):

@@ -23,8 +23,8 @@ from flows.steering import load_directions
 from flows.steering.ranking import read_scores
 from flows.training.checkpoint import check_state
 
-ROOT = Path(__file__).parents[1]
-KEPT = ROOT / "tests/legacy"
+ROOT = Path(__file__).parents[2]
+KEPT = ROOT / "tests/models/legacy"
 WRONG = [None, True, -1, 10**30, 0.5, "x", [], ["x"], [[1]], {}, {"x": 1}]
 """Values that are put in every place of a file's JSON."""
 
@@ -156,7 +156,7 @@ FILES = {
     "record-noise": ("scenes-stylegan", ("record",), use_record),
     "record-layer": ("scenes-dcgan", ("record",), use_record),
 }
-"""Name of a file of `tests/legacy` to its model, the metadata that are JSON, and its reader."""
+"""Name of a file of `tests/models/legacy` to its model, the metadata that are JSON, and its reader."""
 
 
 @pytest.mark.parametrize("name", FILES)

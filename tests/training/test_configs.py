@@ -24,7 +24,7 @@ from flows.training.log import read_metrics
 from flows.training.loop import fit, make_accelerator
 from flows.training.objectives.likelihood import Likelihood
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
     path.relative_to(ROOT)
     for path in (ROOT / "configs").rglob("*.yaml")

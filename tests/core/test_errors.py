@@ -26,7 +26,7 @@ from flows.errors import (
 )
 from flows.storage.files import reading, write_atomically
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 BUGS = [
     ValueError("zip() argument 2 is longer than argument 1"), RuntimeError("shapes do not match"),
@@ -70,7 +70,7 @@ def _place(tmp_path, monkeypatch):
         (tmp_path / name).touch()
     for name in ("codes.safetensors", "directions.safetensors", "scores.json"):
         (tmp_path / name).touch()
-    shutil.copy(ROOT / "tests/legacy/record-exact.safetensors", tmp_path / "record.safetensors")
+    shutil.copy(ROOT / "tests/models/legacy/record-exact.safetensors", tmp_path / "record.safetensors")
     for name in ("picture.png", "a.png", "b.png"):
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)

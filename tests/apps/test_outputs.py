@@ -176,7 +176,7 @@ def test_names_take_at_most_a_third_of_a_sheet(n, name):
 def test_the_font_has_every_sign_that_is_drawn():
     known = FT2Font(label_font().path).get_charmap()
     drawn = set()
-    for path in (Path(__file__).parents[1] / "flows").rglob("*.py"):
+    for path in (Path(__file__).parents[2] / "flows").rglob("*.py"):
         drawn |= {letter for letter in path.read_text() if ord(letter) > 126}
     assert not {letter for letter in drawn if ord(letter) not in known}
     assert len(drawn) > 20 and "×" in drawn

@@ -29,7 +29,7 @@ from flows.metrics.typicality import typicality
 from flows.models import BigGAN, Codes, Glow, concatenate
 from flows.steering import Direction, shift
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", name="digits")
