@@ -26,9 +26,10 @@ from flows.editing.editor import open_editor
 from flows.images import to_pillow
 from flows.testing import broken_laws, cases_of
 
-train, config = sys.argv[1:]
-sys.argv = [train, "--config", config, "--training.images", "1500", "--data.images", "300"]
-runpy.run_path(train, run_name="__main__")
+train, mine, finder = sys.argv[1:]
+for config, images in ((mine, "1500"), (finder, "20000")):
+    sys.argv = [train, "--config", config, "--training.images", images, "--data.images", "300"]
+    runpy.run_path(train, run_name="__main__")
 model = flows.load("runs/mine")
 from outside.data import Dots
 from outside.model import Mine, Reflection
@@ -39,6 +40,10 @@ main(["compare", "--models", "runs/mine", "--images", "test:4", "--perceptual", 
       "--inverters", "exact", "nearest:50", "Nearest"])
 main(["steer", "find", "runs/mine", "--method", "Axes", "--method.axes", "2", "--n", "50"])
 main(["steer", "apply", "runs/mine", "directions.safetensors", "--test", "2"])
+main(["steer", "find", "runs/mine", "--scores", "row", "--source", "images", "--n", "300", "--output",
+      "row.safetensors"])
+main(["steer", "score", "runs/mine", "row.safetensors", "--predictor", "runs/finder", "--n", "40",
+      "--out", "scored"])
 editor = open_editor("runs/mine", directions=Path("directions.safetensors"))
 history = editor.open(to_pillow(Dots().first("test", 1).images[0]), "dot")
 moved = editor.move(history, {"axis0": 2.0})
@@ -75,8 +80,8 @@ def run(installed, *words, **options):
 
 def test_its_classes_are_known_everywhere(installed, tmp_path):
     (tmp_path / "walk.py").write_text(WALK)
-    config = PACKAGE / "configs" / "mine.yaml"
-    done = run(installed, "walk.py", ROOT / "train.py", config, cwd=tmp_path)
+    configs = [PACKAGE / "configs" / f"{name}.yaml" for name in ("mine", "finder")]
+    done = run(installed, "walk.py", ROOT / "train.py", *configs, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["model"] == "Mine" and found["is mine"] and found["listed"] == ["Mine"]
@@ -87,6 +92,9 @@ def test_its_classes_are_known_everywhere(installed, tmp_path):
     assert figures["exact"]["bit_exact"] == 1.0
     assert 5 < figures["nearest:50"]["psnr"] < 40 and 5 < figures["Nearest"]["psnr"] < 40
     assert "steered.png" in found["written"]
+    assert json.loads((tmp_path / "runs/mine/report.json").read_text())["evaluations"] >= 1
+    assert json.loads((tmp_path / "runs/finder/report.json").read_text())["test"]["row"]["r2"] > 0.5
+    assert json.loads((tmp_path / "scored/scores.json").read_text())["directions"]["row"]["effect"] > 0
 
 
 def test_a_broken_package_is_left_out_with_a_line(installed, tmp_path):

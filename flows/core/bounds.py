@@ -215,12 +215,7 @@ def describe(kind: Any, sentence: bool = False) -> str:
     if not isinstance(base, type):
         return str(kind)
     if issubclass(base, int | float):
-        bounds = getattr(base, "_restrictions", ())
-        # A bound that nobody would reach on purpose is no news.
-        shown = [(test, limit) for test, limit in bounds if abs(limit) not in (LARGEST, math.inf)]
-        limits = [f"{BOUNDS[test][sentence]} {_short(limit)}" for test, limit in shown]
-        whole = "whole " if issubclass(base, int) else ""
-        return f"{article}{whole}number {' and '.join(limits)}".strip().replace("and of at", "and at")
+        return f"{article}{_describe_number(base, sentence)}"
     if issubclass(base, str):
         return "text"
     if issubclass(base, os.PathLike):
@@ -231,6 +226,16 @@ def describe(kind: Any, sentence: bool = False) -> str:
         count = "" if base is not tuple or Ellipsis in members else f" of {len(members)}"
         return f"{article}list{count}, each {describe(members[0], sentence=True)}"
     return f"{'the ' if sentence else ''}name of a class"
+
+
+def _describe_number(base: type, sentence: bool) -> str:
+    """Describe a class of numbers with its bounds: `whole number > 0`."""
+    bounds = getattr(base, "_restrictions", ())
+    # A bound that nobody would reach on purpose is no news.
+    shown = [(test, limit) for test, limit in bounds if abs(limit) not in (LARGEST, math.inf)]
+    limits = [f"{BOUNDS[test][sentence]} {_short(limit)}" for test, limit in shown]
+    whole = "whole " if issubclass(base, int) else ""
+    return f"{whole}number {' and '.join(limits)}".strip().replace("and of at", "and at")
 
 
 def _short(limit: float) -> str:

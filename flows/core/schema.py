@@ -66,12 +66,8 @@ def parse(expected: Any, value: Any, where: str = "") -> Any:
         raise UserError(f"{where}: expected {describe(expected, sentence=True)}, got {_shown(value)}")
     if expected is Path:
         return Path(parse(str, value, where))
-    if origin is tuple and isinstance(value, list | tuple):
-        return _parse_tuple(parameters, value, where)
-    if origin is list and isinstance(value, list):
-        return [parse(parameters[0], each, f"{where}[{i}]") for i, each in enumerate(value)]
-    if origin in (dict, Mapping) and isinstance(value, dict):
-        return {key: parse(parameters[1], each, _at(where, key)) for key, each in value.items()}
+    if origin in CONTAINERS and isinstance(value, list | tuple | dict):
+        return _parse_container(expected, value, where)
     if is_dataclass(expected) and isinstance(value, dict):
         return _parse_dataclass(expected, value, where)
     if origin is None and _is_instance(value, expected):
@@ -106,6 +102,21 @@ def _parse_union(members: tuple[Any, ...], value: Any, where: str) -> Any:
         except UserError as error:
             reasons.append(error)
     raise reasons[0]
+
+
+CONTAINERS = (tuple, list, dict, Mapping)
+"""Origins of the types with parameters that a value may be converted to."""
+
+
+def _parse_container(expected: Any, value: Any, where: str) -> Any:
+    origin, parameters = get_origin(expected), get_args(expected)
+    if origin is tuple and isinstance(value, list | tuple):
+        return _parse_tuple(parameters, value, where)
+    if origin is list and isinstance(value, list):
+        return [parse(parameters[0], each, f"{where}[{i}]") for i, each in enumerate(value)]
+    if origin in (dict, Mapping) and isinstance(value, dict):
+        return {key: parse(parameters[1], each, _at(where, key)) for key, each in value.items()}
+    raise _mismatch(expected, value, where)
 
 
 def _parse_tuple(parameters: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

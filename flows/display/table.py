@@ -50,7 +50,7 @@ class Table:
         """Print the table on the terminal; see `terminal.print_table`."""
         from flows.display.terminal import print_table  # rich is imported only where something is printed
 
-        print_table(self)
+        print_table(self.columns, self.padded(), self.numeric())
 
     def markdown(self, names: int | None = None) -> str:
         """The table as Markdown, with a final newline.

@@ -1,11 +1,11 @@
 """Tables on the terminal, of which nothing is cut."""
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table as RichTable
-
-from flows.display.table import Table
+from rich.table import Table
 
 SEPARATOR = 3
 """Width of the space between two columns of a table, at most."""
@@ -13,18 +13,17 @@ NARROWEST = 12
 """Width to which a column of text is broken at least, before whole columns are left out."""
 
 
-def print_table(given: Table) -> None:
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:
     """Print a table on the terminal, with text aligned left and numbers aligned right.
 
     No cell is cut: without a terminal, the table has its natural width; on a terminal, texts are broken into
     lines, and columns that still do not fit are left out, which is said.
     """
-    console, head, rows = Console(), given.columns, given.padded()
+    console = Console()
     longest = [
         max(len(line) for cell in cells for line in cell.split("\n"))
         for cells in zip(head, *rows, strict=True)
     ]
-    numeric = given.numeric()
     narrowest = [
         each if is_number else min(each, NARROWEST) for each, is_number in zip(longest, numeric, strict=True)
     ]
@@ -33,7 +32,7 @@ def print_table(given: Table) -> None:
     kept = len(head)
     while kept > 2 and sum(narrowest[:kept]) + SEPARATOR * (kept + 1) > console.width:
         kept -= 1
-    table = RichTable(padding=(0, 1, 0, 0), box=box.SIMPLE_HEAD)
+    table = Table(padding=(0, 1, 0, 0), box=box.SIMPLE_HEAD)
     for name, is_number in zip(head[:kept], numeric, strict=False):
         table.add_column(
             escape(name), justify="right" if is_number else "left", no_wrap=is_number, overflow="fold"

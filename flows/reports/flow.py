@@ -1,7 +1,7 @@
 """Report of a flow's run: test bits/dim, round trip, samples, curves, and a model card."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,11 @@ def round_trip_groups(model: LikelihoodModel, data: ImageData, images: int | Non
 
 
 def write_flow_report(
-    folder: Path, data: ImageData, images: int | None = None, device: str = "cpu"
+    folder: Path,
+    data: ImageData,
+    images: int | None = None,
+    device: str = "cpu",
+    learned: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate the exported model of a run on the test split, once, and write report, pictures and card.
 
@@ -56,6 +60,7 @@ def write_flow_report(
         data: Data set that the model was trained on.
         images: Number of images of the test split; None uses all.
         device: Torch device.
+        learned: Figures of what the objective learned besides the model (`Objective.finish`).
 
     Returns:
         Contents of `report.json`.
@@ -71,6 +76,7 @@ def write_flow_report(
     rows = list(round_trip_table(model, groups, limits))
     report = {
         **facts,
+        **(learned or {}),
         "likelihood": asdict(likelihood),
         "kid": sample_distance(model, data, images),
         "roundtrip": [asdict(row) for row in rows],

@@ -27,7 +27,7 @@ def write_report(folder: Path, data: ImageData, objective: Objective, device: st
     model = load_any(str(folder), device)
     learned = objective.finish(model, folder)
     if isinstance(model, LikelihoodModel):
-        return write_flow_report(folder, data, device=device)
+        return write_flow_report(folder, data, device=device, learned=learned)
     if isinstance(model, LatentModel):
         return write_gan_report(folder, data, device, learned)
-    return write_semantics_report(folder, data, device)
+    return write_semantics_report(folder, data, device, learned)

@@ -1,5 +1,6 @@
 """Report of a predictor's or segmenter's run: figures on the test images, curves, and a model card."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,16 @@ LOADER = (
 CURVES = {"supervised/loss": "training loss, nats", "validation/wrong": "1 − mean quality, held-out images"}
 
 
-def write_semantics_report(folder: Path, data: ImageData, device: str = "cpu") -> dict[str, Any]:
+def write_semantics_report(
+    folder: Path, data: ImageData, device: str = "cpu", learned: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Evaluate the exported semantic model of a run on the test split and write report, pictures and card.
 
     Args:
         folder: Folder of the run.
         data: Data set that the model was trained on.
         device: Torch device.
+        learned: Figures of what the objective learned besides the model (`Objective.finish`).
 
     Returns:
         Contents of report.json.
@@ -43,7 +47,8 @@ def write_semantics_report(folder: Path, data: ImageData, device: str = "cpu") -
     metrics = read_metrics(folder / METRICS_FILE)
     test = data.split("test")
     measured = model.measure(test, None)
-    report: dict[str, Any] = {**facts_of(model, metrics, data), "test": measured.values, "images": len(test)}
+    facts = {**facts_of(model, metrics, data), **(learned or {})}
+    report: dict[str, Any] = {**facts, "test": measured.values, "images": len(test)}
     write_atomically(folder / REPORT_FILE, lambda path: path.write_text(to_json(report)))
     draw_lines(metrics, CURVES, folder / "curves.png")
     draw_bars(main_figures(measured), folder / "quality.png")

@@ -198,7 +198,7 @@ def printed(monkeypatch, width, head, rows):
         return Console(file=out, width=width, force_terminal=width is not None, color_system=None)
 
     monkeypatch.setattr(terminal, "Console", console)
-    terminal.print_table(Table(head, rows))
+    Table(head, rows).print()
     return out.getvalue()
 
 
