@@ -3,6 +3,7 @@
 import importlib
 import os
 import pkgutil
+import signal
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # A worker for each core, a thread for each worker: several threads each slow one another fivefold.
@@ -17,6 +18,15 @@ from flows.config import discover
 for _module in pkgutil.iter_modules(flows.bijections.__path__, "flows.bijections."):
     importlib.import_module(_module.name)
 discover()
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """Handlers of signals are as before after every test: a program that has ended ignores SIGINT."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
