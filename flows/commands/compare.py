@@ -2,31 +2,32 @@
 
 import hashlib
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from flows import __version__
 from flows.commands.common import Label, check_outputs, finish
 from flows.commands.groups import GroupReader
-from flows.core.bounds import Seed
-from flows.core.checks import did_you_mean
-from flows.core.options import Options
 from flows.data.base import ImageData
 from flows.editing.editability import Editability
 from flows.errors import EXIT_BUG, UserError, interrupted
-from flows.inversion.base import Inverter
-from flows.inversion.by_name import is_config, make_inverter, title_of
-from flows.inversion.comparison import Groups, Measures, Row, likelihood_of
+from flows.inversion.by_name import is_config
+from flows.inversion.comparison import Measures, Row
 from flows.inversion.comparison import compare as run
-from flows.inversion.distance import Distance
 from flows.inversion.pairs import Pairs
 from flows.inversion.report import Comparison
 from flows.inversion.search import Search, SearchSettings
+from flows.inversion.study import (
+    MeasureSettings,
+    check_alike,
+    distances_of,
+    likelihoods,
+    make_all,
+    measures_of,
+)
 from flows.inversion.summary import Distances
-from flows.metrics.identity import Identity
-from flows.metrics.perceptual import EfficientNetLite0, FeatureNetwork, make_network
 from flows.models.base import LatentModel
 from flows.opening import data_of, load_predictor, names_of, open_model
 from flows.steering.base import DIRECTIONS_FILE, Direction, load_directions
@@ -48,26 +49,6 @@ UNKNOWN = {
     "restart_gap": "no restart converged",
 }
 """Reasons why a figure of the table can be unknown; a pair without figures has its reason in `note`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasureSettings(Options):
-    """Settings of what a comparison measures.
-
-    Attributes:
-        edits: Whether to measure how well an edit can be undone, which inverts four more images per row.
-        perceptual: Network of the perceptual distance: efficientnet-lite0, lpips-vgg, lpips-alex,
-            lpips-squeeze, none, or auto, which takes efficientnet-lite0 if it is installed. LPIPS takes the
-            weights of its backbone from torch's hub folder, or from a file, `lpips-vgg:FILE`.
-        identity: File of a network that recognises faces, exported by torch.export, for the identity score;
-            see `flows.metrics.Identity`. None measures none.
-        seed: Seed of the inverters and of the edits.
-    """
-
-    edits: bool = True
-    perceptual: str = "auto"
-    identity: Path | None = None
-    seed: Seed = 0
 
 
 def compare(
@@ -124,14 +105,14 @@ def compare(
     """
     check_outputs(out=out, json=json)
     checkpoints = names_of(models, "--models")
-    loaded = open_alike(checkpoints, device)
+    loaded = {name: open_model(path, device).eval() for name, path in checkpoints.items()}
+    check_alike(loaded)
     measures, distance = measures_of(measure, search)
     chosen = make_all(inverters, Search(search, distance), loaded)
     editing = None if directions is None else read_editing(directions, loaded, checkpoints, data)
     measures = replace(measures, editing=editing)
     groups = GroupReader(loaded, label, data).read_all(images)
-    network = "no network" if measures.network is None else measures.network.name
-    distances = Distances(network, distance.text)
+    distances = distances_of(measures, distance)
     store = Pairs(out, settings_of(search, measure, measures, distances, inverters))
     if not resume:
         store.clear()
@@ -147,30 +128,6 @@ def compare(
     if bugs := sum(result.bug for result in found.results):
         print(f"pairs that failed by a bug, with the tracebacks above: {bugs}", file=sys.stderr)
         raise SystemExit(EXIT_BUG)
-
-
-def open_alike(checkpoints: Mapping[str, str], device: str | None) -> dict[str, LatentModel]:
-    """Models by name; raises UserError unless all have one image shape and one number of grey levels."""
-    loaded = {name: open_model(path, device).eval() for name, path in checkpoints.items()}
-    for title, attribute in {"image shape": "image_shape", "number of grey levels": "bins"}.items():
-        values = {name: getattr(model, attribute) for name, model in loaded.items()}
-        if len(set(values.values())) > 1:
-            raise UserError(f"--models: expected models with the same {title}, got {values}")
-    return loaded
-
-
-def measures_of(measure: MeasureSettings, search: SearchSettings) -> tuple[Measures, Distance]:
-    """Measures of each pair, without edits along directions, and the loss of the searches.
-
-    Raises:
-        UserError: The loss needs a perceptual network, and there is none.
-    """
-    network, weight = choose_network(measure.perceptual), search.perceptual_weight
-    if weight and network is None:
-        raise UserError("--perceptual_weight: there is no perceptual network; choose one by --perceptual")
-    identity = None if measure.identity is None else Identity(measure.identity)
-    distance = Distance(perceptual=weight, network=network if weight else None)
-    return Measures(network, measure.edits, identity=identity), distance
 
 
 def settings_of(
@@ -205,64 +162,6 @@ def end_early(found: Comparison, out: Path, json: Path | None) -> NoReturn:
     if finished:
         finish(found, out, "table.json", "Comparison of inverters", {}, json, UNKNOWN)
     interrupted(f"interrupted; finished pairs in {out}: {finished}; --resume true continues")
-
-
-def likelihoods(models: Mapping[str, LatentModel], groups: Groups) -> dict[str, dict[str, float]]:
-    """Bits/dim by model and group."""
-    return {
-        name: {
-            group: likelihood_of(model, members.images, members.labels_counted_by(model))
-            for group, members in groups.items()
-        }
-        for name, model in models.items()
-    }
-
-
-def make_all(texts: Sequence[str], search: Search, models: Mapping[str, LatentModel]) -> dict[str, Inverter]:
-    """Inverters by the names of tables.
-
-    Raises:
-        UserError: There is no such inverter, two have one name, or no model has a part that one names.
-    """
-    made: dict[str, Inverter] = {}
-    for text in texts:
-        inverter, title = make_inverter(text, search), title_of(text)
-        if title in made and is_config(text):
-            raise UserError(f"--inverters: two are named {title!r}; rename a file")
-        for kind, part in inverter.parts().items():
-            check_part(text, kind, part, models)
-        made[title] = inverter
-    return made
-
-
-def check_part(text: str, kind: str, part: str, models: Mapping[str, LatentModel]) -> None:
-    """Raise UserError if no model has the space or the layer that an inverter names."""
-    known = dict.fromkeys(
-        each for model in models.values() for each in (model.layers() if kind == "layer" else model.spaces)
-    )
-    if part not in known:
-        raise UserError(
-            f"--inverters {text}: no model has the {kind} {part!r}; expected one of "
-            f"{', '.join(known) or 'none, because no model has any'}."
-            f"{did_you_mean(part, known)}"
-        )
-
-
-def choose_network(name: str) -> FeatureNetwork | None:
-    """Network of a name: `auto` gives EfficientNet-Lite0 if it is installed, `none` gives None.
-
-    Raises:
-        UserError: There is no such network, or it is not installed.
-    """
-    if name == "none":
-        return None
-    if name == "auto" and not EfficientNetLite0.is_installed():
-        print(f"no perceptual distance: {EfficientNetLite0.missing()}")
-        return None
-    try:
-        return make_network("efficientnet-lite0" if name == "auto" else name)
-    except UserError as error:
-        raise type(error)(f"--perceptual: {error}") from error
 
 
 def read_editing(

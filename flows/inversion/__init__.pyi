@@ -34,6 +34,8 @@ from flows.inversion.records import render_record as render_record
 from flows.inversion.records import save_record as save_record
 from flows.inversion.search import Search as Search
 from flows.inversion.search import SearchSettings as SearchSettings
+from flows.inversion.study import MeasureSettings as MeasureSettings
+from flows.inversion.study import compare_models as compare_models
 from flows.inversion.tune import Tune as Tune
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "Inversion",
     "Inverter",
     "Layer",
+    "MeasureSettings",
     "Measures",
     "Optimise",
     "Record",
@@ -61,6 +64,7 @@ __all__ = [
     "Tune",
     "adapted",
     "compare",
+    "compare_models",
     "decode_exactly",
     "invert_exactly",
     "load_codes",

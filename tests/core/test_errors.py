@@ -398,7 +398,7 @@ ALLOWED = {
     "training/checkpoint.py writing_in": "raises again unless the disk is full",
     "training/loader.py Answering.__getitems__": "UserError alone, raised in the main process",
     "core/checks.py check_device": "torch.empty alone: torch has no question for a device",
-    "commands/compare.py choose_network": "the same error again, with the option's name",
+    "inversion/study.py choose_network": "the same error again, with the option's name",
     "core/parser.py linked.call": "raised again by Parser.instantiate",
     "data/decode.py decoding": "Pillow or zipfile alone, on the user's file",
     "data/emoji.py open_font": "Pillow alone, on the user's font",
@@ -893,7 +893,7 @@ def test_what_is_wrong_with_a_data_set_is_not_taken_for_its_absence(model, monke
 
 
 def test_a_network_that_is_not_installed_is_asked_for(monkeypatch, capsys):
-    from flows.commands.compare import choose_network
+    from flows.inversion.study import choose_network
 
     monkeypatch.setattr("flows.metrics.perceptual.find_spec", lambda name: None)
     assert choose_network("auto") is None

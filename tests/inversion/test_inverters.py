@@ -27,6 +27,8 @@ from flows.inversion.hybrid import Hybrid
 from flows.inversion.layer import Layer, activations_at
 from flows.inversion.optimise import Optimise, correlation, extent, rate
 from flows.inversion.records import ImageSource, digest_of, load_record, record_of, render_record, save_record
+from flows.inversion.search import SearchSettings
+from flows.inversion.study import MeasureSettings, compare_models
 from flows.inversion.tune import Tune
 from flows.metrics.perceptual import LPIPS, FeatureNetwork
 from flows.metrics.reconstruction import psnr
@@ -676,3 +678,23 @@ def test_compare_names_mistakes(checkpoints, capsys, change, message):
         main(["compare", *words, "--out", str(checkpoints / "out")])
     assert ended.value.code == 2 and message in capsys.readouterr().err
     assert not (checkpoints / "out").exists()
+
+
+def test_a_comparison_is_one_call(checkpoints, tmp_path):
+    """Inverters are given by name and by hand; the result saves itself."""
+    model = flows.load(checkpoints / "flow")
+    images = model.decode_bytes(model.sample(3))
+    found = compare_models(
+        {"flow": model},
+        ["exact", Encoder(), "optimise"],
+        {"own": images},
+        SearchSettings(steps=2),
+        MeasureSettings(perceptual="none", edits=False),
+    )
+    rows = {result.row.inverter: result.row for result in found.results}
+    assert rows["exact"].bit_exact == 1.0 and rows.keys() == {"exact", "encoder", "optimise"}
+    assert rows["optimise"].steps == 2 and found.bits["flow"]["own"] > 0
+    assert {"index.html", "table.csv"} <= set(found.save(tmp_path))
+    assert (tmp_path / "index.html").is_file() and len(found.tables()[0].rows) == 3
+    with pytest.raises(UserError, match="two are named 'encoder'"):
+        compare_models({"flow": model}, ["encoder", Encoder()], {"own": images})
