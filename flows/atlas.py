@@ -110,7 +110,7 @@ class Atlas:
     @property
     def source(self) -> Literal["samples", "images"]:
         """Source of the codes of directions and units."""
-        return "images" if self.encodes else "samples"
+        return "images" if self.encodes and self.data is not None else "samples"
 
     @cached_property
     def scores(self) -> list[str]:
@@ -136,7 +136,10 @@ class Atlas:
         label, segmenter = self.settings.artefact, self.segmenter
         if label == "auto":
             label = next(iter(self.data.artefacts), None) if self.data is not None else None
-        if label is None or segmenter is None or label not in segmenter.classes:
+        if label is None or segmenter is None:
+            return None
+        if label not in segmenter.classes:
+            self.say(f"no artefact is ablated: the segmenter has no class {label!r}")
             return None
         if self.data is None:
             self.say("no artefact is ablated: the data set of this model is unknown")
@@ -162,11 +165,15 @@ class Atlas:
         if self.segmenter is None:
             return parts
         inputs = {**shared, "segmenter": self.segmenter.fingerprint(), "source": self.source}
-        if default_layers(self.model, self.model.search_space):
-            parts["dissection"] = Part({**inputs, "artefact": self.artefact}, self.dissect)
-        else:
+        unknown = "skipped, the data set of this model is unknown: name it by --data"
+        if not default_layers(self.model, self.model.search_space):
             self.say(f"dissection: skipped, {type(self.model).__name__} has no spatial layer")
-        parts["omissions"] = Part(inputs, self.find_omissions)
+        else:
+            parts["dissection"] = Part({**inputs, "artefact": self.artefact}, self.dissect)
+        if self.data is None:
+            self.say(f"omissions: {unknown}")
+        else:
+            parts["omissions"] = Part(inputs, self.find_omissions)
         return parts
 
     def write(self, out: Path) -> dict[str, bool]:
@@ -242,22 +249,15 @@ class Atlas:
             source=self.source, n=self.settings.n, artefact=self.artefact, seed=self.settings.seed
         )
         result = dissect_model(self.model, self.segmenter, settings, self.data)
-        self.show(result, out, "units.json", f"Units of {self.name}, {settings.n} {settings.source}")
+        self.show(result, out, "units.json", f"Units of {self.name}, {result.codes} {settings.source}")
 
     def find_omissions(self, out: Path) -> None:
         """Classes that the model does not generate."""
         assert self.segmenter is not None
         settings = replace(OmissionSettings(), n=self.settings.n, seed=self.settings.seed)
-        data = needed(self.data)
-        result = study_omissions(self.model, self.segmenter, data, settings, self.reconstruct)
+        assert self.data is not None
+        result = study_omissions(self.model, self.segmenter, self.data, settings, self.reconstruct)
         self.show(result, out, "omissions.json", f"Omissions of {self.name}, {settings.n:,} samples")
-
-
-def needed(data: ImageData | None) -> ImageData:
-    """The data set; raises DataMissing if it is unknown."""
-    if data is None:
-        raise DataMissing("this checkpoint does not record its data set: name one with --data")
-    return data
 
 
 def attribute_scores(data: ImageData) -> list[str]:

@@ -63,7 +63,7 @@ def set_memory(module: nn.Module, mode: MemoryMode, every: int = 4) -> None:
     reason = why_not_twice(module, mode)
     if reason:
         raise UserError(f"memory {mode!r}: {reason}")
-    chains: list[Any] = [part for part in module.modules() if hasattr(part, "memory")]
+    chains: list[Any] = [part for part in module.modules() if has_memory_mode(part)]
     if mode != "plain" and not chains:
         raise UserError(f"memory {mode!r}: {type(module).__name__} has no chain of bijections")
     for chain in chains:
@@ -81,9 +81,14 @@ def why_not_twice(module: nn.Module, mode: MemoryMode) -> str:
     return ""
 
 
+def has_memory_mode(module: nn.Module) -> bool:
+    """Whether a module is a chain, whose attribute `memory` is its memory mode."""
+    return isinstance(getattr(module, "memory", None), Memory)
+
+
 def chains_of(module: nn.Module) -> list[nn.Module]:
     """Chains to which a memory mode applies: those in `module` that are not nested in another chain."""
-    if hasattr(module, "memory"):
+    if has_memory_mode(module):
         return [module]
     return [chain for child in module.children() for chain in chains_of(child)]
 

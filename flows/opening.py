@@ -189,6 +189,13 @@ class Included:
     image_shape: tuple[int, ...]
     data: str
 
+    @property
+    def rank(self) -> int:
+        """Place in a list of models: 0 for flows, 1 for other models with an encoder, 2 for the rest."""
+        if issubclass(self.cls, LikelihoodModel):
+            return 0
+        return 1 if "encode" in vars(self.cls) else 2
+
     def is_a(self, kind: SemanticKind) -> bool:
         """Whether it is a predictor or a segmenter."""
         return hasattr(self.cls, METHODS[kind])
@@ -213,13 +220,17 @@ def included(kind: type[StoredModule]) -> list[Included]:
 
 
 def with_tools() -> list[str]:
-    """Folders of the included models for whose images a segmenter is included, too."""
+    """Folders of the included models for whose images a segmenter is included, too.
+
+    Among those of one image size, flows come first, then other models with an encoder, then the rest.
+    """
     segmenters = [each for each in included(SemanticModel) if each.is_a("segmenter")]
-    return [
-        each.folder
+    models = [
+        each
         for each in included(LatentModel)
         if any(segmenter.serves(each.image_shape, each.data) for segmenter in segmenters)
     ]
+    return [each.folder for each in sorted(models, key=lambda each: (-each.image_shape[-1], each.rank))]
 
 
 def find_bundled(kind: SemanticKind, model: LatentModel) -> str | None:
@@ -273,7 +284,7 @@ def load_segmenter(checkpoint: str | None, model: LatentModel) -> StoredSegmente
 
 
 def load_semantic(checkpoint: str | None, model: LatentModel, kind: SemanticKind) -> SemanticModel:
-    """Load a predictor or segmenter for a model: any stored module that fulfils the protocol of the kind."""
+    """Load a predictor or segmenter for a model: any semantic model that fulfils the protocol of the kind."""
     checkpoint = checkpoint or bundled_model(kind, model)
     loaded = load_semantic_model(checkpoint, str(model.device))
     if not isinstance(loaded, PROTOCOLS[kind]):

@@ -85,7 +85,7 @@ def _run(
         model, data, training, experiment.folder, objective, accelerator, state, experiment.init is None
     )
     if accelerator.is_main_process and not outcome.interrupted:
-        write_report(experiment.folder, data, objective, str(accelerator.device))
+        write_report(experiment.folder, data, objective, str(accelerator.device)).show()
     accelerator.end_training()
     if outcome.interrupted:
         saved = f"stopped by {outcome.interrupted}, saved {outcome.state}; --resume latest continues"

@@ -12,17 +12,22 @@ log-determinant, because both directions may share the same error.
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from flows.bijections.base import Bijection, Example, Mapped
 from flows.bijections.chain import Chain
+from flows.bijections.coupling import AffineCoupling, Coupling
 from flows.bijections.linear import InvertibleConv1x1
+from flows.bijections.partition import Halves
+from flows.bijections.scales import TwoSided
 from flows.bijections.scaling import ActNorm
 from flows.core.data_dependent import initialise
 from flows.core.numerics import combine_seeds
 from flows.memory import MEMORY_MODES, set_memory, why_not_twice
+from flows.networks.glow import GlowNetwork
 
 BATCH = 3
 
@@ -332,26 +337,29 @@ def autocast(case: Case) -> Iterator[str]:
 def execution(case: Case) -> Iterator[str]:
     """Every executor of a chain gives what its definition gives, `Chain.one_by_one`, in every memory mode.
 
-    Values, log-dets and gradients are compared, in both directions. Before an image map stand a scaling and
-    a 1×1 convolution, which the chain folds.
+    Values, log-dets and gradients are compared, in both directions, with and without fused rows; see
+    `chain_of`.
     """
     x, context = case.inputs(0)
     chain = chain_of(case)
     expected = results_of(chain, chain.one_by_one, chain.one_by_one_inversely, x, context)
-    for mode in MEMORY_MODES:
+    for mode, fused in product(MEMORY_MODES, (True, False)):
         chain = chain_of(case)
         if why_not_twice(chain, mode):
             continue
         set_memory(chain, mode, every=2)
+        if not fused:
+            as_modules(chain)
         found = results_of(chain, chain.forward, chain.inverse, x, context)
         with torch.no_grad():
             z, forward = chain(x, context)
             found |= {"forward without gradients": z, "log_det without gradients": forward}
             back, inverse = chain.inverse(z, context)
             found |= {"inverse without gradients": back, "log_det of inverse without gradients": inverse}
+        where = f"memory mode {mode!r}{'' if fused else ' without rows'}"
         for name, value in found.items():
             oracle = expected[name.removesuffix(" without gradients")]
-            yield from differs(value, oracle, 100 * case.tolerance, f"{name} differs in memory mode {mode!r}")
+            yield from differs(value, oracle, 100 * case.tolerance, f"{name} differs in {where}")
 
 
 LAWS: dict[str, Law] = {
@@ -375,18 +383,36 @@ LAWS: dict[str, Law] = {
 
 
 def chain_of(case: Case) -> Chain:
-    """Chain of the map, behind maps that a chain folds if its inputs are images."""
+    """Chain of the map, behind maps that a chain folds and fuses if its inputs are images.
+
+    These are a scaling, a 1×1 convolution and a coupling with Glow's network, which runs in rows on a CPU.
+    """
     bijection = case.instance(0)
     steps = list(bijection.flat()) if isinstance(bijection, Chain) else [bijection]
-    if len(case.shape) == 3 and case.interval == Case.interval:
-        channels = case.shape[0]
+    if len(case.shape) == 3 and case.shape[0] > 1 and case.interval == Case.interval:
+        channels, kept = case.shape[0], case.shape[0] // 2
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            folded = [ActNorm(channels), InvertibleConv1x1(channels)]
-        for part in folded:
+            network = GlowNetwork(kept, 2 * (channels - kept), width=4)
+            first = [
+                ActNorm(channels),
+                InvertibleConv1x1(channels),
+                AffineCoupling(Halves(), network, TwoSided(), shift_first=True, interleaved=True),
+            ]
+            with torch.no_grad():
+                for parameter in network.parameters():
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+        for part in first:
             part.to(torch.float64).eval()
-        steps = [*folded, *steps]
+        steps = [*first, *steps]
     return Chain(*steps).eval()
+
+
+def as_modules(chain: Chain) -> None:
+    """Register a hook that changes nothing on every coupling's network, so that none runs in rows."""
+    for step in chain.steps:
+        if isinstance(step, Coupling):
+            step.network.register_forward_hook(lambda *_: None)
 
 
 def results_of(

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "steering": GROUND | {"models", "metrics", "data", "semantics"},
     "training": GROUND | {"models", "metrics", "data", "semantics", "steering"},
     "reports": GROUND | TOOLS | {"opening", "training"},
-    "testing": GROUND | {"bijections"},
+    "testing": GROUND | {"bijections", "networks"},
     "config": GROUND | {"models", "data", "semantics", "training"},
     "opening": GROUND | {"models", "data", "semantics", "training", "inversion"},
     "atlas": GROUND | TOOLS,

@@ -26,6 +26,9 @@ class Coupling(Bijection):
         scale: Map from the raw half of the network's output to log s, if the form has one.
         interleaved: Whether shift and raw scale are the even and odd output channels (Glow's released code);
             otherwise they are the first and the second half.
+
+    Raises:
+        UserError: The form has a scale and none is given, or the other way round.
     """
 
     def __init__(
@@ -37,6 +40,10 @@ class Coupling(Bijection):
         interleaved: bool = False,
     ):
         super().__init__()
+        if form.scaled != (scale is not None):
+            raise UserError(
+                f"scale: expected {'one' if form.scaled else 'none'} for {type(form).__name__}, got {scale}"
+            )
         self.partition = partition
         self.network = conditioner(network)
         self.form = form

@@ -7,6 +7,7 @@ from typing import Any
 from flows.atlas import Atlas, AtlasSettings
 from flows.commands.common import check_outputs, finish, write_json
 from flows.commands.omissions import reconstruct
+from flows.data.base import ImageData
 from flows.models.base import LatentModel
 from flows.opening import (
     CACHE,
@@ -27,6 +28,7 @@ def atlas(
     settings: AtlasSettings = AtlasSettings(),
     out: Path = Path("atlas"),
     json: Path | None = None,
+    data: ImageData | None = None,
     device: str | None = None,
 ) -> None:
     """Find and score directions, dissect units and find omissions, in one report.
@@ -42,27 +44,27 @@ def atlas(
         settings: Settings of the atlas.
         out: Output folder, with index.html and one folder for each part.
         json: File for a list of the parts, and whether each was run or skipped.
+        data: Data set of the model; None takes the one that it was trained on.
         device: Torch device; None takes CUDA if it is available.
     """
     check_outputs(out=out, json=json)
     model = open_model(checkpoint, device)
-    scores = load_predictor(predictor, model) if predictor or find_bundled("predictor", model) else None
-    classes = load_segmenter(segmenter, model) if segmenter or find_bundled("segmenter", model) else None
-    if scores is None:
-        print(f"steering: effects are not measured, there is no predictor. {way_to('predictor', model)}")
-    if classes is None:
-        print(f"dissection, omissions: skipped, there are no masks. {way_to('segmenter', model)}")
-    inputs = {"checkpoint": checkpoint, "predictor": predictor, "segmenter": segmenter}
+    predictor = predictor or find_bundled("predictor", model)
+    segmenter = segmenter or find_bundled("segmenter", model)
+    scores = load_predictor(predictor, model) if predictor else None
+    classes = load_segmenter(segmenter, model) if segmenter else None
+    say_missing(model, scores is None, classes is None)
 
     def show(result: Any, folder: Path, name: str, title: str) -> None:
-        finish(result, folder, name, title, inputs)
+        used = {"predictor": predictor} if name == "scores.json" else {"segmenter": segmenter}
+        finish(result, folder, name, title, {"checkpoint": checkpoint, **used})
 
     made = Atlas(
         name=Path(checkpoint).name,
         model=model,
         predictor=scores,
         segmenter=classes,
-        data=data_if_needed(model, None, needed=False),
+        data=data_if_needed(model, data, needed=False),
         settings=settings,
         reconstruct=partial(reconstruct, model, 100),
         show=show,
@@ -74,6 +76,14 @@ def atlas(
         print(f"{name}: {'done' if ran else 'skipped, was run before with the same inputs'}")
     print(f"written to {out}: index.html")
     write_json(json, {"checkpoint": checkpoint, "done": done})
+
+
+def say_missing(model: LatentModel, no_predictor: bool, no_segmenter: bool) -> None:
+    """Say what is left out for want of a predictor or a segmenter, and how to get one."""
+    if no_predictor:
+        print(f"steering: effects are not measured, there is no predictor. {way_to('predictor', model)}")
+    if no_segmenter:
+        print(f"dissection, omissions: skipped, there are no masks. {way_to('segmenter', model)}")
 
 
 def way_to(kind: SemanticKind, model: LatentModel) -> str:

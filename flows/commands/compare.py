@@ -75,14 +75,14 @@ def compare(
 
     Args:
         models: Folders or hub repositories of models with the same image shape and number of grey levels.
-        inverters: Inverters: short names, names of classes with their defaults, or YAML files with class_path
-            and init_args, such as those in configs/inversion. `exact`: the exact inverse. `encoder` or
-            `encoder:SPACE`: the encoder, by default into w if the model has it. `exact-z`: the encoder's w,
-            mapped exactly to z. `optimise`, `optimise:SPACE` or `optimise:SPACE:lbfgs`: optimisation of a
-            code in z, w or w+, by Adam or L-BFGS. `hybrid`: optimisation that starts from the encoder's code.
-            `in-domain` or `in-domain:likelihood`: `hybrid` with a penalty that keeps the code in the model's
-            domain. `layer` or `layer:NAME`: optimisation of a layer's activations as well. `tune`:
-            optimisation of the generator's weights as well, with locality regularisation;
+        inverters: Inverters: short names, names of classes whose arguments have defaults, or YAML files with
+            class_path and init_args, such as those in configs/inversion. `exact`: the exact inverse.
+            `encoder` or `encoder:SPACE`: the encoder, by default into w if the model has it. `exact-z`: the
+            encoder's w, mapped exactly to z. `optimise`, `optimise:SPACE` or `optimise:SPACE:lbfgs`:
+            optimisation of a code in z, w or w+, by Adam or L-BFGS. `hybrid`: optimisation that starts from
+            the encoder's code. `in-domain` or `in-domain:likelihood`: `hybrid` with a penalty that keeps the
+            code in the model's domain. `layer` or `layer:LAYER`: optimisation of a layer's activations as
+            well. `tune`: optimisation of the generator's weights as well, with locality regularisation;
             `tune:no-locality` without.
         images: Groups of images. `test:N`: test images of the first model with a known data set.
             `upside-down:N`, `rotated:N` (by 90°), `flipped:N` (left to right): transformed test images.

@@ -37,6 +37,6 @@ def dissect(
     segmenter = segmenter or bundled_model("segmenter", model)
     of_classes = load_segmenter(segmenter, model)
     result = dissect_model(model, of_classes, settings, data_of(model, data) if settings.needs_data else None)
-    title = f"Units of {Path(checkpoint).name}, {settings.n} {settings.source}"
+    title = f"Units of {Path(checkpoint).name}, {result.codes} {settings.source}"
     inputs = {"checkpoint": checkpoint, "segmenter": segmenter}
     finish(result, out, "units.json", title, inputs, json)

@@ -58,7 +58,8 @@ def export(
     # The config names the published folder, because the folder of the run exists on one machine only.
     write_receipt(output, without_folders(read_yaml(run / RUN_CONFIG) | {"folder": str(output)}))
     report = write_report(output, experiment.data, experiment.objective, str(model.device))
-    write_json(json, report)
+    report.show()
+    write_json(json, report.values)
 
 
 def run_directions(run: Path, model: StoredModule) -> list[Direction]:

@@ -52,9 +52,8 @@ def omissions(
     by_layer = partial(reconstruct, model, steps)
     result = study_omissions(model, of_classes, data_of(model, data), settings, by_layer)
     title = f"Omissions of {Path(checkpoint).name}, {settings.n:,} samples"
-    inputs = {"checkpoint": checkpoint, "segmenter": segmenter, "n": settings.n}
+    inputs = {"checkpoint": checkpoint, "segmenter": segmenter}
     finish(result, out, "omissions.json", title, inputs, json)
-    print(result.distances())
 
 
 def reconstruct(model: LatentModel, steps: int, images: Tensor, labels: Tensor) -> tuple[str, Tensor]:

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import psutil
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from flows.core.torch_internals import TorchDispatchMode
 from flows.errors import UserError
 
 T = TypeVar("T")

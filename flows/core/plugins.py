@@ -33,11 +33,11 @@ def modules_of(group: str) -> tuple[ModuleType, ...]:
     for entry in importlib.metadata.entry_points(group=group):
         try:
             offered: Any = entry.load()
-        except Exception as error:  # whatever another package raises must not end every command
+            module = offered if inspect.ismodule(offered) else sys.modules[offered.__module__]
+        except (Exception, SystemExit) as error:  # whatever another package raises must not end every command
             message = f"{type(error).__name__}: {error}"
             print(f"warning: {group} {entry.name!r} ({entry.value}) is left out: {message}", file=sys.stderr)
             continue
-        module = offered if inspect.ismodule(offered) else sys.modules[offered.__module__]
         jsonargparse.set_parsing_settings(import_path_allowlist=[module.__name__.partition(".")[0]])
         found.append(module)
     return tuple(found)

@@ -7,6 +7,10 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = ["BatchNorm", "TorchDispatchMode"]
 
 
 def transforms_are_active() -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from flows.core.bounds import Checked
-from flows.errors import Unsupported
+from flows.errors import Unsupported, UserError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
@@ -290,6 +290,13 @@ def digest_of(n: int, names: Sequence[object] | None, *contents: "Buffer") -> st
     for content in contents:
         digest.update(content)
     return digest.hexdigest()
+
+
+def given(data: ImageData | None, why: str) -> ImageData:
+    """Return the data set; raises UserError with what it is needed for if there is none."""
+    if data is None:
+        raise UserError(f"data: expected a data set, {why}")
+    return data
 
 
 def first_of(menu: Sequence[str], names: Sequence[str]) -> list[str]:

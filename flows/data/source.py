@@ -1,8 +1,8 @@
 """Data sets that checkpoints name: stored with absolute paths, opened only if this user has trained on them.
 
-A checkpoint may come from anywhere. Its description names a class of this package with arguments, and some of
-them are paths, which could be any: a device without end, a mail folder, an address of a hub. Those are opened
-if this user has trained on them here, or asks for them with `--data`.
+A checkpoint may come from anywhere. Its description names a class, of this package or of a plugin, with
+arguments, and some of them are paths, which could be any: a device without end, a mail folder, an address of
+a hub. Those are opened if this user has trained on them here, or asks for them with `--data`.
 """
 
 import importlib
@@ -114,7 +114,8 @@ def class_of(source: Mapping[str, Any]) -> type[ImageData] | None:
     """Class of a stored data set, of this package or a plugin, concrete and no stream; else None."""
     module, _, name = str(source.get("class_path")).rpartition(".")
     offered = classes_of(PREFIX.rstrip("."), ImageData).get(name)  # type: ignore[type-abstract]
-    if offered is not None and offered.__module__ == module:
+    named: Any = getattr(sys.modules.get(module), name, None)
+    if offered is not None and named is offered:
         return None if issubclass(offered, StreamedData) else offered
     files = {each.name for each in pkgutil.walk_packages(flows.data.__path__, PREFIX)}
     if module not in files | {PREFIX.rstrip(".")}:

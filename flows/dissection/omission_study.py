@@ -75,9 +75,8 @@ def study_omissions(
     if few and model.is_exact and model.prior_space.maps:
         many = max(ENERGIES, few)
         energies = energies_of(model, segmenter, test[:many], labels[:many], few)
-    missing = few > len(test)
-    note = f"images {few}: n and the data leave {len(test)} test images; all are used"
-    return OmissionsFound(found, instances, energies, [note] if missing else [])
+    notes = [f"--images {few}: --n and the data leave {len(test)} test images; all are used"]
+    return OmissionsFound(found, instances, energies, notes if few > len(test) else [], settings.n)
 
 
 def energies_of(

@@ -25,7 +25,7 @@ class Instances:
 
     Attributes:
         how: Name of the inverter.
-        images, back: uint8 (n, C, H, W), images and reconstructions.
+        images, reconstruction: uint8 (n, C, H, W), images and reconstructions.
         lost: Classes that an image has and its reconstruction lacks, for each image.
     """
 
@@ -70,13 +70,20 @@ class OmissionsFound:
         found: Class statistics of samples and data.
         instances: Images and reconstructions by an inverter.
         energies: Energies of a flow.
-        notes: Sentences on settings that could not be followed.
+        remarks: Sentences on settings that could not be followed.
+        n: Number of samples.
     """
 
     found: Omissions
     instances: Instances | None = None
     energies: Energies | None = None
-    notes: Sequence[str] = ()
+    remarks: Sequence[str] = ()
+    n: int = 0
+
+    @property
+    def notes(self) -> list[str]:
+        """Remarks, and the distance of the class shares."""
+        return [*self.remarks, self.distances()]
 
     def save(self, out: Path, title: str = "Omissions") -> list[str]:
         """Write index.html with its pictures; returns the names of the files."""
@@ -107,6 +114,7 @@ class OmissionsFound:
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
         return {
+            "n": self.n,
             **self.found.as_dict(),
             "instances": None if self.instances is None else self.instances.lost,
             "energy": None if self.energies is None else [asdict(row) for row in self.energies.rows],

@@ -44,6 +44,7 @@ class Dissected:
 
     Attributes:
         settings: Settings of the dissection, stored with the results.
+        codes: Number of codes.
         rows: Class of each unit by the released rule of GAN dissection.
         rows_by_iou: Class of each unit with the highest IoU.
         best: Best unit of each class.
@@ -51,10 +52,11 @@ class Dissected:
         gallery: Units with their top images, RGB, in which the activation is outlined.
         insertions: Insertions of classes.
         cleaning: Ablation of the units of an artefact.
-        notes: Sentences on classes to which no unit responds.
+        missing: Sentences on classes to which no unit responds.
     """
 
     settings: dict[str, Any]
+    codes: int
     rows: list[UnitRow]
     rows_by_iou: list[UnitRow]
     best: list[UnitRow]
@@ -62,7 +64,15 @@ class Dissected:
     gallery: list[tuple[UnitRow, list[Image.Image]]]
     insertions: list[Insertion] = field(default_factory=list)
     cleaning: Cleaning | None = None
-    notes: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on missing classes, and on the two rules of the table."""
+        rules = (
+            "interpretable: by the released rule of GAN dissection; by IoU: the class with the highest IoU"
+        )
+        return [*self.missing, rules]
 
     def save(self, out: Path, title: str = "Units") -> list[str]:
         """Write index.html and the pictures of all parts that are present; returns the names of the files."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from flows.core.bounds import PositiveFloat, PositiveInt, Seed
 from flows.core.options import Options
-from flows.data.base import ImageData
+from flows.data.base import ImageData, given
 from flows.dissection.agreement import Scheme, best_by_class, dissect
 from flows.dissection.artefacts import without
 from flows.dissection.probe import default_layers, layers_of
@@ -26,6 +26,8 @@ ABLATED = 200
 """Number of codes on which units are ablated."""
 LEARNED = 400
 """Number of codes on which the order of units and their mean activation on a class are learned."""
+NEEDED = "for the source 'images' and for an artefact"
+"""Purpose of the data set, for the message without one."""
 REAL = 4000
 """Number of test images that are searched for images without an artefact."""
 
@@ -116,6 +118,7 @@ def dissect_model(
     samples = model.sample(settings.n, space, settings.seed + 2) if real else codes[:0]
     return Dissected(
         settings={**settings_dict(settings), "space": space},
+        codes=len(codes),
         rows=[row for agreement in found.values() for row in agreement.rows()],
         rows_by_iou=[row for agreement in found.values() for row in agreement.rows_by_iou()],
         best=best,
@@ -123,7 +126,7 @@ def dissect_model(
         gallery=top_images(model, codes, [row for row in best if row.interpretable]),
         insertions=[each for label in settings.insert or [] if (each := of_classes.insert(label))],
         cleaning=of_classes.remove(settings.artefact, samples, *real) if settings.artefact and real else None,
-        notes=of_classes.notes,
+        missing=of_classes.notes,
     )
 
 
@@ -138,7 +141,7 @@ def check_layers(model: LatentModel, space: str, layers: list[str] | None) -> No
     known = layers_of(model, space)
     for name in layers or []:
         if name not in known:
-            raise UserError(f"layers: there is no layer {name!r}; expected some of {', '.join(known)}")
+            raise UserError(f"--layers: there is no layer {name!r}; expected some of {', '.join(known)}")
 
 
 def check_classes(settings: DissectionSettings, segmenter: Segmenter) -> None:
@@ -152,7 +155,7 @@ def check_classes(settings: DissectionSettings, segmenter: Segmenter) -> None:
         for label in labels or []:
             if label not in segmenter.classes:
                 raise UserError(
-                    f"{setting}: there is no class {label!r}; the segmenter has "
+                    f"--{setting}: there is no class {label!r}; the segmenter has "
                     f"{', '.join(segmenter.classes)}"
                 )
 
@@ -167,17 +170,10 @@ def codes_of(
     """
     if settings.source == "samples":
         return model.sample(settings.n, space, settings.seed), None
-    batch = needed(data).first("test", settings.n)
+    batch = given(data, NEEDED).first("test", settings.n)
     if batch.masks is None:
-        raise UserError("source 'images': the data set has no class masks; take the source 'samples'")
+        raise UserError("--source images: the data set has no class masks; take --source samples")
     return model.encode_bytes(batch.images, space, batch.labels), batch.masks
-
-
-def needed(data: ImageData | None) -> ImageData:
-    """The data set; raises UserError if there is none."""
-    if data is None:
-        raise UserError("data: expected a data set, for the source 'images' and for an artefact")
-    return data
 
 
 def real_images(
@@ -190,5 +186,5 @@ def real_images(
         DataMissing: The extra `metrics` is not installed.
     """
     features = PooledFeatures()
-    test = reduce(needed(data).first("test", REAL).images, model.bins)
+    test = reduce(given(data, NEEDED).first("test", REAL).images, model.bins)
     return without(test, segmenter, artefact, model), features

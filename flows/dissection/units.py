@@ -56,7 +56,7 @@ class UnitsOfClasses:
         """Layer that agrees best with a class; adds a note and returns None if no unit responds to it."""
         layer = best_layer(self.found, label, self.most)
         if layer is None:
-            self.notes.append(f"{label}: no unit responds to this class")
+            self.notes.append(f"no unit responds to the class {label!r}")
         return layer
 
     def units(self, layer: str, label: str) -> list[int]:

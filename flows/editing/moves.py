@@ -34,6 +34,7 @@ class Moved:
 def move_found(
     model: LatentModel,
     found: Found,
+    unmoved: Tensor,
     direction: Direction,
     alphas: Sequence[float],
     absolute: bool = False,
@@ -44,13 +45,14 @@ def move_found(
     Args:
         model: Model of the codes.
         found: Codes.
+        unmoved: uint8 (n, C, H, W), their decoded images.
         direction: Direction in their space.
         alphas: Moves in sigmas.
         absolute: Whether to move to that many sigmas from the direction's hyperplane, instead of by that
             many from the code.
         budget: Maximum typicality of moved codes; longer moves are shortened. None sets no limit.
     """
-    start, unmoved = found.codes.to(model.device), found.decode(model)
+    start = found.codes.to(model.device)
     moves = [(place if absolute else shift)(start, direction, alpha) for alpha in alphas]
     reached, notes = None, list[str]()
     if budget is not None:

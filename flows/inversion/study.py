@@ -12,7 +12,7 @@ from flows.core.checks import did_you_mean
 from flows.core.options import Options
 from flows.errors import UserError
 from flows.inversion.base import Inverter
-from flows.inversion.by_name import is_config, make_inverter, title_of
+from flows.inversion.by_name import make_inverter, title_of
 from flows.inversion.comparison import Group, Groups, Measures, compare, likelihood_of
 from flows.inversion.distance import Distance
 from flows.inversion.records import ImageSource
@@ -46,9 +46,12 @@ class MeasureSettings(Options):
     seed: Seed = 0
 
 
+Inverters = Sequence[str | Inverter] | Mapping[str, str | Inverter]
+
+
 def compare_models(
     models: Mapping[str, LatentModel],
-    inverters: Sequence[str | Inverter],
+    inverters: Inverters,
     images: Mapping[str, pixels.ImageLike | Group],
     search: SearchSettings = SearchSettings(),
     measure: MeasureSettings = MeasureSettings(),
@@ -60,7 +63,7 @@ def compare_models(
 
     Args:
         models: Models by name, with one image shape and one number of grey levels; set to eval mode.
-        inverters: Inverters, or what `make_inverter` accepts.
+        inverters: Inverters, or what `make_inverter` accepts; in a mapping, by the names in tables.
         images: Name of a group to uint8 images (n, C, H, W), or to a `Group` with labels and sources.
         search: Settings of the searches of inverters by short names.
         measure: Settings of the measures.
@@ -123,20 +126,21 @@ def likelihoods(models: Mapping[str, LatentModel], groups: Groups) -> dict[str, 
     }
 
 
-def make_all(
-    given: Sequence[str | Inverter], search: Search, models: Mapping[str, LatentModel]
-) -> dict[str, Inverter]:
+def make_all(given: Inverters, search: Search, models: Mapping[str, LatentModel]) -> dict[str, Inverter]:
     """Inverters by the names of tables.
 
     Raises:
         UserError: There is no such inverter, two have one name, or no model has a part that one names.
     """
     made: dict[str, Inverter] = {}
-    for each in given:
+    named = given.items() if isinstance(given, Mapping) else ((None, each) for each in given)
+    for name, each in named:
         inverter = make_inverter(each, search) if isinstance(each, str) else each
-        title = title_of(each) if isinstance(each, str) else each.name
-        if title in made and (not isinstance(each, str) or is_config(each)):
-            raise UserError(f"--inverters: two are named {title!r}; rename one")
+        title = name or (title_of(each) if isinstance(each, str) else each.name)
+        if title in made:
+            raise UserError(
+                f"--inverters: two are named {title!r}; rename a file, or give a mapping of names"
+            )
         for kind, part in inverter.parts().items():
             check_part(title, kind, part, models)
         made[title] = inverter

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, leaky_relu
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
+from flows.core.torch_internals import BatchNorm
 from flows.networks.equalised import LEAKY_GAIN, EqualisedConv2d, EqualisedLinear
 from flows.networks.stylegan import PlainBlock, activate, begin_halved
 

@@ -21,8 +21,6 @@ def facts_of(model: StoredModule, metrics: list[dict[str, float]], data: ImageDa
     """Entries of every report: model, data, and training. Raises UserError if there are no metrics."""
     check_trained(metrics)
     note = data.test_note()
-    if note:
-        print(f"test figures mean nothing: {note}")
     return {
         **({"test_note": note} if note else {}),
         "model": model.arguments(),
@@ -36,6 +34,11 @@ def facts_of(model: StoredModule, metrics: list[dict[str, float]], data: ImageDa
             "torch": torch.__version__,
         },
     }
+
+
+def test_note(report: dict[str, Any]) -> list[str]:
+    """Sentence on figures of the test split that say nothing, if there is a reason."""
+    return [f"test figures mean nothing: {report['test_note']}"] if "test_note" in report else []
 
 
 def best_at(report: dict[str, Any]) -> str:

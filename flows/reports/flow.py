@@ -17,10 +17,10 @@ from flows.errors import NonFinite
 from flows.metrics.likelihood import LikelihoodReport, evaluate_likelihood, labels_if_conditional
 from flows.metrics.roundtrip import Precision, RoundTripRow, round_trip_table
 from flows.models.base import LikelihoodModel
-from flows.models.load import load
-from flows.reports.card import best_at, card_head, facts_of, training_paragraph
+from flows.reports.card import best_at, card_head, facts_of, test_note, training_paragraph
 from flows.reports.distances import IMAGES, halves_of, kid_line, kid_to
 from flows.reports.figures import draw_curves, draw_round_trip
+from flows.reports.section import RunReport
 from flows.storage.files import read_yaml, to_json, write_atomically
 from flows.storage.stored import CARD_FILE
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
@@ -47,38 +47,29 @@ def round_trip_groups(model: LikelihoodModel, data: ImageData, images: int | Non
 
 
 def write_flow_report(
-    folder: Path,
-    data: ImageData,
-    images: int | None = None,
-    device: str = "cpu",
-    learned: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    model: LikelihoodModel, folder: Path, data: ImageData, learned: Mapping[str, Any] | None = None
+) -> RunReport:
     """Evaluate the exported model of a run on the test split, once, and write report, pictures and card.
 
     Args:
+        model: Exported model.
         folder: Folder of the run.
         data: Data set that the model was trained on.
-        images: Number of images of the test split; None uses all.
-        device: Torch device.
         learned: Figures of what the objective learned besides the model (`Objective.finish`).
 
-    Returns:
-        Contents of `report.json`.
     """
-    model = load(folder, device)
-    assert isinstance(model, LikelihoodModel)
     metrics = read_metrics(folder / METRICS_FILE)
     facts = facts_of(model, metrics, data)
     facts["training"]["best_images"] = best_evaluation(metrics, "validation/bits_per_dim")
-    likelihood, reason = known_likelihood(model, data.split("test"), images)
-    groups = round_trip_groups(model, data, images)
+    likelihood, reason = known_likelihood(model, data.split("test"), None)
+    groups = round_trip_groups(model, data, None)
     limits: dict[Precision, int | None] = {"fp32": None, "fp64": DOUBLE_PRECISION_IMAGES}
     rows = list(round_trip_table(model, groups, limits))
     report = {
         **facts,
         **(learned or {}),
         "likelihood": asdict(likelihood),
-        "kid": sample_distance(model, data, images),
+        "kid": sample_distance(model, data),
         "roundtrip": [asdict(row) for row in rows],
     }
     unknown = {"bits_per_dim": reason, "standard_error": reason or "one test image"}
@@ -90,10 +81,10 @@ def write_flow_report(
     write_atomically(folder / "samples.png", sheet.save)
     card = model_card(report, rows, likelihood, read_yaml(folder / RUN_CONFIG), reason)
     write_atomically(folder / CARD_FILE, lambda path: path.write_text(card))
-    print_report(folder, report, likelihood, rows)
-    if reason:
-        print(f"bits/dim are unknown: {reason}")
-    return report
+    notes = [verdict(rows), f"written to {folder}: {WRITTEN}"]
+    notes += [f"bits/dim are unknown: {reason}"] if reason else []
+    summary = [*test_note(report), *summary_of(report, likelihood)]
+    return RunReport(report, summary, [round_trip_figures(rows)], notes)
 
 
 def best_evaluation(metrics: list[dict[str, float]], name: str) -> int | None:
@@ -126,27 +117,25 @@ def likelihood_lines(likelihood: LikelihoodReport, reason: str) -> list[str]:
     ]
 
 
-def sample_distance(model: LikelihoodModel, data: ImageData, images: int | None) -> dict[str, Any]:
+def sample_distance(model: LikelihoodModel, data: ImageData) -> dict[str, Any]:
     """KID of samples at every temperature of KID_TEMPERATURES; the result of `kid_to`."""
-    halves = halves_of(data.split("test").first(min(images or 2 * IMAGES, 2 * IMAGES)).images)
+    halves = halves_of(data.split("test").first(2 * IMAGES).images)
     return kid_to(*halves, lambda t: generate(model, len(halves[0]), t, seed=2), KID_TEMPERATURES)
 
 
-def print_report(
-    folder: Path, report: dict[str, Any], likelihood: LikelihoodReport, rows: list[RoundTripRow]
-) -> None:
-    """Print the figures of a report."""
-    print(
+WRITTEN = "report.json, samples.png, curves.png, roundtrip.png, README.md"
+
+
+def summary_of(report: dict[str, Any], likelihood: LikelihoodReport) -> list[str]:
+    """Sentences with the likelihood of a flow and its terms."""
+    line = (
         f"\n{report['model']['model_type']} on {report['data']['name']}: "
         f"{as_fixed(likelihood.bits_per_dim)} bits/dim ± {as_fixed(likelihood.standard_error)} on "
         f"{likelihood.images:,} test images; {report['parameters']:,} parameters, "
         f"{report['training']['images']:,} images shown in {report['training']['seconds']:.0f} s"
     )
-    if likelihood.terms:
-        print(" + ".join(f"{name} {value:.4f}" for name, value in likelihood.terms.items()))
-    round_trip_figures(rows).print()
-    print(verdict(rows))
-    print(f"written to {folder}: report.json, samples.png, curves.png, roundtrip.png, README.md")
+    terms = " + ".join(f"{name} {value:.4f}" for name, value in likelihood.terms.items())
+    return [line, terms] if terms else [line]
 
 
 def round_trip_figures(

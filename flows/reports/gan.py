@@ -12,12 +12,11 @@ from flows.data.base import ImageData
 from flows.display.page import as_fixed, as_text
 from flows.models.base import LatentModel
 from flows.models.lia import LIA
-from flows.models.load import load
-from flows.reports.card import card_head, facts_of, training_paragraph
+from flows.reports.card import card_head, facts_of, test_note, training_paragraph
 from flows.reports.distances import IMAGES, halves_of, kid_line, kid_to, swd_to
 from flows.reports.figures import draw_lines
 from flows.reports.lia import lia_section
-from flows.reports.section import Section
+from flows.reports.section import RunReport, Section
 from flows.steering.base import DIRECTIONS_FILE
 from flows.storage.files import read_yaml, to_json, write_atomically
 from flows.storage.stored import CARD_FILE
@@ -34,23 +33,16 @@ CURVES = {
 
 
 def write_gan_report(
-    folder: Path,
-    data: ImageData,
-    device: str = "cpu",
-    learned: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    model: LatentModel, folder: Path, data: ImageData, learned: Mapping[str, Any] | None = None
+) -> RunReport:
     """Evaluate the exported generator of a run on the test split and write report, pictures and card.
 
     Args:
+        model: Exported model.
         folder: Folder of the run.
         data: Data set that the model was trained on.
-        device: Torch device.
         learned: Figures of what the objective learned besides the model (`Objective.finish`).
-
-    Returns:
-        Contents of report.json.
     """
-    model = load(folder, device)
     metrics = read_metrics(folder / METRICS_FILE)
     test = data.split("test").first(2 * IMAGES)
     halves = halves_of(test.images)
@@ -77,26 +69,26 @@ def write_gan_report(
     name = report["model"]["model_type"]
     means = [report["sliced_wasserstein"][key]["mean"] for key in ("samples", "between test halves")]
     own, between = (as_fixed(mean, ".1f") for mean in means)
-    print(f"{name}: sliced Wasserstein {own}, between two halves of the test images {between}")
-    print(kid_line(report["kid"]))
+    distance = f"{name}: sliced Wasserstein {own}, between two halves of the test images {between}"
     written = ", ".join([REPORT_FILE, "samples.png", "curves.png", *section.pictures, CARD_FILE])
-    print(f"written to {folder}: {written}")
-    return report
+    lines = [*test_note(report), distance, kid_line(report["kid"]), f"written to {folder}: {written}"]
+    return RunReport(report, lines)
 
 
 def section_of(model: LatentModel, images: Tensor, learned: Mapping[str, Any]) -> Section:
     """Additional section of a model's report, measured on uint8 test images (n, C, H, W)."""
-    if isinstance(model, LIA):
-        return lia_section(model, images)
-    if "walks" not in learned:
-        return Section(dict(learned), [], {})
+    own = lia_section(model, images) if isinstance(model, LIA) else Section({}, [], {})
+    return Section({**own.values, **learned}, [*own.lines, *walk_lines(learned)], own.pictures)
+
+
+def walk_lines(learned: Mapping[str, Any]) -> list[str]:
+    """Lines of a model card on walks that were trained with the generator, if there are any."""
+    if not {"walks", "walks_in", "walks_learned"} <= learned.keys():
+        return []
     shares = ", ".join(f"{name} {as_text(value)}" for name, value in learned["walks"].items())
     how = "learned with the generator" if learned["walks_learned"] else "found afterwards"
-    line = (
-        f"Share of each edit that is explained by its walk in {learned['walks_in']}, {how} "
-        f"({DIRECTIONS_FILE}): {shares}."
-    )
-    return Section(dict(learned), [line, ""], {})
+    where = f"its walk in {learned['walks_in']}, {how} ({DIRECTIONS_FILE})"
+    return [f"Share of each edit that is explained by {where}: {shares}.", ""]
 
 
 def kid_curves(metrics: list[dict[str, float]]) -> dict[str, str]:

@@ -7,10 +7,10 @@ from typing import Any
 from flows import images as pixels
 from flows.data.base import ImageData
 from flows.display.table import Table
-from flows.reports.card import card_head, facts_of, training_paragraph
+from flows.reports.card import card_head, facts_of, test_note, training_paragraph
 from flows.reports.figures import draw_bars, draw_lines
+from flows.reports.section import RunReport
 from flows.semantics.base import Measurement, SemanticModel
-from flows.semantics.load import load_semantic_model
 from flows.storage.files import read_yaml, to_json, write_atomically
 from flows.storage.stored import CARD_FILE
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
@@ -30,20 +30,16 @@ CURVES = {"supervised/loss": "training loss, nats", "validation/wrong": "1 − m
 
 
 def write_semantics_report(
-    folder: Path, data: ImageData, device: str = "cpu", learned: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+    model: SemanticModel, folder: Path, data: ImageData, learned: Mapping[str, Any] | None = None
+) -> RunReport:
     """Evaluate the exported semantic model of a run on the test split and write report, pictures and card.
 
     Args:
+        model: Exported model.
         folder: Folder of the run.
         data: Data set that the model was trained on.
-        device: Torch device.
         learned: Figures of what the objective learned besides the model (`Objective.finish`).
-
-    Returns:
-        Contents of report.json.
     """
-    model = load_semantic_model(folder, device)
     metrics = read_metrics(folder / METRICS_FILE)
     test = data.split("test")
     measured = model.measure(test, None)
@@ -57,11 +53,9 @@ def write_semantics_report(
         write_atomically(folder / name, pixels.to_pillow(picture).save)
     card = semantics_card(model, report, measured, read_yaml(folder / RUN_CONFIG), list(pictures))
     write_atomically(folder / CARD_FILE, lambda path: path.write_text(card))
-    print(f"{type(model).__name__}: on {len(test):,} test images {measured.line}")
-    print(
-        f"written to {folder}: {', '.join([REPORT_FILE, 'curves.png', 'quality.png', *pictures, CARD_FILE])}"
-    )
-    return report
+    written = ", ".join([REPORT_FILE, "curves.png", "quality.png", *pictures, CARD_FILE])
+    line = f"{type(model).__name__}: on {len(test):,} test images {measured.line}"
+    return RunReport(report, [*test_note(report), line, f"written to {folder}: {written}"])
 
 
 def main_figures(measured: Measurement) -> dict[str, dict[str, float]]:

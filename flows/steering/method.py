@@ -92,7 +92,16 @@ class Task:
 
 
 class Method(Checked, ABC):
-    """Base class of methods that find directions."""
+    """Base class of methods that find directions.
+
+    Attributes:
+        needs_scores: Whether the method learns from scores of codes: the predictor's for samples, the true
+            ones for images.
+        needs_predictor: Whether the method asks the predictor itself, for example for its gradient.
+    """
+
+    needs_scores: ClassVar[bool] = False
+    needs_predictor: ClassVar[bool] = False
 
     @abstractmethod
     def find(self, task: Task) -> list[Direction]:
@@ -115,6 +124,8 @@ class Labelled(Method):
     Attributes:
         method: Name in tables and files.
     """
+
+    needs_scores = True
 
     method: ClassVar[str]
 

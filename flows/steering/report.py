@@ -35,6 +35,7 @@ class Scored:
         methods: Direction to the method that found it.
         strips: Name and uint8 images (number of alphas, C, H, W) of each strip.
         moved: Space, number and kind of the codes that were moved, and number of images for KID.
+        notes: Sentences for the terminal.
     """
 
     matrix: Rescoring

@@ -40,6 +40,9 @@ class ScoreGradient(Method):
         codes: Number of codes, at most those surveyed.
     """
 
+    needs_scores = True
+    needs_predictor = True
+
     codes: PositiveInt = 1000
 
     def find(self, task: Task) -> list[Direction]:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from flows.core.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed
 from flows.core.options import Options
-from flows.data.base import ImageData
-from flows.errors import DataMissing, UserError
+from flows.data.base import ImageData, given
+from flows.errors import DataMissing
 from flows.images import reduce, to_bytes, to_unit
 from flows.metrics.perceptual import PooledFeatures
 from flows.models.base import LatentModel
@@ -117,15 +117,8 @@ def codes_of(model: LatentModel, space: str, settings: ScoreSettings, data: Imag
     """Codes that are moved: encoded test images, or samples."""
     if not settings.test:
         return model.sample(settings.n, space, settings.seed)
-    batch = needed(data).first("test", settings.test)
+    batch = given(data, "for test images and for KID").first("test", settings.test)
     return model.encode_bytes(batch.images, space, batch.labels)
-
-
-def needed(data: ImageData | None) -> ImageData:
-    """The data set; raises UserError if there is none."""
-    if data is None:
-        raise UserError("data: expected a data set, for test images and for KID")
-    return data
 
 
 class Costs:
@@ -149,7 +142,7 @@ class Costs:
         self.real, self.compared = torch.empty(0, len(predictor.scores)), torch.empty(0)
         self.rerenders = False
         if settings.needs_data:
-            needed(data)
+            given(data, "for test images and for KID")
         if data is None:
             return
         try:

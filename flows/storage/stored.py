@@ -333,7 +333,13 @@ def types_in(package: ModuleType, base: type[StoredModule]) -> dict[str, type[St
         for cls in vars(importlib.import_module(module.name)).values():
             if inspect.isclass(cls) and issubclass(cls, base) and not inspect.isabstract(cls):
                 classes[cls.__name__] = cls
-    return {**classes_of(package.__name__, base), **classes}
+    offered = classes_of(package.__name__, base)
+    if clash := sorted(offered.keys() & classes.keys()):
+        raise UserError(
+            f"an installed package offers {', '.join(clash)} under {package.__name__}, which are classes of "
+            "flows: remove the package, or rename its classes"
+        )
+    return {**offered, **classes}
 
 
 def load_stored(

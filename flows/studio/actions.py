@@ -15,6 +15,7 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.display.page import as_fixed, as_text
+from flows.display.table import Table
 from flows.dissection.agreement import UnitRow, dissect
 from flows.dissection.omission import omissions, shares_of
 from flows.dissection.paint import touched_units
@@ -304,13 +305,12 @@ def _measured(
 
 def compared_table(steps: Sequence[Compared]) -> str:
     """Markdown table with one line per model: its figures, or the reason why there are none."""
-    lines = [f"| model | by | {' | '.join(COMPARED.values())} |", f"| --- | --- |{' --: |' * len(COMPARED)}"]
+    lines = []
     for row in (step.row for step in steps):
         figures = [as_text(getattr(row, name), 3) for name in COMPARED]
         figures[list(COMPARED).index("bit_exact")] = {1.0: "yes", 0.0: "no"}.get(row.bit_exact, "–")
-        cells = " | ".join(figures) if not row.note else f"{row.note} |{' |' * (len(COMPARED) - 2)}"
-        lines.append(f"| {row.model} | {row.inverter if not row.note else '–'} | {cells} |")
-    return "\n".join(lines)
+        lines.append([row.model, "–", row.note] if row.note else [row.model, row.inverter, *figures])
+    return Table(["model", "by", *COMPARED.values()], lines).markdown(names=2)
 
 
 # Steer --------------------------------------------------------------------------------------------

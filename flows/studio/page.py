@@ -10,6 +10,7 @@ from gradio.data_classes import ImageData as ImagePayload
 from PIL import Image
 from torch import Tensor
 
+from flows.display.table import Table
 from flows.editing.editor import GROUPS
 from flows.errors import Unsupported, is_user_error, sentence_of
 from flows.inversion.arrays import SUFFIXES
@@ -679,8 +680,8 @@ class Page:
         status = f"{history.start.name}{crop} · {steps} · {views.change_summary(before, after)}"
         asked = [name for name, sigma in actions.sliders_of(history).items() if sigma]
         pairs = actions.compare_readings(editor, before, after, asked=asked)
-        rows = [f"| {a.name} | {a.text} | {b.text} |" for a, b in pairs]
-        readings = "\n".join(["| prediction | before | after |", "| --- | --: | --: |", *rows])
+        rows = [[a.name, a.text, b.text] for a, b in pairs]
+        readings = Table(["prediction", "before", "after"], rows).markdown(names=1)
         slides = (self.enlarged(before), self.enlarged(after))
         return [session, slides, status, readings if rows else ""]
 
@@ -845,10 +846,8 @@ class Page:
     def omitted(self, name: str) -> str:
         """Markdown table of the omissions; see `actions.missing_classes`."""
         rows = actions.missing_classes(self.studio.editor(name))
-        lines = [f"| {label} | {real:.1f} % | {generated:.1f} % |" for label, real, generated in rows]
-        return "\n".join(
-            ["| class, most omitted first | test images | samples |", "| --- | --: | --: |", *lines]
-        )
+        lines = [[label, f"{real:.1f} %", f"{generated:.1f} %"] for label, real, generated in rows]
+        return Table(["class, most omitted first", "test images", "samples"], lines).markdown(names=1)
 
 
 def picture(label: str, name: str | None = None) -> gr.Image:

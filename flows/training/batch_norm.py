@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
+from flows.core.torch_internals import BatchNorm
 from flows.models.base import LatentModel
 
 

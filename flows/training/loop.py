@@ -36,7 +36,7 @@ class Outcome:
 def make_accelerator(objective: Objective | None = None, model: StoredModule | None = None) -> Accelerator:
     """Create the accelerator of one process, or of all ranks that torchrun or `accelerate launch` started."""
     # Accelerate's mixed_precision is not used: it patches the model's forward, so that evaluation, which is
-    # fp32, would run in bf16 as well. bf16 needs no loss scaling; `_step` applies autocast itself.
+    # fp32, would run in bf16 as well. bf16 needs no loss scaling; `step.train_step` applies autocast itself.
     # Evaluation runs on the main process while the others wait, longer than the default ten minutes.
     process_group = InitProcessGroupKwargs(timeout=timedelta(hours=6))
     on_cpu = not torch.cuda.is_available()

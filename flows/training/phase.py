@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from flows.core.bounds import Checked
 from flows.data.base import Batch, Split
 from flows.errors import UserError
+from flows.memory import memory_of
+from flows.models.base import LikelihoodModel
 from flows.storage.stored import StoredModule
+from flows.training import guard
 
 Loss = Callable[[Batch, torch.Generator, int], tuple[Tensor, dict[str, Tensor]]]
 """Loss of a phase: (batch, generator, step number) to (scalar loss, named values to log).
@@ -91,7 +94,7 @@ class Reading(Protocol):
 
 
 class Objective(Checked, ABC):
-    """Training objective of a model: the phases of a step, the evaluation, and the report.
+    """Training objective of a model: the phases of a step, the evaluation, and what else it learned.
 
     A flow has one phase, a GAN two; the training loop runs all phases in order.
 
@@ -156,12 +159,16 @@ class Objective(Checked, ABC):
     def watch(self, model: StoredModule, batch: Batch, accelerator: Accelerator) -> Reading | None:
         """Check the training itself, every `training.guard_every` images; None if there is nothing to check.
 
+        The default checks that rebuilt activations of a likelihood model still equal the original ones.
+
         Args:
             model: Bare model.
             batch: Batch of this rank; every rank calls this.
             accelerator: Accelerator of all ranks.
         """
-        return None
+        if not isinstance(model, LikelihoodModel) or not guard.is_watched(memory_of(model)):
+            return None
+        return guard.measure(model, batch, accelerator)
 
     def finish(self, model: StoredModule, folder: Path) -> dict[str, Any]:
         """Write what training has learned besides the model, and return figures for the report.

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from flows.core.checks import check_memory
+from flows.core.torch_internals import BatchNorm
 from flows.data.base import ImageData, Split, SplitName, StreamedData
 from flows.errors import UserError
 from flows.models.base import LatentModel
@@ -76,7 +76,7 @@ def labels_of(opened: Mapping[SplitName, Split]) -> Iterator[Tensor]:
 def uses_batch_statistics(model: nn.Module) -> bool:
     """Whether figures depend on how a batch is divided into micro-batches, because of batch norm."""
     norms = (getattr(part, "uses_batch_statistics", False) for part in model.modules())
-    return any(norms) or any(isinstance(part, _BatchNorm) for part in model.modules())
+    return any(norms) or any(isinstance(part, BatchNorm) for part in model.modules())
 
 
 def start_notes(training: Training, data: ImageData) -> list[str]:

@@ -175,6 +175,21 @@ class Raises(Sound):
         raise AssertionError("no inverse today")
 
 
+class HalvedPullBack(Sound):
+    """Gradients by inversion that are wrong, although values and autograd's gradients are right."""
+
+    def pull_back(self, z, context, grad_z, grad_log_det):
+        pulled = super().pull_back(z, context, grad_z, grad_log_det)
+        return pulled._replace(grad_x=pulled.grad_x / 2)
+
+
+class ForgetfulPullBack(Sound):
+    """Gradients by inversion that leave out the log-determinant."""
+
+    def pull_back(self, z, context, grad_z, grad_log_det):
+        return super().pull_back(z, context, grad_z, torch.zeros_like(grad_log_det))
+
+
 PLANTED = {
     "log_det": [HalvedLogDet, WrongSign, DetachedLogDet, Singular, NoGradInverse],
     "gradients": [NoGradInverse, DeadParameter],
@@ -183,6 +198,7 @@ PLANTED = {
     "is_pure": [InPlace, Random, Dropped],
     "constant_log_det": [FalsePromise],
     "round_trip": [SinglePrecision, Singular, Raises],
+    "execution": [HalvedPullBack, ForgetfulPullBack],
 }
 
 

@@ -5,11 +5,20 @@ import copy
 import pytest
 import torch
 
+from flows.bijections.chain import Chain
+from flows.bijections.coupling import Coupling
 from flows.bijections.execution import rows
 from flows.bijections.execution.rows import Rows
+from flows.bijections.forms import AdditiveForm, AffineForm, CouplingForm, Terms
+from flows.bijections.linear import InvertibleConv1x1
+from flows.bijections.partition import Halves
+from flows.bijections.scales import TwoSided
+from flows.bijections.scaling import ActNorm
 from flows.core.data_dependent import DataDependent
+from flows.errors import UserError
 from flows.memory import set_memory
 from flows.models.glow import Glow
+from flows.networks.glow import GlowNetwork
 
 SHAPE = (3, 8, 12)
 FORMS = {
@@ -189,3 +198,47 @@ def test_gradients_are_those_of_finite_differences():
             parameter.add_(0.1 * torch.randn_like(parameter))
     x = torch.rand(2, 1, 4, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(model.bijection, x)
+
+
+class Reflected(CouplingForm):
+    """z = t − x, whose gradient is −∂z: nothing that other forms share holds by chance."""
+
+    scaled = False
+
+    def forward(self, x, terms, out=None):
+        return torch.sub(terms.shift, x, out=out)
+
+    inverse = forward
+
+    def pull_back(self, z, terms, grad_z, grad_log_det):
+        return -grad_z, Terms(grad_z)
+
+
+@pytest.mark.parametrize("mode", ["plain", "reversible"])
+def test_a_form_of_ones_own_runs_in_rows(mode):
+    def level():
+        torch.manual_seed(0)
+        network = GlowNetwork(2, 2, width=6)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        steps = ActNorm(4), InvertibleConv1x1(4), Coupling(Halves(), network, Reflected())
+        return Chain(*steps).double()
+
+    x, own, other = torch.randn(2, 4, 3, 5, dtype=torch.float64), level(), level()
+    set_memory(own, mode)
+    assert "fused rows" in own.explain(x).splitlines()[0]
+    results = []
+    for chain, run in ((own, own.forward), (other, other.one_by_one)):
+        start = x.clone().requires_grad_()
+        z, log_det = run(start)
+        loss = (z * torch.linspace(0, 1, z.numel()).view_as(z)).sum() + log_det.sum()
+        results.append([z, log_det, *torch.autograd.grad(loss, [start, *chain.parameters()])])
+    assert_equal(*results)
+
+
+def test_a_scale_belongs_to_a_form_that_has_one():
+    with pytest.raises(UserError, match="scale: expected none for AdditiveForm"):
+        Coupling(Halves(), GlowNetwork(2, 2, width=4), AdditiveForm(), TwoSided())
+    with pytest.raises(UserError, match="scale: expected one for AffineForm, got None"):
+        Coupling(Halves(), GlowNetwork(2, 4, width=4), AffineForm())

@@ -28,11 +28,22 @@ def private_attributes(path: Path) -> set[str]:
     }
 
 
+def private_imports(path: Path) -> set[str]:
+    """Private names and modules of torch that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch":
+            parts = [*node.module.split("."), *(alias.name for alias in node.names)]
+            found |= {part for part in parts if part.startswith("_")}
+    return found
+
+
 def test_private_names_of_torch_are_used_in_one_file():
+    assert private_imports(ROOT / "core" / "torch_internals.py") == {"_BatchNorm", "_python_dispatch"}
     assert private_attributes(ROOT / "core" / "torch_internals.py") == OF_TORCH
     for path in ROOT.rglob("*.py"):
         if path.name != "torch_internals.py":
-            used = private_attributes(path) & OF_TORCH
+            used = private_attributes(path) & OF_TORCH | private_imports(path)
             assert not used and "ops.aten" not in path.read_text(), f"{path.name}: {used}"
 
 

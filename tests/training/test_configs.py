@@ -97,7 +97,7 @@ def semantic_model_lives(semantic, data, objective, folder):
     expected = data.mask_classes or [attribute.name for attribute in data.all_attributes()]
     assert set(measured.values) <= {*expected, *(attribute.name for attribute in data.all_attributes())}
     assert semantic.description["validation"].keys() <= {*expected, *(a.name for a in data.all_attributes())}
-    report = write_report(folder, data, objective)
+    report = write_report(folder, data, objective).values
     assert report["test"] == measured.values and (folder / "quality.png").stat().st_size > 1000
     export(folder, folder / "exported", half=True)
     exported = load_semantic_model(folder / "exported")

@@ -126,7 +126,7 @@ def test_a_run_leaves_its_walks_as_directions(tmp_path, monkeypatch):
     model.description = {**asdict(data.description()), "source": None}
     fit(model, data, experiment.training, tmp_path, experiment.objective, make_accelerator())
     write_receipt(tmp_path, resolve(parser, settings))
-    report = write_report(tmp_path, data, experiment.objective)
+    report = write_report(tmp_path, data, experiment.objective).values
     found = load_directions(tmp_path / "directions.safetensors", load(tmp_path))
     assert [each.name for each in found] == ["zoom", "shift x", "shift y", "brightness"]
     assert all(each.method == "joint walk" and each.sigma > 0 for each in found)

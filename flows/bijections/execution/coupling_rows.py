@@ -61,7 +61,11 @@ def pull_back(
     """
     grad_before, grad_terms = coupling.form.pull_back(changed, terms, grad, grad_log_det)
     if coupling.scale is None or terms.log_scale is None or grad_terms.log_scale is None:
-        return grad_terms.shift.contiguous()
+        grad_output = grad_terms.shift.contiguous()
+        if grad_before is not grad:
+            grad_output = grad_output.clone() if grad_output is grad else grad_output
+            grad.copy_(grad_before)
+        return grad_output
     grad_output = grad.new_empty(len(grad), 2 * grad.shape[1])
     grad_shift, grad_raw = coupling.split_output(grad_output)
     assert grad_raw is not None

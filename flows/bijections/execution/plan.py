@@ -92,7 +92,8 @@ def make_plan(chain: "Chain", like: Tensor) -> Plan:
     """
     no_rows = rows.why_not(like) or ("a module has a hook" if any_hooked(parts(chain)[1:]) else "")
     if no_rows and chain.bypasses_hooks():
-        reasons = {rows.Rows.name: no_rows, Plain.name: "folding would bypass a hook"}
+        others = (Reversible, Checkpointed, Plain)
+        reasons = {rows.Rows.name: no_rows, **dict.fromkeys((kind.name for kind in others), BYPASSED)}
         plan = Plan([OneByOne(chain)], like.new_zeros(()), reasons)
     else:
         size = (*like.shape[1:], not no_rows)
@@ -106,27 +107,30 @@ def folded_plan(chain: "Chain", like: Tensor, no_rows: str) -> Plan:
     """Plan in which adjacent channel maps are folded; `no_rows` is the reason why no step runs in rows."""
     steps, foldings = fold(list(chain.flat()))
     log_det = sum((folding.log_det(like) for folding in foldings), start=like.new_zeros(()))
-    reasons = {OneByOne.name: "no hook would be bypassed"}
     stretches = [steps] if no_rows else rows.grouped(steps, chain.memory)
-    executors: list[Executor] = []
-    for stretch in stretches:
-        executors.append(
-            stretch if isinstance(stretch, rows.Rows) else with_memory(stretch, chain.memory, reasons)
-        )
+    executors = [
+        stretch if isinstance(stretch, rows.Rows) else with_memory(stretch, chain.memory)
+        for stretch in stretches
+    ]
+    reasons = {
+        OneByOne.name: "no hook would be bypassed",
+        rows.Rows.name: no_rows or "no channel map is followed by a coupling that can run in rows",
+        **{kind.name: kind.why_not(steps, chain.memory) or IN_ROWS for kind in (Reversible, Checkpointed)},
+        Plain.name: f"the memory mode is {chain.memory.mode!r}" if no_rows else IN_ROWS,
+    }
     names = {executor.name for executor in executors}
-    if rows.Rows.name not in names:
-        reasons[rows.Rows.name] = no_rows or "no channel map is followed by a coupling that can run in rows"
     return Plan(executors, log_det, {name: why for name, why in reasons.items() if name not in names})
 
 
-def with_memory(steps: Sequence[Step], memory: Memory, reasons: dict[str, str]) -> Executor:
-    """Executor of a stretch of steps in a memory mode; adds the reasons against the others."""
+def with_memory(steps: Sequence[Step], memory: Memory) -> Executor:
+    """Executor of a stretch of steps in a memory mode."""
     for kind in (Reversible, Checkpointed):
-        reason = kind.why_not(steps, memory)
-        if not reason:
+        if not kind.why_not(steps, memory):
             return kind(steps, memory)
-        reasons.setdefault(kind.name, reason)
     return Plain(steps)
+
+
+BYPASSED, IN_ROWS = "folding would bypass a hook", "all other steps run in rows"
 
 
 def kinds_of(steps: Sequence[Step]) -> str:

@@ -16,7 +16,6 @@ from flows.core.options import Options
 from flows.display.drawing import Drawing, draw_rows
 from flows.editing.moves import move_found
 from flows.metrics.reconstruction import psnr
-from flows.models.base import LatentModel
 from flows.opening import open_model
 from flows.steering.base import load_directions
 from flows.steering.levels import to_levels
@@ -84,8 +83,9 @@ def apply(
     selected = [to_levels(model, each, latent.name) for each in selected]
     if moves.levels is not None:
         selected = [each.on_levels(moves.levels, latent) for each in selected]
+    unmoved = found.decode(model)
     moved = {
-        each.name: move_found(model, found, each, moves.alphas, moves.absolute, moves.budget)
+        each.name: move_found(model, found, unmoved, each, moves.alphas, moves.absolute, moves.budget)
         for each in selected
     }
     for note in [note for each in moved.values() for note in each.notes] + far_moves(moves.alphas):
@@ -98,7 +98,7 @@ def apply(
         "directions": [each.name for each in selected],
         "alphas": moves.alphas,
         "images": found.names,
-        **unmoved_quality(model, read),
+        **unmoved_quality(read, unmoved),
     }
     if moves.budget is not None:
         result["sigmas_within_budget"] = {name: each.reached for name, each in moved.items()}
@@ -112,11 +112,11 @@ def far_moves(alphas: Sequence[float]) -> list[str]:
     return [note] if far else []
 
 
-def unmoved_quality(model: LatentModel, given: Given) -> dict[str, list[float]]:
+def unmoved_quality(given: Given, unmoved: Tensor) -> dict[str, list[float]]:
     """PSNR of the reconstructions of given pictures, which is printed; nothing for codes and samples."""
     if not given.encoded:
         return {}
-    quality = psnr(given.images, given.found.decode(model)).tolist()
+    quality = psnr(given.images, unmoved).tolist()
     print(f"PSNR of the reconstructions without a move: {at_least(min(quality))}")
     return {"unmoved_psnr": quality}
 

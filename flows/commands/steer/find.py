@@ -16,8 +16,7 @@ from flows.errors import UserError
 from flows.opening import CACHE, data_of, load_predictor, open_model
 from flows.steering.base import DIRECTIONS_FILE, Direction, as_row, save_directions
 from flows.steering.boundary import Boundary
-from flows.steering.method import Labelled, Method, Task
-from flows.steering.score_gradient import ScoreGradient
+from flows.steering.method import Method, Task
 from flows.storage.files import expand
 
 BOUNDARY: Method = lazy_instance(Boundary)
@@ -67,10 +66,8 @@ def find(
     model = open_model(checkpoint, device)
     space = space or model.search_space
     model.check_space(space)
-    surveyed = source == "samples" and isinstance(method, Labelled)
-    loaded = None
-    if surveyed or isinstance(method, ScoreGradient):
-        loaded = load_predictor(predictor, model)
+    asked = method.needs_predictor or (method.needs_scores and source == "samples")
+    loaded = load_predictor(predictor, model) if asked else None
     if data is not None and source == "samples":
         raise UserError("--data is the data set of --source images; samples need none")
     images = data_of(model, data) if source == "images" else None

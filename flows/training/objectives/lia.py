@@ -7,11 +7,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from flows import images as pixels
 from flows.core.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
 from flows.core.numerics import combine_seeds, frozen
+from flows.core.torch_internals import BatchNorm
 from flows.data.base import Batch, Split
 from flows.errors import UserError
 from flows.metrics.reconstruction import psnr

@@ -5,17 +5,13 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from flows.data.base import Batch, Split
 from flows.errors import NonFinite
-from flows.memory import memory_of
 from flows.metrics.likelihood import bits_per_dim, labels_if_conditional
 from flows.models.base import LikelihoodModel
 from flows.storage.stored import StoredModule
-from flows.training import guard
-from flows.training.guard import GuardReport
 from flows.training.phase import Evaluation, Objective, Phase
 from flows.training.validation import sample_sheet, validate
 
@@ -51,12 +47,6 @@ class Likelihood(Objective):
             return sum(bound.penalties.values(), start=bits), logs
 
         return [Phase("likelihood", list(model.parameters()), loss, wrapped)]
-
-    def watch(self, model: StoredModule, batch: Batch, accelerator: Accelerator) -> GuardReport | None:
-        """If activations are rebuilt, check that they still equal the original ones."""
-        if not guard.is_watched(memory_of(model)):
-            return None
-        return guard.measure(cast(LikelihoodModel, model), batch, accelerator)
 
     def evaluate(self, model: StoredModule, held_out: Split, images: int | None, shown: int) -> Evaluation:
         flow = cast(LikelihoodModel, model)
