@@ -112,7 +112,7 @@ def compare(
     editing = None if directions is None else read_editing(directions, loaded, checkpoints, data)
     measures = replace(measures, editing=editing)
     groups = GroupReader(loaded, label, data).read_all(images)
-    distances = distances_of(measures, distance)
+    distances = distances_of(measures, distance, inverters)
     store = Pairs(out, settings_of(search, measure, measures, distances, inverters))
     if not resume:
         store.clear()

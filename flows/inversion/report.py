@@ -71,8 +71,8 @@ class Comparison:
     def save(self, out: Path, title: str = "Comparison of inverters") -> list[str]:
         """Write table.csv, summary.md, overview.png, grid-*.png, edit-*.png and index.html."""
         write_comparison(out, title, self)
-        overview = ["overview.png"] if (out / "overview.png").exists() else []
-        return ["index.html", "summary.md", "table.csv", *overview, f"{len(self.groups)} grids", "records"]
+        there = [name for name in ("overview.png", "records") if (out / name).exists()]
+        return ["index.html", "summary.md", "table.csv", f"{len(self.groups)} grids", *there]
 
     def tables(self) -> list[Table]:
         """Some figures of the pairs that have any."""

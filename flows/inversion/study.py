@@ -12,7 +12,7 @@ from flows.core.checks import did_you_mean
 from flows.core.options import Options
 from flows.errors import UserError
 from flows.inversion.base import Inverter
-from flows.inversion.by_name import make_inverter, title_of
+from flows.inversion.by_name import is_config, make_inverter, title_of
 from flows.inversion.comparison import Group, Groups, Measures, compare, likelihood_of
 from flows.inversion.distance import Distance
 from flows.inversion.records import ImageSource
@@ -80,7 +80,9 @@ def compare_models(
     }
     chosen = make_all(inverters, Search(search, distance), models)
     results = compare(models, chosen, groups, measure.seed, measures)
-    return Comparison(results, groups, distances_of(measures, distance), likelihoods(models, groups))
+    return Comparison(
+        results, groups, distances_of(measures, distance, inverters), likelihoods(models, groups)
+    )
 
 
 def group_of(images: Tensor) -> Group:
@@ -110,9 +112,12 @@ def measures_of(measure: MeasureSettings, search: SearchSettings) -> tuple[Measu
     return Measures(network, measure.edits, identity=identity), distance
 
 
-def distances_of(measures: Measures, distance: Distance) -> Distances:
-    """Names of the measured distance and of the loss of the searches."""
-    return Distances("no network" if measures.network is None else measures.network.name, distance.text)
+def distances_of(measures: Measures, distance: Distance, inverters: Inverters) -> Distances:
+    """Names of the measured distance and of the loss of the searches; config files have their own."""
+    given = inverters.values() if isinstance(inverters, Mapping) else inverters
+    own = any(not isinstance(each, str) or is_config(each) for each in given)
+    loss = f"{distance.text}; of config files and objects, their own" if own else distance.text
+    return Distances("no network" if measures.network is None else measures.network.name, loss)
 
 
 def likelihoods(models: Mapping[str, LatentModel], groups: Groups) -> dict[str, dict[str, float]]:
