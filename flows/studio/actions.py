@@ -310,7 +310,7 @@ def compared_table(steps: Sequence[Compared]) -> str:
         figures = [as_text(getattr(row, name), 3) for name in COMPARED]
         figures[list(COMPARED).index("bit_exact")] = {1.0: "yes", 0.0: "no"}.get(row.bit_exact, "–")
         lines.append([row.model, "–", row.note] if row.note else [row.model, row.inverter, *figures])
-    return Table(["model", "by", *COMPARED.values()], lines).markdown(names=2)
+    return Table(["model", "by", *COMPARED.values()], lines).markdown(names=2).rstrip()
 
 
 # Steer --------------------------------------------------------------------------------------------

@@ -681,7 +681,7 @@ class Page:
         asked = [name for name, sigma in actions.sliders_of(history).items() if sigma]
         pairs = actions.compare_readings(editor, before, after, asked=asked)
         rows = [[a.name, a.text, b.text] for a, b in pairs]
-        readings = Table(["prediction", "before", "after"], rows).markdown(names=1)
+        readings = Table(["prediction", "before", "after"], rows).markdown(names=1).rstrip()
         slides = (self.enlarged(before), self.enlarged(after))
         return [session, slides, status, readings if rows else ""]
 
@@ -847,7 +847,9 @@ class Page:
         """Markdown table of the omissions; see `actions.missing_classes`."""
         rows = actions.missing_classes(self.studio.editor(name))
         lines = [[label, f"{real:.1f} %", f"{generated:.1f} %"] for label, real, generated in rows]
-        return Table(["class, most omitted first", "test images", "samples"], lines).markdown(names=1)
+        return (
+            Table(["class, most omitted first", "test images", "samples"], lines).markdown(names=1).rstrip()
+        )
 
 
 def picture(label: str, name: str | None = None) -> gr.Image:
