@@ -4,6 +4,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, silu
 
+from flows.core.bounds import ImageShape
+from flows.errors import UserError
+
+_GROUPS = 8
+
+
+def check_channels(channels: list[int]) -> None:
+    """Raise UserError unless `channels` has entries and each is a multiple of 8, as group norm needs."""
+    if not channels or any(count % _GROUPS for count in channels):
+        raise UserError(f"channels: expected multiples of {_GROUPS}, got {channels}")
+
 
 class NormedBlock(nn.Module):
     """Pre-activation residual block x + conv(silu(norm(conv(silu(norm(x)))))) (He et al. 2016).
@@ -14,9 +25,9 @@ class NormedBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        self.first_norm = nn.GroupNorm(8, inputs)
+        self.first_norm = nn.GroupNorm(_GROUPS, inputs)
         self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.second_norm = nn.GroupNorm(8, outputs)
+        self.second_norm = nn.GroupNorm(_GROUPS, outputs)
         self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
         nn.init.zeros_(self.second.weight)
@@ -36,15 +47,21 @@ class Tower(nn.Module):
         channels: Number of channels of each block, multiples of 8.
         hidden: Number of units of the dense layer over all positions.
         outputs: Length of the vector.
+
+    Raises:
+        UserError: If a number of channels is not a multiple of 8, or the side is halved below one pixel.
     """
 
     def __init__(self, colours: int, side: int, channels: list[int], hidden: int, outputs: int):
         super().__init__()
+        check_channels(channels)
+        last = side // 2 ** (len(channels) - 1)
+        if not last:
+            raise UserError(f"channels: images of {side} pixels cannot be halved {len(channels) - 1} times")
         self.stem = nn.Conv2d(colours, channels[0], 3, padding=1)
         pairs = zip([channels[0], *channels], channels, strict=False)
         self.blocks = nn.ModuleList(NormedBlock(before, after) for before, after in pairs)
-        last = side // 2 ** (len(channels) - 1)
-        self.norm = nn.GroupNorm(8, channels[-1])
+        self.norm = nn.GroupNorm(_GROUPS, channels[-1])
         self.places = nn.Linear(channels[-1] * last * last, hidden)
         self.head = nn.Linear(hidden, outputs)
         self.to(memory_format=torch.channels_last)
@@ -63,19 +80,27 @@ class UNet(nn.Module):
     Upsampling is nearest-neighbour.
 
     Args:
-        colours: Number of image channels.
+        image_shape: (C, H, W); H and W are multiples of 2**(len(channels) − 1).
         channels: Number of channels at full side, half, a quarter, …; multiples of 8.
         outputs: Number of maps.
+
+    Raises:
+        UserError: If a number of channels is not a multiple of 8, or a side cannot be halved exactly.
     """
 
-    def __init__(self, colours: int, channels: list[int], outputs: int):
+    def __init__(self, image_shape: ImageShape, channels: list[int], outputs: int):
         super().__init__()
+        check_channels(channels)
+        colours, height, width = image_shape
+        halvings = len(channels) - 1
+        if height % 2**halvings or width % 2**halvings:
+            raise UserError(f"channels: images of {height} × {width} cannot be halved {halvings} times")
         self.stem = nn.Conv2d(colours, channels[0], 3, padding=1)
         pairs = list(zip([channels[0], *channels], channels, strict=False))
         self.down = nn.ModuleList(NormedBlock(before, after) for before, after in pairs)
         upward = list(zip(channels[:0:-1], channels[-2::-1], strict=True))
         self.up = nn.ModuleList(NormedBlock(below + skip, skip) for below, skip in upward)
-        self.norm = nn.GroupNorm(8, channels[0])
+        self.norm = nn.GroupNorm(_GROUPS, channels[0])
         self.head = nn.Conv2d(channels[0], outputs, 1)
         self.to(memory_format=torch.channels_last)
 

@@ -269,5 +269,10 @@ def json_attributes(attributes: Sequence[Attribute]) -> list[dict[str, Any]]:
 
 
 def read_attributes(stored: Sequence[dict[str, Any]]) -> tuple[Attribute, ...]:
-    """Convert the result of `json_attributes` back to attributes."""
-    return tuple(Attribute(**{**each, "classes": tuple(each["classes"])}) for each in stored)
+    """Convert the result of `json_attributes` back to attributes; UserError if these are not attributes."""
+    try:
+        return tuple(Attribute(**{**each, "classes": tuple(each.get("classes", ()))}) for each in stored)
+    except (AttributeError, TypeError) as error:
+        raise UserError(
+            f"attributes: expected entries of name, kind, group, classes, low, high ({error})"
+        ) from error

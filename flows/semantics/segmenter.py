@@ -40,7 +40,7 @@ class UNetSegmenter(SemanticModel):
         if not mask_classes:
             raise UserError("mask_classes: the data set has no class masks: nothing to learn")
         self.classes = tuple(mask_classes)
-        self.assemble(image_shape, bins, UNet(image_shape[0], channels or [24, 48, 96], len(mask_classes)))
+        self.assemble(image_shape, bins, UNet(image_shape, channels or [24, 48, 96], len(mask_classes)))
         self.register_buffer("log_temperature", torch.zeros(()))
 
     @property

@@ -13,7 +13,7 @@ from flows import images as pixels
 from flows.data.base import ArraySplit, Attribute, Batch
 from flows.data.scenes import FACTORS, Scenes
 from flows.data.scenes.factors import COLUMN, matters
-from flows.errors import CheckpointError
+from flows.errors import CheckpointError, UserError
 from flows.images import IMAGENET_DEVIATION, IMAGENET_MEAN
 from flows.models.load import load
 from flows.semantics.adapters import ClassPredictor, ClassSegmenter
@@ -271,6 +271,14 @@ def test_mistakes_are_named(scenes):
         AttributePredictor((3, 16, 16), [])
     with pytest.raises(ValueError, match="no class masks"):
         UNetSegmenter((3, 16, 16), [])
+    with pytest.raises(UserError, match=r"channels: expected multiples of 8, got \[12\]"):
+        UNetSegmenter((3, 16, 16), ["a"], channels=[12])
+    with pytest.raises(UserError, match="images of 30 × 30 cannot be halved 2 times"):
+        UNetSegmenter((3, 30, 30), ["a"])
+    with pytest.raises(UserError, match="images of 4 pixels cannot be halved 3 times"):
+        AttributePredictor((3, 4, 4), [{"name": "a", "kind": "binary"}])
+    with pytest.raises(UserError, match="attributes: expected entries"):
+        AttributePredictor((3, 16, 16), [{"title": "a"}])
     semantic = predictor()
     with pytest.raises(ValueError, match="predictor's 4 attributes, got 1"):
         semantic.loss(semantic(random_images(2)), batch_of(random_images(2)))
