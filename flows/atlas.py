@@ -3,7 +3,7 @@
 import base64
 import html
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,7 @@ from flows.steering.boundary import Boundary
 from flows.steering.method import Task
 from flows.steering.pca import PrincipalComponents
 from flows.steering.scoring import ScoreSettings, score
-from flows.storage.files import write_atomically
+from flows.storage.files import write_text
 from flows.storage.jobs import run_once
 
 SCORED, TESTED = 300, 200
@@ -165,13 +165,12 @@ class Atlas:
         if self.segmenter is None:
             return parts
         inputs = {**shared, "segmenter": self.segmenter.fingerprint(), "source": self.source}
-        unknown = "skipped, the data set of this model is unknown: name it by --data"
         if not default_layers(self.model, self.model.search_space):
             self.say(f"dissection: skipped, {type(self.model).__name__} has no spatial layer")
         else:
             parts["dissection"] = Part({**inputs, "artefact": self.artefact}, self.dissect)
         if self.data is None:
-            self.say(f"omissions: {unknown}")
+            self.say("omissions: skipped, the data set of this model is unknown: name it by --data")
         else:
             parts["omissions"] = Part(inputs, self.find_omissions)
         return parts
@@ -188,7 +187,7 @@ class Atlas:
             for name, part in parts.items()
         }
         page = front_page(f"Atlas of {self.name}", out, list(parts))
-        write_atomically(out / "index.html", lambda path: path.write_text(page))
+        write_text(out / "index.html", page)
         return done
 
     # Parts ----------------------------------------------------------------------------------------
@@ -216,7 +215,7 @@ class Atlas:
         """Directions, scored on samples, or on test images if they can be encoded."""
         assert self.predictor is not None
         directions = self.directions(out)
-        test = TESTED if self.encodes and self.data is not None else 0
+        test = TESTED if self.source == "images" else 0
         settings = ScoreSettings(n=min(self.settings.n, SCORED), test=test, seed=self.settings.seed + 1)
         result = score(self.model, self.predictor, directions, settings, self.data)
         self.show(result, out, "scores.json", f"Steering {self.name} in {directions[0].space}")
@@ -253,9 +252,8 @@ class Atlas:
 
     def find_omissions(self, out: Path) -> None:
         """Classes that the model does not generate."""
-        assert self.segmenter is not None
-        settings = replace(OmissionSettings(), n=self.settings.n, seed=self.settings.seed)
-        assert self.data is not None
+        assert self.segmenter is not None and self.data is not None
+        settings = OmissionSettings(n=self.settings.n, seed=self.settings.seed)
         result = study_omissions(self.model, self.segmenter, self.data, settings, self.reconstruct)
         self.show(result, out, "omissions.json", f"Omissions of {self.name}, {settings.n:,} samples")
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from torch import nn
 
 from flows.core.checks import check_choice, check_positive
+from flows.core.context import set_within
 from flows.core.torch_internals import is_random, tracks_statistics
 from flows.errors import UserError
 
@@ -122,11 +123,8 @@ _recomputing: ContextVar[bool] = ContextVar("recomputing", default=False)
 @contextmanager
 def recomputing() -> Iterator[None]:
     """Mark the block as a second computation, in which running statistics are not updated."""
-    token = _recomputing.set(True)
-    try:
+    with set_within(_recomputing, True):
         yield
-    finally:
-        _recomputing.reset(token)
 
 
 def is_recomputing() -> bool:

@@ -224,11 +224,13 @@ def with_tools() -> list[str]:
 
     Among those of one image size, flows come first, then other models with an encoder, then the rest.
     """
-    segmenters = [each for each in included(SemanticModel) if each.is_a("segmenter")]
+    known = included(StoredModule)
+    segmenters = [each for each in known if issubclass(each.cls, SemanticModel) and each.is_a("segmenter")]
     models = [
         each
-        for each in included(LatentModel)
-        if any(segmenter.serves(each.image_shape, each.data) for segmenter in segmenters)
+        for each in known
+        if issubclass(each.cls, LatentModel)
+        and any(segmenter.serves(each.image_shape, each.data) for segmenter in segmenters)
     ]
     return [each.folder for each in sorted(models, key=lambda each: (-each.image_shape[-1], each.rank))]
 

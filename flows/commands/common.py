@@ -16,7 +16,7 @@ from flows.display.table import Table
 from flows.errors import UserError
 from flows.inversion.arrays import SUFFIXES
 from flows.models.base import LatentModel
-from flows.storage.files import SPECIAL, file_in_place_of, is_special, to_json, write_atomically
+from flows.storage.files import SPECIAL, file_in_place_of, is_special, to_json, write_text
 from flows.storage.stored import CONFIG_FILE, WEIGHTS_FILE
 
 Zoom = restricted_number_type("Zoom", int, [(">=", 1), ("<=", 64)])
@@ -84,7 +84,7 @@ def write_json(
     """
     if path is not None:
         text = to_json(result, {**UNKNOWN, **(unknown or {})})
-        write_atomically(path, lambda target: target.write_text(text))
+        write_text(path, text)
 
 
 class Result(Protocol):

@@ -18,15 +18,8 @@ from flows.inversion.comparison import Measures, Row
 from flows.inversion.comparison import compare as run
 from flows.inversion.pairs import Pairs
 from flows.inversion.report import Comparison
-from flows.inversion.search import Search, SearchSettings
-from flows.inversion.study import (
-    MeasureSettings,
-    check_alike,
-    distances_of,
-    likelihoods,
-    make_all,
-    measures_of,
-)
+from flows.inversion.search import SearchSettings
+from flows.inversion.study import MeasureSettings, likelihoods, prepare
 from flows.inversion.summary import Distances
 from flows.models.base import LatentModel
 from flows.opening import data_of, load_predictor, names_of, open_model
@@ -106,19 +99,16 @@ def compare(
     check_outputs(out=out, json=json)
     checkpoints = names_of(models, "--models")
     loaded = {name: open_model(path, device).eval() for name, path in checkpoints.items()}
-    check_alike(loaded)
-    measures, distance = measures_of(measure, search)
-    chosen = make_all(inverters, Search(search, distance), loaded)
+    prepared = prepare(loaded, inverters, search, measure)
     editing = None if directions is None else read_editing(directions, loaded, checkpoints, data)
-    measures = replace(measures, editing=editing)
+    measures = replace(prepared.measures, editing=editing)
     groups = GroupReader(loaded, label, data).read_all(images)
-    distances = distances_of(measures, distance, inverters)
-    store = Pairs(out, settings_of(search, measure, measures, distances, inverters))
+    store = Pairs(out, settings_of(search, measure, measures, prepared.distances, inverters))
     if not resume:
         store.clear()
-    found = Comparison([], groups, distances, pictures=pictures)
+    found = Comparison([], groups, prepared.distances, pictures=pictures)
     try:
-        run(loaded, chosen, groups, measure.seed, measures, store, found.results)
+        run(loaded, prepared.inverters, groups, measure.seed, measures, store, found.results)
     except KeyboardInterrupt:
         end_early(found, out, json)
     check_possible([result.row for result in found.results])

@@ -8,13 +8,14 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.commands.common import check_outputs, write_json
+from flows.display.drawing import save_picture
 from flows.editing.history import edited_upload as paste_into_upload
 from flows.editing.records import load_history, read_history_header
 from flows.errors import CheckpointError, UserError
 from flows.inversion.records import ImageSource, digest_of, load_record
 from flows.inversion.records import render_record as decode_record
 from flows.opening import open_model, open_picture
-from flows.storage.files import file_name, what_is, write_atomically
+from flows.storage.files import file_name, what_is
 from flows.storage.stored import locate
 from flows.storage.versioned import kind_of, read_metadata
 
@@ -90,7 +91,7 @@ def write_all(output: Path, pictures: Sequence[Image.Image], names: Sequence[str
     written = []
     for i, (picture, name) in enumerate(zip(pictures, names, strict=True)):
         path = output / file_name(f"{i:04d}-{Path(name).stem}", ".png")
-        write_atomically(path, picture.save)
+        save_picture(picture, path)
         written.append(str(path))
     return written
 
@@ -118,7 +119,7 @@ def render_edits(
     history, same = load_history(record, model)
     picture = paste_into_upload(history) if undo else pixels.to_pillow(history.picture)
     path = output / file_name(record.stem, ".png")
-    write_atomically(path, picture.save)
+    save_picture(picture, path)
     edits = [edit.label for edit in history.edits]
     print(f"{path}; {'; '.join(edits) or 'not edited'}; {SAME[same]}")
     write_json(json, {"pictures": [str(path)], "edits": edits, "same_bytes": same})

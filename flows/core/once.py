@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from flows.core.context import set_within
 from flows.core.torch_internals import children
 
 T = TypeVar("T")
@@ -29,11 +30,8 @@ def prepared() -> Iterator[None]:
     if torch.compiler.is_compiling() or _store.get() is not None:
         yield
         return
-    token = _store.set({})
-    try:
+    with set_within(_store, {}):
         yield
-    finally:
-        _store.reset(token)
 
 
 def parts(module: nn.Module) -> list[nn.Module]:

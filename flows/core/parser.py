@@ -20,6 +20,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter,
 
 from flows.core.bounds import choices_of, describe, plain, refusal
 from flows.core.checks import did_you_mean
+from flows.core.context import set_within
 from flows.core.plugins import modules_of
 from flows.errors import UserError, deprecated, fail
 from flows.storage.files import load_yaml
@@ -52,11 +53,8 @@ _raising: ContextVar[bool] = ContextVar("raising", default=False)
 @contextmanager
 def raising() -> Iterator[None]:
     """Context in which mistakes raise UserError instead of ending the program."""
-    token = _raising.set(True)
-    try:
+    with set_within(_raising, True):
         yield
-    finally:
-        _raising.reset(token)
 
 
 class HelpFormatter(DefaultHelpFormatter):

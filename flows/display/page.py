@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows.display.drawing import encode_picture
-from flows.storage.files import write_atomically
+from flows.storage.files import write_atomically, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # imported only where a figure is made; many commands make none
@@ -81,7 +81,7 @@ def write_page(
     """
     written = {name: save_sheet(sheet, out / f"{name}.png") for name, sheet in sheets.items()}
     page = document(title, before, *(picture_html(name, data) for name, data in written.items()), after)
-    write_atomically(out / "index.html", lambda path: path.write_text(page))
+    write_text(out / "index.html", page)
     return ["index.html", *(f"{name}.png" for name in written)]
 
 

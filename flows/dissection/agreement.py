@@ -97,7 +97,7 @@ class Agreement:
             information=quality,
             threshold=float(self.thresholds[unit, label]),
             share=float(self.shares[unit, label]),
-            interpretable=value > CUT_IOU and quality > CUT_INFORMATION,
+            interpretable=is_interpretable(value, quality),
         )
 
     def of(self, label: str) -> Tensor:
@@ -277,17 +277,9 @@ def agreement_of(
     if labels is None:
         label = own.argmax(1)
         labels = label, torch.zeros_like(label), torch.ones_like(label, dtype=torch.bool)
-    released = [
-        row_of(
-            layer,
-            unit,
-            classes[label],
-            (float(thresholds[unit, level]), float(shares[level])),
-            (float(iou[unit, level, label]), float(information[unit, level, label])),
-            has,
-        )
-        for unit, (label, level, has) in enumerate(zip(*(each.tolist() for each in labels), strict=True))
-    ]
+    label, level, has = labels
+    units = torch.arange(len(label))
+    figures = iou[units, level, label], information[units, level, label], thresholds[units, level]
     return Agreement(
         layer=layer,
         classes=tuple(classes),
@@ -295,34 +287,40 @@ def agreement_of(
         information=information.gather(1, index)[:, 0],
         thresholds=thresholds.gather(1, chosen),
         shares=shares[chosen],
-        released=tuple(released),
+        released=released_rows(
+            layer, [classes[each] for each in label.tolist()], has, *figures, shares[level]
+        ),
     )
 
 
-def row_of(
-    layer: str, unit: int, label: str, active: tuple[float, float], figures: tuple[float, float], has: bool
-) -> UnitRow:
-    """Row of a unit by the released rule.
+def released_rows(layer: str, labels: Sequence[str], has: Tensor, *figures: Tensor) -> tuple[UnitRow, ...]:
+    """Rows of the units of a layer by the released rule.
 
     Args:
         layer: Name of the layer.
-        unit: Channel.
-        label: Name of its class.
-        active: Threshold, and share of the locations above it.
-        figures: IoU and information quality.
-        has: Whether the unit has a class.
+        labels: Class of each unit.
+        has: bool (C,), whether the unit has a class.
+        figures: IoU, information quality, threshold, and share of the locations above it, (C,) each.
     """
-    (threshold, share), (iou, information) = active, figures
-    return UnitRow(
-        layer=layer,
-        unit=unit,
-        label=label,
-        iou=iou,
-        information=information,
-        threshold=threshold,
-        share=share,
-        interpretable=has and iou > CUT_IOU and information > CUT_INFORMATION,
+    columns = zip(labels, has.tolist(), *(each.tolist() for each in figures), strict=True)
+    return tuple(
+        UnitRow(
+            layer=layer,
+            unit=unit,
+            label=label,
+            iou=iou,
+            information=information,
+            threshold=threshold,
+            share=share,
+            interpretable=known and is_interpretable(iou, information),
+        )
+        for unit, (label, known, iou, information, threshold, share) in enumerate(columns)
     )
+
+
+def is_interpretable(iou: float, information: float) -> bool:
+    """Whether IoU and information quality exceed their thresholds."""
+    return iou > CUT_IOU and information > CUT_INFORMATION
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from flows.display.table import Table
 from flows.inversion.comparison import Groups, Result
 from flows.inversion.pairs import pair_name, safe_name
 from flows.inversion.summary import EDIT_HEAD, Distances, edit_lines, overview, summary
-from flows.storage.files import write_atomically
+from flows.storage.files import write_text
 
 COLUMNS = {
     "psnr": "median PSNR, dB",
@@ -128,11 +128,11 @@ def write_comparison(out: Path, title: str, comparison: Comparison) -> None:
     writer = csv.DictWriter(text, list(results[0].row.as_dict()))
     writer.writeheader()
     writer.writerows(result.row.as_dict() for result in results)
-    write_atomically(out / "table.csv", lambda path: path.write_text(text.getvalue()))
+    write_text(out / "table.csv", text.getvalue())
     for old in (*out.glob("grid-*.png"), *out.glob("edit-*.png")):
         old.unlink()  # left by an earlier comparison in this folder
     short = summary(results, groups, distances)
-    write_atomically(out / "summary.md", lambda path: path.write_text(short))
+    write_text(out / "summary.md", short)
     rows = overview(results, groups)
     if rows:
         save_sheet(draw_rows(rows), out / "overview.png")
@@ -147,7 +147,7 @@ def write_comparison(out: Path, title: str, comparison: Comparison) -> None:
         for name, rows in edit_rows(groups, results).items()
     }
     whole = page(title, comparison, grids, edits)
-    write_atomically(out / "index.html", lambda path: path.write_text(whole))
+    write_text(out / "index.html", whole)
     if comparison.pictures:
         for result in results:
             names = [Path(source.name).stem for source in groups[result.row.group].sources]

@@ -71,18 +71,39 @@ def compare_models(
     Raises:
         UserError: The models differ in their images, there is no such inverter, or the images do not fit.
     """
-    check_alike(models)
-    measures, distance = measures_of(measure, search)
+    prepared = prepare(models, inverters, search, measure)
     shape = next(iter(models.values())).image_shape
     groups = {
         name: each if isinstance(each, Group) else group_of(pixels.as_bytes(each, shape))
         for name, each in images.items()
     }
-    chosen = make_all(inverters, Search(search, distance), models)
-    results = compare(models, chosen, groups, measure.seed, measures)
-    return Comparison(
-        results, groups, distances_of(measures, distance, inverters), likelihoods(models, groups)
-    )
+    results = compare(models, prepared.inverters, groups, measure.seed, prepared.measures)
+    return Comparison(results, groups, prepared.distances, likelihoods(models, groups))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Inverters and measures of a comparison, made and checked before any image is read.
+
+    Attributes:
+        inverters: Inverters by the names of tables.
+        measures: Measures of each pair, without edits along directions.
+        distances: Names of the distances.
+    """
+
+    inverters: Mapping[str, Inverter]
+    measures: Measures
+    distances: Distances
+
+
+def prepare(
+    models: Mapping[str, LatentModel], inverters: Inverters, search: SearchSettings, measure: MeasureSettings
+) -> Prepared:
+    """Make the inverters and measures of a comparison; see `compare_models`."""
+    check_alike(models)
+    measures, distance = measures_of(measure, search)
+    made = make_all(inverters, Search(search, distance), models)
+    return Prepared(made, measures, distances_of(measures, distance, inverters))
 
 
 def group_of(images: Tensor) -> Group:

@@ -11,7 +11,6 @@ from flows import images as pixels
 from flows.display.drawing import save_picture
 from flows.metrics.roundtrip import round_trip
 from flows.models.base import LatentModel
-from flows.storage.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes  # imported only where a figure is made
@@ -51,7 +50,7 @@ def draw_curves(metrics: Lines, bins: int, path: Path) -> None:
         _finish(axes)
         if axes.get_legend_handles_labels()[1]:
             axes.legend(frameon=False)
-    write_atomically(path, lambda target: figure.savefig(target, dpi=110))
+    save_picture(figure, path)
 
 
 def draw_lines(metrics: Lines, panels: dict[str, str], path: Path) -> None:
@@ -72,7 +71,7 @@ def draw_lines(metrics: Lines, panels: dict[str, str], path: Path) -> None:
         _plot(axes, metrics, {name: label})
         _finish(axes)
         axes.set_ylabel(label)
-    write_atomically(path, lambda target: figure.savefig(target, dpi=110))
+    save_picture(figure, path)
 
 
 def draw_bars(figures: dict[str, dict[str, float]], path: Path) -> None:
@@ -97,7 +96,7 @@ def draw_bars(figures: dict[str, dict[str, float]], path: Path) -> None:
         axes.tick_params(axis="y", labelsize=8)
         axes.margins(y=0.01)
         axes.spines[["top", "right"]].set_visible(False)
-    write_atomically(path, lambda target: figure.savefig(target, dpi=110))
+    save_picture(figure, path)
 
 
 def _finite(metrics: Lines, name: str) -> list[float]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from flows import images as pixels
 from flows.data.base import ImageData, Split
 from flows.data.ood import ood_images
+from flows.display.drawing import save_picture
 from flows.display.page import as_fixed
 from flows.display.table import Table
 from flows.errors import NonFinite
@@ -21,7 +21,7 @@ from flows.reports.card import best_at, card_head, facts_of, test_note, training
 from flows.reports.distances import IMAGES, halves_of, kid_line, kid_to
 from flows.reports.figures import draw_curves, draw_round_trip
 from flows.reports.section import RunReport
-from flows.storage.files import read_yaml, to_json, write_atomically
+from flows.storage.files import read_yaml, to_json, write_text
 from flows.storage.stored import CARD_FILE
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
 from flows.training.log import METRICS_FILE, read_metrics
@@ -56,7 +56,6 @@ def write_flow_report(
         folder: Folder of the run.
         data: Data set that the model was trained on.
         learned: Figures of what the objective learned besides the model (`Objective.finish`).
-
     """
     metrics = read_metrics(folder / METRICS_FILE)
     facts = facts_of(model, metrics, data)
@@ -73,14 +72,13 @@ def write_flow_report(
         "roundtrip": [asdict(row) for row in rows],
     }
     unknown = {"bits_per_dim": reason, "standard_error": reason or "one test image"}
-    write_atomically(folder / REPORT_FILE, lambda path: path.write_text(to_json(report, unknown)))
+    write_text(folder / REPORT_FILE, to_json(report, unknown))
     draw_curves(metrics, model.bins, folder / "curves.png")
     suite = {name: pictures for name, (pictures, _) in groups.items()}
     draw_round_trip(model, suite, folder / "roundtrip.png")
-    sheet = pixels.to_pillow(sample_sheet(model))
-    write_atomically(folder / "samples.png", sheet.save)
+    save_picture(sample_sheet(model), folder / "samples.png")
     card = model_card(report, rows, likelihood, read_yaml(folder / RUN_CONFIG), reason)
-    write_atomically(folder / CARD_FILE, lambda path: path.write_text(card))
+    write_text(folder / CARD_FILE, card)
     notes = [verdict(rows), f"written to {folder}: {WRITTEN}"]
     notes += [f"bits/dim are unknown: {reason}"] if reason else []
     summary = [*test_note(report), *summary_of(report, likelihood)]

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flows import images as pixels
 from flows.data.base import ImageData
+from flows.display.drawing import save_picture
 from flows.display.page import as_fixed, as_text
 from flows.models.base import LatentModel
 from flows.models.lia import LIA
@@ -18,7 +18,7 @@ from flows.reports.figures import draw_lines
 from flows.reports.lia import lia_section
 from flows.reports.section import RunReport, Section
 from flows.steering.base import DIRECTIONS_FILE
-from flows.storage.files import read_yaml, to_json, write_atomically
+from flows.storage.files import read_yaml, to_json, write_text
 from flows.storage.stored import CARD_FILE
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
 from flows.training.log import METRICS_FILE, read_metrics
@@ -60,12 +60,12 @@ def write_gan_report(
     section = section_of(model, measured, learned or {})
     report |= section.values
     for name, picture in section.pictures.items():
-        write_atomically(folder / name, pixels.to_pillow(picture).save)
-    write_atomically(folder / REPORT_FILE, lambda path: path.write_text(to_json(report)))
-    write_atomically(folder / "samples.png", pixels.to_pillow(sheet_of(shown[:SHOWN], 10)).save)
+        save_picture(picture, folder / name)
+    write_text(folder / REPORT_FILE, to_json(report))
+    save_picture(sheet_of(shown[:SHOWN], 10), folder / "samples.png")
     draw_lines(metrics, CURVES | kid_curves(metrics), folder / "curves.png")
     card = gan_card(report, read_yaml(folder / RUN_CONFIG), section.lines)
-    write_atomically(folder / CARD_FILE, lambda path: path.write_text(card))
+    write_text(folder / CARD_FILE, card)
     name = report["model"]["model_type"]
     means = [report["sliced_wasserstein"][key]["mean"] for key in ("samples", "between test halves")]
     own, between = (as_fixed(mean, ".1f") for mean in means)

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flows import images as pixels
 from flows.data.base import ImageData
+from flows.display.drawing import save_picture
 from flows.display.table import Table
 from flows.reports.card import card_head, facts_of, test_note, training_paragraph
 from flows.reports.figures import draw_bars, draw_lines
 from flows.reports.section import RunReport
 from flows.semantics.base import Measurement, SemanticModel
-from flows.storage.files import read_yaml, to_json, write_atomically
+from flows.storage.files import read_yaml, to_json, write_text
 from flows.storage.stored import CARD_FILE
 from flows.training.folder import REPORT_FILE, RUN_CONFIG
 from flows.training.log import METRICS_FILE, read_metrics
@@ -45,14 +45,14 @@ def write_semantics_report(
     measured = model.measure(test, None)
     facts = {**facts_of(model, metrics, data), **(learned or {})}
     report: dict[str, Any] = {**facts, "test": measured.values, "images": len(test)}
-    write_atomically(folder / REPORT_FILE, lambda path: path.write_text(to_json(report)))
+    write_text(folder / REPORT_FILE, to_json(report))
     draw_lines(metrics, CURVES, folder / "curves.png")
     draw_bars(main_figures(measured), folder / "quality.png")
     pictures = model.pictures(test)
     for name, picture in pictures.items():
-        write_atomically(folder / name, pixels.to_pillow(picture).save)
+        save_picture(picture, folder / name)
     card = semantics_card(model, report, measured, read_yaml(folder / RUN_CONFIG), list(pictures))
-    write_atomically(folder / CARD_FILE, lambda path: path.write_text(card))
+    write_text(folder / CARD_FILE, card)
     written = ", ".join([REPORT_FILE, "curves.png", "quality.png", *pictures, CARD_FILE])
     line = f"{type(model).__name__}: on {len(test):,} test images {measured.line}"
     return RunReport(report, [*test_note(report), line, f"written to {folder}: {written}"])

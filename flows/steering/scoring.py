@@ -26,6 +26,8 @@ __all__ = ["ScoreSettings", "score"]
 
 STRIPS = 4
 """Number of images per direction that the page shows."""
+NEEDED = "for test images and for KID"
+"""Purpose of the data set, for the message without one."""
 REAL = 500
 """Minimum number of test images from which the range of each score in the data is estimated."""
 
@@ -117,7 +119,7 @@ def codes_of(model: LatentModel, space: str, settings: ScoreSettings, data: Imag
     """Codes that are moved: encoded test images, or samples."""
     if not settings.test:
         return model.sample(settings.n, space, settings.seed)
-    batch = given(data, "for test images and for KID").first("test", settings.test)
+    batch = given(data, NEEDED).first("test", settings.test)
     return model.encode_bytes(batch.images, space, batch.labels)
 
 
@@ -142,7 +144,7 @@ class Costs:
         self.real, self.compared = torch.empty(0, len(predictor.scores)), torch.empty(0)
         self.rerenders = False
         if settings.needs_data:
-            given(data, "for test images and for KID")
+            given(data, NEEDED)
         if data is None:
             return
         try:

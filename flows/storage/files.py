@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import yaml
 
+from flows.core.context import set_within
 from flows.errors import UserError
 
 StrPath = str | Path
@@ -182,11 +183,8 @@ _recorder: ContextVar[Callable[[Path], object] | None] = ContextVar("recorder", 
 @contextmanager
 def recording(note: Callable[[Path], object]) -> Iterator[None]:
     """Context in which `note` is called with the path of every file before `write_atomically` writes it."""
-    token = _recorder.set(note)
-    try:
+    with set_within(_recorder, note):
         yield
-    finally:
-        _recorder.reset(token)
 
 
 def will_write(path: Path) -> None:
@@ -230,6 +228,11 @@ def write_atomically(path: StrPath, write: Callable[[Path], object]) -> None:
         if isinstance(error, OSError) and error.errno is not None and error.filename in own:
             raise type(error)(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def write_text(path: StrPath, text: str) -> None:
+    """Write a text file in UTF-8; see `write_atomically`."""
+    write_atomically(path, lambda place: place.write_text(text, encoding="utf-8"))
 
 
 def is_temporary(name: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.core.schema import parse, read_json
 from flows.errors import UserError
-from flows.storage.files import write_atomically
+from flows.storage.files import write_text
 
 MARKER = "done.json"
 
@@ -30,7 +30,7 @@ def run_once(folder: Path, inputs: dict[str, Any], job: Callable[[], object]) ->
     marker.unlink(missing_ok=True)
     job()
     text = json.dumps({"digest": digest, "inputs": inputs}, indent=1) + "\n"
-    write_atomically(marker, lambda path: path.write_text(text))
+    write_text(marker, text)
     return True
 
 

@@ -25,7 +25,7 @@ from flows.core.checks import check_device, did_you_mean
 from flows.core.plugins import classes_of
 from flows.core.schema import parse, read_json, unaltered
 from flows.errors import CheckpointError, UserError
-from flows.storage.files import expand, file_digest, make_folder, reading, will_write, write_atomically
+from flows.storage.files import expand, file_digest, make_folder, reading, will_write, write_text
 from flows.storage.tensor_files import save_tensors
 
 FORMAT_VERSION = 1
@@ -164,10 +164,10 @@ class StoredModule(Checked, nn.Module, PyTorchModelHubMixin, ABC, library_name="
             "weights_sha256": file_digest(save_directory / WEIGHTS_FILE),
         }
         text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-        write_atomically(save_directory / CONFIG_FILE, lambda path: path.write_text(text))
+        write_text(save_directory / CONFIG_FILE, text)
         card = save_directory / CARD_FILE
         if not card.exists():
-            write_atomically(card, lambda path: path.write_text(self.plain_card()))
+            write_text(card, self.plain_card())
 
     @torch.no_grad()
     def round_to_half(self) -> None:

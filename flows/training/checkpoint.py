@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from flows.core.schema import parse, read_json, unaltered
 from flows.errors import DISK_ERRORS, CheckpointError, UserError
-from flows.storage.files import file_digest, write_atomically
+from flows.storage.files import file_digest, write_text
 from flows.storage.stored import check_digest
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def save_state(accelerator: "Accelerator", folder: Path, images: int, keep: int)
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         digests = {str(path.relative_to(temporary)): file_digest(path) for path in files}
         manifest = json.dumps({"state_version": STATE_VERSION, "files": digests}, indent=2)
-        write_atomically(temporary / MANIFEST, lambda path: path.write_text(manifest))
+        write_text(temporary / MANIFEST, manifest)
         aside = folder / f".{final.name}.aside"
         if final.exists():
             final.rename(aside)

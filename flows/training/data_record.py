@@ -8,7 +8,7 @@ from pathlib import Path
 from flows.core.schema import parse, read_json
 from flows.data.base import ImageData, Split, SplitName
 from flows.errors import UserError
-from flows.storage.files import write_atomically
+from flows.storage.files import write_text
 from flows.training.folder import DATA_RECORD
 
 MOST_NAMES = 200_000
@@ -48,7 +48,7 @@ def record_of(data: ImageData, opened: Mapping[SplitName, Split] | None = None) 
 def write_record(folder: Path, record: Record) -> None:
     """Write the record to the folder of a run."""
     text = json.dumps({name: asdict(split) for name, split in record.items()}) + "\n"
-    write_atomically(folder / DATA_RECORD, lambda path: path.write_text(text))
+    write_text(folder / DATA_RECORD, text)
 
 
 def read_record(folder: Path) -> dict[str, SplitRecord] | None:

@@ -11,7 +11,7 @@ from flows.core.schema import parse, unaltered
 from flows.data.source import absolute_paths
 from flows.errors import UserError
 from flows.steering.base import DIRECTIONS_FILE
-from flows.storage.files import is_temporary, read_yaml, write_atomically
+from flows.storage.files import is_temporary, read_yaml, write_text
 from flows.storage.stored import CARD_FILE, CONFIG_FILE, EXPORTING, WEIGHTS_FILE
 from flows.training.checkpoint import PREFIX, states
 from flows.training.log import METRICS_FILE
@@ -95,7 +95,7 @@ def prepare_folder(
 def write_receipt(folder: Path, resolved: dict[str, Any]) -> None:
     """Write the resolved config of a run to its folder."""
     text = yaml.safe_dump(resolved, sort_keys=False)
-    write_atomically(folder / RUN_CONFIG, lambda path: path.write_text(text))
+    write_text(folder / RUN_CONFIG, text)
 
 
 def holds_model(folder: Path) -> bool:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from flows import images as pixels
 from flows.core.schema import parse, read_json, unaltered
 from flows.errors import UserError
-from flows.storage.files import REASON, strict, write_atomically
+from flows.storage.files import REASON, strict, write_atomically, write_text
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -44,7 +44,7 @@ class RunLog:
         self.path = folder / METRICS_FILE
         kept = _lines_until(self.path, start)[:lines] if start else []
         self.lines = len(kept)
-        write_atomically(self.path, lambda path: path.write_text("".join(kept)))
+        write_text(self.path, "".join(kept))
         self.file = open(self.path, "a")
         from torch.utils.tensorboard import SummaryWriter  # importing takes a tenth of a second
 

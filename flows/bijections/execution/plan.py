@@ -25,6 +25,7 @@ from flows.bijections.execution import rows
 from flows.bijections.execution.executor import Executor, Plain
 from flows.bijections.execution.folding import Folded, Step, fold
 from flows.bijections.execution.reversal import Checkpointed, Reversible
+from flows.core.context import set_within
 from flows.core.numerics import zero_log_det
 from flows.core.once import once, parts
 from flows.core.torch_internals import any_hooked
@@ -150,8 +151,5 @@ _record: ContextVar[list[tuple["Chain", Plan]] | None] = ContextVar("record", de
 def recorded_plans() -> Iterator[list[tuple["Chain", Plan]]]:
     """Collect (chain, plan) of every chain that runs within the block."""
     record: list[tuple[Chain, Plan]] = []
-    token = _record.set(record)
-    try:
+    with set_within(_record, record):
         yield record
-    finally:
-        _record.reset(token)
