@@ -45,6 +45,8 @@ class Verb:
         return flattened(command)
 
 
+TRAIN = "train"
+"""Verb whose options are those of a training, as in train.py, and not of a function."""
 READ_CONFIGS = {"export"}
 """Verbs that read the config of a run, which may name classes."""
 HELPERS = {"common", "given", "groups"}
@@ -89,7 +91,9 @@ def make_parser(typed: Sequence[str] | None = None) -> Parser:
     """
     summary = "Invert, sample, steer and dissect with trained models."
     parser = Parser(prog="flows", description=summary, epilog=EXIT_CODES)
+    parser.add_argument("--version", action="version", version=f"flows {flows.__version__}")
     verbs = {"": parser.add_subcommands(dest="verb")}
+    verbs[""].add_subcommand(TRAIN, Parser(prog=f"flows {TRAIN}"), help="Train a model with a config")
     for name, verb in find_verbs().items():
         group, _, last = name.rpartition(" ")
         if group not in verbs:
@@ -158,6 +162,11 @@ def main(arguments: list[str] | None = None) -> None:
         if typed[-1:] in (["-h"], ["--help"]) and (text := written_help(" ".join(typed[:-1]))):
             print(text, end="")
             raise SystemExit(0)
+        if typed[:1] == [TRAIN]:
+            from flows.run import main as train  # imports torch and every model
+
+            train(typed[1:], f"flows {TRAIN}")
+            return
         parser = make_parser(typed)
         given = parser.parse_args(typed)
         name = given.verb

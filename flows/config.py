@@ -1,4 +1,4 @@
-"""Configs of experiments: parser of train.py, links between data and model, variants."""
+"""Configs of experiments: parser of a training, links between data and model, variants."""
 
 import importlib
 import inspect
@@ -29,7 +29,7 @@ from flows.training.phase import Objective
 from flows.training.settings import Training
 
 NAMED.update((ImageData, StoredModule, Objective))
-DEFAULT_CONFIG = "configs/digits/glow.yaml"
+DEFAULT_CONFIG = "digits/glow"
 
 
 def discover() -> None:
@@ -59,11 +59,11 @@ OF_DATA: dict[str, Callable[[ImageData], Any]] = {
 """Arguments of a model that are those of its data set, so that changing the data set changes all of them."""
 
 
-def experiment_parser() -> Parser:
-    """Create the parser of train.py: one experiment, from config files and the command line."""
+def experiment_parser(program: str = "train.py") -> Parser:
+    """Create the parser of one experiment, from config files and the command line."""
     discover()
     parser = Parser(
-        prog="train.py",
+        prog=program,
         description="Train a model. Later options and configs override earlier ones.",
         epilog=EXIT_CODES,
         default_env=False,
@@ -82,7 +82,11 @@ def experiment_parser() -> Parser:
 
 def add_run_options(parser: Parser) -> None:
     """Add the options of a run besides data, model, objective and training."""
-    parser.add_argument("--config", action=ConfigFile, help="YAML file; may be given several times")
+    parser.add_argument(
+        "--config",
+        action=ConfigFile,
+        help="YAML file, or the name of a config of flows such as fashion/glow; may be given several times",
+    )
     add_import_option(parser)
     parser.add_argument(
         "--folder", type=Path, required=True, help="Folder of the run: exported model, logs, training states"
@@ -117,28 +121,24 @@ def add_run_options(parser: Parser) -> None:
     )
 
 
-def default_config() -> Path:
-    """Path of the default config: in the working folder, or in the clone."""
-    here = Path(DEFAULT_CONFIG)
-    return here if here.is_file() else Path(__file__).parents[1] / DEFAULT_CONFIG
-
-
 def resolve(parser: Parser, settings: Namespace) -> dict[str, Any]:
     """Return every setting as plain values, including nulls, since the default may be another value."""
     resolved: dict[str, Any] = yaml.safe_load(parser.dump(settings, skip_unset=False))
     return resolved
 
 
-def parse_experiment(arguments: list[str] | None = None) -> tuple[Parser, Namespace]:
-    """Parse train.py's command line; --config defaults to `configs/digits/glow.yaml`.
+def parse_experiment(
+    arguments: list[str] | None = None, program: str = "train.py"
+) -> tuple[Parser, Namespace]:
+    """Parse the command line of `train.py` or `flows train`; --config defaults to `digits/glow`.
 
     The options of the chosen variant override the config and are overridden by the command line, as are the
     sizes of the checkpoint that training starts from.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not any(word == "--config" or word.startswith("--config=") for word in given):
-        given = ["--config", str(default_config()), *given]
-    parser = experiment_parser()
+        given = ["--config", DEFAULT_CONFIG, *given]
+    parser = experiment_parser(program)
     settings = parser.parse_args(given)
     extra = [*words_of_variant(settings), *words_of_init(settings, given)]
     if not extra:

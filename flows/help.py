@@ -23,12 +23,15 @@ def written_help(verb: str) -> str | None:
 
 def texts() -> dict[str, str]:
     """Help of every verb, made by its parser."""
-    from flows.cli import find_verbs, parser_of
+    from flows.cli import TRAIN, find_verbs, parser_of
+    from flows.config import experiment_parser
 
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = str(COLUMNS)
     try:
-        return {name: parser_of(name, verb.load()).format_help() for name, verb in find_verbs().items()}
+        parsers = {name: parser_of(name, verb.load()) for name, verb in find_verbs().items()}
+        parsers[TRAIN] = experiment_parser(f"flows {TRAIN}")
+        return {name: parser.format_help() for name, parser in parsers.items()}
     finally:
         if before is None:
             del os.environ["COLUMNS"]

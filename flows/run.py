@@ -1,17 +1,18 @@
-"""A run of train.py: the checks before the first step, the training, and the report."""
+"""A run: the command line, the checks before the first step, the training, and the report."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from jsonargparse import Namespace
 
-from flows.config import resolve
+from flows.config import parse_experiment, resolve
 from flows.core.building import build_in_memory
 from flows.core.parser import Parser
 from flows.data.source import absolute_paths, remember
-from flows.errors import interrupted
+from flows.errors import interrupted, reported
 from flows.opening import load_any
 from flows.reports.run import write_report
 from flows.storage.files import recording
@@ -31,6 +32,20 @@ from flows.training.start import (
     uses_batch_statistics,
 )
 from flows.training.threads import Busy, choose_threads
+
+
+def main(arguments: list[str] | None = None, program: str = "train.py") -> None:
+    """Parse the command line, by default that of the process, and run the experiment.
+
+    Args:
+        arguments: Words of the command line.
+        program: Name of the program for its help.
+    """
+    with reported():
+        since = Busy.now()
+        parser, settings = parse_experiment(arguments, program)
+        torch.manual_seed(settings.training.seed)
+        run(parser, settings, since)
 
 
 def run(parser: Parser, settings: Namespace, since: Busy) -> None:

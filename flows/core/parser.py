@@ -23,6 +23,7 @@ from flows.core.checks import did_you_mean
 from flows.core.context import set_within
 from flows.core.plugins import modules_of
 from flows.errors import UserError, deprecated, fail
+from flows.storage.configs import find_config
 from flows.storage.files import load_yaml
 
 jsonargparse.set_parsing_settings(
@@ -30,6 +31,8 @@ jsonargparse.set_parsing_settings(
 )
 NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)
 """Negative numbers, which are values and no options; argparse's own pattern has no exponents."""
+CONFIG_TEXT = re.compile(r"\s*\{|.*\n|.*:\s", re.DOTALL)
+"""Beginning of a config that is typed as YAML in place of a file."""
 ALLOW = "allow_import"
 """Option with the names of packages whose classes options and configs may name."""
 
@@ -318,12 +321,22 @@ def allow_imports(words: Sequence[str]) -> None:
 
 
 class ConfigFile(ActionConfigFile):
-    """Option for YAML files; a file that is none, or holds no options, ends with one line that names it."""
+    """Option for YAML files, also by the name of a config of flows.
+
+    What is no file, no YAML or holds no options ends with one line that names it.
+    """
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: Any = None) -> None:
-        if Path(values).is_file() and (fault := config_fault(Path(values))):
+        if CONFIG_TEXT.match(values):
+            super().__call__(parser, cfg, values, option_string)
+            return
+        try:
+            path = find_config(values)
+        except UserError as error:
+            parser.error(f"--config: {error}")
+        if path.is_file() and (fault := config_fault(path)):
             parser.error(f"--config {values}: expected {fault}")
-        super().__call__(parser, cfg, values, option_string)
+        super().__call__(parser, cfg, str(path), option_string)
 
 
 def config_fault(path: Path) -> str:

@@ -74,7 +74,7 @@ def test_every_verb_is_a_file():
         "distances", "evaluate", "roundtrip", "sample", "encode", "decode", "codes", "interpolate", "compare",
         "render", "export",
         "steer find", "steer apply", "steer score", "steer disentangle", "steer levels", "steer rank",
-        "dissect", "omissions", "paint", "atlas", "studio",
+        "dissect", "omissions", "paint", "atlas", "studio", "configs",
     }  # fmt: skip
 
 
@@ -84,15 +84,17 @@ def test_verbs_are_found_without_being_imported():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "unused"),
+    ("arguments", "unused", "said"),
     [
-        (["--help"], {"torch", "numpy"}),
-        (["steer", "--help"], {"torch", "numpy"}),
-        (["sample", "--help"], {"matplotlib", "accelerate", "tensorboard", "sklearn"}),
-        (["steer", "find", "--help"], {"matplotlib", "accelerate", "tensorboard"}),
+        (["--help"], {"torch", "numpy"}, "usage: flows"),
+        (["steer", "--help"], {"torch", "numpy"}, "usage: flows"),
+        (["configs"], {"torch", "numpy"}, "digits/glow"),
+        (["--version"], {"torch", "numpy"}, flows.__version__),
+        (["sample", "--help"], {"matplotlib", "accelerate", "tensorboard", "sklearn"}, "usage: flows"),
+        (["steer", "find", "--help"], {"matplotlib", "accelerate", "tensorboard"}, "usage: flows"),
     ],
 )
-def test_a_verb_imports_only_what_it_uses(arguments, unused):
+def test_a_verb_imports_only_what_it_uses(arguments, unused, said):
     text = """
 import sys
 from flows.cli import main
@@ -103,7 +105,7 @@ finally:
 """
     run = [sys.executable, "-c", text, *arguments]
     done = subprocess.run(run, capture_output=True, text=True, check=True)
-    assert "usage: flows" in done.stdout and not unused & set(done.stderr.split())
+    assert said in done.stdout and not unused & set(done.stderr.split())
 
 
 @pytest.mark.parametrize("verb", sorted(commands()))
@@ -112,7 +114,7 @@ def test_help_describes_every_option(verb, capsys):
         run(*verb.split(), "--help")
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    loads = {"steer rank": ("scores",), "compare": ("--device", "--models")}.get(
+    loads = {"steer rank": ("scores",), "configs": ("--show",), "compare": ("--device", "--models")}.get(
         verb, ("--device", "checkpoint")
     )
     assert "130 interrupted" in " ".join(text.split())
