@@ -82,18 +82,20 @@ def commands() -> dict[str, Command]:
     return {name: verb.load() for name, verb in find_verbs().items()}
 
 
-def make_parser(typed: Sequence[str] | None = None) -> Parser:
+def make_parser(typed: Sequence[str] | None = None, with_training: bool = False) -> Parser:
     """Create the parser of all verbs.
 
     Args:
         typed: Words of the command line. Only the verb that they begin with is imported and has its options.
             None imports all verbs.
+        with_training: Whether `train` has its options, too, which import every model and data set.
     """
     summary = "Invert, sample, steer and dissect with trained models."
     parser = Parser(prog="flows", description=summary, epilog=EXIT_CODES)
     parser.add_argument("--version", action="version", version=f"flows {flows.__version__}")
     verbs = {"": parser.add_subcommands(dest="verb")}
-    verbs[""].add_subcommand(TRAIN, Parser(prog=f"flows {TRAIN}"), help="Train a model with a config")
+    training = training_parser(f"flows {TRAIN}") if with_training else Parser(prog=f"flows {TRAIN}")
+    verbs[""].add_subcommand(TRAIN, training, help="Train a model with a config")
     for name, verb in find_verbs().items():
         group, _, last = name.rpartition(" ")
         if group not in verbs:
@@ -105,7 +107,15 @@ def make_parser(typed: Sequence[str] | None = None) -> Parser:
         chosen = typed is None or list(typed[: len(words)]) == words
         inner = parser_of(name, verb.load()) if chosen else Parser(prog=f"flows {name}")
         verbs[group].add_subcommand(last, inner, help=verb.summary)
+        inner.prog = f"flows {name}"  # without jsonargparse's [options] between the words
     return parser
+
+
+def training_parser(program: str) -> Parser:
+    """Parser of a training."""
+    from flows.config import experiment_parser  # imports torch, every model and every data set
+
+    return experiment_parser(program)
 
 
 def parser_of(name: str, function: Command) -> Parser:

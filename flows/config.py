@@ -101,8 +101,8 @@ def add_run_options(parser: Parser) -> None:
         "--init",
         type=str | None,
         default=None,
-        help="Checkpoint whose weights training starts from, a folder or a hub repository; the model has its "
-        "sizes, unless they are given as options",
+        help="Checkpoint whose weights training starts from, a folder or a name of `flows models`; the model "
+        "has its sizes, unless they are given as options",
     )
     parser.add_argument(
         "--overwrite", type=bool, default=False, help="Whether to replace an existing run in the folder"

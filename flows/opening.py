@@ -1,7 +1,6 @@
 """Loading of models, predictors, segmenters, data sets and pictures for the verbs and the studio."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -30,7 +29,8 @@ from flows.semantics.base import (
 )
 from flows.semantics.load import load_semantic_model
 from flows.storage.files import StrPath, what_is
-from flows.storage.stored import BUNDLED, StoredModule, load_stored, read_description, types_in
+from flows.storage.index import SEMANTIC, find_folder, folder_of, is_available, read_index
+from flows.storage.stored import StoredModule, load_stored, types_in
 from flows.storage.versioned import kind_of, read_metadata
 
 
@@ -171,76 +171,49 @@ PROTOCOLS: dict[SemanticKind, type[Any]] = {"predictor": Predictor, "segmenter":
 METHODS: dict[SemanticKind, str] = {"predictor": "predict", "segmenter": "segment"}
 """Method by which a class is one of the kind: Python cannot ask a class for a protocol with attributes."""
 CACHE = Path("~/.cache/flows/surveys")
-
-
-@dataclass(frozen=True)
-class Included:
-    """Checkpoint that comes with the package, as its `config.json` describes it.
-
-    Attributes:
-        folder: Folder, relative to the working folder if possible.
-        cls: Class of the model.
-        image_shape: (C, H, W).
-        data: Name of the data set.
-    """
-
-    folder: str
-    cls: type[StoredModule]
-    image_shape: tuple[int, ...]
-    data: str
-
-    @property
-    def rank(self) -> int:
-        """Place in a list of models: 0 for flows, 1 for other models with an encoder, 2 for the rest."""
-        if issubclass(self.cls, LikelihoodModel):
-            return 0
-        return 1 if "encode" in vars(self.cls) else 2
-
-    def is_a(self, kind: SemanticKind) -> bool:
-        """Whether it is a predictor or a segmenter."""
-        return hasattr(self.cls, METHODS[kind])
-
-    def serves(self, image_shape: Sequence[int], data: str | None) -> bool:
-        """Whether a predictor or segmenter is for images of this shape and data set."""
-        return self.image_shape == tuple(image_shape) and self.data == data
-
-
-def included(kind: type[StoredModule]) -> list[Included]:
-    """Included checkpoints of a kind, those with the largest images first, then by name."""
-    types, here = {**types_in(flows.models, kind), **types_in(flows.semantics, kind)}, Path.cwd()
-    found = []
-    for folder in sorted(BUNDLED.glob("*/")):
-        config = read_description(folder)
-        if cls := types.get(config.get("model_type", "")):
-            place = folder.relative_to(here) if folder.is_relative_to(here) else folder
-            shape = tuple(config.get("image_shape") or ())
-            data = (config.get("description") or {}).get("name", "")
-            found.append(Included(str(place), cls, shape, data))
-    return sorted(found, key=lambda each: [-side for side in each.image_shape])
+KIND_ORDER = ("flow", "autoencoder", "generator")
+"""Order of the models in a list: those with an exact likelihood, with an encoder, the rest."""
 
 
 def with_tools() -> list[str]:
-    """Folders of the included models for whose images a segmenter is included, too.
+    """Folders of the models of the index that are here, best equipped with semantic models.
 
-    Among those of one image size, flows come first, then other models with an encoder, then the rest.
+    Those for which a segmenter is here, else those with a predictor, else all; the largest images first, and
+    among those of one size flows, then other models with an encoder, then the rest.
     """
-    known = included(StoredModule)
-    segmenters = [each for each in known if issubclass(each.cls, SemanticModel) and each.is_a("segmenter")]
-    models = [
-        each
-        for each in known
-        if issubclass(each.cls, LatentModel)
-        and any(segmenter.serves(each.image_shape, each.data) for segmenter in segmenters)
-    ]
-    return [each.folder for each in sorted(models, key=lambda each: (-each.image_shape[-1], each.rank))]
+    here = {name: entry for name, entry in read_index().items() if find_folder(name)}
+    models = {name: entry for name, entry in here.items() if entry.kind not in SEMANTIC}
+    for kind in ("segmenter", "predictor"):
+        semantic = [entry for entry in here.values() if entry.kind == kind]
+        served = {
+            name: entry
+            for name, entry in models.items()
+            if any(each.serves(entry.image_shape, entry.data) for each in semantic)
+        }
+        if served:
+            models = served
+            break
+    order = sorted(
+        models, key=lambda name: (-models[name].image_shape[-1], KIND_ORDER.index(models[name].kind), name)
+    )
+    return [short_folder(name) for name in order]
+
+
+def short_folder(name: str) -> str:
+    """Folder of a model of the index, relative to the working folder if it lies below it; see `folder_of`."""
+    folder, here = folder_of(name), Path.cwd()
+    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
 
 def find_bundled(kind: SemanticKind, model: LatentModel) -> str | None:
-    """Folder of the included predictor or segmenter for the model's data set and image shape, or None."""
+    """Folder of the predictor or segmenter of the index for the model's data set and image shape, or None.
+
+    It is downloaded if it is published and not here.
+    """
     own = model.description.get("name")
-    for each in included(SemanticModel):
-        if each.is_a(kind) and each.serves(model.image_shape, own):
-            return each.folder
+    for name, entry in read_index().items():
+        if entry.kind == kind and entry.serves(model.image_shape, own) and is_available(name):
+            return short_folder(name)
     return None
 
 
@@ -263,7 +236,7 @@ def load_predictor(checkpoint: str | None, model: LatentModel) -> StoredPredicto
     """Load a predictor of scores for a model, on the model's device.
 
     Args:
-        checkpoint: Folder or hub repository of the predictor; None takes the included one.
+        checkpoint: Folder or name of the predictor; None takes the included one.
         model: Model whose images are scored.
 
     Raises:
@@ -276,7 +249,7 @@ def load_segmenter(checkpoint: str | None, model: LatentModel) -> StoredSegmente
     """Load a segmenter for a model, on the model's device.
 
     Args:
-        checkpoint: Folder or hub repository of the segmenter; None takes the included one.
+        checkpoint: Folder or name of the segmenter; None takes the included one.
         model: Model whose images are segmented.
 
     Raises:

@@ -35,8 +35,8 @@ MAY_IMPORT = {
     "editing": GROUND | TOOLS | {"opening"},
     "studio": GROUND | (TOOLS - {"steering"}) | {"opening", "editing"},
     "commands": GROUND | TOOLS | {"atlas", "reports", "opening", "editing", "studio", "training", "config"},
-    "help": {"cli", "config"},
-    "cli": GROUND | {"commands", "help", "run"},
+    "help": GROUND | {"cli"},
+    "cli": GROUND | {"commands", "help", "run", "config"},
     "__main__": {"cli", "errors"},
     # Names only: they are imported when they are first used.
     "__init__": TOOLS | {"bijections", "core", "editing", "errors", "images", "testing"},

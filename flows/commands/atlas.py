@@ -38,7 +38,7 @@ def atlas(
     measuring them; without a segmenter, dissection and omissions are left out.
 
     Args:
-        checkpoint: Folder or hub repository of the model.
+        checkpoint: Folder or name of the model.
         predictor: Checkpoint of an attribute predictor; None takes the included one for the model's images.
         segmenter: Checkpoint of a segmenter; None takes the included one for the model's images.
         settings: Settings of the atlas.

@@ -23,7 +23,7 @@ def codes(
     """Convert codes between formats and latent spaces, for other programs and from them.
 
     Args:
-        checkpoint: Folder or hub repository of the model.
+        checkpoint: Folder or name of the model.
         files: Code files of `flows encode` or `flows codes`, arrays (.npy, .npz, .pt, .safetensors), or
             records of `flows compare` or `flows studio`; their codes are joined. `FILE#2` takes the third
             code alone.

@@ -17,7 +17,8 @@ from flows.errors import UserError
 from flows.inversion.arrays import SUFFIXES
 from flows.models.base import LatentModel
 from flows.storage.files import SPECIAL, file_in_place_of, is_special, to_json, write_text
-from flows.storage.stored import CONFIG_FILE, WEIGHTS_FILE
+from flows.storage.index import CONFIG_FILE
+from flows.storage.stored import WEIGHTS_FILE
 
 Zoom = restricted_number_type("Zoom", int, [(">=", 1), ("<=", 64)])
 """Factor by which a sheet enlarges every pixel."""

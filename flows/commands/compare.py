@@ -25,7 +25,7 @@ from flows.models.base import LatentModel
 from flows.opening import data_of, load_predictor, names_of, open_model
 from flows.steering.base import DIRECTIONS_FILE, Direction, load_directions
 from flows.storage.files import file_digest
-from flows.storage.stored import locate
+from flows.storage.places import locate
 
 UNKNOWN = {
     "perceptual": "there is no perceptual network, or every search diverged",
@@ -67,7 +67,7 @@ def compare(
     interruption, the report has the finished pairs, and `--resume true` continues with the others.
 
     Args:
-        models: Folders or hub repositories of models with the same image shape and number of grey levels.
+        models: Folders or names of models with the same image shape and number of grey levels.
         inverters: Inverters: short names, names of classes whose arguments have defaults, or YAML files with
             class_path and init_args, such as those in configs/inversion. `exact`: the exact inverse.
             `encoder` or `encoder:SPACE`: the encoder, by default into w if the model has it. `exact-z`: the

@@ -22,7 +22,7 @@ def decode(
     inputs and activations that its search changed.
 
     Args:
-        checkpoint: Folder or hub repository of the model.
+        checkpoint: Folder or name of the model.
         codes: Code file of `flows encode` or `flows codes`, array (.npy, .npz, .pt, .safetensors), or record
             of `flows compare` or `flows studio`. `FILE#2` takes the third code alone.
         output: Output folder for PNG files with the names of the encoded pictures.

@@ -24,7 +24,7 @@ def dissect(
     dissection; `by IoU` counts the class with the highest IoU.
 
     Args:
-        checkpoint: Folder or hub repository of the model.
+        checkpoint: Folder or name of the model.
         settings: Settings of the dissection.
         segmenter: Checkpoint of a segmenter; None takes the included one for the model's images.
         out: Output folder for index.html, its pictures and units.json.

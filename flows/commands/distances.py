@@ -40,7 +40,7 @@ def distances(
     real images, which samples cannot be below but by chance. Figures with different names cannot be compared.
 
     Args:
-        checkpoint: Folder or hub repository of the model.
+        checkpoint: Folder or name of the model.
         data: Data set; None takes the one that the model was trained on.
         split: Split of the real images, of which twice `images` are needed.
         images: Number of samples, and of real images in each of the two sets; fewer if the split is smaller.

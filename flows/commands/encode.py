@@ -24,7 +24,7 @@ def encode(
     Pictures that are not certified in fp32 are encoded in fp64.
 
     Args:
-        checkpoint: Folder or hub repository of the model, which must have an exact inverse.
+        checkpoint: Folder or name of the model, which must have an exact inverse.
         images: Picture files.
         output: Code file to write, in the format of its suffix: .safetensors, .npz or .pt, or .npy for the
             values alone.

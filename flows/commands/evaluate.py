@@ -34,7 +34,7 @@ def evaluate(
     """Evaluate bits/dim with the terms of the bound, and check that samples are no copies of training images.
 
     Args:
-        checkpoint: Folder or hub repository of the model.
+        checkpoint: Folder or name of the model.
         data: Data set; None takes the one that the model was trained on.
         split: Split that is evaluated.
         images: Number of images of the split; None takes all.

@@ -12,7 +12,8 @@ from flows.opening import load_any
 from flows.reports.run import write_report
 from flows.steering.base import DIRECTIONS_FILE, Direction, load_directions, save_directions
 from flows.storage.files import read_yaml, without_folders
-from flows.storage.stored import CONFIG_FILE, StoredModule
+from flows.storage.index import CONFIG_FILE
+from flows.storage.stored import StoredModule
 from flows.training.folder import RUN_CONFIG, holds_run, write_receipt
 from flows.training.log import METRICS_FILE, check_trained, read_metrics
 

@@ -47,7 +47,7 @@ def interpolate(
     codes that a search found are interpolated, too.
 
     Args:
-        checkpoint: Folder or hub repository of the model.
+        checkpoint: Folder or name of the model.
         first: Picture file, or file of codes, at the left end: code file, array (.npy, .npz, .pt), or record
             of `flows compare` or `flows studio`. `FILE#2` takes the third code, FILE the first.
         second: Picture file, or file of codes, at the right end.

@@ -35,7 +35,7 @@ def omissions(
     that a flow does not expect has the highest energy in its code, which is reported by class and as maps.
 
     Args:
-        checkpoint: Folder or hub repository of the model.
+        checkpoint: Folder or name of the model.
         settings: Settings of the study.
         segmenter: Checkpoint of a segmenter; None takes the included one for the model's images.
         steps: Number of optimisation steps of layer inversion.

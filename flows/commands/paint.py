@@ -99,7 +99,7 @@ def paint(
     mean activation on the class, or to 0.
 
     Args:
-        checkpoint: Folder or hub repository of the model.
+        checkpoint: Folder or name of the model.
         strokes: Strokes in their order, such as "draw window 10 6 20 14", "draw plant mask.png" or "erase
             banner": draw or erase, a class, and a region. A region is left, top, right and bottom in the
             model's pixels, the last two exclusive, or a picture file of the model's size that is bright under

@@ -16,7 +16,7 @@ from flows.inversion.records import ImageSource, digest_of, load_record
 from flows.inversion.records import render_record as decode_record
 from flows.opening import open_model, open_picture
 from flows.storage.files import file_name, what_is
-from flows.storage.stored import locate
+from flows.storage.places import locate
 from flows.storage.versioned import kind_of, read_metadata
 
 SAME = {
@@ -39,7 +39,7 @@ def render(
     Args:
         record: Record of an inversion, written by `flows compare`, or of edits, downloaded from
             `flows studio`. It must belong to the model.
-        checkpoint: Folder or hub repository of the model; None takes the one that a record of edits names.
+        checkpoint: Folder or name of the model; None takes the one that a record of edits names.
             Records of inversions need it.
         output: Output folder for the pictures.
         undo: Whether to paste each image into the picture that it was cropped from, at the picture's size.

@@ -33,7 +33,7 @@ def roundtrip(
     """Encode and decode test images and a suite of out-of-distribution images, in fp32 and in fp64.
 
     Args:
-        checkpoint: Folder or hub repository of the model.
+        checkpoint: Folder or name of the model.
         data: Data set; None takes the one that the model was trained on.
         images: Number of test images in fp32; None takes all.
         images_fp64: Maximum number of images per group in fp64; 0 skips fp64.

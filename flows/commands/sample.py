@@ -30,7 +30,7 @@ def sample(
     """Generate n samples; sample i does not depend on n.
 
     Args:
-        checkpoint: Folder or hub repository of the model.
+        checkpoint: Folder or name of the model.
         output: Picture file for one sheet, or a folder (no suffix) for one file per sample.
         n: Number of samples.
         temperature: Factor on the distance of the codes from the mean of their space; truncation in the w of

@@ -28,7 +28,7 @@ def studio(
     machine only; no data leave the machine.
 
     Args:
-        checkpoint: Folders or hub repositories of models; None takes the included ones.
+        checkpoint: Folders or names of models; None takes the included ones.
         predictor: Checkpoint of an attribute predictor, for all models of its image size; models of scenes
             at another size use the included one.
         segmenter: Checkpoint of a segmenter, for all models of its image size; models of scenes at another
@@ -74,7 +74,7 @@ def fitting(
 
     Args:
         option: Name of its option.
-        checkpoint: Folder or hub repository that it was loaded from.
+        checkpoint: Folder or name that it was loaded from.
         kind: Class that the option expects.
         loaded: Loaded model.
         descriptions: Contents of config.json of the models of the page.

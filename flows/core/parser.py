@@ -74,8 +74,8 @@ class HelpFormatter(DefaultHelpFormatter):
         text = text.replace("type: %(type)s", "%(type)s").replace("(required, ", "(required; ")
         text = text.replace(", default: %(default)s", f"; default: {default_text(action.default)}")
         text, known, classes = text.partition(", known subclasses: ")
-        names = ", ".join(name.rsplit(".", 1)[-1] for name in classes.split(", "))
-        return f"{text}; one of {names}" if known else text
+        names = ", ".join(sorted(name.rsplit(".", 1)[-1] for name in classes.rstrip(")").split(", ")))
+        return f"{text}; one of {names})" if known else text
 
 
 class Parser(ArgumentParser):

@@ -35,7 +35,7 @@ from flows.steering.base import DIRECTIONS_FILE, Direction, load_directions, shi
 from flows.steering.boundary import condition
 from flows.steering.levels import to_levels
 from flows.steering.operators import group_of
-from flows.storage.stored import locate
+from flows.storage.places import locate
 
 __all__ = ["Editor", "ScoreReading", "open_editor"]
 
@@ -69,7 +69,7 @@ class Editor:
     """Edits pictures with one model: encode, steer, paint, ablate units. Each edit gives a new `History`.
 
     Attributes:
-        checkpoint: Folder or hub repository of the model.
+        checkpoint: Folder or name of the model.
         model: Model in eval mode.
         predictor: Predictor for the model's images; None if there is none.
         segmenter: Segmenter for the model's images; None if there is none.
@@ -473,7 +473,7 @@ def open_editor(
     """Open an editor for a checkpoint, with the first predictor and segmenter that fit its image shape.
 
     Args:
-        checkpoint: Folder or hub repository of the model.
+        checkpoint: Folder or name of the model.
         semantic_models: Predictors and segmenters for images of any shapes.
         directions: File of directions, written by `flows steer find`; None takes the one in the folder of the
             checkpoint, if there is one.

@@ -67,7 +67,7 @@ def save_history(path: StrPath, history: History, model: LatentModel, checkpoint
         path: File to write.
         history: History of a picture.
         model: Model that made the edits.
-        checkpoint: Folder or hub repository of the model, which `flows render` takes by default; stored by
+        checkpoint: Folder or name of the model, which `flows render` takes by default; stored by
             `portable`.
 
     Raises:

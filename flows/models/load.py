@@ -5,31 +5,31 @@ from typing import cast
 
 import flows.models
 from flows.models.base import LatentModel
-from flows.storage.stored import BUNDLED, load_stored, read_description, types_in
+from flows.storage.index import SEMANTIC, is_available, read_index
+from flows.storage.stored import load_stored, types_in
 
 
 def load(path_or_repo: str | Path, map_location: str = "cpu") -> LatentModel:
-    """Load a model from a folder, by the name of a bundled model, or from a hub repository.
+    """Load a model from a folder, by its name in the index of models, or from a hub repository.
 
         model = flows.load("checkpoints/fashion-glow")
-        model = flows.load("scenes-glow")  # one of flows.list_models()
+        model = flows.load("fashion-glow")  # one of flows.list_models()
+        model = flows.load("hf-hub:owner/name")
 
     Args:
-        path_or_repo: Folder written by `train.py` or `save_pretrained`, name of a bundled model, or
-            `owner/name` on the Hugging Face hub.
+        path_or_repo: Folder written by `train.py` or `save_pretrained`; name of a model of the index, which
+            is downloaded if it is published and not here; or `hf-hub:owner/name`, a repository of the Hugging
+            Face hub.
         map_location: Device to load the weights to.
 
     Raises:
-        CheckpointError: There is no such folder or model, a file is missing or was altered, or the format
-            version or the class of the model is unknown to this release.
+        CheckpointError: There is no such folder or model, a file is missing, was altered or cannot be
+            downloaded, or the format version or the class of the model is unknown to this release.
         UserError: Torch cannot use the device here.
     """
     return cast(LatentModel, load_stored(path_or_repo, types_in(flows.models, LatentModel), map_location))
 
 
 def list_models() -> list[str]:
-    """Names of the bundled models, which `load` accepts; empty where no checkpoints are installed."""
-    known = types_in(flows.models, LatentModel)
-    return sorted(
-        folder.name for folder in BUNDLED.glob("*/") if read_description(folder).get("model_type") in known
-    )
+    """Names of the models of the index that are here or can be downloaded, which `load` accepts."""
+    return [name for name, entry in read_index().items() if entry.kind not in SEMANTIC and is_available(name)]

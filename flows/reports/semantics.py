@@ -72,7 +72,12 @@ def figure_table(values: dict[str, dict[str, float]], figure: str) -> Table:
     rows = {name: figures for name, figures in values.items() if figure in figures}
     columns = list(next(iter(rows.values())))
     head = [ROWS.get(figure, ""), *(FIGURES.get(column, column) for column in columns)]
-    return Table(head, [[name, *(f"{figures[c]:.4g}" for c in columns)] for name, figures in rows.items()])
+    return Table(head, [[name, *(as_text(figures[c]) for c in columns)] for name, figures in rows.items()])
+
+
+def as_text(figure: float) -> str:
+    """Figure with four significant digits; a number of images with all."""
+    return str(figure) if isinstance(figure, int) else f"{figure:.4g}"
 
 
 def semantics_card(

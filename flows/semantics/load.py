@@ -11,7 +11,7 @@ __all__ = ["load_semantic_model"]
 
 
 def load_semantic_model(path_or_repo: str | Path, map_location: str = "cpu") -> SemanticModel:
-    """Load a predictor or segmenter from a folder that `train.py` wrote, or from a repository of the hub.
+    """Load a predictor or segmenter from a folder, by its name in the index, or from a hub repository.
 
     Raises:
         CheckpointError: No such folder, a file is missing or was altered, another format version, or the

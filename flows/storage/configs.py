@@ -5,20 +5,14 @@ from pathlib import Path
 
 from flows.core.checks import did_you_mean
 from flows.errors import UserError
+from flows.storage.package import packaged
 
-PACKAGE = Path(__file__).parents[1]
 SUFFIX = ".yaml"
-
-
-def configs_folder() -> Path:
-    """Folder of the configs: beside the package in the clone, in the package where a wheel was installed."""
-    installed = PACKAGE / "configs"
-    return installed if installed.is_dir() else PACKAGE.parent / "configs"
 
 
 def config_names() -> list[str]:
     """Names of all configs, such as `digits/glow`."""
-    folder = configs_folder()
+    folder = packaged("configs")
     paths = sorted(folder.rglob(f"*{SUFFIX}"))
     return [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
 
@@ -38,7 +32,7 @@ def find_config(given: str | Path) -> Path:
     name = path.as_posix().removeprefix("configs/").removesuffix(SUFFIX)
     known = config_names()
     if name in known:
-        return configs_folder() / f"{name}{SUFFIX}"
+        return packaged("configs") / f"{name}{SUFFIX}"
     raise UserError(
         f"{given} does not exist, here or among the configs of flows (`flows configs` lists them)."
         f"{did_you_mean(name, known)}"

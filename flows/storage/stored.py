@@ -14,34 +14,27 @@ from types import ModuleType
 from typing import Any, Self, cast
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin, get_hf_file_metadata, hf_hub_download, hf_hub_url
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub import PyTorchModelHubMixin
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from flows.core.bounds import Checked
 from flows.core.building import Excess, build_within
-from flows.core.checks import check_device, did_you_mean
+from flows.core.checks import check_device
 from flows.core.plugins import classes_of
 from flows.core.schema import parse, read_json, unaltered
 from flows.errors import CheckpointError, UserError
-from flows.storage.files import expand, file_digest, make_folder, reading, will_write, write_text
+from flows.storage.files import file_digest, make_folder, reading, will_write, write_text
+from flows.storage.index import CONFIG_FILE
+from flows.storage.places import config_file, from_hub, hub_repository, locate
 from flows.storage.tensor_files import save_tensors
 
 FORMAT_VERSION = 1
-BUNDLED = Path(__file__).parents[2] / "checkpoints"
-"""Folder of the checkpoints that come with a clone."""
-LOOK_UP_SECONDS = 5.0
-"""Seconds after which a hub that does not answer is given up."""
-FILE_SUFFIXES = (
-    ".safetensors", ".json", ".yaml", ".yml", ".pt", ".pth", ".npy", ".npz", ".png", ".jpg", ".zip",
-)  # fmt: skip
-"""Suffixes with which a name is that of a file, and never looked up on a hub."""
 EXPORTING = ".export-"
 """Beginning of the name of the folder in which an export is completed."""
 LARGEST_CONFIG = 2**24
 """Maximum size of a `config.json` in bytes."""
-CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
+WEIGHTS_FILE, CARD_FILE = "model.safetensors", "README.md"
 
 
 class StoredModule(Checked, nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
@@ -361,16 +354,8 @@ def load_stored(
             f"{path_or_repo} holds a {config['model_type']!r}, which this release of flows cannot load "
             f"here; expected one of {known}"
         )
-    return types[config["model_type"]].from_pretrained(source, map_location=str(map_location))
-
-
-def locate(path_or_repo: str | Path) -> str | Path:
-    """Path of a folder if there is one of that name, here or among the bundled checkpoints; else the name."""
-    local = expand(path_or_repo)
-    if local.exists():
-        return local
-    bundled = BUNDLED / str(path_or_repo)
-    return bundled if len(local.parts) == 1 and bundled.is_dir() else path_or_repo
+    place = hub_repository(source) or source
+    return types[config["model_type"]].from_pretrained(place, map_location=str(map_location))
 
 
 def read_arguments(path_or_repo: str | Path) -> dict[str, Any]:
@@ -379,67 +364,14 @@ def read_arguments(path_or_repo: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: There is no such checkpoint, or its config was altered.
     """
-    return read_config(_config_file(locate(path_or_repo)))
+    return read_config(config_file(locate(path_or_repo)))
 
 
 def read_description(checkpoint: str | Path) -> dict[str, Any]:
     """Contents of a checkpoint's `config.json`, not verified; empty where there is none."""
-    path = Path(locate(checkpoint)) / CONFIG_FILE
     try:
+        path = Path(locate(checkpoint)) / CONFIG_FILE
         found: dict[str, Any] = parse(dict[str, Any], read_json(path.read_bytes())) if path.is_file() else {}
     except UserError:
         return {}
     return found
-
-
-def _config_file(path_or_repo: str | Path) -> Path:
-    """Path of config.json, downloaded from the hub unless `path_or_repo` is or looks like a path."""
-    path = Path(path_or_repo)
-    empty = not path.name and not (path / CONFIG_FILE).is_file()
-    if path.is_file() or empty:
-        what = "the name of the checkpoint is empty" if empty else f"{path} is a file"
-        raise CheckpointError(f"{what}: expected the folder of a checkpoint, or the name of a bundled one")
-    if path.exists():
-        return path / CONFIG_FILE
-    looks_like_repo = str(path_or_repo).count("/") == 1 and not str(path_or_repo).startswith((".", "~", "/"))
-    looks_like_repo = looks_like_repo and path.suffix.lower() not in FILE_SUFFIXES
-    if not looks_like_repo or path.parent.is_dir():
-        bundled = sorted(folder.name for folder in BUNDLED.glob("*/"))
-        raise CheckpointError(
-            f"there is no folder {path_or_repo}: expected one written by train.py, or the name of a bundled "
-            f"checkpoint.{did_you_mean(path.name, bundled)}"
-        )
-    try:
-        return from_hub(str(path_or_repo), CONFIG_FILE)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
-            f"{path_or_repo} is neither a local folder nor an available hub repository ({error})"
-        ) from error
-
-
-def from_hub(repo: str, name: str, local_files_only: bool = False, **options: Any) -> Path:
-    """Path of a file of a hub repository: downloaded, or cached if the hub does not answer.
-
-    The hub is asked once before the download, which would try for half a minute to reach it.
-
-    Raises:
-        CheckpointError: The hub does not answer, and the file is not cached.
-        HfHubHTTPError: There is no such repository or file, or it needs a token.
-    """
-    reason = ""
-    if not local_files_only:
-        url = hf_hub_url(repo, name, revision=options.get("revision"))
-        try:
-            get_hf_file_metadata(url, token=options.get("token"), timeout=LOOK_UP_SECONDS)
-        except (HfHubHTTPError, HFValidationError):
-            raise
-        except Exception as error:  # of the HTTP library, which differs between versions of the hub's
-            reason = str(error)
-    try:
-        return Path(hf_hub_download(repo, name, local_files_only=local_files_only or bool(reason), **options))
-    except LocalEntryNotFoundError as error:
-        if not reason:
-            raise
-        raise CheckpointError(
-            f"{repo} is no local folder, and the hub does not answer ({reason}); it is not cached either"
-        ) from error

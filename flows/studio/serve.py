@@ -44,7 +44,7 @@ def serve(
     """Serve the page until it is interrupted.
 
     Args:
-        checkpoints: Folders or hub repositories of the models; the first one is opened at once.
+        checkpoints: Folders or names of the models; the first one is opened at once.
         semantic_models: Predictors and segmenters for images of any shapes; the included ones are added for
             models of their data set.
         host: Address to bind to.

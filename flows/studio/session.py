@@ -51,7 +51,7 @@ class Studio:
     """Models of a page, each opened when it is first used, and actions on the sessions of visitors.
 
     Args:
-        checkpoints: Folders or hub repositories of the models.
+        checkpoints: Folders or names of the models.
         semantic_models: Predictors and segmenters for images of any shapes; the included ones are added for
             models of their data set.
         folder: Folder for files that the page serves.

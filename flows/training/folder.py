@@ -12,7 +12,8 @@ from flows.data.source import absolute_paths
 from flows.errors import UserError
 from flows.steering.base import DIRECTIONS_FILE
 from flows.storage.files import is_temporary, read_yaml, write_text
-from flows.storage.stored import CARD_FILE, CONFIG_FILE, EXPORTING, WEIGHTS_FILE
+from flows.storage.index import CONFIG_FILE
+from flows.storage.stored import CARD_FILE, EXPORTING, WEIGHTS_FILE
 from flows.training.checkpoint import PREFIX, states
 from flows.training.log import METRICS_FILE
 

@@ -21,6 +21,7 @@ from flows.commands.groups import GroupReader
 from flows.config import experiment_parser, parse_experiment
 from flows.core.parser import describe
 from flows.data.digits import Digits
+from flows.help import COMPLETIONS
 from flows.help import FILE as WRITTEN
 from flows.inversion import invert_exactly, load_codes
 from flows.models.biggan import BigGAN
@@ -74,7 +75,7 @@ def test_every_verb_is_a_file():
         "distances", "evaluate", "roundtrip", "sample", "encode", "decode", "codes", "interpolate", "compare",
         "render", "export",
         "steer find", "steer apply", "steer score", "steer disentangle", "steer levels", "steer rank",
-        "dissect", "omissions", "paint", "atlas", "studio", "configs",
+        "dissect", "omissions", "paint", "atlas", "studio", "configs", "models", "completion",
     }  # fmt: skip
 
 
@@ -89,6 +90,8 @@ def test_verbs_are_found_without_being_imported():
         (["--help"], {"torch", "numpy"}, "usage: flows"),
         (["steer", "--help"], {"torch", "numpy"}, "usage: flows"),
         (["configs"], {"torch", "numpy"}, "digits/glow"),
+        (["models"], {"torch", "numpy"}, "digits-glow"),
+        (["completion", "bash"], {"torch", "numpy"}, "complete"),
         (["--version"], {"torch", "numpy"}, flows.__version__),
         (["sample", "--help"], {"matplotlib", "accelerate", "tensorboard", "sklearn"}, "usage: flows"),
         (["steer", "find", "--help"], {"matplotlib", "accelerate", "tensorboard"}, "usage: flows"),
@@ -114,11 +117,15 @@ def test_help_describes_every_option(verb, capsys):
         run(*verb.split(), "--help")
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    loads = {"steer rank": ("scores",), "configs": ("--show",), "compare": ("--device", "--models")}.get(
-        verb, ("--device", "checkpoint")
-    )
+    loads = {
+        "steer rank": ("scores",),
+        "configs": ("--show",),
+        "models": ("--download",),
+        "completion": ("shell",),
+        "compare": ("--device", "--models"),
+    }.get(verb, ("--device", "checkpoint"))
     assert "130 interrupted" in " ".join(text.split())
-    result = () if verb == "studio" else ("--json",)  # a page has none
+    result = () if verb in ("studio", "completion") else ("--json",)  # a page and a script have none
     for option in (*result, "--config", *loads):
         assert option in text
 
@@ -267,7 +274,7 @@ RAW = r"type:|<class|Literal\[|Union|Optional\[|Positive|NonNegative|\bstr\b|\bf
                      "(whole number > 0, or null; default: null)",
                      "(number > 0, or null; default: null)", "(number ≥ 0; default: 0.0)",
                      "(required; text)"]),
-        ("steer find", ["(name of a class; default: Boundary; one of Boundary, ",
+        ("steer find", ["(name of a class; default: Boundary; one of ", "Boundary, Displacement, ",
                         "(one of samples, images; default: samples)", "(path, or null; default: null)"]),
         ("dissect", ["(text, or null; default: null)"]),
     ],
@@ -647,6 +654,47 @@ def test_the_written_help_is_that_of_the_parsers():
         assert made == written, "run `python -m flows.help`"
     for verb, text in made.items():
         assert set(re.findall(r"--\w+", text)) == set(re.findall(r"--\w+", written[verb])), verb
+
+
+def test_the_written_completions_are_those_of_the_parsers():
+    """`python -m flows.help` writes them, too."""
+    code = f"{WITHOUT_PLUGINS} print(json.dumps(help.scripts()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    made = json.loads(done.stdout)
+    written = {shell: (COMPLETIONS / f"flows.{shell}").read_text() for shell in made}
+    if sys.version_info[:2] == (3, 11):
+        assert made == written, "run `python -m flows.help`"
+    for shell, text in made.items():
+        assert set(re.findall(r"--[\w.]+", text)) == set(re.findall(r"--[\w.]+", written[shell])), shell
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("flows rou", ["roundtrip"]),
+        ("flows steer di", ["disentangle"]),
+        ("flows encode scenes64-g", ["scenes64-glow"]),
+        ("flows encode pic", ["picture.png"]),
+        ("flows train --config digits/n", ["digits/nice"]),
+        ("flows train --training.memory rev", ["reversible"]),
+        ("flows compare --noise t", ["true"]),
+        ("flows completion z", ["zsh"]),
+    ],
+)
+def test_bash_completes(typed, offered, tmp_path, capsys):
+    main(["completion", "bash"])
+    (tmp_path / "script").write_text(capsys.readouterr().out)
+    (tmp_path / "picture.png").touch()
+    words = typed.split()
+    code = f"""
+source ./script
+COMP_WORDS=({typed})
+COMP_CWORD={len(words) - 1}
+_shtab_flows
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+    done = subprocess.run(["bash", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == offered and done.stderr == ""
 
 
 def test_help_is_shown_without_torch():

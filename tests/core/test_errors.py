@@ -40,6 +40,7 @@ ENTRIES = {
     "atlas": (["model", "--out", "out"], LOADS),
     "codes": (["model", "codes.safetensors", "--output", "out.npz"], LOADS),
     "compare": (["--models", "model", "--inverters", "exact", "--images", "ood"], LOADS),
+    "completion": (["bash"], "flows.commands.completion.script"),
     "configs": ([], "flows.commands.configs.config_names"),
     "decode": (["model", "codes.safetensors"], LOADS),
     "dissect": (["model"], LOADS),
@@ -48,6 +49,7 @@ ENTRIES = {
     "evaluate": (["model"], LOADS),
     "export": (["run", "out"], LOADS),
     "interpolate": (["model", "a.png", "b.png"], LOADS),
+    "models": ([], "flows.commands.models.read_index"),
     "omissions": (["model"], LOADS),
     "paint": (["model", "--strokes", "erase bed"], LOADS),
     "render": (["record.safetensors", "--checkpoint", "model"], LOADS),
@@ -427,8 +429,11 @@ ALLOWED = {
     "core/schema.py unaltered": "UserError alone gets the name of the file; bugs are raised",
     "steering/ranking.py read_scores": "UserError alone gets the name of the file; bugs are raised",
     "storage/stored.py StoredModule._built": "raises bugs again: blames only an altered config",
-    "storage/stored.py _config_file": "the package huggingface_hub alone, on a download",
-    "storage/stored.py from_hub": "the package huggingface_hub alone, on a look-up",
+    "storage/places.py from_hub": "the package huggingface_hub alone, on a download",
+    "storage/places.py _silence": "the package huggingface_hub alone, on a look-up",
+    "storage/index.py download_file": "urllib and one file alone, on a download",
+    "storage/publish.py publish": "the package huggingface_hub alone, on an upload",
+    "storage/index.py writing": "the file system alone, in the cache",
     "storage/stored.py read_description": "UserError alone: a file that cannot be read describes nothing",
     "studio/actions.py compare_on_model": "UserError alone is the note of one model's row; bugs are raised",
     "studio/actions.py search.work": "raised again by the consumer, in its thread",
@@ -537,7 +542,7 @@ def test_pictures_are_written_in_the_format_of_their_suffix(model, tmp_path, cap
             assert opened.format == form
 
 
-@pytest.mark.parametrize("verb", [verb for verb in sorted(ENTRIES) if verb != "studio"])
+@pytest.mark.parametrize("verb", [verb for verb in sorted(ENTRIES) if verb not in ("studio", "completion")])
 def test_a_file_in_place_of_a_folder_is_refused_before_the_work(verb, place, capsys):
     given, words = verb.split(), ENTRIES[verb][0]
     parameters = inspect.signature(commands()[verb]).parameters

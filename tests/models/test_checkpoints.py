@@ -51,7 +51,7 @@ def report_of(folder: Path) -> dict:
 
 def test_what_is_shipped():
     assert {folder.name for folder in SHIPPED} == {
-        "fashion-glow", "fashion-nice", "fashion-realnvp",
+        "digits-glow", "fashion-predictor", "fashion-glow", "fashion-nice", "fashion-realnvp",
         "scenes-biggan", "scenes-dcgan", "scenes-glow", "scenes-lia", "scenes-nice", "scenes-pggan",
         "scenes-predictor", "scenes-realnvp", "scenes-segmenter", "scenes-stylegan",
         "scenes64-glow", "scenes64-lia", "scenes64-predictor", "scenes64-segmenter",

@@ -63,7 +63,7 @@ def apply(
     shown at the left of the grid.
 
     Args:
-        checkpoint: Folder or hub repository of the model.
+        checkpoint: Folder or name of the model.
         directions: File of directions, written by `flows steer find`.
         names: Names of the directions; None takes all.
         moves: Moves.

@@ -73,7 +73,7 @@ def disentangle(
     (conditional manipulation).
 
     Args:
-        checkpoint: Folder or hub repository of the model.
+        checkpoint: Folder or name of the model.
         directions: File of directions, written by `flows steer find`.
         names: Names of the directions that are changed; None takes all.
         without: Names of directions to which the others are made orthogonal, instead of the correction by

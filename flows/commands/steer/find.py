@@ -44,7 +44,7 @@ def find(
     training images, with the ground truth of their data set. Surveys of samples are cached.
 
     Args:
-        checkpoint: Folder or hub repository of the model.
+        checkpoint: Folder or name of the model.
         scores: Names of the directions: scores that they change, such as `daylight`, `wood` or
             `category: bedroom`, or edits, such as `zoom` or `brightness`, for the methods Walk and
             Displacement. Unsupervised methods need none.

@@ -40,7 +40,7 @@ def levels(
     converted.
 
     Args:
-        checkpoint: Folder or hub repository of the model.
+        checkpoint: Folder or name of the model.
         directions: File of directions, written by `flows steer find`.
         names: Names of the directions; None takes all.
         predictor: Checkpoint of an attribute predictor; None takes the included one for the model's images.

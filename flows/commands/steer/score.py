@@ -26,7 +26,7 @@ def score(
     """Move samples or encoded test images along directions, and measure the change of all scores.
 
     Args:
-        checkpoint: Folder or hub repository of the model.
+        checkpoint: Folder or name of the model.
         directions: File of directions, written by `flows steer find`.
         names: Names of the directions; None takes all.
         without: Names of directions in the file to which the others are made orthogonal (conditional
