@@ -16,6 +16,7 @@ import docstring_parser
 
 import flows.commands
 from flows.core.bounds import plain
+from flows.core.extras import check_extra
 from flows.core.options import flattened
 from flows.core.parser import ALLOW, ConfigFile, Parser, add_import_option, classes_of, import_all
 from flows.errors import EXIT_CODES, EXIT_USER, reported
@@ -47,6 +48,11 @@ class Verb:
 
 TRAIN = "train"
 """Verb whose options are those of a training, as in train.py, and not of a function."""
+BARE = {
+    "codes", "completion", "configs", "decode", "encode", "interpolate", "models", "render", "sample",
+    "studio",
+}  # fmt: skip
+"""Verbs that do without the extra `train`; the page asks for its own."""
 READ_CONFIGS = {"export"}
 """Verbs that read the config of a run, which may name classes."""
 HELPERS = {"common", "given", "groups"}
@@ -186,6 +192,8 @@ def main(arguments: list[str] | None = None) -> None:
         values = parser.instantiate(given)[name]
         if "verb" in values:
             name, values = f"{name} {values.verb}", values[values.verb]
+        if name not in BARE:
+            check_extra("train", f"flows {name}")
         options = {key: plain(value) for key, value in vars(values).items() if key not in (CONFIG, ALLOW)}
         find_verbs()[name].load()(**options)
 

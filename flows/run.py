@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 
 from flows.config import parse_experiment, resolve
 from flows.core.building import build_in_memory
+from flows.core.extras import check_extra
 from flows.core.parser import Parser
 from flows.data.source import absolute_paths, remember
 from flows.errors import interrupted, reported
@@ -43,6 +44,7 @@ def main(arguments: list[str] | None = None, program: str = "train.py") -> None:
     """
     with reported():
         since = Busy.now()
+        check_extra("train", program)
         parser, settings = parse_experiment(arguments, program)
         torch.manual_seed(settings.training.seed)
         run(parser, settings, since)

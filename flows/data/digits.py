@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from flows import images
+from flows.core.extras import optional
 from flows.data.base import ArraySplit, ImageData, SplitName
 
 __all__ = ["Digits"]
@@ -26,9 +27,7 @@ class Digits(ImageData):
 
     @cached_property
     def _arrays(self) -> tuple[Tensor, Tensor]:
-        from sklearn.datasets import load_digits  # importing takes a second
-
-        digits = load_digits()
+        digits = optional("sklearn.datasets").load_digits()  # importing takes a second
         levels = torch.from_numpy(digits.images).to(torch.uint8)[:, None]
         return images.bin_byte(levels, self.bins), torch.from_numpy(digits.target)
 

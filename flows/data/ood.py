@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
 from flows import images
+from flows.core.extras import optional
 
 __all__ = ["ood_images"]
 
@@ -62,11 +63,10 @@ def ood_images(image_shape: Shape, bins: int = 256, samples: Tensor | None = Non
 
 def photographs(image_shape: Shape) -> dict[str, Tensor]:
     """Return seven photographs by name, each whole and in four quarters: uint8 (5, C, H, W)."""
-    from sklearn.datasets import load_sample_image  # importing takes a second
-
+    samples = optional("sklearn.datasets")  # importing takes a second
     opened = {name: read_asset(name) for name in PHOTOGRAPHS}
     for name, file in SCIKIT_LEARN.items():
-        opened[name] = Image.fromarray(load_sample_image(file))
+        opened[name] = Image.fromarray(samples.load_sample_image(file))
     return {name: crops(picture, image_shape) for name, picture in opened.items()}
 
 
@@ -111,9 +111,8 @@ def write(sentence: str, image_shape: Shape) -> Tensor:
 
 def digits(image_shape: Shape) -> Tensor:
     """Return one handwritten digit of each class from scikit-learn, resized: uint8 (10, C, H, W)."""
-    from sklearn.datasets import load_digits  # importing takes a second
-
-    levels = torch.from_numpy(load_digits().images[:10]).to(torch.uint8)
+    known = optional("sklearn.datasets").load_digits()  # importing takes a second
+    levels = torch.from_numpy(known.images[:10]).to(torch.uint8)
     return torch.stack([fit_to_shape(images.to_pillow(level[None] * 15), image_shape) for level in levels])
 
 

@@ -7,6 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows import images
+from flows.core.extras import optional
 from flows.data.base import ArraySplit, ImageData, SplitName, fair_order
 from flows.errors import UserError, missing_extra
 
@@ -70,9 +71,8 @@ class Photos(ImageData):
 def read_photo(name: str) -> Image.Image:
     """Load a photograph of scikit-learn or scikit-image by name."""
     if name in ("china", "flower"):
-        from sklearn.datasets import load_sample_image  # importing takes a second
-
-        return Image.fromarray(load_sample_image(f"{name}.jpg"))
+        samples = optional("sklearn.datasets")  # importing takes a second
+        return Image.fromarray(samples.load_sample_image(f"{name}.jpg"))
     try:
         import skimage.data
 

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from flows import images as pixels
+from flows.core.extras import optional
 from flows.errors import UserError, missing_extra
 from flows.storage.files import distinct, file_name, write_atomically
 
@@ -83,6 +84,16 @@ def check_picture(path: Path, option: str = "--output", animated: bool = False) 
         )
     if suffix == ".mp4" and find_spec("imageio_ffmpeg") is None:
         raise missing_extra(f"{option} {path}: a video needs imageio-ffmpeg", "video")
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Empty figure of matplotlib, in inches, whose layout fits its contents.
+
+    Raises:
+        DataMissing: matplotlib is not installed.
+    """
+    figure: Figure = optional("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+    return figure
 
 
 def save_picture(sheet: "Tensor | Image.Image | Figure", path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 from torch import Tensor
 
-from flows.display.drawing import encode_picture
+from flows.display.drawing import encode_picture, new_figure
 from flows.storage.files import write_atomically, write_text
 
 if TYPE_CHECKING:
@@ -106,9 +106,7 @@ def heat_map(
         share: Whether values are fractions in [0, 1], lower is better; otherwise the colours are symmetric
             about 0.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3 + 0.55 * len(columns), 1.9 + 0.3 * len(rows)), layout="constrained")
+    figure = new_figure(3 + 0.55 * len(columns), 1.9 + 0.3 * len(rows))
     axes = figure.subplots()
     axes.set_facecolor("0.9")
     limit = 1.0 if share else max(1e-6, float(values.nan_to_num().abs().max()))

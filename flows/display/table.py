@@ -5,6 +5,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flows.core.extras import optional
+
 FIGURE = r"(?:[-+±]?\d[\d.,]*(?:e[-+]?\d+)?(?: %| dB)?|[–∞])"
 NUMBER = re.compile(rf"{FIGURE}(?: … {FIGURE})?(?: \({FIGURE}(?:(?: …|;) {FIGURE})?\))?")
 """Text of a figure: a number, also with an exponent or in percent, an interval, a number with its interval in
@@ -48,7 +50,8 @@ class Table:
 
     def print(self) -> None:
         """Print the table on the terminal; see `terminal.print_table`."""
-        from flows.display.terminal import print_table  # rich is imported only where something is printed
+        optional("rich")  # imported only where something is printed
+        from flows.display.terminal import print_table
 
         print_table(self.columns, self.padded(), self.numeric())
 

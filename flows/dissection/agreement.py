@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from flows.core.once import prepared
 from flows.core.statistics import FEWEST, check_enough
+from flows.display.progress import progress
 from flows.dissection.probe import instrument
 from flows.dissection.tally import AgreementTally, Extremes, Quantiles, quantile_shares, upsampled
 from flows.errors import UserError
@@ -336,7 +336,7 @@ def _seen(
     with instrument(model, codes.space) as probe, prepared():
         probe.retain(*layers)
         total = -(-len(codes) // BATCH)
-        for rows, images in tqdm(probe.batches(codes, BATCH), desc=title, total=total, leave=False):
+        for rows, images in progress(probe.batches(codes, BATCH), title, total):
             part = None if known is None else known[rows]
             masks: list[Tensor] = []
 

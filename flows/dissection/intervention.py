@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
-from tqdm import tqdm
 
 from flows import images as pixels
 from flows.core.numerics import frozen
 from flows.core.once import prepared
+from flows.display.progress import progress
 from flows.dissection.agreement import Agreement
 from flows.dissection.causal import check_units, seen_through
 from flows.dissection.probe import Change, Probe, instrument, layer_of
@@ -78,7 +78,7 @@ def learn_units(
     weight = begin_at(agreement, shape.channels).to(model.device).requires_grad_()
     optimiser = torch.optim.Adam([weight], lr)
     with frozen(model), instrument(model, codes.space) as probe, prepared():
-        for _ in tqdm(range(steps), desc=f"units of {label}", leave=False):
+        for _ in progress(range(steps), f"units of {label}"):
             alpha = weight.sigmoid()
             rows = torch.randint(len(codes), (batch,), generator=random)
             patch = random_patches(batch, shape.size, random)

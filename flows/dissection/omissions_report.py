@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flows.display.drawing import draw_rows
+from flows.core.extras import optional
+from flows.display.drawing import draw_rows, new_figure
 from flows.display.page import as_interval, as_text, write_page
 from flows.display.table import Table
 from flows.dissection.omission import EnergyRow, Omissions
@@ -161,10 +162,8 @@ def losses_html(instances: Instances) -> str:
 
 def class_bars(found: Omissions) -> "Figure":
     """Mean shares of data and samples on a log axis, above their relative difference with its interval."""
-    from matplotlib.figure import Figure
-
     rows = found.rows
-    figure = Figure(figsize=(1.6 + 0.42 * len(rows), 4.6), layout="constrained")
+    figure = new_figure(1.6 + 0.42 * len(rows), 4.6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     places = np.arange(len(rows))
     upper.bar(places - 0.2, [row.data for row in rows], 0.4, label="data", color="0.6")
@@ -187,9 +186,7 @@ def class_bars(found: Omissions) -> "Figure":
 
 def energy_bars(rows: Sequence[EnergyRow]) -> "Figure":
     """Energy of the code at the pixels of each class, with its interval."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(1.6 + 0.42 * len(rows), 3), layout="constrained")
+    figure = new_figure(1.6 + 0.42 * len(rows), 3)
     axes = figure.subplots()
     values = np.array([row.energy for row in rows])
     errors = np.abs(np.array([[row.low, row.high] for row in rows]).T - values)
@@ -202,9 +199,8 @@ def energy_bars(rows: Sequence[EnergyRow]) -> "Figure":
 
 def heat(maps: Tensor) -> Tensor:
     """Colours uint8 (n, 3, H, W) of maps (n, H, W), scaled from the 2nd to the 98th percentile of all."""
-    from matplotlib import colormaps
-
     low, high = torch.quantile(maps.flatten()[:: max(1, maps.numel() // 100_000)], torch.tensor([0.02, 0.98]))
     share = ((maps - low) / (high - low).clamp(min=1e-9)).clamp(0, 1)
-    colours = torch.from_numpy(np.asarray(colormaps["magma"](share.numpy()))[..., :3].copy())
+    magma = optional("matplotlib").colormaps["magma"]
+    colours = torch.from_numpy(np.asarray(magma(share.numpy()))[..., :3].copy())
     return (255 * colours).byte().permute(0, 3, 1, 2)

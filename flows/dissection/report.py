@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 
 from flows import images as pixels
 from flows.core.once import prepared
-from flows.display.drawing import draw_rows
+from flows.display.drawing import draw_rows, new_figure
 from flows.display.page import as_text, write_page
 from flows.display.table import Table
 from flows.dissection.agreement import UnitRow, counts
@@ -168,11 +168,9 @@ def ablation_table(found: Sequence[Ablation]) -> Table:
 
 def layer_bars(rows: Sequence[UnitRow]) -> "Figure":
     """Bars of the number of units of each layer; interpretable units are coloured by class."""
-    from matplotlib.figure import Figure
-
     found = counts(rows)
     labels = sorted({row.label for row in rows if row.interpretable})
-    figure = Figure(figsize=(8.5, 1.2 + 0.34 * len(found)), layout="constrained")
+    figure = new_figure(8.5, 1.2 + 0.34 * len(found))
     axes = figure.subplots()
     places = {layer: i for i, layer in enumerate(found)}
     axes.barh(list(places.values()), [units for units, _, _ in found.values()], color="0.92")
@@ -204,11 +202,9 @@ def layer_bars(rows: Sequence[UnitRow]) -> "Figure":
 
 def ablation_curves(found: Sequence[Ablation]) -> "Figure":
     """Curves of the share of a class's pixels removed by ablating the best units and random units."""
-    from matplotlib.figure import Figure
-
     columns = min(4, len(found))
     rows = -(-len(found) // columns)
-    figure = Figure(figsize=(2.6 * columns, 2.2 * rows), layout="constrained")
+    figure = new_figure(2.6 * columns, 2.2 * rows)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, each in zip(panels, found, strict=False):
         axes.plot(each.sizes, each.removed, "o-", color="C3", markersize=3, label="best units")

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
-from flows.display.drawing import save_picture
+from flows.core.extras import optional
+from flows.display.drawing import new_figure, save_picture
 from flows.metrics.roundtrip import round_trip
 from flows.models.base import LatentModel
 
@@ -20,9 +21,7 @@ Lines = list[dict[str, float]]
 
 def draw_curves(metrics: Lines, bins: int, path: Path) -> None:
     """Plot bits/dim of training and validation and the round-trip error over images shown, as a PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    figure = new_figure(10, 3.6)
     likelihood, trip = figure.subplots(1, 2)
     _plot(
         likelihood, metrics, {"likelihood/bits_per_dim": "training", "validation/bits_per_dim": "validation"}
@@ -61,10 +60,8 @@ def draw_lines(metrics: Lines, panels: dict[str, str], path: Path) -> None:
         panels: Name of a logged value to the label of its axis.
         path: Path of the PNG file.
     """
-    from matplotlib.figure import Figure
-
     logged = {name: label for name, label in panels.items() if any(name in line for line in metrics)}
-    figure = Figure(figsize=(1 + 3.6 * max(1, len(logged)), 3.2), layout="constrained")
+    figure = new_figure(1 + 3.6 * max(1, len(logged)), 3.2)
     for axes, (name, label) in zip(
         figure.subplots(1, max(1, len(logged)), squeeze=False).flat, logged.items(), strict=False
     ):
@@ -81,10 +78,8 @@ def draw_bars(figures: dict[str, dict[str, float]], path: Path) -> None:
         figures: Name of a figure, such as accuracy, to name of an attribute or class to value.
         path: Path of the PNG file.
     """
-    from matplotlib.figure import Figure
-
     longest = max(len(values) for values in figures.values())
-    figure = Figure(figsize=(4.2 * len(figures), 0.8 + 0.19 * longest), layout="constrained")
+    figure = new_figure(4.2 * len(figures), 0.8 + 0.19 * longest)
     for axes, (name, values) in zip(
         figure.subplots(1, len(figures), squeeze=False).flat, figures.items(), strict=True
     ):
@@ -105,11 +100,10 @@ def _finite(metrics: Lines, name: str) -> list[float]:
 
 
 def _finish(axes: "Axes") -> None:
-    from matplotlib.ticker import EngFormatter, MaxNLocator
-
+    ticker = optional("matplotlib.ticker")
     axes.set_xlabel("images shown")
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(6))
+    axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -122,14 +116,12 @@ def _plot(axes: "Axes", metrics: Lines, names: dict[str, str]) -> None:
 
 def draw_round_trip(model: LatentModel, groups: dict[str, Tensor], path: Path) -> None:
     """Plot one image of every group above its reconstruction in fp32, as a picture in the suffix's format."""
-    from matplotlib.figure import Figure
-
     names = list(groups)
     originals = torch.stack([pictures[0] for pictures in groups.values()])
     trip = round_trip(model, originals, per_level=False)
     columns = 12
     bands = -(-len(names) // columns)
-    figure = Figure(figsize=(columns, 2.75 * bands), layout="constrained")
+    figure = new_figure(columns, 2.75 * bands)
     axes = figure.subplots(2 * bands, columns, squeeze=False)
     for panel in axes.flat:
         panel.set_xticks([])

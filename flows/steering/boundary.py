@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flows.core.bounds import PositiveInt, PositiveShare, Seed
+from flows.core.extras import optional
 from flows.core.numerics import to_double
 from flows.core.statistics import check_enough
 from flows.errors import UserError
@@ -122,18 +123,17 @@ def separate(inputs: Tensor, labels: Tensor, penalty: float, products: Tensor | 
         products: (m, m), fp64, products of the codes, of which the first n are `inputs`; None for the squared
             hinge.
     """
-    from sklearn.exceptions import ConvergenceWarning  # here, because the import takes a second
-    from sklearn.svm import SVC, LinearSVC
-
+    svm, exceptions = optional("sklearn.svm"), optional("sklearn.exceptions")  # importing takes a second
     if products is None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # later steps hardly turn the normal
-            linear = LinearSVC(C=penalty, dual=False, max_iter=SOLVER_STEPS).fit(
+            # Later steps hardly turn the normal.
+            warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
+            linear = svm.LinearSVC(C=penalty, dual=False, max_iter=SOLVER_STEPS).fit(
                 inputs.numpy(), labels.numpy()
             )
         return torch.from_numpy(linear.coef_[0]), float(linear.intercept_[0])
     n = len(inputs)
-    machine = SVC(kernel="precomputed", C=penalty).fit(products[:n, :n].numpy(), labels.numpy())
+    machine = svm.SVC(kernel="precomputed", C=penalty).fit(products[:n, :n].numpy(), labels.numpy())
     chosen = inputs[torch.from_numpy(machine.support_).long()]
     return torch.from_numpy(machine.dual_coef_[0]) @ chosen, float(machine.intercept_[0])
 

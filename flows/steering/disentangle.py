@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from flows.display.progress import progress
 from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.models.codes import Codes, concatenate
@@ -82,7 +82,7 @@ def disentangle(
     codes = codes[defined]
     current, constrained = direction, [own]
     best, leakages, effects = direction, list[float](), list[float]()
-    for turn in tqdm(range(rounds + 1), desc=direction.name, leave=False):
+    for turn in progress(range(rounds + 1), direction.name):
         matrix = rescore(model, predictor, [current], codes, alpha, resamples=2)
         effect, leaks = matrix.own(current.name), leaking(matrix, current.name)
         keeps = not effects or effect >= fewest * effects[0]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from flows.core.bounds import PositiveInt
+from flows.core.extras import optional
 from flows.core.hooks import hooked
 from flows.core.numerics import exact_arithmetic
 from flows.core.once import prepared
@@ -55,9 +56,7 @@ class PrincipalComponents(Method):
                 f"--method.components: expected at most the number of codes, {self.n}, and the dimension of "
                 f"{task.space}, {dimension}; got {self.components}"
             )
-        from sklearn.decomposition import IncrementalPCA  # here, because the import takes a second
-
-        pca = IncrementalPCA(self.components)
+        pca = optional("sklearn.decomposition").IncrementalPCA(self.components)  # importing takes a second
         for part in parts:
             pca.partial_fit(self.seen(task.model, part).numpy())
         vectors = torch.tensor(pca.components_, dtype=torch.float64)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from flows.display.drawing import draw_rows
+from flows.display.drawing import draw_rows, new_figure
 from flows.display.page import as_interval, as_text, heat_map, write_page
 from flows.display.table import Table
 from flows.steering.evaluate import Rescoring, monotonicity, own_score
@@ -141,11 +141,9 @@ def matrix_map(found: Rescoring) -> "Figure":
 
 def response_curves(scored: Scored) -> "Figure":
     """Curves of each direction's own score against α, in front of all others; changes from α = 0, in std."""
-    from matplotlib.figure import Figure
-
     columns = min(5, len(scored.responses))
     rows = -(-len(scored.responses) // columns)
-    figure = Figure(figsize=(2.6 * columns, 2.2 * rows), layout="constrained")
+    figure = new_figure(2.6 * columns, 2.2 * rows)
     zero = int(np.argmin(np.abs(np.array(scored.alphas))))
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, (name, values) in zip(panels, scored.responses.items(), strict=False):

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from flows.core.bounds import PositiveFloat, PositiveInt
+from flows.display.progress import progress
 from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.steering.base import Direction
@@ -52,7 +52,7 @@ class Walk(Method):
         velocity, square = torch.zeros_like(walk), torch.zeros((), device=model.device)
         first: list[float] = []
         last: list[float] = []
-        for step in tqdm(range(self.steps), desc=operator.name, leave=False):
+        for step in progress(range(self.steps), operator.name):
             loss, still = self.loss(model, task.space, operator, walk, random)
             (gradient,) = torch.autograd.grad(loss, [walk])
             # One scale for all coordinates, so that the walk, which starts at 0, stays in the span of the

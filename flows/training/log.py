@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from flows import images as pixels
 from flows.core.schema import parse, read_json, unaltered
+from flows.display.progress import bar
 from flows.errors import UserError
 from flows.storage.files import REASON, strict, write_atomically, write_text
 
@@ -49,7 +49,7 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter  # importing takes a tenth of a second
 
         self.writer = SummaryWriter(str(folder / "logs"), purge_step=start + 1 if start else None)
-        self.bar = tqdm(
+        self.bar = bar(
             total=total, initial=start, unit="img", unit_scale=True, smoothing=0.05, mininterval=1.0
         )
         self.folder = folder

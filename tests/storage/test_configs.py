@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -94,12 +93,3 @@ def test_train_in_an_empty_folder(tmp_path, monkeypatch, capsys):
 def test_the_version_is_that_of_the_distribution():
     done = subprocess.run([sys.executable, "-m", "flows", "--version"], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout == f"flows {version('exact-flows')}\n"
-
-
-def test_the_wheel_has_the_configs(tmp_path):
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("exact_flows-*.whl")
-    with zipfile.ZipFile(wheel) as opened:
-        for path in FILES:
-            assert opened.read(f"flows/{path.relative_to(ROOT).as_posix()}") == path.read_bytes()
