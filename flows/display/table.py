@@ -55,13 +55,15 @@ class Table:
 
         print_table(self.columns, self.padded(), self.numeric())
 
-    def markdown(self, names: int | None = None) -> str:
+    def markdown(self, names: int | Sequence[int] | None = None) -> str:
         """The table as Markdown, with a final newline.
 
         Args:
-            names: Number of columns of text, which come first; None finds the columns of figures.
+            names: Number of columns of text, which come first, or their places; None finds the columns of
+                figures.
         """
-        numeric = self.numeric() if names is None else [i >= names for i in range(len(self.columns))]
+        texts = range(names) if isinstance(names, int) else names
+        numeric = self.numeric() if texts is None else [i not in texts for i in range(len(self.columns))]
         rule = ["--:" if right else "---" for right in numeric]
         return "\n".join(f"| {' | '.join(cells)} |" for cells in (self.columns, rule, *self.padded())) + "\n"
 
