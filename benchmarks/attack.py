@@ -1,26 +1,28 @@
 r"""Images that are made to break the round trip of a flow, and what its certificate says of them.
 
-    python benchmarks/attack.py --output benchmarks/results      # all shipped flows, ten minutes on two cores
+    python benchmarks/attack.py      # all shipped flows, ten minutes on two cores
 
 Two attacks start from test images and from noise. `evolution` changes bytes of rectangles and keeps a change
 that raises the error of the round trip in fp32. `gradient` moves bytes along the sign of the gradient of the
 code's magnitude. For each image: is it exact in plain fp32, what does the certificate say, and does the code
-that it certifies decode to every byte, alone and in batches of other sizes? Writes attack.json and prints the
-table of docs/numerics.md.
+that it certifies decode to every byte, alone and in batches of other sizes? Writes docs/results/attack.json
+and prints its table.
 """
 
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from saving import new_parser, number, publish, short_exponent
 from torch import Tensor
 
 from flows import images as pixels
-from flows.commands.common import write_json
-from flows.display.table import Table
+from flows.display.page import as_fixed
+from flows.display.results import Made, Result, Shown
 from flows.inversion.exact import decode_exactly, invert_exactly
 from flows.metrics.roundtrip import in_precision, round_trip
 from flows.models.base import LikelihoodModel
@@ -29,7 +31,6 @@ from flows.opening import first_test, load_likelihood
 FLOWS = ("fashion-nice", "fashion-realnvp", "fashion-glow", "scenes-nice", "scenes-realnvp", "scenes-glow",
          "scenes64-glow")  # fmt: skip
 BATCHES = (1, 7, 100)
-COUNTED = ("exact_fp32", "exact_fp64", "certified_fp32", "certified_fp64")
 
 
 def starts(model: LikelihoodModel, n: int) -> Tensor:
@@ -119,15 +120,8 @@ def outcome_of(model: LikelihoodModel, images: Tensor) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Print the table and write attack.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=list(FLOWS), help="checkpoints of flows")
-    parser.add_argument("--images", type=int, default=48)
-    parser.add_argument("--seconds", type=float, default=30, help="duration of each attack on each model")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, required=True)
-    given = parser.parse_args()
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """Outcomes of all attacks on all models."""
     rows = []
     for checkpoint in given.models:
         model = load_likelihood(checkpoint, None)
@@ -136,15 +130,56 @@ def main() -> None:
             attacked = attack(model, starts(model, given.images), given.seconds)
             rows.append({"model": Path(checkpoint).name, "attack": name, **outcome_of(model, attacked)})
             print(rows[-1])
-    head = ["model", "attack", "largest error in fp32", "exact in fp32", "exact in fp64", "certified in fp32",
-            "certified in fp64", "certified codes that decode to every byte"]  # fmt: skip
-    Table(head, [
-        [row["model"], row["attack"], f"{row['error_fp32']:.1e}",
-         *(f"{row[key]} of {row['images']}" for key in COUNTED),
-         f"{row['certified_and_decoded']} of {row['certified']}"]
-        for row in rows
-    ]).print()  # fmt: skip
-    write_json(given.output / "attack.json", {"seconds": given.seconds, "seed": given.seed, "rows": rows})
+    return {"seconds": given.seconds, "seed": given.seed, "rows": rows}
+
+
+def result(data: dict[str, Any], made: Made) -> Result:
+    """Table with one row per flow, and the attacks side by side."""
+    by_flow: dict[str, list[dict[str, Any]]] = {}
+    for row in data["rows"]:
+        by_flow.setdefault(row["model"], []).append(row)
+    attacks = ", ".join(dict.fromkeys(row["attack"] for row in data["rows"]))
+    sizes = f"{', '.join(map(str, BATCHES[:-1]))} and {BATCHES[-1]}"
+    columns = [
+        "flow",
+        f"largest error in fp32: {attacks}",
+        "lost in fp32",
+        "certified in fp32",
+        "certified in fp64",
+        f"of these decode to every byte, in batches of {sizes}",
+    ]
+
+    def total(own: list[dict[str, Any]], key: str) -> int:
+        return sum(each[key] for each in own)
+
+    rows = [
+        [
+            f"`{flow}`",
+            ", ".join(short_exponent(as_fixed(number(each, "error_fp32"), ".1e")) for each in own),
+            ", ".join(str(each["images"] - each["exact_fp32"]) for each in own),
+            ", ".join(str(each["certified_fp32"]) for each in own),
+            ", ".join(str(each["certified_fp64"]) for each in own),
+            f"{total(own, 'certified_and_decoded')} of {total(own, 'certified')}",
+        ]
+        for flow, own in by_flow.items()
+    ]
+    text = (
+        f"{data['rows'][0]['images']} images per flow, half of them test images and half noise, changed for "
+        f"{data['seconds']:g} seconds: by evolution and along the gradient."
+    )
+    tables = {"table": Shown(columns, rows, names=[0])}
+    return Result("Images that are made to break the inverse", made, tables, text, data=data)
+
+
+def main() -> None:
+    """Attack all models; write attack.json and print its table."""
+    parser = new_parser(__doc__)
+    parser.add_argument("--models", nargs="+", default=list(FLOWS), help="checkpoints of flows")
+    parser.add_argument("--images", type=int, default=48)
+    parser.add_argument("--seconds", type=float, default=30, help="duration of each attack on each model")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    publish(given, "attack", result, partial(measure, given))
 
 
 if __name__ == "__main__":

@@ -1,41 +1,52 @@
 """Time, memory against depth, and round-trip errors of the same Glow in this project and in other libraries.
 
     pip install -e ".[bench]"
-    python benchmarks/compare.py --output benchmarks/results            # half an hour on two cores
-    python benchmarks/compare.py --quick --output quick-results          # two minutes, a smaller model
+    python benchmarks/compare.py                                   # half an hour on two cores
+    python benchmarks/compare.py --quick --output quick-results    # two minutes, a smaller model
 
 Times are measured alternately (A B A B) in one run and reported as medians. A ratio is the median over all
 rounds of the ratio within the round, so that a slow minute of the machine affects all models alike; times of
 two runs must not be compared. Memory is the peak that one training step adds, in a fresh process for each
 figure, without parameters, their gradients and the state of the optimiser. It is measured twice: as live
 tensors in torch's allocator (as `max_memory_allocated` on a GPU), and as growth of the process, including
-memory that the heap cannot return. Writes results.json, results.md and memory.png.
+memory that the heap cannot return. Writes libraries.json, memory.json and memory.png in docs/results.
 """
 
 import argparse
 import ctypes
 import json
+import math
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from peers import PEERS, VECTORS, Ours, Peer, Size
+from saving import new_parser, publish, save_plot, short_exponent
 from timing import alternate, medians, ratios
 from torch.profiler import ProfilerActivity, profile
 
 from flows import __version__
 from flows.core.once import prepared
 from flows.data.photos import Photos
+from flows.display.results import Made, Result, Shown
 from flows.memory import MemoryMode
-from flows.storage.files import write_atomically
 
 MODES: tuple[MemoryMode, ...] = ("plain", "checkpoint", "reversible", "anchored")
 OURS = {"flows" if mode == "plain" else f"flows, {mode}": mode for mode in MODES}
 OFFICIAL = "flows, with marked borders"
 TIMED_DIRECTIONS = ("normflows", "nflows", "FrEIA")
+STORED = {
+    "plain": "every activation that autograd needs",
+    "checkpoint": "the input of each step; the step is computed again in the backward pass",
+    "reversible": "the output of the level; each step is inverted in the backward pass",
+    "anchored": "the input of every M-th step (`anchor_every`); the steps in between are inverted",
+}
+"""Tensors that each memory mode stores per level."""
 
 
 def build(name: str, size: Size) -> Peer:
@@ -188,14 +199,15 @@ def memory_against_depth(names: list[str], depths: list[int], size: Size, batch:
     return measured
 
 
-def draw_memory(depths: list[int], measured: dict[str, list[float]], path: Path) -> None:
-    """Plot memory against depth, on logarithmic axes, with the name of each line at its end."""
+def draw_memory(result: Result, path: Path) -> None:
+    """Plot live tensors against depth, on logarithmic axes, with the name of each line at its end."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7.2, 4.4), layout="constrained")
+    depths, measured = result.data["memory"]["depths"], result.data["memory"]["live"]
     last = 0.0
     for name, values in sorted(measured.items(), key=lambda pair: pair[1][-1]):
         ours = name.startswith("flows")
@@ -213,56 +225,191 @@ def draw_memory(depths: list[int], measured: dict[str, list[float]], path: Path)
     axes.minorticks_off()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
-    write_atomically(path, lambda place: figure.savefig(place, dpi=110, format="png"))
+    save_plot(figure, result, path)
 
 
 # Report -------------------------------------------------------------------------------------------
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """Markdown tables of all results."""
-    size = results["size"]
-    lines = [
-        f"K={size['depth']} L={size['levels']} width {size['width']}, {size['side']}×{size['side']}×"
-        f"{size['channels']}, torch {results['torch']}, {results['threads']} threads, medians of "
-        f"{results['repeats']} alternating repeats"
-    ]
-    for title, key in (("training step, batch 32", "step"), ("training step of NICE, batch 32", "vectors")):
-        seconds, ratio = results[key]["seconds"], results[key]["ratio"]
-        lines += ["", f"| {title} | seconds | × ours |", "| --- | --: | --: |"]
-        lines += [f"| {name} | {s:.3f} | {ratio[name]:.2f} |" for name, s in seconds.items()]
-    for batch, timed in results["directions"].items():
-        columns = ["encode, ms", "× ours", "decode, ms", "× ours"]
-        lines += ["", f"| batch {batch} | {' | '.join(columns)} |", "| --- |" + " --: |" * len(columns)]
-        for name in timed["encode"]["seconds"]:
-            times = [
-                text
-                for way in ("encode", "decode")
-                for text in (f"{1e3 * timed[way]['seconds'][name]:.0f}", f"{timed[way]['ratio'][name]:.2f}")
-            ]
-            lines.append(f"| {name} | {' | '.join(times)} |")
-    trips = results["round trip"]
-    title = f"largest error of the round trip, {results['trained']} steps on photographs"
-    lines += ["", f"| {title} | {' | '.join(trips)} |", "| --- |" + " --: |" * len(trips)]
-    for name in next(iter(trips.values())):
-        lines.append(f"| {name} | " + " | ".join(f"{of[name]:.0e}" for of in trips.values()) + " |")
-    depths = results["memory"]["depths"]
-    for kind, title in (("live", "live tensors, MB,"), ("process", "growth of the process, MB,")):
-        lines += ["", f"| {title} at K = | " + " | ".join(map(str, depths)) + " |"]
-        lines += ["| --- |" + " --: |" * len(depths)]
-        lines += [
-            f"| {name} | " + " | ".join(f"{mb:.1f}" if mb < 100 else f"{mb:.0f}" for mb in values) + " |"
-            for name, values in results["memory"][kind].items()
+def brief(data: dict[str, Any]) -> Shown:
+    """Short table of times and memory, with ratios to this project."""
+    depths, live = data["memory"]["depths"], data["memory"]["live"]
+    seconds, ratio = data["step"]["seconds"], data["step"]["ratio"]
+    own = ("flows", "flows, reversible", "flows, anchored")
+    rows = []
+    for name in (*own, *sorted(data["versions"], key=lambda peer: ratio[peer])):
+        ways = [
+            tuple(data["directions"][batch][way] for way in ("encode", "decode")) for batch in ("32", "1")
         ]
-    lines += ["", "| | parameters | note |", "| --- | --: | --- |"]
-    lines += [f"| {name} | {of['parameters']:,} | {of['note']} |" for name, of in results["models"].items()]
-    return "\n".join(lines) + "\n"
+        if name == "flows":
+            step = f"{seconds[name]:.2f} s"
+            times = [" / ".join(f"{1e3 * way['seconds'][name]:.0f}" for way in both) + " ms" for both in ways]
+        else:
+            step = f"× {ratio[name]:.2f}"
+            times = [
+                "× " + " / ".join(f"{way['ratio'][name]:.2f}" for way in both)
+                if name in both[0]["ratio"]
+                else ""
+                for both in ways
+            ]
+        rows.append([label(name, data["versions"]), step, *times, megabytes(live, name, -1)])
+    columns = [
+        "",
+        f"training step, batch {data['batch']}",
+        "encode / decode, batch 32",
+        "encode / decode, batch 1",
+        f"memory of a step, K={depths[-1]}",
+    ]
+    return Shown(columns, rows, "Time and memory of a training step", names=[0])
+
+
+def label(name: str, versions: dict[str, str]) -> str:
+    """Name of a mode or library, with the version of the library."""
+    if name.startswith("flows, "):
+        return f"flows, `{name.removeprefix('flows, ')}`"
+    text = f"{name} {versions[name]}" if name in versions else name
+    return f"{text}, around FrEIA's blocks" if name == "memcnn" else text
+
+
+def megabytes(measured: dict[str, list[float]], name: str, place: int) -> str:
+    """Memory of a mode or library at one of the depths; empty if it was not measured."""
+    return f"{measured[name][place]:,.0f} MB" if name in measured else ""
+
+
+def brief_memory(data: dict[str, Any]) -> Shown:
+    """Short table of live tensors: modes at two depths, beside the reversible library."""
+    depths, live = data["memory"]["depths"], data["memory"]["live"]
+    shown = {
+        "flows": "plain",
+        "flows, checkpoint": "checkpoint",
+        "flows, anchored": "anchored, M=4",
+        "flows, reversible": "reversible",
+        "memcnn": "memcnn (reversible)",
+    }
+    places = [len(depths) // 4, -1]
+    rows = [
+        [text, *(megabytes(live, name, place) for place in places)]
+        for name, text in shown.items()
+        if name in live
+    ]
+    columns = ["mode or library", *(f"live tensors at K={depths[place]}" for place in places)]
+    return Shown(columns, rows, "Live tensors of a training step, MB", names=[0])
+
+
+def timed(found: dict[str, dict[str, float]], title: str) -> Shown:
+    """Table of seconds and ratios."""
+    rows = [[name, f"{s:.3f}", f"{found['ratio'][name]:.2f}"] for name, s in found["seconds"].items()]
+    return Shown(["", "seconds", "× ours"], rows, title, names=[0])
+
+
+def timed_directions(ways: dict[str, dict[str, dict[str, float]]], batch: str) -> Shown:
+    """Table of the times to encode and to decode."""
+    rows = []
+    for name in ways["encode"]["seconds"]:
+        cells = [(f"{1e3 * way['seconds'][name]:.0f}", f"{way['ratio'][name]:.2f}") for way in ways.values()]
+        rows.append([name, *(cell for pair in cells for cell in pair)])
+    columns = ["", *(each for way in ways for each in (f"{way}, ms", "× ours"))]
+    return Shown(columns, rows, f"Encoding and decoding, batch {batch}", names=[0])
+
+
+def errors(data: dict[str, Any]) -> Shown:
+    """Table of the largest errors of the round trip."""
+    trips, reasons = data["round trip"], data.get("round trip_reason", {})
+
+    def cell(kind: str, name: str) -> str:
+        if (value := trips[kind][name]) is not None:
+            return short_exponent(f"{value:.0e}")
+        return "∞" if reasons[kind][name] == "infinite" else "NaN"
+
+    rows = [[name, *(cell(kind, name) for kind in trips)] for name in next(iter(trips.values()))]
+    title = f"Largest error of the round trip, after {data['trained']} training steps on photographs"
+    return Shown(["", *trips], rows, title, names=[0])
+
+
+def memory_by_depth(depths: Sequence[int], measured: dict[str, list[float]], title: str) -> Shown:
+    """Table of memory in MB, with a column for each depth."""
+    rows = [
+        [name, *(f"{mb:.1f}" if mb < 100 else f"{mb:,.0f}" for mb in values)]
+        for name, values in measured.items()
+    ]
+    return Shown(["K", *map(str, depths)], rows, title, names=[0])
+
+
+def result(data: dict[str, Any], made: Made) -> Result:
+    """Short tables of times and memory, then all figures."""
+    size, memory, models = data["size"], data["memory"], data["models"]
+    tables = {
+        "steps": brief(data),
+        "memory": brief_memory(data),
+        "training": timed(data["step"], f"Training step, batch {data['batch']}"),
+        "vectors": timed(data["vectors"], f"Training step of NICE on vectors, batch {data['batch']}"),
+        **{
+            f"directions-{batch}": timed_directions(ways, batch) for batch, ways in data["directions"].items()
+        },
+        "errors": errors(data),
+        "live": memory_by_depth(memory["depths"], memory["live"], "Live tensors at depth K, MB"),
+        "process": memory_by_depth(
+            memory["depths"], memory["process"], "Growth of the process at depth K, MB"
+        ),
+        "models": Shown(
+            ["", "parameters", "note"],
+            [[name, f"{of['parameters']:,}", of["note"]] for name, of in models.items()],
+            "Models",
+            names=[0, 2],
+        ),
+    }
+    ours = models["flows"]["parameters"]
+    apart = max(abs(of["parameters"] / ours - 1) for name, of in models.items() if name != OFFICIAL)
+    text = (
+        f"The same Glow (K={size['depth']}, L={size['levels']}, width {size['width']}, {size['side']}×"
+        f"{size['side']}×{size['channels']}, parameters within {math.ceil(100 * apart)} %) in one run; "
+        f"medians of {data['repeats']} alternating repeats, ratios within rounds."
+    )
+    pictures = {"memory.png": "Memory of one training step against depth K, MB of live tensors"}
+    return Result("Beside other libraries", made, tables, text, pictures, data)
+
+
+def modes(data: dict[str, float], made: Made) -> Result:
+    """Table of the memory modes: what they store, and the time of a step relative to `plain`."""
+    columns = ["`training.memory`", "stored per level", "time per step, relative to `plain`"]
+    rows = [
+        [f"`{mode}`", text, f"{data[mode]:.2f}" if mode != "plain" else "1"] for mode, text in STORED.items()
+    ]
+    tables = {"table": Shown(columns, rows, names=[0, 1, 2])}
+    return Result("Training in less memory", made, tables, "Times of Glow on a CPU.", data=data)
+
+
+def mode_ratios(data: dict[str, Any]) -> dict[str, float]:
+    """Time of a step in each memory mode, relative to `plain`."""
+    return {mode: data["step"]["ratio"][name] for name, mode in OURS.items()}
+
+
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """Figures of all models."""
+    size = Size(depth=given.depth, width=given.width)
+    depths = [2, 4] if given.quick else [4, 8, 16, 32, 64]
+    names = ["flows", "flows, reversible", "normflows", "memcnn"] if given.quick else [*OURS, *PEERS]
+    built = {name: build(name, size) for name in ("flows", OFFICIAL, *PEERS)}
+    found: dict[str, Any] = {
+        "flows": __version__, "torch": torch.__version__, "threads": torch.get_num_threads(),
+        "versions": {name: ".".join(version(name).split(".")[:2]) for name in PEERS},
+        "repeats": given.repeats, "batch": given.batch, "size": vars(size),
+        "models": {n: {"parameters": p.count(), "note": p.note} for n, p in built.items()},
+    }  # fmt: skip
+    del built
+    found["memory"] = {"depths": depths, **memory_against_depth(names, depths, size, given.batch)}
+    found["step"] = steps(size, given.batch, given.repeats)
+    found["vectors"] = vector_steps(size, given.batch, given.repeats)
+    found["trained"] = 10 if given.quick else 60
+    peers = trained_models(size, found["trained"])
+    found["round trip"] = round_trips(peers, size)
+    found["directions"] = {str(batch): directions(peers, size, batch, 3 * given.repeats) for batch in (32, 1)}
+    return found
 
 
 def main() -> None:
-    """Measure all models and write the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    """Measure all models; write libraries.json, memory.json and memory.png, and print the tables."""
+    parser = new_parser(__doc__)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--depth", type=int, default=16)
@@ -274,34 +421,13 @@ def main() -> None:
     given = parser.parse_args()
     if given.quick:
         given.depth, given.width, given.repeats = 4, 64, 3
-    size = Size(depth=given.depth, width=given.width)
     if given.memory_of:
+        size = Size(depth=given.depth, width=given.width)
         print(json.dumps(memory_of(given.memory_of, size, given.batch)))
         return
-    depths = [2, 4] if given.quick else [4, 8, 16, 32, 64]
-    names = ["flows", "flows, reversible", "normflows", "memcnn"] if given.quick else [*OURS, *PEERS]
-    built = {name: build(name, size) for name in ("flows", OFFICIAL, *PEERS)}
-    results: dict[str, Any] = {
-        "flows": __version__, "torch": torch.__version__, "threads": torch.get_num_threads(),
-        "repeats": given.repeats, "size": vars(size),
-        "models": {n: {"parameters": p.count(), "note": p.note} for n, p in built.items()},
-    }  # fmt: skip
-    del built
-    results["memory"] = {"depths": depths, **memory_against_depth(names, depths, size, given.batch)}
-    results["step"] = steps(size, given.batch, given.repeats)
-    results["vectors"] = vector_steps(size, given.batch, given.repeats)
-    results["trained"] = 10 if given.quick else 60
-    peers = trained_models(size, results["trained"])
-    results["round trip"] = round_trips(peers, size)
-    results["directions"] = {
-        str(batch): directions(peers, size, batch, 3 * given.repeats) for batch in (32, 1)
-    }
-    given.output.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(results, indent=2)
-    write_atomically(given.output / "results.json", lambda path: path.write_text(text))
-    write_atomically(given.output / "results.md", lambda path: path.write_text(markdown(results)))
-    draw_memory(depths, results["memory"]["live"], given.output / "memory.png")
-    print(markdown(results))
+    made = publish(given, "libraries", result, partial(measure, given))
+    publish(given, "memory", modes, partial(mode_ratios, made.data))
+    draw_memory(made, given.output / "memory.png")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-r"""Tables and picture of docs/editability.md and README, from folders of `flows compare --directions …`.
+r"""Tables and picture of reconstructions and edits, from folders of `flows compare --directions …`.
 
     flows compare --models checkpoints/scenes-{nice,realnvp,glow,stylegan} \
         --inverters exact optimise:w optimise:w+ layer tune tune:no-locality \
@@ -6,38 +6,45 @@ r"""Tables and picture of docs/editability.md and README, from folders of `flows
     flows compare --models checkpoints/scenes-{lia,dcgan,pggan,biggan} \
         --inverters encoder:w hybrid in-domain:likelihood optimise optimise:w+ tune \
         --images test:64 user:photographs --noise true --directions daylight wood lamp_on yaw --out runs/b
-    python benchmarks/inverters.py runs/a runs/b --output benchmarks/results --picture docs/pictures/edits.png
+    python benchmarks/inverters.py runs/a runs/b --picture docs/pictures/edits.png
 
-One hour on two cores, one comparison on each. Writes inverters.json and the picture, and prints the tables.
+One hour on two cores, one comparison on each. Writes docs/results/inverters.json and the picture, and prints
+the tables. The table `perceptual` in this file is not made here: its distances of sixteen of the images were
+measured apart. It is kept.
 """
 
-import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from saving import new_parser, number, publish
 from torch import Tensor
 
-from flows.commands.common import write_json
 from flows.data.scenes import Scenes
 from flows.display.drawing import draw_rows, save_picture
 from flows.display.page import as_fixed, as_interval
-from flows.display.table import Table
+from flows.display.results import Made, Result, Shown
 from flows.inversion.pairs import safe_name
 from flows.inversion.summary import with_interval
 
 SHOWN = 2
 """Number of images per direction in the picture: the first ones that have the factor."""
+FRONT = (
+    ("scenes-glow", "exact", "Glow, its exact inverse"),
+    ("scenes-lia", "encoder:w", "LIA, its encoder"),
+    ("scenes-lia", "hybrid", "LIA, {steps} steps from there"),
+    ("scenes-stylegan", "optimise:w", "StyleGAN, projector in w, {steps} steps"),
+    ("scenes-stylegan", "optimise:w+", "StyleGAN, projector in w+, {steps} steps"),
+    ("scenes-stylegan", "tune", "StyleGAN, pivotal tuning, 450 + 350 steps"),
+    ("scenes-dcgan", "tune", "DCGAN, pivotal tuning"),
+)
+"""Rows of the short table: model, inverter and label."""
+EDIT = "daylight"
+"""Edit of the short table."""
 Row = dict[str, Any]
-
-
-def number(row: Row, name: str) -> float:
-    """Figure of a JSON file, which has null with a reason for NaN and for infinity."""
-    if row[name] is None:
-        return float("inf" if row.get(f"{name}_reason") in ("exact", "infinite") else "nan")
-    return float(row[name])
 
 
 def decibel(row: Row) -> str:
@@ -45,7 +52,30 @@ def decibel(row: Row) -> str:
     return with_interval(*(number(row, name) for name in ("psnr", "psnr_low", "psnr_high")))
 
 
-def reconstructions(rows: list[Row], network: str) -> str:
+def front(rows: list[Row]) -> Shown:
+    """Short table: reconstruction, one edit and seconds of the inverters in `FRONT`."""
+    found = {(row["model"], row["inverter"]): row for row in rows if row["group"] == "test"}
+    edit = {
+        pair: next((each for each in row["each_edit"] if each["direction"] == EDIT), None)
+        for pair, row in found.items()
+    }
+    unedited = next(each["unedited"] for each in edit.values() if each)
+    lines = [["the picture as it was", "–", "–", f"{unedited:.1f}", "–"]]
+    for model, inverter, label in FRONT:
+        if row := found.get((model, inverter)):
+            edited, seconds = edit[model, inverter], number(row, "seconds")
+            lines.append([
+                label.format(steps=row["steps"]),
+                as_fixed(number(row, "psnr"), ".1f"),
+                f"{100 * number(row, 'bit_exact'):.0f} %",
+                as_fixed(number(edited, "psnr"), ".1f") if edited else "–",
+                f"{seconds:{'.1g' if seconds < 0.1 else '.2g'}}",
+            ])  # fmt: skip
+    columns = ["", "reconstruction, dB", "every byte", "edit, dB to the true one", "seconds"]
+    return Shown(columns, lines, "In short")
+
+
+def reconstructions(rows: list[Row], network: str) -> Shown:
     """Table of reconstructions: one line per model and inverter."""
     head = ["model", "inverter", "steps", "test, dB", "photographs, dB", "every byte",
             f"distance ({network})", "seconds / image"]  # fmt: skip
@@ -67,10 +97,10 @@ def reconstructions(rows: list[Row], network: str) -> str:
                 f"{number(row, 'seconds'):.2g}",
             ]
         )
-    return Table(head, lines).markdown()
+    return Shown(head, lines, "Reconstructions at published budgets")
 
 
-def edits(rows: list[Row]) -> str:
+def edits(rows: list[Row]) -> Shown:
     """Table of edits: PSNR to the true edit and, after the arrow, of the way back, for each direction."""
     edited = [row for row in rows if row["each_edit"]]
     names = list(dict.fromkeys(each["direction"] for row in edited for each in row["each_edit"]))
@@ -95,7 +125,7 @@ def edits(rows: list[Row]) -> str:
                 as_interval(leakages[0], leakages[-1], ".2f"),
             ]
         )
-    return Table(head, lines).markdown()
+    return Shown(head, lines, "Edits", names=[0, 1])
 
 
 def pictures(folders: list[Path], rows: list[Row]) -> tuple[list[tuple[str, Tensor]], list[str]]:
@@ -123,22 +153,36 @@ def pictures(folders: list[Path], rows: list[Row]) -> tuple[list[tuple[str, Tens
     return sheet, [name.replace("_", " ") for name in shown for _ in range(SHOWN)]
 
 
+def measure(folders: list[Path]) -> dict[str, Any]:
+    """Rows of all comparisons, without those of pairs that do not fit."""
+    tables = [json.loads((folder / "table.json").read_text()) for folder in folders]
+    rows = [row for table in tables for row in table["rows"] if not row["note"]]
+    return {"network": tables[0]["perceptual_network"], "loss": tables[0]["loss"], "rows": rows}
+
+
+def result(data: dict[str, Any], made: Made) -> Result:
+    """Short table, and tables of reconstructions and edits."""
+    rows = data["rows"]
+    tables = {
+        "front": front(rows),
+        "reconstructions": reconstructions(rows, data["network"]),
+        "edits": edits(rows),
+    }
+    text = f"Loss of the searches: {data['loss']}."
+    return Result("Exact inversion beside GAN inversion", made, tables, text, data=data)
+
+
 def main() -> None:
-    """Print the tables; write inverters.json and the picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--output", type=Path, required=True)
+    """Write inverters.json and the picture, and print the tables."""
+    parser = new_parser(__doc__)
+    parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--picture", type=Path)
     given = parser.parse_args()
-    tables = [json.loads((folder / "table.json").read_text()) for folder in given.folders]
-    rows = [row for table in tables for row in table["rows"] if not row["note"]]
-    network, loss = tables[0]["perceptual_network"], tables[0]["loss"]
-    print(reconstructions(rows, network))
-    print(edits(rows))
-    print(f"loss of the searches: {loss}")
-    write_json(given.output / "inverters.json", {"network": network, "loss": loss, "rows": rows})
+    if not given.folders and (given.picture or not given.again):
+        parser.error("folders: expected folders of flows compare")
+    made = publish(given, "inverters", result, partial(measure, given.folders), read=True)
     if given.picture:
-        sheet, head = pictures(given.folders, rows)
+        sheet, head = pictures(given.folders, made.data["rows"])
         save_picture(draw_rows(sheet, head=head), given.picture)
 
 

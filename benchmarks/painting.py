@@ -1,15 +1,14 @@
 """Success rates of drawing and erasing classes, measured by an attribute predictor.
 
-    python benchmarks/painting.py --output benchmarks/results      # a quarter of an hour on two cores
+    python benchmarks/painting.py      # a quarter of an hour on two cores
 
 Every class is drawn into test images without it, of categories that can contain it, with the brush over the
 bounding box of the class in another test image. It is erased from test images with it, with the brush over
 its own bounding box. The brushes are exemplars, which the segmenter helps to choose, and twenty units; the
-predictor is used by neither. Writes painting.json and prints the table of docs/dissection.md.
+predictor is used by neither. Writes docs/results/painting.json and prints its tables.
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from saving import in_words, model_name, new_parser, publish, stored
 from torch import Tensor
 
 from flows import images as pixels
-from flows.commands.common import write_json
-from flows.display.table import Table
+from flows.display.results import Made, Result, Shown
 from flows.dissection.paint import Brush, Stroke, paint
 from flows.dissection.probe import default_layers, instrument
 from flows.dissection.unit_brush import find_units
@@ -139,32 +138,61 @@ def measure(checkpoint: Path, n: int, units: bool) -> list[dict[str, Any]]:
     return rows
 
 
+def measure_all(given: argparse.Namespace) -> dict[str, Any]:
+    """Success rates of the given models, and the stored ones of all others."""
+    old = stored(given.output, "painting")
+    before = [] if old is None or old.data is None else old.data["rows"]
+    rows = [row for row in before if row["model"] not in given.models]
+    for name in given.models:
+        rows += [{"n": given.n, **row} for row in measure(given.checkpoints / name, given.n, given.units)]
+    return {"rows": rows}
+
+
+def rates(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """Rows of a table: one per model, brush and stroke, with a cell per class."""
+    lines = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        own = {row["class"]: row for row in rows if row["model"] == model}
+        for brush in ("exemplars", "units"):
+            if not any(brush in row for row in own.values()):
+                continue
+            for stroke in ("draw", "erase"):
+                cells = []
+                for label in CLASSES:
+                    found = own.get(label, {}).get(brush)
+                    reason = "" if found is None else "no unit" if brush == "units" else "no exemplar"
+                    cells.append(f"{100 * found[stroke]:.0f}" if isinstance(found, dict) else reason)
+                lines.append([f"{model_name(model)}, {brush}, {stroke}", *cells])
+    return lines
+
+
+def result(data: dict[str, Any], made: Made) -> Result:
+    """Tables of the models of each size of images."""
+    sizes = {
+        "small": ("32×32", [row for row in data["rows"] if not row["model"].startswith("scenes64-")]),
+        "large": ("64×64", [row for row in data["rows"] if row["model"].startswith("scenes64-")]),
+    }
+    columns = ["model, brush, stroke", *CLASSES]
+    tables = {
+        name: Shown(
+            columns, rates(rows), f"{size}, {in_words(max(row['n'] for row in rows))} images", names=[0]
+        )
+        for name, (size, rows) in sizes.items()
+        if rows
+    }
+    text = "Success rate in percent over held-out images, decided by the attribute predictor."
+    return Result("Painting", made, tables, text, data=data)
+
+
 def main() -> None:
-    """Print the table and write painting.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    """Paint with all models; write painting.json and print its tables."""
+    parser = new_parser(__doc__)
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
     parser.add_argument("--n", type=int, default=50, help="number of images per class and stroke")
     parser.add_argument("--models", nargs="+", default=MODELS, help="models; rows of others are kept")
     parser.add_argument("--units", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args()
-    file = given.output / "painting.json"
-    old = json.loads(file.read_text())["rows"] if file.is_file() else []
-    rows = [row for row in old if row["model"] not in given.models]
-    for name in given.models:
-        found = measure(given.checkpoints / name, given.n, given.units)
-        rows += [{"n": given.n, **row} for row in found]
-    lines = []
-    for row in rows:
-        cells = [row["model"], row["class"]]
-        for found in (row["exemplars"], row.get("units")):
-            measured = isinstance(found, dict)
-            cells += [f"{100 * value:.0f}" for value in found.values()] if measured else ["–", "–"]
-        lines.append(cells)
-    Table(
-        ["model", "class", "exemplars: drawn, %", "erased, %", "units: drawn, %", "erased, %"], lines
-    ).print()
-    write_json(file, {"rows": rows})
+    publish(given, "painting", result, partial(measure_all, given))
 
 
 if __name__ == "__main__":

@@ -1,22 +1,23 @@
 """Planted planes: how near the boundaries that are found lie to them, and whether their intervals hold.
 
-    python benchmarks/planes.py --output benchmarks/results      # one minute on one core
+    python benchmarks/planes.py      # one minute on one core
 
 Codes of 32 dimensions are normal, and labels are the sides of a random plane, without or with noise on the
-distance. Writes planes.json and prints a table: angle between the normals, trials within 5°, error of the
-bias, trials in which the 95 % interval of the bias holds the true one, and accuracies by cross-validation and
-on the codes themselves.
+distance. Writes docs/results/planes.json and prints its table: angle between the normals, trials within 5°,
+error of the bias, trials in which the 95 % interval of the bias holds the true one, and accuracies by
+cross-validation and on the codes themselves.
 """
 
 import argparse
 import math
 import time
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import torch
+from saving import new_parser, publish
 
-from flows.commands.common import write_json
-from flows.display.table import Table
+from flows.display.results import Made, Result, Shown
 from flows.models.codes import Codes
 from flows.semantics.base import Score
 from flows.steering.boundary import Boundary
@@ -58,57 +59,89 @@ def trial(method: Labelled, noise: float, n: int, seed: int) -> dict[str, float]
     }
 
 
-def main() -> None:
-    """Print the table and write planes.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--codes", type=int, default=2000)
-    parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--output", type=Path, required=True)
-    given = parser.parse_args()
+def trials(name: str, noise: float, codes: int, count: int) -> dict[str, Any]:
+    """Find several planted planes by one method.
+
+    Args:
+        name: Name of the method.
+        noise: Std of the noise on the distances.
+        codes: Number of codes per trial.
+        count: Number of trials.
+    """
+    begun = time.perf_counter()
+    found = [trial(METHODS[name], noise, codes, seed) for seed in range(count)]
+    column = {key: torch.tensor([each[key] for each in found]).double() for key in found[0]}
+    return {
+        "method": name,
+        "noise": noise,
+        "trials": count,
+        "codes": codes,
+        "angle": float(column["angle"].mean()),
+        "largest_angle": float(column["angle"].max()),
+        "within_5_degrees": int((column["angle"] <= 5).sum()),
+        "bias_error_std": float(column["bias_error"].std()),
+        "half_interval": float(column["half_interval"].mean()),
+        "held": int(column["held"].sum()),
+        "accuracy": float(column["accuracy"].mean()),
+        "accuracy_on_codes_seen": float(column["seen"].mean()),
+        "seconds": (time.perf_counter() - begun) / count,
+    }
+
+
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """Trials of all methods, without and with noise."""
     torch.set_num_threads(1)
-    results = []
-    for name, method in METHODS.items():
+    found = []
+    for name in METHODS:
         for noise in NOISES:
-            begun = time.perf_counter()
-            found = [trial(method, noise, given.codes, seed) for seed in range(given.trials)]
-            column = {key: torch.tensor([each[key] for each in found]).double() for key in found[0]}
-            results.append(
-                {
-                    "method": name,
-                    "noise": noise,
-                    "trials": given.trials,
-                    "codes": given.codes,
-                    "angle": float(column["angle"].mean()),
-                    "largest_angle": float(column["angle"].max()),
-                    "within_5_degrees": int((column["angle"] <= 5).sum()),
-                    "bias_error_std": float(column["bias_error"].std()),
-                    "half_interval": float(column["half_interval"].mean()),
-                    "held": int(column["held"].sum()),
-                    "accuracy": float(column["accuracy"].mean()),
-                    "accuracy_on_codes_seen": float(column["seen"].mean()),
-                    "seconds": (time.perf_counter() - begun) / given.trials,
-                }
-            )
+            found.append(trials(name, noise, given.codes, given.trials))
             print(f"{name}, noise {noise:g}: done", flush=True)
-    head = ["method", "noise", "angle", "largest", "within 5°", "error of the bias", "interval ±", "held",
-            "accuracy", "on codes seen"]  # fmt: skip
+    return {"trials": found}
+
+
+def result(data: dict[str, Any], made: Made) -> Result:
+    """Table with one row per method and noise."""
+    columns = [
+        "method",
+        "noise",
+        "angle to the true normal, mean (largest)",
+        "within 5°",
+        "std of the bias's error",
+        "95 % interval, half",
+        "holds the true bias",
+        "accuracy, cross-validated",
+        "on the codes seen",
+    ]
     rows = [
         [
-            str(each["method"]),
+            each["method"],
             f"{each['noise']:g}",
-            f"{each['angle']:.1f}°",
-            f"{each['largest_angle']:.1f}°",
+            f"{each['angle']:.1f}° ({each['largest_angle']:.1f}°)",
             f"{each['within_5_degrees']} of {each['trials']}",
-            f"{each['bias_error_std']:.4f}",
-            f"{each['half_interval']:.4f}",
+            f"{each['bias_error_std']:.3f}",
+            f"{each['half_interval']:.3f}",
             f"{each['held']} of {each['trials']}",
             f"{each['accuracy']:.3f}",
             f"{each['accuracy_on_codes_seen']:.3f}",
         ]
-        for each in results
+        for each in data["trials"]
     ]
-    Table(head, rows).print()
-    write_json(given.output / "planes.json", {"trials": results})
+    first = data["trials"][0]
+    text = (
+        f"Planted planes in {SIZE} dimensions with {first['codes']:,} codes, {first['trials']} trials each; "
+        "noise is added to the distances that labels are the signs of, in std of the codes."
+    )
+    tables = {"table": Shown(columns, rows, names=[0])}
+    return Result("Accuracy of hyperplanes", made, tables, text, data=data)
+
+
+def main() -> None:
+    """Find all planes; write planes.json and print its table."""
+    parser = new_parser(__doc__)
+    parser.add_argument("--codes", type=int, default=2000)
+    parser.add_argument("--trials", type=int, default=200)
+    given = parser.parse_args()
+    publish(given, "planes", result, partial(measure, given))
 
 
 if __name__ == "__main__":

@@ -1,21 +1,23 @@
 """Boundaries in the spaces of the included models of scenes: accuracies and leakages.
 
-    python benchmarks/steering.py --output benchmarks/results      # ten minutes on two cores
+    python benchmarks/steering.py      # ten minutes on two cores
 
 A boundary (InterFaceGAN) is found for every factor in every space: from encoded training images and their
 ground truth in spaces with an encoder, otherwise from samples scored by the predictor. Codes that it was not
 found on (test images, if there is an encoder) are moved along it. The boundary is then made orthogonal to the
 most affected other factor, in two ways: to its boundary, and to the mean gradient of its score. Writes
-steering.json and prints the tables of docs/steering.md.
+docs/results/boundaries.json and prints its tables.
 """
 
 import argparse
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flows.commands.common import write_json
-from flows.display.table import Table
+from saving import model_name, new_parser, publish
+
+from flows.display.results import Made, Result, Shown
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.opening import data_of, first_test, load_predictor, open_model
@@ -33,6 +35,8 @@ PLACES = (
     ("scenes-lia", "w"), ("scenes-stylegan", "w"), ("scenes-glow", "z"), ("scenes-lia", "z"),
     ("scenes-stylegan", "z"),
 )  # fmt: skip
+CONDITIONED = (("scenes-stylegan", "w"), ("scenes-lia", "w"))
+"""Places in the table of conditioned boundaries."""
 ALPHA = 2.0
 
 
@@ -56,11 +60,6 @@ class Place:
     directions: list[Direction]
     matrix: Rescoring
     conditioned: dict[str, tuple[str, float, float, float]]
-
-    @property
-    def label(self) -> str:
-        """Heading of the column in tables."""
-        return f"{self.model}, {self.space}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -127,60 +126,92 @@ def most_changed(matrix: Rescoring, direction: Direction, directions: list[Direc
     return max(others, key=lambda each: matrix.leakage(direction.name, each.name))
 
 
+def measure_all(given: argparse.Namespace) -> dict[str, Any]:
+    """Boundaries in all places, and what they were found on."""
+    places = []
+    for name, space in PLACES:
+        place = measure(given.checkpoints / name, space, given.images, given.samples, given.moved)
+        places.append(place.as_dict())
+        print(f"{name}, {space}: done", flush=True)
+    counts = {"images": given.images, "samples": given.samples, "moved": given.moved}
+    return {**counts, "places": places}
+
+
+def factor_name(factor: str) -> str:
+    """Name of a factor in tables."""
+    return factor.removeprefix("category: ").replace("_", " ")
+
+
+def accuracies(data: dict[str, Any]) -> Shown:
+    """Table of the accuracy of every boundary in every place."""
+    places = data["places"]
+    rows = []
+    for factor in FACTORS:
+        cells = []
+        for place in places:
+            found = place["accuracies"][factor]
+            shares = (100 * found[key] for key in ("accuracy", "balanced_accuracy", "majority"))
+            cells.append("{:.0f} ({:.0f}; {:.0f})".format(*shares))
+        rows.append([factor_name(factor), *cells])
+    named = {
+        source: " and ".join(
+            dict.fromkeys(model_name(place["model"]) for place in places if place["source"] == source)
+        )
+        for source in ("images", "samples")
+    }
+    note = (
+        f"Balanced accuracy; share of the majority. {named['images']}: {data['images']:,} encoded training "
+        f"images; {named['samples']}: {data['samples']:,} samples labelled by the predictor."
+    )
+    columns = ["factor", *(f"{model_name(place['model'])}, {place['space']}" for place in places)]
+    return Shown(columns, rows, "Accuracy by cross-validation, percent", note)
+
+
+def conditions(data: dict[str, Any]) -> Shown:
+    """Table of the leakages before and after conditioning, of the places in `CONDITIONED`."""
+    by_place = {(place["model"], place["space"]): place for place in data["places"]}
+    places = [by_place[each] for each in CONDITIONED if each in by_place]
+    columns = ["boundary"]
+    for place in places:
+        name = model_name(place["model"])
+        columns += [f"{name}: most affected", "before", "by boundary", "by gradient"]
+    rows = []
+    for factor in FACTORS:
+        row = [factor_name(factor)]
+        for found in (place["conditioned"][factor] for place in places):
+            leakages = (found["leakage"], found["by_boundary"], found["by_gradient"])
+            row += [factor_name(found["on"]), *(f"{each:.2f}" for each in leakages)]
+        rows.append(row)
+    return Shown(columns, rows, "Leakage before and after conditioning")
+
+
+def effects(data: dict[str, Any]) -> Shown:
+    """Table of the change of every factor's own score in every place."""
+    places = data["places"]
+    columns = ["factor", *(f"{model_name(place['model'])}, {place['space']}" for place in places)]
+    rows = [
+        [factor_name(factor), *(f"{place['effects'][factor]:.2f}" for place in places)] for factor in FACTORS
+    ]
+    return Shown(columns, rows, f"Change of the score by {ALPHA:g} σ, in std")
+
+
+def result(data: dict[str, Any], made: Made) -> Result:
+    """Tables of accuracies, leakages and effects."""
+    tables = {"accuracies": accuracies(data), "conditions": conditions(data), "effects": effects(data)}
+    return Result("Boundaries", made, tables, data=data)
+
+
 def main() -> None:
-    """Print the tables and write steering.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    """Find all boundaries; write boundaries.json and print its tables."""
+    parser = new_parser(__doc__)
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
     parser.add_argument("--images", type=int, default=8000, help="images that boundaries are found on")
     parser.add_argument(
         "--samples", type=int, default=20_000, help="samples that boundaries are found on, without an encoder"
     )
     parser.add_argument("--moved", type=int, default=500, help="codes that are moved along the boundaries")
-    parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args()
-    places = []
-    for name, space in PLACES:
-        places.append(measure(given.checkpoints / name, space, given.images, given.samples, given.moved))
-        print(f"{name}, {space}: done", flush=True)
-    head = ["factor", *(each.label for each in places)]
-    evidence = {place.label: {each.name: each.evidence for each in place.directions} for place in places}
-    print(
-        "\nAccuracy by cross-validation (balanced accuracy; share of the majority) of all codes, percent:\n"
-    )
-    Table(
-        head,
-        [
-            [
-                factor,
-                *(
-                    f"{100 * accuracies[factor]['accuracy']:.0f} "
-                    f"({100 * accuracies[factor]['balanced_accuracy']:.0f}; "
-                    f"{100 * accuracies[factor]['majority']:.0f})"
-                    for accuracies in evidence.values()
-                ),
-            ]
-            for factor in FACTORS
-        ],
-    ).print()
-    print(
-        f"\nChange by {ALPHA:g} σ, in std; most affected other factor and its leakage: without conditioning "
-        "→ conditioned on its boundary → on its gradient:\n"
-    )
-    Table(
-        head,
-        [
-            [
-                factor,
-                *(
-                    f"{each.matrix.own(factor):.2f}; {each.conditioned[factor][0]} "
-                    + " → ".join(f"{leakage:.2f}" for leakage in each.conditioned[factor][1:])
-                    for each in places
-                ),
-            ]
-            for factor in FACTORS
-        ],
-    ).print()
-    write_json(given.output / "steering.json", {"places": [each.as_dict() for each in places]})
+    publish(given, "boundaries", result, partial(measure_all, given))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,9 @@
 
 Start: from the command to a page with its examples in headless Chromium. Slider: from the key press to the
 changed picture in that page. Stroke: the callback without the browser, whose image editor would need a
-graphics card.
+graphics card. Writes docs/results/studio.json and prints its table.
 """
 
-import argparse
-import json
 import shutil
 import socket
 import statistics
@@ -17,12 +15,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
+from saving import in_words, new_parser, publish
 
-from flows.display.table import Table
-from flows.storage.files import write_atomically
+from flows.display.results import Made, Result, Shown
 from flows.studio.page import Page as StudioPage
 from flows.studio.session import Studio
 
@@ -102,43 +101,67 @@ def stroke_times(name: str) -> list[float]:
         return found[2:]
 
 
-def main() -> None:
-    """Measure all models, write JSON and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "studio.json")
-    given = parser.parse_args()
+def times(browser: Browser, name: str) -> dict[str, float | None]:
+    """Times of one model."""
+    page = browser.new_page(viewport={"width": 1280, "height": 1100})
+    begun = time.perf_counter()
+    server, address = start((name,))
+    try:
+        arrive(page, address)
+        usable = time.perf_counter() - begun
+        sliders = slider_times(page)
+    finally:
+        server.terminate()
+        server.wait()
+    page.close()
+    strokes = stroke_times(name)
+    return {
+        "start_seconds": usable,
+        "slider_ms": statistics.median(sliders),
+        "slider_worst_ms": max(sliders),
+        "stroke_ms": statistics.median(strokes) if strokes else None,
+    }
+
+
+def measure() -> dict[str, dict[str, float | None]]:
+    """Times of all models."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    result: dict[str, dict[str, float | None]] = {}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        for name in MODELS:
-            page = browser.new_page(viewport={"width": 1280, "height": 1100})
-            begun = time.perf_counter()
-            server, address = start((name,))
-            try:
-                arrive(page, address)
-                usable = time.perf_counter() - begun
-                sliders = slider_times(page)
-            finally:
-                server.terminate()
-                server.wait()
-            page.close()
-            strokes = stroke_times(name)
-            result[name] = {
-                "start_seconds": usable, "slider_ms": statistics.median(sliders),
-                "slider_worst_ms": max(sliders),
-                "stroke_ms": statistics.median(strokes) if strokes else None,
-            }  # fmt: skip
-    write_atomically(given.json, lambda path: path.write_text(json.dumps(result, indent=1)))
+        return {name: times(browser, name) for name in MODELS}
+
+
+def result(data: dict[str, Any], made: Made) -> Result:
+    """Table with one row per model."""
+    columns = [
+        "model",
+        "start to usable, s",
+        "slider to picture, ms, median",
+        "slider to picture, ms, slowest",
+        "stroke, ms",
+    ]
     rows = [
         [
-            name, f"{each['start_seconds']:.1f}", f"{each['slider_ms']:.0f}",
+            f"{name}, {'64×64' if name.startswith('scenes64-') else '32×32'}",
+            f"{each['start_seconds']:.1f}",
+            f"{each['slider_ms']:.0f}",
             f"{each['slider_worst_ms']:.0f}",
             f"{each['stroke_ms']:.0f}" if each["stroke_ms"] else "–",
         ]
-        for name, each in result.items()
-    ]  # fmt: skip
-    Table(["model", "start, s", "slider, ms", "worst", "stroke, ms"], rows).print()
+        for name, each in data.items()
+    ]
+    count = in_words(TIMES)
+    text = (
+        "Start: from the command to a page with its examples. Slider: from a key press on the slider to the "
+        f"changed image in the page, median and slowest of {count}. Stroke: the callback without the "
+        f"browser, median of {count}."
+    )
+    return Result("The page", made, {"table": Shown(columns, rows)}, text, data=data)
+
+
+def main() -> None:
+    """Measure all models; write studio.json and print its table."""
+    publish(new_parser(__doc__).parse_args(), "studio", result, measure)
 
 
 if __name__ == "__main__":

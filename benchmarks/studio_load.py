@@ -4,7 +4,7 @@
 
 Visitors come twenty at a time. Each uploads 1600×1600 pixels, which the server stores unreduced, moves a
 slider four times, and downloads record and picture. No visitor closes the session, so that sessions end by
-the limits of the server only.
+the limits of the server only. Writes docs/results/studio-load.json and prints its table.
 """
 
 import argparse
@@ -12,21 +12,25 @@ import re
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
 from gradio_client import Client, handle_file
-from studio import ROOT, start, wait_for
+from saving import in_words, new_parser, publish
+from studio import start, wait_for
 
 from flows import images as pixels
-from flows.commands.common import write_json
 from flows.data.scenes import Scenes
-from flows.display.table import Table
+from flows.display.results import Made, Result, Shown
 from flows.editing.editor import GROUPS
 from flows.studio.session import POOL
 
 MODEL = "scenes64-glow"
 AT_ONCE, MOVES, SIDE = 20, 4, 1600
+REQUESTS = 1 + MOVES + 2
+"""Requests of one visitor: upload, moves and two downloads."""
 
 
 def megabytes(server: Popen[bytes]) -> int:
@@ -47,16 +51,12 @@ def visit(address: str, upload: Path, number: int) -> int:
         client.predict([], [], 0, *sigmas, api_name="/steer")
     client.predict(api_name="/keep")
     client.predict(api_name="/take")
-    return 1 + MOVES + 2
+    return REQUESTS
 
 
-def main() -> None:
-    """Measure all waves of visitors, write JSON and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--waves", type=int, default=14)
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "studio_load.json")
-    given = parser.parse_args()
-    rows = []
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """Memory and answers after every wave of visitors."""
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         upload = Path(folder) / "room.png"
         image = Scenes(size=64, test=1, cache=None).split("test").images[0]
@@ -77,8 +77,36 @@ def main() -> None:
         finally:
             server.terminate()
             server.wait()
-    write_json(given.json, {"model": MODEL, "upload": SIDE, "waves": rows})
-    Table(list(rows[0]), [[str(value) for value in row.values()] for row in rows]).print()
+    return {"model": MODEL, "upload": SIDE, "waves": rows}
+
+
+def result(data: dict[str, Any], made: Made) -> Result:
+    """Table with one row per wave of visitors."""
+    columns = [
+        "visitors",
+        "requests answered, of this wave",
+        "memory of the server, MB",
+        "seconds of this wave",
+    ]
+    rows = [
+        [str(each["visitors"]), str(each["answers"]), f"{each['megabytes']:,}", f"{each['seconds']:.1f}"]
+        for each in data["waves"]
+    ]
+    side = data["upload"]
+    text = (
+        f"The studio with {data['model']}. Visitors come {in_words(AT_ONCE)} at a time. Each uploads "
+        f"{side}×{side} pixels, moves a slider {in_words(MOVES)} times, and downloads record and picture, "
+        f"which are {REQUESTS} requests. No visitor closes the session."
+    )
+    return Result("Visitors of the studio", made, {"table": Shown(columns, rows)}, text, data=data)
+
+
+def main() -> None:
+    """Measure all waves of visitors; write studio-load.json and print its table."""
+    parser = new_parser(__doc__)
+    parser.add_argument("--waves", type=int, default=14)
+    given = parser.parse_args()
+    publish(given, "studio-load", result, partial(measure, given))
 
 
 if __name__ == "__main__":

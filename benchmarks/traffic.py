@@ -24,6 +24,7 @@ import torch
 from flows.cli import commands
 from flows.studio.page import Page
 from flows.studio.session import Studio
+from flows.studio.state import FIRST_PAGE
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = f"{ROOT / 'flows'}/"
@@ -79,7 +80,7 @@ def slider(folder: Path) -> Callable[[], object]:
     page, session = Page(studio), studio.sample(MODEL.name, 0, 0.8)
     still = [0.0] * (len(studio.slots(MODEL.name)) - 1)
     values = iter((1.0, 1.7))
-    return lambda: page.steer(session, [], [], 0.0, next(values), *still)
+    return lambda: page.steer(session, FIRST_PAGE, [], [], 0.0, next(values), *still)
 
 
 def main() -> None:

@@ -1,14 +1,16 @@
-"""A hook of mkdocs: a page of reference for every package of flows, from its docstrings."""
+"""Pages of reference from the docstrings and the help: `python docs/reference.py`, before the site is built.
 
+They are written to `docs/reference/api/` and `docs/reference/commands.md`, which git does not keep.
+"""
+
+import json
 import pkgutil
 from pathlib import Path
 
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
-
 ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs" / "reference"
 LEFT_OUT = {"commands", "studio"}
-"""Packages left out of the reference: `flows --help` documents `commands`; `studio` is an application."""
+"""Packages left out: `commands.md` documents the one; the other is an application."""
 
 
 def packages() -> dict[str, list[str]]:
@@ -25,13 +27,33 @@ def packages() -> dict[str, list[str]]:
     return found
 
 
-def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the reference pages and their index."""
+def python_pages() -> dict[Path, str]:
+    """Page of every package, and their index."""
     names = packages()
     lines = [f"- [{name}]({name}.md): {len(modules)} modules" for name, modules in names.items()]
-    pages = {"index": "# Reference\n\nFrom the docstrings, a page for each package.\n\n" + "\n".join(lines)}
-    for name, modules in names.items():
-        pages[name] = f"# {name}\n\n" + "\n\n".join(f"::: {module}" for module in modules)
-    for name, text in pages.items():
-        files.append(File.generated(config, f"reference/{name}.md", content=text))
-    return files
+    index = "# Python\n\nFrom the docstrings, a page for each package.\n\n" + "\n".join(lines) + "\n"
+    return {FOLDER / "api" / "index.md": index} | {
+        FOLDER / "api" / f"{name}.md": f"# {name}\n\n" + "\n\n".join(f"::: {each}" for each in modules) + "\n"
+        for name, modules in names.items()
+    }
+
+
+def commands_page() -> str:
+    """Page with the help of every verb."""
+    texts = json.loads((ROOT / "flows" / "commands" / "help.json").read_text(encoding="utf-8"))
+    parts = ["# Command line\n\nThe help of every verb; `python train.py` is `flows train`.\n"]
+    parts += [f"## flows {name}\n\n```text\n{text.strip()}\n```\n" for name, text in sorted(texts.items())]
+    return "\n".join(parts).replace("\b", "")
+
+
+def main() -> None:
+    """Write the pages."""
+    pages = {FOLDER / "commands.md": commands_page(), **python_pages()}
+    for path, text in pages.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    print(f"{len(pages)} pages in {FOLDER.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

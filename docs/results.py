@@ -11,6 +11,8 @@ import argparse
 from pathlib import Path
 
 from flows.display.results import Result, filled
+from flows.display.table import Table
+from flows.storage.index import read_index
 
 ROOT = Path(__file__).parents[1]
 FOLDER = Path("docs/results")
@@ -21,10 +23,36 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     results = {path.stem: Result.load(path) for path in sorted((root / FOLDER).glob("*.json"))}
     found = {FOLDER / f"{name}.md": result.page(name) for name, result in results.items()}
     found[FOLDER / "index.md"] = index(results)
+    found[FOLDER / "checkpoints.md"] = models_page()
     for path in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
         if path.parent != root / FOLDER:
             found[path.relative_to(root)] = filled(path.read_text(encoding="utf-8"), results)
     return found
+
+
+def models_page() -> str:
+    """Page of the models that come with flows, from their index."""
+    rows = [
+        [
+            f"`{name}`",
+            f"{entry.model_type}, {entry.kind}",
+            entry.data,
+            "×".join(map(str, entry.image_shape[::-1])),
+            f"{entry.parameters / 1e6:.2f} M",
+            f"{entry.bytes / 1e6:.1f}",
+            ", ".join(f"{figure} {value:.3f}" for figure, value in entry.figures.items()),
+        ]
+        for name, entry in read_index().items()
+    ]
+    head = ["name", "class, kind", "data", "images", "parameters", "MB", "figures on the test images"]
+    return "\n".join([
+        "# Models that come with flows",
+        "",
+        Table(head, rows).markdown(),
+        "From `checkpoints/index.json`, which `python -m flows.reports.index` writes from the folders of the",
+        "models and their reports. `flows models` lists them, `flows.load(name)` opens them.",
+        "",
+    ])  # fmt: skip
 
 
 def index(results: dict[str, Result]) -> str:
@@ -35,6 +63,7 @@ def index(results: dict[str, Result]) -> str:
         "",
         "Every table is made from a JSON file that a tool wrote, by `python docs/results.py`.",
         "",
+        "- [Models that come with flows](checkpoints.md)",
         *sorted(lines),
         "",
     ])  # fmt: skip

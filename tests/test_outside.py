@@ -1,6 +1,6 @@
 """A package of one's own, installed beside flows: its classes are known wherever flows' own are.
 
-The package is `tests/outside`; `docs/add-a-model.md` shows its files.
+The package is `tests/outside`; `docs/tutorials/add-a-model.md` shows its files.
 """
 
 import json
@@ -114,4 +114,4 @@ def test_the_document_shows_its_files():
     files = dict(shown)
     assert {"pyproject.toml", "outside/model.py", "configs/mine.yaml"} <= files.keys()
     for name, content in files.items():
-        assert content == (PACKAGE / name).read_text(), f"docs/add-a-model.md: {name} differs"
+        assert content == (PACKAGE / name).read_text(), f"docs/tutorials/add-a-model.md: {name} differs"

@@ -1,4 +1,4 @@
-"""The language of docs/glossary.md: docstrings that start with the noun, and one term for one thing.
+"""The language of the glossary: docstrings that start with the noun, and one term for one thing.
 
 `python tests/test_prose.py [CHECKOUT] [FILTER]` prints the counts of a checkout, this one or another.
 """

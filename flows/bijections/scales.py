@@ -2,7 +2,7 @@
 
 The choice decides whether a *trained* flow can be inverted away from its data. A scale that can approach 0
 loses its inverse there although the loss looks normal; a scale within [½, 2] does not, without a measurable
-cost in bits/dim (README, docs/numerics.md).
+cost in bits/dim (README, docs/guides/numerics.md).
 """
 
 import math

@@ -84,7 +84,7 @@ def figures_of(report: Mapping[str, Any]) -> dict[str, float]:
         values = [quality[key] for quality in report.get("test", {}).values() if quality.get(key) is not None]
         if values:
             figures[f"mean {name}" if len(values) > 1 else name] = mean(values)
-    return {name: round(float(value), 4) for name, value in figures.items()}
+    return {name: round(float(value), 6) for name, value in figures.items()}
 
 
 def made_anew(

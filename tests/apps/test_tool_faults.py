@@ -192,7 +192,7 @@ def test_a_record_never_decides_what_is_downloaded(capsys, monkeypatch):
     model = load(str(ROOT / "checkpoints/scenes-nice"))
     codes = model.sample(1)
     start = Start(picture=model.decode_bytes(codes)[0], codes=codes, name="a")
-    monkeypatch.setattr("flows.storage.stored.hf_hub_download", None)
+    monkeypatch.setattr("flows.storage.places.hf_hub_download", None)
     for place, name in {"elsewhere/myglow": "elsewhere/myglow", "/home/her/secret": "secret"}.items():
         save_history("moved.safetensors", History.of(start), model, place)
         line = refused(capsys, "render", "moved.safetensors")

@@ -49,9 +49,9 @@ RUNS = {
         ["scenes-glow", DIRECTIONS, "--names", "daylight", "--n", "N", "--out", "out"],
         ["scenes-glow", DIRECTIONS, "--names", "daylight", "--test", "N", "--out", "out"],
     ],
-    "studio": [],
+    "completion": [], "configs": [], "models": [], "studio": [],
 }  # fmt: skip
-"""Arguments of every verb, N for the number of samples; the page has no verb's figures of its own."""
+"""Arguments of every verb, N for the number of samples; lists and the page compute no figures of samples."""
 
 
 def words_of(arguments, n):

@@ -318,19 +318,101 @@ def test_two_ranks_equal_one_with_the_joined_batch(tmp_path, model):
 
 @pytest.mark.long
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("ranks", [(1, 2), (2, 1)])
-def test_a_resumed_run_may_have_another_number_of_ranks(tmp_path, ranks):
+@pytest.mark.parametrize(("ranks", "accumulate"), [((1, 2), (1, 1)), ((2, 1), (1, 1)), ((2, 1), (1, 4))])
+def test_a_resumed_run_may_have_another_number_of_ranks(tmp_path, ranks, accumulate):
+    """And another number of micro-batches: two ranks with 16 images each, then one with four times 8."""
     options = ["--training.images=256", "--training.batch=32", "--training.log_every=32",
                "--training.save_every=128", "--training.validate_every=128"]  # fmt: skip
-    done = train(tmp_path / "whole", *options, ranks=ranks[0])
+    shares = [f"--training.accumulate={number}" for number in accumulate]
+    done = train(tmp_path / "whole", *options, shares[0], ranks=ranks[0])
     assert done.returncode == 0, done.stderr
     half = tmp_path / "half"
     shutil.copytree(tmp_path / "whole", half)
     shutil.rmtree(states(half)[-1])
-    done = train(half, *options, "--resume=latest", ranks=ranks[1])
+    done = train(half, *options, shares[1], "--resume=latest", ranks=ranks[1])
     assert done.returncode == 0, done.stderr
     for own, other in zip(losses(half), losses(tmp_path / "whole"), strict=True):
         assert dict(own) == pytest.approx(dict(other), rel=1e-4, abs=1e-6)
+
+
+ENDLESS = """
+import io, sys, tarfile
+from PIL import Image
+
+with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as archive:
+    for i in range(2_000_000_000):
+        content = io.BytesIO()
+        Image.frombytes("L", (8, 8), i.to_bytes(4, "big") * 16).save(content, format="PNG")
+        member = tarfile.TarInfo(f"{i}.png")
+        member.size = content.tell()
+        archive.addfile(member, io.BytesIO(content.getvalue()))
+"""
+"""Program that writes a tar of two thousand million pictures, a terabyte and more; each holds its number."""
+SPY = """
+import os
+from pathlib import Path
+
+from flows.training.objectives.likelihood import Likelihood
+
+
+class Spy(Likelihood):
+    def phases(self, model, parts):
+        (phase,) = super().phases(model, parts)
+        inner, log = phase.loss, Path(os.environ["SEEN"]) / f"{os.environ['RANK']}.txt"
+
+        def loss(batch, generator, step):
+            with log.open("a") as file:
+                for key, image in zip(batch.keys.tolist(), batch.images, strict=True):
+                    number = int.from_bytes(image[0, 0, :4].tolist(), "big")
+                    print(key, number, file=file)
+            return inner(batch, generator, step)
+
+        phase.loss = loss
+        return [phase]
+"""
+"""Objective of one's own that notes which images a rank was given."""
+
+
+@pytest.mark.long
+@pytest.mark.multiprocess
+def test_two_ranks_share_a_stream_that_no_disk_holds(tmp_path, monkeypatch):
+    """Every image once: no repeat, no gap, whichever rank has it; nothing of it is kept on disk."""
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    (tmp_path / "spy.py").write_text(SPY)
+    (tmp_path / "seen").mkdir()
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", str(tmp_path))
+    monkeypatch.setitem(ENVIRONMENT, "SEEN", str(tmp_path / "seen"))
+    source = f"pipe:{sys.executable} {tmp_path / 'endless.py'}"
+    options = ["--allow_import=spy", "--objective=spy.Spy", "--data=Shards", f"--data.train={source}",
+               f"--data.validation={source}", f"--data.test={source}", "--data.limit=32", "--data.size=8",
+               "--data.channels=1", "--training.images=192", "--training.batch=16",
+               "--training.accumulate=2"]  # fmt: skip
+    done = train(tmp_path / "run", *options, ranks=2)
+    assert done.returncode == 0, done.stderr
+    texts = [(tmp_path / "seen" / f"{rank}.txt").read_text() for rank in range(2)]
+    seen = [[tuple(map(int, line.split())) for line in text.splitlines()] for text in texts]
+    assert [len(part) for part in seen] == [96, 96]
+    assert all(key == number for part in seen for key, number in part)
+    assert sorted(key for part in seen for key, _ in part) == list(range(192))
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 5e6
+
+
+@pytest.mark.long
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("config", ["scenes/predictor", "scenes/segmenter", "scenes/dcgan-steerable"])
+def test_two_ranks_equal_two_micro_batches_of_one(tmp_path, config):
+    """The objectives Supervised and Steerable; the others are tested above and below."""
+    same = ["--training.batch=16", "--training.images=96", "--training.log_every=16"]
+    runs = {}
+    for ranks in (1, 2):
+        share = ["--training.accumulate=2"] if ranks == 1 else []
+        folder = tmp_path / str(ranks)
+        done = train(folder, *same, *share, config=f"configs/{config}.yaml", ranks=ranks)
+        assert done.returncode == 0, done.stderr
+        runs[ranks] = losses(folder)
+    assert len(runs[1]) >= 6
+    for line, twin in zip(runs[1], runs[2], strict=True):
+        assert dict(line) == pytest.approx(dict(twin), rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.long

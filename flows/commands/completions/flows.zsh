@@ -471,7 +471,7 @@ _shtab_flows_steer_find_options=(
   {--allow_import,--allow-import}"[Name of your own package or module whose classes options and configs may name\; it is imported (text, or null\; default\: null)]:allow_import:"
   "--scores[Names of the directions\: scores that they change, such as \`daylight\`, \`wood\` or \`category\: bedroom\`, or edits, such as \`zoom\` or \`brightness\`, for the methods Walk and Displacement. Unsupervised methods need none. (text\; default\: null)]:scores:"
   "--method.help[Show the help for the given subclass of Method and exit.]:CLASS_PATH_OR_NAME:"
-  "--method[Method with its options\; docs\/steering.md describes all methods. (name of a class\; default\: Boundary\; one of Boundary, Displacement, Factorise, JacobianDirections, MeanDifference, PrincipalComponents, ScoreGradient, Walk)]:method:"
+  "--method[Method with its options\; docs\/guides\/steering.md describes all methods. (name of a class\; default\: Boundary\; one of Boundary, Displacement, Factorise, JacobianDirections, MeanDifference, PrincipalComponents, ScoreGradient, Walk)]:method:"
   "--predictor[Checkpoint of an attribute predictor, for the scores of samples and their gradients\; None takes the included one for the model\'s images. (text, or null\; default\: null)]:predictor:_flows_models"
   "--source[Source of the codes\: samples, or encoded training images. (one of samples, images\; default\: samples)]:{samples,images}:(images samples)"
   "--data.help[Show the help for the given subclass of ImageData and exit.]:CLASS_PATH_OR_NAME:"

@@ -48,7 +48,7 @@ def find(
         scores: Names of the directions: scores that they change, such as `daylight`, `wood` or
             `category: bedroom`, or edits, such as `zoom` or `brightness`, for the methods Walk and
             Displacement. Unsupervised methods need none.
-        method: Method with its options; docs/steering.md describes all methods.
+        method: Method with its options; docs/guides/steering.md describes all methods.
         predictor: Checkpoint of an attribute predictor, for the scores of samples and their gradients; None
             takes the included one for the model's images.
         source: Source of the codes: samples, or encoded training images.

@@ -1,1 +1,1 @@
-"""Package of one's own, which adds to flows by entry points; see docs/add-a-model.md."""
+"""Package of one's own, which adds to flows by entry points; see docs/tutorials/add-a-model.md."""
