@@ -41,6 +41,7 @@ save_history(Path("room.safetensors"), history, editor.model, editor.checkpoint)
 COMMANDS = {
     "docs/guides/inversion.md": RECORDS,
     "docs/guides/studio.md": (ROOM,),
+    "docs/guides/tour.md": ("cp checkpoints/scenes-glow/directions.safetensors glow.safetensors",),
     "docs/tutorials/folder.md": (FOLDER_RUN, "cp -rL checkpoints/scenes-lia checkpoints/my-lia"),
 }
 """Commands before the blocks of a page."""
@@ -77,7 +78,7 @@ CODE = {
     "docs/index.md": (ROOMS.format("scenes-glow"),),
     "docs/guides/inversion.md": (ROOMS.format("scenes-stylegan"), GENERATOR),
     "docs/guides/memory.md": (
-        "import flows, torch\n\nmodel, images = flows.load('digits-glow'), torch.rand(2, 1, 8, 8)\n",
+        "import flows\n\nmodel = flows.load('digits-glow')\nimages = model.decode_bytes(model.sample(2))\n",
     ),
     "docs/guides/own-gan.md": (
         GENERATOR + "torch.jit.trace(generator, torch.zeros(1, 512)).save('mine.pt')\n",

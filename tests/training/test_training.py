@@ -344,7 +344,7 @@ with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as archive:
         content = io.BytesIO()
         Image.frombytes("L", (8, 8), i.to_bytes(4, "big") * 16).save(content, format="PNG")
         member = tarfile.TarInfo(f"{i}.png")
-        member.size = content.tell()
+        member.size = len(content.getvalue())
         archive.addfile(member, io.BytesIO(content.getvalue()))
 """
 """Program that writes a tar of two thousand million pictures, a terabyte and more; each holds its number."""
