@@ -109,7 +109,7 @@ def test_a_broken_package_is_left_out_with_a_line(installed, tmp_path):
 
 
 def test_the_document_shows_its_files():
-    text = (ROOT / "docs" / "add-a-model.md").read_text()
+    text = (ROOT / "docs" / "tutorials" / "add-a-model.md").read_text()
     shown = re.findall(r"^`([\w./]+)`:\n\n```\w+\n(.*?)```", text, re.S | re.M)
     files = dict(shown)
     assert {"pyproject.toml", "outside/model.py", "configs/mine.yaml"} <= files.keys()

@@ -158,7 +158,11 @@ def _noise_rows(seed: Tensor, keys: Tensor, shape: list[int], normal: bool) -> T
 
 # Custom op, which torch.compile does not trace. Calling it imports the compiler, so it is called only
 # during compilation.
-_noise_rows_apart = torch.library.custom_op("flows::noise_rows", _noise_rows, mutates_args=())
+NOISE_SCHEMA = "(Tensor seed, Tensor keys, int[] shape, bool normal) -> Tensor"
+"""Signature as torch writes it; older versions do not infer it from `list[int]`."""
+_noise_rows_apart = torch.library.custom_op(
+    "flows::noise_rows", _noise_rows, mutates_args=(), schema=NOISE_SCHEMA
+)
 
 
 @_noise_rows_apart.register_fake

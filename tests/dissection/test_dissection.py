@@ -644,7 +644,7 @@ def test_what_looks_may_break_and_nothing_is_left_behind(model, codes):
 
 def test_the_quick_dissection_prints_what_its_page_says(capsys):
     """Figures may differ by another machine's arithmetic; classes and the effect may not."""
-    page = (Path(__file__).parents[2] / "docs" / "quick-dissection.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "tutorials" / "quick-dissection.md").read_text()
     code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
     assert len(code.splitlines()) <= 60
     exec(compile(code, "quick-dissection", "exec"), {})
