@@ -61,7 +61,8 @@ def index(results: dict[str, Result]) -> str:
     return "\n".join([
         "# Results",
         "",
-        "Every table is made from a JSON file that a tool wrote, by `python docs/results.py`.",
+        "Every table is made from a JSON file by `python docs/results.py`. Most were written by a tool, with",
+        "their raw figures; those that say \"copied\" have the cells that an earlier page printed.",
         "",
         "- [Models that come with flows](checkpoints.md)",
         *sorted(lines),

@@ -29,7 +29,8 @@ from flows.semantics.base import (
 )
 from flows.semantics.load import load_semantic_model
 from flows.storage.files import StrPath, what_is
-from flows.storage.index import SEMANTIC, find_folder, folder_of, is_available, read_index
+from flows.storage.index import SEMANTIC, find_folder, folder_of, read_index
+from flows.storage.places import locate
 from flows.storage.stored import StoredModule, load_stored, types_in
 from flows.storage.versioned import kind_of, read_metadata
 
@@ -45,7 +46,8 @@ def names_of(checkpoints: Sequence[str], option: str) -> dict[str, str]:
     Raises:
         UserError: One checkpoint is given twice.
     """
-    paths = [Path(each).absolute().parts if Path(each).is_dir() else Path(each).parts for each in checkpoints]
+    places = [Path(locate(each)) for each in checkpoints]
+    paths = [place.absolute().parts if place.is_dir() else place.parts for place in places]
     if len(set(paths)) < len(paths):
         raise UserError(f"{option}: one checkpoint is given twice: {', '.join(checkpoints)}")
     names: dict[str, str] = {}
@@ -205,28 +207,37 @@ def short_folder(name: str) -> str:
     return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
 
-def find_bundled(kind: SemanticKind, model: LatentModel) -> str | None:
+def find_bundled(kind: SemanticKind, model: LatentModel, download: bool = False) -> str | None:
     """Folder of the predictor or segmenter of the index for the model's data set and image shape, or None.
 
-    It is downloaded if it is published and not here.
+    Args:
+        kind: Kind of semantic model.
+        model: Model whose images it is for.
+        download: Whether one that is published and not here is downloaded.
     """
     own = model.description.get("name")
     for name, entry in read_index().items():
-        if entry.kind == kind and entry.serves(model.image_shape, own) and is_available(name):
-            return short_folder(name)
+        if entry.kind == kind and entry.serves(model.image_shape, own):
+            if find_folder(name) or (download and entry.url):
+                return short_folder(name)
     return None
+
+
+def training_command(kind: SemanticKind) -> str:
+    """Command that trains a predictor or segmenter on a user's data, for messages."""
+    return f"`flows train --config scenes/{kind} --data …`"
 
 
 def bundled_model(kind: SemanticKind, model: LatentModel) -> str:
     """Folder of the included predictor or segmenter for the model; raises UserError if none fits."""
-    folder = find_bundled(kind, model)
+    folder = find_bundled(kind, model, download=True)
     if folder is None:
         own = model.description.get("name", "an unknown data set")
         classes = model.description.get("class_names") and model.spaces[model.search_space].encodes
         without = "; `steer find --source images` takes the classes of the data" if classes else ""
         raise UserError(
             f"--{kind}: none is included for {own} with images {tuple(model.image_shape)}; name one, "
-            f"as `train.py --config configs/scenes/{kind}.yaml --data …` trains one"
+            f"as {training_command(kind)} trains one"
             f"{without if kind == 'predictor' else ''}"
         )
     return folder

@@ -17,6 +17,7 @@ from flows.opening import (
     load_predictor,
     load_segmenter,
     open_model,
+    training_command,
 )
 from flows.storage.files import expand
 
@@ -89,5 +90,4 @@ def say_missing(model: LatentModel, no_predictor: bool, no_segmenter: bool) -> N
 def way_to(kind: SemanticKind, model: LatentModel) -> str:
     """Sentence that says how to get a predictor or segmenter for the images of a model."""
     shape = "×".join(map(str, model.image_shape))
-    config = f"`train.py --config configs/scenes/{kind}.yaml --data …`"
-    return f"{config} trains one for images {shape} of other data, and --{kind} takes it"
+    return f"{training_command(kind)} trains one for images {shape} of other data, and --{kind} takes it"

@@ -13,7 +13,7 @@ from flows.commands.groups import GroupReader
 from flows.data.base import ImageData
 from flows.editing.editability import Editability
 from flows.errors import EXIT_BUG, UserError, interrupted
-from flows.inversion.by_name import is_config
+from flows.inversion.by_name import config_path, is_config
 from flows.inversion.comparison import Measures, Row
 from flows.inversion.comparison import compare as run
 from flows.inversion.pairs import Pairs
@@ -129,7 +129,7 @@ def settings_of(
 ) -> dict[str, Any]:
     """Plain values that determine the results of pairs, besides models, images and names."""
     editing, identity = measures.editing, measures.identity
-    files = {text: file_digest(Path(text)) for text in inverters if is_config(text)}
+    files = {text: file_digest(config_path(text)) for text in inverters if is_config(text)}
     return {
         "steps": search.steps,
         "starts": search.starts,

@@ -4,7 +4,9 @@ import re
 import textwrap
 from pathlib import Path
 
-from flows.storage.configs import config_names, find_config, header
+from flows.core.checks import did_you_mean
+from flows.errors import UserError
+from flows.storage.configs import config_names, header, packaged_config
 
 WIDTH = 100
 INDENT = "    "
@@ -20,10 +22,16 @@ def configs(show: str | None = None, json: Path | None = None) -> None:
         show: Name of a config whose text is printed, for a copy to change: `--show digits/glow > mine.yaml`.
         json: File for the list: the sentences on each config by its name.
     """
+    if show is not None and json is not None:
+        raise UserError("--json is for the list, and --show prints one config: give one of both")
     if show is not None:
-        print(find_config(show).read_text(encoding="utf-8"), end="")
+        if show not in config_names():
+            raise UserError(
+                f"--show {show}: expected a name of `flows configs`.{did_you_mean(show, config_names())}"
+            )
+        print(packaged_config(show).read_text(encoding="utf-8"), end="")
         return
-    known = {name: _summary(header(find_config(name))) for name in config_names()}
+    known = {name: _summary(header(packaged_config(name))) for name in config_names()}
     if json is not None:
         from flows.commands.common import check_outputs, write_json  # here, because they import torch
 

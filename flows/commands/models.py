@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flows.core.checks import did_you_mean
 from flows.errors import UserError
-from flows.storage.index import Entry, find_folder, folder_of, read_index
+from flows.storage.index import Entry, find_folder, folder_of, own_folder, read_index
 
 KINDS = {
     "flow": "{} (flow, exact inverse)",
@@ -27,6 +27,8 @@ def models(download: str | None = None, json: Path | None = None) -> None:
         json: File for the entries of the index, with the folder of each model that is here.
     """
     known = read_index()
+    if download is not None and json is not None:
+        raise UserError("--json is for the list, and --download fetches one model: give one of both")
     if json is not None:
         from flows.commands.common import check_outputs  # here, because it imports torch
 
@@ -54,9 +56,10 @@ def summary(entry: Entry) -> str:
 
 def place(name: str, entry: Entry) -> str:
     """Size, licence and place of a model in one line."""
-    folder = find_folder(name)
+    folder, own = find_folder(name), own_folder(name)
     where = entry.url or "not published yet; in a clone of flows"
-    return f"{entry.bytes / 1e6:.1f} MB, {entry.licence}, {folder or where}"
+    changed = f"; {own} differs from the index" if folder is None and own.is_dir() else ""
+    return f"{entry.bytes / 1e6:.1f} MB, {entry.licence}, {folder or where}{changed}"
 
 
 def save(known: dict[str, Entry], path: Path) -> None:

@@ -16,7 +16,7 @@ from flows.inversion.records import ImageSource, digest_of, load_record
 from flows.inversion.records import render_record as decode_record
 from flows.opening import open_model, open_picture
 from flows.storage.files import file_name, what_is
-from flows.storage.places import locate
+from flows.storage.places import find_here
 from flows.storage.versioned import kind_of, read_metadata
 
 SAME = {
@@ -104,7 +104,8 @@ def named_checkpoint(record: Path, name: str) -> str:
     """
     if not name:
         raise UserError(f"--checkpoint: {record.name} does not name its model; give the model's checkpoint")
-    if not Path(locate(name)).is_dir():
+    place = find_here(name)
+    if place is None or not place.is_dir():
         raise UserError(
             f"{record.name} names the checkpoint {name}, which is not here; give its place by --checkpoint"
         )

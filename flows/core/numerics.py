@@ -26,7 +26,7 @@ def bounded(x: Tensor, bound: float | None) -> Tensor:
     The kept part itself is passed on unclipped, so the coupling stays exactly invertible. On the data, where
     activations are normalised, a bound of 6 changes almost nothing. Away from the data, it prevents the
     coupling networks from amplifying each other's outputs, which costs the inverse precision
-    (docs/numerics.md).
+    (docs/guides/numerics.md).
     """
     return x if bound is None else x.clamp(-bound, bound)
 

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterable
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -49,19 +50,17 @@ def tracks_statistics(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.batchnorm._NormBase) and bool(module.track_running_stats)
 
 
-def _passes_borders() -> bool:
-    with torch.enable_grad():
-        x = torch.ones(1, requires_grad=True)
+@cache
+def passes_borders() -> bool:
+    """Whether `clamp` passes gradients at the bounds themselves, as it did in older versions of torch."""
+    with torch.inference_mode(False), torch.enable_grad():
+        x = torch.ones(1, device="cpu", requires_grad=True)
         return bool(torch.autograd.grad(x.clamp(-1, 1).sum(), x)[0])
-
-
-PASSES_BORDERS = _passes_borders()
-"""Whether `clamp` passes gradients at the bounds themselves, as it did in older versions of torch."""
 
 
 def hardtanh_backward(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
     """Gradient of x, given that of x clamped to [low, high]."""
-    if PASSES_BORDERS:
+    if passes_borders():
         low = float(torch.nextafter(x.new_tensor(low), x.new_tensor(-torch.inf)))
         high = float(torch.nextafter(x.new_tensor(high), x.new_tensor(torch.inf)))
     return torch.ops.aten.hardtanh_backward(grad, x, low, high)

@@ -11,6 +11,7 @@ from flows.core.schema import parse
 from flows.errors import UserError
 from flows.inversion.base import Inverter
 from flows.inversion.search import Search
+from flows.storage.configs import config_names, find_config
 from flows.storage.files import read_yaml, what_is
 
 __all__ = ["make_inverter", "short_names"]
@@ -53,9 +54,7 @@ def make_inverter(text: str, search: Search = Search()) -> Inverter:
         UserError: There is no such inverter.
     """
     if is_config(text):
-        if state := what_is(Path(text)):
-            raise UserError(f"--inverters {text} {state}: expected a YAML file")
-        return from_config(parse(dict[str, Any], read_yaml(Path(text))), text)
+        return from_config(parse(dict[str, Any], read_yaml(config_path(text))), text)
     name, *words = text.split(":")
     for cls in inverter_classes():
         known = vars(cls).get("short_names", {}).get(name)
@@ -90,8 +89,19 @@ def from_config(config: dict[str, Any], name: str) -> Inverter:
 
 
 def is_config(text: str) -> bool:
-    """Whether a name of an inverter is that of a config file."""
-    return text.lower().endswith(CONFIGS)
+    """Whether an inverter is named by a config: a file, or one of flows such as `inversion/projector`."""
+    return text.lower().endswith(CONFIGS) or text in config_names()
+
+
+def config_path(text: str) -> Path:
+    """File of a config of an inverter; raises UserError if there is none."""
+    try:
+        path = find_config(text)
+    except UserError as error:
+        raise UserError(f"--inverters: {error}") from error
+    if state := what_is(path):
+        raise UserError(f"--inverters {text} {state}: expected a YAML file")
+    return path
 
 
 def title_of(text: str) -> str:

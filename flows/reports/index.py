@@ -6,6 +6,7 @@ and `report.json` of its folder say, with the digests of its files.
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -100,7 +101,10 @@ def made_anew(
         if not (place / name / CONFIG_FILE).is_file():
             note(f"{name} is left out: there is no folder {place / name}")
             continue
-        found[name] = entry_of(place / name, *((before.licence, before.url) if before is not None else ()))
+        made = entry_of(place / name, *(() if before is None else (before.licence,)))
+        # What is published is another model, once a file differs.
+        same = before is not None and before.files == made.files
+        found[name] = replace(made, url=before.url) if before is not None and same else made
     return found
 
 

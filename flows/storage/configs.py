@@ -27,16 +27,21 @@ def find_config(given: str | Path) -> Path:
         UserError: If there is neither; the message names the nearest config.
     """
     path = Path(given)
-    if path.exists():
+    if path.exists() and not path.is_dir():
         return path
     name = path.as_posix().removeprefix("configs/").removesuffix(SUFFIX)
     known = config_names()
     if name in known:
-        return packaged("configs") / f"{name}{SUFFIX}"
+        return packaged_config(name)
     raise UserError(
         f"{given} does not exist, here or among the configs of flows (`flows configs` lists them)."
         f"{did_you_mean(name, known)}"
     )
+
+
+def packaged_config(name: str) -> Path:
+    """Path of a config of flows, by its name."""
+    return packaged("configs") / f"{name}{SUFFIX}"
 
 
 def header(path: Path) -> list[str]:

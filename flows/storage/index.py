@@ -5,6 +5,7 @@ cache, or at the address of the entry, from which they are downloaded once and c
 """
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from functools import cache
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Literal
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from flows.core.schema import parse, read_json, unaltered
@@ -27,6 +29,11 @@ CONFIG_FILE = "config.json"
 LOOK_UP_SECONDS = 5.0
 """Seconds after which a server that does not answer is given up."""
 BLOCK = 2**20
+SHARED = 0o755
+"""Mode of a downloaded folder, so that others may read a shared cache."""
+PLAIN = re.compile(r"\w[\w.-]*")
+ADDRESS = re.compile(r"https://|http://(127\.0\.0\.1|localhost)[:/]")
+"""Beginning of the address of a model: encrypted, or on this machine."""
 
 Kind = Literal["flow", "autoencoder", "generator", "predictor", "segmenter"]
 """Kinds of models: with an exact likelihood, with an encoder, with a generator alone, and semantic models."""
@@ -110,7 +117,20 @@ def _read(path: Path, changed: int) -> dict[str, Entry]:
                 f"{FORMAT_VERSION}"
             )
         index: Index = parse(Index, content)
+    for name, entry in index.models.items():
+        check_entry(path, name, entry)
     return index.models
+
+
+def check_entry(path: Path, name: str, entry: Entry) -> None:
+    """Raise CheckpointError unless names are plain, and the address is one of the web."""
+    odd = [each for each in (name, *entry.files) if not PLAIN.fullmatch(each)]
+    if odd:
+        raise CheckpointError(f"{path}: expected a plain name without folders, got {odd[0]!r}")
+    if entry.url and not ADDRESS.match(entry.url):
+        raise CheckpointError(f"{path}: {name}: expected an address with https://, got {entry.url!r}")
+    if CONFIG_FILE not in entry.files:
+        raise CheckpointError(f"{path}: {name} has no {CONFIG_FILE}")
 
 
 def write_index(entries: Mapping[str, Entry], path: Path) -> None:
@@ -121,11 +141,26 @@ def write_index(entries: Mapping[str, Entry], path: Path) -> None:
 
 
 def find_folder(name: str) -> Path | None:
-    """Folder of a model of the index, in this installation or in the cache; None if it is in neither."""
-    for parent in (packaged("checkpoints"), cache_folder("models")):
-        if (parent / name / CONFIG_FILE).is_file():
-            return parent / name
-    return None
+    """Folder of a model of the index, in this installation or in the cache; None if it is in neither.
+
+    A folder that differs from the index does not count, nor one of the cache from which files are missing.
+    """
+    entry, cached = read_index()[name], cache_folder("models") / name
+    if is_same(own_folder(name), entry):
+        return own_folder(name)
+    whole = all((cached / file).is_file() for file in entry.files)
+    return cached if whole and is_same(cached, entry) else None
+
+
+def own_folder(name: str) -> Path:
+    """Folder that a model of the index has in this installation, if it comes with it."""
+    return packaged("checkpoints") / name
+
+
+def is_same(folder: Path, entry: Entry) -> bool:
+    """Whether a folder has the `config.json` of an entry, which has the digest of the weights."""
+    config = folder / CONFIG_FILE
+    return config.is_file() and file_digest(config) == entry.files[CONFIG_FILE].sha256
 
 
 def is_available(name: str) -> bool:
@@ -140,15 +175,7 @@ def folder_of(name: str) -> Path:
         CheckpointError: The model is not published, the server does not answer, or a file differs from the
             index.
     """
-    entry = read_index()[name]
-    folder = find_folder(name) or download(name, entry)
-    config = folder / CONFIG_FILE
-    if file_digest(config) != entry.files[CONFIG_FILE].sha256:
-        raise CheckpointError(
-            f"{folder} is not the {name} of the index: the SHA-256 of {CONFIG_FILE} differs; load it by its "
-            "path, or remove it"
-        )
-    return folder
+    return find_folder(name) or download(name, read_index()[name])
 
 
 def download(name: str, entry: Entry) -> Path:
@@ -159,23 +186,33 @@ def download(name: str, entry: Entry) -> Path:
             index.
     """
     if not entry.url:
-        raise CheckpointError(
-            f"{name} is not in this installation, and not published yet: a clone of flows has it in "
-            f"checkpoints/{name}"
-        )
+        raise CheckpointError(f"{name} is not in this installation{missing_because(name)}")
     target = cache_folder("models") / name
     with writing(target):
         make_folder(target.parent)
         place = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
     try:
+        place.chmod(SHARED)
         for file, expected in entry.files.items():
             download_file(f"{entry.url}/{file}", place / file, expected)
         with writing(target):
-            shutil.rmtree(target, ignore_errors=True)
-            place.rename(target)
+            # Another process may have finished it meanwhile, and read it already.
+            if find_folder(name) != target:
+                shutil.rmtree(target, ignore_errors=True)
+                place.rename(target)
+    except CheckpointError:
+        if find_folder(name) != target:
+            raise
     finally:
         shutil.rmtree(place, ignore_errors=True)
     return target
+
+
+def missing_because(name: str) -> str:
+    """End of the sentence that says why an unpublished model is not here."""
+    if own_folder(name).is_dir():
+        return f": {own_folder(name)} differs from the index; load it by its path"
+    return f", and not published yet: a clone of flows has it in checkpoints/{name}"
 
 
 @contextmanager
@@ -202,6 +239,8 @@ def download_file(url: str, path: Path, expected: StoredFile) -> None:
                 target.write(block)
                 left -= len(block)
     except (OSError, HTTPException) as error:
+        if isinstance(error, HTTPError):
+            error.close()  # it holds the connection
         raise CheckpointError(f"{url} cannot be downloaded ({error}), and it is not cached either") from error
     if file_digest(path) != expected.sha256:
         raise CheckpointError(f"{url} is not the file of the index: its SHA-256 differs; nothing was kept")

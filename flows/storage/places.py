@@ -9,7 +9,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from flows.core.checks import did_you_mean
 from flows.errors import CheckpointError
 from flows.storage.files import StrPath, expand
-from flows.storage.index import CONFIG_FILE, LOOK_UP_SECONDS, folder_of, read_index
+from flows.storage.index import CONFIG_FILE, LOOK_UP_SECONDS, find_folder, folder_of, read_index
 from flows.storage.package import packaged
 
 HUB = "hf-hub:"
@@ -23,16 +23,23 @@ def locate(checkpoint: StrPath) -> StrPath:
     `checkpoints/`.
 
     Raises:
-        CheckpointError: The model cannot be downloaded, or its folder differs from the index.
+        CheckpointError: The model cannot be downloaded, or is not the one of the index.
     """
+    if place := find_here(checkpoint):
+        return place
+    return folder_of(str(checkpoint)) if str(checkpoint) in read_index() else checkpoint
+
+
+def find_here(checkpoint: StrPath) -> Path | None:
+    """Path of a checkpoint that is on this machine, or None; nothing is fetched."""
     local = expand(checkpoint)
     if local.exists():
         return local
     name = str(checkpoint)
     if name in read_index():
-        return folder_of(name)
+        return find_folder(name)
     run = packaged("checkpoints") / name
-    return run if len(local.parts) == 1 and run.is_dir() else checkpoint
+    return run if len(local.parts) == 1 and run.is_dir() else None
 
 
 def config_file(checkpoint: StrPath) -> Path:
@@ -51,9 +58,9 @@ def config_file(checkpoint: StrPath) -> Path:
     if path.exists():
         return path / CONFIG_FILE
     like_a_repository = str(checkpoint).count("/") == 1
-    hub = f" ({HUB}{checkpoint} is looked up on the Hugging Face hub)" if like_a_repository else ""
+    hub = f"; for the Hugging Face hub write {HUB}{checkpoint}" if like_a_repository else ""
     raise CheckpointError(
-        f"there is no folder {checkpoint}{hub}: expected one of train.py, or a name of `flows models`."
+        f"there is no folder {checkpoint}: expected one of `flows train`, or a name of `flows models`{hub}."
         f"{did_you_mean(path.name, list(read_index()))}"
     )
 

@@ -354,8 +354,10 @@ def load_stored(
             f"{path_or_repo} holds a {config['model_type']!r}, which this release of flows cannot load "
             f"here; expected one of {known}"
         )
-    place = hub_repository(source) or source
-    return types[config["model_type"]].from_pretrained(place, map_location=str(map_location))
+    if repository := hub_repository(source):
+        from_hub(repository, WEIGHTS_FILE)
+        source = from_hub(repository, CONFIG_FILE).parent  # never a folder here that is called so, too
+    return types[config["model_type"]].from_pretrained(source, map_location=str(map_location))
 
 
 def read_arguments(path_or_repo: str | Path) -> dict[str, Any]:

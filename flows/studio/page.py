@@ -45,8 +45,8 @@ GUARANTEES = {
 ANY_CLASS = ("not given", "")
 """Choice of no class: that of an example, else the most likely one."""
 NO_SEGMENTER = (
-    "\n\n*Paint* and *Look inside* need a segmenter for these images: `train.py --config "
-    "configs/scenes/segmenter.yaml` trains one, and `flows studio --segmenter` takes it."
+    "\n\n*Paint* and *Look inside* need a segmenter for these images: `flows train --config "
+    "scenes/segmenter` trains one, and `flows studio --segmenter` takes it."
 )
 
 

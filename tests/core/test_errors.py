@@ -415,6 +415,7 @@ ALLOWED = {
     "storage/files.py expand": "Path.expanduser alone: ~ of an unknown user",
     "storage/files.py reading": "parsers of other packages, on the user's file",
     "storage/files.py write_atomically": "removes the temporary file and raises again",
+    "inversion/by_name.py config_path": "find_config alone: the same error again, with the option's name",
     "inversion/by_name.py from_config": "the same error again, with the option's name",
     "core/plugins.py modules_of": "another package's import alone: it is left out with a warning",
     "inversion/comparison.py attempt": "keeps the rows of other pairs; prints the traceback, exit code 1",

@@ -141,7 +141,7 @@ def test_what_is_no_inverter_is_named(tmp_path, capsys):
         (tmp_path / "x.yaml").write_text(content)
         with pytest.raises(UserError, match=message):
             make_inverter(str(tmp_path / "x.yaml"))
-    with pytest.raises(UserError, match="y.yaml is missing: expected a YAML file"):
+    with pytest.raises(UserError, match="y.yaml does not exist, here or among the configs of flows"):
         make_inverter(str(tmp_path / "y.yaml"))
     with pytest.raises(SystemExit) as stopped:
         main(["compare", "--models", "checkpoints/fashion-nice", "--images", "ood", "--inverters", "exat"])

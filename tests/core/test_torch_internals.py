@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -87,3 +89,15 @@ def test_gradients_are_autograds():
     found = grad.clone()
     torch_internals.through_relu(found, torch.relu(x).detach())
     assert torch.equal(found, expected)
+
+
+def test_a_model_is_loaded_where_no_gradients_are():
+    """The first import of the package may stand in `inference_mode` or below another device."""
+    for context in ("torch.inference_mode()", "torch.no_grad()", "torch.device('meta')"):
+        code = (
+            f"import flows, torch\nwith {context}:\n    from flows.core.torch_internals import passes_borders"
+        )
+        code += "\n    passes_borders()"
+        code += "\n    print(flows.load('digits-glow').bins)" if "meta" not in context else "\n    print(17)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout == "17\n", done.stderr

@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,11 +15,13 @@ import pytest
 
 import flows
 from flows.cli import main
+from flows.commands.render import named_checkpoint
 from flows.errors import CheckpointError, UserError
 from flows.opening import bundled_model, find_bundled, with_tools
 from flows.reports.index import entry_of, made_anew
 from flows.storage import index as index_file
 from flows.storage.index import INDEX_FILE, find_folder, folder_of, read_index, write_index
+from flows.storage.places import find_here
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINTS = ROOT / "checkpoints"
@@ -98,9 +101,23 @@ def test_the_index_is_written_anew_from_its_folders(tmp_path):
     before = {NAME: replace(known[NAME], licence="MIT", url="https://x"), "gone": known["scenes-nice"]}
     found = made_anew(before, [tmp_path / "scenes-lia"], tmp_path, said.append)
     assert found == {NAME: before[NAME], "scenes-lia": known["scenes-lia"]}
+    card = tmp_path / NAME / "README.md"
+    card.write_text(card.read_text() + "\n")
+    assert made_anew(before, [], tmp_path, said.append)[NAME].url == ""  # what is published is another one
+    shutil.copy(CHECKPOINTS / NAME / "README.md", card)
+    said.clear()
+    made_anew(before, [], tmp_path, said.append)
     assert said == [f"gone is left out: there is no folder {tmp_path / 'gone'}"]
     write_index(found, tmp_path / "index.json")
     assert read_index(tmp_path / "index.json") == found
+
+
+def stated(name="a", file="model.safetensors", url="", config="config.json") -> str:
+    """Index with one model."""
+    files = {each: {"bytes": 1, "sha256": "0"} for each in (config, file)}
+    entry = {"model_type": "Glow", "kind": "flow", "image_shape": [1, 8, 8], "data": "x", "parameters": 1,
+             "licence": "MIT", "figures": {}, "files": files, "url": url}  # fmt: skip
+    return json.dumps({"format_version": 1, "models": {name: entry}})
 
 
 @pytest.mark.parametrize(
@@ -109,6 +126,11 @@ def test_the_index_is_written_anew_from_its_folders(tmp_path):
         ("{", "was altered or cut off: not JSON"),
         ('{"format_version": 2, "models": {}}', "has format version 2, this release of flows reads 1"),
         ('{"format_version": 1, "models": {"a": {"kind": "flow"}}}', "was altered or cut off"),
+        (stated(name="../a"), "expected a plain name without folders, got '../a'"),
+        (stated(file="../../x"), "expected a plain name without folders, got '../../x'"),
+        (stated(url="file:///etc"), "expected an address with https://, got 'file:///etc'"),
+        (stated(url="x.org/a"), "expected an address with https://, got 'x.org/a'"),
+        (stated(config="other.json"), "a has no config.json"),
     ],
 )
 def test_a_damaged_index_is_named(content, fault, tmp_path):
@@ -152,7 +174,10 @@ def test_a_folder_that_differs_from_the_index_is_not_loaded_by_name(tmp_path, mo
     assert folder_of(NAME) == tmp_path / NAME
     config = json.loads((tmp_path / NAME / "config.json").read_text())
     (tmp_path / NAME / "config.json").write_text(json.dumps(config))  # the same model in another file
-    ends_with(capsys, ["sample", NAME], f"is not the {NAME} of the index: the SHA-256", "load it by its path")
+    own = f"{tmp_path / NAME} differs from the index; load it by its path"
+    ends_with(capsys, ["sample", NAME], f"{NAME} is not in this installation: {own}")
+    main(["models"])
+    assert f"{tmp_path / NAME} differs from the index" in capsys.readouterr().out
     assert flows.load(tmp_path / NAME).fingerprint() == flows.load(CHECKPOINTS / NAME).fingerprint()
 
 
@@ -165,7 +190,9 @@ def test_nothing_that_looks_like_a_path_is_looked_up(monkeypatch, tmp_path, caps
     for given in ("somebody/something", "checkpoints/fashion-glw", "fashion-glw", "./a/b", "a/b/c", "x.pt"):
         ends_with(capsys, ["sample", given], f"there is no folder {given}")
     ends_with(capsys, ["sample", "fashion-glw"], "Did you mean 'fashion-glow'?")
-    ends_with(capsys, ["sample", "somebody/something"], "hf-hub:somebody/something is looked up on the")
+    ends_with(
+        capsys, ["sample", "somebody/something"], "for the Hugging Face hub write hf-hub:somebody/something"
+    )
 
 
 def test_a_hub_that_does_not_answer_is_one_line(monkeypatch, capsys):
@@ -251,3 +278,62 @@ def test_the_index_is_read_again_when_it_changes(elsewhere):
     assert list(read_index()) == [NAME]
     write_index({}, index_file.packaged("checkpoints") / INDEX_FILE)
     assert read_index() == {}
+
+
+def test_processes_that_download_at_once_all_get_it(elsewhere):
+    with ThreadPoolExecutor(6) as pool:
+        folders = list(pool.map(lambda _: folder_of(NAME), range(12)))
+    assert set(folders) == {elsewhere / NAME} and [path.name for path in elsewhere.iterdir()] == [NAME]
+    assert flows.load(NAME).bins == 17 and (elsewhere / NAME).stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("left", ["config.json", "model.safetensors"])
+def test_a_folder_of_the_cache_that_lost_a_file_is_downloaded_again(left, elsewhere):
+    flows.load(NAME)
+    (elsewhere / NAME / left).unlink()
+    assert flows.load(NAME).bins == 17
+
+
+def test_an_older_model_in_the_cache_gives_way(elsewhere):
+    flows.load(NAME)
+    (elsewhere / NAME / "config.json").write_text("{}")
+    assert flows.load(NAME).bins == 17
+
+
+def test_what_is_optional_is_not_downloaded(elsewhere, server, monkeypatch):
+    glow = flows.load(NAME)
+    entry = replace(read_index()[NAME], kind="predictor")
+    write_index({"its-predictor": entry}, index_file.packaged("checkpoints") / INDEX_FILE)
+    assert find_bundled("predictor", glow) is None
+    assert Path(bundled_model("predictor", glow)).name == "its-predictor"
+
+
+def test_a_record_downloads_nothing(elsewhere):
+    assert find_here(NAME) is None and not elsewhere.exists()
+    with pytest.raises(UserError, match="names the checkpoint digits-glow, which is not here"):
+        named_checkpoint(Path("record.safetensors"), NAME)
+
+
+def test_one_model_given_by_name_and_by_path_is_one(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    given = [
+        "--models",
+        "fashion-glow",
+        "checkpoints/fashion-glow",
+        "--inverters",
+        "exact",
+        "--images",
+        "ood",
+    ]
+    ends_with(capsys, ["compare", *given], "--models: one checkpoint is given twice")
+
+
+def test_a_hub_repository_is_never_a_folder_here(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(CHECKPOINTS / NAME, tmp_path / "owner" / "name")
+    shutil.copytree(CHECKPOINTS / "fashion-glow", tmp_path / "snapshot")
+    monkeypatch.setattr("flows.storage.places._silence", lambda *_: "")
+    monkeypatch.setattr(
+        "flows.storage.places.hf_hub_download", lambda repo, name, **_: str(tmp_path / "snapshot" / name)
+    )
+    assert flows.load("hf-hub:owner/name").image_shape == (1, 32, 32)

@@ -11,6 +11,7 @@ import pytest
 from flows.cli import main
 from flows.config import parse_experiment
 from flows.errors import UserError
+from flows.inversion.by_name import make_inverter
 from flows.storage.configs import config_names, find_config, header
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +48,31 @@ def test_an_unknown_config_names_the_nearest(given, near, tmp_path, monkeypatch,
         assert ended.value.code == 2 and line.startswith(f"error: --config: {given} does not exist")
         assert f"Did you mean '{near}'?" in line
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_does_not_hide_a_config(tmp_path, monkeypatch, capsys):
+    (tmp_path / "digits" / "glow").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert "levels" in find_config("digits/glow").read_text()
+    main(["configs"])
+    assert "digits/glow\n" in capsys.readouterr().out
+    (tmp_path / "a.png").write_bytes(b"\xff\xfe")
+    for words, said in (
+        (["--show", "a.png"], "--show a.png: expected a name of `flows configs`"),
+        (["--show", "digits/glo"], "Did you mean 'digits/glow'?"),
+        (["--show", "digits/glow", "--json", "x.json"], "give one of both"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["configs", *words])
+        assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_inverters_are_found_by_the_name_of_their_config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for given in ("inversion/projector", "configs/inversion/projector.yaml"):
+        assert type(make_inverter(given)).__name__ == "Optimise"
+    with pytest.raises(UserError, match="Did you mean 'inversion/projector'"):
+        make_inverter("inversion/projectr.yaml")
 
 
 def test_a_config_may_be_typed(tmp_path):
