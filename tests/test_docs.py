@@ -14,6 +14,7 @@ from blocks import PAGES, ROOT, blocks_of, words_of_command
 from PIL import Image
 
 from flows.cli import make_parser
+from flows.config import parse_experiment
 from flows.core.parser import raising
 from flows.display.results import Made, Result, Shown, filled
 
@@ -162,12 +163,18 @@ def test_every_block_is_run_or_says_why_not():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_have_options_that_exist(page, monkeypatch):
-    """Every `flows` command of a page, whether it is run or not."""
+    """Every command of `flows` and `train.py` of a page, whether it is run or not."""
     monkeypatch.chdir(ROOT)
     for block in blocks_of(page):
-        for command in block.commands() if block.kind == "bash" else ():
+        there = block.mark.startswith("elsewhere")  # another folder, where the other test runs it
+        for command in block.commands() if block.kind == "bash" and not there else ():
             for part in re.split(r" && ", command):
                 words = words_of_command(part)
+                if words[:2] == ["flows", "train"] or "train.py" in words:
+                    given = words[words.index("train" if words[0] == "flows" else "train.py") + 1 :]
+                    with raising():
+                        parse_experiment(given)
+                    continue
                 if words[:1] == ["flows"] and not any("…" in word for word in words):
                     with raising():
                         make_parser(words[1:]).parse_args([word.replace("$R", "r") for word in words[1:]])

@@ -2,9 +2,9 @@
 
     python -m flows.storage.publish owner/name [--model NAME …] [--dry-run]
 
-One commit to one repository has a folder for every model, with exactly the files and digests of the index.
-Their addresses, with the hash of that commit, are then written into the index; a wheel that is built
-afterwards downloads what it does not have.
+One commit to one repository has a folder for every model, with the files and digests of the index and the
+pictures of its card. Their addresses, with the hash of that commit, are then written into the index; a wheel
+that is built afterwards downloads what it does not have.
 """
 
 import argparse
@@ -21,6 +21,10 @@ from flows.errors import UserError, program
 from flows.storage.files import file_digest
 from flows.storage.index import INDEX_FILE, Entry, read_index, write_index
 from flows.storage.package import packaged
+
+CARD_FILE = "README.md"
+NAMED = ("config.yaml", "report.json")
+"""Files that cards name, besides pictures."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,25 @@ def planned(entries: Mapping[str, Entry], names: Sequence[str], place: Path) -> 
                     f"{path} is not the file of the index; `python -m flows.reports.index` renews it"
                 )
             uploads.append(Upload(path, f"{name}/{file}", expected.bytes))
+        uploads += [Upload(path, f"{name}/{path.name}", path.stat().st_size) for path in shown(place / name)]
     return uploads
+
+
+def shown(folder: Path) -> list[Path]:
+    """Files that a card shows or names: they are published, and not downloaded with the model."""
+    return sorted(path for path in folder.iterdir() if path.suffix == ".png" or path.name in NAMED)
+
+
+def card(entries: Mapping[str, Entry]) -> str:
+    """Card of the repository: a line for every model."""
+    lines = [
+        f"- [{name}]({name}): {entry.model_type} of {entry.data}, {entry.licence}"
+        for name, entry in entries.items()
+    ]
+    head = "---\nlicense: apache-2.0\nlibrary_name: flows\n---\n\n# Models of flows\n\n"
+    return (
+        head + "\n".join(lines) + '\n\n```python\nimport flows\n\nmodel = flows.load("fashion-glow")\n```\n'
+    )
 
 
 def publish(repository: str, names: Sequence[str], api: HfApi) -> dict[str, str]:
@@ -72,6 +94,7 @@ def publish(repository: str, names: Sequence[str], api: HfApi) -> dict[str, str]
     entries, place = read_index(), packaged("checkpoints")
     uploads = planned(entries, names, place)
     operations = [CommitOperationAdd(each.place, each.path) for each in uploads]
+    operations.append(CommitOperationAdd(CARD_FILE, card(entries).encode()))
     try:
         api.create_repo(repository, exist_ok=True)
         commit = api.create_commit(repository, operations, commit_message=f"{len(uploads)} files of flows")

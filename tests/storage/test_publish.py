@@ -36,11 +36,14 @@ def test_a_dry_run_says_everything_and_sends_nothing(place, monkeypatch, capsys)
     before = (place / INDEX_FILE).read_bytes()
     publishing.main(["somebody/flows", "--dry-run"])
     lines = capsys.readouterr().out.splitlines()
+    of_cards = ["config.yaml", "curves.png", "report.json", "roundtrip.png", "samples.png"]
     assert [line.split()[1] for line in lines[:-1]] == [
-        f"{name}/{file}" for name in NAMES for file in ("config.json", "README.md", "model.safetensors")
+        f"{name}/{file}"
+        for name in NAMES
+        for file in ("config.json", "README.md", "model.safetensors", *of_cards)
     ]
     sizes = [(place / line.split()[1]).stat().st_size for line in lines[:-1]]
-    assert lines[-1] == f"6 files, {sum(sizes):,} bytes to somebody/flows; nothing was sent or written"
+    assert lines[-1] == f"16 files, {sum(sizes):,} bytes to somebody/flows; nothing was sent or written"
     assert (place / INDEX_FILE).read_bytes() == before
 
 
@@ -48,13 +51,17 @@ def test_what_is_sent_is_what_the_index_says(place, monkeypatch):
     sent = {}
 
     def create_commit(self, repo_id, operations, **_):
-        sent.update({each.path_in_repo: Path(each.path_or_fileobj).read_bytes() for each in operations})
+        for each in operations:
+            given = each.path_or_fileobj
+            sent[each.path_in_repo] = given if isinstance(given, bytes) else Path(given).read_bytes()
         return SimpleNamespace(oid="c0ffee")
 
     monkeypatch.setattr(HfApi, "create_repo", lambda self, repo_id, **_: None)
     monkeypatch.setattr(HfApi, "create_commit", create_commit)
     publishing.main(["somebody/flows", "--model", NAMES[0]])
-    assert set(sent) == {f"{NAMES[0]}/{file}" for file in read_index()[NAMES[0]].files}
+    assert b"- [digits-glow](digits-glow): Glow of digits, Apache-2.0" in sent.pop("README.md")
+    own = [path for path in (place / NAMES[0]).iterdir() if path.name != "metrics.jsonl"]
+    assert set(sent) == {f"{NAMES[0]}/{path.name}" for path in own}
     assert all(content == (place / name).read_bytes() for name, content in sent.items())
     address = "https://huggingface.co/somebody/flows/resolve/c0ffee/digits-glow"
     assert read_index()[NAMES[0]].url == address and read_index()[NAMES[1]].url == ""
