@@ -1,5 +1,6 @@
 """The documentation: tables are those of the JSON, links lead somewhere, commands and code run."""
 
+import json
 import os
 import re
 import runpy
@@ -16,7 +17,7 @@ from PIL import Image
 from flows.cli import make_parser
 from flows.config import parse_experiment
 from flows.core.parser import raising
-from flows.display.results import Made, Result, Shown, filled
+from flows.display.results import Made, Result, Shown, as_json, filled
 
 RESULTS = ROOT / "docs" / "results"
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
@@ -97,6 +98,18 @@ def test_tables_are_made_again_from_the_figures(tool, names, tmp_path):
     assert done.returncode == 0, done.stderr
     for name in names:
         assert (tmp_path / f"{name}.json").read_bytes() == (RESULTS / f"{name}.json").read_bytes(), name
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_the_form_of_a_file_is_that_of_a_tool(path, tmp_path):
+    Result.load(path).save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_text() == path.read_text()
+
+
+def test_brackets_and_quotes_in_texts_are_texts():
+    value = {"a": ['[x](y) {"b": [1]}', "\\"], "c": [[1, 2], {}], "d": [], "e": "x" * 500, "f": ["y" * 500]}
+    text = as_json(value)
+    assert json.loads(text) == value and '"a": ["[x]' in text and " [1, 2],\n" in text
 
 
 def test_a_result_is_saved_and_read_again(tmp_path):

@@ -20,6 +20,8 @@ from flows.display.table import Table
 from flows.storage.files import strict, write_text
 
 CPU_INFO = Path("/proc/cpuinfo")
+LONGEST_LINE = 400
+"""Length from which a list or object is broken into lines."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,7 @@ class Result:
     def save(self, path: Path) -> None:
         """Write the JSON file; figures that are not finite are null, with their reasons (`files.to_json`)."""
         values = {**asdict(self), "data": strict({"": self.data})[""]}
-        text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
-        write_text(path, one_line_rows(text) + "\n")
+        write_text(path, as_json(values) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "Result":
@@ -139,14 +140,25 @@ class Result:
         return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
-def one_line_rows(text: str) -> str:
-    """JSON in which every innermost list or object stands on one line."""
-    return re.sub(r"[\[{][^\[\]{}\"]*(?:\"(?:[^\"\\]|\\.)*\"[^\[\]{}\"]*)*[\]}]", _one_line, text)
+def as_json(value: Any, indent: str = "\n") -> str:
+    """JSON with an indent of one, in which every innermost list or object that is not too long is one line.
 
-
-def _one_line(found: re.Match[str]) -> str:
-    joined = json.dumps(json.loads(found[0]), ensure_ascii=False)
-    return joined if len(joined) < 400 else found[0]
+    Args:
+        value: Plain value.
+        indent: Line break with the indent of the value.
+    """
+    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    innermost = not any(isinstance(each, dict | list) for each in inner)
+    if not inner or (innermost and len(text) < LONGEST_LINE):
+        return text
+    deeper = f"{indent} "
+    if isinstance(value, dict):
+        parts = [
+            f"{json.dumps(key, ensure_ascii=False)}: {as_json(each, deeper)}" for key, each in value.items()
+        ]
+        return f"{{{deeper}{f',{deeper}'.join(parts)}{indent}}}"
+    return f"[{deeper}{f',{deeper}'.join(as_json(each, deeper) for each in value)}{indent}]"
 
 
 def machine() -> str:
