@@ -128,7 +128,9 @@ def test_a_shipped_semantic_model_is_as_good_as_its_card_says(folder):
         for figure in ("accuracy", "r2", "iou"):
             if figure in figures and figures.get("images", 1000) >= 200:
                 assert figures[figure] == pytest.approx(reported[name][figure], abs=0.08), (name, figure)
-    assert all(figures["accuracy"] >= 0.95 for figures in found.values() if "accuracy" in figures)
+    # Attributes that the renderer sets; the classes of Fashion-MNIST, as in the header of its config.
+    least = 0.95 if "Scenes" in fresh["class_path"] else 0.915
+    assert all(figures["accuracy"] >= least for figures in found.values() if "accuracy" in figures)
 
 
 @pytest.mark.long
