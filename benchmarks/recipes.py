@@ -88,19 +88,19 @@ def measure(name: str) -> dict[str, Any]:
     batch = Batch(pixels, torch.zeros(IMAGES, dtype=torch.long), torch.arange(IMAGES))
     known = {each.untyped_storage().data_ptr() for each in [*model.parameters(), *model.buffers()]}
     phases = objective.phases(model, objective.parts(model))
+
+    def per_image() -> dict[str, int]:
+        return {each.name: saved_bytes(partial(loss_of, each, batch), known) // IMAGES for each in phases}
+
     saved: dict[str, Any] = {}
     with map_by_map(model):
-        saved["plain"] = {
-            each.name: saved_bytes(partial(loss_of, each, batch), known) // IMAGES for each in phases
-        }
+        saved["plain"] = per_image()
     try:
         set_memory(model, "reversible")
     except UserError as error:  # the model has no chain, or batch norms
         saved["reversible"] = str(error)
     else:
-        saved["reversible"] = {
-            each.name: saved_bytes(partial(loss_of, each, batch), known) // IMAGES for each in phases
-        }
+        saved["reversible"] = per_image()
     row = {
         "config": name,
         "image_shape": list(model.image_shape),

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.display.results import Made, Result, Shown
-from flows.display.table import Table
 from flows.storage.files import strict, without_folders, write_atomically
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def publish(
     result.save(given.output / f"{name}.json")
     for shown in result.tables.values():
         print(f"\n{shown.title or result.title}\n")
-        Table(shown.columns, shown.rows).print()
+        shown.table.print()
     return result
 
 

@@ -11,14 +11,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
+
+from flows.commands.completion import Shell, script_file
 
 if TYPE_CHECKING:
     from flows.core.parser import Parser
 
 FILE = Path(__file__).parent / "commands" / "help.json"
-COMPLETIONS = Path(__file__).parent / "commands" / "completions"
-SHELLS = ("bash", "zsh")
+SHELLS: tuple[Shell, ...] = get_args(Shell)
 COLUMNS = 80
 """Width of the texts."""
 OF_MODELS = ("checkpoint", "models", "predictor", "segmenter", "download", "init")
@@ -126,9 +127,8 @@ def preambles() -> Any:
 def main() -> None:
     """Write the files."""
     FILE.write_text(json.dumps(texts(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    COMPLETIONS.mkdir(exist_ok=True)
     for shell, text in scripts().items():
-        (COMPLETIONS / f"flows.{shell}").write_text(text, encoding="utf-8")
+        script_file(shell).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -175,6 +175,8 @@ METHODS: dict[SemanticKind, str] = {"predictor": "predict", "segmenter": "segmen
 CACHE = Path("~/.cache/flows/surveys")
 KIND_ORDER = ("flow", "autoencoder", "generator")
 """Order of the models in a list: those with an exact likelihood, with an encoder, the rest."""
+SEMANTIC_ORDER = ("segmenter", "predictor")
+"""Order in which semantic models equip a model: a segmenter is asked for by more tools."""
 
 
 def with_tools() -> list[str]:
@@ -183,27 +185,26 @@ def with_tools() -> list[str]:
     Those for which a segmenter is here, else those with a predictor, else all; the largest images first, and
     among those of one size flows, then other models with an encoder, then the rest.
     """
-    here = {name: entry for name, entry in read_index().items() if find_folder(name)}
-    models = {name: entry for name, entry in here.items() if entry.kind not in SEMANTIC}
-    for kind in ("segmenter", "predictor"):
-        semantic = [entry for entry in here.values() if entry.kind == kind]
-        served = {
-            name: entry
-            for name, entry in models.items()
-            if any(each.serves(entry.image_shape, entry.data) for each in semantic)
-        }
+    index = read_index()
+    here = {name: folder for name in index if (folder := find_folder(name))}
+    models = [name for name in here if index[name].kind not in SEMANTIC]
+    for kind in SEMANTIC_ORDER:
+        semantic = [index[name] for name in here if index[name].kind == kind]
+        served = [
+            name
+            for name in models
+            if any(each.serves(index[name].image_shape, index[name].data) for each in semantic)
+        ]
         if served:
             models = served
             break
-    order = sorted(
-        models, key=lambda name: (-models[name].image_shape[-1], KIND_ORDER.index(models[name].kind), name)
-    )
-    return [short_folder(name) for name in order]
+    models.sort(key=lambda name: (-index[name].image_shape[-1], KIND_ORDER.index(index[name].kind), name))
+    return [shortened(here[name]) for name in models]
 
 
-def short_folder(name: str) -> str:
-    """Folder of a model of the index, relative to the working folder if it lies below it; see `folder_of`."""
-    folder, here = folder_of(name), Path.cwd()
+def shortened(folder: Path) -> str:
+    """Path of a folder, relative to the working folder if it lies below it."""
+    here = Path.cwd()
     return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
 
@@ -218,8 +219,9 @@ def find_bundled(kind: SemanticKind, model: LatentModel, download: bool = False)
     own = model.description.get("name")
     for name, entry in read_index().items():
         if entry.kind == kind and entry.serves(model.image_shape, own):
-            if find_folder(name) or (download and entry.url):
-                return short_folder(name)
+            folder = folder_of(name) if download and entry.url else find_folder(name)
+            if folder is not None:
+                return shortened(folder)
     return None
 
 

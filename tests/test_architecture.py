@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "editing": GROUND | TOOLS | {"opening"},
     "studio": GROUND | (TOOLS - {"steering"}) | {"opening", "editing"},
     "commands": GROUND | TOOLS | {"atlas", "reports", "opening", "editing", "studio", "training", "config"},
-    "help": GROUND | {"cli"},
+    "help": GROUND | {"cli", "commands"},
     "cli": GROUND | {"commands", "help", "run", "config"},
     "__main__": {"cli", "errors"},
     # Names only: they are imported when they are first used.

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Literal
 
-from flows.errors import UserError
-
 FOLDER = Path(__file__).parent / "completions"
 Shell = Literal["bash", "zsh"]
 
@@ -23,7 +21,9 @@ def completion(shell: Shell) -> None:
 
 def script(shell: str) -> str:
     """Script for a shell, which `python -m flows.help` wrote."""
-    path = FOLDER / f"flows.{shell}"
-    if not path.is_file():
-        raise UserError(f"there is no completion for {shell}, expected bash or zsh")
-    return path.read_text(encoding="utf-8")
+    return script_file(shell).read_text(encoding="utf-8")
+
+
+def script_file(shell: str) -> Path:
+    """File of the script for a shell."""
+    return FOLDER / f"flows.{shell}"

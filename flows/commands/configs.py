@@ -4,7 +4,7 @@ import re
 import textwrap
 from pathlib import Path
 
-from flows.core.checks import did_you_mean
+from flows.core.checks import check_name
 from flows.errors import UserError
 from flows.storage.configs import config_names, header, packaged_config
 
@@ -25,10 +25,7 @@ def configs(show: str | None = None, json: Path | None = None) -> None:
     if show is not None and json is not None:
         raise UserError("--json is for the list, and --show prints one config: give one of both")
     if show is not None:
-        if show not in config_names():
-            raise UserError(
-                f"--show {show}: expected a name of `flows configs`.{did_you_mean(show, config_names())}"
-            )
+        check_name("--show ", show, config_names(), "flows configs")
         print(packaged_config(show).read_text(encoding="utf-8"), end="")
         return
     known = {name: _summary(header(packaged_config(name))) for name in config_names()}

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from flows.core.checks import did_you_mean
+from flows.core.checks import check_name
 from flows.errors import UserError
 from flows.storage.index import Entry, find_folder, folder_of, own_folder, read_index
 
@@ -34,10 +34,7 @@ def models(download: str | None = None, json: Path | None = None) -> None:
 
         check_outputs(json=json)
     if download is not None:
-        if download not in known:
-            raise UserError(
-                f"--download {download}: expected a name of `flows models`.{did_you_mean(download, known)}"
-            )
+        check_name("--download ", download, known, "flows models")
         print(f"{download}: {folder_of(download)}")
         return
     for name, entry in known.items():

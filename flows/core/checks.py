@@ -13,6 +13,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
+def check_name(what: str, name: str, known: Iterable[str], listed: str) -> None:
+    """Raise UserError unless a name is known, with the nearest one and the command that lists them."""
+    known = list(known)
+    if name not in known:
+        raise UserError(f"{what}{name}: expected a name of `{listed}`.{did_you_mean(name, known)}")
+
+
 def some_of(names: Sequence[str], most: int = 5) -> str:
     """List the first names and the number of the others: `a.txt, b.txt and 7 more`."""
     listed = ", ".join(names[:most])

@@ -4,8 +4,6 @@ import importlib
 from importlib.metadata import PackageNotFoundError, distribution, requires
 from types import ModuleType
 
-from packaging.requirements import Requirement
-
 from flows.core.checks import some_of
 from flows.errors import missing_extra
 
@@ -46,6 +44,8 @@ def check_extra(extra: str, what: str) -> None:
 
 def packages_of(extra: str) -> list[str]:
     """Names of the packages of an extra; none if flows runs from a folder without being installed."""
+    from packaging.requirements import Requirement  # here, because `flows --help` does without it
+
     try:
         stated = [Requirement(text) for text in requires(DISTRIBUTION) or []]
     except PackageNotFoundError:

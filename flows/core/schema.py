@@ -39,6 +39,12 @@ def unaltered(path: StrPath) -> Iterator[None]:
         raise CheckpointError(f"{path} was altered or cut off: {error}") from error
 
 
+def check_version(path: StrPath, name: str, recorded: Any, newest: int, oldest: int = 1) -> None:
+    """Raise CheckpointError unless this release reads the recorded version of a format, called `name`."""
+    if recorded not in range(oldest, newest + 1):
+        raise CheckpointError(f"{path} has {name} version {recorded}, this release of flows reads {newest}")
+
+
 def parse(expected: Any, value: Any, where: str = "") -> Any:
     """Convert a value of JSON to a type.
 

@@ -88,14 +88,14 @@ class Shown:
     note: str = ""
     names: list[int] | None = None
 
-    @classmethod
-    def of(cls, table: Table, title: str = "", note: str = "", names: list[int] | None = None) -> "Shown":
-        """Table that a tool made."""
-        return cls(list(table.columns), [list(row) for row in table.rows], title, note, names)
+    @property
+    def table(self) -> Table:
+        """Table without title and note."""
+        return Table(self.columns, self.rows)
 
     def markdown(self) -> str:
         """Table as Markdown, with a final newline."""
-        return Table(self.columns, self.rows).markdown(self.names)
+        return self.table.markdown(self.names)
 
 
 @dataclass(frozen=True)

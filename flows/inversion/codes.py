@@ -16,7 +16,7 @@ from flows.inversion.exact import Certificate
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.storage.files import StrPath
-from flows.storage.versioned import KINDS, check_made_by, check_version, kind_of
+from flows.storage.versioned import KINDS, check_made_by, check_recorded, kind_of
 
 __all__ = ["CodeFile", "load_codes", "save_codes"]
 
@@ -95,7 +95,7 @@ def load_codes(path: StrPath, model: LatentModel, space: str | None = None) -> C
                 f"{path} {kind_of(metadata)}; expected a code file written by `flows encode`, or an array"
             )
         return _of_array(Path(path), tensors, model, space)
-    check_version(path, metadata, "codes", CODES_VERSION)
+    check_recorded(path, metadata, "codes", CODES_VERSION)
     with unaltered(path):
         header = parse(Header, {key: metadata[key] for key in Header.__annotations__ if key in metadata})
         names = parse(list[str], read_json(header.names), "names")

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from flows.core.schema import parse, read_json, unaltered
+from flows.core.schema import check_version, parse, read_json, unaltered
 from flows.errors import CheckpointError
 from flows.storage.files import file_digest, make_folder, write_text
 from flows.storage.package import cache_folder, packaged
@@ -111,11 +111,8 @@ def read_index(path: Path | None = None) -> dict[str, Entry]:
 def _read(path: Path, changed: int) -> dict[str, Entry]:
     with unaltered(path):
         content: Mapping[str, Any] = parse(dict[str, Any], read_json(path.read_bytes()))
-        if content.get("format_version") != FORMAT_VERSION:
-            raise CheckpointError(
-                f"{path} has format version {content.get('format_version')}, this release of flows reads "
-                f"{FORMAT_VERSION}"
-            )
+    check_version(path, "format", content.get("format_version"), FORMAT_VERSION)
+    with unaltered(path):
         index: Index = parse(Index, content)
     for name, entry in index.models.items():
         check_entry(path, name, entry)

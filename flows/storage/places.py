@@ -9,8 +9,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from flows.core.checks import did_you_mean
 from flows.errors import CheckpointError
 from flows.storage.files import StrPath, expand
-from flows.storage.index import CONFIG_FILE, LOOK_UP_SECONDS, find_folder, folder_of, read_index
-from flows.storage.package import packaged
+from flows.storage.index import CONFIG_FILE, LOOK_UP_SECONDS, find_folder, folder_of, own_folder, read_index
 
 HUB = "hf-hub:"
 """Beginning of the name of a hub repository; nothing else is looked up on the hub."""
@@ -38,7 +37,7 @@ def find_here(checkpoint: StrPath) -> Path | None:
     name = str(checkpoint)
     if name in read_index():
         return find_folder(name)
-    run = packaged("checkpoints") / name
+    run = own_folder(name)
     return run if len(local.parts) == 1 and run.is_dir() else None
 
 

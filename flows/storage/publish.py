@@ -16,7 +16,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from flows.core.checks import did_you_mean
+from flows.core.checks import check_name
 from flows.errors import UserError, program
 from flows.storage.files import file_digest
 from flows.storage.index import INDEX_FILE, Entry, read_index, write_index
@@ -55,8 +55,7 @@ def planned(entries: Mapping[str, Entry], names: Sequence[str], place: Path) -> 
     """
     uploads = []
     for name in names or list(entries):
-        if name not in entries:
-            raise UserError(f"{name}: expected a name of `flows models`.{did_you_mean(name, list(entries))}")
+        check_name("", name, entries, "flows models")
         for file, expected in entries[name].files.items():
             path = place / name / file
             if not path.is_file() or file_digest(path) != expected.sha256:

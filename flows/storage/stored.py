@@ -22,7 +22,7 @@ from flows.core.bounds import Checked
 from flows.core.building import Excess, build_within
 from flows.core.checks import check_device
 from flows.core.plugins import classes_of
-from flows.core.schema import parse, read_json, unaltered
+from flows.core.schema import check_version, parse, read_json, unaltered
 from flows.errors import CheckpointError, UserError
 from flows.storage.files import file_digest, make_folder, reading, will_write, write_text
 from flows.storage.index import CONFIG_FILE
@@ -301,11 +301,7 @@ def read_config(path: Path) -> dict[str, Any]:
         )
     with unaltered(path):
         config: dict[str, Any] = parse(dict[str, Any], read_json(path.read_bytes()))
-    version = config.get("format_version")
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format version {version}, this release of flows reads {FORMAT_VERSION}"
-        )
+    check_version(path, "format", config.get("format_version"), FORMAT_VERSION)
     with unaltered(path):
         parse(Header, {name: config[name] for name in Header.__annotations__ if name in config})
     return config

@@ -6,6 +6,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from flows.core.schema import check_version
 from flows.errors import CheckpointError
 from flows.storage.files import StrPath, what_is
 from flows.storage.stored import StoredModule
@@ -53,7 +54,7 @@ def read_versioned(
     metadata, tensors = read_safetensors(path, kind)
     if f"{name}_version" not in metadata:
         raise CheckpointError(f"{path} {kind_of(metadata)}; expected a {kind} written by `{written_by}`")
-    check_version(path, metadata, name, version)
+    check_recorded(path, metadata, name, version)
     return metadata, tensors
 
 
@@ -71,11 +72,10 @@ def read_safetensors(path: StrPath, kind: str) -> tuple[dict[str, str], dict[str
         raise CheckpointError(f"{path} is not a {kind}, or was cut off ({error})") from error
 
 
-def check_version(path: StrPath, metadata: Mapping[str, str], name: str, version: int) -> None:
+def check_recorded(path: StrPath, metadata: Mapping[str, str], name: str, version: int) -> None:
     """Raise CheckpointError unless `<name>_version` is 1 … `version`, which this release reads."""
     recorded = metadata[f"{name}_version"]
-    if recorded not in map(str, range(1, version + 1)):
-        raise CheckpointError(f"{path} has {name} version {recorded}, this release of flows reads {version}")
+    check_version(path, name, int(recorded) if recorded.isdecimal() else recorded, version)
 
 
 KINDS = {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch.distributed as dist
 from safetensors import SafetensorError
 
-from flows.core.schema import parse, read_json, unaltered
+from flows.core.schema import check_version, parse, read_json, unaltered
 from flows.errors import DISK_ERRORS, CheckpointError, UserError
 from flows.storage.files import file_digest, write_text
 from flows.storage.stored import check_digest
@@ -150,11 +150,7 @@ def check_state(state: Path) -> None:
         raise CheckpointError(f"{manifest} is missing: {state} is not a training state, or was cut off")
     with unaltered(manifest):
         record = parse(Manifest, read_json(manifest.read_bytes()))
-    version = record.state_version
-    if version != STATE_VERSION:
-        raise CheckpointError(
-            f"{manifest} has state version {version}, this release of flows reads {STATE_VERSION}"
-        )
+    check_version(manifest, "state", record.state_version, STATE_VERSION, oldest=STATE_VERSION)
     for name, digest in record.files.items():
         check_digest(state / name, digest)
 

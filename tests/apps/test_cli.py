@@ -17,11 +17,11 @@ from PIL import Image
 import flows
 from flows import images as pixels
 from flows.cli import commands, find_verbs, main, make_parser
+from flows.commands.completion import script
 from flows.commands.groups import GroupReader
 from flows.config import experiment_parser, parse_experiment
 from flows.core.parser import describe
 from flows.data.digits import Digits
-from flows.help import COMPLETIONS
 from flows.help import FILE as WRITTEN
 from flows.inversion import invert_exactly, load_codes
 from flows.models.biggan import BigGAN
@@ -661,7 +661,7 @@ def test_the_written_completions_are_those_of_the_parsers():
     code = f"{WITHOUT_PLUGINS} print(json.dumps(help.scripts()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     made = json.loads(done.stdout)
-    written = {shell: (COMPLETIONS / f"flows.{shell}").read_text() for shell in made}
+    written = {shell: script(shell) for shell in made}
     if sys.version_info[:2] == (3, 11):
         assert made == written, "run `python -m flows.help`"
     for shell, text in made.items():

@@ -174,7 +174,7 @@ def test_names_take_at_most_a_third_of_a_sheet(n, name):
 
 
 def test_the_font_has_every_sign_that_is_drawn():
-    known = FT2Font(label_font().path).get_charmap()
+    known = FT2Font(str(label_font().path)).get_charmap()
     drawn = set()
     for path in (Path(__file__).parents[2] / "flows").rglob("*.py"):
         drawn |= {letter for letter in path.read_text() if ord(letter) > 126}

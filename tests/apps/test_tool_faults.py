@@ -112,7 +112,7 @@ def test_long_lists_are_shortened():
 def test_a_mask_with_transparency_is_read_by_its_alpha():
     where = torch.zeros(8, 8, dtype=torch.bool)
     where[2:5, 1:4] = True
-    alpha = Image.fromarray((where * 255).byte().numpy(), "L")
+    alpha = Image.fromarray((where * 255).byte().numpy())
     for name, colour in (("red", (255, 0, 0)), ("black", (0, 0, 0)), ("white", (255, 255, 255))):
         picture = Image.new("RGB", (8, 8), colour)
         picture.putalpha(alpha)

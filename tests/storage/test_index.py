@@ -58,8 +58,7 @@ def _elsewhere(tmp_path, monkeypatch, server):
     place = tmp_path / "installed"
     place.mkdir()
     write_index({NAME: entry_of(CHECKPOINTS / NAME, url=server[1])}, place / INDEX_FILE)
-    for module in ("index", "places"):
-        monkeypatch.setattr(f"flows.storage.{module}.packaged", lambda name: place)
+    monkeypatch.setattr(index_file, "packaged", lambda name: place)
     monkeypatch.setenv("FLOWS_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     return tmp_path / "cache" / "models"
@@ -161,7 +160,9 @@ def test_models_and_semantic_models_come_from_the_index(monkeypatch, tmp_path):
 def test_the_page_has_models_without_a_segmenter(monkeypatch):
     """The models of a wheel, which has no rooms."""
     here = {"digits-glow", "fashion-glow", "fashion-predictor"}
-    monkeypatch.setattr("flows.opening.find_folder", lambda name: name in here)
+    monkeypatch.setattr(
+        "flows.opening.find_folder", lambda name: CHECKPOINTS / name if name in here else None
+    )
     assert [Path(folder).name for folder in with_tools()] == ["fashion-glow"]
     here.remove("fashion-predictor")
     assert [Path(folder).name for folder in with_tools()] == ["fashion-glow", "digits-glow"]

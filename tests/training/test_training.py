@@ -397,22 +397,27 @@ def test_two_ranks_share_a_stream_that_no_disk_holds(tmp_path, monkeypatch):
     assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 5e6
 
 
+def alike_on_two_ranks(tmp_path: Path, config: str, *options: str) -> list[Path]:
+    """Folders of a run with two micro-batches and of one with two ranks, which logged the same."""
+    same = ["--training.batch=16", "--training.images=96", "--training.log_every=16", *options]
+    folders = [tmp_path / "1", tmp_path / "2"]
+    for ranks, folder in enumerate(folders, 1):
+        share = ["--training.accumulate=2"] if ranks == 1 else []
+        done = train(folder, *same, *share, config=f"configs/{config}.yaml", ranks=ranks)
+        assert done.returncode == 0, done.stderr
+    alone, together = map(losses, folders)
+    assert len(alone) >= 6
+    for line, twin in zip(alone, together, strict=True):
+        assert dict(line) == pytest.approx(dict(twin), rel=1e-3, abs=1e-4)
+    return folders
+
+
 @pytest.mark.long
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("config", ["scenes/predictor", "scenes/segmenter", "scenes/dcgan-steerable"])
 def test_two_ranks_equal_two_micro_batches_of_one(tmp_path, config):
     """The objectives Supervised and Steerable; the others are tested above and below."""
-    same = ["--training.batch=16", "--training.images=96", "--training.log_every=16"]
-    runs = {}
-    for ranks in (1, 2):
-        share = ["--training.accumulate=2"] if ranks == 1 else []
-        folder = tmp_path / str(ranks)
-        done = train(folder, *same, *share, config=f"configs/{config}.yaml", ranks=ranks)
-        assert done.returncode == 0, done.stderr
-        runs[ranks] = losses(folder)
-    assert len(runs[1]) >= 6
-    for line, twin in zip(runs[1], runs[2], strict=True):
-        assert dict(line) == pytest.approx(dict(twin), rel=1e-3, abs=1e-4)
+    alike_on_two_ranks(tmp_path, config)
 
 
 @pytest.mark.long
@@ -448,18 +453,8 @@ def test_two_ranks_of_a_gan_equal_two_micro_batches_of_one(tmp_path, model, opti
 
     BigGAN cannot: its spectral norms iterate once in every forward pass.
     """
-    same = ["--training.batch=16", "--training.images=96", "--training.log_every=16", *options]
-    runs = {}
-    for ranks in (1, 2):
-        share = ["--training.accumulate=2"] if ranks == 1 else []
-        folder = tmp_path / str(ranks)
-        done = train(folder, *same, *share, config=f"configs/scenes/{model}.yaml", ranks=ranks)
-        assert done.returncode == 0, done.stderr
-        runs[ranks] = losses(folder), load_file(folder / "model.safetensors")
-    (alone, weights), (together, others) = runs[1], runs[2]
-    assert len(alone) >= 6
-    for line, twin in zip(alone, together, strict=True):
-        assert dict(line) == pytest.approx(dict(twin), rel=1e-3, abs=1e-4)
+    folders = alike_on_two_ranks(tmp_path, f"scenes/{model}", *options)
+    weights, others = (load_file(folder / "model.safetensors") for folder in folders)
     for name, value in weights.items():
         if value.is_floating_point() and "mean" not in name and "var" not in name:
             assert torch.allclose(value, others[name], atol=1e-4), name
