@@ -14,7 +14,7 @@ from flows.commands.common import Label, option_labels
 from flows.commands.given import print_crops
 from flows.core.checks import some_of
 from flows.data.base import ImageData
-from flows.data.decode import EXTENSIONS
+from flows.data.formats import extensions, is_picture
 from flows.data.ood import ood_images
 from flows.errors import UserError, deprecated
 from flows.inversion.comparison import Group
@@ -99,11 +99,11 @@ class GroupReader:
         """Pictures of a folder, cropped and resized."""
         folder = expand(where)  # the shell expands no ~ within a word
         files = sorted(folder.glob("*"))
-        paths = [path for path in files if path.is_file() and path.suffix.lower() in EXTENSIONS]
+        paths = [path for path in files if path.is_file() and is_picture(path.name)]
         if left_out := [path.name for path in files if path not in paths]:
             print(f"--images {word}: not read, because they are no pictures: {some_of(left_out)}")
         if not paths:
-            raise UserError(f"--images {word}: no pictures ({', '.join(EXTENSIONS)}) in {where}")
+            raise UserError(f"--images {word}: no pictures ({', '.join(sorted(extensions()))}) in {where}")
         images, sources = read_sources(paths, self.model.image_shape, resize=True)
         print_crops(sources, self.model)
         # Names within the folder: a record that is published does not name folders of this machine.

@@ -26,6 +26,7 @@ __all__ = [
     "Checked",
     "FiniteFloat",
     "ImageShape",
+    "ImageSize",
     "NonNegativeFloat",
     "NonNegativeInt",
     "PositiveFloat",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     Side: TypeAlias = int
     Seed: TypeAlias = int
     ImageShape: TypeAlias = Sequence[int]
+    ImageSize: TypeAlias = int | tuple[int, int]
     FiniteFloat: TypeAlias = float
     NonNegativeFloat: TypeAlias = float
     PositiveFloat: TypeAlias = float
@@ -78,6 +80,7 @@ else:
     ShareBelowOne = restricted_number_type("ShareBelowOne", float, [(">=", 0), ("<", 1)])
     Temperature = NonNegativeFloat
     ImageShape = tuple[PositiveInt, PositiveInt, PositiveInt]
+    ImageSize = Side | tuple[Side, Side]
 
 F = TypeVar("F", bound=Callable[..., Any])
 BOUNDS = {gt: (">", "above"), ge: ("≥", "of at least"), lt: ("<", "below"), le: ("≤", "of at most")}

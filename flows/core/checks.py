@@ -26,6 +26,11 @@ def some_of(names: Sequence[str], most: int = 5) -> str:
     return f"{listed} and {len(names) - most} more" if len(names) > most else listed
 
 
+def counted(names: Sequence[str], what: str) -> str:
+    """Number and first names: `pictures without a row: 12 (a.jpg, b.jpg, c.jpg and 9 more)`."""
+    return f"{what}: {len(names):,} ({some_of(names, 3)})"
+
+
 def check_choice(name: str, value: str, choices: Any) -> None:
     """Raise UserError unless `value` is one of `choices`, a Literal type of strings."""
     known = get_args(choices)

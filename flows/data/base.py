@@ -20,6 +20,8 @@ __all__ = ["ArraySplit", "Attribute", "Batch", "ImageData", "Split", "StreamedDa
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+UNLABELLED = 255
+"""Value of a pixel of a mask whose class is not known."""
 
 
 class Batch(NamedTuple):
@@ -32,8 +34,8 @@ class Batch(NamedTuple):
             does not depend on the rank or batch of an image.
         attributes: float32 (batch, number of attributes), columns of the data set's `attributes`; NaN if an
             attribute cannot be seen in the image; None if the data set has none.
-        masks: uint8 (batch, H, W), class of every pixel, an index of the data set's `mask_classes`; None if
-            the data set has none.
+        masks: uint8 (batch, H, W), class of every pixel, an index of the data set's `mask_classes`, or
+            `UNLABELLED` where it is not known; None if the data set has none.
     """
 
     images: Tensor
@@ -127,16 +129,17 @@ class ArraySplit(Split):
         labels: Tensor | None = None,
         attributes: Tensor | None = None,
         names: Sequence[str] | None = None,
+        masks: Tensor | None = None,
     ):
         self.images = images
         self.labels = labels if labels is not None else torch.full((len(images),), -1)
-        self.attributes = attributes
+        self.attributes, self.masks = attributes, masks
         self.names = names
 
     def digest(self) -> str:
-        """SHA-256 of number, names, pixels and labels."""
-        parts = (self.images, self.labels)
-        return digest_of(len(self), self.names, *(part.contiguous().numpy().data for part in parts))
+        """SHA-256 of number, names, pixels, labels, attributes and masks."""
+        parts = (self.images, self.labels, self.attributes, self.masks)
+        return digest_of(len(self), self.names, *contents_of(*parts))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -290,6 +293,11 @@ def digest_of(n: int, names: Sequence[object] | None, *contents: "Buffer") -> st
     for content in contents:
         digest.update(content)
     return digest.hexdigest()
+
+
+def contents_of(*parts: Tensor | None) -> Iterator["Buffer"]:
+    """Bytes of tensors, for a digest; those that are None are left out."""
+    return (part.contiguous().numpy().data for part in parts if part is not None)
 
 
 def given(data: ImageData | None, why: str) -> ImageData:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flows.core.bounds import Bins, Side
 from flows.data.base import Attribute, ImageData, SplitName
-from flows.data.decode import LazySplit, decode, square
+from flows.data.decode import LazySplit, decode, resized
 from flows.data.torchvision_sets import ROOT, find_files, official_set
 from flows.storage.files import StrPath, expand
 
@@ -70,4 +70,4 @@ class CelebA(ImageData):
         return LazySplit(decode, labels, dataset.attr.byte(), dataset.filename)
 
     def _decode(self, folder: Path, names: list[str], index: int) -> Tensor:
-        return square(decode(folder / names[index]).crop(BOX), self.size, 3)
+        return resized(decode(folder / names[index]).crop(BOX), self.size, 3)

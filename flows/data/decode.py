@@ -1,6 +1,7 @@
-"""Decoding of picture files of any format and size to square uint8 images."""
+"""Decoding of picture files of any format and size to uint8 images of one size."""
 
 import struct
+import tarfile
 import threading
 import warnings
 import zipfile
@@ -10,25 +11,25 @@ from contextlib import contextmanager
 from typing import IO
 
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from flows import images
-from flows.data.base import Batch, Split, digest_of
+from flows.core.bounds import ImageSize
+from flows.data.base import Batch, Split, contents_of, digest_of
+from flows.data.formats import WHOLE_SIZE, open_picture
 from flows.errors import UserError
 from flows.storage.files import StrPath
 
-EXTENSIONS = (
-    ".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx", ".pbm",
-    ".pgm", ".png", ".pnm", ".ppm", ".qoi", ".tga", ".tif", ".tiff", ".webp",
-)  # fmt: skip
-"""Suffixes of picture files; Pillow's other formats are documents, run other programs or have no pixels."""
-
-# Exceptions of Pillow and zipfile for files that are damaged or not pictures.
+# Exceptions of Pillow, zipfile and tarfile for files that are damaged or not pictures.
 BROKEN = (
     OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile,
-    Image.DecompressionBombError,
+    tarfile.TarError, Image.DecompressionBombError,
 )  # fmt: skip
+
+
+TURNED = (5, 6, 7, 8)
+"""EXIF orientations by which height and width change places."""
 
 
 class BrokenPicture(UserError):
@@ -69,8 +70,8 @@ def verify(file: StrPath | IO[bytes]) -> tuple[int, int]:
     Raises:
         BrokenPicture: The file is damaged, no picture, or has more than 8 bits per channel.
     """
-    with opening(file) as opened:
-        size = opened.size
+    with opening(file, small=True) as opened:
+        size = upright_size(opened)
         with decoding():
             opened.verify()
     return size
@@ -109,31 +110,39 @@ REDUCED = 2
 """Factor by which a JPEG that is reduced while it is decoded stays above the side that is wanted."""
 
 
-def decode_square(file: StrPath | IO[bytes], size: int, channels: int) -> tuple[Tensor, tuple[int, int]]:
-    """Decode a picture to `square`, in bounded memory; returns it with the file's (width, height).
+def decode_resized(
+    file: StrPath | IO[bytes], size: ImageSize, channels: int
+) -> tuple[Tensor, tuple[int, int]]:
+    """Decode a picture to `resized`, in bounded memory; returns it with the file's (width, height).
 
     A JPEG whose sides are several times as long is reduced by a power of two while it is decoded, to at least
-    twice `size`.
+    twice `size`; a raw photograph is developed at half its size.
 
     Raises:
         BrokenPicture: The file is damaged, no picture, or has more than 8 bits per channel.
     """
-    with opening(file) as opened:
-        shape = opened.size
+    height, width = sides(size)
+    with opening(file, small=True) as opened:
+        shape = upright_size(opened)
         with decoding():
-            opened.draft(opened.mode, (REDUCED * size, REDUCED * size))
+            opened.draft(opened.mode, (REDUCED * width, REDUCED * height))
         needed = opened.width * opened.height * len(opened.getbands()) * COPIES
         with DECODING.take(needed):
             with decoding():
                 opened.load()
-            return square(opened, size, channels), shape
+            return resized(opened, size, channels), shape
 
 
 @contextmanager
-def opening(file: StrPath | IO[bytes]) -> Iterator[Image.Image]:
-    """Context of a picture file whose header was read, and whose pixels have 8 bits per channel."""
+def opening(file: StrPath | IO[bytes], small: bool = False) -> Iterator[Image.Image]:
+    """Context of a picture file whose header was read, and whose pixels have 8 bits per channel.
+
+    Args:
+        file: Path or opened file.
+        small: Whether a raw photograph may be developed at half its size.
+    """
     with decoding():
-        opened = Image.open(file)
+        opened = open_picture(file, small)
     with opened:
         check_depth(opened)
         yield opened
@@ -157,10 +166,11 @@ def named(file: object) -> Iterator[None]:
         raise UserError(f"{file} cannot be decoded: {error}") from error
 
 
-def square(picture: Image.Image, size: int, channels: int) -> Tensor:
-    """Convert a picture to uint8 (channels, size, size): upright, over white, centre-cropped, resized."""
+def resized(picture: Image.Image, size: ImageSize, channels: int) -> Tensor:
+    """Convert a picture to uint8 (channels, *size): upright, over white, centre-cropped, resized."""
     # Resizing needs colours instead of palette entries, so the picture is flattened first.
-    return images.from_pillow(images.centre_square(upright(picture, channels), size), channels)
+    flat = upright(picture, channels)
+    return images.from_pillow(images.crop_and_resize(flat, *sides(size)), channels)
 
 
 def upright(picture: Image.Image, channels: int) -> Image.Image:
@@ -173,16 +183,36 @@ def upright(picture: Image.Image, channels: int) -> Image.Image:
     return images.flatten(ImageOps.exif_transpose(picture), channels)
 
 
+def upright_size(picture: Image.Image) -> tuple[int, int]:
+    """Width and height of a picture file, turned by its EXIF orientation; of a raw photograph in full."""
+    width, height = picture.info.get(WHOLE_SIZE, picture.size)
+    exif = Image.Exif()
+    with decoding():
+        if picture.format == "PNG":  # its `getexif` decodes all pixels
+            exif.load(picture.info.get("exif", b""))
+        else:
+            exif = picture.getexif()
+    turned = exif.get(ExifTags.Base.Orientation, 1) in TURNED
+    return (height, width) if turned else (width, height)
+
+
 def check_depth(picture: Image.Image) -> None:
     """Raise BrokenPicture for pixels of more than 8 bits, which Pillow would clip instead of scaling."""
     if picture.mode.startswith(("I", "F")):
         raise BrokenPicture(f"expected 8-bit pixels, got Pillow's mode {picture.mode}")
 
 
-def square_transform(size: int, channels: int) -> str:
-    """Describe `square` for the `transform` of a data set."""
+def sides(size: ImageSize) -> tuple[int, int]:
+    """Height and width of images whose size is a side, of squares, or already both."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def resize_transform(size: ImageSize, channels: int) -> str:
+    """Describe `resized` for the `transform` of a data set."""
+    height, width = sides(size)
+    shape = "a square" if height == width else f"{width}:{height}"
     grey = ", grey" if channels == 1 else ""
-    return f"centre-cropped to a square and resized to {size}×{size} (Lanczos){grey}"
+    return f"centre-cropped to {shape} and resized to {width}×{height} (Lanczos){grey}"
 
 
 def reason(error: Exception) -> str:
@@ -198,7 +228,7 @@ class LazySplit(Split):
     Args:
         decode: Function from an index to an image, uint8 (C, H, W); it may raise BrokenPicture.
         labels: int64 (n,).
-        attributes: uint8 (n, number of attributes) or None.
+        attributes: (n, number of attributes) or None.
         names: Names of the images in messages, as a list or as a function of the index; None for numbers.
 
     Attributes:
@@ -233,8 +263,9 @@ class LazySplit(Split):
         return super().name_of(index) if self.naming is None else self.naming(index)
 
     def digest(self) -> str:
-        """SHA-256 of number, names and marks."""
-        return digest_of(len(self), (*(self.names or ()), *self.marks))
+        """SHA-256 of number, names, marks, attributes and masks."""
+        names = (*(self.names or ()), *self.marks)
+        return digest_of(len(self), names, *contents_of(self.attributes, self.masks))
 
     def _sound(self, index: int) -> tuple[int, Tensor]:
         """Index and pixels of an image, or of the next one that is not broken."""

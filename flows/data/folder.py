@@ -1,70 +1,68 @@
-"""Images from a folder or a zip archive: FFHQ, AFHQ, LSUN exports, your own photographs."""
+"""Your own pictures in a folder or an archive, with the labels, values and masks that lie beside them."""
 
-import io
-import os
 import warnings
-import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, lru_cache, partial
-from pathlib import Path, PurePosixPath
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from flows.core.bounds import Bins, ShareBelowOne, Side
-from flows.data.base import ArraySplit, ImageData, Split, SplitName, fair_order, hashed_split
-from flows.data.decode import (
-    EXTENSIONS,
-    BrokenPicture,
-    LazySplit,
-    decode_square,
-    decoding,
-    square_transform,
-    verify,
-)
-from flows.errors import DataMissing, UserError
-from flows.storage.files import StrPath, expand, reading
+from flows.core.bounds import Bins, ImageSize, ShareBelowOne
+from flows.core.checks import counted
+from flows.data.annotations import Annotations, find_annotations
+from flows.data.archive import Listing, file_marks, open_file, visible_names
+from flows.data.base import ArraySplit, Attribute, ImageData, Split, SplitName, fair_order
+from flows.data.columns import ColumnKind
+from flows.data.decode import BrokenPicture, LazySplit, decode_resized, resize_transform, sides, verify
+from flows.data.formats import extensions, package_for, suffix_of
+from flows.data.layout import Layout
+from flows.data.masks import Masks, read_masks
+from flows.errors import UserError
+from flows.storage.files import StrPath, expand
 
 __all__ = ["Folder"]
 
 T = TypeVar("T")
 
-SPLIT_FOLDERS: dict[str, SplitName] = {
-    "train": "train", "training": "train", "validation": "validation", "valid": "validation",
-    "val": "validation", "dev": "validation", "test": "test", "testing": "test",
-}  # fmt: skip
-"""Names of the folders of splits, in any case."""
 IN_MEMORY_BYTES = 2**30
-LARGEST_ENTRY = 2**29
-"""Maximum size of a file in a zip archive, in bytes, which is read as a whole."""
-ENCRYPTED = 1
-"""Bit of the flags of an encrypted file in a zip archive."""
 
 
 class Folder(ImageData):
-    """Pictures of any size below a folder or in a zip archive, centre-cropped and resized.
+    """Pictures of any size below a folder or in a zip or tar archive, centre-cropped and resized.
 
-    Splits: if the folder has subfolders for training and for validation or test, in any case (`train`,
-    `training`; `validation`, `valid`, `val`, `dev`; `test`, `testing`), these; pictures elsewhere are not
-    used, and a split without a folder is taken from the training folder. Otherwise each picture is assigned
-    by a hash of its name, so that adding pictures moves no others. A held-out split that would be empty
-    takes one picture of the training split. The order within a split is that of another hash: the first n
-    pictures are a fair sample of all classes.
+    Splits: those of a column called split; else, if the folder has subfolders for training and for validation
+    or test, in any case (`train`, `training`; `validation`, `valid`, `val`, `dev`; `test`, `testing`), these;
+    pictures elsewhere are not used, and a split without a folder is taken from the training folder. Otherwise
+    each picture is assigned by a hash of its name, so that adding pictures moves no others. A held-out split
+    that would be empty takes one picture of the training split. The order within a split is that of another
+    hash: the first n pictures are a fair sample of all classes.
 
     Labels: the first level of subfolders (below `train` and `test`, if these exist), if there are at least
-    two; −1 for pictures outside of them. Hidden files are ignored.
+    two, or else a column called label, class or category; −1 for pictures without one. Hidden files are
+    ignored.
+
+    Attributes: the columns of `metadata.csv`, `metadata.tsv` or `metadata.jsonl` with `file_name`, as Hugging
+    Face's image folders have them, of other tables in which a column names the pictures, and of CelebA's
+    lists; see `read_column` for their kinds. A class by subfolders is one more attribute.
+
+    Masks: pictures in a folder called masks, of the same names; see `pair_masks`. Their values are those of
+    classes, which `classes.txt` names.
 
     Args:
-        path: Path of the folder or zip archive.
-        size: Side of the square images in pixels.
+        path: Path of the folder or archive.
+        size: Side of the square images in pixels, or height and width.
         channels: Number of channels, 3 for RGB, 1 for grey.
         validation: Share of the pictures held out for validation.
         test: Share of the pictures held out for test.
         in_memory: Whether to decode all pictures once and keep them; None does so below 1 GiB.
         bins: Number of grey levels that a model distinguishes; 32 for Glow's 5-bit faces.
+        table: Table with a row for each picture (.csv, .tsv, .jsonl); None takes those in the folder.
+        columns: Kinds of columns whose values are taken for something else: `{stars: category}`.
+        masks: Folder or archive of the masks; None takes those in the folder.
 
     Attributes:
         unreadable: "name: reason" of every file with a picture's extension that cannot be read. Such files
@@ -73,20 +71,24 @@ class Folder(ImageData):
 
     Raises:
         DataMissing: Nothing is at `path`.
-        UserError: `path` holds no readable picture, or a split would be empty.
+        UserError: `path` holds no readable picture, a split would be empty, or a table or mask is not usable.
     """
 
     name = "folder"
+    path_arguments = ("path", "table", "masks")
 
     def __init__(
         self,
         path: StrPath,
-        size: Side = 32,
+        size: ImageSize = 32,
         channels: Literal[1, 3] = 3,
         validation: ShareBelowOne = 0.05,
         test: ShareBelowOne = 0.05,
         in_memory: bool | None = None,
         bins: Bins = 256,
+        table: StrPath | None = None,
+        columns: dict[str, ColumnKind] | None = None,
+        masks: StrPath | None = None,
     ):
         if min(validation, test) < 0 or validation + test >= 1:
             raise UserError(
@@ -99,38 +101,58 @@ class Folder(ImageData):
         self.shares = (validation, test)
         self.in_memory = in_memory
         self.bins = bins
-        self.image_shape = (channels, size, size)
-        self.transform = square_transform(size, channels)
+        self.table = None if table is None else expand(table)
+        self.columns = columns or {}
+        self.masks = None if masks is None else expand(masks)
+        self.image_shape = (channels, *sides(size))
+        self.transform = resize_transform(size, channels)
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Names of the labels, sorted."""
-        return self._layout.class_names
+        """Names of the labels: the subfolders, sorted, or the classes of a column."""
+        column = self._annotations.label
+        return self._layout.class_names or (column.attributes[0].classes if column else ())
+
+    @cached_property
+    def attributes(self) -> tuple[Attribute, ...]:  # type: ignore[override]
+        """Attributes of the tables, and the class by subfolders before them; empty without a table."""
+        own = self._annotations.attributes
+        classes = self._layout.class_names
+        by_folder = Attribute(self._folder_attribute, "category", classes=classes)
+        return (by_folder, *own) if own and classes else own
+
+    @property
+    def _folder_attribute(self) -> str:
+        """Name of the class by subfolders beside columns: class, unless a column is called that."""
+        names = {each.name for each in self._annotations.attributes}
+        return "class" if "class" not in names else "folder"
+
+    @cached_property
+    def mask_classes(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Classes of the masks; empty without masks."""
+        return self._masks.classes if self._masks else ()
 
     def notes(self) -> list[str]:
-        """Folders and pictures that were taken for a split, and the number of other files by suffix."""
+        """Folders, tables and masks that were taken for something, and the number of files left out."""
+        contents, listed = self._contents, self._layout.listed
+        height, width = sides(self.size)
         taken = [f"{folder}/ is the {split} split" for folder, split in self._layout.folders.items()]
-        suffixes = [PurePosixPath(name).suffix.lower() for name in self._layout.others]
-        counts = Counter(suffix or "without suffix" for suffix in suffixes)
-        others = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
-        contents, missed = self._contents, self._listing.missed
         borrowed = []
         for name, (file, shared) in self._borrowed.items():
             too = ", and is both held out and trained on" if shared else ""
             borrowed.append(f"no picture falls into the {name} split: {file} is taken for it{too}")
+        smaller = (
+            f"{contents.small:,} of {len(contents.readable):,} pictures are smaller than {width}×{height} "
+            "and were enlarged"
+        )
+        unlisted = [] if listed is None else [name for name in self._layout.names if name not in listed]
         return [
-            *taken,
+            *(taken if listed is None else ["splits are those of the table"]),
+            *([counted(unlisted, "pictures without a split in the table")] if unlisted else []),
             *borrowed,
-            *([f"not read, because they are no pictures: {others}"] if others else []),
-            *([f"not read: {', '.join(missed[:3])}{', …' if missed[3:] else ''}"] if missed else []),
-            *(
-                [
-                    f"{contents.small:,} of {len(contents.readable):,} pictures are smaller than "
-                    f"{self.size}×{self.size} and were enlarged"
-                ]
-                if contents.small
-                else []
-            ),
+            *self._annotations.notes(),
+            *not_read(self._annotations.others, self._listing.missed),
+            *([smaller] if contents.small else []),
         ]
 
     def test_note(self) -> str:
@@ -156,12 +178,30 @@ class Folder(ImageData):
             )
         rows = [rows[i] for i in fair_order([readable[row] for row in rows])]
         names = [readable[i] for i in rows]
-        labels = torch.tensor([self._layout.label(n) for n in names])
+        labels, attributes = self._labels(names), self._values(names)
+        masks = self._masks.values[rows] if self._masks else None
         if pixels is not None:
-            return ArraySplit(pixels[rows], labels, names=names)
-        split = LazySplit(partial(self._decode_at, names), labels, names=names)
-        split.marks = file_marks(self.path, names)
+            return ArraySplit(pixels[rows], labels, attributes, names, masks)
+        split = LazySplit(partial(self._decode_at, names), labels, attributes, names)
+        split.marks, split.masks = file_marks(self.path, names), masks
         return split
+
+    def _labels(self, names: Sequence[str]) -> Tensor:
+        """Labels of pictures, int64 (n,)."""
+        column = self._annotations.label
+        if self._layout.class_names or column is None:
+            return torch.tensor([self._layout.label(name) for name in names])
+        row_of = {name: row for row, name in enumerate(self._annotations.pictures)}
+        values = column.values[[row_of[name] for name in names], 0]
+        return values.nan_to_num(nan=-1).long()
+
+    def _values(self, names: Sequence[str]) -> Tensor | None:
+        """Attributes of pictures, float32 (n, number of attributes); None without a table."""
+        own = self._annotations.values(names)
+        if own is None or not self._layout.class_names:
+            return own
+        labels = torch.tensor([self._layout.label(name) for name in names]).float()
+        return torch.cat([labels.where(labels >= 0, torch.nan)[:, None], own], 1)
 
     @cached_property
     def _borrowed(self) -> dict[SplitName, tuple[str, bool]]:
@@ -187,21 +227,38 @@ class Folder(ImageData):
         return borrowed
 
     @cached_property
-    def _listing(self) -> "Listing":
+    def _listing(self) -> Listing:
         return visible_names(self.path)
 
     @cached_property
-    def _layout(self) -> "Layout":
+    def _annotations(self) -> Annotations:
+        """Pictures, with what lies beside them."""
         names = self._listing.names
-        pictures = tuple(name for name in names if is_picture(name))
-        others = tuple(name for name in names if not is_picture(name))
-        if not pictures:
-            raise UserError(f"no image files ({' '.join(EXTENSIONS)}) under {self.path}")
-        return Layout(pictures, *self.shares, others)
+        found = find_annotations(self.path, names, self.table, self.masks, self.columns)
+        if not found.pictures:
+            known = " ".join(sorted(extensions()))
+            beside = not_read(found.others, self._listing.missed)
+            raise UserError(
+                f"no image files ({known}) under {self.path}{'; ' if beside else ''}{'; '.join(beside)}"
+            )
+        return found
+
+    @cached_property
+    def _layout(self) -> Layout:
+        return Layout(self._annotations.pictures, *self.shares, self._annotations.splits)
+
+    @cached_property
+    def _masks(self) -> Masks | None:
+        """Masks of the readable pictures, in their order; None without masks."""
+        files, contents = self._annotations.masks, self._contents
+        if files is None:
+            return None
+        return read_masks(files, contents.readable, contents.shapes, self.size)
 
     @cached_property
     def _contents(self) -> "Contents":
-        n_bytes = len(self._layout.names) * self.channels * self.size**2
+        height, width = sides(self.size)
+        n_bytes = len(self._layout.names) * self.channels * height * width
         in_memory = n_bytes < IN_MEMORY_BYTES if self.in_memory is None else self.in_memory
         check: Callable[[str], Checked] = self._decode if in_memory else self._verify
         with ThreadPoolExecutor() as threads:
@@ -210,12 +267,13 @@ class Folder(ImageData):
         sound = {name: result for name, result in pairs if not isinstance(result, BrokenPicture)}
         unreadable = tuple(f"{name}: {r}" for name, r in pairs if isinstance(r, BrokenPicture))
         report_unreadable(self.path, unreadable, len(pairs))
-        small = sum(min(shape) < self.size for _, shape in sound.values())
+        shapes = {name: shape for name, (_, shape) in sound.items()}
+        small = sum(shape[0] < width or shape[1] < height for shape in shapes.values())
         pixels = [picture for picture, _ in sound.values() if picture is not None]
-        return Contents(tuple(sound), unreadable, torch.stack(pixels) if in_memory else None, small)
+        return Contents(tuple(sound), unreadable, torch.stack(pixels) if in_memory else None, small, shapes)
 
     def _decode(self, name: str) -> tuple[Tensor, tuple[int, int]]:
-        return decode_square(open_file(self.path, name), self.size, self.channels)
+        return decode_resized(open_file(self.path, name), self.size, self.channels)
 
     def _decode_at(self, names: list[str], index: int) -> Tensor:
         return self._decode(names[index])[0]
@@ -225,7 +283,7 @@ class Folder(ImageData):
 
 
 Checked = tuple[Tensor | None, tuple[int, int]]
-"""Pixels of a picture, if it was decoded, and (width, height) of its file."""
+"""Pixels of a picture, if it was decoded, and (width, height) of its file, upright."""
 
 
 class Contents(NamedTuple):
@@ -236,12 +294,14 @@ class Contents(NamedTuple):
         unreadable: "name: reason" of the others.
         pixels: uint8 (n, C, size, size) of the readable ones, if they are kept in memory.
         small: Number of readable pictures that are smaller than the images.
+        shapes: (width, height) of the file of each readable picture, upright.
     """
 
     readable: tuple[str, ...]
     unreadable: tuple[str, ...]
     pixels: Tensor | None
     small: int
+    shapes: Mapping[str, tuple[int, int]]
 
 
 def attempt(check: Callable[[str], T], name: str) -> T | BrokenPicture:
@@ -263,172 +323,15 @@ def report_unreadable(path: Path, unreadable: tuple[str, ...], n: int) -> None:
     warnings.warn(message, stacklevel=2)
 
 
-# Splits and labels --------------------------------------------------------------------------------
-
-
-class Layout:
-    """Splits and labels that follow from the names of pictures; see `Folder`.
-
-    Args:
-        names: Relative names of all pictures, with / between folders.
-        validation: Share held out for validation if the split has no folder.
-        test: Share held out for test if the split has no folder.
-        others: Relative names of the files that are no pictures.
-    """
-
-    def __init__(self, names: tuple[str, ...], validation: float, test: float, others: tuple[str, ...] = ()):
-        self.names, self.others = names, others
-        self.shares = (validation, test)
-        self.top = shared_folders(names)
-        tops = {self._parts(n)[0] for n in names if len(self._parts(n)) > 1}
-        folders = {top: split for top in sorted(tops) if (split := SPLIT_FOLDERS.get(top.lower()))}
-        named = {"train"} < set(folders.values())
-        self.folders: dict[str, SplitName] = folders if named else {}
-        self.own_folders = set(self.folders.values())
-        first = {parts[0] for name in names if len(parts := self._below_split(name)) > 1}
-        self.class_names = tuple(sorted(first)) if len(first) > 1 else ()
-
-    def split_of(self, name: str) -> SplitName | None:
-        """Return the split of a picture; None if it lies outside of the folders of splits."""
-        validation, test = self.shares
-        if not self.own_folders:
-            return hashed_split(name, validation, test)
-        split = self.folders.get(self._parts(name)[0])
-        if split != "train":
-            return split
-        missing = {"validation": validation, "test": test}
-        shares = {each: 0.0 if each in self.own_folders else share for each, share in missing.items()}
-        return hashed_split(name, **shares)
-
-    def label(self, name: str) -> int:
-        """Return the class index of a picture, or −1."""
-        parts = self._below_split(name)
-        return self.class_names.index(parts[0]) if self.class_names and len(parts) > 1 else -1
-
-    def _parts(self, name: str) -> tuple[str, ...]:
-        return PurePosixPath(name).parts[self.top :]
-
-    def _below_split(self, name: str) -> tuple[str, ...]:
-        parts = self._parts(name)
-        return parts[1:] if parts[0] in self.folders else parts
-
-
-def shared_folders(names: tuple[str, ...]) -> int:
-    """Return the number of top-level folders that contain everything, as in an archive of one folder.
-
-    They carry no information about classes. A folder named like a split is not counted.
-    """
-    folders = [PurePosixPath(name).parts[:-1] for name in names]
-    shared = os.path.commonprefix(folders)
-    return next((i for i, part in enumerate(shared) if part.lower() in SPLIT_FOLDERS), len(shared))
-
-
-# Folder or archive --------------------------------------------------------------------------------
-
-
-class Listing(NamedTuple):
-    """Names below a folder.
-
-    Attributes:
-        names: Relative names of the files, sorted.
-        missed: Relative names of folders that cannot be opened, and of devices, pipes and sockets.
-    """
-
-    names: tuple[str, ...]
-    missed: tuple[str, ...] = ()
-
-
-def visible_names(path: Path) -> Listing:
-    """List the files below a folder or in a zip archive, sorted, but the hidden ones.
-
-    Raises DataMissing if nothing is at `path`, and UserError if it is neither a folder nor a zip archive.
-    """
-    missed: list[str] = []
-    if path.is_dir():
-        names = list(walk(path, missed))
-    elif not path.exists():
-        raise DataMissing(f"no folder or zip archive at {path}; set data.path")
-    elif not path.is_file() or not zipfile.is_zipfile(path):
-        raise UserError(f"data.path: expected a folder or a zip archive, got {path}")
-    else:
-        names = [entry for entry in _archive(path, os.getpid()).namelist() if entry[-1] != "/"]
-    return Listing(tuple(sorted(name for name in names if not is_hidden(name))), tuple(sorted(missed)))
-
-
-def walk(top: Path, missed: list[str]) -> Iterator[str]:
-    """Yield the relative names of the regular files below a folder, and of links that lead nowhere.
-
-    A linked folder is entered once, so that a link to a folder above it ends. What is neither a file nor a
-    folder is not opened, because a pipe would wait for a writer; it is added to `missed`, and so are folders
-    that cannot be opened.
-    """
-    seen: set[tuple[int, int]] = set()
-    waiting = [top]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            status = folder.stat()
-            with os.scandir(folder) as scanned:
-                entries = list(scanned)
-        except OSError as error:
-            missed.append(f"{folder.relative_to(top).as_posix()}/ ({error.strerror})")
-            continue
-        if (status.st_dev, status.st_ino) in seen:
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        for entry in entries:
-            name = Path(entry.path).relative_to(top).as_posix()
-            if os.path.isdir(entry.path):
-                waiting.append(Path(entry.path))
-            elif os.path.isfile(entry.path) or not os.path.exists(entry.path):
-                yield name
-            else:
-                missed.append(f"{name} (a device, pipe or socket)")
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a relative name is hidden or macOS metadata."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
-
-
-def is_picture(name: str) -> bool:
-    """Whether a relative name has a picture's extension."""
-    return PurePosixPath(name).suffix.lower() in EXTENSIONS
-
-
-def open_file(path: Path, name: str) -> Path | io.BytesIO:
-    """Return a path or buffer from which Pillow can open the file `name` of a folder or archive.
-
-    Raises:
-        BrokenPicture: The file is damaged within the archive.
-    """
-    if path.is_dir():
-        return path / name
-    archive = _archive(path, os.getpid())
-    entry = archive.getinfo(name)
-    if entry.file_size > LARGEST_ENTRY:
-        size = f"{entry.file_size / 2**30:.1f} GiB, expected at most {LARGEST_ENTRY / 2**30:g}"
-        raise BrokenPicture(size)
-    if entry.flag_bits & ENCRYPTED:
-        raise BrokenPicture("encrypted")
-    with decoding():
-        try:
-            content = archive.read(entry)
-        except NotImplementedError as error:
-            raise BrokenPicture(str(error)) from error
-    return io.BytesIO(content)
-
-
-def file_marks(path: Path, names: Sequence[str]) -> list[int]:
-    """Size of every file of a folder, or checksum of every file of an archive."""
-    if path.is_dir():
-        return [(path / name).stat().st_size for name in names]
-    archive = _archive(path, os.getpid())
-    return [archive.getinfo(name).CRC for name in names]
-
-
-@lru_cache(maxsize=4)
-def _archive(path: Path, process: int) -> zipfile.ZipFile:
-    """Open an archive, once per process: processes that share one would share its file position."""
-    with reading(path, "zip archive"):
-        return zipfile.ZipFile(path)
+def not_read(others: Sequence[str], missed: Sequence[str]) -> list[str]:
+    """Sentences on files that are no pictures, by suffix, with the package that would read them."""
+    counts = Counter(suffix_of(name) for name in others)
+    parts = []
+    for suffix, count in counts.most_common():
+        package = package_for(suffix)
+        way = f" (`pip install {package}` reads them)" if package else ""
+        parts.append(f"{count:,} {suffix or 'without suffix'}{way}")
+    return [
+        *([f"not read, because they are no pictures: {', '.join(parts)}"] if parts else []),
+        *([f"not read: {', '.join(missed[:3])}{', …' if missed[3:] else ''}"] if missed else []),
+    ]

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from flows.core.bounds import Bins, Side
+from flows.core.bounds import Bins, ImageSize
 from flows.data.base import ImageData, SplitName, comes_sorted, fair_order, hold_out
-from flows.data.decode import LazySplit, decoding, square, square_transform
+from flows.data.decode import LazySplit, decoding, resize_transform, resized, sides
 from flows.errors import DataMissing, UserError, missing_extra
 
 __all__ = ["HubData"]
@@ -33,7 +33,8 @@ class HubData(ImageData):
         subset: Configuration, for data sets that have several.
         image_column: Column with the pictures.
         label_column: Column with class labels or integers, None for no labels.
-        size: Side of the square images in pixels; other pictures are centre-cropped and resized.
+        size: Side of the square images in pixels, or height and width; other pictures are centre-cropped and
+            resized.
         channels: Number of channels, 3 for RGB, 1 for grey.
         train: Name of the training split in the data set.
         validation: Name of the validation split in the data set.
@@ -54,7 +55,7 @@ class HubData(ImageData):
         subset: str | None = None,
         image_column: str = "image",
         label_column: str | None = "label",
-        size: Side = 32,
+        size: ImageSize = 32,
         channels: Literal[1, 3] = 3,
         train: str = "train",
         validation: str = "validation",
@@ -71,8 +72,8 @@ class HubData(ImageData):
             "train": train, "validation": validation, "test": test,
         }  # fmt: skip
         self.bins = bins
-        self.image_shape = (channels, size, size)
-        self.transform = f"{repo}, {square_transform(size, channels)}"
+        self.image_shape = (channels, *sides(size))
+        self.transform = f"{repo}, {resize_transform(size, channels)}"
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -96,7 +97,7 @@ class HubData(ImageData):
         with decoding():
             picture = pictures[index][self.image_column]
             picture.load()
-        return square(picture, self.size, self.channels)
+        return resized(picture, self.size, self.channels)
 
     def _labels(self, rows: "Dataset") -> Tensor:
         """Labels, int64 (n,)."""

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flows.core.bounds import Bins, PositiveInt, Seed, Side
+from flows.core.bounds import Bins, ImageSize, PositiveInt, Seed
 from flows.data.base import ArraySplit, Batch, Split, SplitName, StreamedData, digest_of
-from flows.data.decode import EXTENSIONS, BrokenPicture, decode_square, left_out, square_transform
+from flows.data.decode import BrokenPicture, decode_resized, left_out, resize_transform, sides
+from flows.data.formats import is_picture
 from flows.errors import DataMissing, UserError, missing_extra
 from flows.storage.files import reading
 
@@ -37,7 +38,8 @@ class Shards(StreamedData):
         train: Pattern of the training shards.
         validation: Pattern of the validation shards.
         test: Pattern of the test shards.
-        size: Side of the square images in pixels; other pictures are centre-cropped and resized.
+        size: Side of the square images in pixels, or height and width; other pictures are centre-cropped and
+            resized.
         channels: Number of channels, 3 for RGB, 1 for grey.
         limit: Maximum number of images read for validation and for test.
         seed: Seed of the order of the shards.
@@ -52,7 +54,7 @@ class Shards(StreamedData):
         train: str,
         validation: str,
         test: str,
-        size: Side = 32,
+        size: ImageSize = 32,
         channels: Literal[1, 3] = 3,
         limit: PositiveInt = 10_000,
         seed: Seed = 0,
@@ -66,8 +68,8 @@ class Shards(StreamedData):
         self.limit = limit
         self.seed = seed
         self.bins = bins
-        self.image_shape = (channels, size, size)
-        self.transform = square_transform(size, channels)
+        self.image_shape = (channels, *sides(size))
+        self.transform = resize_transform(size, channels)
 
     def stream(self, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """Yield this rank's training images from number `start` on; see `ShardStream.stream`."""
@@ -120,12 +122,12 @@ class ShardStream:
 
     Args:
         shards: Addresses of the tar files.
-        size: Side of the square images in pixels.
+        size: Side of the square images in pixels, or height and width.
         channels: Number of channels, 3 for RGB, 1 for grey.
         seed: Seed of the order of the shards.
     """
 
-    def __init__(self, shards: tuple[str, ...], size: Side, channels: int, seed: Seed = 0):
+    def __init__(self, shards: tuple[str, ...], size: ImageSize, channels: int, seed: Seed = 0):
         self.shards = shards
         self.size = size
         self.channels = channels
@@ -275,7 +277,9 @@ class LeftOut:
             warnings.warn(left_out(name, why, len(self.names)), stacklevel=2)
 
 
-def sound_sample(sample: Sample, size: int, channels: int, broken: LeftOut) -> tuple[Tensor, int] | None:
+def sound_sample(
+    sample: Sample, size: ImageSize, channels: int, broken: LeftOut
+) -> tuple[Tensor, int] | None:
     """Image and label of a sample, as `decode_sample` returns them; None if the picture is broken."""
     try:
         return decode_sample(sample, size, channels)
@@ -284,14 +288,14 @@ def sound_sample(sample: Sample, size: int, channels: int, broken: LeftOut) -> t
         return None
 
 
-def decode_sample(sample: Sample, size: int, channels: int) -> tuple[Tensor, int]:
-    """Return the image, uint8 (channels, size, size), and the label of a sample, −1 if it has none.
+def decode_sample(sample: Sample, size: ImageSize, channels: int) -> tuple[Tensor, int]:
+    """Return the image, uint8 (channels, *sides(size)), and the label of a sample, −1 if it has none.
 
     Raises:
         BrokenPicture: The picture cannot be decoded.
         UserError: The sample has no picture, or a label that is no number.
     """
-    content = next((sample[key] for key in sample if f".{key}" in EXTENSIONS), None)
+    content = next((sample[key] for key in sample if is_picture(f"picture.{key}")), None)
     if content is None:
         extensions = ", ".join(key for key in sample if not key.startswith("__"))
         raise UserError(f"{sample['__url__']}: {sample['__key__']} has {extensions}, but no picture")
@@ -300,4 +304,4 @@ def decode_sample(sample: Sample, size: int, channels: int) -> tuple[Tensor, int
         label = int(sample.get("cls", -1))
     except ValueError as error:
         raise UserError(f"{name} cannot be decoded: cls is no class number ({error})") from error
-    return decode_square(io.BytesIO(content), size, channels)[0], label
+    return decode_resized(io.BytesIO(content), size, channels)[0], label

@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 from flows import images
 from flows.core.bounds import Side
 from flows.data.base import ArraySplit, ImageData, SplitName, comes_sorted, fair_order, hold_out
-from flows.data.decode import square, square_transform
+from flows.data.decode import resize_transform, resized
 from flows.errors import DataMissing
 from flows.storage.files import StrPath, expand
 
@@ -256,7 +256,7 @@ class STL10(TorchvisionData):
     ):
         super().__init__(root, download)
         self.image_shape = (3, size, size)
-        self.transform = "none" if size == 96 else square_transform(size, 3)
+        self.transform = "none" if size == 96 else resize_transform(size, 3)
         self.part = "unlabeled" if unlabelled else "train"
 
     def official(self, train: bool) -> tuple[Tensor, Tensor]:
@@ -269,7 +269,7 @@ class STL10(TorchvisionData):
         size = self.image_shape[2]
         if size == 96:
             return pixels.contiguous()
-        return torch.stack([square(images.to_pillow(picture), size, 3) for picture in pixels])
+        return torch.stack([resized(images.to_pillow(picture), size, 3) for picture in pixels])
 
 
 class Flowers102(ImageData):
@@ -290,13 +290,13 @@ class Flowers102(ImageData):
         self.root = expand(root)
         self.download = download
         self.image_shape = (3, size, size)
-        self.transform = square_transform(size, 3)
+        self.transform = resize_transform(size, 3)
 
     def split(self, name: SplitName) -> ArraySplit:
         part = "val" if name == "validation" else name
         make = partial(official_set("Flowers102"), self.root, part)
         dataset = find_files(make, self.root, self.download, self.layout)
-        pairs = [(square(picture, self.image_shape[2], 3), label) for picture, label in dataset]
+        pairs = [(resized(picture, self.image_shape[2], 3), label) for picture, label in dataset]
         pixels, labels = zip(*pairs, strict=True)
         images, numbers = torch.stack(pixels), torch.tensor(labels)
         if comes_sorted(numbers):

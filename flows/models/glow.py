@@ -18,7 +18,15 @@ from flows.bijections.pixels import Centre, Sigmoid
 from flows.bijections.scales import ScaleName, make_scale
 from flows.bijections.scaling import ActNorm, LearnedPrior
 from flows.bijections.squeeze import Squeeze
-from flows.core.bounds import Bins, ImageShape, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from flows.core.bounds import (
+    Bins,
+    ImageShape,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ShareBelowOne,
+)
 from flows.errors import UserError
 from flows.models.flow import Flow
 from flows.models.priors import Normal
@@ -66,6 +74,7 @@ class Glow(Flow):
         classifier_weight: Weight in the loss of a classifier on the top latent, whose loss is in bits (0.01
             in the released code's conditional runs).
         dequantisation: Type of dequantisation, `uniform`, or `variational` by a small flow.
+        dropout: Share of hidden values of the coupling networks that are set to 0 in training.
 
     Raises:
         UserError: `num_classes` without `learned_top`, or `classifier_weight` without `num_classes`.
@@ -88,6 +97,7 @@ class Glow(Flow):
         num_classes: NonNegativeInt = 0,
         classifier_weight: NonNegativeFloat = 0.0,
         dequantisation: DequantisationName = "uniform",
+        dropout: ShareBelowOne = 0.0,
     ):
         super().__init__()
         if num_classes and not learned_top:
@@ -97,7 +107,8 @@ class Glow(Flow):
         edge = flavour == "official"
 
         def conditioned(outputs_per_channel: int, inputs: int, changed: int) -> GlowNetwork:
-            return GlowNetwork(inputs, outputs_per_channel * changed, width, edge, input_bound=input_bound)
+            outputs = outputs_per_channel * changed
+            return GlowNetwork(inputs, outputs, width, edge, input_bound=input_bound, dropout=dropout)
 
         def make_coupling(channels: int) -> Bijection:
             partition = Halves(keep_first=flavour == "official")

@@ -67,6 +67,8 @@ class GlowNetwork(nn.Module):
             the context.
         input_bound: Largest magnitude of the kept part as input, which is clipped; None for no clipping.
             See `numerics.bounded`.
+        dropout: Share of the hidden channels of each pixel that are set to 0 in training (Glow++,
+            arXiv 1902.00275, section 4, has 0.2).
     """
 
     def __init__(
@@ -77,12 +79,14 @@ class GlowNetwork(nn.Module):
         edge: bool = True,
         context_channels: int = 0,
         input_bound: float | None = None,
+        dropout: float = 0.0,
     ):
         super().__init__()
         self.context_channels = context_channels
         self.input_bound = input_bound
         self.first = ActNormConv2d(inputs + context_channels, width, 3, edge)
         self.second = ActNormConv2d(width, width, 1)
+        self.dropout = nn.Dropout(dropout) if dropout else None
         self.last = ZeroConv2d(width, outputs, edge)
 
     def forward(self, kept: Tensor, context: Tensor | None) -> Tensor:
@@ -90,13 +94,14 @@ class GlowNetwork(nn.Module):
         if self.context_channels:
             assert context is not None
             kept = torch.cat([kept, context], 1)
-        return self.last(self.second(self.first(kept)))
+        hidden = self.second(self.first(kept))
+        return self.last(hidden if self.dropout is None else self.dropout(hidden))
 
     # Execution on CPUs: `execution.rows` treats pixels as matrix rows and prepares several networks at once.
 
     def row_kind(self) -> Hashable | None:
         """Return a key that is equal for networks that can be prepared together; None if this one cannot."""
-        if self.context_channels:
+        if self.context_channels or (self.dropout is not None and self.training):
             return None
         edges = self.first.edge_weight is not None, self.last.edge_weight is not None
         return type(self), self.first.weight.shape, self.last.weight.shape, edges, self.input_bound

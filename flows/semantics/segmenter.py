@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from flows import images as pixels
 from flows.core.bounds import Bins, ImageShape, PositiveInt
 from flows.core.numerics import to_double
-from flows.data.base import Batch, Split
+from flows.data.base import UNLABELLED, Batch, Split
 from flows.errors import UserError
 from flows.networks.residual import UNet
 from flows.semantics.base import Measurement, SemanticModel, outputs_on
@@ -60,32 +60,34 @@ class UNetSegmenter(SemanticModel):
     # Training -------------------------------------------------------------------------------------
 
     def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        return cross_entropy(outputs, known_masks(batch).to(outputs.device)), {}
+        return mask_loss(outputs, known_masks(batch).to(outputs.device)), {}
 
     @torch.no_grad()
     def calibrate(self, held_out: Split, images: int | None) -> None:
         outputs, known = outputs_on(self, held_out, images)
         masks = known_masks(known)
         grid = torch.linspace(-1.5, 1.5, 31)
-        losses = [float(cross_entropy(outputs * (-t).exp(), masks)) for t in grid]
+        losses = [float(mask_loss(outputs * (-t).exp(), masks)) for t in grid]
         self.log_temperature.fill_(grid[losses.index(min(losses))])
 
     @torch.no_grad()
     def measure(self, split: Split, images: int | None) -> Measurement:
         outputs, known = outputs_on(self, split, images)
         masks = known_masks(known)
-        chosen = outputs.argmax(1)
+        chosen, labelled = outputs.argmax(1), masks != UNLABELLED
         values: dict[str, dict[str, float]] = {}
         for i, name in enumerate(self.classes):
-            predicted, true = chosen == i, masks == i
+            predicted, true = (chosen == i) & labelled, masks == i
             union = int((predicted | true).sum())
             if true.any():
                 values[name] = {
                     "iou": int((predicted & true).sum()) / union,
-                    "share": float(to_double(true).mean()),
+                    "share": int(true.sum()) / int(labelled.sum()),
                 }
+        if not values:
+            raise UserError("none of the images has a mask: nothing to measure")
         mean = sum(figures["iou"] for figures in values.values()) / len(values)
-        accuracy = float(to_double(chosen == masks).mean())
+        accuracy = float(to_double((chosen == masks)[labelled]).mean())
         return Measurement(values, 1 - mean, f"mean IoU {mean:.3f}, pixel accuracy {accuracy:.3f}")
 
     def legend(self) -> list[str]:
@@ -114,19 +116,30 @@ class UNetSegmenter(SemanticModel):
 
 
 def coloured(masks: Tensor, classes: int) -> Tensor:
-    """Convert class indices (n, H, W) to uint8 (n, 3, H, W), with one colour per class."""
+    """Convert class indices (n, H, W) to uint8 (n, 3, H, W): a colour per class, white without a label."""
     table = [
         colorsys.hsv_to_rgb(i * 0.618 % 1, 0.45 + 0.4 * (i % 2), 0.95 - 0.3 * (i % 3 == 2))
         for i in range(classes)
     ]
-    return (255 * torch.tensor(table)[masks]).to(torch.uint8).movedim(-1, 1)
+    colours = torch.ones(UNLABELLED + 1, 3)
+    colours[:classes] = torch.tensor(table)
+    return (255 * colours[masks]).to(torch.uint8).movedim(-1, 1)
 
 
 def known_masks(batch: Batch) -> Tensor:
-    """Class indices of a batch, int64 (batch, H, W). Raises UserError if the data set has no masks."""
+    """Class indices of a batch, int64 (batch, H, W), `UNLABELLED` without a label.
+
+    Raises UserError if the data set has no masks.
+    """
     if batch.masks is None:
         raise UserError("the data set has no class masks; choose one that has, such as Scenes")
     return batch.masks.long()
+
+
+def mask_loss(outputs: Tensor, masks: Tensor) -> Tensor:
+    """Mean cross entropy of the labelled pixels, nats; 0 if there are none."""
+    losses = cross_entropy(outputs, masks, ignore_index=UNLABELLED, reduction="sum")
+    return losses / (masks != UNLABELLED).sum().clamp(min=1)
 
 
 def one_hot(chosen: Tensor, classes: int) -> Tensor:

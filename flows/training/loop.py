@@ -96,7 +96,7 @@ def fit(
         else:
             stopped = None
             if not session.is_complete:
-                session.say("ends: no better score in training.patience images")
+                session.say(f"ends: no better score since {progress.best_at:,} images (training.patience)")
             # Once more, with the last evaluation: where the run is extended, it may not be due any more.
             session.save()
         session.export_without_score()

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch.optim import Optimizer
 
 from flows.core.numerics import combine_seeds
-from flows.data.base import Batch, ImageData, Split
+from flows.data.base import Batch, ImageData, Split, StreamedData
 from flows.errors import NonFinite
 from flows.memory import set_memory
 from flows.storage.stored import StoredModule
@@ -65,6 +65,9 @@ class Session:
         self.model, self.training, self.folder = model, training, folder
         self.objective, self.accelerator = objective, accelerator
         self.held_out: Split = data.split("validation")
+        self.patience = Patience(
+            training, None if isinstance(data, StreamedData) else len(data.split("train"))
+        )
         self.progress, self.meter, self.rate = Progress(), Meter(), training.lr
         model.to(accelerator.device).train()
         if resume is None and initialise:
@@ -131,10 +134,7 @@ class Session:
     @property
     def ends(self) -> bool:
         """Whether all images were shown, or patience has ended."""
-        waited = self.progress.images - self.progress.best_at
-        limit = self.training.patience
-        patient = limit is None or self.progress.best_at == 0 or waited < limit
-        return self.is_complete or not patient
+        return self.is_complete or self.patience.ends(self.progress.images, self.progress.best_at)
 
     # One step -------------------------------------------------------------------------------------
 
@@ -246,6 +246,41 @@ class Session:
             self.say("no evaluation has given a score yet: exported as it is")
         else:
             self.say("not exported: the model has not grown to its final size yet")
+
+
+class Patience:
+    """Rule by which a run ends before all its images were shown; see `Training.patience`.
+
+    Args:
+        training: Settings of the run.
+        available: Number of training images; None for a stream.
+    """
+
+    REPEATS = 100
+    """Number of times that a run would see each image, above which `auto` applies."""
+    FEWEST = 10
+    """Number of times that a run sees each image at least, with `auto`."""
+
+    def __init__(self, training: Training, available: int | None):
+        self.limit = training.patience
+        self.fewest = 0
+        if self.limit == "auto":
+            repeats = available is not None and training.images > self.REPEATS * available
+            self.limit = "auto" if repeats else None
+            self.fewest = self.FEWEST * (available or 0)
+
+    def ends(self, images: int, best_at: int) -> bool:
+        """Whether the run ends.
+
+        Args:
+            images: Number of images shown.
+            best_at: Number of images that were shown at the best score; 0 if there is none.
+        """
+        if self.limit is None or best_at == 0:
+            return False
+        if self.limit == "auto":
+            return images >= max(2 * best_at, self.fewest)
+        return images - best_at >= self.limit
 
 
 class Pace:

@@ -13,7 +13,7 @@ from flows.core.bounds import (
 )
 from flows.memory import MemoryMode
 
-Augmentation = Literal["flip", "shift"]
+Augmentation = Literal["flip", "shift", "zoom", "brightness"]
 
 
 @dataclass
@@ -40,7 +40,9 @@ class Training:
             activations by inversion; a guard switches to `checkpoint` if they become inaccurate.
         anchor_every: Steps between two kept activations in mode `anchored`.
         guard_every: Images between two measurements of the guard.
-        augment: Random horizontal flips, and shifts by up to a tenth of the side.
+        augment: Random changes of the training images: horizontal flips; shifts by up to a tenth of the side;
+            zooms, crops of 80 to 100 % of the side that are resized back; brightness, by up to a fifth.
+            Evaluations are always of the images as they are.
         seed: Seed of weights, order of images, and noise.
         workers: Number of loader processes; 0 loads in the main process, best for data sets held in memory.
         threads: Number of threads of torch's operations. None uses the CPUs that the process may use and that
@@ -48,8 +50,10 @@ class Training:
         log_every: Images between two lines of metrics.jsonl.
         validate_every: Images between two evaluations, each with samples and, for flows, a round trip.
         validation_images: Number of images of the validation split to use; None uses all.
-        patience: Images without a better score after which the run ends; None trains to the end. With a
-            schedule that decays, a run that ends early has not reached its low learning rates.
+        patience: Images without a better score after which the run ends; None trains to the end. With
+            `auto`, a run that would see each training image more than a hundred times ends when twice as many
+            images were shown as at the best score, and each ten times at least; other runs train to the end.
+            With a schedule that decays, a run that ends early has not reached its low learning rates.
         save_every: Images between two training states for `--resume`.
         keep_states: Number of training states to keep.
     """
@@ -78,6 +82,6 @@ class Training:
     log_every: PositiveInt = 3_200
     validate_every: PositiveInt = 32_000
     validation_images: PositiveInt | None = 1_000
-    patience: PositiveInt | None = None
+    patience: PositiveInt | Literal["auto"] | None = None
     save_every: PositiveInt = 64_000
     keep_states: PositiveInt = 2

@@ -41,17 +41,15 @@ def train_step(
     for i, batch in enumerate(micro_batches):
         batch = batch.to(accelerator.device)
         keys = batch.keys.tolist()
-        # Masks are augmented like their images: the random numbers depend only on seed and key.
-        images = augment(batch.images, training.augment, combine_seeds(seed, 1), keys)
-        masks = batch.masks
-        if masks is not None:
-            masks = augment(masks[:, None], training.augment, combine_seeds(seed, 1), keys)[:, 0]
+        seen = augment(batch.images, training.augment, combine_seeds(seed, 1), keys, batch.masks)
         generator = torch.Generator().manual_seed(seed)
         half = torch.autocast(accelerator.device.type, torch.bfloat16, training.precision == "bf16")
         last = i + 1 == len(micro_batches)
         with nullcontext() if last else accelerator.no_sync(phase.part):
             with half:
-                loss, logs = phase.loss(batch._replace(images=images, masks=masks), generator, steps)
+                loss, logs = phase.loss(
+                    batch._replace(images=seen.images, masks=seen.masks), generator, steps
+                )
             accelerator.backward(loss / len(micro_batches))
         for name, value in {"loss": loss, **logs}.items():
             part = value.detach() / len(micro_batches)

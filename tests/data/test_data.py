@@ -27,7 +27,7 @@ from flows import images
 from flows.data import shards as data_shards
 from flows.data.base import ImageData, comes_sorted, fair_order, hashed_split
 from flows.data.celeba import CelebA
-from flows.data.decode import Budget, decode, decode_square, square
+from flows.data.decode import Budget, decode, decode_resized, resized
 from flows.data.digits import Digits
 from flows.data.emoji import ATTRIBUTES, FONT, Emoji, attributes_of, family
 from flows.data.fashion import DEBIAN, Fashion
@@ -546,8 +546,8 @@ def test_a_large_jpeg_is_reduced_while_it_is_decoded(tmp_path):
     picture = Image.fromarray(np.stack([waves, waves.T, waves[::-1]], 2).astype("uint8"))
     picture.save(tmp_path / "a.jpg", quality=92, exif=exif_turned())
     for size in (32, 64):
-        reduced, shape = decode_square(tmp_path / "a.jpg", size, 3)
-        whole = square(decode(tmp_path / "a.jpg"), size, 3)
+        reduced, shape = decode_resized(tmp_path / "a.jpg", size, 3)
+        whole = resized(decode(tmp_path / "a.jpg"), size, 3)
         assert shape == (1600, 1600) and 10 * np.log10(255**2 / mse(reduced, whole)) > 45
 
 

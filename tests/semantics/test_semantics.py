@@ -231,9 +231,13 @@ def test_a_mask_goes_where_its_picture_goes():
     masks = torch.randint(5, (6, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
     images = masks[:, None].expand(-1, 3, -1, -1).contiguous()
     keys = [3, 1, 4, 1, 5, 9]
-    moved = augment(images, ["flip", "shift"], 7, keys)
-    assert torch.equal(augment(masks[:, None], ["flip", "shift"], 7, keys)[:, 0], moved[:, 0])
-    assert not torch.equal(moved, images)
+    moved = augment(images, ["flip", "shift", "brightness"], 7, keys, masks)
+    plain = augment(images, ["flip", "shift"], 7, keys)
+    assert torch.equal(moved.masks, plain.images[:, 0]) and not torch.equal(moved.images, plain.images)
+    assert not torch.equal(plain.images, images)
+    blocks = masks.repeat_interleave(8, 1).repeat_interleave(8, 2)  # the middle of a block is nobody's border
+    zoomed = augment(50 * blocks[:, None].expand(-1, 3, -1, -1), ["zoom"], 7, keys, blocks)
+    assert (zoomed.images[:, 0] == 50 * zoomed.masks).float().mean() > 0.6
 
 
 # Contracts ----------------------------------------------------------------------------------------

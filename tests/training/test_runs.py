@@ -380,7 +380,7 @@ def test_a_run_without_progress_ends_when_patience_does(pictures, train, tmp_pat
     code, printed = train(*options)
     assert code == 0, printed
     shown = metrics(tmp_path / "run")[-1]["images"]
-    assert shown < 1000 and "no better score in training.patience images" in printed
+    assert shown < 1000 and "ends: no better score since 64 images (training.patience)" in printed
     report = json.loads((tmp_path / "run/report.json").read_text())["training"]
     assert report["images"] == shown and shown - report["best_images"] == 128
     assert f"those after {report['best_images']:,} images" in (tmp_path / "run/README.md").read_text()

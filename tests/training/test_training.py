@@ -594,14 +594,15 @@ def test_weight_average_is_the_recursion_of_its_docstring():
 def test_augmentation_follows_the_key_and_keeps_bytes():
     images = Digits().split("train").first(40).images
     keys = list(range(40))
-    changed = augment(images, ("flip", "shift"), 5, keys)
-    assert torch.equal(changed[7:9], augment(images[7:9], ("flip", "shift"), 5, keys[7:9]))
+    every = ("flip", "shift", "zoom", "brightness")
+    changed = augment(images, every, 5, keys).images
+    assert torch.equal(changed[7:9], augment(images[7:9], every, 5, keys[7:9]).images)
     assert changed.dtype == torch.uint8 and not torch.equal(changed, images)
-    flipped = augment(images, ("flip",), 5, keys)
+    flipped = augment(images, ("flip",), 5, keys).images
     mirrored = [torch.equal(flipped[i], images[i].flip(-1)) for i in keys]
     kept = [torch.equal(flipped[i], images[i]) for i in keys]
     assert all(a or b for a, b in zip(mirrored, kept, strict=True)) and 8 < sum(mirrored) < 32
-    assert torch.equal(augment(images, (), 5, keys), images)
+    assert torch.equal(augment(images, (), 5, keys).images, images)
 
 
 def test_shift_moves_whole_pixels_and_repeats_the_border():
@@ -609,11 +610,25 @@ def test_shift_moves_whole_pixels_and_repeats_the_border():
     image[..., 10, 10] = 255
     places = set()
     for key in range(60):
-        moved = augment(image, ("shift",), 0, [key])[0, 0]
+        moved = augment(image, ("shift",), 0, [key]).images[0, 0]
         row, column = divmod(int(moved.argmax()), 20)
         assert int(moved.sum()) == 255 and abs(row - 10) <= 2 and abs(column - 10) <= 2
         places.add((row, column))
     assert len(places) > 15
+
+
+def test_zoom_shows_a_part_of_the_picture_and_brightness_its_values():
+    ramp = torch.arange(32, dtype=torch.uint8).expand(1, 1, 32, 32) * 8  # a value is the place of its column
+    spans, factors = set(), set()
+    for key in range(40):
+        row = augment(ramp, ("zoom",), 0, [key]).images[0, 0, 0].int()
+        span = int(row[-1] - row[0]) / (8 * 31)
+        assert 0.78 <= span <= 1 and (row.diff() >= 0).all()  # 80 to 100 % of the side, in its order
+        spans.add(round(span, 2))
+        light = augment(torch.full_like(ramp, 100), ("brightness",), 0, [key]).images
+        assert light.unique().numel() == 1 and 80 <= int(light[0, 0, 0, 0]) <= 120
+        factors.add(int(light[0, 0, 0, 0]))
+    assert len(spans) > 10 and len(factors) > 20
 
 
 def test_bf16_conditioners_keep_the_invertible_path_in_fp32():

@@ -47,10 +47,10 @@ class ScenesSplit(ArraySplit):
     """
 
     def __init__(self, rendered: Rendered):
-        self.masks = torch.from_numpy(rendered.masks)
         self.factors = torch.from_numpy(rendered.factors)
         labels = self.factors[:, COLUMN["category"]].long()
-        super().__init__(torch.from_numpy(rendered.images), labels, visible_attributes(rendered.factors))
+        attributes, masks = visible_attributes(rendered.factors), torch.from_numpy(rendered.masks)
+        super().__init__(torch.from_numpy(rendered.images), labels, attributes, masks=masks)
 
 
 SEEN = [i for i, factor in enumerate(FACTORS) if factor.name not in UNSEEN]
