@@ -36,8 +36,9 @@ PHOTOGRAPHS: dict[str, dict[str, tuple[str, ...]]] = {
             "OneStandsOut", "Garden.jpg", "grass", "FallenLeaf",
         ),
         "land": (
-            "Bridge_by_Sander_Klootwijk.jpg", "aitzgorri_by_Aitzol_Berasategi.jpg", "life_by_Aitzol_Berasategi.jpg",
-            "Dune.jpg", "picosdeeuropa_by_Aitzol_Berasategi.jpg", "Kite", "Path", "china", "rocket", "BytheWater",
+            "Bridge_by_Sander_Klootwijk.jpg", "aitzgorri_by_Aitzol_Berasategi.jpg",
+            "life_by_Aitzol_Berasategi.jpg", "Dune.jpg", "picosdeeuropa_by_Aitzol_Berasategi.jpg", "Kite",
+            "Path", "china", "rocket", "BytheWater",
         ),
         "night": (
             "Infinite-Sea_by_Aury88.jpg", "Storm.jpg", "DarkestHour", "EveningGlow", "hubble_deep_field",
@@ -66,7 +67,7 @@ PACKAGES = "lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 mate-backgrounds pla
 
 
 def find(name: str, root: Path) -> Image.Image | None:
-    """Photograph of a name: that of a package of Python, or a wallpaper below `root`; None if it is not here."""
+    """Photograph of a name, of a package of Python or a wallpaper below `root`; None if it is not here."""
     if name.islower() and "." not in name and "_1am" not in name:
         return read_photo(name)
     for place in PLACES:

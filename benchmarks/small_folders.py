@@ -4,7 +4,8 @@
     python benchmarks/small_folders.py ~/photographs --runs ~/small-folders
 
 Trains `folder/glow` on 60, 300 and 2,000 photographs with one change of the recipe at a time. Runs that are
-complete in the folder of `--runs` are read, not repeated; an interrupted one goes on. Writes small-folders.json.
+complete in the folder of `--runs` are read, not repeated; an interrupted one goes on. Writes
+small-folders.json.
 """
 
 import json

@@ -1,16 +1,22 @@
 """Files below a folder, or in a zip or tar archive: their names, and each of them to be opened."""
 
+import bz2
+import gzip
 import io
+import lzma
 import os
+import shutil
 import tarfile
 import tempfile
 import unicodedata
+import weakref
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple, cast
+from typing import IO, Any, NamedTuple
 
 from flows.data.decode import BrokenPicture, decoding
 from flows.errors import DataMissing, UserError
@@ -20,8 +26,8 @@ LARGEST_ENTRY = 2**29
 """Maximum size of a file in an archive, in bytes, which is read as a whole."""
 ENCRYPTED = 1
 """Bit of the flags of an encrypted file in a zip archive."""
-CHUNK = 2**20
-"""Number of bytes that are decompressed at a time."""
+COMPRESSED: dict[bytes, Any] = {b"\x1f\x8b": gzip, b"BZh": bz2, b"\xfd7zXZ\x00": lzma}
+"""First bytes of compressed files, and the modules that open them."""
 
 
 class Listing(NamedTuple):
@@ -114,12 +120,11 @@ class Tar(Files):
     """Files in a tar archive; a compressed one is decompressed once, into a file without a name."""
 
     def __init__(self, path: Path):
-        with reading(path, "tar archive"):
-            self.archive = tarfile.open(fileobj=uncompressed(path), mode="r:")
-            try:
-                members = self.archive.getmembers()
-            except (tarfile.TarError, EOFError) as error:
-                raise UserError(f"{path} is cut off or damaged: {error}") from error
+        with reading(path, "tar archive"), ExitStack() as opened:
+            self.file = opened.enter_context(uncompressed(path))
+            with tarfile.open(fileobj=self.file, mode="r:") as archive:
+                members = archive.getmembers()
+            weakref.finalize(self, opened.pop_all().close)
         self.members = {member.name.removeprefix("./"): member for member in members if member.isfile()}
 
     def names(self, missed: list[str]) -> Iterator[str]:
@@ -128,9 +133,8 @@ class Tar(Files):
     def open(self, name: str) -> Entry:
         member = self.members[name]
         check_entry(member.size)
-        with decoding():
-            opened = cast(IO[bytes], self.archive.extractfile(member))
-            content = opened.read()
+        # Threads share the file, so that it is read without its position.
+        content = os.pread(self.file.fileno(), member.size, member.offset_data)
         if len(content) < member.size:
             raise BrokenPicture("cut off")
         return Entry(content, name)
@@ -139,34 +143,21 @@ class Tar(Files):
         return self.members[name].size
 
 
-def uncompressed(path: Path) -> IO[bytes]:
-    """Open a tar archive as an uncompressed one, in which a file is found without reading those before it."""
-    opened = open(path, "rb")
-    try:
-        tarfile.open(fileobj=opened, mode="r:").close()
-        opened.seek(0)
-        return opened
-    except tarfile.ReadError:
-        opened.close()
-    target = tempfile.TemporaryFile()
-    with decompressor(path) as source:
-        while chunk := source.read(CHUNK):
-            target.write(chunk)
-    target.seek(0)
-    return target
-
-
-def decompressor(path: Path) -> IO[bytes]:
-    """Open a compressed file to be read uncompressed, by its first bytes."""
-    import bz2
-    import gzip
-    import lzma
-
+@contextmanager
+def uncompressed(path: Path) -> Iterator[IO[bytes]]:
+    """Context of a tar archive, decompressed, in which a file is read without those before it."""
     with open(path, "rb") as opened:
         start = opened.read(6)
-    if start.startswith(b"\x1f\x8b"):
-        return cast(IO[bytes], gzip.open(path))
-    return cast(IO[bytes], bz2.open(path) if start.startswith(b"BZh") else lzma.open(path))
+        if not start.startswith(tuple(COMPRESSED)):
+            opened.seek(0)
+            yield opened
+            return
+    kind = next(module for sign, module in COMPRESSED.items() if start.startswith(sign))
+    with tempfile.TemporaryFile() as target:
+        with kind.open(path) as source:
+            shutil.copyfileobj(source, target)
+        target.seek(0)
+        yield target
 
 
 def check_entry(size: int) -> None:
@@ -182,14 +173,16 @@ def files_of(path: Path) -> Files:
         DataMissing: Nothing is at `path`.
         UserError: `path` is neither a folder nor a zip or tar archive.
     """
-    return Directory(path) if path.is_dir() else _archive(path, os.getpid())
+    if path.is_dir():
+        return Directory(path)
+    if not path.exists():
+        raise DataMissing(f"no folder, zip or tar archive at {path}; set data.path")
+    return _archive(path, path.stat().st_mtime_ns, os.getpid())
 
 
 @lru_cache(maxsize=4)
-def _archive(path: Path, process: int) -> Files:
+def _archive(path: Path, changed: int, process: int) -> Files:
     """Open an archive, once per process: processes that share one would share its file position."""
-    if not path.exists():
-        raise DataMissing(f"no folder, zip or tar archive at {path}; set data.path")
     if path.is_file() and zipfile.is_zipfile(path):
         return Zip(path)
     if path.is_file() and tarfile.is_tarfile(path):

@@ -55,7 +55,23 @@ def write_semantics_report(
     write_text(folder / CARD_FILE, card)
     written = ", ".join([REPORT_FILE, "curves.png", "quality.png", *pictures, CARD_FILE])
     line = f"{type(model).__name__}: on {len(test):,} test images {measured.line}"
-    return RunReport(report, [*test_note(report), line, f"written to {folder}: {written}"])
+    return RunReport(report, [*test_note(report), line, *across(model), f"written to {folder}: {written}"])
+
+
+def across(model: SemanticModel) -> list[str]:
+    """Sentences on the cross-validation of a model, and on what it has not learnt; empty without one."""
+    folds, known = model.description.get("folds", 0), model.description.get("validation", {})
+    if not folds:
+        return []
+    figures = {name: next(iter(values.values())) for name, values in known.items()}
+    listed = ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
+    lines = [f"by {folds}-fold cross-validation: {listed}"]
+    if missed := model.not_learnt():
+        lines.append(
+            f"not learnt: {', '.join(missed)}; permuted labels would agree as well with the predictions. "
+            "More pictures, or clearer ones, may help"
+        )
+    return lines
 
 
 def main_figures(measured: Measurement) -> dict[str, dict[str, float]]:
@@ -101,6 +117,8 @@ def semantics_card(
     lines = [
         *card_head(report, "", size, LOADER),
         f"On {report['images']:,} test images: {measured.line}.",
+        "",
+        *[f"{line[0].upper()}{line[1:]}." for line in across(model)],
         "",
         "![quality](quality.png)",
         "",

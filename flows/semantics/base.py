@@ -1,7 +1,7 @@
 """Protocols of predictors and segmenters, which any object may implement, and their trainable base class."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -14,6 +14,11 @@ from flows.errors import UserError
 from flows.storage.stored import StoredModule
 
 __all__ = ["Predictor", "Score", "Segmenter", "SemanticModel"]
+
+PERMUTATIONS = 199
+"""Number of permutations of the truths by which it is asked whether anything was learnt."""
+ALPHA = 0.01
+"""Largest p-value of what counts as learnt."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class Score:
             `high`.
         low, high: Range of the score.
         quality: Accuracy or R² of the predictor on images that it was not trained on; 1 if unknown.
+        p_value: Share of permutations of the truth with which the predictions agree as well as with the truth
+            itself, on such images; 0 if unknown.
     """
 
     name: str
@@ -37,6 +44,12 @@ class Score:
     low: float = 0.0
     high: float = 1.0
     quality: float = 1.0
+    p_value: float = 0.0
+
+    @property
+    def is_learnt(self) -> bool:
+        """Whether the predictions are better than what permuted truths would give."""
+        return self.p_value <= ALPHA
 
 
 def scores_of(attributes: Sequence[Attribute]) -> tuple[Score, ...]:
@@ -233,12 +246,33 @@ class SemanticModel(StoredModule):
         """
 
     @abstractmethod
-    def calibrate(self, held_out: Split, images: int | None) -> None:
-        """Set temperatures that calibrate probabilities and predicted errors on held-out images."""
+    def calibrate_on(self, outputs: Tensor, known: Batch) -> None:
+        """Set temperatures that calibrate probabilities and predicted errors.
+
+        Args:
+            outputs: Outputs of the network for images that it was not trained on, on the host.
+            known: Batch of these images.
+        """
 
     @abstractmethod
+    def measure_on(self, outputs: Tensor, known: Batch) -> Measurement:
+        """Compare predictions with the known attributes or masks; see `calibrate_on` for the arguments."""
+
+    @abstractmethod
+    def significance(self, outputs: Tensor, known: Batch) -> dict[str, float]:
+        """P-value of each attribute or class against predictions that know nothing of the image.
+
+        It is the share of permutations of the images' truths, the given one among them, for which the
+        predictions agree as well. See `calibrate_on` for the arguments.
+        """
+
+    def calibrate(self, held_out: Split, images: int | None) -> None:
+        """Calibrate on the first `images` held-out images, all if it is None; see `calibrate_on`."""
+        self.calibrate_on(*outputs_on(self, held_out, images))
+
     def measure(self, split: Split, images: int | None) -> Measurement:
-        """Compare predictions with the known attributes or masks."""
+        """Measure on the first `images` images of a split, all if it is None; see `measure_on`."""
+        return self.measure_on(*outputs_on(self, split, images))
 
     def pictures(self, test: Split) -> dict[str, Tensor]:
         """Pictures for the report: file name to uint8 (C, height, width)."""
@@ -248,9 +282,27 @@ class SemanticModel(StoredModule):
     def legend(self) -> list[str]:
         """Lines that explain the figures of `measure`."""
 
-    def note(self, measured: Measurement) -> None:
-        """Store the figures beside the weights, so that tools know the quality of each prediction."""
-        self.description = {**self.description, "validation": measured.values}
+    def note(
+        self, measured: Measurement, folds: int = 0, significance: Mapping[str, float] | None = None
+    ) -> None:
+        """Store figures beside the weights, so that tools know the quality of each prediction.
+
+        Args:
+            measured: Figures on images that the model was not trained on.
+            folds: Number of parts of a cross-validation that gave the figures; 0 for held-out images.
+            significance: P-value of each attribute or class; None if it is not known.
+        """
+        known = significance or {}
+        values = {
+            name: {**figures, **({"p_value": known[name]} if name in known else {})}
+            for name, figures in measured.values.items()
+        }
+        self.description = {**self.description, "validation": values, "folds": folds}
+
+    def not_learnt(self) -> list[str]:
+        """Names of the attributes or classes for which permuted truths would agree as well."""
+        known = self.description.get("validation", {})
+        return [name for name, figures in known.items() if figures.get("p_value", 0.0) > ALPHA]
 
 
 def outputs_on(
@@ -261,6 +313,20 @@ def outputs_on(
     with torch.no_grad():
         outputs = [model(part.to(model.device)).cpu() for part in known.images.split(batch)]
     return torch.cat(outputs), known
+
+
+def p_value(agreement: Callable[[Tensor], Tensor], n: int) -> float:
+    """P-value of an agreement of n predictions with n truths, by permutations of the truths.
+
+    Args:
+        agreement: Function from the order of the truths, int64 (n,), to the agreement, higher is better.
+        n: Number of images.
+    """
+    random = torch.Generator().manual_seed(0)
+    reached = agreement(torch.arange(n))
+    orders = (torch.randperm(n, generator=random) for _ in range(PERMUTATIONS))
+    as_good = sum(bool(agreement(order) >= reached) for order in orders)
+    return (1 + as_good) / (1 + PERMUTATIONS)
 
 
 def json_attributes(attributes: Sequence[Attribute]) -> list[dict[str, Any]]:

@@ -10,14 +10,14 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from flows.core.bounds import Bins, ImageShape, PositiveInt
 from flows.core.numerics import to_double
-from flows.data.base import Attribute, Batch, Split
+from flows.data.base import Attribute, Batch
 from flows.errors import UserError
 from flows.networks.residual import Tower
 from flows.semantics.base import (
     Measurement,
     Score,
     SemanticModel,
-    outputs_on,
+    p_value,
     read_attributes,
     scores_of,
     true_scores,
@@ -75,8 +75,14 @@ class AttributePredictor(SemanticModel):
         """Scores, with their quality on validation images if it was measured."""
         known = self.description.get("validation", {})
         quality = {name: figures[quality_name(figures)] for name, figures in known.items()}
+        p_value = {name: figures.get("p_value", 0.0) for name, figures in known.items()}
         return tuple(
-            replace(score, quality=quality.get(score.attribute, 1.0)) for score in scores_of(self.attributes)
+            replace(
+                score,
+                quality=quality.get(score.attribute, 1.0),
+                p_value=p_value.get(score.attribute, 0.0),
+            )
+            for score in scores_of(self.attributes)
         )
 
     @property
@@ -132,8 +138,7 @@ class AttributePredictor(SemanticModel):
         return torch.stack(list(sums.values())).sum(), sums
 
     @torch.no_grad()
-    def calibrate(self, held_out: Split, images: int | None) -> None:
-        outputs, known = outputs_on(self, held_out, images)
+    def calibrate_on(self, outputs: Tensor, known: Batch) -> None:
         targets = known_attributes(known, self.attributes)
         for i, (attribute, head, target) in enumerate(
             zip(self.attributes, self.heads(outputs), targets.unbind(1), strict=True)
@@ -143,8 +148,7 @@ class AttributePredictor(SemanticModel):
                 self.log_temperature[i] = _log_temperature(attribute, head[seen], target[seen])
 
     @torch.no_grad()
-    def measure(self, split: Split, images: int | None) -> Measurement:
-        outputs, known = outputs_on(self, split, images)
+    def measure_on(self, outputs: Tensor, known: Batch) -> Measurement:
         targets = known_attributes(known, self.attributes)
         scores = self.to_scores(outputs)
         truth = true_scores(self.attributes, targets)
@@ -170,6 +174,18 @@ class AttributePredictor(SemanticModel):
             f"mean {names[name]} {sum(part) / len(part):.3f}" for name, part in by_figure.items() if part
         )
         return Measurement(values, 1 - sum(qualities) / len(qualities), line)
+
+    @torch.no_grad()
+    def significance(self, outputs: Tensor, known: Batch) -> dict[str, float]:
+        targets = known_attributes(known, self.attributes)
+        scores, truth = self.to_scores(outputs), true_scores(self.attributes, targets)
+        found, start = {}, 0
+        for i, attribute in enumerate(self.attributes):
+            seen, columns = ~targets[:, i].isnan(), slice(start, start + _columns(attribute))
+            start = columns.stop
+            if seen.any():
+                found[attribute.name] = _p_value(scores[seen, columns], truth[seen, columns])
+        return found
 
     def legend(self) -> list[str]:
         return [
@@ -228,6 +244,12 @@ def _residual(attribute: Attribute, head: Tensor, target: Tensor) -> tuple[Tenso
         return (head[:, :2] - true).square().mean(1), log_variance
     share = (target - attribute.low) / (attribute.high - attribute.low)
     return (head[:, 0] - share).square(), log_variance
+
+
+def _p_value(scores: Tensor, truth: Tensor) -> float:
+    """P-value of the covariance of scores and truth, (n, columns) each, every column in units of its std."""
+    centred = [(part - part.mean(0)) / part.std(0).clamp(min=1e-12) for part in (scores, truth)]
+    return p_value(lambda order: (centred[0] * centred[1][order]).sum(), len(truth))
 
 
 def _log_temperature(attribute: Attribute, head: Tensor, target: Tensor) -> float:

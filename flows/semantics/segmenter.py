@@ -1,6 +1,7 @@
 """Segmenter: a small U-Net that is trained on the class masks of a data set."""
 
 import colorsys
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from flows.core.numerics import to_double
 from flows.data.base import UNLABELLED, Batch, Split
 from flows.errors import UserError
 from flows.networks.residual import UNet
-from flows.semantics.base import Measurement, SemanticModel, outputs_on
+from flows.semantics.base import Measurement, SemanticModel, p_value
 
 __all__ = ["UNetSegmenter"]
 
@@ -63,16 +64,14 @@ class UNetSegmenter(SemanticModel):
         return mask_loss(outputs, known_masks(batch).to(outputs.device)), {}
 
     @torch.no_grad()
-    def calibrate(self, held_out: Split, images: int | None) -> None:
-        outputs, known = outputs_on(self, held_out, images)
+    def calibrate_on(self, outputs: Tensor, known: Batch) -> None:
         masks = known_masks(known)
         grid = torch.linspace(-1.5, 1.5, 31)
         losses = [float(mask_loss(outputs * (-t).exp(), masks)) for t in grid]
         self.log_temperature.fill_(grid[losses.index(min(losses))])
 
     @torch.no_grad()
-    def measure(self, split: Split, images: int | None) -> Measurement:
-        outputs, known = outputs_on(self, split, images)
+    def measure_on(self, outputs: Tensor, known: Batch) -> Measurement:
         masks = known_masks(known)
         chosen, labelled = outputs.argmax(1), masks != UNLABELLED
         values: dict[str, dict[str, float]] = {}
@@ -89,6 +88,19 @@ class UNetSegmenter(SemanticModel):
         mean = sum(figures["iou"] for figures in values.values()) / len(values)
         accuracy = float(to_double((chosen == masks)[labelled]).mean())
         return Measurement(values, 1 - mean, f"mean IoU {mean:.3f}, pixel accuracy {accuracy:.3f}")
+
+    @torch.no_grad()
+    def significance(self, outputs: Tensor, known: Batch) -> dict[str, float]:
+        masks = known_masks(known)
+        masks, outputs = (part[(masks != UNLABELLED).flatten(1).any(1)] for part in (masks, outputs))
+        chosen, found = outputs.argmax(1), {}
+        for i, name in enumerate(self.classes):
+            predicted, true = (to_double(part == i).flatten(1) for part in (chosen, masks))
+            if true.any():
+                # Where a class always is, no picture has to be looked at: the mean place is taken away.
+                agreement = (predicted - predicted.mean(0)) @ (true - true.mean(0)).T
+                found[name] = p_value(partial(_paired, agreement), len(masks))
+        return found
 
     def legend(self) -> list[str]:
         return [
@@ -113,6 +125,11 @@ class UNetSegmenter(SemanticModel):
                 torch.stack(ordered), columns, zoom=max(1, 64 // ordered[0].shape[1])
             )
         }
+
+
+def _paired(agreement: Tensor, order: Tensor) -> Tensor:
+    """Sum of the agreements (n, n) of each prediction with the mask that has its place in `order`."""
+    return agreement[torch.arange(len(order)), order].sum()
 
 
 def coloured(masks: Tensor, classes: int) -> Tensor:

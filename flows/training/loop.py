@@ -100,4 +100,6 @@ def fit(
             # Once more, with the last evaluation: where the run is extended, it may not be due any more.
             session.save()
         session.export_without_score()
+    if stopped is None:
+        objective.conclude(folder, data, training, accelerator)
     return Outcome(progress, (interrupt.received or stopped) if stopped else None, state if stopped else None)

@@ -13,12 +13,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from flows.core.bounds import Checked
-from flows.data.base import Batch, Split
+from flows.data.base import Batch, ImageData, Split
 from flows.errors import UserError
 from flows.memory import memory_of
 from flows.models.base import LikelihoodModel
 from flows.storage.stored import StoredModule
 from flows.training import guard
+from flows.training.settings import Training
 
 Loss = Callable[[Batch, torch.Generator, int], tuple[Tensor, dict[str, Tensor]]]
 """Loss of a phase: (batch, generator, step number) to (scalar loss, named values to log).
@@ -169,6 +170,20 @@ class Objective(Checked, ABC):
         if not isinstance(model, LikelihoodModel) or not guard.is_watched(memory_of(model)):
             return None
         return guard.measure(model, batch, accelerator)
+
+    def conclude(self, folder: Path, data: ImageData, training: Training, accelerator: Accelerator) -> None:
+        """Learn what needs further trainings, once the model is in the folder; every rank calls this.
+
+        Args:
+            folder: Folder of the run.
+            data: Data set of the run.
+            training: Settings of the run.
+            accelerator: Accelerator of all ranks.
+
+        Raises:
+            KeyboardInterrupt: A signal arrived.
+        """
+        return
 
     def finish(self, model: StoredModule, folder: Path) -> dict[str, Any]:
         """Write what training has learned besides the model, and return figures for the report.

@@ -395,10 +395,10 @@ def test_splits_as_people_name_them(tmp_path, names, taken):
 
 
 def test_a_run_says_what_was_read_and_what_was_not(folder):
-    (folder / "cats" / "a.HEIC").write_bytes(b"x")
-    (folder / "cats" / "b.heic").write_bytes(b"x")
+    (folder / "cats" / "a.PSD").write_bytes(b"x")
+    (folder / "cats" / "b.psd").write_bytes(b"x")
     data = Folder(folder, size=8, validation=0.2, test=0.2)
-    assert data.notes() == ["not read, because they are no pictures: 2 .heic, 1 .txt"]
+    assert data.notes() == ["not read, because they are no pictures: 2 .psd, 1 .txt"]
     numbers = [len(data.split(name)) for name in SPLITS]
     assert data.summary(data.sizes()) == (
         f"folder: {numbers[0]} train, {numbers[1]} validation, {numbers[2]} test images, 2 classes"
@@ -507,7 +507,7 @@ def test_a_folder_that_cannot_be_opened_is_named(folder, monkeypatch):
             raise PermissionError(13, "Permission denied", str(path))
         return scan(path)
 
-    monkeypatch.setattr("flows.data.folder.os.scandir", refuse)
+    monkeypatch.setattr("flows.data.archive.os.scandir", refuse)
     assert "not read: cats/ (Permission denied)" in Folder(folder, size=4).notes()
 
 
@@ -577,14 +577,14 @@ def test_threads_share_the_memory_for_decoding():
 
 
 def test_folder_says_what_is_wrong(tmp_path):
-    with pytest.raises(DataMissing, match="no folder or zip archive at .*nowhere"):
+    with pytest.raises(DataMissing, match="no folder, zip or tar archive at .*nowhere"):
         Folder(tmp_path / "nowhere").split("train")
     with pytest.raises(ValueError, match=r"no image files \(.*\.png.*\) under"):
         Folder(tmp_path).split("train")
     (tmp_path / "a.png").write_bytes(b"no")
     with pytest.raises(ValueError, match=r"1 of 1 image files cannot be read: a\.png: not a picture"):
         Folder(tmp_path).split("train")
-    with pytest.raises(ValueError, match=r"expected a folder or a zip archive, got .*a\.png"):
+    with pytest.raises(ValueError, match=r"expected a folder, a zip or a tar archive, got .*a\.png"):
         Folder(tmp_path / "a.png").split("train")
     with pytest.raises(ValueError, match="shares ≥ 0 that add up to less than 1"):
         Folder(tmp_path, validation=0.5, test=0.5)
@@ -835,7 +835,7 @@ def test_a_bug_behind_a_reader_is_no_fault_of_the_file(celeba, imagenet, tmp_pat
     scenes.split("test")
     lsun = LSUN(write_lsun(tmp_path, draw_bytes(9, 96, 128, 3)), category="tower")
     calls = {
-        "flows.data.celeba.square": lambda: CelebA(celeba[0]).split("test").first(1),
+        "flows.data.celeba.resized": lambda: CelebA(celeba[0]).split("test").first(1),
         "flows.data.lsun.central": lambda: lsun.split("test").first(1),
         "flows.data.scenes.dataset.ScenesSplit": lambda: scenes.split("test"),
         "flows.data.imagenet_small.PartedSplit": lambda: ImageNetSmall(imagenet[0]).split("test"),

@@ -264,13 +264,13 @@ def test_the_limits_of_yaml_are_named(text, reason):
         (["--training.seed", str(2**64)], "--training.seed: expected a whole number"),
         (["--training.workers", "null"], "--training.workers: expected a whole number"),
         (["--training.lr", "-1e-3"], "--training.lr: expected a number above 0, got -1e-3"),
-        (["--data.size", "0"], "size: expected a whole number above 0 and at most 8192, got 0"),
+        (["--data.size", "0"], "size: expected a whole number above 0 and at most 8192 or a list of 2"),
         (["--data.size", "1000000"], "at most 8192"),
         (["--training.threads", "100000"], "training.threads: expected at most"),
         (["--model.depth", "1000000000"], "too large for this machine"),
         (["--training.batch", "2000000000", "--training.accumulate", "1000000000"], "the training split has"),
         (["--training", "true"], "training"),
-        (["--data.path", "/dev/zero"], "expected a folder or a zip archive, got /dev/zero"),
+        (["--data.path", "/dev/zero"], "expected a folder, a zip or a tar archive, got /dev/zero"),
     ],
 )
 def test_odd_settings_are_one_line(words, said, tmp_path, monkeypatch, capsys):
