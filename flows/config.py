@@ -15,6 +15,7 @@ from jsonargparse import Namespace
 import flows.data
 import flows.models
 import flows.semantics
+from flows.core.bounds import plain
 from flows.core.parser import NAMED, ConfigFile, Parser, add_import_option, import_all, linked
 from flows.core.schema import parse
 from flows.data.base import ImageData
@@ -119,6 +120,18 @@ def add_run_options(parser: Parser) -> None:
     parser.add_argument(
         "--variants", type=dict[str, dict[str, Any]], default={}, help="Variants: name to options and values"
     )
+    parser.add_argument(
+        "--recipe",
+        type=int | None,
+        default=None,
+        help="Recipe of the config to be applied, by its number; null takes that of the training pictures",
+    )
+    parser.add_argument(
+        "--recipes",
+        type=dict[int, dict[str, Any]],
+        default={},
+        help="Recipes: number of training pictures from which on one applies, to options and values",
+    )
 
 
 def resolve(parser: Parser, settings: Namespace) -> dict[str, Any]:
@@ -132,20 +145,58 @@ def parse_experiment(
 ) -> tuple[Parser, Namespace]:
     """Parse the command line of `train.py` or `flows train`; --config defaults to `digits/glow`.
 
-    The options of the chosen variant override the config and are overridden by the command line, as are the
-    sizes of the checkpoint that training starts from.
+    The options of the recipe for the number of training pictures override the config, those of the chosen
+    variant override both and are overridden by the command line, as are the sizes of the checkpoint that
+    training starts from.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not any(word == "--config" or word.startswith("--config=") for word in given):
         given = ["--config", DEFAULT_CONFIG, *given]
     parser = experiment_parser(program)
     settings = parser.parse_args(given)
-    extra = [*words_of_variant(settings), *words_of_init(settings, given)]
+    extra = [*words_of_recipe(settings), *words_of_variant(settings), *words_of_init(settings, given)]
     if not extra:
         return parser, settings
     last = max(i for i, word in enumerate(given) if word.startswith("--config"))
     last += 1 if "=" in given[last] else 2
     return parser, parser.parse_args([*given[:last], *extra, *given[last:]])
+
+
+def words_of_recipe(settings: Namespace) -> list[str]:
+    """Options of the recipe for the training pictures, as they would be typed, and the recipe's number.
+
+    A run that is resumed keeps its recipe, whatever came and went.
+    """
+    recipes = {int(number): options for number, options in settings.recipes.items()}
+    if not recipes:
+        return []
+    number = settings.recipe if settings.recipe is not None else recipe_of_run(settings)
+    if number is None:
+        available = instantiated(settings.data).training_images()
+        number = max((each for each in recipes if available is not None and each <= available), default=None)
+        if number is None:
+            return []
+    if number not in recipes:
+        fail(f"--recipe {number}: this config's recipes are: {', '.join(map(str, sorted(recipes)))}")
+    return [*as_typed(recipes[number]), f"--recipe={number}"]
+
+
+def recipe_of_run(settings: Namespace) -> int | None:
+    """Number of the recipe of a run that is resumed; None if there is none."""
+    receipt = settings.folder / RUN_CONFIG
+    if settings.resume is None or not receipt.is_file():
+        return None
+    number = parse(dict[str, Any], read_yaml(receipt)).get("recipe")
+    return None if number is None else int(number)
+
+
+def instantiated(data: Namespace) -> ImageData:
+    """Data set of parsed settings."""
+    module, _, name = data.class_path.rpartition(".")
+    cls = getattr(importlib.import_module(module), name)
+    arguments = data.get("init_args") or Namespace()
+    made: ImageData = cls(**plain(arguments.as_dict()))
+    return made
 
 
 def words_of_variant(settings: Namespace) -> list[str]:

@@ -155,6 +155,10 @@ class Folder(ImageData):
             *([smaller] if contents.small else []),
         ]
 
+    def training_images(self) -> int:
+        """Return the number of training pictures by their names; some of them may not be readable."""
+        return sum(self._layout.split_of(name) == "train" for name in self._layout.names)
+
     def test_note(self) -> str:
         """Return a sentence if the test split shares its picture with the training split."""
         file, shared = self._borrowed.get("test", ("", False))

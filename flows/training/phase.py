@@ -185,6 +185,10 @@ class Objective(Checked, ABC):
         """
         return
 
+    def trainings(self, data: ImageData) -> int:
+        """Number of trainings of a run, those of `conclude` among them."""
+        return 1
+
     def finish(self, model: StoredModule, folder: Path) -> dict[str, Any]:
         """Write what training has learned besides the model, and return figures for the report.
 

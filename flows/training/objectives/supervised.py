@@ -64,6 +64,9 @@ class Supervised(Objective):
         }
         return Evaluation({"validation/wrong": measured.score, **values}, measured.score, measured.line, {})
 
+    def trainings(self, data: ImageData) -> int:
+        return 1 + (len(folds_of(data, self.folds, self.most)) if self.folds > 1 else 0)
+
     def conclude(self, folder: Path, data: ImageData, training: Training, accelerator: Accelerator) -> None:
         if self.folds < 2 or isinstance(data, StreamedData) or accelerator.num_processes > 1:
             return
