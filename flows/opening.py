@@ -121,9 +121,13 @@ def training_of(checkpoint: str, model: LatentModel) -> TrainingFacts:
         CheckpointError: A file of the checkpoint was altered or cut off.
     """
     facts = read_training(checkpoint)
-    if facts.split_images is None and data_known(model):
-        facts = replace(facts, split_images=instantiate_data(model.description["source"]).training_images)
-    return facts
+    if facts.split_images is not None or not data_known(model):
+        return facts
+    try:
+        data = instantiate_data(model.description["source"])
+    except UserError:  # the data set has moved or changed; the model can be used without it
+        return facts
+    return replace(facts, split_images=data.training_images)
 
 
 def data_if_needed(model: LatentModel, given: ImageData | None, needed: bool) -> ImageData | None:

@@ -75,3 +75,12 @@ def test_the_stated_number_of_training_images_is_that_of_the_split(data):
 def test_the_processor_is_named():
     assert hardware(torch.device("cpu"), ranks=2) == hardware(torch.device("cpu"))
     assert hardware(torch.device("cpu")).endswith(" cores")
+
+
+def test_a_data_set_that_has_changed_states_no_number(tmp_path):
+    model = flows.load(bundled("digits-glow"))
+    model.description = {
+        **model.description,
+        "source": {"class_path": "flows.data.Digits", "init_args": {"x": 1}},
+    }
+    assert training_of(str(tmp_path), model) == TrainingFacts()
