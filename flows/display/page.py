@@ -141,6 +141,7 @@ def heat_map(
     axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=7.5)
     axes.set_yticks(range(len(rows)), rows, fontsize=7.5)
     axes.set_title(title, fontsize=9)
-    solids = figure.colorbar(image, ax=axes, shrink=0.8).solids
-    solids.set(rasterized=False, edgecolor="face")
+    bar = figure.colorbar(image, ax=axes, shrink=0.8)
+    if bar.solids is not None:  # those of many colours would be pixels
+        bar.solids.set(rasterized=False, edgecolor="face")
     return figure
