@@ -2,7 +2,7 @@
 
 import base64
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,8 @@ from flows import __version__
 from flows.core.bounds import PositiveInt, Seed
 from flows.core.options import Options
 from flows.data.base import ImageData
-from flows.display.drawing import draw_rows
+from flows.display.drawing import Sheet
+from flows.display.formats import Format
 from flows.display.page import document, picture_html, write_page
 from flows.dissection.artefacts import TooFew
 from flows.dissection.omission_study import OmissionSettings, Reconstruct, study_omissions
@@ -88,6 +89,7 @@ class Atlas:
         show: Function that is given each result of a part, with its folder, the name of its JSON file and a
             title.
         say: Function that is given a sentence on what is left out.
+        formats: Additional formats of tables and figures, which `show` writes, too.
         cache: Folder for surveys of samples; None has none.
     """
 
@@ -100,6 +102,7 @@ class Atlas:
     reconstruct: Reconstruct
     show: Callable[[Any, Path, str, str], None]
     say: Callable[[str], None]
+    formats: Sequence[Format] = ()
     cache: Path | None = None
 
     @property
@@ -158,6 +161,7 @@ class Atlas:
             "model": self.model.fingerprint(),
             "n": self.settings.n,
             "seed": self.settings.seed,
+            **({"formats": list(self.formats)} if self.formats else {}),
         }
         predictor = None if self.predictor is None else self.predictor.fingerprint()
         inputs = {**shared, "scores": self.scores, "source": self.source, "predictor": predictor}
@@ -235,7 +239,8 @@ class Atlas:
             for i in range(len(codes))
         ]
         head = [f"{alpha:+g}" for alpha in ALPHAS]
-        write_page(out, f"Directions of {self.name}", {"strips": draw_rows(rows, len(head), head=head)})
+        sheets = {"strips": Sheet(rows, len(head), head=head)}
+        write_page(out, f"Directions of {self.name}", sheets, formats=self.formats)
 
     def strip(self, direction: Direction, code: Codes) -> torch.Tensor:
         """Images uint8 (number of moves, C, H, W) of one code, moved along a direction."""

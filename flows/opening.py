@@ -1,6 +1,7 @@
 """Loading of models, predictors, segmenters, data sets and pictures for the verbs and the studio."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -32,6 +33,7 @@ from flows.storage.files import StrPath, what_is
 from flows.storage.index import SEMANTIC, find_folder, folder_of, read_index
 from flows.storage.places import locate
 from flows.storage.stored import StoredModule, load_stored, types_in
+from flows.storage.trained import TrainingFacts, read_training
 from flows.storage.versioned import kind_of, read_metadata
 
 
@@ -106,6 +108,26 @@ def data_of(model: LatentModel, given: ImageData | None) -> ImageData:
             f"levels, the model expects {tuple(model.image_shape)} with {model.bins}"
         )
     return given
+
+
+def training_of(checkpoint: str, model: LatentModel) -> TrainingFacts:
+    """Facts of the training of a model: what its checkpoint records, and the size of its data set, if known.
+
+    Args:
+        checkpoint: Folder or name of the model.
+        model: Model.
+
+    Raises:
+        CheckpointError: A file of the checkpoint was altered or cut off.
+    """
+    facts = read_training(checkpoint)
+    if facts.split_images is not None or not data_known(model):
+        return facts
+    try:
+        data = instantiate_data(model.description["source"])
+    except UserError:  # the data set has moved or changed; the model can be used without it
+        return facts
+    return replace(facts, split_images=data.training_images)
 
 
 def data_if_needed(model: LatentModel, given: ImageData | None, needed: bool) -> ImageData | None:

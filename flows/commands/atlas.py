@@ -1,5 +1,6 @@
 """`flows atlas`: standard steering, dissection and omissions of one model, in one report."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from flows.atlas import Atlas, AtlasSettings
 from flows.commands.common import check_outputs, finish, write_json
 from flows.commands.omissions import reconstruct
 from flows.data.base import ImageData
+from flows.display.formats import Formats
 from flows.models.base import LatentModel
 from flows.opening import (
     CACHE,
@@ -28,6 +30,7 @@ def atlas(
     segmenter: str | None = None,
     settings: AtlasSettings = AtlasSettings(),
     out: Path = Path("atlas"),
+    formats: Formats = Formats(),
     json: Path | None = None,
     data: ImageData | None = None,
     device: str | None = None,
@@ -44,6 +47,7 @@ def atlas(
         segmenter: Checkpoint of a segmenter; None takes the included one for the model's images.
         settings: Settings of the atlas.
         out: Output folder, with index.html and one folder for each part.
+        formats: Additional formats of tables and figures.
         json: File for a list of the parts, and whether each was run or skipped.
         data: Data set of the model; None takes the one that it was trained on.
         device: Torch device; None takes CUDA if it is available.
@@ -58,7 +62,7 @@ def atlas(
 
     def show(result: Any, folder: Path, name: str, title: str) -> None:
         used = {"predictor": predictor} if name == "scores.json" else {"segmenter": segmenter}
-        finish(result, folder, name, title, {"checkpoint": checkpoint, **used})
+        finish(result, folder, name, title, {"checkpoint": checkpoint, **used}, formats=formats)
 
     made = Atlas(
         name=Path(checkpoint).name,
@@ -70,13 +74,19 @@ def atlas(
         reconstruct=partial(reconstruct, model, 100),
         show=show,
         say=print,
+        formats=formats.chosen,
         cache=expand(CACHE),
     )
     done = made.write(out)
+    say_done(done, out)
+    write_json(json, {"checkpoint": checkpoint, "done": done})
+
+
+def say_done(done: Mapping[str, bool], out: Path) -> None:
+    """Say which parts were run and where the front page is."""
     for name, ran in done.items():
         print(f"{name}: {'done' if ran else 'skipped, was run before with the same inputs'}")
     print(f"written to {out}: index.html")
-    write_json(json, {"checkpoint": checkpoint, "done": done})
 
 
 def say_missing(model: LatentModel, no_predictor: bool, no_segmenter: bool) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flows.core.checks import did_you_mean
 from flows.display.drawing import ANIMATIONS, STILLS, check_picture, is_animation, is_folder
+from flows.display.formats import Format, Formats
 from flows.display.table import Table
 from flows.errors import UserError
 from flows.inversion.arrays import SUFFIXES
@@ -93,7 +94,7 @@ class Result(Protocol):
 
     @property
     def notes(self) -> Sequence[str]: ...
-    def save(self, out: Path, title: str) -> list[str]: ...
+    def save(self, out: Path, title: str, formats: Sequence[Format]) -> list[str]: ...
     def tables(self) -> list[Table]: ...
     def as_dict(self) -> dict[str, Any]: ...
 
@@ -106,6 +107,7 @@ def finish(
     inputs: Mapping[str, Any],
     json: Path | None = None,
     unknown: Mapping[str, str] | None = None,
+    formats: Formats = Formats(),
 ) -> None:
     """Save the result of a study, with a JSON file of its figures, and print its tables.
 
@@ -117,8 +119,9 @@ def finish(
         inputs: Names of the study's inputs, stored with the figures.
         json: Additional file for the figures.
         unknown: Reasons why figures can be unknown; see `write_json`.
+        formats: Additional formats of tables and figures.
     """
-    written = result.save(out, title)
+    written = result.save(out, title, formats.chosen)
     for path in (out / name, json):
         write_json(path, {**inputs, **result.as_dict()}, unknown)
     for table in result.tables():

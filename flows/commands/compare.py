@@ -11,18 +11,20 @@ from flows import __version__
 from flows.commands.common import Label, check_outputs, finish
 from flows.commands.groups import GroupReader
 from flows.data.base import ImageData
+from flows.display.formats import Formats
 from flows.editing.editability import Editability
 from flows.errors import EXIT_BUG, UserError, interrupted
 from flows.inversion.by_name import config_path, is_config
 from flows.inversion.comparison import Measures, Row
 from flows.inversion.comparison import compare as run
+from flows.inversion.facts import NO_PARAMETERS, NOT_RECORDED, ModelFacts
 from flows.inversion.pairs import Pairs
 from flows.inversion.report import Comparison
 from flows.inversion.search import SearchSettings
 from flows.inversion.study import MeasureSettings, likelihoods, prepare
 from flows.inversion.summary import Distances
 from flows.models.base import LatentModel
-from flows.opening import data_of, load_predictor, names_of, open_model
+from flows.opening import data_of, load_predictor, names_of, open_model, training_of
 from flows.steering.base import DIRECTIONS_FILE, Direction, load_directions
 from flows.storage.files import file_digest
 from flows.storage.places import locate
@@ -40,6 +42,8 @@ UNKNOWN = {
     "code_error": "no code is known for these images",
     "bits_per_dim": "the model has no likelihood, or labels are missing",
     "restart_gap": "no restart converged",
+    "parameters": NO_PARAMETERS,
+    **dict.fromkeys(("images_shown", "training_images", "training_hours"), NOT_RECORDED),
 }
 """Reasons why a figure of the table can be unknown; a pair without figures has its reason in `note`."""
 
@@ -51,6 +55,7 @@ def compare(
     search: SearchSettings = SearchSettings(),
     measure: MeasureSettings = MeasureSettings(),
     out: Path = Path("comparison"),
+    formats: Formats = Formats(),
     directions: list[str] | None = None,
     label: Label | None = None,
     pictures: bool = False,
@@ -83,6 +88,7 @@ def compare(
             cat, a person, …, text, noise). `user:FOLDER`: your own pictures, centre-cropped and resized.
         out: Output folder: index.html, summary.md, overview.png, table.csv, table.json, grid-*.png, and
             records for `flows render`, `decode` and `steer apply`, and the finished pairs.
+        formats: Additional formats of tables and figures.
         search: Settings of the searches of inverters by short names.
         measure: Settings of the measures.
         directions: Names of directions in the models' directions.safetensors. Test images are edited along
@@ -99,6 +105,7 @@ def compare(
     check_outputs(out=out, json=json)
     checkpoints = names_of(models, "--models")
     loaded = {name: open_model(path, device).eval() for name, path in checkpoints.items()}
+    facts = facts_of(loaded, checkpoints)
     prepared = prepare(loaded, inverters, search, measure)
     editing = None if directions is None else read_editing(directions, loaded, checkpoints, data)
     measures = replace(prepared.measures, editing=editing)
@@ -106,18 +113,25 @@ def compare(
     store = Pairs(out, settings_of(search, measure, measures, prepared.distances, inverters))
     if not resume:
         store.clear()
-    found = Comparison([], groups, prepared.distances, pictures=pictures)
+    found = Comparison([], groups, prepared.distances, pictures=pictures, models=facts)
     try:
         run(loaded, prepared.inverters, groups, measure.seed, measures, store, found.results)
     except KeyboardInterrupt:
-        end_early(found, out, json)
+        end_early(found, out, formats, json)
     check_possible([result.row for result in found.results])
     store.keep_only(found.results)
     whole = replace(found, bits=likelihoods(loaded, groups))
-    finish(whole, out, "table.json", "Comparison of inverters", {}, json, UNKNOWN)
+    finish(whole, out, "table.json", "Comparison of inverters", {}, json, UNKNOWN, formats)
     if bugs := sum(result.bug for result in found.results):
         print(f"pairs that failed by a bug, with the tracebacks above: {bugs}", file=sys.stderr)
         raise SystemExit(EXIT_BUG)
+
+
+def facts_of(models: dict[str, LatentModel], checkpoints: dict[str, str]) -> dict[str, ModelFacts]:
+    """Sizes and trainings of the models, as far as their checkpoints record them."""
+    return {
+        name: ModelFacts.of(model, training_of(checkpoints[name], model)) for name, model in models.items()
+    }
 
 
 def settings_of(
@@ -146,11 +160,11 @@ def settings_of(
     }
 
 
-def end_early(found: Comparison, out: Path, json: Path | None) -> NoReturn:
+def end_early(found: Comparison, out: Path, formats: Formats, json: Path | None) -> NoReturn:
     """Write the report of the finished pairs after an interruption, and end the command."""
     finished = sum(not result.row.note for result in found.results)
     if finished:
-        finish(found, out, "table.json", "Comparison of inverters", {}, json, UNKNOWN)
+        finish(found, out, "table.json", "Comparison of inverters", {}, json, UNKNOWN, formats)
     interrupted(f"interrupted; finished pairs in {out}: {finished}; --resume true continues")
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from flows.commands.common import check_outputs, finish
 from flows.data.base import ImageData
+from flows.display.formats import Formats
 from flows.dissection.study import DissectionSettings, dissect_model
 from flows.opening import bundled_model, data_of, load_segmenter, open_model
 
@@ -13,6 +14,7 @@ def dissect(
     settings: DissectionSettings = DissectionSettings(),
     segmenter: str | None = None,
     out: Path = Path("dissection"),
+    formats: Formats = Formats(),
     json: Path | None = None,
     data: ImageData | None = None,
     device: str | None = None,
@@ -28,6 +30,7 @@ def dissect(
         settings: Settings of the dissection.
         segmenter: Checkpoint of a segmenter; None takes the included one for the model's images.
         out: Output folder for index.html, its pictures and units.json.
+        formats: Additional formats of tables and figures.
         json: Additional file for the contents of units.json.
         data: Data set of the test images; None takes the one that the model was trained on.
         device: Torch device; None takes CUDA if it is available.
@@ -39,4 +42,4 @@ def dissect(
     result = dissect_model(model, of_classes, settings, data_of(model, data) if settings.needs_data else None)
     title = f"Units of {Path(checkpoint).name}, {result.codes} {settings.source}"
     inputs = {"checkpoint": checkpoint, "segmenter": segmenter}
-    finish(result, out, "units.json", title, inputs, json)
+    finish(result, out, "units.json", title, inputs, json, formats=formats)

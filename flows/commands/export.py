@@ -14,8 +14,9 @@ from flows.steering.base import DIRECTIONS_FILE, Direction, load_directions, sav
 from flows.storage.files import read_yaml, without_folders
 from flows.storage.index import CONFIG_FILE
 from flows.storage.stored import StoredModule
+from flows.storage.trained import METRICS_FILE
 from flows.training.folder import RUN_CONFIG, holds_run, write_receipt
-from flows.training.log import METRICS_FILE, check_trained, read_metrics
+from flows.training.log import check_trained, read_metrics
 
 
 def export(

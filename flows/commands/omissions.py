@@ -9,6 +9,7 @@ from torch import Tensor
 from flows.commands.common import check_outputs, finish
 from flows.core.bounds import PositiveInt
 from flows.data.base import ImageData
+from flows.display.formats import Formats
 from flows.dissection.omission_study import OmissionSettings, study_omissions
 from flows.inversion.encoder import Encoder
 from flows.inversion.layer import Layer
@@ -23,6 +24,7 @@ def omissions(
     segmenter: str | None = None,
     steps: PositiveInt = 100,
     out: Path = Path("omissions"),
+    formats: Formats = Formats(),
     json: Path | None = None,
     data: ImageData | None = None,
     device: str | None = None,
@@ -41,6 +43,7 @@ def omissions(
         steps: Number of optimisation steps of layer inversion.
         out: Output folder: index.html, omissions.json, classes.png, and instances.png or, for a flow,
             energy.png and energies.png.
+        formats: Additional formats of tables and figures.
         json: Additional file for the contents of omissions.json.
         data: Data set of the test images; None takes the one that the model was trained on.
         device: Torch device; None takes CUDA if it is available.
@@ -53,7 +56,7 @@ def omissions(
     result = study_omissions(model, of_classes, data_of(model, data), settings, by_layer)
     title = f"Omissions of {Path(checkpoint).name}, {settings.n:,} samples"
     inputs = {"checkpoint": checkpoint, "segmenter": segmenter}
-    finish(result, out, "omissions.json", title, inputs, json)
+    finish(result, out, "omissions.json", title, inputs, json, formats=formats)
 
 
 def reconstruct(model: LatentModel, steps: int, images: Tensor, labels: Tensor) -> tuple[str, Tensor]:

@@ -24,6 +24,7 @@ class Digits(ImageData):
     bins = 17
     transform = "17 grey levels, spaced evenly over the bytes 0 to 241"
     class_names = tuple("0123456789")
+    training_images = 1397
 
     @cached_property
     def _arrays(self) -> tuple[Tensor, Tensor]:

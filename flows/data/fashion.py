@@ -31,6 +31,7 @@ class Fashion(ImageData):
         "t-shirt", "trouser", "pullover", "dress", "coat",
         "sandal", "shirt", "sneaker", "bag", "ankle boot",
     )  # fmt: skip
+    training_images = 57_000
 
     def __init__(self, root: StrPath = Path("~/.cache/flows"), download: bool = True):
         self.root = expand(root)

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
-from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -22,6 +22,8 @@ from flows.storage.files import distinct, file_name, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # imported only where a figure is made; many commands make none
+
+    Drawn: TypeAlias = "Tensor | Image.Image | Sheet | Figure"
 
 STILLS = {
     ".bmp": "BMP", ".gif": "GIF", ".jpeg": "JPEG", ".jpg": "JPEG", ".pdf": "PDF", ".png": "PNG",
@@ -34,6 +36,8 @@ LOSSY = (".gif", ".jpeg", ".jpg", ".mp4", ".pdf")
 """Suffixes of formats that do not keep the bytes: GIF has 256 colours, a PDF has the image as JPEG."""
 LARGEST = {"GIF": 65535, "JPEG": 65500, "WEBP": 16383}
 """Maximum side of a picture, in pixels, of the formats that have one."""
+Vector = Literal["pdf", "svg"]
+"""Formats of figures without pixels."""
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95}, "PDF": {"quality": 95}, "WEBP": {"lossless": True},
 }  # fmt: skip
@@ -96,11 +100,11 @@ def new_figure(width: float, height: float) -> "Figure":
     return figure
 
 
-def save_picture(sheet: "Tensor | Image.Image | Figure", path: Path) -> None:
+def save_picture(sheet: "Drawn", path: Path) -> None:
     """Write a picture to a file, atomically, in the format of its suffix.
 
     Args:
-        sheet: Image, uint8 (C, H, W), or picture or figure.
+        sheet: Image, uint8 (C, H, W), or picture, sheet or figure.
         path: File to write, with a suffix of `STILLS`.
     """
     check_picture(path)
@@ -108,21 +112,18 @@ def save_picture(sheet: "Tensor | Image.Image | Figure", path: Path) -> None:
     write_atomically(path, lambda place: place.write_bytes(content))
 
 
-def encode_picture(sheet: "Tensor | Image.Image | Figure", form: str = "PNG") -> bytes:
+def encode_picture(sheet: "Drawn", form: str = "PNG") -> bytes:
     """Encode a picture in one of Pillow's formats; a figure as PNG or, without pixels, as PDF."""
     content = io.BytesIO()
+    if isinstance(sheet, Sheet):
+        sheet = sheet.draw()
     if isinstance(sheet, Tensor):
         sheet = pixels.to_pillow(sheet)
     if not isinstance(sheet, Image.Image):
-        vector = form == "PDF"
-        # Without the date of creation, so that the same figure has the same bytes.
-        sheet.savefig(
-            content,
-            dpi=110,
-            format="pdf" if vector else "png",
-            metadata={"CreationDate": None} if vector else None,
-        )
-        if form in ("PNG", "PDF"):
+        if form == "PDF":
+            return encode_figure(sheet, "pdf")
+        sheet.savefig(content, dpi=110, format="png")
+        if form == "PNG":
             return content.getvalue()
         sheet = Image.open(content).convert("RGB")
         content = io.BytesIO()
@@ -131,6 +132,22 @@ def encode_picture(sheet: "Tensor | Image.Image | Figure", form: str = "PNG") ->
     except (ValueError, OSError) as error:  # of Pillow, for a picture that is too large for its format
         size = f"{sheet.width}×{sheet.height} pixels"
         raise UserError(f"a picture of {size} cannot be written as {form} ({error}); use .png") from error
+    return content.getvalue()
+
+
+def encode_figure(sheet: "Drawn", form: Vector) -> bytes:
+    """Encode a picture for print: curves and text without pixels, images with exactly their pixels.
+
+    Fonts are embedded as Type 42, which journals ask for. The same picture has the same bytes.
+    """
+    if isinstance(sheet, Tensor):
+        sheet = pixels.to_pillow(sheet)
+    if isinstance(sheet, Image.Image):
+        sheet = Sheet([("", pixels.from_pillow(sheet, 3)[None])], side=1)
+    figure = sheet.figure() if isinstance(sheet, Sheet) else sheet
+    content = io.BytesIO()
+    with optional("matplotlib").rc_context({"pdf.fonttype": 42, "svg.hashsalt": "flows"}):
+        figure.savefig(content, format=form, metadata={"CreationDate" if form == "pdf" else "Date": None})
     return content.getvalue()
 
 
@@ -260,6 +277,8 @@ def check_size(path: Path, width: int, height: int) -> None:
 
 GAP, LINE, MARGIN = 2, 16, 4
 """Pixels between images, height of a line of text, and space around a text."""
+DOTS, POINTS = 100, 72
+"""Pixels and points per inch of a sheet that is drawn as a figure."""
 
 
 @lru_cache
@@ -278,35 +297,104 @@ def enlarge(picture: Tensor, side: int) -> Image.Image:
     return image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
 
 
-def draw_rows(
-    rows: Sequence[tuple[str, Tensor]], columns: int = 24, side: int = 64, head: Sequence[str] = ()
-) -> Image.Image:
-    """Arrange images in rows, with the names of the rows, if any, on the left.
+@dataclass(frozen=True)
+class Sheet:
+    """Images in rows, with the names of the rows, if any, on the left.
 
     The names take at most a third of the width, in as many lines as they need; if a word is longer than that,
     each name stands above its row.
 
-    Args:
+    Attributes:
         rows: Pairs (name, uint8 images (n, C, H, W)).
         columns: Maximum number of images in a row.
         side: Side to which smaller images are enlarged, in pixels.
         head: Column names, printed above the first row.
     """
-    drawn = [(name, [enlarge(each, side) for each in pictures[:columns]]) for name, pictures in rows]
-    width = max((picture.width for _, pictures in drawn for picture in pictures), default=side)
-    columns = max(len(pictures) for _, pictures in drawn)
-    beside = columns * (width + GAP)
-    left = _label_width([name for name, _ in drawn], beside)
-    heads = [_wrap(name, width) for name in head[:columns]]
-    top = max((len(lines) for lines in heads), default=0) * LINE + (MARGIN if heads else 0)
-    bands = [_band(name, pictures, left, beside, width) for name, pictures in drawn]
-    sheet = Image.new("RGB", (left + beside, top + sum(band.height for band in bands)), "white")
-    pen = ImageDraw.Draw(sheet)
-    for x, lines in enumerate(heads):
-        _write(pen, left + x * (width + GAP) + GAP, GAP, lines)
-    for y, band in zip(accumulate((band.height for band in bands), initial=top), bands, strict=False):
-        sheet.paste(band, (0, y))
-    return sheet
+
+    rows: Sequence[tuple[str, Tensor]]
+    columns: int = 24
+    side: int = 64
+    head: Sequence[str] = ()
+
+    def draw(self) -> Image.Image:
+        """Draw the sheet as a picture."""
+        layout = self.layout()
+        sheet = Image.new("RGB", (layout.width, layout.height), "white")
+        for x, y, strip in layout.strips:
+            sheet.paste(strip, (x, y))
+        pen = ImageDraw.Draw(sheet)
+        for x, y, line in layout.lines:
+            pen.text((x, y), line, "black", label_font())
+        return sheet
+
+    def figure(self) -> "Figure":
+        """Draw the sheet as a figure, in which the names are text and the images keep their pixels."""
+        layout = self.layout()
+        figure = new_figure(layout.width / DOTS, layout.height / DOTS)
+        figure.set_layout_engine("none")
+        axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+        axes.set(xlim=(0, layout.width), ylim=(layout.height, 0))
+        axes.set_axis_off()
+        for x, y, strip in layout.strips:
+            extent = (x, x + strip.width, y + strip.height, y)
+            axes.imshow(np.asarray(strip), extent=extent, interpolation="none", aspect="auto")
+        axes.set(xlim=(0, layout.width), ylim=(layout.height, 0))
+        size = label_font().size * POINTS / DOTS
+        for x, y, line in layout.lines:
+            below = y + label_font().getmetrics()[0]
+            axes.text(
+                x, below, line, fontsize=size, fontfamily="DejaVu Sans", va="baseline", parse_math=False
+            )
+        return figure
+
+    def layout(self) -> "Layout":
+        """Places of all parts."""
+        drawn = [
+            (name, [enlarge(each, self.side) for each in pictures[: self.columns]])
+            for name, pictures in self.rows
+        ]
+        width = max((picture.width for _, pictures in drawn for picture in pictures), default=self.side)
+        columns = max(len(pictures) for _, pictures in drawn)
+        beside = columns * (width + GAP)
+        left = _label_width([name for name, _ in drawn], beside)
+        heads = [_wrap(name, width) for name in self.head[:columns]]
+        top = max((len(lines) for lines in heads), default=0) * LINE + (MARGIN if heads else 0)
+        strips, lines = [], []
+        for x, texts in enumerate(heads):
+            lines += _below(left + x * (width + GAP) + GAP, GAP, texts)
+        for name, pictures in drawn:
+            texts = _wrap(name, (left or beside) - 2 * MARGIN)
+            high, tallest = len(texts) * LINE, max((picture.height for picture in pictures), default=0)
+            above = 0 if left else high
+            height = max(above + tallest, high)
+            if pictures:
+                strips.append((left, top + above, _strip(pictures, width)))
+            lines += _below(MARGIN, top + ((height - high) // 2 if left else 0), texts)
+            top += height + GAP
+        return Layout(left + beside, top, strips, lines)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Places of the parts of a sheet, in pixels from its top left corner.
+
+    Attributes:
+        width, height: Size of the sheet.
+        strips: Left edge, top and picture of each row of images.
+        lines: Left edge, top and text of each line of text.
+    """
+
+    width: int
+    height: int
+    strips: Sequence[tuple[int, int, Image.Image]]
+    lines: Sequence[tuple[int, int, str]]
+
+
+def draw_rows(
+    rows: Sequence[tuple[str, Tensor]], columns: int = 24, side: int = 64, head: Sequence[str] = ()
+) -> Image.Image:
+    """Draw images in rows as a picture; see `Sheet`."""
+    return Sheet(rows, columns, side, head).draw()
 
 
 def _label_width(names: Sequence[str], beside: int) -> int:
@@ -318,16 +406,18 @@ def _label_width(names: Sequence[str], beside: int) -> int:
     return math.ceil(min(max(map(label_font().getlength, names)), limit)) + 2 * MARGIN
 
 
-def _band(name: str, pictures: Sequence[Image.Image], left: int, beside: int, width: int) -> Image.Image:
-    """One row of a sheet: its name, and its pictures at columns of a width."""
-    lines = _wrap(name, (left or beside) - 2 * MARGIN)
-    text, tallest = len(lines) * LINE, max((picture.height for picture in pictures), default=0)
-    above = 0 if left else text
-    band = Image.new("RGB", (left + beside, max(above + tallest, text) + GAP), "white")
-    _write(ImageDraw.Draw(band), MARGIN, (band.height - GAP - text) // 2 if left else 0, lines)
+def _strip(pictures: Sequence[Image.Image], width: int) -> Image.Image:
+    """Pictures side by side, at columns of a width, on white."""
+    size = (width + GAP) * (len(pictures) - 1) + pictures[-1].width, max(each.height for each in pictures)
+    strip = Image.new("RGB", size, "white")
     for x, picture in enumerate(pictures):
-        band.paste(picture, (left + x * (width + GAP), above))
-    return band
+        strip.paste(picture, (x * (width + GAP), 0))
+    return strip
+
+
+def _below(x: int, y: int, texts: Sequence[str]) -> list[tuple[int, int, str]]:
+    """Places of lines of text below each other."""
+    return [(x, y + i * LINE, text) for i, text in enumerate(texts)]
 
 
 def _wrap(text: str, width: float) -> list[str]:
@@ -350,8 +440,3 @@ def _parts(text: str, width: float) -> Iterator[str]:
     """Pieces that are not broken: words, or the letters of words that are longer than a line."""
     for word in _words(text):
         yield from [word] if label_font().getlength(word.rstrip()) <= width else word
-
-
-def _write(draw: ImageDraw.ImageDraw, x: int, y: int, lines: Sequence[str]) -> None:
-    for i, line in enumerate(lines):
-        draw.text((x, y + i * LINE), line, "black", label_font())

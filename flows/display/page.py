@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
 from torch import Tensor
 
 from flows.display.drawing import encode_picture, new_figure
+from flows.display.formats import VECTORS, Format, write_tables, write_vectors
+from flows.display.table import Table
 from flows.storage.files import write_atomically, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # imported only where a figure is made; many commands make none
+
+    from flows.display.drawing import Drawn
 
 STYLE = (
     "body{font:14px system-ui;margin:2em;max-width:110em}table{border-collapse:collapse}"
@@ -54,10 +57,11 @@ def as_interval(low: float, high: float, spec: str = ".3g", unit: str = "") -> s
 # Pictures -----------------------------------------------------------------------------------------
 
 
-def save_sheet(sheet: "Image.Image | Figure", path: Path) -> str:
-    """Write a PNG and return it in base64, for `picture_html`."""
+def save_sheet(sheet: "Drawn", path: Path, formats: Sequence[Format] = ()) -> str:
+    """Write a PNG, and files in the formats without pixels; returns the PNG in base64, for `picture_html`."""
     content = encode_picture(sheet)
     write_atomically(path, lambda place: place.write_bytes(content))
+    write_vectors(sheet, path, formats)
     return base64.b64encode(content).decode()
 
 
@@ -68,7 +72,13 @@ def picture_html(name: str, data: str) -> str:
 
 
 def write_page(
-    out: Path, title: str, sheets: "Mapping[str, Image.Image | Figure]", before: str = "", after: str = ""
+    out: Path,
+    title: str,
+    sheets: "Mapping[str, Drawn]",
+    before: str = "",
+    after: str = "",
+    tables: Mapping[str, Table] | None = None,
+    formats: Sequence[Format] = (),
 ) -> list[str]:
     """Write index.html with the given sheets, and each sheet as a PNG beside it; returns the file names.
 
@@ -78,11 +88,18 @@ def write_page(
         sheets: Pictures by name.
         before: HTML above the pictures.
         after: HTML below the pictures.
+        tables: Tables by name, for LaTeX; those of the page are in `before` and `after`.
+        formats: Additional formats of tables and pictures; see `formats.Formats`.
+
+    Raises:
+        UserError: There is no such format.
     """
-    written = {name: save_sheet(sheet, out / f"{name}.png") for name, sheet in sheets.items()}
+    more = write_tables(out, tables or {}, formats)
+    written = {name: save_sheet(sheet, out / f"{name}.png", formats) for name, sheet in sheets.items()}
     page = document(title, before, *(picture_html(name, data) for name, data in written.items()), after)
     write_text(out / "index.html", page)
-    return ["index.html", *(f"{name}.png" for name in written)]
+    forms = ["png", *(form for form in VECTORS if form in formats)]
+    return ["index.html", *(f"{name}.{form}" for form in forms for name in written), *more]
 
 
 def heat_map(
@@ -111,7 +128,9 @@ def heat_map(
     axes.set_facecolor("0.9")
     limit = 1.0 if share else max(1e-6, float(values.nan_to_num().abs().max()))
     colours, low = ("viridis_r", 0.0) if share else ("RdBu_r", -limit)
-    image = axes.imshow(values.numpy(), cmap=colours, vmin=low, vmax=limit, aspect="auto")
+    # Cells and no image, because viewers of PDF blur the few pixels of one.
+    image = axes.pcolormesh(values.numpy(), cmap=colours, vmin=low, vmax=limit, shading="nearest")
+    axes.invert_yaxis()
     for i, row in enumerate(values.tolist()):
         for j, value in enumerate(row):
             if math.isfinite(value):
@@ -122,5 +141,7 @@ def heat_map(
     axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=7.5)
     axes.set_yticks(range(len(rows)), rows, fontsize=7.5)
     axes.set_title(title, fontsize=9)
-    figure.colorbar(image, ax=axes, shrink=0.8)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8)
+    if bar.solids is not None:  # those of many colours would be pixels
+        bar.solids.set(rasterized=False, edgecolor="face")
     return figure

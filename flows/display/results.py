@@ -5,8 +5,6 @@ that other pages show.
 """
 
 import json
-import os
-import platform
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import flows
+from flows.core.hardware import machine
 from flows.core.schema import parse, read_json, unaltered
 from flows.display.table import Table
 from flows.storage.files import strict, write_text
 
-CPU_INFO = Path("/proc/cpuinfo")
 LONGEST_LINE = 400
 """Length from which a list or object is broken into lines."""
 
@@ -159,14 +157,6 @@ def as_json(value: Any, indent: str = "\n") -> str:
         ]
         return f"{{{deeper}{f',{deeper}'.join(parts)}{indent}}}"
     return f"[{deeper}{f',{deeper}'.join(as_json(each, deeper) for each in value)}{indent}]"
-
-
-def machine() -> str:
-    """Name of the processor, and the number of cores that this process may use."""
-    stated = CPU_INFO.read_text(encoding="utf-8") if CPU_INFO.is_file() else ""
-    names = re.findall(r"^model name\s*:\s*(.+)$", stated, re.M)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {cores} cores"
 
 
 BLOCK = re.compile(r"(<!-- result: ([\w-]+)(?:\.([\w-]+))? -->\n).*?(<!-- end -->)", re.S)

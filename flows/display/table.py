@@ -1,8 +1,8 @@
-"""One table: on the terminal, as Markdown, and as HTML."""
+"""One table: on the terminal, as Markdown, as HTML and for LaTeX, with numbered notes below it."""
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flows.core.extras import optional
@@ -14,16 +14,41 @@ brackets, or the sign of an unknown or infinite one.
 """
 
 
+class Noted(str):
+    """Cell or name of a column with a sentence, which stands once below the table, under a number.
+
+    Args:
+        text: Text of the cell; – where the sentence says why there is no figure.
+        note: Sentence; empty for none.
+    """
+
+    note: str
+
+    def __new__(cls, text: str, note: str = "") -> "Noted":
+        made = super().__new__(cls, text)
+        made.note = note
+        return made
+
+
+def note_of(cell: str) -> str:
+    """Sentence of a cell; empty if it has none."""
+    return cell.note if isinstance(cell, Noted) else ""
+
+
+def without_figures(reason: str, columns: int) -> list[str]:
+    """Cells of a row that has no figures: –, the first with the reason as its note."""
+    return [Noted("–", reason), *["–"] * (columns - 1)]
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of cells under named columns.
 
-    Columns in which every cell is a figure are aligned right.
+    Columns in which every cell is a figure are aligned right. Equal notes of cells share one number.
 
     Attributes:
         columns: Names of the columns.
-        rows: Cells of each row, as text; see `page.as_text`. The last cell of a row with fewer cells than
-            columns belongs to all columns that are left, as a note does.
+        rows: Cells of each row, as text; see `page.as_text` and `Noted`.
     """
 
     columns: Sequence[str]
@@ -35,28 +60,42 @@ class Table:
     def numeric(self) -> list[bool]:
         """Whether every cell of a column is a figure or empty, for each column."""
         return [
-            any(row[i] for row in self.whole())
-            and all(not row[i] or NUMBER.fullmatch(row[i]) for row in self.whole())
+            any(row[i] for row in self.rows)
+            and all(not row[i] or NUMBER.fullmatch(row[i]) for row in self.rows)
             for i in range(len(self.columns))
         ]
 
-    def whole(self) -> list[Sequence[str]]:
-        """Rows with a cell for every column."""
-        return [row for row in self.rows if len(row) == len(self.columns)]
+    def notes(self) -> list[str]:
+        """Different notes of the columns and cells, in reading order; note i has the number i + 1."""
+        cells = [cell for row in (self.columns, *self.rows) for cell in row]
+        return list(dict.fromkeys(note for cell in cells if (note := note_of(cell))))
 
-    def padded(self) -> list[list[str]]:
-        """Rows, with empty cells after those of a note."""
-        return [[*row, *[""] * (len(self.columns) - len(row))] for row in self.rows]
+    def marked(
+        self, mark: str = " [{}]", text: Callable[[str], str] = str
+    ) -> tuple[list[str], list[list[str]]]:
+        """Columns and rows with the numbers of the notes behind their cells: `– [1]`.
+
+        Args:
+            mark: Text behind a cell with a note, with {} for the number.
+            text: Function that formats the text of a cell.
+        """
+        marks = {note: mark.format(i) for i, note in enumerate(self.notes(), 1)}
+        head, *rows = [
+            [text(cell) + marks.get(note_of(cell), "") for cell in row] for row in (self.columns, *self.rows)
+        ]
+        return head, rows
 
     def print(self) -> None:
-        """Print the table on the terminal; see `terminal.print_table`."""
+        """Print the table with its notes on the terminal; see `terminal.print_table`."""
         optional("rich")  # imported only where something is printed
         from flows.display.terminal import print_table
 
-        print_table(self.columns, self.padded(), self.numeric())
+        print_table(*self.marked(), self.numeric())
+        for i, note in enumerate(self.notes(), 1):
+            print(f"[{i}] {note}")
 
     def markdown(self, names: int | Sequence[int] | None = None) -> str:
-        """The table as Markdown, with a final newline.
+        """The table with its notes as Markdown, with a final newline.
 
         Args:
             names: Number of columns of text, which come first, or their places; None finds the columns of
@@ -65,16 +104,17 @@ class Table:
         texts = range(names) if isinstance(names, int) else names
         numeric = self.numeric() if texts is None else [i not in texts for i in range(len(self.columns))]
         rule = ["--:" if right else "---" for right in numeric]
-        return "\n".join(f"| {' | '.join(cells)} |" for cells in (self.columns, rule, *self.padded())) + "\n"
+        head, rows = self.marked()
+        lines = [f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)]
+        notes = [f"\n[{i}] {note}" for i, note in enumerate(self.notes(), 1)]
+        return "\n".join([*lines, *notes]) + "\n"
 
     def html(self) -> str:
-        """The table as HTML."""
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in self.columns)
-        lines = "".join(f"<tr>{self._cells(row)}</tr>" for row in self.rows)
-        return f"<table><tr>{head}</tr>{lines}</table>"
-
-    def _cells(self, row: Sequence[str]) -> str:
-        kinds = [" class=n" if right else "" for right in self.numeric()][: len(row)]
-        if len(row) < len(self.columns):
-            kinds[-1] = f" colspan={len(self.columns) - len(row) + 1}"
-        return "".join(f"<td{kind}>{html.escape(cell)}</td>" for kind, cell in zip(kinds, row, strict=True))
+        """The table with its notes as HTML."""
+        kinds = [" class=n" if right else "" for right in self.numeric()]
+        names, rows = self.marked("<sup>{}</sup>", html.escape)
+        head = "".join(f"<th>{name}</th>" for name in names)
+        cells = [[f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, row, strict=True)] for row in rows]
+        lines = "".join(f"<tr>{''.join(row)}</tr>" for row in cells)
+        notes = "<br>".join(f"<sup>{i}</sup> {html.escape(note)}" for i, note in enumerate(self.notes(), 1))
+        return f"<table><tr>{head}</tr>{lines}</table>" + (f"<p>{notes}</p>" if notes else "")

@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from flows.core.extras import optional
-from flows.display.drawing import draw_rows, new_figure
+from flows.display.drawing import Sheet, new_figure
+from flows.display.formats import Format
 from flows.display.page import as_interval, as_text, write_page
 from flows.display.table import Table
 from flows.dissection.omission import EnergyRow, Omissions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # imported only where a figure is made
+
+    from flows.display.drawing import Drawn
 
 
 @dataclass(frozen=True)
@@ -86,19 +88,26 @@ class OmissionsFound:
         """Remarks, and the distance of the class shares."""
         return [*self.remarks, self.distances()]
 
-    def save(self, out: Path, title: str = "Omissions") -> list[str]:
-        """Write index.html with its pictures; returns the names of the files."""
-        sheets: dict[str, Image.Image | Figure] = {"classes": class_bars(self.found)}
+    def save(self, out: Path, title: str = "Omissions", formats: Sequence[Format] = ()) -> list[str]:
+        """Write index.html with its pictures; returns the names of the files.
+
+        Args:
+            out: Output folder.
+            title: Title of the page.
+            formats: Additional formats; see `flows.display.formats.Formats`.
+        """
+        sheets: dict[str, Drawn] = {"classes": class_bars(self.found)}
         if self.instances is not None:
             rows = [("image", self.instances.images), (self.instances.how, self.instances.reconstruction)]
-            sheets["instances"] = draw_rows(rows, len(self.instances.lost), side=96)
+            sheets["instances"] = Sheet(rows, len(self.instances.lost), side=96)
         if self.energies is not None:
             rows = [("image", self.energies.images), ("energy of the code", heat(self.energies.maps))]
-            sheets["energy"] = draw_rows(rows, 16, side=96)
+            sheets["energy"] = Sheet(rows, 16, side=96)
             sheets["energies"] = energy_bars(self.energies.rows)
         losses = "" if self.instances is None else losses_html(self.instances)
         before = f"<p>{self.distances()}.</p>{class_table(self.found).html()}"
-        return write_page(out, title, sheets, before, losses)
+        tables = dict(zip(("classes", "energies"), self.tables(), strict=False))
+        return write_page(out, title, sheets, before, losses, tables, formats)
 
     def distances(self) -> str:
         """Phrase with the Fréchet segmentation distance and its floor."""

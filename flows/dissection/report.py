@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from flows import images as pixels
 from flows.core.once import prepared
-from flows.display.drawing import draw_rows, new_figure
+from flows.display.drawing import Sheet, new_figure
+from flows.display.formats import Format
 from flows.display.page import as_text, write_page
 from flows.display.table import Table
 from flows.dissection.agreement import UnitRow, counts
@@ -25,6 +26,8 @@ from flows.models.codes import Codes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from flows.display.drawing import Drawn
 
 SIDE = 72
 """Side of an image in a gallery, in pixels."""
@@ -74,15 +77,29 @@ class Dissected:
         )
         return [*self.missing, rules]
 
-    def save(self, out: Path, title: str = "Units") -> list[str]:
-        """Write index.html and the pictures of all parts that are present; returns the names of the files."""
-        return write_dissection_report(out, title, self)
+    def save(self, out: Path, title: str = "Units", formats: Sequence[Format] = ()) -> list[str]:
+        """Write index.html and the pictures of all parts that are present; returns the names of the files.
+
+        Args:
+            out: Output folder.
+            title: Title of the page.
+            formats: Additional formats; see `flows.display.formats.Formats`.
+        """
+        return write_dissection_report(out, title, self, formats)
 
     def tables(self) -> list[Table]:
         """Units by layer, then ablations, insertions and the artefact, if there are any."""
-        found = [layer_table(self.rows, self.rows_by_iou), ablation_table(self.ablations)]
-        found += [contexts_table(each) for each in self.insertions]
-        return [table for table in [*found, *cleaning_tables(self.cleaning)] if table]
+        return list(self.named_tables().values())
+
+    def named_tables(self) -> dict[str, Table]:
+        """Tables of `tables` by the names of their files."""
+        found = {
+            "layers": layer_table(self.rows, self.rows_by_iou),
+            "ablations": ablation_table(self.ablations),
+            **{f"insertion-{each.label}": contexts_table(each) for each in self.insertions},
+            **({"artefact": cleaning_table(self.cleaning)} if self.cleaning else {}),
+        }
+        return {name: table for name, table in found.items() if table}
 
     def as_dict(self) -> dict[str, Any]:
         """Fields as plain values, without the gallery."""
@@ -110,9 +127,11 @@ class Dissected:
         }
 
 
-def write_dissection_report(out: Path, title: str, found: Dissected) -> list[str]:
+def write_dissection_report(
+    out: Path, title: str, found: Dissected, formats: Sequence[Format] = ()
+) -> list[str]:
     """Write index.html and the pictures of all parts that are present; returns the names of the files."""
-    sheets: dict[str, Image.Image | Figure] = {"layers": layer_bars(found.rows)}
+    sheets: dict[str, Drawn] = {"layers": layer_bars(found.rows)}
     if found.gallery:
         sheets["gallery"] = gallery_sheet(found.gallery)
     if found.ablations:
@@ -121,18 +140,19 @@ def write_dissection_report(out: Path, title: str, found: Dissected) -> list[str
     if found.cleaning:
         sheets["artefact"] = cleaning_sheet(found.cleaning)
     shown = [row for row in sorted(found.rows, key=lambda row: -row.iou) if row.interpretable]
-    after = unit_table(found.best)
-    more = [*map(contexts_table, found.insertions), *cleaning_tables(found.cleaning)]
-    after += "".join(table.html() for table in more)
-    after += f"<details><summary>{len(shown)} interpretable units</summary>{unit_table(shown)}</details>"
+    tables = {"units": unit_table(found.best), **found.named_tables()}
+    on_page = [table for name, table in tables.items() if name not in ("layers", "ablations")]
+    after = "".join(table.html() for table in on_page)
+    listed = unit_table(shown).html()
+    after += f"<details><summary>{len(shown)} interpretable units</summary>{listed}</details>"
     by_iou = sum(row.interpretable for row in found.rows_by_iou)
     after += f"<p>{len(shown)} units: {RULES['interpretable']}. {by_iou} units: "
     after += f"{RULES['interpretable_by_iou']}.</p>"
-    return write_page(out, title, sheets, after=after)
+    return write_page(out, title, sheets, after=after, tables=tables, formats=formats)
 
 
-def unit_table(rows: Sequence[UnitRow]) -> str:
-    """Table of units with their classes, as HTML."""
+def unit_table(rows: Sequence[UnitRow]) -> Table:
+    """Table of units with their classes."""
     head = ("class", "layer", "unit", "IoU", "information quality", "active share")
     lines = [
         [
@@ -145,7 +165,7 @@ def unit_table(rows: Sequence[UnitRow]) -> str:
         ]
         for row in rows
     ]
-    return Table(head, lines).html()
+    return Table(head, lines)
 
 
 def layer_table(rows: Sequence[UnitRow], by_iou: Sequence[UnitRow]) -> Table:
@@ -225,37 +245,35 @@ def ablation_curves(found: Sequence[Ablation]) -> "Figure":
 # Artefacts and insertions -------------------------------------------------------------------------
 
 
-def cleaning_tables(found: Cleaning | None) -> list[Table]:
-    """Remaining artefact and KID by the number of ablated units; no table if nothing was ablated."""
-    if found is None:
-        return []
+def cleaning_table(found: Cleaning) -> Table:
+    """Remaining artefact and KID by the number of ablated units."""
     head = ["ablated units", "images with it, %", "share of all pixels, %", "KID to images without it"]
     columns = zip(found.sizes, found.images, found.area, found.distance, strict=True)
     rows = [
         [str(size), as_text(100 * images), as_text(100 * area), as_text(distance)]
         for size, images, area, distance in columns
     ]
-    return [Table(head, [*rows, ["halves of the latter", "", "", as_text(found.floor)]])]
+    return Table(head, [*rows, ["halves of the latter", "", "", as_text(found.floor)]])
 
 
-def cleaning_sheet(found: Cleaning) -> Image.Image:
-    """Picture of the same samples with an increasing number of ablated units."""
+def cleaning_sheet(found: Cleaning) -> Sheet:
+    """Sheet of the same samples with an increasing number of ablated units."""
     rows = [
         (f"{size} of {found.layer} ablated" if size else f"{found.label}: generated", shown)
         for size, shown in zip(found.sizes, found.shown, strict=True)
     ]
-    return draw_rows(rows)
+    return Sheet(rows)
 
 
-def insertion_sheet(found: Insertion, shown: int = 10) -> Image.Image:
-    """Picture of images, and of the gain of the class at each location, overlaid in green."""
+def insertion_sheet(found: Insertion, shown: int = 10) -> Sheet:
+    """Sheet of images, and of the gain of the class at each location, overlaid in green."""
     images = found.images[:shown]
     if images.shape[1] == 1:
         images = images.expand(-1, 3, -1, -1)
     gains = interpolate(found.gains[:shown, None].clamp(0, 1), images.shape[2:], mode="nearest")
     green = torch.tensor([0.0, 255.0, 0.0])[:, None, None]
     over = images * (1 - 0.6 * gains) + 0.6 * gains * green
-    return draw_rows([("generated", images), (f"{found.label}, gain by location", over.byte())])
+    return Sheet([("generated", images), (f"{found.label}, gain by location", over.byte())])
 
 
 def contexts_table(found: Insertion) -> Table:
@@ -308,16 +326,15 @@ def outlined(image: Tensor, activation: Tensor, threshold: float) -> Image.Image
     return pixels.to_pillow(colours.byte())
 
 
-def gallery_sheet(found: Sequence[tuple[UnitRow, list[Image.Image]]]) -> Image.Image:
-    """Picture with a row of top images for each unit, labelled with its class."""
-    font, label = ImageFont.load_default(12), 270
-    widest = max(len(pictures) for _, pictures in found)
-    sheet = Image.new("RGB", (label + widest * (SIDE + 2), len(found) * (SIDE + 2)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for y, (row, pictures) in enumerate(found):
-        top = y * (SIDE + 2)
-        draw.text((4, top + 16), f"{row.label}: IoU {row.iou:.2f}", "black", font)
-        draw.text((4, top + 36), f"{row.layer}, unit {row.unit}", "gray", ImageFont.load_default(10))
-        for x, each in enumerate(pictures):
-            sheet.paste(each, (label + x * (SIDE + 2), top))
-    return sheet
+def gallery_sheet(found: Sequence[tuple[UnitRow, list[Image.Image]]]) -> Sheet:
+    """Sheet with a row of top images for each unit, labelled with its class."""
+    return Sheet(
+        [
+            (
+                f"{row.label}: IoU {row.iou:.2f}, {row.layer}, unit {row.unit}",
+                torch.stack([pixels.from_pillow(each, 3) for each in pictures]),
+            )
+            for row, pictures in found
+        ],
+        side=SIDE,
+    )

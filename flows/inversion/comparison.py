@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flows import images as pixels
+from flows.core.hardware import hardware
 from flows.core.numerics import to_double
 from flows.core.statistics import interval_of_median
 from flows.errors import is_user_error
@@ -95,6 +96,7 @@ class Row:
             ones (`EditFigures`), each the mean over the directions; NaN if none was.
         code_error: Median distance to the code that generated the image, relative to that code's distance
             from the mean of the space; NaN if no code is known.
+        hardware: Name of the processor or accelerator that inverted the images; empty without figures.
     """
 
     model: str
@@ -125,6 +127,7 @@ class Row:
     edited: float = math.nan
     back: float = math.nan
     code_error: float = math.nan
+    hardware: str = ""
 
     @property
     def impossible(self) -> bool:
@@ -133,8 +136,14 @@ class Row:
 
     @property
     def reason(self) -> str:
-        """Text of `note` for tables; empty if there are figures."""
-        return f"impossible: {self.note}" if self.impossible else self.note
+        """Note for tables: why there are no figures, or which of them lack images; empty for none."""
+        if self.note:
+            return f"impossible: {self.note}" if self.impossible else self.note
+        if not self.diverged:
+            return ""
+        return (
+            f"every search diverged for {self.diverged} of {self.images} images, which are not in the record"
+        )
 
     def as_dict(self) -> dict[str, object]:
         """Return the columns by name."""
@@ -390,6 +399,7 @@ def with_figures(head: Row, model: LatentModel, found: Inversion, group: Group, 
         typicality=mean_typicality(model, found.codes),
         log_prob=log_prob_of(model, found.codes),
         code_error=math.nan if known is None else code_error(model, found.codes, known),
+        hardware=hardware(model.device),
     )
 
 

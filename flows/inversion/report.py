@@ -3,7 +3,6 @@
 import csv
 import html
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,12 +10,21 @@ from typing import Any
 
 from torch import Tensor
 
-from flows.display.drawing import draw_rows, save_images
+from flows.display.drawing import Sheet, save_images
+from flows.display.formats import VECTORS, Format, write_tables
 from flows.display.page import as_text, document, picture_html, save_sheet
 from flows.display.table import Table
 from flows.inversion.comparison import Groups, Result
+from flows.inversion.facts import ModelFacts, compared_on, models_table
 from flows.inversion.pairs import pair_name, safe_name
-from flows.inversion.summary import EDIT_HEAD, Distances, edit_lines, overview, summary
+from flows.inversion.summary import (
+    Distances,
+    edits_table,
+    groups_table,
+    noted_figures,
+    overview,
+    summary_table,
+)
 from flows.storage.files import write_text
 
 COLUMNS = {
@@ -46,10 +54,6 @@ COLUMNS = {
 }
 
 
-SHOWN = ("psnr", "ssim", "perceptual", "bit_exact", "seconds", "steps", "undone")
-"""Columns of the table on the terminal."""
-
-
 @dataclass(frozen=True)
 class Comparison:
     """Results of a comparison with what their report needs.
@@ -60,6 +64,7 @@ class Comparison:
         distances: Names of the distances.
         bits: Bits/dim by model and group; empty if they were not computed.
         pictures: Whether to write each reconstruction at its size to pictures/, too.
+        models: Facts of the models by name.
     """
 
     results: list[Result]
@@ -67,36 +72,44 @@ class Comparison:
     distances: Distances
     bits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     pictures: bool = False
+    models: Mapping[str, ModelFacts] = field(default_factory=dict)
 
-    def save(self, out: Path, title: str = "Comparison of inverters") -> list[str]:
-        """Write table.csv, summary.md, overview.png, grid-*.png, edit-*.png and index.html."""
-        write_comparison(out, title, self)
+    def save(
+        self, out: Path, title: str = "Comparison of inverters", formats: Sequence[Format] = ()
+    ) -> list[str]:
+        """Write table.csv, summary.md, overview.png, grid-*.png, edit-*.png and index.html.
+
+        Args:
+            out: Output folder.
+            title: Title of the page.
+            formats: Additional formats; see `flows.display.formats.Formats`.
+        """
+        more = write_comparison(out, title, self, formats)
         there = [name for name in ("overview.png", "records") if (out / name).exists()]
-        return ["index.html", "summary.md", "table.csv", f"{len(self.groups)} grids", *there]
+        return ["index.html", "summary.md", "table.csv", f"{len(self.groups)} grids", *there, *more]
 
     def tables(self) -> list[Table]:
-        """Some figures of the pairs that have any."""
-        rows = [result.row for result in self.results if not result.row.note]
-        edited = any(not math.isnan(row.edited) for row in rows)
-        names = [*SHOWN, *(("edited", "back") if edited else ())]
-        cells = [
-            [row.model, row.inverter, row.group, *(as_text(getattr(row, name)) for name in names)]
-            for row in rows
-        ]
-        return [Table(["model", "inverter", "images", *names], cells)]
+        """Some figures of each pair, or the reason why it has none, and the facts of the models."""
+        return [table for table in (groups_table(self.results), self.models_table()) if table]
+
+    def paper_tables(self) -> dict[str, Table]:
+        """Tables by name: summary, groups, edits and models, those that have rows."""
+        found = {
+            "summary": summary_table(self.results, self.groups, self.distances),
+            "groups": groups_table(self.results, in_words=True),
+            "edits": edits_table(self.results),
+            "models": self.models_table(),
+        }
+        return {name: table for name, table in found.items() if table}
+
+    def models_table(self) -> Table:
+        """Facts of the models."""
+        return models_table(self.models, [result.row for result in self.results])
 
     @property
     def notes(self) -> list[str]:
-        """Sentences on diverged searches, and the reasons of impossible and failed pairs."""
-        rows = [result.row for result in self.results]
-        diverged = [
-            f"{row.model}, {row.inverter}, {row.group}: every search diverged for {row.diverged} of "
-            f"{row.images} images, which are not in the record"
-            for row in rows
-            if row.diverged
-        ]
-        reasons = [f"{row.model}, {row.inverter}: {row.reason}" for row in rows if row.note]
-        return [*diverged, *dict.fromkeys(reasons)]
+        """No sentences, because those on pairs are notes of the tables."""
+        return []
 
     def as_dict(self) -> dict[str, Any]:
         """The table with the PSNR of every image and the figures of every edit."""
@@ -117,42 +130,60 @@ class Comparison:
             "perceptual_network": self.distances.measured,
             "loss": self.distances.loss,
             "rows": rows,
+            "models": {
+                name: {
+                    **facts.as_dict(),
+                    "compared_on": compared_on(name, [result.row for result in self.results]),
+                }
+                for name, facts in self.models.items()
+            },
             "bits_per_dim": self.bits,
         }
 
 
-def write_comparison(out: Path, title: str, comparison: Comparison) -> None:
-    """Write the files of a comparison; see `Comparison.save`."""
-    results, groups, distances = comparison.results, comparison.groups, comparison.distances
+def write_comparison(
+    out: Path, title: str, comparison: Comparison, formats: Sequence[Format] = ()
+) -> list[str]:
+    """Write the files of a comparison (`Comparison.save`); returns phrases on those of additional formats."""
+    results, groups = comparison.results, comparison.groups
+    tables = comparison.paper_tables()
+    latex = write_tables(out, tables, formats)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(results[0].row.as_dict()))
     writer.writeheader()
     writer.writerows(result.row.as_dict() for result in results)
     write_text(out / "table.csv", text.getvalue())
-    for old in (*out.glob("grid-*.png"), *out.glob("edit-*.png")):
-        old.unlink()  # left by an earlier comparison in this folder
-    short = summary(results, groups, distances)
-    write_text(out / "summary.md", short)
-    rows = overview(results, groups)
-    if rows:
-        save_sheet(draw_rows(rows), out / "overview.png")
-    else:
-        (out / "overview.png").unlink(missing_ok=True)
+    short = [tables[name].markdown() for name in ("summary", "edits", "models") if name in tables]
+    write_text(out / "summary.md", "\n".join(short))
+    remove_old(out)
+    if rows := overview(results, groups):
+        save_sheet(Sheet(rows), out / "overview.png", formats)
     grids = {
-        group: save_sheet(draw_rows(grid_rows(groups, results, group)), out / f"grid-{safe_name(group)}.png")
+        group: save_sheet(
+            Sheet(grid_rows(groups, results, group)), out / f"grid-{safe_name(group)}.png", formats
+        )
         for group in groups
     }
     edits = {
-        f"edit: {name}": save_sheet(draw_rows(rows), out / f"edit-{safe_name(name)}.png")
+        f"edit: {name}": save_sheet(Sheet(rows), out / f"edit-{safe_name(name)}.png", formats)
         for name, rows in edit_rows(groups, results).items()
     }
-    whole = page(title, comparison, grids, edits)
-    write_text(out / "index.html", whole)
+    write_text(out / "index.html", page(title, comparison, grids, edits))
     if comparison.pictures:
         for result in results:
             names = [Path(source.name).stem for source in groups[result.row.group].sources]
             folder = out / "pictures" / pair_name(result.row)
             save_images(folder, names[: len(result.reconstruction)], result.reconstruction)
+    drawn = len(grids) + len(edits) + bool(rows)
+    return [*latex, *(f"{drawn} figures as .{form}" for form in VECTORS if form in formats)]
+
+
+def remove_old(out: Path) -> None:
+    """Remove the pictures that an earlier comparison in this folder left."""
+    for stem in ("overview", "grid-*", "edit-*"):
+        for form in ("png", *VECTORS):
+            for old in out.glob(f"{stem}.{form}"):
+                old.unlink()
 
 
 # Grid ---------------------------------------------------------------------------------------------
@@ -204,21 +235,21 @@ def page(title: str, comparison: Comparison, grids: Mapping[str, str], edits: Ma
     """
     results, groups, distances = comparison.results, comparison.groups, comparison.distances
     head = ("model", "inverter", "images", "n", *COLUMNS)
-    lines = []
-    for result in results:
-        row = result.row
-        figures = [row.reason] if row.note else [as_text(getattr(row, name)) for name in COLUMNS]
-        lines.append([row.model, row.inverter, row.group, str(row.images), *figures])
+    lines = [
+        [row.model, row.inverter, row.group, str(row.images), *noted_figures(row, list(COLUMNS))]
+        for row in (result.row for result in results)
+    ]
     pictures = "".join(
         f"{picture_html(group, data)}{_one_by_one(results, groups, group)}" for group, data in grids.items()
     )
     legend = "; ".join(f"{name}: {meaning.format(distances=distances)}" for name, meaning in COLUMNS.items())
-    edited = edit_lines(results)
-    if edited:
-        pictures += f"<h2>Edits, compared with true ones</h2>{Table(EDIT_HEAD, edited).html()}"
+    if edited := edits_table(results):
+        pictures += f"<h2>Edits, compared with true ones</h2>{edited.html()}"
         pictures += "".join(picture_html(name, data) for name, data in edits.items())
     legend = f"<p>{html.escape(legend)}.</p>"
-    return document(title, Table(head, lines).html(), legend, pictures)
+    facts = comparison.models_table()
+    models = f"<h2>Models</h2>{facts.html()}" if facts else ""
+    return document(title, Table(head, lines).html(), legend, models, pictures)
 
 
 def _one_by_one(results: Sequence[Result], groups: Groups, group: str) -> str:

@@ -15,6 +15,7 @@ from flows.inversion.base import Inverter
 from flows.inversion.by_name import is_config, make_inverter, title_of
 from flows.inversion.comparison import Group, Groups, Measures, compare, likelihood_of
 from flows.inversion.distance import Distance
+from flows.inversion.facts import ModelFacts
 from flows.inversion.records import ImageSource
 from flows.inversion.report import Comparison
 from flows.inversion.search import Search, SearchSettings
@@ -22,6 +23,7 @@ from flows.inversion.summary import Distances
 from flows.metrics.identity import Identity
 from flows.metrics.perceptual import EfficientNetLite0, FeatureNetwork, make_network
 from flows.models.base import LatentModel
+from flows.storage.trained import TrainingFacts
 
 __all__ = ["MeasureSettings", "compare_models"]
 
@@ -55,6 +57,7 @@ def compare_models(
     images: Mapping[str, pixels.ImageLike | Group],
     search: SearchSettings = SearchSettings(),
     measure: MeasureSettings = MeasureSettings(),
+    trained: Mapping[str, TrainingFacts] | None = None,
 ) -> Comparison:
     """Invert images by several methods on several models.
 
@@ -67,6 +70,8 @@ def compare_models(
         images: Name of a group to uint8 images (n, C, H, W), or to a `Group` with labels and sources.
         search: Settings of the searches of inverters by short names.
         measure: Settings of the measures.
+        trained: Facts of the trainings by the names of the models, as `flows.storage.trained.read_training`
+            reads them from checkpoints; a model without any has only its size in the table of models.
 
     Raises:
         UserError: The models differ in their images, there is no such inverter, or the images do not fit.
@@ -78,7 +83,8 @@ def compare_models(
         for name, each in images.items()
     }
     results = compare(models, prepared.inverters, groups, measure.seed, prepared.measures)
-    return Comparison(results, groups, prepared.distances, likelihoods(models, groups))
+    facts = {name: ModelFacts.of(model, (trained or {}).get(name)) for name, model in models.items()}
+    return Comparison(results, groups, prepared.distances, likelihoods(models, groups), models=facts)
 
 
 @dataclass(frozen=True)

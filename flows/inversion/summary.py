@@ -1,15 +1,16 @@
-"""Summary of a comparison: one table and one picture, a row per method, a column per group of images."""
+"""Tables and one picture of a comparison: a row per method, a column per group of images."""
 
+import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from flows.display.page import as_fixed, as_interval, as_text
-from flows.display.table import Table
+from flows.display.table import Noted, Table, without_figures
 from flows.inversion.comparison import Groups, Result, Row
 
 EACH, OTHERS = 4, ("cat", "person", "text", "digits", "uniform noise", "checkerboard of 4 px")
@@ -39,24 +40,31 @@ def by_pair(results: Sequence[Result], groups: Groups) -> dict[Pair, dict[str, R
     pairs: dict[Pair, dict[str, Result]] = {}
     for result in results:
         if not result.row.note:
-            name = result.row.group
-            column = name if groups[name].only is None else "generated"
+            column = column_of(result.row.group, groups)
             pairs.setdefault((result.row.model, result.row.inverter), {})[column] = result
     return pairs
 
 
-def summary(results: Sequence[Result], groups: Groups, distances: Distances) -> str:
-    """Return Markdown tables: of the inversions, and of their edits, if there are any.
+def column_of(group: str, groups: Groups) -> str:
+    """Name of the column of a group; images that each model generated itself share one."""
+    return group if groups[group].only is None else "generated"
 
-    The former has the median PSNR per group with its 95 % interval, and the other figures over all groups.
+
+def summary_table(results: Sequence[Result], groups: Groups, distances: Distances) -> Table:
+    """Table of the inversions, a row for each model and inverter.
+
+    It has the median PSNR per group with its 95 % interval, and the other figures over all groups. A pair
+    without figures has the reason as a note.
 
     Args:
         results: Results of `compare`.
         groups: Groups that were compared, by name.
         distances: Names of the distances.
     """
-    pairs = by_pair(results, groups)
-    columns = list(dict.fromkeys(column for by_column in pairs.values() for column in by_column))
+    by_name: dict[Pair, dict[str, Row]] = {}
+    for row in (result.row for result in results):
+        by_name.setdefault((row.model, row.inverter), {})[column_of(row.group, groups)] = row
+    columns = list(dict.fromkeys(column for rows in by_name.values() for column in rows))
     failed = any(result.row.failed > 0 for result in results)
     head = [
         "model",
@@ -64,30 +72,86 @@ def summary(results: Sequence[Result], groups: Groups, distances: Distances) -> 
         *(f"{column}, dB" for column in columns),
         "bit-exact",
         f"distance ({distances.measured})",
-        f"seconds / image (loss: {distances.loss})",
+        Noted("seconds / image", f"searches minimise {distances.loss}"),
         "worst restart",
         "edit undone, dB",
         *(["diverged"] if failed else []),
     ]
-    lines = []
-    for (model, inverter), by_column in pairs.items():
-        rows = [result.row for result in by_column.values()]
-        first = rows[0]
-        lines.append(
-            [
-                model,
-                inverter,
-                *(psnr_of(by_column[column].row) if column in by_column else "–" for column in columns),
-                f"{100 * over_all(rows, 'bit_exact'):.0f} %",
-                as_text(over_all(rows, "perceptual")),
-                f"{over_all(rows, 'seconds'):.2g}",
-                f"+ {100 * over_all(rows, 'restart_gap'):.0f} %" if first.starts > 1 else "–",
-                as_fixed(median([row.undone for row in rows]), ".1f"),
-                *([f"{100 * over_all(rows, 'failed'):.0f} %"] if failed else []),
-            ]
-        )
-    edits = edit_lines(results)
-    return Table(head, lines).markdown() + (f"\n{Table(EDIT_HEAD, edits).markdown()}" if edits else "")
+    return Table(head, [[*pair, *cells(rows, columns, failed)] for pair, rows in by_name.items()])
+
+
+def cells(rows: Mapping[str, Row], columns: Sequence[str], failed: bool) -> list[str]:
+    """Cells of a model and inverter: the PSNR of each column, then the other figures.
+
+    Args:
+        rows: Rows of the pair by column.
+        columns: Names of all columns.
+        failed: Whether there is a column for the share of restarts that diverged.
+    """
+    known = [row for row in rows.values() if not row.note]
+    if not known and len({row.note for row in rows.values()}) == 1:
+        return without_figures(next(iter(rows.values())).reason, len(columns) + 5 + failed)
+    quality = [psnr_cell(rows[column]) if column in rows else "–" for column in columns]
+    if not known:
+        return [*quality, *["–"] * (5 + failed)]
+    return [
+        *quality,
+        f"{100 * over_all(known, 'bit_exact'):.0f} %",
+        as_text(over_all(known, "perceptual")),
+        f"{over_all(known, 'seconds'):.2g}",
+        f"{100 * over_all(known, 'restart_gap'):+.0f} %" if known[0].starts > 1 else "–",
+        as_fixed(median([row.undone for row in known]), ".1f"),
+        *([f"{100 * over_all(known, 'failed'):.0f} %"] if failed else []),
+    ]
+
+
+def psnr_cell(row: Row) -> str:
+    """Median PSNR of a row with its interval; what is missing has a note."""
+    return Noted("–" if row.note else psnr_of(row), row.reason)
+
+
+SHOWN = {
+    "psnr": "PSNR, dB", "ssim": "SSIM", "perceptual": "distance", "bit_exact": "bit-exact, share",
+    "seconds": "seconds / image", "steps": "steps", "undone": "edit undone, dB",
+}  # fmt: skip
+"""Columns of the table of groups, with their names in a paper."""
+EDITED = {"edited": "edited, dB", "back": "and back, dB"}
+"""Further columns, if edits were compared with true ones."""
+
+
+def groups_table(results: Sequence[Result], in_words: bool = False) -> Table:
+    """Table with a row for each pair and group; groups without figures for one reason share a row.
+
+    Args:
+        results: Results of `compare`.
+        in_words: Whether the columns have their names with units, instead of those in JSON.
+    """
+    rows = [result.row for result in results]
+    names = {**SHOWN, **(EDITED if any(not math.isnan(row.edited) for row in rows) else {})}
+    lines: list[list[str]] = []
+    for (model, inverter, note), some in itertools.groupby(
+        rows, lambda row: (row.model, row.inverter, row.note)
+    ):
+        alike = list(some)
+        if note:
+            together = ", ".join(row.group for row in alike)
+            lines.append([model, inverter, together, *without_figures(alike[0].reason, len(names))])
+            continue
+        lines += [[model, inverter, row.group, *noted_figures(row, list(names))] for row in alike]
+    return Table(["model", "inverter", "images", *(names.values() if in_words else names)], lines)
+
+
+def noted_figures(row: Row, names: Sequence[str]) -> list[str]:
+    """Figures of a row as text; the first has the note of the row, and without figures there is only that."""
+    if row.note:
+        return without_figures(row.reason, len(names))
+    first, *others = (as_text(getattr(row, name)) for name in names)
+    return [Noted(first, row.reason), *others]
+
+
+def edits_table(results: Sequence[Result]) -> Table:
+    """Table of the edits that were compared with true ones."""
+    return Table(EDIT_HEAD, edit_lines(results))
 
 
 def with_interval(middle: float, low: float, high: float) -> str:

@@ -1,12 +1,15 @@
 """Model cards and the facts that every report of a run has."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from flows import __version__
+from flows.core.hardware import hardware
 from flows.data.base import ImageData
 from flows.storage.stored import StoredModule
+from flows.training.data_record import read_record
 from flows.training.log import check_trained
 
 OPTIMISERS = {"adam": "Adam", "adamax": "Adamax", "adamw": "AdamW", "rmsprop": "RMSprop"}
@@ -17,10 +20,22 @@ LOADER = ("import flows", 'model = flows.load("path/to/this/folder")')
 """Lines of Python that load a model."""
 
 
-def facts_of(model: StoredModule, metrics: list[dict[str, float]], data: ImageData) -> dict[str, Any]:
-    """Entries of every report: model, data, and training. Raises UserError if there are no metrics."""
+def facts_of(
+    model: StoredModule, metrics: list[dict[str, float]], data: ImageData, folder: Path
+) -> dict[str, Any]:
+    """Entries of every report: model, data, and training. Raises UserError if there are no metrics.
+
+    Args:
+        model: Model on the device of the training.
+        metrics: Lines of the log.
+        data: Data set that the model was trained on.
+        folder: Folder of the run, with the record of its data.
+    """
     check_trained(metrics)
     note = data.test_note()
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    ranks = torch.distributed.get_world_size() if distributed else 1
+    record = (read_record(folder) or {}).get("train")
     return {
         **({"test_note": note} if note else {}),
         "model": model.arguments(),
@@ -29,7 +44,9 @@ def facts_of(model: StoredModule, metrics: list[dict[str, float]], data: ImageDa
         "data": model.description,
         "training": {
             "images": int(metrics[-1]["images"]),
+            "split_images": None if record is None else record.images or None,  # a stream has no number
             "seconds": max(line.get("seconds", 0.0) for line in metrics),
+            "hardware": hardware(model.device, ranks),
             "flows": __version__,
             "torch": torch.__version__,
         },

@@ -23,8 +23,9 @@ from flows.reports.figures import draw_curves, draw_round_trip
 from flows.reports.section import RunReport
 from flows.storage.files import read_yaml, to_json, write_text
 from flows.storage.stored import CARD_FILE
-from flows.training.folder import REPORT_FILE, RUN_CONFIG
-from flows.training.log import METRICS_FILE, read_metrics
+from flows.storage.trained import METRICS_FILE, REPORT_FILE
+from flows.training.folder import RUN_CONFIG
+from flows.training.log import read_metrics
 from flows.training.validation import TEMPERATURES, generate, sample_sheet
 
 DOUBLE_PRECISION_IMAGES = 64
@@ -58,7 +59,7 @@ def write_flow_report(
         learned: Figures of what the objective learned besides the model (`Objective.finish`).
     """
     metrics = read_metrics(folder / METRICS_FILE)
-    facts = facts_of(model, metrics, data)
+    facts = facts_of(model, metrics, data, folder)
     facts["training"]["best_images"] = best_evaluation(metrics, "validation/bits_per_dim")
     likelihood, reason = known_likelihood(model, data.split("test"), None)
     groups = round_trip_groups(model, data, None)

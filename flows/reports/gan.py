@@ -20,8 +20,9 @@ from flows.reports.section import RunReport, Section
 from flows.steering.base import DIRECTIONS_FILE
 from flows.storage.files import read_yaml, to_json, write_text
 from flows.storage.stored import CARD_FILE
-from flows.training.folder import REPORT_FILE, RUN_CONFIG
-from flows.training.log import METRICS_FILE, read_metrics
+from flows.storage.trained import METRICS_FILE, REPORT_FILE
+from flows.training.folder import RUN_CONFIG
+from flows.training.log import read_metrics
 from flows.training.validation import generate, sheet_of
 
 SHOWN = 80
@@ -48,7 +49,7 @@ def write_gan_report(
     halves = halves_of(test.images)
     samples = generate(model, len(halves[0]), 1.0, seed=2, labels=halves_of(test.labels)[0])
     report: dict[str, Any] = {
-        **facts_of(model, metrics, data),
+        **facts_of(model, metrics, data, folder),
         "sliced_wasserstein": swd_to(*halves, samples),
         "kid": kid_to(*halves, lambda _: samples),
     }

@@ -21,7 +21,7 @@ from flows.storage.files import file_digest
 from flows.storage.index import CONFIG_FILE, INDEX_FILE, Entry, Kind, StoredFile, read_index, write_index
 from flows.storage.package import packaged
 from flows.storage.stored import CARD_FILE, StoredModule, read_config, types_in
-from flows.training.folder import REPORT_FILE
+from flows.storage.trained import REPORT_FILE
 
 LICENCE = "Apache-2.0"
 

@@ -13,8 +13,9 @@ from flows.reports.section import RunReport
 from flows.semantics.base import Measurement, SemanticModel
 from flows.storage.files import read_yaml, to_json, write_text
 from flows.storage.stored import CARD_FILE
-from flows.training.folder import REPORT_FILE, RUN_CONFIG
-from flows.training.log import METRICS_FILE, read_metrics
+from flows.storage.trained import METRICS_FILE, REPORT_FILE
+from flows.training.folder import RUN_CONFIG
+from flows.training.log import read_metrics
 
 FIGURES = {"r2": "R²", "iou": "IoU", "seen": "visibility"}
 """Figures that have another name in model cards than in `report.json`."""
@@ -43,7 +44,7 @@ def write_semantics_report(
     metrics = read_metrics(folder / METRICS_FILE)
     test = data.split("test")
     measured = model.measure(test, None)
-    facts = {**facts_of(model, metrics, data), **(learned or {})}
+    facts = {**facts_of(model, metrics, data, folder), **(learned or {})}
     report: dict[str, Any] = {**facts, "test": measured.values, "images": len(test)}
     write_text(folder / REPORT_FILE, to_json(report))
     draw_lines(metrics, CURVES, folder / "curves.png")

@@ -1,11 +1,13 @@
 """Effect of each level of a code: layout, objects, attributes, colour (HiGAN, Yang et al. 2021)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from flows.display.page import heat_map, write_page
+from flows.display.formats import Format
+from flows.display.page import as_text, heat_map, write_page
+from flows.display.table import Table
 from flows.errors import Unsupported
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
@@ -104,9 +106,22 @@ def with_levels(model: LatentModel, space: str) -> str:
     )
 
 
-def levels_map(out: Path, title: str, ranked: dict[str, dict[str, float]]) -> list[str]:
+def levels_table(ranked: Mapping[str, Mapping[str, float]]) -> Table:
+    """Effect of each level on the score of each direction, and the level with the largest one."""
+    levels = list(next(iter(ranked.values())))
+    rows = [
+        [name, *(as_text(row[level]) for level in levels), max(row, key=lambda level: abs(row[level]))]
+        for name, row in ranked.items()
+    ]
+    return Table(["direction", *levels, "largest"], rows)
+
+
+def levels_map(
+    out: Path, title: str, ranked: Mapping[str, Mapping[str, float]], formats: Sequence[Format] = ()
+) -> list[str]:
     """Write index.html with levels.png, a heat map of directions × levels; returns the names of the files."""
     names, levels = list(ranked), list(next(iter(ranked.values())))
     values = torch.tensor([[ranked[name][level] for level in levels] for name in names])
     caption = "change of the own score when a single level is moved, in std"
-    return write_page(out, title, {"levels": heat_map(values, names, levels, caption)})
+    sheets, tables = {"levels": heat_map(values, names, levels, caption)}, {"levels": levels_table(ranked)}
+    return write_page(out, title, sheets, tables=tables, formats=formats)

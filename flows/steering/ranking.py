@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from flows.core.schema import parse, read_json
+from flows.display.formats import Format
 from flows.display.page import as_text, heat_map, write_page
 from flows.display.table import Table
 from flows.errors import UserError
@@ -169,11 +170,18 @@ def worse_in_z(entries: Sequence[Entry]) -> list[str]:
     return sentences
 
 
-def write_ranking(out: Path, entries: Sequence[Entry]) -> list[str]:
+def ranking_table(entries: Sequence[Entry]) -> Table:
+    """Table with a row for each entry."""
+    return Table(HEAD, [each.row() for each in entries])
+
+
+def write_ranking(out: Path, entries: Sequence[Entry], formats: Sequence[Format] = ()) -> list[str]:
     """Write index.html with leakage.png and a table of all entries; returns the names of the files."""
-    table = Table(HEAD, [each.row() for each in entries]).html()
+    table = ranking_table(entries)
     notes = "".join(f"<p>{html.escape(text)}</p>" for text in worse_in_z(entries))
-    return write_page(out, "Directions, ranked", {"leakage": leakage_map(entries)}, after=notes + table)
+    sheets = {"leakage": leakage_map(entries)}
+    after, tables = notes + table.html(), {"ranking": table}
+    return write_page(out, "Directions, ranked", sheets, after=after, tables=tables, formats=formats)
 
 
 def leakage_map(entries: Sequence[Entry]) -> "Figure":

@@ -1,14 +1,15 @@
 """Report of `flows steer score`: a page with the matrix of changes as a heat map, responses and strips."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
-from flows.display.drawing import draw_rows, new_figure
+from flows.display.drawing import Sheet, new_figure
+from flows.display.formats import Format
 from flows.display.page import as_interval, as_text, heat_map, write_page
 from flows.display.table import Table
 from flows.steering.evaluate import Rescoring, monotonicity, own_score
@@ -16,6 +17,8 @@ from flows.steering.quality import Quality
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # imported only where a figure is made
+
+    from flows.display.drawing import Drawn
 
 SCORES_VERSION = 1
 """Format version of scores.json."""
@@ -47,15 +50,22 @@ class Scored:
     moved: dict[str, Any]
     notes: tuple[str, ...] = ()
 
-    def save(self, out: Path, title: str = "Directions") -> list[str]:
-        """Write index.html with matrix.png, responses.png and strips.png; returns the names of the files."""
+    def save(self, out: Path, title: str = "Directions", formats: Sequence[Format] = ()) -> list[str]:
+        """Write index.html with matrix.png, responses.png and strips.png; returns the names of the files.
+
+        Args:
+            out: Output folder.
+            title: Title of the page.
+            formats: Additional formats; see `flows.display.formats.Formats`.
+        """
         head = [f"{alpha:+.2g}" for alpha in self.alphas]
-        sheets: dict[str, Image.Image | Figure] = {
+        sheets: dict[str, Drawn] = {
             "matrix": matrix_map(self.matrix),
             "responses": response_curves(self),
-            "strips": draw_rows(self.strips, len(head), head=head),
+            "strips": Sheet(self.strips, len(head), head=head),
         }
-        return write_page(out, title, sheets, self.tables()[0].html())
+        (table,) = self.tables()
+        return write_page(out, title, sheets, table.html(), tables={"directions": table}, formats=formats)
 
     def tables(self) -> list[Table]:
         """One table, a row for each direction."""

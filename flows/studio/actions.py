@@ -15,7 +15,7 @@ from torch import Tensor
 
 from flows import images as pixels
 from flows.display.page import as_fixed, as_text
-from flows.display.table import Table
+from flows.display.table import Table, without_figures
 from flows.dissection.agreement import UnitRow, dissect
 from flows.dissection.omission import omissions, shares_of
 from flows.dissection.paint import touched_units
@@ -309,7 +309,8 @@ def compared_table(steps: Sequence[Compared]) -> str:
     for row in (step.row for step in steps):
         figures = [as_text(getattr(row, name), 3) for name in COMPARED]
         figures[list(COMPARED).index("bit_exact")] = {1.0: "yes", 0.0: "no"}.get(row.bit_exact, "–")
-        lines.append([row.model, "–", row.note] if row.note else [row.model, row.inverter, *figures])
+        without = ["–", *without_figures(row.note, len(COMPARED))]
+        lines.append([row.model, *(without if row.note else [row.inverter, *figures])])
     return Table(["model", "by", *COMPARED.values()], lines).markdown(names=2).rstrip()
 
 

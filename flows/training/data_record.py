@@ -9,7 +9,7 @@ from flows.core.schema import parse, read_json
 from flows.data.base import ImageData, Split, SplitName
 from flows.errors import UserError
 from flows.storage.files import write_text
-from flows.training.folder import DATA_RECORD
+from flows.storage.trained import DATA_RECORD
 
 MOST_NAMES = 200_000
 """Number of pictures above which their names are not kept; that the data differ is noticed all the same."""

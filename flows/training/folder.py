@@ -14,10 +14,10 @@ from flows.steering.base import DIRECTIONS_FILE
 from flows.storage.files import is_temporary, read_yaml, write_text
 from flows.storage.index import CONFIG_FILE
 from flows.storage.stored import CARD_FILE, EXPORTING, WEIGHTS_FILE
+from flows.storage.trained import DATA_RECORD, METRICS_FILE, REPORT_FILE
 from flows.training.checkpoint import PREFIX, states
-from flows.training.log import METRICS_FILE
 
-RUN_CONFIG, REPORT_FILE, FILES_LIST, DATA_RECORD = "config.yaml", "report.json", "files.txt", "data.json"
+RUN_CONFIG, FILES_LIST = "config.yaml", "files.txt"
 UNLISTED = (
     RUN_CONFIG, METRICS_FILE, REPORT_FILE, CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, DIRECTIONS_FILE,
     "samples.png", "curves.png", "roundtrip.png", "reconstructions.png", "interpolations.png",

@@ -16,8 +16,7 @@ from flows.core.schema import parse, read_json, unaltered
 from flows.display.progress import bar
 from flows.errors import UserError
 from flows.storage.files import REASON, strict, write_atomically, write_text
-
-METRICS_FILE = "metrics.jsonl"
+from flows.storage.trained import METRICS_FILE
 
 
 class RunLog:

@@ -94,12 +94,13 @@ def test_find_apply_score(directions, name, tmp_path, capsys):
         assert sheet.height == 20 + 2 * 2 * 66
 
     run("steer", "score", folder / name, file, "--predictor", folder / "predictor", "--n", 20, "--steps", 1,
-        "--without", "wood", "--out", tmp_path / "score")  # fmt: skip
+        "--without", "wood", "--format", "latex,pdf", "--out", tmp_path / "score")  # fmt: skip
     scores = json.loads((tmp_path / "score" / "scores.json").read_text())
     assert list(scores["directions"]) == ["daylight without wood"]
     assert len(scores["directions"]["daylight without wood"]["signed"]) == len(scores["scores"])
     written = {path.name for path in (tmp_path / "score").iterdir()}
-    assert written == {"index.html", "matrix.png", "responses.png", "strips.png", "scores.json"}
+    figures = {f"{stem}.{form}" for stem in ("matrix", "responses", "strips") for form in ("png", "pdf")}
+    assert written == {"index.html", *figures, "scores.json", "table-directions.tex"}
     assert "http" not in (tmp_path / "score" / "index.html").read_text().split("base64")[0]
 
     run("steer", "score", folder / name, file, "--predictor", folder / "predictor", "--test", 20, "--steps",
@@ -120,10 +121,12 @@ def test_find_apply_score(directions, name, tmp_path, capsys):
     assert written["name"] == "wood without daylight" and 0 < written["evidence"]["kept"] <= 1
 
     run("steer", "levels", folder / name, file, "--predictor", folder / "predictor", "--n", 20,
-        "--out", tmp_path / "levels")  # fmt: skip
+        "--format", "latex", "svg", "--out", tmp_path / "levels")  # fmt: skip
     written = json.loads((tmp_path / "levels" / "levels.json").read_text())
     assert written["space"] == ("w+" if name == "lia" else "z") and len(written["levels"]["wood"]) >= 2
-    assert (tmp_path / "levels" / "levels.png").exists()
+    assert {"levels.png", "levels.svg", "table-levels.tex"} <= {
+        path.name for path in (tmp_path / "levels").iterdir()
+    }
 
 
 def test_methods_by_name(folder, tmp_path):
@@ -186,16 +189,20 @@ def test_dissect_and_omissions(folder, name, tmp_path):
         assert (tmp_path / source / "index.html").exists()
     run("dissect", folder / name, "--segmenter", folder / "segmenter", "--n", 40, "--units", 1,
         "--classes", "wall", "--order", "learned", "--insert", "wall",
-        "--out", tmp_path / "more")  # fmt: skip
+        "--format", "latex,pdf", "--out", tmp_path / "more")  # fmt: skip
     result = json.loads((tmp_path / "more" / "units.json").read_text())
     assert result["insertions"][0]["label"] == "wall" and result["artefact"] is None
-    assert (tmp_path / "more" / "insertion-wall.png").exists()
+    written = {path.name for path in (tmp_path / "more").iterdir()}
+    assert {"insertion-wall.png", "insertion-wall.pdf", "layers.pdf", "table-layers.tex"} <= written
+    assert "table-insertion-wall.tex" in written
     run("omissions", folder / name, "--segmenter", folder / "segmenter", "--n", 40, "--images", 2,
-        "--steps", 2, "--out", tmp_path / "omissions")  # fmt: skip
+        "--steps", 2, "--format", "latex,pdf", "--out", tmp_path / "omissions")  # fmt: skip
     result = json.loads((tmp_path / "omissions" / "omissions.json").read_text())
     assert result["fsd"]["mean"] >= 0 and (result["instances"] is None) == (name == "glow")
     picture = "energy.png" if name == "glow" else "instances.png"
-    assert (tmp_path / "omissions" / picture).exists()
+    written = {path.name for path in (tmp_path / "omissions").iterdir()}
+    assert {picture, picture.replace("png", "pdf"), "classes.pdf", "table-classes.tex"} <= written
+    assert ("table-energies.tex" in written) == (name == "glow")
 
 
 def class_under_the_brush(folder):

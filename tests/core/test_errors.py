@@ -412,6 +412,7 @@ ALLOWED = {
     "data/shards.py read_shard": "webdataset's gopen alone: an address of a kind that it does not know",
     "data/torchvision_sets.py find_files": "torchvision alone, on files or a download",
     "errors.py reported": "raises bugs again",
+    "opening.py training_of": "UserError alone: a data set that cannot be made states no number of images",
     "storage/files.py expand": "Path.expanduser alone: ~ of an unknown user",
     "storage/files.py reading": "parsers of other packages, on the user's file",
     "storage/files.py write_atomically": "removes the temporary file and raises again",

@@ -10,7 +10,7 @@ from flows import UserError
 from flows.cli import commands, find_verbs, main
 from flows.core.bounds import PositiveInt
 from flows.core.options import Options, flattened, options_in
-from flows.display.table import Table
+from flows.display.table import Table, without_figures
 from flows.inversion import Encoder, Exact, Hybrid, Layer, Optimise, Tune
 from flows.inversion.by_name import inverter_classes, make_inverter, short_names, title_of
 from flows.inversion.distance import Distance
@@ -151,19 +151,25 @@ def test_what_is_no_inverter_is_named(tmp_path, capsys):
 # Tables -------------------------------------------------------------------------------------------
 
 
-def test_figures_are_aligned_right_and_a_short_row_is_a_note():
+def test_figures_are_aligned_right_and_a_reason_is_a_note():
     table = Table(
         ["model", "psnr", "interval", "none"],
         [
             ["glow", "31.5 (30.1 … 33.0)", "1 … 2", "–"],
             ["gan", "∞", "94 (94; 50)", ""],
-            ["nice", "impossible: <a>"],
+            ["nice", *without_figures("impossible: <a>", 3)],
         ],
     )
     assert table.numeric() == [False, True, True, True]
     lines = table.markdown().splitlines()
-    assert lines[1] == "| --- | --: | --: | --: |" and lines[-1] == "| nice | impossible: <a> |  |  |"
+    assert lines[1] == "| --- | --: | --: | --: |" and lines[4:] == [
+        "| nice | – [1] | – | – |",
+        "",
+        "[1] impossible: <a>",
+    ]
     page = table.html()
     assert "<td class=n>31.5 (30.1 … 33.0)</td>" in page
-    assert "<td colspan=3>impossible: &lt;a&gt;</td>" in page
+    assert "<td class=n>–<sup>1</sup></td>" in page and page.endswith(
+        "<sup>1</sup> impossible: &lt;a&gt;</p>"
+    )
     assert not Table(["a"], []) and Table(["a"], []).numeric() == [False]

@@ -187,7 +187,7 @@ def test_compare_edits_along_directions(fail, tmp_path, monkeypatch, capsys):
     assert 10 <= edit["images"] < 24 and first["loss"] == "pixels"
     assert (tmp_path / "edit-lamp-on.png").is_file() and "true edit" in (tmp_path / "index.html").read_text()
     summary = (tmp_path / "summary.md").read_text()
-    assert "| scenes-lia | encoder:w | lamp_on |" in summary and "(loss: pixels)" in summary
+    assert "| scenes-lia | encoder:w | lamp_on |" in summary and "searches minimise pixels" in summary
     monkeypatch.setattr(Encoder, "invert", lambda *_: pytest.fail("the finished pair was run again"))
     main([*words, "--directions", "lamp_on", "--resume", "true"])
     assert json.loads((tmp_path / "table.json").read_text()) == first

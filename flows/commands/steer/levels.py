@@ -1,6 +1,5 @@
 """`flows steer levels`: effect of each level of the code on the scores of directions."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -8,14 +7,13 @@ import torch
 from flows.commands.common import check_outputs, write_json
 from flows.core.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Seed
 from flows.data.base import ImageData
-from flows.display.page import as_text
-from flows.display.table import Table
+from flows.display.formats import Formats
 from flows.models.base import LatentModel
 from flows.models.codes import Codes
 from flows.opening import first_test, load_predictor, open_model
 from flows.steering.base import load_directions
 from flows.steering.evaluate import check_own_scores
-from flows.steering.levels import levels_map, rank_levels, to_levels, with_levels
+from flows.steering.levels import levels_map, levels_table, rank_levels, to_levels, with_levels
 from flows.steering.selection import select_directions
 
 
@@ -30,6 +28,7 @@ def levels(
     test: NonNegativeInt = 0,
     seed: Seed = 1,
     out: Path = Path("levels"),
+    formats: Formats = Formats(),
     json: Path | None = None,
     data: ImageData | None = None,
     device: str | None = None,
@@ -51,6 +50,7 @@ def levels(
         test: Number of encoded test images that are moved instead of samples; 0 takes samples.
         seed: Seed of the samples, which should not be that of `steer find`.
         out: Output folder for index.html, levels.png and levels.json.
+        formats: Additional formats of tables and figures.
         json: Additional file for the contents of levels.json.
         data: Data set of the test images; None takes the one that the model was trained on.
         device: Torch device; None takes CUDA if it is available.
@@ -68,11 +68,12 @@ def levels(
     else:
         codes = converted_samples(model, n, selected[0].space, wide, seed)
     ranked = rank_levels(model, loaded, converted, codes, alpha)
-    written = levels_map(out, f"Levels of {wide} of {Path(checkpoint).name}, {alpha:g} σ", ranked)
+    title = f"Levels of {wide} of {Path(checkpoint).name}, {alpha:g} σ"
+    written = levels_map(out, title, ranked, formats.chosen)
     result = {"checkpoint": checkpoint, "space": wide, "alpha": alpha, "levels": ranked}
     for path in (out / "levels.json", json):
         write_json(path, result)
-    table_of(ranked, list(model.check_space(wide).levels)).print()
+    levels_table(ranked).print()
     print(f"written to {out}: {', '.join(written)}, levels.json")
 
 
@@ -80,12 +81,3 @@ def levels(
 def converted_samples(model: LatentModel, n: int, space: str, wide: str, seed: int) -> Codes:
     """Samples of a space, converted to the one whose levels are moved."""
     return model.convert_codes(model.sample(n, space, seed), wide)
-
-
-def table_of(ranked: Mapping[str, Mapping[str, float]], levels: list[str]) -> Table:
-    """Effect of each level on the score of each direction, and the level with the largest one."""
-    rows = [
-        [name, *(as_text(row[level]) for level in levels), max(row, key=lambda level: abs(row[level]))]
-        for name, row in ranked.items()
-    ]
-    return Table(["direction", *levels, "largest"], rows)

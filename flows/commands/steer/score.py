@@ -4,6 +4,7 @@ from pathlib import Path
 
 from flows.commands.common import check_outputs, finish
 from flows.data.base import ImageData
+from flows.display.formats import Formats
 from flows.opening import bundled_model, data_if_needed, load_predictor, open_model
 from flows.steering.base import load_directions
 from flows.steering.scoring import ScoreSettings
@@ -20,6 +21,7 @@ def score(
     settings: ScoreSettings = ScoreSettings(),
     data: ImageData | None = None,
     out: Path = Path("steering"),
+    formats: Formats = Formats(),
     json: Path | None = None,
     device: str | None = None,
 ) -> None:
@@ -35,6 +37,7 @@ def score(
         settings: Settings of the scoring.
         data: Data set; None takes the one that the model was trained on.
         out: Output folder for index.html, matrix.png, responses.png, strips.png and scores.json.
+        formats: Additional formats of tables and figures.
         json: Additional file for the contents of scores.json.
         device: Torch device; None takes CUDA if it is available.
     """
@@ -47,4 +50,4 @@ def score(
     scored = measure(model, loaded, selected, settings, known, fixed)
     title = f"Steering {Path(checkpoint).name} in {selected[0].space}"
     inputs = {"checkpoint": checkpoint, "predictor": predictor}
-    finish(scored, out, "scores.json", title, inputs, json)
+    finish(scored, out, "scores.json", title, inputs, json, formats=formats)

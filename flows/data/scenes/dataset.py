@@ -114,6 +114,7 @@ class Scenes(ImageData):
     ):
         self.size, self.seed = size, seed
         self.counts: dict[SplitName, int] = {"train": images, "validation": validation, "test": test}
+        self.training_images = images
         self.categories = tuple(categories or CATEGORIES)
         for category in self.categories:
             if category not in CATEGORIES:
