@@ -172,7 +172,7 @@ def words_of_recipe(settings: Namespace) -> list[str]:
         return []
     number = settings.recipe if settings.recipe is not None else recipe_of_run(settings)
     if number is None:
-        available = instantiated(settings.data).training_images()
+        available = instantiated(settings.data).training_images
         number = max((each for each in recipes if available is not None and each <= available), default=None)
         if number is None:
             return []

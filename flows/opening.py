@@ -28,6 +28,7 @@ from flows.semantics.base import (
     StoredPredictor,
     StoredSegmenter,
 )
+from flows.semantics.files import FilePredictor, FileSegmenter, is_file_name, load_file
 from flows.semantics.load import load_semantic_model
 from flows.storage.files import StrPath, what_is
 from flows.storage.index import SEMANTIC, find_folder, folder_of, read_index
@@ -124,10 +125,10 @@ def training_of(checkpoint: str, model: LatentModel) -> TrainingFacts:
     if facts.split_images is not None or not data_known(model):
         return facts
     try:
-        data = instantiate_data(model.description["source"])
+        available = instantiate_data(model.description["source"]).training_images
     except UserError:  # the data set has moved or changed; the model can be used without it
         return facts
-    return replace(facts, split_images=data.training_images)
+    return replace(facts, split_images=available)
 
 
 def data_if_needed(model: LatentModel, given: ImageData | None, needed: bool) -> ImageData | None:
@@ -249,7 +250,7 @@ def find_bundled(kind: SemanticKind, model: LatentModel, download: bool = False)
 
 def training_command(kind: SemanticKind) -> str:
     """Command that trains a predictor or segmenter on a user's data, for messages."""
-    return f"`flows train --config scenes/{kind} --data …`"
+    return f"`flows train --config folder/{kind} --data …`"
 
 
 def bundled_model(kind: SemanticKind, model: LatentModel) -> str:
@@ -267,44 +268,61 @@ def bundled_model(kind: SemanticKind, model: LatentModel) -> str:
     return folder
 
 
-def load_predictor(checkpoint: str | None, model: LatentModel) -> StoredPredictor:
-    """Load a predictor of scores for a model, on the model's device.
-
-    Args:
-        checkpoint: Folder or name of the predictor; None takes the included one.
-        model: Model whose images are scored.
+def load_predictor(
+    checkpoint: str | None, model: LatentModel, classes: Path | None = None
+) -> StoredPredictor:
+    """Load a predictor of scores for a model, on the model's device; see `load_semantic` for the arguments.
 
     Raises:
         UserError: The checkpoint holds no predictor or one for another image shape, or none is included.
     """
-    return cast(StoredPredictor, load_semantic(checkpoint, model, "predictor"))
+    return cast(StoredPredictor, load_semantic(checkpoint, model, "predictor", classes))
 
 
-def load_segmenter(checkpoint: str | None, model: LatentModel) -> StoredSegmenter:
-    """Load a segmenter for a model, on the model's device.
-
-    Args:
-        checkpoint: Folder or name of the segmenter; None takes the included one.
-        model: Model whose images are segmented.
+def load_segmenter(
+    checkpoint: str | None, model: LatentModel, classes: Path | None = None
+) -> StoredSegmenter:
+    """Load a segmenter for a model, on the model's device; see `load_semantic` for the arguments.
 
     Raises:
         UserError: The checkpoint holds no segmenter or one for another image shape, or none is included.
     """
-    return cast(StoredSegmenter, load_semantic(checkpoint, model, "segmenter"))
+    return cast(StoredSegmenter, load_semantic(checkpoint, model, "segmenter", classes))
 
 
-def load_semantic(checkpoint: str | None, model: LatentModel, kind: SemanticKind) -> SemanticModel:
-    """Load a predictor or segmenter for a model: any semantic model that fulfils the protocol of the kind."""
+def load_semantic(
+    checkpoint: str | None, model: LatentModel, kind: SemanticKind, classes: Path | None = None
+) -> SemanticModel | FilePredictor | FileSegmenter:
+    """Load a predictor or segmenter for a model: any semantic model that fulfils the protocol of the kind.
+
+    Args:
+        checkpoint: Folder or name of a checkpoint, or a file of another project, see `load_file`; None takes
+            the included one.
+        model: Model whose images are measured.
+        kind: Kind of semantic model.
+        classes: File with the classes of a network of another project.
+    """
     checkpoint = checkpoint or bundled_model(kind, model)
-    loaded = load_semantic_model(checkpoint, str(model.device))
+    return open_semantic(checkpoint, kind, classes, model.image_shape, str(model.device))
+
+
+def open_semantic(
+    checkpoint: str, kind: SemanticKind, classes: Path | None, image_shape: tuple[int, int, int], device: str
+) -> SemanticModel | FilePredictor | FileSegmenter:
+    """Load a predictor or segmenter for images of a shape, (C, H, W); see `load_semantic`."""
+    if is_file_name(checkpoint) and not Path(checkpoint).is_dir():
+        return load_file(checkpoint, kind, classes, image_shape, device)
+    if classes is not None:
+        raise UserError(f"--classes is for files of other projects; {checkpoint} knows its own")
+    loaded = load_semantic_model(checkpoint, device)
     if not isinstance(loaded, PROTOCOLS[kind]):
         raise UserError(
             f"{checkpoint} holds a {type(loaded).__name__}, expected a {kind}: a class with the members of "
             f"flows.semantics.{PROTOCOLS[kind].__name__}"
         )
-    if tuple(loaded.image_shape) != tuple(model.image_shape):
+    if tuple(loaded.image_shape) != tuple(image_shape):
         raise UserError(
             f"{checkpoint} expects images {tuple(loaded.image_shape)}, the model generates "
-            f"{tuple(model.image_shape)}"
+            f"{tuple(image_shape)}"
         )
     return loaded

@@ -27,7 +27,9 @@ from flows.storage.files import expand
 def atlas(
     checkpoint: str,
     predictor: str | None = None,
+    classes: Path | None = None,
     segmenter: str | None = None,
+    segmenter_classes: Path | None = None,
     settings: AtlasSettings = AtlasSettings(),
     out: Path = Path("atlas"),
     formats: Formats = Formats(),
@@ -44,7 +46,11 @@ def atlas(
     Args:
         checkpoint: Folder or name of the model.
         predictor: Checkpoint of an attribute predictor; None takes the included one for the model's images.
+        classes: File with the names of the classes, one per line, if the predictor is a file of another
+            project: TorchScript, torch.export, or weights of torchvision.
         segmenter: Checkpoint of a segmenter; None takes the included one for the model's images.
+        segmenter_classes: File with the names of the classes, one per line, if the segmenter is a file of
+            another project: TorchScript, torch.export, or weights of torchvision.
         settings: Settings of the atlas.
         out: Output folder, with index.html and one folder for each part.
         formats: Additional formats of tables and figures.
@@ -56,9 +62,9 @@ def atlas(
     model = open_model(checkpoint, device)
     predictor = predictor or find_bundled("predictor", model)
     segmenter = segmenter or find_bundled("segmenter", model)
-    scores = load_predictor(predictor, model) if predictor else None
-    classes = load_segmenter(segmenter, model) if segmenter else None
-    say_missing(model, scores is None, classes is None)
+    scores = load_predictor(predictor, model, classes) if predictor else None
+    masks = load_segmenter(segmenter, model, segmenter_classes) if segmenter else None
+    say_missing(model, scores is None, masks is None)
 
     def show(result: Any, folder: Path, name: str, title: str) -> None:
         used = {"predictor": predictor} if name == "scores.json" else {"segmenter": segmenter}
@@ -68,7 +74,7 @@ def atlas(
         name=Path(checkpoint).name,
         model=model,
         predictor=scores,
-        segmenter=classes,
+        segmenter=masks,
         data=data_if_needed(model, data, needed=False),
         settings=settings,
         reconstruct=partial(reconstruct, model, 100),

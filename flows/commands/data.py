@@ -9,9 +9,12 @@ from flows.config import parse_experiment
 from flows.core.bounds import ImageSize
 from flows.data.columns import ColumnKind
 from flows.data.folder import Folder
+from flows.display.formats import Formats
 from flows.errors import UserError
 from flows.reports.data import Proposal, inspect, proposed
 from flows.training.estimate import estimate
+from flows.training.start import set_threads
+from flows.training.threads import Busy, choose_threads
 
 
 def data(
@@ -23,6 +26,7 @@ def data(
     measure: bool = True,
     out: Path = Path("data-report"),
     json: Path | None = None,
+    formats: Formats = Formats(),
 ) -> None:
     """Say and draw what is in a folder of pictures: sizes, classes, values, masks, faults, duplicates.
 
@@ -38,8 +42,10 @@ def data(
         out: Output folder: index.html, data.json, pictures.png, sizes.png and, with labels or values,
             values.png.
         json: Additional file for the contents of data.json.
+        formats: Additional formats of tables and figures.
     """
     check_outputs(out=out, json=json)
+    since = Busy.now()
     files = Folder(folder, size, table=table, columns=columns, masks=masks)
     found = inspect(files)
     options = {"path": folder, "size": size, "table": table, "columns": columns, "masks": masks}
@@ -49,8 +55,10 @@ def data(
         if value is not None and (name, value) != ("size", 32)
         for word in (f"--data.{name}", as_option(value))
     ]
-    found = replace(found, proposals=[propose(config, typed, measure) for config in proposed(files)])
-    finish(found, out, "data.json", f"Pictures in {folder.name}", {"folder": str(folder)}, json)
+    set_threads(choose_threads(None, since)[0])  # as a run does: a busy machine is slower with more
+    proposals = [propose(config, typed, files if measure else None) for config in proposed(files)]
+    found, title = replace(found, proposals=proposals), f"Pictures in {folder.name}"
+    finish(found, out, "data.json", title, {"folder": str(folder)}, json, formats=formats)
 
 
 def as_option(value: object) -> str:
@@ -60,14 +68,20 @@ def as_option(value: object) -> str:
     return f"[{value[0]},{value[1]}]" if isinstance(value, tuple) else str(value)
 
 
-def propose(config: str, typed: list[str], measure: bool) -> Proposal:
-    """Training by a config, with its duration on this machine if it is to be measured."""
+def propose(config: str, typed: list[str], files: Folder | None) -> Proposal:
+    """Training by a config, with its duration on this machine.
+
+    Args:
+        config: Name of the config.
+        typed: Options of the data set.
+        files: Data set with these options, on which the speed is measured; None does not measure it.
+    """
     parser, settings = parse_experiment(["--config", config, *typed])
     minutes = None
-    if measure:
+    if files is not None:
         made = parser.instantiate(settings)
         try:
-            took = estimate(made.model, made.data, made.training, made.objective)
+            took = estimate(made.model, files, made.training, made.objective)
             minutes = took.seconds / 60
         except UserError as error:  # too few pictures for this model
             print(f"{config}: {error}")

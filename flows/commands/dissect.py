@@ -13,6 +13,7 @@ def dissect(
     checkpoint: str,
     settings: DissectionSettings = DissectionSettings(),
     segmenter: str | None = None,
+    segmenter_classes: Path | None = None,
     out: Path = Path("dissection"),
     formats: Formats = Formats(),
     json: Path | None = None,
@@ -29,6 +30,8 @@ def dissect(
         checkpoint: Folder or name of the model.
         settings: Settings of the dissection.
         segmenter: Checkpoint of a segmenter; None takes the included one for the model's images.
+        segmenter_classes: File with the names of the classes, one per line, if the segmenter is a file of
+            another project: TorchScript, torch.export, or weights of torchvision.
         out: Output folder for index.html, its pictures and units.json.
         formats: Additional formats of tables and figures.
         json: Additional file for the contents of units.json.
@@ -38,7 +41,7 @@ def dissect(
     check_outputs(out=out, json=json)
     model = open_model(checkpoint, device)
     segmenter = segmenter or bundled_model("segmenter", model)
-    of_classes = load_segmenter(segmenter, model)
+    of_classes = load_segmenter(segmenter, model, segmenter_classes)
     result = dissect_model(model, of_classes, settings, data_of(model, data) if settings.needs_data else None)
     title = f"Units of {Path(checkpoint).name}, {result.codes} {settings.source}"
     inputs = {"checkpoint": checkpoint, "segmenter": segmenter}

@@ -22,6 +22,7 @@ def omissions(
     checkpoint: str,
     settings: OmissionSettings = OmissionSettings(),
     segmenter: str | None = None,
+    segmenter_classes: Path | None = None,
     steps: PositiveInt = 100,
     out: Path = Path("omissions"),
     formats: Formats = Formats(),
@@ -40,6 +41,8 @@ def omissions(
         checkpoint: Folder or name of the model.
         settings: Settings of the study.
         segmenter: Checkpoint of a segmenter; None takes the included one for the model's images.
+        segmenter_classes: File with the names of the classes, one per line, if the segmenter is a file of
+            another project: TorchScript, torch.export, or weights of torchvision.
         steps: Number of optimisation steps of layer inversion.
         out: Output folder: index.html, omissions.json, classes.png, and instances.png or, for a flow,
             energy.png and energies.png.
@@ -51,7 +54,7 @@ def omissions(
     check_outputs(out=out, json=json)
     model = open_model(checkpoint, device)
     segmenter = segmenter or bundled_model("segmenter", model)
-    of_classes = load_segmenter(segmenter, model)
+    of_classes = load_segmenter(segmenter, model, segmenter_classes)
     by_layer = partial(reconstruct, model, steps)
     result = study_omissions(model, of_classes, data_of(model, data), settings, by_layer)
     title = f"Omissions of {Path(checkpoint).name}, {settings.n:,} samples"

@@ -84,6 +84,7 @@ def paint(
     settings: BrushSettings = BrushSettings(),
     given: GivenSettings = GivenSettings(),
     segmenter: str | None = None,
+    segmenter_classes: Path | None = None,
     output: Path = Path("painted.png"),
     fps: Fps = FPS,
     json: Path | None = None,
@@ -108,6 +109,8 @@ def paint(
         given: Images or codes to paint on.
         segmenter: Checkpoint of a segmenter, which selects exemplars and units; None takes the included one
             for the model's images.
+        segmenter_classes: File with the names of the classes, one per line, if the segmenter is a file of
+            another project: TorchScript, torch.export, or weights of torchvision.
         output: Picture file with one row per image: the input, and the image after each stroke; a .gif,
             .webp or .mp4 file for an animation with one frame per stroke; or a folder (no suffix) for one PNG
             per painted image at the model's size.
@@ -119,7 +122,7 @@ def paint(
     check_unused(output, fps=fps != FPS)
     settings.check()
     model = open_model(checkpoint, device)
-    loaded = load_segmenter(segmenter, model)
+    loaded = load_segmenter(segmenter, model, segmenter_classes)
     requests = [parse_stroke(stroke, loaded, *model.image_shape[1:]) for stroke in strokes]
     read = read_given(model, model.search_space, given)
     labels = dict.fromkeys(each.label for each in requests)

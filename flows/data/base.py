@@ -240,10 +240,6 @@ class ImageData(Checked, ABC):
         label = Attribute("class", "category", classes=self.class_names)
         return self.attributes or ((label,) if self.class_names else ())
 
-    def training_images(self) -> int | None:
-        """Return the number of training images if it is known without reading them, else None."""
-        return None
-
     def test_note(self) -> str:
         """Return why figures on the test split say nothing about other images; empty if they do."""
         return ""

@@ -155,8 +155,9 @@ class Folder(ImageData):
             *([smaller] if contents.small else []),
         ]
 
-    def training_images(self) -> int:
-        """Return the number of training pictures by their names; some of them may not be readable."""
+    @property
+    def training_images(self) -> int:  # type: ignore[override]
+        """Number of training pictures by their names; some of them may not be readable."""
         return sum(self._layout.split_of(name) == "train" for name in self._layout.names)
 
     def test_note(self) -> str:
@@ -254,9 +255,10 @@ class Folder(ImageData):
     @cached_property
     def _masks(self) -> Masks | None:
         """Masks of the readable pictures, in their order; None without masks."""
-        files, contents = self._annotations.masks, self._contents
+        files = self._annotations.masks
         if files is None:
             return None
+        contents = self._contents
         return read_masks(files, contents.readable, contents.shapes, self.size)
 
     @cached_property

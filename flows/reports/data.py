@@ -1,5 +1,6 @@
 """Report on a folder of pictures before anything is trained: sizes, labels, values, faults, duplicates."""
 
+import html
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from flows.data.base import SPLITS, UNLABELLED, Attribute, ImageData, fair_order
 from flows.data.decode import sides
 from flows.data.duplicates import across_splits, exact_groups, near_pairs
 from flows.data.folder import Folder
-from flows.display.drawing import draw_rows, new_figure
+from flows.display.drawing import Sheet, new_figure
+from flows.display.formats import Format
 from flows.display.page import write_page
 from flows.display.table import Table
 from flows.errors import DataMissing
@@ -22,6 +23,8 @@ from flows.errors import DataMissing
 if TYPE_CHECKING:
     from matplotlib.axes import Axes  # imported only where a figure is made
     from matplotlib.figure import Figure
+
+    from flows.display.drawing import Drawn
 
 SHOWN = 12
 """Number of pictures in a row of the sheet."""
@@ -118,14 +121,23 @@ class Inspection:
         tables = [class_table(self)] if self.data.class_names else []
         return tables + ([value_table(self)] if self.data.attributes else [])
 
-    def save(self, out: Path, title: str) -> list[str]:
-        """Write index.html with its pictures; returns the names of the files."""
-        notes = "".join(f"<p>{note}</p>" for note in self.notes)
-        tables = "".join(table.html() for table in self.tables())
-        sheets: dict[str, Image.Image | Figure] = {"pictures": sheet(self), "sizes": size_plot(self)}
+    def save(self, out: Path, title: str, formats: Sequence[Format] = ()) -> list[str]:
+        """Write index.html with its pictures; returns the names of the files.
+
+        Args:
+            out: Output folder.
+            title: Title of the page.
+            formats: Additional formats; see `flows.display.formats.Formats`.
+        """
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        tables = {
+            "classes" if table.columns[0] == "class" else "attributes": table for table in self.tables()
+        }
+        before = notes + "".join(table.html() for table in tables.values())
+        sheets: dict[str, Drawn] = {"pictures": sheet(self), "sizes": size_plot(self)}
         if self.data.class_names or self.data.attributes:
             sheets["values"] = value_plots(self)
-        return write_page(out, title, sheets, notes + tables)
+        return write_page(out, title, sheets, before, "", tables, formats)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -252,7 +264,7 @@ def mask_shares(data: Folder) -> dict[str, float]:
 # Pictures -----------------------------------------------------------------------------------------
 
 
-def sheet(found: Inspection) -> Image.Image:
+def sheet(found: Inspection) -> Sheet:
     """Some pictures as a model sees them, by class, and those that occur twice beside each other."""
     pixels = found.data._contents.pixels
 
@@ -270,7 +282,7 @@ def sheet(found: Inspection) -> Image.Image:
         rows.append(("pictures", of(order[:SHOWN])))
     if twice := [i for group in [*found.exact, *found.near] for i in group[:2]][:SHOWN]:
         rows.append(("duplicates", of(twice)))
-    return draw_rows(rows, SHOWN, side=64)
+    return Sheet(rows, SHOWN, side=64)
 
 
 def size_plot(found: Inspection) -> "Figure":

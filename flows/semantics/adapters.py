@@ -85,9 +85,8 @@ class ClassPredictor:
         )
         self.name = name or type(network).__name__
 
-    @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """Predict probabilities (batch, classes) for images (batch, C, H, W) in [0, 1].
+        """Predict probabilities (batch, classes) for images (batch, C, H, W) in [0, 1], differentiable.
 
         Raises:
             UserError: The network returns another number of classes.

@@ -2,7 +2,7 @@
 
 import math
 import time
-from contextlib import closing, redirect_stdout
+from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -51,7 +51,7 @@ def estimate(model: StoredModule, data: ImageData, training: Training, objective
     never = 2**30
     quiet = replace(training, log_every=never, validate_every=never, save_every=never, guard_every=never)
     accelerator = make_accelerator(objective, model)
-    with TemporaryDirectory() as place, redirect_stdout(StringIO()):
+    with TemporaryDirectory() as place, redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         session = Session(model, data, quiet, Path(place), objective, accelerator)
         with closing(session.log), closing(session.stream):
             for _ in range(WARM):

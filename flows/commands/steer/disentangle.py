@@ -13,6 +13,7 @@ from flows.display.page import as_text
 from flows.display.table import Table
 from flows.models.base import LatentModel
 from flows.opening import data_known, data_of, load_predictor, open_model
+from flows.semantics.base import Predictor
 from flows.steering.base import Direction, as_row, load_directions, save_directions
 from flows.steering.boundary import condition
 from flows.steering.disentangle import disentangle as correct
@@ -59,6 +60,7 @@ def disentangle(
     without: list[str] | None = None,
     others: Path | None = None,
     predictor: str | None = None,
+    classes: Path | None = None,
     settings: DisentangleSettings = DisentangleSettings(),
     data: ImageData | None = None,
     output: Path = Path("disentangled.safetensors"),
@@ -82,6 +84,8 @@ def disentangle(
             ScoreGradient; None takes `directions`.
         predictor: Checkpoint of an attribute predictor, not used with `without`; None takes the included one
             for the model's images.
+        classes: File with the names of the classes, one per line, if the predictor is a file of another
+            project: TorchScript, torch.export, or weights of torchvision.
         settings: Settings of the correction.
         data: Data set of the training images; None takes the one that the model was trained on.
         output: File for the changed directions.
@@ -97,7 +101,8 @@ def disentangle(
     if fixed:
         changed, table = conditioned(task, selected, fixed)
     else:
-        changed, table = corrected(task, selected, predictor, settings)
+        loaded = load_predictor(predictor, task.model, classes)
+        changed, table = corrected(task, selected, loaded, settings)
     save_directions(output, changed)
     table.print()
     print(f"{len(changed)} directions in space {task.space!r}: {output}")
@@ -113,10 +118,9 @@ def conditioned(task: Task, selected: Sequence[Direction], fixed: Sequence[Direc
 
 
 def corrected(
-    task: Task, selected: Sequence[Direction], predictor: str | None, settings: DisentangleSettings
+    task: Task, selected: Sequence[Direction], loaded: Predictor, settings: DisentangleSettings
 ) -> Changed:
-    """Directions, corrected until no other score changes much."""
-    loaded = load_predictor(predictor, task.model)
+    """Directions, corrected until no other score of the predictor changes much."""
     check_own_scores(selected, loaded)
     codes = task.codes(task.n)
     found = [

@@ -27,6 +27,7 @@ def find(
     scores: list[str] | None = None,
     method: Method = BOUNDARY,
     predictor: str | None = None,
+    classes: Path | None = None,
     source: Literal["samples", "images"] = "samples",
     data: ImageData | None = None,
     n: PositiveInt = 4000,
@@ -51,6 +52,8 @@ def find(
         method: Method with its options; docs/guides/steering.md describes all methods.
         predictor: Checkpoint of an attribute predictor, for the scores of samples and their gradients; None
             takes the included one for the model's images.
+        classes: File with the names of the classes, one per line, if the predictor is a file of another
+            project: TorchScript, torch.export, or weights of torchvision.
         source: Source of the codes: samples, or encoded training images.
         data: Data set of the training images; None takes the one that the model was trained on.
         n: Number of codes in the survey.
@@ -67,7 +70,7 @@ def find(
     space = space or model.search_space
     model.check_space(space)
     asked = method.needs_predictor or (method.needs_scores and source == "samples")
-    loaded = load_predictor(predictor, model) if asked else None
+    loaded = load_predictor(predictor, model, classes) if asked else None
     if data is not None and source == "samples":
         raise UserError("--data is the data set of --source images; samples need none")
     images = data_of(model, data) if source == "images" else None

@@ -22,6 +22,7 @@ def levels(
     directions: Path,
     names: list[str] | None = None,
     predictor: str | None = None,
+    classes: Path | None = None,
     space: str | None = None,
     alpha: PositiveFloat = 2.0,
     n: PositiveInt = 300,
@@ -43,6 +44,8 @@ def levels(
         directions: File of directions, written by `flows steer find`.
         names: Names of the directions; None takes all.
         predictor: Checkpoint of an attribute predictor; None takes the included one for the model's images.
+        classes: File with the names of the classes, one per line, if the predictor is a file of another
+            project: TorchScript, torch.export, or weights of torchvision.
         space: Latent space whose levels are moved; None takes the space of the directions or, if it has only
             one level, w+.
         alpha: Move to either side, in sigmas.
@@ -57,7 +60,7 @@ def levels(
     """
     check_outputs(out=out, json=json)
     model = open_model(checkpoint, device)
-    loaded = load_predictor(predictor, model)
+    loaded = load_predictor(predictor, model, classes)
     selected = select_directions(load_directions(directions, model), names)
     wide = space or with_levels(model, selected[0].space)
     check_own_scores(selected, loaded)

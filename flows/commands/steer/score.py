@@ -18,6 +18,7 @@ def score(
     names: list[str] | None = None,
     without: list[str] | None = None,
     predictor: str | None = None,
+    classes: Path | None = None,
     settings: ScoreSettings = ScoreSettings(),
     data: ImageData | None = None,
     out: Path = Path("steering"),
@@ -34,6 +35,8 @@ def score(
         without: Names of directions in the file to which the others are made orthogonal (conditional
             projection).
         predictor: Checkpoint of an attribute predictor; None takes the included one for the model's images.
+        classes: File with the names of the classes, one per line, if the predictor is a file of another
+            project: TorchScript, torch.export, or weights of torchvision.
         settings: Settings of the scoring.
         data: Data set; None takes the one that the model was trained on.
         out: Output folder for index.html, matrix.png, responses.png, strips.png and scores.json.
@@ -44,7 +47,7 @@ def score(
     check_outputs(out=out, json=json)
     model = open_model(checkpoint, device)
     predictor = predictor or bundled_model("predictor", model)
-    loaded = load_predictor(predictor, model)
+    loaded = load_predictor(predictor, model, classes)
     selected, fixed = split_directions(load_directions(directions, model), names, without)
     known = data_if_needed(model, data, settings.needs_data)
     scored = measure(model, loaded, selected, settings, known, fixed)
