@@ -11,6 +11,8 @@ from torch import Tensor
 
 from flows.errors import UserError
 
+ALPHA = 0.01
+"""Largest p-value of what is called found, or learnt."""
 FEWEST = 10
 """Minimum number of samples of an effect, an interval, a quantile or a distance between two sets."""
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flows import images as pixels
+from flows.core.statistics import ALPHA
 from flows.data.base import Attribute, Batch, Split
 from flows.errors import UserError
 from flows.storage.stored import StoredModule
@@ -17,8 +18,6 @@ __all__ = ["Predictor", "Score", "Segmenter", "SemanticModel"]
 
 PERMUTATIONS = 199
 """Number of permutations of the truths by which it is asked whether anything was learnt."""
-ALPHA = 0.01
-"""Largest p-value of what counts as learnt."""
 
 
 @dataclass(frozen=True)

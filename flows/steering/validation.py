@@ -1,5 +1,6 @@
 """Planes of directions, with intervals, and how well they separate codes that they were not found on."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -164,10 +165,11 @@ def balanced(true: Tensor, found: Tensor) -> float:
 
 
 def quality(above: Tensor, found_with: Callable[[Tensor | None], Tensor]) -> dict[str, float]:
-    """Figures of a cross-validation: accuracy, share of the majority, balanced accuracy and, of few, p-value.
+    """Figures of a cross-validation: accuracy, share of the majority, balanced accuracy and p-value.
 
     The p-value is the share of permutations of the labels, the given one among them, whose balanced accuracy
-    is at least as large. It is computed for at most `FEW` codes.
+    is at least as large. For more than `FEW` codes it is that of the sides found being independent of the
+    labels, by a normal approximation.
 
     Args:
         above: (n,) bool, labels.
@@ -188,10 +190,28 @@ def quality(above: Tensor, found_with: Callable[[Tensor | None], Tensor]) -> dic
         orders = [torch.randperm(n, generator=random) for _ in range(PERMUTATIONS)]
         larger = sum(balanced(above[order], found_with(order)) >= reached for order in orders)
         figures["p_value"] = (1 + larger) / (1 + PERMUTATIONS)
+    else:
+        figures["p_value"] = chance_of(above, found)
     return figures
 
 
-FIGURES = ("accuracy", "majority", "balanced_accuracy", "p_value", "validation_accuracy")
+def chance_of(above: Tensor, found: Tensor) -> float:
+    """Probability that sides which are independent of the labels agree as well, (n,) bool each.
+
+    The number of agreements on positives is hypergeometric; its normal approximation is taken.
+    """
+    n, positives, chosen = len(above), int(above.sum()), int(found.sum())
+    hits = int((above & found).sum())
+    mean = positives * chosen / n
+    variance = mean * (n - positives) * (n - chosen) / (n * (n - 1))
+    if variance == 0:
+        return 1.0
+    return float(0.5 * math.erfc((hits - 0.5 - mean) / math.sqrt(2 * variance)))
+
+
+FIGURES = (
+    "accuracy", "majority", "balanced_accuracy", "p_value", "validation_accuracy", "r2", "per_sigma",
+)  # fmt: skip
 """Evidence that holds for one vector only, and is lost when a direction is rotated."""
 
 
