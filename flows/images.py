@@ -220,6 +220,11 @@ def centre_box(image: Image.Image, height: int, width: int) -> Box:
     return left, top, left + crop_width, top + crop_height
 
 
+def size_text(height: int, width: int) -> str:
+    """Format a size in the order of picture files, such as `64×48` for a height of 48 and a width of 64."""
+    return f"{width}×{height}"
+
+
 def crop_text(size: tuple[int, int], box: Box, height: int, width: int) -> str:
     """Describe a crop and its new size, such as `the middle 683×683 of 1024×683, as 32×32`.
 

@@ -21,7 +21,7 @@ class UNetSegmenter(SemanticModel):
     """U-Net that assigns every pixel to one class, with one temperature for all classes.
 
     Args:
-        image_shape: (C, side, side).
+        image_shape: Image shape (C, H, W).
         mask_classes: Names of the classes; taken from the data set.
         bins: Number of grey levels of the images.
         channels: Channels at full side, half, …; see `UNet`. None uses [24, 48, 96].
