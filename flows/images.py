@@ -107,9 +107,17 @@ IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def to_square_rgb(images: Tensor, side: int) -> Tensor:
-    """Resize floats (batch, 1 or 3, H, W) to (batch, 3, side, side), bilinear with antialiasing."""
+    """Resize floats (batch, 1 or 3, H, W) to (batch, 3, side, side); see `to_rgb`.
+
+    Images that are not square are stretched, as networks of square images with published figures do it.
+    """
+    return to_rgb(images, side, side)
+
+
+def to_rgb(images: Tensor, height: int, width: int) -> Tensor:
+    """Resize floats (batch, 1 or 3, H, W) to (batch, 3, height, width), bilinear with antialiasing."""
     colour = images.expand(-1, 3, -1, -1)
-    return interpolate(colour, (side, side), mode="bilinear", align_corners=False, antialias=True)
+    return interpolate(colour, (height, width), mode="bilinear", align_corners=False, antialias=True)
 
 
 def normalise(

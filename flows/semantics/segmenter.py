@@ -108,7 +108,7 @@ class UNetSegmenter(SemanticModel):
         ordered = [image for i in range(0, 20, columns) for row in rows for image in row[i : i + columns]]
         return {
             "segmented.png": pixels.grid(
-                torch.stack(ordered), columns, zoom=max(1, 64 // ordered[0].shape[1])
+                torch.stack(ordered), columns, zoom=max(1, 64 // max(ordered[0].shape[1:]))
             )
         }
 

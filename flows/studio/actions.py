@@ -122,8 +122,8 @@ def why_not(editor: Editor, picture: Tensor) -> str:
     """Reason why a picture, uint8 (C, H, W), cannot be inverted: its shape is another; empty if it can."""
     if tuple(picture.shape) == tuple(editor.model.image_shape):
         return ""
-    width = editor.model.image_shape[2]
-    return f"{editor.name} expects pictures of {width} pixels, this one has {picture.shape[2]}"
+    expected, got = (pixels.size_text(*shape[1:]) for shape in (editor.model.image_shape, picture.shape))
+    return f"{editor.name} expects pictures of {expected} pixels, this one has {got}"
 
 
 def check_size(editor: Editor, picture: Tensor) -> None:

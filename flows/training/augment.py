@@ -13,7 +13,7 @@ def augment(images: Tensor, kinds: Sequence[Augmentation], seed: int, keys: Sequ
     """Augment uint8 images (batch, C, H, W), each with its own random numbers.
 
     `flip` mirrors left and right with probability ½ (RealNVP on CelebA and LSUN). `shift` translates by up to
-    a tenth of the side in both directions and repeats the border (Glow on CIFAR-10).
+    a tenth of each side and repeats the border (Glow on CIFAR-10).
     """
     if not kinds:
         return images
@@ -27,7 +27,7 @@ def augment(images: Tensor, kinds: Sequence[Augmentation], seed: int, keys: Sequ
 
 
 def _shift(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """Translate by (2u − 1)/10 of the side, u in [0, 1), in whole pixels; the border is repeated."""
+    """Translate by (2u − 1)/10 of each side, u in [0, 1), in whole pixels; the border is repeated."""
     batch, _, height, width = images.shape
 
     def sources(u: Tensor, side: int) -> Tensor:
