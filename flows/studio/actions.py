@@ -385,11 +385,14 @@ def mask_of(alpha: Tensor, height: int, width: int) -> Tensor:
     """Mask of a brush on an enlarged picture: bool (height, width), pixels of which a quarter is covered.
 
     Args:
-        alpha: uint8 (h, w), opacity of the brush's layer, of any size.
+        alpha: uint8 (h, w), opacity of the brush's layer, of any size; the picture fills its height or its
+            width and is in its middle.
         height: Height of the model's images.
         width: Width of the model's images.
     """
-    grey = Image.fromarray(alpha.numpy()).resize((width, height), Image.Resampling.BOX)
+    layer = Image.fromarray(alpha.numpy())
+    box = pixels.centre_box(layer, height, width)
+    grey = layer.resize((width, height), Image.Resampling.BOX, box=box)
     return pixels.from_pillow(grey, 1)[0] > 63
 
 
