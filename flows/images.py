@@ -107,9 +107,17 @@ IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def to_square_rgb(images: Tensor, side: int) -> Tensor:
-    """Resize floats (batch, 1 or 3, H, W) to (batch, 3, side, side), bilinear with antialiasing."""
+    """Resize floats (batch, 1 or 3, H, W) to (batch, 3, side, side); see `to_rgb`.
+
+    Images that are not square are stretched, as networks of square images with published figures do it.
+    """
+    return to_rgb(images, side, side)
+
+
+def to_rgb(images: Tensor, height: int, width: int) -> Tensor:
+    """Resize floats (batch, 1 or 3, H, W) to (batch, 3, height, width), bilinear with antialiasing."""
     colour = images.expand(-1, 3, -1, -1)
-    return interpolate(colour, (side, side), mode="bilinear", align_corners=False, antialias=True)
+    return interpolate(colour, (height, width), mode="bilinear", align_corners=False, antialias=True)
 
 
 def normalise(
@@ -218,6 +226,11 @@ def centre_box(image: Image.Image, height: int, width: int) -> Box:
     crop_height, crop_width = round(height * scale), round(width * scale)
     left, top = (image.width - crop_width) // 2, (image.height - crop_height) // 2
     return left, top, left + crop_width, top + crop_height
+
+
+def size_text(height: int, width: int) -> str:
+    """Format a size in the order of picture files, such as `64×48` for a height of 48 and a width of 64."""
+    return f"{width}×{height}"
 
 
 def crop_text(size: tuple[int, int], box: Box, height: int, width: int) -> str:

@@ -1,5 +1,6 @@
 """Loading of models, predictors, segmenters, data sets and pictures for the verbs and the studio."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -221,7 +222,8 @@ def with_tools() -> list[str]:
         if served:
             models = served
             break
-    models.sort(key=lambda name: (-index[name].image_shape[-1], KIND_ORDER.index(index[name].kind), name))
+    size = {name: math.prod(index[name].image_shape[1:]) for name in models}
+    models.sort(key=lambda name: (-size[name], KIND_ORDER.index(index[name].kind), name))
     return [shortened(here[name]) for name in models]
 
 

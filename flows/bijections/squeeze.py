@@ -7,6 +7,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from flows.bijections.base import Bijection, Example, Mapped, Shape
 from flows.core.numerics import zero_log_det
 from flows.errors import UserError
+from flows.images import size_text
 
 __all__ = ["Flatten", "OrderedSqueeze", "Squeeze"]
 
@@ -26,8 +27,8 @@ class Squeeze(Bijection):
         channels, height, width = shape
         if height % 2 or width % 2:
             raise UserError(
-                f"cannot squeeze {height}×{width} pixels: expected even sides; use fewer levels, or "
-                "images whose sides are divisible by 2^levels"
+                f"cannot squeeze {size_text(height, width)} pixels: expected even sides; use fewer levels, "
+                "or images whose sides are divisible by 2^levels"
             )
         return 4 * channels, height // 2, width // 2
 

@@ -10,6 +10,7 @@ from flows.commands.common import check_outputs, finish, write_json
 from flows.commands.omissions import reconstruct
 from flows.data.base import ImageData
 from flows.display.formats import Formats
+from flows.images import size_text
 from flows.models.base import LatentModel
 from flows.opening import (
     CACHE,
@@ -105,5 +106,5 @@ def say_missing(model: LatentModel, no_predictor: bool, no_segmenter: bool) -> N
 
 def way_to(kind: SemanticKind, model: LatentModel) -> str:
     """Sentence that says how to get a predictor or segmenter for the images of a model."""
-    shape = "×".join(map(str, model.image_shape))
-    return f"{training_command(kind)} trains one for images {shape} of other data, and --{kind} takes it"
+    size = size_text(*model.image_shape[1:])
+    return f"{training_command(kind)} trains one for other data of {size} pixels, and --{kind} takes it"

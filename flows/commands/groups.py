@@ -111,7 +111,17 @@ class GroupReader:
         return Group(pixels.reduce(images, self.model.bins), names, **self.classes(len(names)))
 
     def test(self, name: str, n: int, word: str) -> Group:
-        """First n test images of the first model with a known data set, transformed."""
+        """First n test images of the first model with a known data set, transformed.
+
+        Raises:
+            UserError: Images that are not square shall be rotated.
+        """
+        _, height, width = self.model.image_shape
+        if name == "rotated" and height != width:
+            raise UserError(
+                f"--images {word}: images of {pixels.size_text(height, width)} pixels have another size when "
+                "rotated by 90°; upside-down:N and flipped:N keep it"
+            )
         known = next((each for each in self.models.values() if "source" in each.description), self.model)
         batch = first_test(known, n, self.data)
         sources = [ImageSource(f"test {i}") for i in range(len(batch.images))]

@@ -88,11 +88,11 @@ class Layer(Inverter):
         """Return the name of the layer whose activations are optimised."""
         if self.layer is not None:
             return self.layer
-        colours, side, _ = model.image_shape
+        colours, height, _ = model.image_shape
         maps = [
             name
             for name, layer in model.layers().items()
-            if layer.channels > colours and layer.size[0] <= max(4, side // 4)
+            if layer.channels > colours and layer.size[0] <= max(4, height // 4)
         ]
         # A layer inside a block does not separate the network into a first and a last part.
         outermost = min((name.count(".") for name in maps), default=0)

@@ -360,13 +360,13 @@ def standard(noise: Tensor) -> Tensor:
 def correlation(noise: Tensor) -> Tensor:
     """Squared correlation of neighbouring entries of noise (batch, 1, h, w), summed over scales: (batch,).
 
-    Each scale has half the side of the previous one, down to 8.
+    Each scale has half the sides of the previous one, until one is at most 8.
     """
     total = noise.new_zeros(len(noise))
     while True:
         for axis in (2, 3):
             total = total + (noise * noise.roll(1, axis)).mean((1, 2, 3)).square()
-        if noise.shape[2] <= 8:
+        if min(noise.shape[2:]) <= 8:
             return total
         noise = avg_pool2d(noise, 2)
 

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, unfold
 
 from flows.errors import UserError
+from flows.images import size_text
 
 __all__ = ["sliced_wasserstein"]
 
@@ -24,7 +25,8 @@ def sliced_wasserstein(first: Tensor, second: Tensor, seed: int = 0) -> dict[str
         seed: Seed of patches and directions.
 
     Returns:
-        Side of every scale, such as `"32"`, to the distance at this scale, and their `"mean"`.
+        Side of every scale, such as `"32"`, or width×height if the images are not square, such as `"64×48"`,
+        to the distance at this scale, and their `"mean"`.
 
     Raises:
         UserError: The sets differ in shape.
@@ -38,16 +40,19 @@ def sliced_wasserstein(first: Tensor, second: Tensor, seed: int = 0) -> dict[str
         directions = torch.randn(rows[0].shape[1], PROJECTIONS, generator=generator)
         directions = directions / directions.norm(dim=0)
         one, other = ((part @ directions).sort(0).values for part in rows)
-        distances[str(a.shape[2])] = 1000 * float((one - other).abs().mean())
+        height, width = a.shape[2:]
+        scale = str(height) if height == width else size_text(height, width)
+        distances[scale] = 1000 * float((one - other).abs().mean())
     return {**distances, "mean": sum(distances.values()) / len(distances)}
 
 
 def _pyramid(images: Tensor) -> list[Tensor]:
     """Laplacian pyramid: differences between scales, fine to coarse, and the coarsest (8 pixels or more)."""
     level, differences = images.float().cpu() / 255, []
-    while level.shape[2] >= 16:
+    while min(level.shape[2:]) >= 16:
         smaller = avg_pool2d(level, 2)
-        differences.append(level - interpolate(smaller, scale_factor=2, mode="bilinear", align_corners=False))
+        larger = interpolate(smaller, level.shape[2:], mode="bilinear", align_corners=False)
+        differences.append(level - larger)
         level = smaller
     return [*differences, level]
 

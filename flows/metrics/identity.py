@@ -27,7 +27,7 @@ class Identity:
 
     Args:
         path: File of the exported program.
-        side: Side to which images are resized; 112 for ArcFace, 160 for FaceNet.
+        side: Side to which images are resized, whatever their aspect ratio; 112 for ArcFace, 160 for FaceNet.
 
     Raises:
         DataMissing: There is no such file.

@@ -21,8 +21,9 @@ PUBLISHED = "pt_inception-2015-12-05-6726825d.pth"
 class Inception:
     """Pool features of the InceptionV3 that FID was published with (Heusel et al. 2017, arXiv 1706.08500).
 
-    The network, its resizing as in TensorFlow 1 and the converted weights are those of torch-fidelity. The
-    weights are not downloaded: 91 MB, `pt_inception-2015-12-05-6726825d.pth` of its releases.
+    The network, its resizing as in TensorFlow 1 to 299×299, which stretches images that are not square, and
+    the converted weights are those of torch-fidelity. The weights are not downloaded: 91 MB,
+    `pt_inception-2015-12-05-6726825d.pth` of its releases.
 
     Args:
         path: File of the weights; it must hold tensors only.

@@ -49,7 +49,10 @@ class FeatureNetwork(nn.Module, ABC):
 
 
 class EfficientNetLite0(FeatureNetwork):
-    """EfficientNet-Lite0, trained on ImageNet; images are resized to 64 pixels, grey ones converted to RGB.
+    """EfficientNet-Lite0, trained on ImageNet.
+
+    Images are resized to 64×64 pixels, which stretches those that are not square, and grey ones are converted
+    to RGB.
 
     The perceptual distance is that of LPIPS (Zhang et al. 2018, arXiv 1801.03924, equation 1) with equal
     weights: squared differences of activations at 1/2 to 1/32 of the side, normalised over channels, are
@@ -116,7 +119,7 @@ Backbone = Literal["vgg", "alex", "squeeze"]
 class LPIPS(FeatureNetwork):
     """LPIPS of torchmetrics, which includes the linear heads; the backbone is torchvision's.
 
-    Images keep their size, as published; smaller ones than 64 pixels are enlarged to that.
+    Images keep their size, as published; if a side is below 64 pixels, they are enlarged so that it has 64.
 
     Args:
         backbone: Name of the backbone: `vgg`, `alex` or `squeeze`.
@@ -153,8 +156,9 @@ class LPIPS(FeatureNetwork):
         _freeze(self)
 
     def distance(self, first: Tensor, second: Tensor) -> Tensor:
-        side = max(SIDE, *first.shape[2:])
-        pair = (pixels.signed(pixels.to_square_rgb(x, side)) for x in (first, second))
+        zoom = max(1.0, SIDE / min(first.shape[2:]))
+        height, width = (round(zoom * side) for side in first.shape[2:])
+        pair = (pixels.signed(pixels.to_rgb(x, height, width)) for x in (first, second))
         distances: Tensor = self.network(*pair)
         return distances.flatten()
 

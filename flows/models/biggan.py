@@ -11,7 +11,7 @@ from flows.errors import UserError
 from flows.models.base import Space
 from flows.models.codes import Codes, check_codes
 from flows.models.gan import GAN
-from flows.models.styles import check_sizes
+from flows.models.styles import first_size
 from flows.networks.biggan import BigGANCritic, BigGANGenerator
 
 __all__ = ["BigGAN"]
@@ -24,14 +24,15 @@ class BigGAN(GAN):
     includes its class vector, so that an optimisation can move between classes.
 
     Args:
-        image_shape: Image shape (C, H, W), H = W a power of two, at least 8.
+        image_shape: Image shape (C, H, W). Halving both sides must give a first map of about 4×4: (4, 4) from
+            (32, 32), (3, 4) from (48, 64).
         bins: Number of grey levels of the images.
         num_classes: Number of classes.
-        size: Dimension of z, a multiple of the number of sizes from 4×4 to the image side.
+        size: Dimension of z, a multiple of the number of sizes from the first map to the images.
         width: Dimension of a class vector (128 in the paper).
-        channels: Number of channels of the 4×4, 8×8, … maps, up to the image side.
+        channels: Number of channels of the first map, of that with twice its sides, …, up to the images.
         critic_channels: Number of channels of the critic's maps; None uses `channels`.
-        attention: Side of the maps with self-attention; 0 for none.
+        attention: Height of the maps with self-attention; 0 for none.
         deviation: Whether the critic sees the minibatch std (PGGAN). The paper does not use it, but has
             batches of 2,048 images; training with small batches collapses without it.
     """
@@ -51,15 +52,17 @@ class BigGAN(GAN):
         deviation: bool = False,
     ):
         super().__init__()
-        check_sizes(image_shape, channels, critic_channels or channels)
-        sides = [8 * 2**i for i in range(len(channels) - 1)]
-        if attention and attention not in sides:
-            raise UserError(f"attention: expected 0 or a side of the maps, one of {sides}; got {attention}")
+        first = first_size(image_shape, channels, critic_channels or channels)
+        heights = [2 * first[0] * 2**i for i in range(len(channels) - 1)]
+        if attention and attention not in heights:
+            raise UserError(
+                f"attention: expected 0 or a height of the maps, one of {heights}; got {attention}"
+            )
         if size % len(channels):
             raise UserError(f"size: expected a multiple of {len(channels)}, one part per block; got {size}")
-        colours = image_shape[0]
-        generator = BigGANGenerator(size, width, num_classes, channels, colours, attention)
-        critic = BigGANCritic(num_classes, critic_channels or channels, colours, attention, deviation)
+        colours, height, _ = image_shape
+        generator = BigGANGenerator(size, width, num_classes, channels, colours, attention, first)
+        critic = BigGANCritic(num_classes, critic_channels or channels, colours, attention, deviation, height)
         self.num_classes = num_classes
         self.assemble(image_shape, bins, generator, critic, size)
         levels = {"z": slice(0, size), "class": slice(size, size + width)}

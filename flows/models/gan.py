@@ -70,7 +70,7 @@ class GAN(LatentModel):
 
     @property
     def sizes(self) -> int:
-        """Number of image sizes 4×4, 8×8, … for progressive growing; 1 if the networks do not grow."""
+        """Number of image sizes for progressive growing, 4×4, 8×8, …; 1 if the networks do not grow."""
         return next((part.sizes for part in self._growing), 1)
 
     @property
@@ -106,8 +106,8 @@ class GAN(LatentModel):
 
     def enlarged(self, images: Tensor) -> Tensor:
         """Upsample images to full size by repetition if the generator has not grown to it."""
-        side = images.shape[-1]
-        return images if side == self.image_shape[-1] else interpolate(images, self.image_shape[1:])
+        whole = tuple(images.shape[1:]) == self.image_shape
+        return images if whole else interpolate(images, self.image_shape[1:])
 
     def layers(self) -> dict[str, LayerShape]:
         modules = self.generator.named_modules(prefix="generator")

@@ -21,7 +21,7 @@ from flows.core.bounds import Bins, ImageShape, NonNegativeInt, PositiveFloat, P
 from flows.core.numerics import evaluating
 from flows.errors import UserError
 from flows.models.codes import Codes
-from flows.models.styles import StyleGenerator, StyleModel, check_sizes
+from flows.models.styles import StyleGenerator, StyleModel, first_size
 from flows.networks.encoder import MapEncoder, PlainEncoder, ResidualEncoder
 from flows.networks.equalised import LEAKY_GAIN, EqualisedConv2d, EqualisedLinear
 from flows.networks.refiner import Refined, Refiner, refine
@@ -72,7 +72,7 @@ class CouplingConvolutions(nn.Module):
 
     Args:
         inputs, hidden, outputs: Number of channels.
-        side: Side of the map.
+        size: Height and width of the map.
         multiplier: Factor on the learning rate.
     """
 
@@ -81,12 +81,12 @@ class CouplingConvolutions(nn.Module):
         inputs: int,
         hidden: int,
         outputs: int,
-        side: int,
+        size: tuple[int, int],
         multiplier: float,
     ):
         super().__init__()
         self.first = EqualisedConv2d(inputs, hidden, 3, LEAKY_GAIN, bias=False, multiplier=multiplier)
-        self.places, self.multiplier = nn.Parameter(torch.zeros(hidden, side, side)), multiplier
+        self.places, self.multiplier = nn.Parameter(torch.zeros(hidden, *size)), multiplier
         self.second = EqualisedConv2d(hidden, hidden, 1, LEAKY_GAIN, multiplier=multiplier)
         self.last = EqualisedConv2d(hidden, outputs, 3, multiplier=multiplier)
         nn.init.zeros_(self.last.weight)
@@ -123,12 +123,15 @@ class LIA(StyleModel):
     reconstructions.
 
     Args:
-        image_shape: Image shape (C, H, W), H = W a power of two, at least 8.
+        image_shape: Image shape (C, H, W). Halving both sides must give a first map of about 4×4: (4, 4) from
+            (32, 32), (3, 4) from (48, 64).
         bins: Number of grey levels of the images.
         size: Dimension of z and w, even.
-        channels: Number of channels of the synthesis at 4×4, 8×8, …, up to the image side.
+        channels: Number of channels of the synthesis at the first map, at twice its sides, …, up to those of
+            the images.
         critic_channels: Number of channels of the critic; None uses `channels`.
-        encoder_channels: Number of channels of the encoder at the image side, half of it, …, down to 4×4.
+        encoder_channels: Number of channels of the encoder at the image sides, half of them, …, down to about
+            4×4.
         steps: Number of couplings in φ.
         hidden: Width of the coupling networks; None uses `size`.
         coupling: Type of coupling, `additive` (volume preserving) or `affine`.
@@ -140,7 +143,7 @@ class LIA(StyleModel):
             as a `map`. With `map` each part of w has a position in the image, and the encoder is fully
             convolutional.
         start_side: Side of the first layer, 4, 8 or 16, and of the first entry of `channels`; with `map` also
-            of the last entry of `encoder_channels`.
+            of the last entry of `encoder_channels`. For images of (48, 64), 8 gives a first layer of (6, 8).
         critic_blocks: Kind of the critic's blocks: `residual` (StyleGAN2), `plain` (one strided convolution,
             faster) or `pooled` (PGGAN).
         grows: Whether the critic accepts images of every size, for progressive growing.
@@ -183,25 +186,26 @@ class LIA(StyleModel):
             )
         if grows and start_side != 4:
             raise UserError(f"grows: expected start_side 4, where growing starts, got {start_side}")
-        check_sizes(image_shape, channels, start=start_side)
-        check_sizes(image_shape, critic_channels or channels)
-        check_sizes(image_shape, encoder_channels, start=start_side if start == "map" else 4)
-        halved = map_channels(size, start_side) if start == "map" else size
+        critic_channels = critic_channels or channels
+        first = first_size(image_shape, channels, start=start_side)
+        last = first_size(image_shape, critic_channels)
+        encoded = first_size(image_shape, encoder_channels, start=start_side if start == "map" else 4)
+        shape = (map_channels(size, first), *first) if start == "map" else None
+        halved = shape[0] if shape else size
         if halved % 2:
             raise UserError(f"size: expected an even number of channels in φ, got {halved} with size {size}")
-        sides = start_side if start == "map" else None
         slower = multiplier or (0.01 if official else 0.1)
-        phi = make_phi(size, steps, hidden or size, coupling, glow, official, slower, sides)
+        phi = make_phi(size, steps, hidden or size, coupling, glow, official, slower, shape)
+        skipped = len(critic_channels) - len(channels)
         generator = StyleGenerator(
             InverseMapping(phi),
-            Synthesis(channels, size, image_shape[0], official, depth, start, start_side),
+            Synthesis(channels, size, image_shape[0], official, depth, start, first, skipped),
         )
-        critic = Critic(critic_channels or channels, image_shape[0], grows, critic_blocks)
-        encoder = make_encoder(encoder_channels, size, image_shape[0], official, start, start_side)
+        critic = Critic(critic_channels, image_shape[0], grows, critic_blocks, last)
+        encoder = make_encoder(encoder_channels, size, image_shape[0], official, shape, encoded)
         self.encoder = encoder.to(memory_format=torch.channels_last)
         self.assemble_styles(image_shape, bins, generator, critic, size, size)
-        shape = map_channels(size, start_side) if start == "map" else 0, start_side, start_side
-        maps = {"all": shape} if start == "map" else {}
+        maps = {"all": shape} if shape else {}
         z, w, wide = self.spaces.values()
         self.spaces = {
             "z": replace(z, guarantee="exact-given-w", maps=maps),
@@ -210,8 +214,8 @@ class LIA(StyleModel):
         }
         self.refinements, self.refiner = refinements, None
         if refinements:
-            place = start_side if start == "map" else 1
-            self.refiner = Refiner(size // place**2, place)
+            layers, height, width = shape or (size, 1, 1)
+            self.refiner = Refiner(layers, (height, width))
 
     def start_from(self, other: StoredModule) -> None:
         """Copy the weights of a LIA of the same sizes, or of one for half the image side.
@@ -296,12 +300,17 @@ def weight_shapes(module: nn.Module | None) -> dict[str, torch.Size]:
 
 
 def make_encoder(
-    channels: Sequence[int], width: int, colours: int, official: bool, start: StartName, side: int
+    channels: Sequence[int],
+    width: int,
+    colours: int,
+    official: bool,
+    shape: tuple[int, int, int] | None,
+    last: tuple[int, int],
 ) -> nn.Module:
-    """Create a residual (released), fully convolutional (if codes are maps) or plain encoder."""
-    if start == "map":
-        return MapEncoder(channels, width // side**2, colours)
-    return (ResidualEncoder if official else PlainEncoder)(channels, width, colours)
+    """Create a residual (released), fully convolutional (if codes are maps of `shape`) or plain encoder."""
+    if shape:
+        return MapEncoder(channels, shape[0], colours)
+    return (ResidualEncoder if official else PlainEncoder)(channels, width, colours, last)
 
 
 def make_phi(
@@ -312,20 +321,20 @@ def make_phi(
     glow: bool,
     official: bool,
     multiplier: float,
-    side: int | None = None,
+    shape: tuple[int, int, int] | None = None,
 ) -> Chain:
     """Create φ, from w to z: steps of a reversal (or ActNorm and linear map) and a coupling on halves.
 
-    If w is a map of side `side`, φ acts on its channels, and a coupling's shift and scale at a position
+    If w is a map of `shape` (C, H, W), φ acts on its channels, and a coupling's shift and scale at a position
     depend on the neighbourhood.
     """
-    channels = size if side is None else size // side**2
+    channels = shape[0] if shape else size
     half, other = channels // 2, channels - channels // 2
     outputs = other if coupling == "additive" else 2 * other
 
     def network() -> nn.Module:
-        if side is not None:
-            return CouplingConvolutions(half, hidden, outputs, side, multiplier)
+        if shape:
+            return CouplingConvolutions(half, hidden, outputs, shape[1:], multiplier)
         return CouplingPerceptron(half, hidden, outputs, multiplier, leaky_output=official)
 
     def step() -> list[Bijection]:
@@ -336,7 +345,7 @@ def make_phi(
         return [*mixing, AffineCoupling(Halves(), network(), scale, shift_first=True, interleaved=True)]
 
     all_steps = [part for _ in range(steps) for part in step()]
-    if side is None:
+    if shape is None:
         return Chain(*all_steps)
-    flat = Flatten((channels, side, side))
+    flat = Flatten(shape)
     return Chain(Inverse(flat), *all_steps, flat)

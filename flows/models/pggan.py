@@ -6,7 +6,7 @@ from torch import Tensor
 
 from flows.core.bounds import Bins, ImageShape, PositiveInt
 from flows.models.gan import GAN
-from flows.models.styles import check_sizes
+from flows.models.styles import first_size
 from flows.networks.pggan import PGGANGenerator
 from flows.networks.stylegan import Critic
 
@@ -19,10 +19,11 @@ class PGGAN(GAN):
     Train it with the objective `Adversarial`, loss `wgan-gp`, a drift term and `growing`.
 
     Args:
-        image_shape: Image shape (C, H, W), H = W a power of two, at least 8.
+        image_shape: Image shape (C, H, W). Halving both sides must give a first map of about 4×4: (4, 4) from
+            (32, 32), (3, 4) from (48, 64).
         bins: Number of grey levels of the images.
         size: Dimension of z (512 in the paper).
-        channels: Number of channels of the 4×4, 8×8, … blocks, up to the image side.
+        channels: Number of channels of the blocks at the first map, at twice its sides, …, up to the images.
         critic_channels: Number of channels of the critic's blocks; None uses `channels`.
     """
 
@@ -37,9 +38,9 @@ class PGGAN(GAN):
         critic_channels: Sequence[PositiveInt] | None = None,
     ):
         super().__init__()
-        check_sizes(image_shape, channels, critic_channels or channels)
-        generator = PGGANGenerator(size, channels, image_shape[0])
-        critic = Critic(critic_channels or channels, image_shape[0], grows=True, blocks="pooled")
+        first = first_size(image_shape, channels, critic_channels or channels)
+        generator = PGGANGenerator(size, channels, image_shape[0], first)
+        critic = Critic(critic_channels or channels, image_shape[0], grows=True, blocks="pooled", last=first)
         self.assemble(image_shape, bins, generator, critic, size)
 
     def generate(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from flows.core.bounds import Bins, ImageShape, PositiveFloat, PositiveInt
-from flows.models.styles import StyleGenerator, StyleModel, check_sizes
+from flows.models.styles import StyleGenerator, StyleModel, first_size
 from flows.networks.stylegan import Blocks, Critic, Mapping, Synthesis
 
 __all__ = ["StyleGAN"]
@@ -17,10 +17,11 @@ class StyleGAN(StyleModel):
     Noise strengths start at 0.
 
     Args:
-        image_shape: Image shape (C, H, W), H = W a power of two, at least 8.
+        image_shape: Image shape (C, H, W). Halving both sides must give a first map of about 4×4: (4, 4) from
+            (32, 32), (3, 4) from (48, 64).
         bins: Number of grey levels of the images.
         size: Dimension of z and w.
-        channels: Number of channels of the 4×4, 8×8, … layers, up to the image side.
+        channels: Number of channels of the layers at the first map, at twice its sides, …, up to the images.
         critic_channels: Number of channels of the critic's blocks at the same sizes; None uses `channels`.
         mapping_layers: Number of layers of the mapping network (8 in the paper, 2 in small models).
         mapping_multiplier: Factor on the learning rate of the mapping network.
@@ -48,10 +49,10 @@ class StyleGAN(StyleModel):
         grows: bool = False,
     ):
         super().__init__()
-        check_sizes(image_shape, channels, critic_channels or channels)
+        first = first_size(image_shape, channels, critic_channels or channels)
         generator = StyleGenerator(
             Mapping(size, mapping_layers, mapping_multiplier),
-            Synthesis(channels, size, image_shape[0], depth=depth, start=start),
+            Synthesis(channels, size, image_shape[0], depth=depth, start=start, first=first),
         )
-        critic = Critic(critic_channels or channels, image_shape[0], grows, critic_blocks)
+        critic = Critic(critic_channels or channels, image_shape[0], grows, critic_blocks, first)
         self.assemble_styles(image_shape, bins, generator, critic, size, size)

@@ -1,5 +1,6 @@
 """Base class of style-based GANs: spaces z, w and w+, truncation."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import cast
@@ -160,25 +161,49 @@ class StyleModel(GAN):
         return once(self, like, "mean of w", mean)
 
 
-def check_sizes(
+def first_size(
     image_shape: Sequence[int], *channels: Sequence[int], start: int = 4, halved: int = 0
-) -> None:
-    """Raise UserError unless images are squares with a side of a power of two, and lists fit its sizes.
+) -> tuple[int, int]:
+    """Height and width of a network's first map, from which its images arise by doubling both sides.
+
+    The sides of the images are halved as long as both are even and the shorter one is above `start`: images
+    of (32, 32) begin with (4, 4), images of (48, 64) with (3, 4).
 
     Args:
         image_shape: (C, H, W).
-        channels: Lists with an entry for each size from `start` to the last.
-        start: Side of the first size.
-        halved: Number of times that the side of the images is halved for the last size.
+        channels: Lists with an entry for each size from the first to the last.
+        start: Side of the first map of square images.
+        halved: Number of times that the sides of the images are halved for the last size.
+
+    Raises:
+        UserError: The sides cannot be halved to a map of about `start`, or a list does not fit the sizes.
     """
     _, height, width = image_shape
-    last = height >> halved
-    blocks = last.bit_length() - start.bit_length() + 1
-    if height != width or height < 8 or height & (height - 1) or blocks < 1:
-        raise UserError(f"expected square images with a side of 8, 16, 32, …, got {height}×{width}")
+    whole, sizes = pixels.size_text(height, width), [(height, width)]
+    while min(sizes[0]) > start and sizes[0][0] % 2 == sizes[0][1] % 2 == 0:
+        sizes.insert(0, (sizes[0][0] // 2, sizes[0][1] // 2))
+    if min(height, width) < SHORTEST or not start < 2 * min(sizes[0]) < 4 * start:
+        near = pixels.size_text(*nearest_size(height, width, start))
+        raise UserError(
+            f"images of {whole} pixels do not arise by doubling from a first map of about {start}×{start}; "
+            f"the nearest size that does is {near}"
+        )
     for given in channels:
-        if len(given) != blocks:
+        if len(given) != len(sizes) - halved:
+            first, last = (pixels.size_text(*sizes[i]) for i in (0, -1 - halved))
             raise UserError(
-                f"channels: images of side {height} need {blocks} entries, for {start}×{start} to "
-                f"{last}×{last}; got {len(given)}: {list(given)}"
+                f"channels: images of {whole} need {len(sizes) - halved} entries, for {first} to {last}; "
+                f"got {len(given)}: {list(given)}"
             )
+    return sizes[0]
+
+
+SHORTEST = 8
+"""Minimum side of the images of a GAN, in pixels."""
+
+
+def nearest_size(height: int, width: int, start: int) -> tuple[int, int]:
+    """Size near (height, width) that `first_size` accepts: multiples of a power of two."""
+    shorter = max(SHORTEST, start, min(height, width))
+    step = 2 ** math.ceil(math.log2(shorter / start))
+    return max(shorter // step, round(height / step)) * step, max(shorter // step, round(width / step)) * step

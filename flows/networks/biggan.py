@@ -1,5 +1,6 @@
 """Class-conditional BigGAN networks (Brock et al. 2019, arXiv 1809.11096, appendix B)."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -82,24 +83,36 @@ class BigGANGenerator(nn.Module):
         size: Dimension of z, a multiple of the number of blocks + 1.
         width: Dimension of a class vector.
         classes: Number of classes.
-        channels: Number of channels of the 4×4, 8×8, … maps.
+        channels: Number of channels of the maps of each size, coarse to fine.
         colours: Number of image channels.
-        attention: Side of the maps with self-attention; 0 for none.
+        attention: Height of the maps with self-attention; 0 for none.
+        first: Height and width of the first map.
     """
 
     def __init__(
-        self, size: int, width: int, classes: int, channels: Sequence[int], colours: int, attention: int
+        self,
+        size: int,
+        width: int,
+        classes: int,
+        channels: Sequence[int],
+        colours: int,
+        attention: int,
+        first: tuple[int, int] = (4, 4),
     ):
         super().__init__()
-        self.size, self.parts = size, len(channels)
+        self.size, self.parts, self.first = size, len(channels), first
         part = size // self.parts
         self.classes = nn.Embedding(classes, width)
         nn.init.orthogonal_(self.classes.weight)
-        self.start = linear(part, 16 * channels[0])
+        self.start = linear(part, math.prod(first) * channels[0])
         pairs = list(zip(channels, channels[1:], strict=False))
         self.blocks = nn.ModuleList(UpBlock(before, after, part + width) for before, after in pairs)
         self.attention = nn.ModuleDict(
-            {str(i): Attention(after) for i, (_, after) in enumerate(pairs) if 8 * 2**i == attention}
+            {
+                str(i): Attention(after)
+                for i, (_, after) in enumerate(pairs)
+                if first[0] * 2 ** (i + 1) == attention
+            }
         )
         self.norm = nn.BatchNorm2d(channels[-1])
         self.to_colours = conv(channels[-1], colours, 3)
@@ -110,8 +123,8 @@ class BigGANGenerator(nn.Module):
     def generate(self, code: Tensor) -> Tensor:
         """Generate images from concatenated z and class vectors, (batch, size + width)."""
         z, condition = code[:, : self.size], code[:, self.size :]
-        first, *rest = z.chunk(self.parts, 1)
-        x = self.start(first).view(len(z), -1, 4, 4)
+        own, *rest = z.chunk(self.parts, 1)
+        x = self.start(own).view(len(z), -1, *self.first)
         for i, (block, part) in enumerate(zip(self.blocks, rest, strict=True)):
             x = block(x, torch.cat([part, condition], 1))
             if str(i) in self.attention:
@@ -142,14 +155,21 @@ class BigGANCritic(nn.Module):
 
     Args:
         classes: Number of classes.
-        channels: Number of channels of the 4×4, 8×8, … maps, as in the generator.
+        channels: Number of channels of the maps of each size, coarse to fine, as in the generator.
         colours: Number of image channels.
-        attention: Side of the maps with self-attention, as in the generator; 0 for none.
-        deviation: Whether to append the minibatch std (PGGAN, section 3) to the 4×4 maps.
+        attention: Height of the maps with self-attention, as in the generator; 0 for none.
+        deviation: Whether to append the minibatch std (PGGAN, section 3) to the smallest maps.
+        height: Height of the images in pixels.
     """
 
     def __init__(
-        self, classes: int, channels: Sequence[int], colours: int, attention: int, deviation: bool = False
+        self,
+        classes: int,
+        channels: Sequence[int],
+        colours: int,
+        attention: int,
+        deviation: bool,
+        height: int,
     ):
         super().__init__()
         self.deviation = deviation
@@ -159,12 +179,11 @@ class BigGANCritic(nn.Module):
             DownBlock(before + (deviation and i == len(pairs) - 1), after, i < len(pairs) - 1, first=i == 0)
             for i, (before, after) in enumerate(pairs)
         )
-        side = 4 * 2 ** (len(channels) - 1)
         self.attention = nn.ModuleDict(
             {
                 str(i): Attention(after)
                 for i, (_, after) in enumerate(pairs)
-                if side // 2 ** (i + 1) == attention
+                if height // 2 ** (i + 1) == attention
             }
         )
         self.output = linear(widths[-1], 1)

@@ -12,13 +12,14 @@ class DCGANGenerator(nn.Module):
 
     Args:
         size: Dimension of z.
-        channels: Number of channels at 4×4, 8×8, …, up to half the side of the images.
+        channels: Number of channels of each size, from the first to half the side of the images.
         colours: Number of image channels.
+        first: Height and width of the first map.
     """
 
-    def __init__(self, size: int, channels: Sequence[int], colours: int):
+    def __init__(self, size: int, channels: Sequence[int], colours: int, first: tuple[int, int] = (4, 4)):
         super().__init__()
-        steps = [nn.ConvTranspose2d(size, channels[0], 4, bias=False)]
+        steps = [nn.ConvTranspose2d(size, channels[0], first, bias=False)]
         for before, after in zip(channels, channels[1:], strict=False):
             steps.append(nn.ConvTranspose2d(before, after, 4, 2, 1, bias=False))
         self.layers = nn.ModuleList(
@@ -40,18 +41,19 @@ class DCGANCritic(nn.Module):
     Leaky ReLU follows each, batch norm all but the first.
 
     Args:
-        channels: Number of channels per layer, 4×4 first, as in the generator.
+        channels: Number of channels per layer, coarse to fine, as in the generator.
         colours: Number of image channels.
+        last: Height and width of the last map, the first of the generator.
     """
 
-    def __init__(self, channels: Sequence[int], colours: int):
+    def __init__(self, channels: Sequence[int], colours: int, last: tuple[int, int] = (4, 4)):
         super().__init__()
         widths = [colours, *reversed(channels)]
         self.layers = nn.ModuleList()
         for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
             parts = [nn.Conv2d(before, after, 4, 2, 1, bias=not i), nn.LeakyReLU(0.2)]
             self.layers.append(nn.Sequential(parts[0], *([nn.BatchNorm2d(after)] if i else []), parts[1]))
-        self.output = nn.Conv2d(widths[-1], 1, 4)
+        self.output = nn.Conv2d(widths[-1], 1, last)
         _initialise(self)
 
     def features(self, images: Tensor) -> list[Tensor]:

@@ -1,5 +1,6 @@
 """LIA's encoders, which map images to w."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -52,18 +53,19 @@ class ResidualEncoder(nn.Module):
     """Map images in [−1, 1] to w, as in LIA's released code (`networks_encoder.py`).
 
     Args:
-        channels: Number of channels of the stem and of each block, down to 4×4; log2(side/4) + 1 entries.
+        channels: Number of channels of the stem and of each block, down to the last map.
         width: Dimension of w.
         colours: Number of image channels.
+        last: Height and width of the last map.
     """
 
-    def __init__(self, channels: Sequence[int], width: int, colours: int):
+    def __init__(self, channels: Sequence[int], width: int, colours: int, last: tuple[int, int] = (4, 4)):
         super().__init__()
         self.stem = nn.Conv2d(colours, channels[0], 3, padding=1, bias=False)
         self.stem_norm = OffsetBatchNorm(channels[0])
         pairs = zip(channels, channels[1:], strict=False)
         self.blocks = nn.ModuleList(EncoderBlock(before, after) for before, after in pairs)
-        self.head = nn.Linear(16 * channels[-1], width, bias=False)
+        self.head = nn.Linear(math.prod(last) * channels[-1], width, bias=False)
         self.head_norm = OffsetBatchNorm(width)
         for part in self.modules():
             if isinstance(part, nn.Conv2d | nn.Linear):
@@ -80,17 +82,18 @@ class PlainEncoder(nn.Module):
     """Map images in [−1, 1] to w by strided convolutions with equalised learning rates, without batch norm.
 
     Args:
-        channels: Number of channels of the stem and of each block, down to 4×4; log2(side/4) + 1 entries.
+        channels: Number of channels of the stem and of each block, down to the last map.
         width: Dimension of w.
         colours: Number of image channels.
+        last: Height and width of the last map.
     """
 
-    def __init__(self, channels: Sequence[int], width: int, colours: int):
+    def __init__(self, channels: Sequence[int], width: int, colours: int, last: tuple[int, int] = (4, 4)):
         super().__init__()
         self.stem = EqualisedConv2d(colours, channels[0], 1, LEAKY_GAIN)
         pairs = zip(channels, channels[1:], strict=False)
         self.blocks = nn.ModuleList(PlainBlock(before, after) for before, after in pairs)
-        self.hidden = EqualisedLinear(16 * channels[-1], 256, LEAKY_GAIN)
+        self.hidden = EqualisedLinear(math.prod(last) * channels[-1], 256, LEAKY_GAIN)
         self.head = EqualisedLinear(256, width)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -105,7 +108,7 @@ class MapEncoder(nn.Module):
     """Convolutional encoder from images in [−1, 1] to a spatial code; each position sees its surroundings.
 
     Args:
-        channels: Number of channels of the stem and of each block, down to the side of the code.
+        channels: Number of channels of the stem and of each block, down to the size of the code.
         depth: Number of channels of the code.
         colours: Number of image channels.
     """

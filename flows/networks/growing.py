@@ -7,7 +7,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 
 class Growing(nn.Module):
-    """Network for images of 4×4, 8×8, …, `sizes` sizes in all; fully grown by default.
+    """Network for images of `sizes` sizes, 4×4, 8×8, … if they are square; fully grown by default.
 
     Training sets the current size from the number of images seen; it is not part of the state dict.
 

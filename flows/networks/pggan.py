@@ -1,5 +1,6 @@
 """PGGAN's growing generator (Karras et al. 2018, arXiv 1710.10196, table 2)."""
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -17,13 +18,16 @@ class PGGANGenerator(Growing):
 
     Args:
         size: Dimension of z.
-        channels: Number of channels of the 4×4, 8×8, … blocks; one entry per size.
+        channels: Number of channels of the blocks, coarse to fine; one entry per size.
         colours: Number of image channels.
+        first: Height and width of the first map.
     """
 
-    def __init__(self, size: int, channels: Sequence[int], colours: int = 3):
+    def __init__(self, size: int, channels: Sequence[int], colours: int = 3, first: tuple[int, int] = (4, 4)):
         super().__init__(len(channels))
-        self.start = EqualisedLinear(size, 16 * channels[0], LEAKY_GAIN / 4)  # gain √2/4 of the released code
+        self.first = first
+        # The gain √2/4 of the released code.
+        self.start = EqualisedLinear(size, math.prod(first) * channels[0], LEAKY_GAIN / 4)
         self.layers = nn.ModuleList([EqualisedConv2d(channels[0], channels[0], 3, LEAKY_GAIN)])
         self.to_colours = nn.ModuleList([EqualisedConv2d(channels[0], colours, 1)])
         for before, after in zip(channels, channels[1:], strict=False):
@@ -34,7 +38,7 @@ class PGGANGenerator(Growing):
     def forward(self, z: Tensor) -> Tensor:
         """Generate images, approximately in [−1, 1], at the current size."""
         sizes, share = self.grown
-        x = pixel_norm(activate(self.start(pixel_norm(z)).view(len(z), -1, 4, 4)))
+        x = pixel_norm(activate(self.start(pixel_norm(z)).view(len(z), -1, *self.first)))
         x = pixel_norm(activate(self.layers[0](x)))
         before = x
         for i in range(1, sizes):

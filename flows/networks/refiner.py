@@ -17,13 +17,13 @@ class Refiner(nn.Module):
 
     Args:
         depth: Number of channels of the code, a map; a dense code is a map of 1×1.
-        side: Side of the map.
+        size: Height and width of the map.
         hidden: Number of hidden channels.
     """
 
-    def __init__(self, depth: int, side: int, hidden: int = 128):
+    def __init__(self, depth: int, size: tuple[int, int], hidden: int = 128):
         super().__init__()
-        self.depth, self.side = depth, side
+        self.depth, self.size = depth, size
         self.length = nn.Parameter(torch.full((depth, 1, 1), 0.03))
         self.first = nn.Conv2d(3 * depth, hidden, 3, padding=1)
         self.second = nn.Conv2d(hidden, hidden, 3, padding=1)
@@ -39,7 +39,7 @@ class Refiner(nn.Module):
             slope: (batch, D), gradient of the error at `code`; only its direction counts.
             before: (batch, D), previous step; zeros at first.
         """
-        shape = (-1, self.depth, self.side, self.side)
+        shape = (-1, self.depth, *self.size)
         down = slope.view(shape)
         down = down / (down.square().mean((1, 2, 3), keepdim=True).sqrt() + 1e-12)
         inputs = torch.cat([down, code.view(shape), 10 * before.view(shape)], 1)  # steps are about 0.1

@@ -6,6 +6,7 @@ from torch.nn.functional import avg_pool2d, silu
 
 from flows.core.bounds import ImageShape
 from flows.errors import UserError
+from flows.images import size_text
 
 _GROUPS = 8
 
@@ -43,26 +44,29 @@ class Tower(nn.Module):
 
     Args:
         colours: Number of image channels.
-        side: Side of the images in pixels, at least 2**(len(channels) − 1).
+        size: Height and width of the images in pixels, each at least 2**(len(channels) − 1).
         channels: Number of channels of each block, multiples of 8.
         hidden: Number of units of the dense layer over all positions.
         outputs: Length of the vector.
 
     Raises:
-        UserError: If a number of channels is not a multiple of 8, or the side is halved below one pixel.
+        UserError: If a number of channels is not a multiple of 8, or a side is halved below one pixel.
     """
 
-    def __init__(self, colours: int, side: int, channels: list[int], hidden: int, outputs: int):
+    def __init__(self, colours: int, size: tuple[int, int], channels: list[int], hidden: int, outputs: int):
         super().__init__()
         check_channels(channels)
-        last = side // 2 ** (len(channels) - 1)
-        if not last:
-            raise UserError(f"channels: images of {side} pixels cannot be halved {len(channels) - 1} times")
+        halvings = len(channels) - 1
+        places = (size[0] >> halvings) * (size[1] >> halvings)
+        if not places:
+            raise UserError(
+                f"channels: images of {size_text(*size)} cannot be halved {halvings} times; give fewer"
+            )
         self.stem = nn.Conv2d(colours, channels[0], 3, padding=1)
         pairs = zip([channels[0], *channels], channels, strict=False)
         self.blocks = nn.ModuleList(NormedBlock(before, after) for before, after in pairs)
         self.norm = nn.GroupNorm(_GROUPS, channels[-1])
-        self.places = nn.Linear(channels[-1] * last * last, hidden)
+        self.places = nn.Linear(channels[-1] * places, hidden)
         self.head = nn.Linear(hidden, outputs)
         self.to(memory_format=torch.channels_last)
 
@@ -94,7 +98,10 @@ class UNet(nn.Module):
         colours, height, width = image_shape
         halvings = len(channels) - 1
         if height % 2**halvings or width % 2**halvings:
-            raise UserError(f"channels: images of {height} × {width} cannot be halved {halvings} times")
+            raise UserError(
+                f"channels: images of {size_text(height, width)} cannot be halved {halvings} times; give "
+                f"fewer, or images whose sides {2**halvings} divides"
+            )
         self.stem = nn.Conv2d(colours, channels[0], 3, padding=1)
         pairs = list(zip([channels[0], *channels], channels, strict=False))
         self.down = nn.ModuleList(NormedBlock(before, after) for before, after in pairs)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolate, leaky_relu
 
 from flows.errors import UserError
+from flows.images import size_text
 from flows.networks.equalised import LEAKY_GAIN, EqualisedConv2d, EqualisedLinear
 from flows.networks.growing import Growing
 
@@ -91,18 +92,18 @@ class StyledLayer(nn.Module):
     Args:
         inputs, outputs: Number of channels.
         width: Dimension of w.
-        side: Side of the output in pixels.
-        double: Whether the input has half that side.
+        size: Height and width of the output in pixels.
+        double: Whether the input has half these sides.
     """
 
     noise: Tensor
 
-    def __init__(self, inputs: int, outputs: int, width: int, side: int, double: bool):
+    def __init__(self, inputs: int, outputs: int, width: int, size: tuple[int, int], double: bool):
         super().__init__()
         self.convolution = ModulatedConv2d(inputs, outputs, 4 if double else 3, width, double=double)
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.strength = nn.Parameter(torch.zeros(()))
-        self.register_buffer("noise", torch.randn(1, 1, side, side))
+        self.register_buffer("noise", torch.randn(1, 1, *size))
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:
         x = self.convolution(x, w)
@@ -125,35 +126,37 @@ def larger(image: Tensor, share: float) -> Tensor:
 StartName = Literal["constant", "linear", "map"]
 
 
-def map_channels(width: int, side: int) -> int:
-    """Return the number of channels of a code of `width` as a map of side × side.
+def map_channels(width: int, size: tuple[int, int]) -> int:
+    """Return the number of channels of a code of `width` as a map of a size (height, width).
 
     Raises:
-        UserError: `width` is not divisible by side².
+        UserError: `width` is not divisible by the number of positions.
     """
-    if width % side**2:
+    places = math.prod(size)
+    if width % places:
         raise UserError(
-            f"start map: a map of {side}×{side} needs a code size divisible by {side**2}, got {width}"
+            f"start map: a map of {size_text(*size)} needs a code size divisible by {places}, got {width}"
         )
-    return width // side**2
+    return width // places
 
 
 class Synthesis(Growing):
     """Synthesis network from w, one per layer, to images: styled layers and a sum of colours over all sizes.
 
     Args:
-        channels: Number of channels of each size, from `start_side` on; the side doubles with each entry.
+        channels: Number of channels of each size, from `first` on; the sides double with each entry.
         width: Dimension of w.
         colours: Number of image channels.
         tanh: Whether to end with tanh (LIA's decoder); the output is linear otherwise.
         depth: Number of styled layers of each size, 2 in the paper, or 1; the first size has one.
         start: Input of the first layer: a learned `constant` (StyleGAN); a `linear` function of the first w
-            (as in PGGAN); or that w itself as a `map` of width/side² channels, projected to the channels of
-            the layer, so that each part of the code has a position in the image.
-        start_side: Side of the first layer in pixels.
+            (as in PGGAN); or that w itself as a `map` of the size `first`, projected to the channels of the
+            layer, so that each part of the code has a position in the image.
+        first: Height and width of the first layer in pixels.
+        skipped: Number of sizes before `first` that the critic has and this network leaves out.
 
     Raises:
-        UserError: `start` is `map`, and w is not a map of `start_side`.
+        UserError: `start` is `map`, and w is not a map of the size `first`.
     """
 
     def __init__(
@@ -164,25 +167,25 @@ class Synthesis(Growing):
         tanh: bool = False,
         depth: int = 2,
         start: StartName = "constant",
-        start_side: int = 4,
+        first: tuple[int, int] = (4, 4),
+        skipped: int = 0,
     ):
-        self.skipped = start_side.bit_length() - 3  # number of sizes from 4×4 that are left out
-        super().__init__(self.skipped + len(channels))
-        first, places = channels[0], start_side**2
-        self.start_side = start_side
-        constant = torch.randn(1, first, start_side, start_side)
+        super().__init__(skipped + len(channels))
+        self.skipped, self.first = skipped, first
+        wide = channels[0]
+        constant = torch.randn(1, wide, *first)
         self.start = nn.Parameter(constant) if start == "constant" else None
-        self.linear = EqualisedLinear(width, places * first) if start == "linear" else None
+        self.linear = EqualisedLinear(width, math.prod(first) * wide) if start == "linear" else None
         self.from_map = None
         if start == "map":
-            self.from_map = EqualisedConv2d(map_channels(width, start_side), first, 1)
-        self.layers = nn.ModuleList([StyledLayer(first, first, width, start_side, double=False)])
-        self.to_colours = nn.ModuleList([ModulatedConv2d(first, colours, 1, width, demodulate=False)])
+            self.from_map = EqualisedConv2d(map_channels(width, first), wide, 1)
+        self.layers = nn.ModuleList([StyledLayer(wide, wide, width, first, double=False)])
+        self.to_colours = nn.ModuleList([ModulatedConv2d(wide, colours, 1, width, demodulate=False)])
         for i, (before, after) in enumerate(zip(channels, channels[1:], strict=False)):
-            side = start_side * 2 ** (i + 1)
-            self.layers.append(StyledLayer(before, after, width, side, double=True))
+            size = first[0] * 2 ** (i + 1), first[1] * 2 ** (i + 1)
+            self.layers.append(StyledLayer(before, after, width, size, double=True))
             for _ in range(depth - 1):
-                self.layers.append(StyledLayer(after, after, width, side, double=False))
+                self.layers.append(StyledLayer(after, after, width, size, double=False))
             self.to_colours.append(ModulatedConv2d(after, colours, 1, width, demodulate=False))
         self.depth = depth
         self.colour_bias = nn.Parameter(torch.zeros(colours, 1, 1))
@@ -193,7 +196,7 @@ class Synthesis(Growing):
 
         Args:
             w: (batch, layers, width).
-            noise: Noise of each layer, (batch or 1, 1, side, side); None uses the stored noise.
+            noise: Noise of each layer, (batch or 1, 1, height, width); None uses the stored noise.
         """
         noises = [None] * len(self.layers) if noise is None else list(noise)
         x, image = self.beginning(w[:, 0]), None
@@ -244,12 +247,11 @@ class Synthesis(Growing):
         return 1 + self.depth * (self.grown[0] - self.skipped - 1)
 
     def beginning(self, w: Tensor) -> Tensor:
-        """Return the input of the first layer, (batch, C, side, side), for its w (batch, width)."""
-        side = self.start_side
+        """Return the input of the first layer, (batch, C, height, width), for its w (batch, width of w)."""
         if self.from_map is not None:
-            return cast(Tensor, self.from_map(w.view(len(w), -1, side, side)))
+            return cast(Tensor, self.from_map(w.view(len(w), -1, *self.first)))
         if self.linear is not None:
-            return cast(Tensor, self.linear(w)).view(len(w), -1, side, side)
+            return cast(Tensor, self.linear(w)).view(len(w), -1, *self.first)
         assert self.start is not None
         return self.start.expand(len(w), -1, -1, -1)
 
@@ -261,16 +263,22 @@ class Critic(Growing):
     """Map images to one score each: blocks that halve the side, minibatch std, two linear layers.
 
     Args:
-        channels: Number of channels of the 4×4, 8×8, … blocks, as in `Synthesis`.
+        channels: Number of channels of the blocks, coarse to fine, as in `Synthesis`.
         colours: Number of image channels.
         grows: Whether to accept images of every size (see `Growing`), not only of full size.
         blocks: Kind of block: `residual`, two convolutions and a shortcut (StyleGAN2); `plain`, one strided
             convolution, half the operations, which separates real from generated scenes in as many steps;
             or `pooled`, two convolutions and the mean of 2×2 (PGGAN).
+        last: Height and width of the last map.
     """
 
     def __init__(
-        self, channels: Sequence[int], colours: int = 3, grows: bool = False, blocks: Blocks = "residual"
+        self,
+        channels: Sequence[int],
+        colours: int = 3,
+        grows: bool = False,
+        blocks: Blocks = "residual",
+        last: tuple[int, int] = (4, 4),
     ):
         super().__init__(len(channels))
         widths = list(reversed(channels))
@@ -281,10 +289,10 @@ class Critic(Growing):
         pairs = zip(widths, widths[1:], strict=False)
         make = {"residual": CriticBlock, "plain": PlainBlock, "pooled": PooledBlock}[blocks]
         self.blocks = nn.ModuleList(make(before, after) for before, after in pairs)
-        last = widths[-1]
-        self.last = EqualisedConv2d(last + 1, last, 3, LEAKY_GAIN)
-        self.hidden = EqualisedLinear(16 * last, last, LEAKY_GAIN)
-        self.output = EqualisedLinear(last, 1)
+        wide = widths[-1]
+        self.last = EqualisedConv2d(wide + 1, wide, 3, LEAKY_GAIN)
+        self.hidden = EqualisedLinear(math.prod(last) * wide, wide, LEAKY_GAIN)
+        self.output = EqualisedLinear(wide, 1)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Return the activations at all sizes, fine to coarse, for images in [−1, 1] of the current size."""

@@ -126,7 +126,7 @@ def gan_card(report: dict[str, Any], config: dict[str, Any], more: list[str]) ->
 
 
 def _by_scale(distances: dict[str, float]) -> str:
-    """Distances by side of the image, and their mean: "15.1 at 32 pixels, 20.5 at 16, mean 17.8"."""
+    """Distances by size of the image, and their mean: "15.1 at 32 pixels, 20.5 at 16, mean 17.8"."""
     sides = [side for side in distances if side != "mean"]
     at = [f"{distances[side]:.1f} at {side}{'' if i else ' pixels'}" for i, side in enumerate(sides)]
     return ", ".join([*at, f"mean {as_fixed(distances['mean'], '.1f')}"])

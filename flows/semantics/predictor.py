@@ -39,7 +39,7 @@ class AttributePredictor(SemanticModel):
     NaN.
 
     Args:
-        image_shape: (C, side, side).
+        image_shape: Image shape (C, H, W).
         attributes: Attributes in the format of `json_attributes`; taken from the data set.
         bins: Number of grey levels of the images.
         channels: Channels of the blocks; see `Tower`. None uses [16, 32, 64, 128].
@@ -62,10 +62,10 @@ class AttributePredictor(SemanticModel):
                 "attributes: the data set has no attributes or labels, or no files here: nothing to learn"
             )
         self.attributes = read_attributes(attributes)
-        colours, side, _ = image_shape
+        colours, height, width = image_shape
         self.widths = [_width(attribute) for attribute in self.attributes]
         outputs = sum(self.widths) + len(self.attributes)
-        network = Tower(colours, side, channels or [16, 32, 64, 128], hidden, outputs)
+        network = Tower(colours, (height, width), channels or [16, 32, 64, 128], hidden, outputs)
         self.assemble(image_shape, bins, network)
         # For a real or circular attribute: half the log of the factor on its variance.
         self.register_buffer("log_temperature", torch.zeros(len(self.attributes)))

@@ -22,7 +22,7 @@ class UNetSegmenter(SemanticModel):
     """U-Net that assigns every pixel to one class, with one temperature for all classes.
 
     Args:
-        image_shape: (C, side, side).
+        image_shape: Image shape (C, H, W).
         mask_classes: Names of the classes; taken from the data set.
         bins: Number of grey levels of the images.
         channels: Channels at full side, half, …; see `UNet`. None uses [24, 48, 96].
@@ -122,7 +122,7 @@ class UNetSegmenter(SemanticModel):
         ordered = [image for i in range(0, 20, columns) for row in rows for image in row[i : i + columns]]
         return {
             "segmented.png": pixels.grid(
-                torch.stack(ordered), columns, zoom=max(1, 64 // ordered[0].shape[1])
+                torch.stack(ordered), columns, zoom=max(1, 64 // max(ordered[0].shape[1:]))
             )
         }
 

@@ -122,8 +122,8 @@ def why_not(editor: Editor, picture: Tensor) -> str:
     """Reason why a picture, uint8 (C, H, W), cannot be inverted: its shape is another; empty if it can."""
     if tuple(picture.shape) == tuple(editor.model.image_shape):
         return ""
-    width = editor.model.image_shape[2]
-    return f"{editor.name} expects pictures of {width} pixels, this one has {picture.shape[2]}"
+    expected, got = (pixels.size_text(*shape[1:]) for shape in (editor.model.image_shape, picture.shape))
+    return f"{editor.name} expects pictures of {expected} pixels, this one has {got}"
 
 
 def check_size(editor: Editor, picture: Tensor) -> None:
@@ -386,11 +386,14 @@ def mask_of(alpha: Tensor, height: int, width: int) -> Tensor:
     """Mask of a brush on an enlarged picture: bool (height, width), pixels of which a quarter is covered.
 
     Args:
-        alpha: uint8 (h, w), opacity of the brush's layer, of any size.
+        alpha: uint8 (h, w), opacity of the brush's layer, of any size; the picture fills its height or its
+            width and is in its middle.
         height: Height of the model's images.
         width: Width of the model's images.
     """
-    grey = Image.fromarray(alpha.numpy()).resize((width, height), Image.Resampling.BOX)
+    layer = Image.fromarray(alpha.numpy())
+    box = pixels.centre_box(layer, height, width)
+    grey = layer.resize((width, height), Image.Resampling.BOX, box=box)
     return pixels.from_pillow(grey, 1)[0] > 63
 
 

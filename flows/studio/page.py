@@ -13,6 +13,7 @@ from torch import Tensor
 from flows.display.table import Table
 from flows.editing.editor import GROUPS
 from flows.errors import Unsupported, is_user_error, sentence_of
+from flows.images import size_text
 from flows.inversion.arrays import SUFFIXES
 from flows.studio import actions, views
 from flows.studio.session import ALPHAS, POOL, Studio
@@ -603,7 +604,7 @@ class Page:
         named = studio.class_names(name)
         missing = "" if classes else NO_SEGMENTER
         return [
-            f"**{type(editor.model).__name__}**, {editor.model.image_shape[1]}×{editor.model.image_shape[2]} "
+            f"**{type(editor.model).__name__}**, {size_text(*editor.model.image_shape[1:])} "
             f"pixels. {GUARANTEES[editor.latent.guarantee]}{missing}",
             gr.update(choices=[ANY_CLASS, *named], value="", visible=bool(named)),
             # Gradio does not hide tabs; the style of the page hides those that are not interactive.

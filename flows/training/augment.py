@@ -35,8 +35,8 @@ def augment(
     """Augment images, each with its own random numbers, and their masks in the same way.
 
     `flip` mirrors left and right with probability ½ (RealNVP on CelebA and LSUN). `shift` translates by up to
-    a tenth of the side in both directions and repeats the border (Glow on CIFAR-10). `zoom` crops to 80 to
-    100 % of the side and resizes back, bilinear. `brightness` multiplies all values by 0.8 to 1.2.
+    a tenth of each side and repeats the border (Glow on CIFAR-10). `zoom` crops to 80 to 100 % of both sides
+    and resizes back, bilinear. `brightness` multiplies all values by 0.8 to 1.2.
 
     Args:
         images: uint8 (batch, C, H, W).
@@ -68,7 +68,7 @@ def augment(
 
 
 def _shift(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """Translate by (2u − 1)·SHIFT of the side, u in [0, 1), in whole pixels; the border is repeated."""
+    """Translate by (2u − 1)·SHIFT of each side, u in [0, 1), in whole pixels; the border is repeated."""
     batch, _, height, width = images.shape
 
     def sources(u: Tensor, side: int) -> Tensor:

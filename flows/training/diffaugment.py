@@ -18,8 +18,8 @@ def diffaugment(images: Tensor, changes: Sequence[AugmentationName], seed: int, 
     Args:
         images: (batch, C, H, W), real or generated images in [−1, 1].
         changes: Augmentations, applied in the given order: `colour` (brightness ±½, saturation ×[0, 2],
-            contrast ×[½, 1½]), `translation` (by up to an eighth of the side), `cutout` (a square of half
-            the side).
+            contrast ×[½, 1½]), `translation` (by up to an eighth of each side), `cutout` (a rectangle of
+            half of each side).
         seed: Seed of the random numbers.
         keys: Identity of every image; its augmentation depends only on the seed and its key.
 

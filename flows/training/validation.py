@@ -40,8 +40,12 @@ def sample_sheet(
 
 
 def sheet_of(pictures: Tensor, columns: int) -> Tensor:
-    """Sheet of images, uint8 (n, C, H, W), each enlarged to about 64 pixels: uint8 (C, height, width)."""
-    return pixels.grid(pictures, columns, zoom=max(1, round(64 / pictures.shape[2])))
+    """Sheet of images, uint8 (n, C, H, W), each enlarged to about 64 pixels by its longer side.
+
+    Returns:
+        uint8 (C, height, width).
+    """
+    return pixels.grid(pictures, columns, zoom=max(1, round(64 / max(pictures.shape[2:]))))
 
 
 def generate(

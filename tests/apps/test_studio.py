@@ -298,7 +298,7 @@ def test_a_picture_is_compared_by_all_models(studio, room, tmp_path):
     assert lia[2:-1] == ["no" if name == "bit_exact" else as_text(row[name], 3) for name in names]
     small = torch.zeros(3, 8, 8, dtype=torch.uint8)
     (refused,) = actions.compare_on_model(studio.editor("scenes-glow"), small, 1)
-    assert "expects pictures of 32 pixels, this one has 8" in actions.compared_table([refused])
+    assert "expects pictures of 32×32 pixels, this one has 8×8" in actions.compared_table([refused])
 
 
 def test_looking_inside(studio, monkeypatch):

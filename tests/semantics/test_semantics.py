@@ -277,9 +277,9 @@ def test_mistakes_are_named(scenes):
         UNetSegmenter((3, 16, 16), [])
     with pytest.raises(UserError, match=r"channels: expected multiples of 8, got \[12\]"):
         UNetSegmenter((3, 16, 16), ["a"], channels=[12])
-    with pytest.raises(UserError, match="images of 30 × 30 cannot be halved 2 times"):
+    with pytest.raises(UserError, match="images of 30×30 cannot be halved 2 times"):
         UNetSegmenter((3, 30, 30), ["a"])
-    with pytest.raises(UserError, match="images of 4 pixels cannot be halved 3 times"):
+    with pytest.raises(UserError, match="images of 4×4 cannot be halved 3 times"):
         AttributePredictor((3, 4, 4), [{"name": "a", "kind": "binary"}])
     with pytest.raises(UserError, match="attributes: expected entries"):
         AttributePredictor((3, 16, 16), [{"title": "a"}])

@@ -445,7 +445,7 @@ def test_classes_that_a_data_set_has_not_are_refused():
     for labels in (torch.full((4,), -1), torch.full((4,), 3)):
         with pytest.raises(ValueError, match="class-conditional: expected labels 0 … 2"):
             critic(batch._replace(labels=labels), torch.Generator().manual_seed(0), 0)
-    with pytest.raises(ValueError, match="attention: expected 0 or a side of the maps"):
+    with pytest.raises(ValueError, match="attention: expected 0 or a height of the maps"):
         BigGAN(SHAPE, 3, size=6, width=4, channels=(8, 8, 6), attention=4)
 
 
@@ -534,7 +534,7 @@ def test_levels_of_w_plus_are_layers():
             "flavour official: its encoder ends in a dense",
         ),
         ({"start_side": 8, "channels": (8, 6), "grows": True}, "expected start_side 4, where growing starts"),
-        ({"start_side": 8}, "images of side 16 need 2 entries, for 8×8 to 16×16; got 3"),
+        ({"start_side": 8}, "images of 16×16 need 2 entries, for 8×8 to 16×16; got 3"),
         ({"start_side": 5}, "start_side: expected 4, 8 or 16, got 5"),
     ],
 )

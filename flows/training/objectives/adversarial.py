@@ -59,7 +59,8 @@ class Adversarial(Objective):
         mixing: Share of images with two styles (StyleGAN), for models with styles.
         augment: DiffAugment's augmentations of all inputs of the critic.
         growing: Images shown at 4×4, 8×8, … before the next size (PGGAN, section 2), for models that grow; 0
-            skips a size. Nothing is exported before the final size is reached.
+            skips a size. Nothing is exported before the final size is reached. If they are not square, the
+            first size is that of the generator's first map.
         fading: Share of these images during which a new size fades in.
         score: Score on held-out images that selects the exported model: `swd`, sliced Wasserstein distance,
             or `kid`, which is closer to human perception and needs the extra `metrics`.

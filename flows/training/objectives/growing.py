@@ -6,8 +6,9 @@ import math
 def size_after(images: int, growing: tuple[int, ...], fading: float) -> float:
     """Value of `GAN.size` after `images` images.
 
-    The size of side 4·2^i lasts growing[i] images, and fades in during the share `fading` of them. Sizes with
-    0 images at the beginning are skipped, and the first size that is shown does not fade in.
+    The size 2^i times the first, 4×4 for square images, lasts growing[i] images, and fades in during the
+    share `fading` of them. Sizes with 0 images at the beginning are skipped, and the first size that is shown
+    does not fade in.
     """
     begun = False
     for i, share in enumerate(growing):
