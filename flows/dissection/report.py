@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 from flows import images as pixels
 from flows.core.once import prepared
 from flows.display.drawing import draw_rows, new_figure
+from flows.display.notebook import ShownInNotebooks
 from flows.display.page import as_text, write_page
 from flows.display.table import Table
 from flows.dissection.agreement import UnitRow, counts
@@ -39,7 +40,7 @@ RULES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dissected:
+class Dissected(ShownInNotebooks):
     """Results of a dissection.
 
     Attributes:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from flows.display.drawing import draw_rows, save_images
+from flows.display.notebook import ShownInNotebooks
 from flows.display.page import as_text, document, picture_html, save_sheet
 from flows.display.table import Table
 from flows.inversion.comparison import Groups, Result
@@ -51,7 +52,7 @@ SHOWN = ("psnr", "ssim", "perceptual", "bit_exact", "seconds", "steps", "undone"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(ShownInNotebooks):
     """Results of a comparison with what their report needs.
 
     Attributes:
