@@ -61,7 +61,7 @@ def test_links_of_a_notebook_lead_somewhere(path):
 @pytest.mark.long
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_cells_of_a_notebook_run(path, tmp_path):
-    """What the figures should be is asserted in the cells."""
+    """The cells assert their own figures."""
     (tmp_path / "run.py").write_text(RUN)
     home = tmp_path / "home"
     home.mkdir()
@@ -74,6 +74,6 @@ def test_the_cells_of_a_notebook_run(path, tmp_path):
     )
     assert done.returncode == 0, f"{done.stdout[-1000:]}\n{done.stderr[-3000:]}"
     shown = [line for line in done.stdout.splitlines() if line.startswith("SHOWN")]
-    assert sum("png Images(" in line for line in shown) >= 2, shown
+    assert sum("png Images(" in line for line in shown) >= (2 if path.stem == "images" else 1), shown
     assert all(len(line) < 200 for line in shown)
     assert Path(tmp_path / "runs/digits/report.json").is_file() == (path.stem == "images")

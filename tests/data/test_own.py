@@ -35,7 +35,7 @@ class Pairs(Dataset):
 
 
 def unit(image):
-    """What torchvision's ToTensor returns."""
+    """Floats in [0, 1], as torchvision's ToTensor returns them."""
     return torch.from_numpy(image).movedim(-1, 0).float() / 255
 
 
