@@ -106,10 +106,10 @@ def test_the_model_ends_with_the_best_weights(whole, tmp_path):
     model = small()
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     run = flows.train(model, Digits(), tmp_path, threads=1, **SETTINGS)
+    assert torch.get_num_threads() == threads and torch.equal(torch.get_rng_state(), state)
     assert run.model is model and not model.training
     assert model.fingerprint() == flows.load(tmp_path).fingerprint() == flows.load(whole).fingerprint()
     assert model.description["name"] == "digits"
-    assert torch.get_num_threads() == threads and torch.equal(torch.get_rng_state(), state)
     assert "bits/dim" in repr(run) and len(repr(run).splitlines()) < 6
     shown = run._repr_html_()
     assert "<table>" in shown and "data:image/png;base64," in shown and "Glow on digits" in shown
