@@ -5,7 +5,9 @@ import flows
 model = flows.load("checkpoints/fashion-glow")
 codes = model.encode_bytes(images)     # images: uint8 (n, C, H, W), or Pillow images
 same = model.decode_bytes(codes)       # the same bytes
-samples = model.decode_bytes(model.sample(16, temperature=0.7))
+samples = model.generate(16, temperature=0.7)    # a picture in a notebook; samples.pixels are uint8
+
+run = flows.train(flows.models.Glow((3, 32, 32)), images, "runs/mine")
 """
 
 from __future__ import annotations
@@ -30,14 +32,18 @@ if TYPE_CHECKING:
     from flows.errors import CheckpointError as CheckpointError
     from flows.errors import DataMissing as DataMissing
     from flows.errors import FlowsError as FlowsError
+    from flows.errors import Interrupted as Interrupted
     from flows.errors import NonFinite as NonFinite
     from flows.errors import Unsupported as Unsupported
     from flows.errors import UserError as UserError
+    from flows.images import Images as Images
     from flows.models.base import LatentModel as LatentModel
     from flows.models.base import Space as Space
     from flows.models.codes import Codes as Codes
     from flows.models.load import list_models as list_models
     from flows.models.load import load as load
+    from flows.run import Run as Run
+    from flows.run import train as train
 
 __version__ = "0.1.0"
 
@@ -46,8 +52,11 @@ __all__ = [
     "Codes",
     "DataMissing",
     "FlowsError",
+    "Images",
+    "Interrupted",
     "LatentModel",
     "NonFinite",
+    "Run",
     "Space",
     "Unsupported",
     "UserError",
@@ -55,14 +64,25 @@ __all__ = [
     "list_models",
     "load",
     "prepared",
+    "train",
 ]
 
 _FOUND_IN = {
-    "flows.errors": ("CheckpointError", "DataMissing", "FlowsError", "NonFinite", "Unsupported", "UserError"),
+    "flows.errors": (
+        "CheckpointError",
+        "DataMissing",
+        "FlowsError",
+        "Interrupted",
+        "NonFinite",
+        "Unsupported",
+        "UserError",
+    ),
+    "flows.images": ("Images",),
     "flows.models.base": ("LatentModel", "Space"),
     "flows.models.codes": ("Codes",),
     "flows.models.load": ("list_models", "load"),
     "flows.core.once": ("prepared",),
+    "flows.run": ("Run", "train"),
 }
 _MODULES = {
     "bijections",

@@ -6,6 +6,7 @@
         DataMissing (FileNotFoundError)      a data set, weights or an optional package are missing
         Unsupported                          the model lacks the requested capability
         NonFinite (FloatingPointError)       a run diverged
+    Interrupted (KeyboardInterrupt)          a run was stopped by a signal, and has saved its state
 
 The message of a `UserError` states what was expected, what was given, and how to fix it. Every other
 exception is a bug: it prints a traceback, and the program ends with exit code 1.
@@ -56,6 +57,10 @@ class Unsupported(UserError):
 
 class NonFinite(UserError, FloatingPointError):
     """A loss, gradient or likelihood is infinite or NaN; the message names phase, quantity and step."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was stopped by a signal after its step; the message names its state and how to continue."""
 
 
 class Deprecated(FutureWarning):
@@ -115,6 +120,8 @@ def reported() -> Iterator[None]:
         yield
     except Terminated:
         interrupted("terminated", EXIT_TERMINATED)
+    except Interrupted as stopped:
+        interrupted(str(stopped))
     except KeyboardInterrupt:
         interrupted()
     except BrokenPipeError:

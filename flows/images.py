@@ -6,8 +6,10 @@ bin `byte · bins // 256`, and the centre of bin k is (k + ½) / bins. Floats ar
 a reconstruction with an error below half a bin gives the same byte.
 """
 
+import io
 import math
 from collections.abc import Sequence
+from typing import Any, Union
 
 import numpy as np
 import torch
@@ -130,7 +132,7 @@ def normalise(
 
 # Images from elsewhere ----------------------------------------------------------------------------
 
-ImageLike = Tensor | np.ndarray | Image.Image | Sequence[Image.Image | np.ndarray | Tensor]
+ImageLike = Union[Tensor, np.ndarray, Image.Image, Sequence[Image.Image | np.ndarray | Tensor], "Images"]
 """Images that the public functions accept; see `as_bytes`."""
 
 
@@ -138,17 +140,21 @@ def as_bytes(images: ImageLike, image_shape: tuple[int, int, int]) -> Tensor:
     """Convert images of any common form to uint8 (batch, C, H, W).
 
     Args:
-        images: uint8 tensor (batch, C, H, W) or (C, H, W); uint8 array of these shapes, or with the channels
-            last, or grey without channels; a Pillow image of the model's size; or a list of single images.
+        images: uint8 tensor or array (batch, C, H, W) or (C, H, W), or with the channels last, or grey
+            without channels; a Pillow image of the model's size; a list of single images; or `Images`.
         image_shape: (C, H, W) of the model.
 
     Raises:
         UserError: The images are of another kind, the values are not bytes, or the shape does not fit.
     """
+    if isinstance(images, Images):
+        images = images.pixels
     if isinstance(images, Image.Image):
         images = _from_picture(images, image_shape)
     if isinstance(images, np.ndarray):
-        images = _from_array(images, image_shape)
+        images = _from_array(images)
+    if isinstance(images, Tensor):
+        images = _channels_first(images, image_shape)
     if isinstance(images, Sequence) and not isinstance(images, str) and len(images):
         return torch.cat([as_bytes(each, image_shape) for each in images])
     if not isinstance(images, Tensor):
@@ -172,19 +178,90 @@ def _from_picture(picture: Image.Image, image_shape: tuple[int, int, int]) -> Te
     return from_pillow(picture, channels)
 
 
-def _from_array(array: np.ndarray, image_shape: tuple[int, int, int]) -> Tensor:
-    """An array as a tensor (batch, C, H, W); channels may be first, last or, for one channel, left out."""
+def _from_array(array: np.ndarray) -> Tensor:
+    """A uint8 array as a tensor; raises UserError for other types."""
     if array.dtype != np.uint8:
         raise UserError(f"expected uint8 images, got an array of {array.dtype}")
-    tensor = torch.from_numpy(np.require(array, requirements=["C", "W"]))  # a copy if it is read-only
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))  # a copy if it is read-only
+
+
+def _channels_first(tensor: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
+    """Move channels that are last, or left out because there is one, to their axis in (..., C, H, W)."""
     channels, height, width = image_shape
-    if tuple(tensor.shape[-3:]) == image_shape:
+    if tuple(tensor.shape[-3:]) == tuple(image_shape):
         return tensor
     if tuple(tensor.shape[-3:]) == (height, width, channels):
         return tensor.movedim(-1, -3).contiguous()
     if channels == 1 and tuple(tensor.shape[-2:]) == (height, width):
         return tensor.unsqueeze(-3)
     return tensor  # the check of the shape says what was expected
+
+
+class Images:
+    """Images that a notebook shows as a picture: the last line of a cell, or `display(images)`.
+
+        images = model.generate(8)
+        images.pixels  # uint8 (8, C, H, W)
+        flows.Images(model.decode_bytes(codes))
+
+    Methods that take images take `Images`, too. Two objects are equal if their pixels are.
+
+    Args:
+        pixels: uint8 (n, C, H, W) with one or three channels.
+
+    Attributes:
+        pixels: uint8 (n, C, H, W), on the host.
+
+    Raises:
+        UserError: The pixels are of another type or shape.
+    """
+
+    SHOWN, SIDE = 64, 96
+    """Number of images in a notebook's picture, and side in pixels to which smaller ones are enlarged."""
+
+    def __init__(self, pixels: Tensor):
+        check_bytes(pixels)
+        if pixels.shape[1] not in (1, 3):
+            raise UserError(f"expected images with one or three channels, got {tuple(pixels.shape)}")
+        self.pixels = pixels.cpu()
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, rows: int | slice | Sequence[int] | Tensor) -> "Images":
+        """Select images by a number, a slice, indices or a mask; the result is always a batch."""
+        chosen = self.pixels[rows]
+        return Images(chosen[None] if chosen.dim() == 3 else chosen)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Images) and torch.equal(self.pixels, other.pixels)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.pixels.shape))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.pixels.numpy(), dtype=dtype)
+
+    def __repr__(self) -> str:
+        return f"Images({' × '.join(map(str, self.pixels.shape))})"
+
+    def picture(self, columns: int | None = None) -> Image.Image:
+        """All images in rows, as a Pillow image, which has `save` and `show`.
+
+        Args:
+            columns: Number of images in a row; None makes a square, and one row of up to eight images.
+        """
+        if columns is None and len(self) <= 8:
+            columns = max(1, len(self))
+        return to_pillow(sheet(self.pixels, columns, self.SIDE))
+
+    def _repr_png_(self) -> bytes | None:
+        """PNG of the first images, for notebooks."""
+        content = io.BytesIO()
+        if not len(self):
+            return None
+        self[: self.SHOWN].picture().save(content, "PNG")
+        return content.getvalue()
 
 
 # Files and pictures -------------------------------------------------------------------------------
@@ -296,3 +373,8 @@ def grid(images: Tensor, columns: int | None = None, gap: int = 2, zoom: int = 1
         left = gap + (i % columns) * (width + gap)
         sheet[:, top : top + height, left : left + width] = image
     return sheet
+
+
+def sheet(images: Tensor, columns: int | None = None, side: int = 64) -> Tensor:
+    """Arrange uint8 images (n, C, H, W) as `grid` does, each enlarged to about `side` pixels on its longer side."""
+    return grid(images, columns, zoom=max(1, round(side / max(images.shape[2:]))))

@@ -34,7 +34,7 @@ from flows.semantics.load import load_semantic_model
 from flows.storage.files import StrPath, what_is
 from flows.storage.index import SEMANTIC, find_folder, folder_of, read_index
 from flows.storage.places import locate
-from flows.storage.stored import StoredModule, load_stored, types_in
+from flows.storage.stored import StoredModule, load_stored, types_in, with_own
 from flows.storage.trained import TrainingFacts, read_training
 from flows.storage.versioned import kind_of, read_metadata
 
@@ -62,10 +62,16 @@ def names_of(checkpoints: Sequence[str], option: str) -> dict[str, str]:
     return names
 
 
-def load_any(checkpoint: str, device: str | None) -> StoredModule:
-    """Load a checkpoint of any kind: model, predictor or segmenter; see `usable` for the device."""
+def load_any(checkpoint: str, device: str | None, classes: Sequence[type[StoredModule]] = ()) -> StoredModule:
+    """Load a checkpoint of any kind: model, predictor or segmenter; see `usable` for the device.
+
+    Args:
+        checkpoint: Folder or name of the checkpoint.
+        device: Torch device.
+        classes: Classes that the checkpoint may have besides those of the package.
+    """
     types = {**types_in(flows.models, StoredModule), **types_in(flows.semantics, StoredModule)}
-    return load_stored(checkpoint, types, usable(device))
+    return load_stored(checkpoint, with_own(types, classes, StoredModule), usable(device))
 
 
 def usable(device: str | None) -> str:

@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "cli": GROUND | {"commands", "help", "run", "config"},
     "__main__": {"cli", "errors"},
     # Names only: they are imported when they are first used.
-    "__init__": TOOLS | {"bijections", "core", "editing", "errors", "images", "testing"},
+    "__init__": TOOLS | {"bijections", "core", "editing", "errors", "images", "run", "testing"},
 }
 PAPERS = {"nice", "realnvp", "glow"}
 

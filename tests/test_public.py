@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import io
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import flows
@@ -126,7 +128,7 @@ def test_images_of_every_common_form_are_accepted(model):
         assert torch.equal(model.encode_bytes(given).values, expected)
     for given in (tensor[0], array[0], pictures[0], pictures[:1]):
         torch.testing.assert_close(model.encode_bytes(given).values, expected[:1])
-    bounds = [model.log_prob(each, generator=torch.Generator().manual_seed(0)) for each in (pictures, tensor)]
+    bounds = [model.log_prob(each, seed=torch.Generator().manual_seed(0)) for each in (pictures, tensor)]
     assert torch.equal(*bounds)
     found = flows.inversion.Exact().invert(model, pictures)
     assert torch.equal(found.reconstruction, tensor)
@@ -218,3 +220,91 @@ def test_bundled_models_have_names():
     assert flows.load("fashion-nice").fingerprint() == config["fingerprint"]
     with pytest.raises(flows.CheckpointError, match="Did you mean 'fashion-nice'"):
         flows.load("fashion-nise")
+
+
+# Notebooks ----------------------------------------------------------------------------------------
+
+
+def test_codes_and_semantic_models_have_a_short_repr(model):
+    from flows.semantics import AttributePredictor
+
+    assert repr(model.sample(3)) == "Codes(3 × 192, space='z', float32, cpu)"
+    labelled = flows.Codes(torch.zeros(9, 4, dtype=torch.float64), "z", list(range(9)))
+    assert repr(labelled) == "Codes(9 × 4, space='z', float64, cpu, labels 0, 1, 2, 3, 4 and 4 more)"
+    attributes = [{"name": f"attribute {i}", "kind": "binary"} for i in range(40)]
+    line = repr(AttributePredictor((3, 16, 16), attributes))
+    assert "\n" not in line and len(line) < 200 and line.endswith(" parameters")
+
+
+def test_generated_images_are_those_of_the_codes(model):
+    images = model.generate(5, temperature=0.7, seed=3)
+    assert torch.equal(images.pixels, model.decode_bytes(model.sample(5, temperature=0.7, seed=3)))
+    assert images == flows.Images(images.pixels) and images != model.generate(5) and len(images) == 5
+    assert repr(images) == "Images(5 × 3 × 8 × 8)"
+    assert images[2] == images[2:3] == images[[2]] and images[-1] == images[4]
+    assert np.array_equal(np.asarray(images), images.pixels.numpy())
+    assert model.encode_bytes(images) == model.encode_bytes(images.pixels)
+
+
+@pytest.mark.parametrize(("n", "columns"), [(1, 1), (5, 5), (8, 8), (9, 3), (70, 8)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_notebook_shows_images_as_a_picture(n, columns, channels):
+    """The pixels of the PNG, read by Pillow, are those of the images."""
+    given = torch.randint(256, (n, channels, 8, 6), dtype=torch.uint8)
+    content = flows.Images(given)._repr_png_()
+    shown = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    zoom, gap = 12, 2
+    for i in range(min(n, 64)):
+        top, left = (gap + i // columns * (8 * zoom + gap), gap + i % columns * (6 * zoom + gap))
+        block = shown[top : top + 8 * zoom, left : left + 6 * zoom]
+        for corner in (block[::zoom, ::zoom], block[zoom - 1 :: zoom, zoom - 1 :: zoom]):
+            assert (corner == given[i].expand(3, -1, -1).movedim(0, -1).numpy()).all()
+    assert flows.Images(given[:0])._repr_png_() is None
+
+
+def test_what_is_no_picture_is_refused():
+    for wrong in (torch.rand(1, 3, 8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8)):
+        with pytest.raises(flows.UserError, match="expected"):
+            flows.Images(wrong)
+    with pytest.raises(flows.UserError, match="one or three channels"):
+        flows.Images(torch.zeros(1, 2, 8, 8, dtype=torch.uint8))
+
+
+def test_results_are_shown_as_tables():
+    from flows.display.notebook import ShownInNotebooks
+    from flows.display.table import Table
+    from flows.dissection.report import Dissected
+    from flows.inversion.report import Comparison
+    from flows.steering.report import Scored
+
+    class Found(ShownInNotebooks):
+        notes = ["a <note>"]
+
+        def tables(self):
+            return [Table(["name", "dB"], [["<a>", "1.0"]])]
+
+    shown = Found()._repr_html_()
+    assert "<td>&lt;a&gt;</td><td class=n>1.0</td>" in shown and "<p>a &lt;note&gt;</p>" in shown
+    assert all(issubclass(each, ShownInNotebooks) for each in (Comparison, Dissected, Scored))
+
+
+def test_the_same_picture_has_the_same_likelihood(model):
+    images = torch.randint(256, (6, 3, 8, 8), dtype=torch.uint8)
+    with torch.no_grad():
+        first = model.log_prob(images)
+        torch.rand(3)  # the state of torch's generator does not matter
+        assert torch.equal(model.log_prob(images), first)
+        torch.testing.assert_close(model.log_prob(images.flip(0)).flip(0), first)
+        torch.testing.assert_close(model.log_prob(images[4]), first[4:5])
+        assert not torch.equal(model.log_prob(images, seed=1), first)
+        with pytest.raises(flows.UserError, match="seed: expected"):
+            model.log_prob(images, seed=-1)
+
+
+def test_the_density_at_bin_centres_is_that_of_one_point_of_the_bin(model):
+    """The mean over bins of the density is what dequantisation samples: within a bin it varies little."""
+    images = torch.randint(256, (4, 3, 8, 8), dtype=torch.uint8)
+    with torch.no_grad():
+        centres = model.log_density(pixels.to_unit(images)) - 192 * np.log(256)
+        bounds = torch.stack([model.log_prob(images, seed=seed) for seed in range(40)])
+    assert (centres - bounds.mean(0)).abs().max() < 5 * bounds.std(0).max()

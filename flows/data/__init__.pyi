@@ -15,9 +15,11 @@ from flows.data.hub import HubData as HubData
 from flows.data.imagenet_small import ImageNetSmall as ImageNetSmall
 from flows.data.lsun import LSUN as LSUN
 from flows.data.ood import ood_images as ood_images
+from flows.data.own import as_data as as_data
 from flows.data.photos import Photos as Photos
 from flows.data.scenes import Scenes as Scenes
 from flows.data.shards import Shards as Shards
+from flows.data.source import instantiate_data as instantiate_data
 from flows.data.torchvision_sets import CIFAR10 as CIFAR10
 from flows.data.torchvision_sets import CIFAR100 as CIFAR100
 from flows.data.torchvision_sets import EMNIST as EMNIST
@@ -55,5 +57,7 @@ __all__ = [
     "Split",
     "StreamedData",
     "USPS",
+    "as_data",
+    "instantiate_data",
     "ood_images",
 ]

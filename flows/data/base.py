@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from flows.core.bounds import Checked
+from flows.core.arguments import Recorded
 from flows.errors import Unsupported, UserError
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Description:
     class_names: tuple[str, ...] = ()
 
 
-class ImageData(Checked, ABC):
+class ImageData(Recorded, ABC):
     """Data set of uint8 images.
 
     To add one: write a class with the attributes below and `split` in a new file of this package. A config

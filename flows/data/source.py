@@ -11,7 +11,7 @@ import json
 import pkgutil
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -23,6 +23,10 @@ from flows.data.base import ImageData, StreamedData
 from flows.errors import UserError
 from flows.storage.files import expand, make_folder
 
+__all__ = ["instantiate_data"]
+
+Classes = Sequence[type[ImageData]]
+"""Classes that a caller passes, by which a stored data set may be built."""
 KNOWN = Path("~/.cache/flows/known-data.txt")
 """File with the data sets that this user has trained on, one SHA-256 per line."""
 PREFIX = "flows.data."
@@ -34,8 +38,10 @@ def absolute_paths(source: dict[str, Any]) -> dict[str, Any]:
     """Stored config of a data set with absolute paths, so that it is found from any folder.
 
     Args:
-        source: `class_path` and `init_args`.
+        source: `class_path` and `init_args`; data that no config names are returned unchanged.
     """
+    if "class_path" not in source:
+        return source
     module, _, name = str(source.get("class_path")).rpartition(".")
     cls = getattr(sys.modules.get(module), name, None)
     given = dict(source.get("init_args") or {})
@@ -56,33 +62,33 @@ def is_local(path: str) -> bool:
 # Known data ---------------------------------------------------------------------------------------
 
 
-def remember(source: Mapping[str, Any]) -> None:
+def remember(source: Mapping[str, Any], classes: Classes = ()) -> None:
     """Note a data set that this user trains on; a home that cannot be written to is no error."""
-    if not paths_of(source) or is_known(source):
+    if not paths_of(source, classes) or is_known(source, classes):
         return
     try:
         path = KNOWN.expanduser()
         make_folder(path.parent)
         with open(path, "a", encoding="utf-8") as opened:
-            opened.write(f"{identity(source)}\n")
+            opened.write(f"{identity(source, classes)}\n")
     except (OSError, RuntimeError):  # a full disk, or no home at all
         return
 
 
-def is_known(source: Mapping[str, Any]) -> bool:
+def is_known(source: Mapping[str, Any], classes: Classes = ()) -> bool:
     """Whether a data set has no paths of its own, or this user has trained on it here."""
-    if not paths_of(source):
+    if not paths_of(source, classes):
         return True
     try:
         path = KNOWN.expanduser()
     except RuntimeError:  # this user has no home
         return False
-    return path.is_file() and identity(source) in path.read_text(encoding="utf-8").split()
+    return path.is_file() and identity(source, classes) in path.read_text(encoding="utf-8").split()
 
 
-def paths_of(source: Mapping[str, Any]) -> dict[str, Any]:
+def paths_of(source: Mapping[str, Any], classes: Classes = ()) -> dict[str, Any]:
     """Arguments of a stored data set that are paths or addresses other than the default."""
-    cls = class_of(source)
+    cls = class_of(source, classes)
     given = source.get("init_args") or {}
     if cls is None or not isinstance(given, Mapping):
         return {}
@@ -95,10 +101,10 @@ def paths_of(source: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def identity(source: Mapping[str, Any]) -> str:
+def identity(source: Mapping[str, Any], classes: Classes = ()) -> str:
     """SHA-256 of the class and the paths of a stored data set."""
-    cls = class_of(source)
-    named = [cls and f"{cls.__module__}.{cls.__qualname__}", paths_of(source)]
+    cls = class_of(source, classes)
+    named = [cls and f"{cls.__module__}.{cls.__qualname__}", paths_of(source, classes)]
     return sha256(json.dumps(named, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -110,9 +116,15 @@ def can_instantiate(source: Any) -> bool:
     return isinstance(source, dict) and class_of(source) is not None and is_known(source)
 
 
-def class_of(source: Mapping[str, Any]) -> type[ImageData] | None:
-    """Class of a stored data set, of this package or a plugin, concrete and no stream; else None."""
+def class_of(source: Mapping[str, Any], classes: Classes = ()) -> type[ImageData] | None:
+    """Class of a stored data set: one of its name that is passed, of this package or a plugin; else None.
+
+    The last two are concrete and no streams. Nothing is imported because a checkpoint names it.
+    """
     module, _, name = str(source.get("class_path")).rpartition(".")
+    for own in classes:
+        if own.__name__ == name:
+            return own
     offered = classes_of(PREFIX.rstrip("."), ImageData).get(name)  # type: ignore[type-abstract]
     named: Any = getattr(sys.modules.get(module), name, None)
     if offered is not None and named is offered:
@@ -122,12 +134,20 @@ def class_of(source: Mapping[str, Any]) -> type[ImageData] | None:
         return None
     cls: Any = getattr(importlib.import_module(module), name, None)
     concrete = inspect.isclass(cls) and issubclass(cls, ImageData) and not inspect.isabstract(cls)
+    concrete = concrete and not name.startswith("_")  # made of objects, which no checkpoint has
     # A stream is given by addresses of shards, and an address may be a shell command.
     return cls if concrete and not issubclass(cls, StreamedData) else None
 
 
-def instantiate_data(source: dict[str, Any]) -> ImageData:
-    """Instantiate the data set of a stored config.
+def instantiate_data(source: dict[str, Any], classes: Classes = ()) -> ImageData:
+    """Instantiate the data set of a stored config, such as `model.description["source"]`.
+
+        data = flows.data.instantiate_data(model.description["source"], classes=[MyPictures])
+
+    Args:
+        source: `class_path` and `init_args`.
+        classes: Data sets that are defined in a notebook or script. Passing a class is the permission to
+            build it; paths are opened only if you have trained on them here.
 
     Raises:
         UserError: The class is none of this package or a stream, an argument is unknown or of another type,
@@ -135,7 +155,7 @@ def instantiate_data(source: dict[str, Any]) -> ImageData:
     """
     source = parse(dict[str, Any], source, "the description's source")
     path = str(source.get("class_path"))
-    cls = class_of(source)
+    cls = class_of(source, classes)
     if cls is None:
         raise UserError(f"data set {path!r} {_refusal(path)}; choose one with --data")
     given = parse(dict[str, Any], source.get("init_args") or {}, "the description's source.init_args")
@@ -147,11 +167,12 @@ def instantiate_data(source: dict[str, Any]) -> ImageData:
     for name, value in parsed.items():
         if isinstance(value, int) and value > MOST:
             raise UserError(f"{path}: {name} is {value:,}, expected at most {MOST:,}; choose one with --data")
-    if not is_known(source):
+    if not is_known(source, classes):
         options = " ".join(f"--data.{name} {value}" for name, value in given.items() if value is not None)
+        places = _listed(paths_of(source, classes))
         raise UserError(
-            f"the checkpoint names {cls.__name__} with {_listed(paths_of(source))}, on which you have not "
-            f"trained here; nothing is opened unless --data says so: --data {cls.__name__} {options}"
+            f"the checkpoint names {cls.__name__} with {places}, on which you have not trained here; nothing "
+            f"is opened unless --data says so: --data {cls.__name__} {options}"
         )
     return cls(**parsed)
 
@@ -160,7 +181,7 @@ def _refusal(path: str) -> str:
     """Reason why a class is no data set that a checkpoint may name."""
     module, _, name = path.rpartition(".")
     if not path.startswith(PREFIX):
-        return "is not one of flows.data"
+        return "is not one of flows.data, nor a class that is passed (classes=[…])"
     exists = hasattr(sys.modules.get(module), name)
     return "cannot be taken from a checkpoint" if exists else "is none of this release of flows"
 

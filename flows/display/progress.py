@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from flows.core.extras import optional
+from flows.display.notebook import has_widgets
 
 T = TypeVar("T")
 
@@ -16,10 +17,15 @@ def progress(items: Iterable[T], title: str, total: int | None = None) -> Iterab
         title: Text before the bar.
         total: Number of items; None takes their length.
     """
-    bar: Iterable[T] = optional("tqdm").tqdm(items, desc=title, total=total, leave=False)
+    bar: Iterable[T] = _tqdm()(items, desc=title, total=total, leave=False)
     return bar
 
 
 def bar(**settings: Any) -> Any:
     """Bar that is moved by hand; tqdm documents the settings."""
-    return optional("tqdm").tqdm(**settings)
+    return _tqdm()(**settings)
+
+
+def _tqdm() -> Any:
+    """Class of the bars: a widget where a notebook can show one, else text."""
+    return optional("tqdm.notebook" if has_widgets() else "tqdm").tqdm

@@ -12,6 +12,7 @@ from torch import Tensor
 from flows.core.extras import optional
 from flows.display.drawing import Sheet, new_figure
 from flows.display.formats import Format
+from flows.display.notebook import ShownInNotebooks
 from flows.display.page import as_interval, as_text, write_page
 from flows.display.table import Table
 from flows.dissection.omission import EnergyRow, Omissions
@@ -66,7 +67,7 @@ def lost_classes(
 
 
 @dataclass(frozen=True)
-class OmissionsFound:
+class OmissionsFound(ShownInNotebooks):
     """Results of a study of omissions.
 
     Attributes:

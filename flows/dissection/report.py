@@ -14,6 +14,7 @@ from flows import images as pixels
 from flows.core.once import prepared
 from flows.display.drawing import Sheet, new_figure
 from flows.display.formats import Format
+from flows.display.notebook import ShownInNotebooks
 from flows.display.page import as_text, write_page
 from flows.display.table import Table
 from flows.dissection.agreement import UnitRow, counts
@@ -42,7 +43,7 @@ RULES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dissected:
+class Dissected(ShownInNotebooks):
     """Results of a dissection.
 
     Attributes:

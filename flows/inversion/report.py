@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flows.display.drawing import Sheet, save_images
 from flows.display.formats import VECTORS, Format, write_tables
+from flows.display.notebook import ShownInNotebooks
 from flows.display.page import as_text, document, picture_html, save_sheet
 from flows.display.table import Table
 from flows.inversion.comparison import Groups, Result
@@ -55,7 +56,7 @@ COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(ShownInNotebooks):
     """Results of a comparison with what their report needs.
 
     Attributes:

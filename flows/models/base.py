@@ -1,6 +1,5 @@
 """Interface of generative models: latent spaces, codes, hookable layers and files."""
 
-import inspect
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -183,21 +182,9 @@ class LatentModel(StoredModule, library_name="flows"):
         """Return the shapes of the decoder's hookable layers by module name, as in `get_submodule`."""
 
     def __repr__(self) -> str:
-        """One line: class, arguments that differ from their defaults, parameters and spaces.
-
-        `flows.core.hooks.tree(model)` prints the modules.
-        """
-        arguments = self.arguments()
-        given = [
-            f"{name}={arguments[name]!r}"
-            for name, parameter in inspect.signature(type(self)).parameters.items()
-            if name in arguments and arguments[name] != parameter.default
-        ]
-        count = sum(parameter.numel() for parameter in self.parameters())
-        spaces = ", ".join(
-            f"{name} ({space.shape[0]}, {space.guarantee})" for name, space in self.spaces.items()
-        )
-        return f"{type(self).__name__}({', '.join(given)}): {count:,} parameters, {spaces}"
+        """One line: that of every stored module, and the spaces."""
+        spaces = [f"{name} ({space.shape[0]}, {space.guarantee})" for name, space in self.spaces.items()]
+        return ", ".join([super().__repr__(), *spaces])
 
     @property
     def class_names(self) -> list[str]:
@@ -324,6 +311,20 @@ class LatentModel(StoredModule, library_name="flows"):
                 start = self.sample_codes(n, prior, seed, temperature)
                 return self.convert_codes(Codes(start, prior, classes), chosen.name)
         return Codes(self.sample_codes(n, chosen.name, seed, temperature), chosen.name, classes)
+
+    def generate(
+        self,
+        n: int,
+        space: str | None = None,
+        seed: int | torch.Generator = 0,
+        temperature: float = 1.0,
+        labels: LabelsLike | None = None,
+    ) -> pixels.Images:
+        """Generate n images, which a notebook shows as a picture: those of the codes of `sample`.
+
+        `decode_bytes(sample(n))` has the same pixels as a tensor.
+        """
+        return pixels.Images(self.decode_bytes(self.sample(n, space, seed, temperature, labels)))
 
     def sample_codes(
         self,

@@ -69,7 +69,7 @@ class BigGAN(GAN):
         doc = "z and a class vector, concatenated"
         self.spaces["z+c"] = Space("z+c", (size + width,), None, levels, doc)
 
-    def generate(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
+    def synthesise(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
         generator = self.generator
         assert isinstance(generator, BigGANGenerator)
         if space == "z+c":

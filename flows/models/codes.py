@@ -9,32 +9,15 @@ import torch
 from torch import Tensor
 
 from flows.core.checks import check_positive, some_of
+from flows.core.labels import LabelsLike as LabelsLike
+from flows.core.labels import as_labels as as_labels
 from flows.errors import UserError
 
 __all__ = ["Codes", "concatenate"]
 
 
-LabelsLike = Tensor | np.ndarray | Sequence[int]
-"""Class labels that the public functions accept; see `as_labels`."""
 Selection = int | slice | Tensor | np.ndarray | Sequence[int] | Sequence[bool]
 """Selections of codes: a number, a slice, indices or a boolean mask."""
-
-
-def as_labels(labels: LabelsLike) -> Tensor:
-    """Convert integers in a list, array or tensor (n,) to int64 labels; a tensor stays on its device.
-
-    Raises:
-        UserError: The values are not integers, or have more or fewer than one axis.
-    """
-    expected = "labels: expected integers, one per code or image"
-    try:
-        found = labels if isinstance(labels, Tensor) else torch.as_tensor(np.array(labels))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{expected}, got {labels!r}") from error
-    integers = not (found.is_floating_point() or found.is_complex() or found.dtype == torch.bool)
-    if found.dim() != 1 or not (integers or not len(found)):
-        raise UserError(f"{expected}; got {found.dtype} {tuple(found.shape)}")
-    return found.to(torch.int64)
 
 
 def as_values(values: Tensor | np.ndarray) -> Tensor:
@@ -107,6 +90,13 @@ class Codes:
 
     def __hash__(self) -> int:
         return hash((self.space, tuple(self.values.shape)))
+
+    def __repr__(self) -> str:
+        """One line: `Codes(8 × 3072, space='z', float32, cpu)`, with the labels of the first codes."""
+        shape = " × ".join(map(str, self.values.shape))
+        kind, device = str(self.values.dtype).removeprefix("torch."), self.values.device
+        labels = "" if self.labels is None else f", labels {some_of(list(map(str, self.labels.tolist())))}"
+        return f"Codes({shape}, space={self.space!r}, {kind}, {device}{labels})"
 
     def __len__(self) -> int:
         return len(self.values)

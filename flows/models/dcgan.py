@@ -36,6 +36,6 @@ class DCGAN(GAN):
         generator = DCGANGenerator(size, channels, image_shape[0], first)
         self.assemble(image_shape, bins, generator, DCGANCritic(channels, image_shape[0], first), size)
 
-    def generate(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
+    def synthesise(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
         image: Tensor = self.generator(code)
         return image

@@ -12,8 +12,9 @@ from flows.bijections.base import Bijection
 from flows.bijections.chain import Tap
 from flows.bijections.dequantise import Dequantiser
 from flows.bijections.execution.plan import recorded_plans
+from flows.core.checks import check_seed
 from flows.core.data_dependent import initialise
-from flows.core.numerics import Keys, evaluating, exact_arithmetic, seed_from
+from flows.core.numerics import Keys, digests, evaluating, exact_arithmetic, seed_from
 from flows.core.once import prepared
 from flows.errors import Unsupported, UserError
 from flows.models.base import BATCH, LayerShape, LikelihoodBound, LikelihoodModel, Space
@@ -102,18 +103,33 @@ class Flow(LikelihoodModel):
         self,
         images: pixels.ImageLike,
         labels: LabelsLike | None = None,
-        generator: torch.Generator | None = None,
+        seed: int | torch.Generator = 0,
         keys: Keys | None = None,
     ) -> Tensor:
-        """Return only the lower bound of `forward`, for images as in `encode_bytes`: (batch,), nats.
+        """Compute a lower bound on log P of images as in `encode_bytes`, by dequantisation: (batch,), nats.
+
+        An image has the same bound in every call and at every place of a batch: the noise in its bins is that
+        of `seed` and of its own pixels. Other seeds give other samples of the bound. The density at the bin
+        centres, without noise, is `log_density(flows.images.to_unit(images, model.bins))`. A loss needs new
+        noise in every step: it calls the model itself, `model(images).log_prob`.
+
+        Args:
+            images: uint8 (batch, C, H, W), an array, or Pillow images; see `flows.images.as_bytes`.
+            labels: Integers (batch,), for a class-conditional flow.
+            seed: Seed of the noise, or a generator that it is drawn from.
+            keys: Identity of each image, as in `forward`; None takes a digest of its pixels.
 
         Raises:
             UserError: The images do not fit the model, or a class-conditional flow gets no labels; they are
                 not inferred here, as in training.
         """
-        images = pixels.as_bytes(images, self.image_shape).to(self.device)
+        if isinstance(seed, int):
+            check_seed(seed)
+            seed = torch.Generator().manual_seed(seed)
+        given = pixels.as_bytes(images, self.image_shape)
+        keys = digests(given) if keys is None else keys
         classes = None if labels is None else as_labels(labels).to(self.device)
-        return self(images, classes, generator, keys).log_prob
+        return self(given.to(self.device), classes, seed, keys).log_prob
 
     def log_density(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Compute the exact log-density at points x (batch, C, H, W) in [0, 1]: (batch,), nats."""

@@ -59,7 +59,7 @@ class GAN(LatentModel):
         self.description: dict[str, Any] = {}
 
     @abstractmethod
-    def generate(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
+    def synthesise(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
         """Generate images in [−1, 1] from codes of any space."""
 
     # Growing --------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ class GAN(LatentModel):
 
     def decode(self, code: Tensor, space: str = "z", labels: Tensor | None = None) -> Tensor:
         self.check_code(code, space)
-        return pixels.from_signed(self.enlarged(self.generate(code.to(self.dtype), space, labels)))
+        return pixels.from_signed(self.enlarged(self.synthesise(code.to(self.dtype), space, labels)))
 
     def enlarged(self, images: Tensor) -> Tensor:
         """Upsample images to full size by repetition if the generator has not grown to it."""

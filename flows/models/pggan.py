@@ -43,6 +43,6 @@ class PGGAN(GAN):
         critic = Critic(critic_channels or channels, image_shape[0], grows=True, blocks="pooled", last=first)
         self.assemble(image_shape, bins, generator, critic, size)
 
-    def generate(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
+    def synthesise(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
         image: Tensor = self.generator(code)
         return image

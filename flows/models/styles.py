@@ -113,10 +113,10 @@ class StyleModel(GAN):
             "its mapping has no inverse"
         )
 
-    def generate(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
-        return self._generate(code, space, None)
+    def synthesise(self, code: Tensor, space: str, labels: Tensor | None) -> Tensor:
+        return self._synthesise(code, space, None)
 
-    def _generate(self, code: Tensor, space: str, noise: Sequence[Tensor] | None) -> Tensor:
+    def _synthesise(self, code: Tensor, space: str, noise: Sequence[Tensor] | None) -> Tensor:
         styles = self.convert(code, space, "w+").unflatten(1, (self.style_layers, self.width))
         image: Tensor = self.generator.synthesis(styles, noise)
         return image
@@ -136,7 +136,7 @@ class StyleModel(GAN):
         if not noise:
             return self.decode(code, space)
         self.check_code(code, space)
-        return pixels.from_signed(self.enlarged(self._generate(code.to(self.dtype), space, noise)))
+        return pixels.from_signed(self.enlarged(self._synthesise(code.to(self.dtype), space, noise)))
 
     def induced_codes(
         self, n: int, space: str, generator: torch.Generator | None, temperature: float

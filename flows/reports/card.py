@@ -5,10 +5,12 @@ from typing import Any
 
 import torch
 
+import flows.models
+import flows.semantics
 from flows import __version__
 from flows.core.hardware import hardware
 from flows.data.base import ImageData
-from flows.storage.stored import StoredModule
+from flows.storage.stored import StoredModule, types_in
 from flows.training.data_record import read_record
 from flows.training.log import check_trained
 
@@ -18,6 +20,13 @@ OPTIMISERS = {"adam": "Adam", "adamax": "Adamax", "adamw": "AdamW", "rmsprop": "
 
 LOADER = ("import flows", 'model = flows.load("path/to/this/folder")')
 """Lines of Python that load a model."""
+
+
+def loader_of(model: StoredModule, lines: tuple[str, str] = LOADER) -> tuple[str, str]:
+    """Lines of Python that load a model; they pass a class that neither flows nor a plugin has."""
+    name = type(model).__name__
+    known = {**types_in(flows.models, StoredModule), **types_in(flows.semantics, StoredModule)}
+    return lines if known.get(name) is type(model) else (lines[0], f"{lines[1][:-1]}, classes=[{name}])")
 
 
 def facts_of(
@@ -65,20 +74,40 @@ def best_at(report: dict[str, Any]) -> str:
 
 
 def training_paragraph(report: dict[str, Any], config: dict[str, Any], more: str = "") -> list[str]:
-    """Lines of a model card: images shown, duration, the main settings, and further sentences."""
-    training, settings = report["training"], config["training"]
-    decay = "constant" if settings["decay"] == "constant" else f"{settings['decay']} decay"
+    """Lines of a model card: images shown, duration, the main settings, and further sentences.
+
+    Args:
+        report: Contents of report.json.
+        config: Contents of config.yaml; empty if the run has none.
+        more: Further sentences, with a space at the end.
+    """
+    training = report["training"]
     note = [f"Test figures mean nothing: {report['test_note']}.", ""] if "test_note" in report else []
+    settings = f"{_settings(config)}. {more}{_where(config)}".rstrip()
     return [
         *note,
         "## Training",
         "",
         f"{training['images']:,} images in {training['seconds'] / 60:.0f} minutes (flows "
-        f"{training['flows']}, torch {training['torch']}): batch {settings['batch']}, "
-        f"{OPTIMISERS[settings['optimiser']]} with learning rate {settings['lr']}, {decay}, EMA "
-        f"{settings['ema']}, seed {settings['seed']}. {more}`config.yaml` contains all settings.",
+        f"{training['flows']}, torch {training['torch']}){settings}",
         "",
     ]
+
+
+def _settings(config: dict[str, Any]) -> str:
+    """Phrase with the main settings of a run; empty if they are not known."""
+    if not config:
+        return ""
+    settings = config["training"]
+    decay = "constant" if settings["decay"] == "constant" else f"{settings['decay']} decay"
+    return (
+        f": batch {settings['batch']}, {OPTIMISERS[settings['optimiser']]} with learning rate "
+        f"{settings['lr']}, {decay}, EMA {settings['ema']}, seed {settings['seed']}"
+    )
+
+
+def _where(config: dict[str, Any]) -> str:
+    return "`config.yaml` contains all settings." if config else ""
 
 
 def card_head(

@@ -17,14 +17,14 @@ from flows.errors import NonFinite
 from flows.metrics.likelihood import LikelihoodReport, evaluate_likelihood, labels_if_conditional
 from flows.metrics.roundtrip import Precision, RoundTripRow, round_trip_table
 from flows.models.base import LikelihoodModel
-from flows.reports.card import best_at, card_head, facts_of, test_note, training_paragraph
+from flows.reports.card import LOADER, best_at, card_head, facts_of, loader_of, test_note, training_paragraph
 from flows.reports.distances import IMAGES, halves_of, kid_line, kid_to
 from flows.reports.figures import draw_curves, draw_round_trip
 from flows.reports.section import RunReport
-from flows.storage.files import read_yaml, to_json, write_text
+from flows.storage.files import to_json, write_text
 from flows.storage.stored import CARD_FILE
 from flows.storage.trained import METRICS_FILE, REPORT_FILE
-from flows.training.folder import RUN_CONFIG
+from flows.training.folder import read_receipt
 from flows.training.log import read_metrics
 from flows.training.validation import TEMPERATURES, generate, sample_sheet
 
@@ -78,7 +78,7 @@ def write_flow_report(
     suite = {name: pictures for name, (pictures, _) in groups.items()}
     draw_round_trip(model, suite, folder / "roundtrip.png")
     save_picture(sample_sheet(model), folder / "samples.png")
-    card = model_card(report, rows, likelihood, read_yaml(folder / RUN_CONFIG), reason)
+    card = model_card(report, rows, likelihood, read_receipt(folder), reason, loader_of(model))
     write_text(folder / CARD_FILE, card)
     notes = [verdict(rows), f"written to {folder}: {WRITTEN}"]
     notes += [f"bits/dim are unknown: {reason}"] if reason else []
@@ -179,15 +179,25 @@ def model_card(
     likelihood: LikelihoodReport,
     config: dict[str, Any],
     reason: str = "",
+    loader: tuple[str, str] = LOADER,
 ) -> str:
-    """Model card (README.md) of an exported flow in the hub's format; `reason` as in `known_likelihood`."""
+    """Model card (README.md) of an exported flow in the hub's format.
+
+    Args:
+        report: Contents of report.json.
+        rows: Rows of the round trip.
+        likelihood: Likelihood of the test images.
+        config: Contents of config.yaml; empty if the run has none.
+        reason: Reason why the likelihood is unknown; see `known_likelihood`.
+        loader: Lines of Python that load the model.
+    """
     data = report["data"]
     sentences = (
         f"{report['parameters']:,} parameters, images {tuple(data['image_shape'])}, {data['bins']} grey "
         f"levels.\nPixels: {data['transform']}."
     )
     lines = [
-        *card_head(report, "normalizing-flow", sentences),
+        *card_head(report, "normalizing-flow", sentences, loader),
         *likelihood_lines(likelihood, reason),
         "![samples](samples.png)",
         "",
@@ -226,9 +236,9 @@ def round_trip_section(rows: list[RoundTripRow], bins: int) -> list[str]:
 
 def kept_sentence(report: dict[str, Any], config: dict[str, Any]) -> str:
     """Sentences of a model card on which weights were kept."""
-    weights = "averaged" if config["training"]["ema"] else "current"
+    weights = ("averaged " if config["training"]["ema"] else "current ") if config else ""
     return (
-        f"The {weights} weights with the lowest validation bits/dim are kept{best_at(report)}. "
+        f"The {weights}weights with the lowest validation bits/dim are kept{best_at(report)}. "
         "The test split was evaluated once. "
     )
 

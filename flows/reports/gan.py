@@ -7,23 +7,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flows import images as pixels
 from flows.data.base import ImageData
 from flows.display.drawing import save_picture
 from flows.display.page import as_fixed, as_text
 from flows.models.base import LatentModel
 from flows.models.lia import LIA
-from flows.reports.card import card_head, facts_of, test_note, training_paragraph
+from flows.reports.card import LOADER, card_head, facts_of, loader_of, test_note, training_paragraph
 from flows.reports.distances import IMAGES, halves_of, kid_line, kid_to, swd_to
 from flows.reports.figures import draw_lines
 from flows.reports.lia import lia_section
 from flows.reports.section import RunReport, Section
 from flows.steering.base import DIRECTIONS_FILE
-from flows.storage.files import read_yaml, to_json, write_text
+from flows.storage.files import to_json, write_text
 from flows.storage.stored import CARD_FILE
 from flows.storage.trained import METRICS_FILE, REPORT_FILE
-from flows.training.folder import RUN_CONFIG
+from flows.training.folder import read_receipt
 from flows.training.log import read_metrics
-from flows.training.validation import generate, sheet_of
+from flows.training.validation import generate
 
 SHOWN = 80
 """Number of samples on the sheet."""
@@ -63,9 +64,9 @@ def write_gan_report(
     for name, picture in section.pictures.items():
         save_picture(picture, folder / name)
     write_text(folder / REPORT_FILE, to_json(report))
-    save_picture(sheet_of(shown[:SHOWN], 10), folder / "samples.png")
+    save_picture(pixels.sheet(shown[:SHOWN], 10), folder / "samples.png")
     draw_lines(metrics, CURVES | kid_curves(metrics), folder / "curves.png")
-    card = gan_card(report, read_yaml(folder / RUN_CONFIG), section.lines)
+    card = gan_card(report, read_receipt(folder), section.lines, loader_of(model))
     write_text(folder / CARD_FILE, card)
     name = report["model"]["model_type"]
     means = [report["sliced_wasserstein"][key]["mean"] for key in ("samples", "between test halves")]
@@ -98,15 +99,24 @@ def kid_curves(metrics: list[dict[str, float]]) -> dict[str, str]:
     return {name: name.removeprefix("validation/").replace("kid_", "KID ") for name in names}
 
 
-def gan_card(report: dict[str, Any], config: dict[str, Any], more: list[str]) -> str:
-    """Model card of a GAN; `more` are the lines of an additional section."""
+def gan_card(
+    report: dict[str, Any], config: dict[str, Any], more: list[str], loader: tuple[str, str] = LOADER
+) -> str:
+    """Model card of a GAN.
+
+    Args:
+        report: Contents of report.json.
+        config: Contents of config.yaml; empty if the run has none.
+        more: Lines of an additional section.
+        loader: Lines of Python that load the model.
+    """
     data, swd = report["data"], report["sliced_wasserstein"]
     size = (
         f"{report['parameters']:,} parameters including the critic, images {tuple(data['image_shape'])}. "
         f"Pixels: {data['transform']}."
     )
     lines = [
-        *card_head(report, "gan", size),
+        *card_head(report, "gan", size, loader),
         "![samples](samples.png)",
         "",
         "Uncurated samples.",

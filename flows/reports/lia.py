@@ -12,7 +12,6 @@ from flows.models.base import LatentModel
 from flows.models.lia import LIA
 from flows.reports.section import Section
 from flows.training.objectives.lia_measures import COLUMNS, encode_and_decode, in_pairs, phi_figures
-from flows.training.validation import sheet_of
 
 BATCH, STEPS = 250, 8
 
@@ -63,7 +62,7 @@ def interpolations(model: LIA, images: Tensor) -> Tensor:
     for i in range(0, len(images) - 1, 2):
         line = model.decode(torch.lerp(w[i : i + 1], w[i + 1 : i + 2], share), "w")
         rows += [images[i : i + 1], pixels.to_bytes(line, model.bins).cpu(), images[i + 1 : i + 2]]
-    return sheet_of(torch.cat(rows), STEPS + 2)
+    return pixels.sheet(torch.cat(rows), STEPS + 2)
 
 
 def lia_lines(values: dict[str, Any], interpolated: bool = True) -> list[str]:

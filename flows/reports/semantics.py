@@ -7,14 +7,14 @@ from typing import Any
 from flows.data.base import ImageData
 from flows.display.drawing import save_picture
 from flows.display.table import Table
-from flows.reports.card import card_head, facts_of, test_note, training_paragraph
+from flows.reports.card import card_head, facts_of, loader_of, test_note, training_paragraph
 from flows.reports.figures import draw_bars, draw_lines
 from flows.reports.section import RunReport
 from flows.semantics.base import Measurement, SemanticModel
-from flows.storage.files import read_yaml, to_json, write_text
+from flows.storage.files import to_json, write_text
 from flows.storage.stored import CARD_FILE
 from flows.storage.trained import METRICS_FILE, REPORT_FILE
-from flows.training.folder import RUN_CONFIG
+from flows.training.folder import read_receipt
 from flows.training.log import read_metrics
 
 FIGURES = {"r2": "R²", "iou": "IoU", "seen": "visibility"}
@@ -52,7 +52,7 @@ def write_semantics_report(
     pictures = model.pictures(test)
     for name, picture in pictures.items():
         save_picture(picture, folder / name)
-    card = semantics_card(model, report, measured, read_yaml(folder / RUN_CONFIG), list(pictures))
+    card = semantics_card(model, report, measured, read_receipt(folder), list(pictures))
     write_text(folder / CARD_FILE, card)
     written = ", ".join([REPORT_FILE, "curves.png", "quality.png", *pictures, CARD_FILE])
     line = f"{type(model).__name__}: on {len(test):,} test images {measured.line}"
@@ -116,7 +116,7 @@ def semantics_card(
         for line in (*figure_table(measured.values, figure).markdown(names=1).splitlines(), "")
     ]
     lines = [
-        *card_head(report, "", size, LOADER),
+        *card_head(report, "", size, loader_of(model, LOADER)),
         f"On {report['images']:,} test images: {measured.line}.",
         "",
         *[f"{line[0].upper()}{line[1:]}." for line in across(model)],

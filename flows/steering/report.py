@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flows.display.drawing import Sheet, new_figure
 from flows.display.formats import Format
+from flows.display.notebook import ShownInNotebooks
 from flows.display.page import as_interval, as_text, heat_map, write_page
 from flows.display.table import Table
 from flows.steering.evaluate import Rescoring, monotonicity, own_score
@@ -27,7 +28,7 @@ COLUMNS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
+class Scored(ShownInNotebooks):
     """Measurements of some directions.
 
     Attributes:

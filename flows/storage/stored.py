@@ -7,9 +7,10 @@ import json
 import pkgutil
 import tempfile
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from types import ModuleType
 from typing import Any, Self, cast
 
@@ -18,7 +19,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from flows.core.bounds import Checked
+from flows.core.arguments import Recorded, is_plain
 from flows.core.building import Excess, build_within
 from flows.core.checks import check_device
 from flows.core.plugins import classes_of
@@ -37,7 +38,7 @@ LARGEST_CONFIG = 2**24
 WEIGHTS_FILE, CARD_FILE = "model.safetensors", "README.md"
 
 
-class StoredModule(Checked, nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
+class StoredModule(Recorded, nn.Module, PyTorchModelHubMixin, ABC, library_name="flows"):
     """Module that can be saved to a folder and loaded again as a bit-exact copy.
 
     The constructor's arguments must be plain JSON values, because they are stored in `config.json`.
@@ -51,6 +52,20 @@ class StoredModule(Checked, nn.Module, PyTorchModelHubMixin, ABC, library_name="
     image_shape: tuple[int, int, int]
     bins: int
     description: dict[str, Any]
+
+    def __repr__(self) -> str:
+        """One line: class, arguments that differ from their defaults, and the number of parameters.
+
+        `flows.core.hooks.tree(model)` prints the modules.
+        """
+        arguments = self.arguments()
+        given = [
+            f"{name}={shorten(repr(arguments[name]), width=60, placeholder=' …')}"
+            for name, parameter in inspect.signature(type(self)).parameters.items()
+            if name in arguments and arguments[name] != parameter.default
+        ]
+        count = sum(parameter.numel() for parameter in self.parameters())
+        return f"{type(self).__name__}({', '.join(given)}): {count:,} parameters"
 
     @property
     def device(self) -> torch.device:
@@ -256,6 +271,16 @@ def check_arguments(cls: type[StoredModule], arguments: Mapping[str, Any]) -> No
         raise Misfit(f"{cls.__name__}: {error}") from error
 
 
+def check_stored_arguments(model: StoredModule) -> None:
+    """Raise UserError unless all arguments that a module was built with are plain values of JSON."""
+    names = [name for name, value in Recorded.arguments(model).items() if not is_plain(value)]
+    if names:
+        raise UserError(
+            f"{type(model).__name__}: expected constructor arguments that are plain JSON values, because a "
+            f"checkpoint stores them, got others for {', '.join(names)}; build these in the constructor"
+        )
+
+
 def check_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Raise Misfit unless weights have the names and shapes of a model's."""
     own = model.state_dict()
@@ -331,10 +356,29 @@ def types_in(package: ModuleType, base: type[StoredModule]) -> dict[str, type[St
     return {**offered, **classes}
 
 
+def with_own(
+    types: Mapping[str, type[StoredModule]], own: Sequence[type[StoredModule]], base: type[StoredModule]
+) -> dict[str, type[StoredModule]]:
+    """Classes by name, with those that a caller passes: passing a class is the permission to build it.
+
+    Raises:
+        UserError: A value is not a concrete class of type `base`.
+    """
+    for cls in own:
+        if not inspect.isclass(cls) or not issubclass(cls, base) or inspect.isabstract(cls):
+            got = cls.__name__ if inspect.isclass(cls) else type(cls).__name__
+            raise UserError(
+                f"classes: expected subclasses of {base.__name__} without abstract methods, got {got}"
+            )
+    return {**types, **{cls.__name__: cls for cls in own}}
+
+
 def load_stored(
     path_or_repo: str | Path, types: Mapping[str, type[StoredModule]], map_location: str = "cpu"
 ) -> StoredModule:
     """Load the module in a folder or hub repository; its class must be one of `types`, given by name.
+
+    A checkpoint names its class and never a module: nothing is imported because a file says so.
 
     Raises:
         CheckpointError: The folder or a file is missing, a file was altered, or the format version or the
@@ -348,7 +392,8 @@ def load_stored(
         known = ", ".join(sorted(types))
         raise CheckpointError(
             f"{path_or_repo} holds a {config['model_type']!r}, which this release of flows cannot load "
-            f"here; expected one of {known}"
+            f"here; expected one of {known}, or a class of your own that is passed: "
+            f"flows.load(…, classes=[{config['model_type']}])"
         )
     if repository := hub_repository(source):
         from_hub(repository, WEIGHTS_FILE)

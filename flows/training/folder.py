@@ -99,6 +99,12 @@ def write_receipt(folder: Path, resolved: dict[str, Any]) -> None:
     write_text(folder / RUN_CONFIG, text)
 
 
+def read_receipt(folder: Path) -> dict[str, Any]:
+    """Resolved config of the run in a folder; empty for a model that `fit` has trained without one."""
+    path = folder / RUN_CONFIG
+    return parse(dict[str, Any], read_yaml(path)) if path.is_file() else {}
+
+
 def holds_model(folder: Path) -> bool:
     """Whether the folder holds an exported model."""
     return all((folder / name).exists() for name in (CONFIG_FILE, WEIGHTS_FILE))

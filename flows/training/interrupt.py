@@ -1,6 +1,7 @@
 """Signals that stop a run after the current step instead of in the middle of it."""
 
 import signal
+import threading
 from types import FrameType
 
 import torch
@@ -11,6 +12,7 @@ class Interrupt:
     """Context in which SIGINT, SIGTERM and SIGHUP set a flag; a second SIGINT interrupts at once.
 
     A closed terminal sends SIGHUP, which Windows lacks. Under `nohup` it is ignored, and it stays so here.
+    Python lets the main thread alone handle signals; in another one the context does nothing.
     """
 
     names = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -19,7 +21,8 @@ class Interrupt:
         self.received: str | None = None
 
     def __enter__(self) -> "Interrupt":
-        numbers = [getattr(signal, name) for name in self.names if hasattr(signal, name)]
+        here = threading.current_thread() is threading.main_thread()
+        numbers = [getattr(signal, name) for name in self.names if here and hasattr(signal, name)]
         handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
         self.before = {number: signal.signal(number, self._note) for number in handled}
         return self

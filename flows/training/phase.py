@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from flows.core.bounds import Checked
+from flows.core.arguments import Recorded
 from flows.data.base import Batch, ImageData, Split
 from flows.errors import UserError
 from flows.memory import memory_of
@@ -94,7 +94,7 @@ class Reading(Protocol):
         ...
 
 
-class Objective(Checked, ABC):
+class Objective(Recorded, ABC):
     """Training objective of a model: the phases of a step, the evaluation, and what else it learned.
 
     A flow has one phase, a GAN two; the training loop runs all phases in order.

@@ -11,8 +11,6 @@ from flows.metrics.likelihood import evaluate_likelihood, labels_if_conditional
 from flows.metrics.roundtrip import round_trip
 from flows.models.base import LatentModel, LikelihoodModel
 
-BATCH = 100
-"""Number of samples that are decoded at a time."""
 TEMPERATURES = (0.0, 0.5, 0.7, 0.8, 1.0)
 
 
@@ -36,22 +34,13 @@ def sample_sheet(
 ) -> Tensor:
     """Sheet of samples, one row per temperature, from the same codes: uint8 (C, height, width)."""
     rows = [generate(model, columns, temperature, seed) for temperature in temperatures]
-    return sheet_of(torch.cat(rows), columns)
-
-
-def sheet_of(pictures: Tensor, columns: int) -> Tensor:
-    """Sheet of images, uint8 (n, C, H, W), each enlarged to about 64 pixels by its longer side.
-
-    Returns:
-        uint8 (C, height, width).
-    """
-    return pixels.grid(pictures, columns, zoom=max(1, round(64 / max(pictures.shape[2:]))))
+    return pixels.sheet(torch.cat(rows), columns)
 
 
 def generate(
     model: LatentModel, n: int, temperature: float, seed: int = 0, labels: Tensor | None = None
 ) -> Tensor:
-    """Generate n samples, uint8 (n, C, H, W) on the host.
+    """Generate n samples from the prior, as measurements need them: uint8 (n, C, H, W) on the host.
 
     Args:
         model: Model to sample from.
@@ -62,5 +51,4 @@ def generate(
             use them. None cycles through the classes.
     """
     labels = labels if model.num_classes else None
-    codes = model.sample(n, model.prior_space.name, seed, temperature, labels)
-    return model.decode_bytes(codes, BATCH)
+    return model.generate(n, model.prior_space.name, seed, temperature, labels).pixels

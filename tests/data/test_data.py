@@ -90,7 +90,8 @@ def concrete(base: type) -> list[type]:
     return ([] if inspect.isabstract(base) else [base]) + below
 
 
-DATA_SETS = [c for c in concrete(ImageData) if c.__module__.startswith("flows.data.")]
+PUBLIC = [c for c in concrete(ImageData) if not c.__name__.startswith("_")]
+DATA_SETS = [c for c in PUBLIC if c.__module__.startswith("flows.data.")]
 REQUIRED = {
     "Folder": {"path": "somewhere"},
     "HubData": {"repo": "somewhere"},

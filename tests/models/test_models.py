@@ -251,7 +251,7 @@ def test_importance_weighted_bound_is_tighter():
     model.initialise(split.first(64).images)
     part = split.first(32)
     with torch.no_grad():
-        single = model.log_prob(part.images, generator=torch.Generator().manual_seed(1))
+        single = model.log_prob(part.images, seed=torch.Generator().manual_seed(1))
     assert importance_weighted(model, part, 20).mean() > single.mean()
 
 

@@ -32,7 +32,7 @@ class Lamp(GAN):
         super().__init__()
         self.assemble((3, 8, 8), 256, torch.nn.Linear(4, 1), torch.nn.Conv2d(3, 1, 8), 4)
 
-    def generate(self, code, space, labels):
+    def synthesise(self, code, space, labels):
         pattern = 0.01 * code[:, 1:2] * torch.linspace(-1, 1, 64)
         return (0.04 * code[:, :1] + pattern)[:, None].expand(-1, 3, -1).unflatten(2, (8, 8))
 

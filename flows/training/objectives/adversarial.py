@@ -24,7 +24,7 @@ from flows.training.batch_norm import recalibrate_batch_norm
 from flows.training.diffaugment import AugmentationName, diffaugment
 from flows.training.objectives.growing import size_after
 from flows.training.phase import Evaluation, Objective, Phase
-from flows.training.validation import generate, sheet_of
+from flows.training.validation import generate
 
 ScoreName = Literal["swd", "kid"]
 LossName = Literal["non-saturating", "wgan-gp", "hinge"]
@@ -259,7 +259,7 @@ class Adversarial(Objective):
             name = protocol("kid", len(real), self.features.network.short, 1.0)
             values[f"validation/{name}"] = score
             line += f"  {name} {score:.3f}"
-        pictures = {"samples": sheet_of(generated[:80], 10)}
+        pictures = {"samples": pixels.sheet(generated[:80], 10)}
         return Evaluation(values, score if self.is_complete(model) else math.inf, line, pictures)
 
 

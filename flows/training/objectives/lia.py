@@ -191,7 +191,7 @@ class LIATraining(Adversarial):
 
         def rebuild(batch: Batch, seed: int) -> Tensor:
             real = pixels.to_signed(batch.images, lia.bins)
-            return lia.generate(lia.refined(lia.encoder(real), real).codes[-1], "w", None)
+            return lia.synthesise(lia.refined(lia.encoder(real), real).codes[-1], "w", None)
 
         def take_average(evaluated: StoredModule) -> None:
             lia.generator.load_state_dict(cast(LIA, evaluated).generator.state_dict())
@@ -231,7 +231,7 @@ class LIATraining(Adversarial):
             real, critic = pixels.to_signed(batch.images, lia.bins), cast(Any, lia.critic)
             with frozen(lia.generator), frozen(critic):
                 codes, errors, slopes = encoder(real)
-                reconstruction = lia.generate(codes[-1], "w", None)
+                reconstruction = lia.synthesise(codes[-1], "w", None)
                 # Errors and slopes of all codes but the last are known; their images are not needed again.
                 before = errors + (slopes * (codes[:-1] - codes[:-1].detach())).sum(2)
                 last = (reconstruction - real).square().flatten(1).mean(1)

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flows import images as pixels
 from flows.core.numerics import double_copy, to_double
 from flows.models.lia import LIA
-from flows.training.validation import sheet_of
 
 COLUMNS = 10
 """Number of images per row of a sheet."""
@@ -41,7 +41,7 @@ def in_pairs(images: Tensor, reconstruction: Tensor) -> Tensor:
     """Sheet of rows of images, each above the reconstructions of its images; the last may be short."""
     columns = min(COLUMNS, len(images))
     rows = zip(images.split(columns), reconstruction.split(columns), strict=True)
-    return sheet_of(torch.cat([filled(part, columns) for row in rows for part in row]), columns)
+    return pixels.sheet(torch.cat([filled(part, columns) for row in rows for part in row]), columns)
 
 
 def filled(row: Tensor, columns: int) -> Tensor:

@@ -59,7 +59,7 @@ class SteerableGenerator(nn.Module):
         self.register_buffer("averaged", nothing.clone())
         self.register_buffer("best", nothing.clone())
         self.register_buffer("score", torch.tensor(math.inf, device=gan.device))
-        self.convert, self.generate = gan.convert, gan.generate
+        self.convert, self.synthesise = gan.convert, gan.synthesise
 
     def forward(self, z: Tensor, which: Tensor, amount: Tensor, *labels: Tensor) -> tuple[Tensor, Tensor]:
         """Images in [−1, 1] of codes, and of the codes moved along one walk each.
@@ -71,7 +71,7 @@ class SteerableGenerator(nn.Module):
             labels: int64 (batch,), for a class-conditional model.
         """
         label = labels[0] if labels else None
-        still, moved = (self.generate(code, self.space, label) for code in self.codes(z, which, amount))
+        still, moved = (self.synthesise(code, self.space, label) for code in self.codes(z, which, amount))
         return still, moved
 
     def codes(self, z: Tensor, which: Tensor, amount: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,7 +197,7 @@ class Steerable(Adversarial):
         amount = amount * self.every_other(batch, seed, z)
         part, labels = self.steerable, label_arguments(gan, batch)
         _, moved = part.codes(z, which, amount)
-        return part.generate(moved, part.space, labels[0] if labels else None)
+        return part.synthesise(moved, part.space, labels[0] if labels else None)
 
     def real_images(self, gan: GAN, batch: Batch, seed: int) -> Tensor:
         """Real images for the critic; half of those whose edit determines every pixel are edited."""
