@@ -41,7 +41,7 @@ CHANGES: dict[str, dict[str, str]] = {
     "flip, half the width and depth": {"model.width": "48", "model.depth": "4"},
     "flip, from scenes-glow": {"init": "scenes-glow"},
 }
-"""What differs from `BASE`, by its name in the table."""
+"""Options that differ from `BASE`, by their name in the table."""
 LARGE = (
     "flip",
     "flip, shift",

@@ -4,7 +4,7 @@ import importlib
 import inspect
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,11 @@ def add_run_options(parser: Parser) -> None:
         default=False,
         help="Whether a resumed run may have more training.images than it was started with",
     )
+    add_recipe_options(parser)
+
+
+def add_recipe_options(parser: Parser) -> None:
+    """Add the options for versions of a config: variants by name, recipes by number of pictures."""
     parser.add_argument(
         "--variant", type=str | None, default=None, help="Name of a variant of the config, to be applied"
     )
@@ -137,7 +142,8 @@ def add_run_options(parser: Parser) -> None:
 def resolve(parser: Parser, settings: Namespace) -> dict[str, Any]:
     """Return every setting as plain values, including nulls, since the default may be another value."""
     resolved: dict[str, Any] = yaml.safe_load(parser.dump(settings, skip_unset=False))
-    return resolved
+    # Its options are settings by now; read again, it would override what was typed.
+    return {**resolved, "recipes": {}}
 
 
 def parse_experiment(
@@ -172,13 +178,21 @@ def words_of_recipe(settings: Namespace) -> list[str]:
         return []
     number = settings.recipe if settings.recipe is not None else recipe_of_run(settings)
     if number is None:
-        available = instantiated(settings.data).training_images
-        number = max((each for each in recipes if available is not None and each <= available), default=None)
+        number = recipe_for(settings.data, recipes)
         if number is None:
             return []
     if number not in recipes:
         fail(f"--recipe {number}: this config's recipes are: {', '.join(map(str, sorted(recipes)))}")
     return [*as_typed(recipes[number]), f"--recipe={number}"]
+
+
+def recipe_for(data: Namespace, recipes: Collection[int]) -> int | None:
+    """Number of the recipe for the training images of a data set; None if their number is not known."""
+    try:
+        available = instantiated(data).training_images
+    except DataMissing:  # said where the data are opened
+        return None
+    return max((each for each in recipes if available is not None and each <= available), default=None)
 
 
 def recipe_of_run(settings: Namespace) -> int | None:

@@ -376,5 +376,5 @@ def grid(images: Tensor, columns: int | None = None, gap: int = 2, zoom: int = 1
 
 
 def sheet(images: Tensor, columns: int | None = None, side: int = 64) -> Tensor:
-    """Arrange uint8 images (n, C, H, W) as `grid` does, each enlarged to about `side` pixels on its longer side."""
+    """Arrange uint8 images (n, C, H, W) as `grid` does, the longer side enlarged to about `side` pixels."""
     return grid(images, columns, zoom=max(1, round(side / max(images.shape[2:]))))

@@ -324,7 +324,10 @@ def _run(experiment: Experiment, accelerator: Accelerator, notes: list[str], sin
     # Only now, because an earlier run in the folder may be cleared.
     if accelerator.is_main_process:
         left = begin(experiment, state, record)
-        said = [*data.notes(), *left, *start_notes(training, data), *notes, smaller, fewer, passed_over]
+        recipe = experiment.resolved.get("recipe")
+        chosen = "" if recipe is None else f"recipe of the config for {recipe:,} pictures or more (--recipe)"
+        of_data = [*data.notes(), *left, *start_notes(training, data), chosen]
+        said = [*of_data, *notes, smaller, fewer, passed_over]
         print("\n".join([data.summary(sizes), *filter(None, said)]))
     accelerator.wait_for_everyone()
     outcome = fit(

@@ -67,10 +67,7 @@ def atlas(
     masks = load_segmenter(segmenter, model, segmenter_classes) if segmenter else None
     say_missing(model, scores is None, masks is None)
 
-    def show(result: Any, folder: Path, name: str, title: str) -> None:
-        used = {"predictor": predictor} if name == "scores.json" else {"segmenter": segmenter}
-        finish(result, folder, name, title, {"checkpoint": checkpoint, **used}, formats=formats)
-
+    used = {"checkpoint": checkpoint, "predictor": predictor, "segmenter": segmenter}
     made = Atlas(
         name=Path(checkpoint).name,
         model=model,
@@ -79,7 +76,7 @@ def atlas(
         data=data_if_needed(model, data, needed=False),
         settings=settings,
         reconstruct=partial(reconstruct, model, 100),
-        show=show,
+        show=partial(show_part, used, formats),
         say=print,
         formats=formats.chosen,
         cache=expand(CACHE),
@@ -87,6 +84,15 @@ def atlas(
     done = made.write(out)
     say_done(done, out)
     write_json(json, {"checkpoint": checkpoint, "done": done})
+
+
+def show_part(
+    used: Mapping[str, Any], formats: Formats, result: Any, folder: Path, name: str, title: str
+) -> None:
+    """Write and print a part of the atlas, with the inputs that it used."""
+    other = "segmenter" if name == "scores.json" else "predictor"
+    inputs = {key: value for key, value in used.items() if key != other}
+    finish(result, folder, name, title, inputs, formats=formats)
 
 
 def say_done(done: Mapping[str, bool], out: Path) -> None:

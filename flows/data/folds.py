@@ -6,7 +6,7 @@ from torch import Tensor
 from flows.data.base import ArraySplit, Batch, ImageData, Split, SplitName
 
 
-class Fold(ImageData):
+class _Fold(ImageData):
     """Data set whose validation split is one part of the training and validation images of another one.
 
     Args:
@@ -25,8 +25,9 @@ class Fold(ImageData):
         rest = torch.ones(len(images.images), dtype=torch.bool)
         rest[held_out] = False
         self.splits: dict[SplitName, Split] = {
-            "train": part_of(images, rest.nonzero()[:, 0]), "validation": part_of(images, held_out)
-        }  # fmt: skip
+            "train": part_of(images, rest.nonzero()[:, 0]),
+            "validation": part_of(images, held_out),
+        }
 
     def split(self, name: SplitName) -> Split:
         return self.splits[name]
@@ -39,7 +40,7 @@ def part_of(images: Batch, rows: Tensor) -> ArraySplit:
     return ArraySplit(images.images[rows], images.labels[rows], attributes, masks=masks)
 
 
-def folds_of(data: ImageData, folds: int, most: int) -> list[Fold]:
+def folds_of(data: ImageData, folds: int, most: int) -> list[ImageData]:
     """Parts of the training and validation images of a data set, each of them held out once.
 
     Args:
@@ -58,4 +59,4 @@ def folds_of(data: ImageData, folds: int, most: int) -> list[Fold]:
     together = [torch.cat(parts) if parts[0] is not None else None for parts in zip(*batches, strict=True)]
     images = Batch(*together)  # type: ignore[arg-type]
     # Both splits come in an order of their own that is random, so that every folds-th image is a fair part.
-    return [Fold(data, images, torch.arange(k, n, folds)) for k in range(folds)]
+    return [_Fold(data, images, torch.arange(k, n, folds)) for k in range(folds)]

@@ -62,7 +62,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is in a folder of pictures.
+    """Contents of a folder of pictures.
 
     Attributes:
         data: Folder.

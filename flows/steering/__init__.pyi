@@ -25,6 +25,7 @@ from flows.steering.operators import Operator as Operator
 from flows.steering.pca import PrincipalComponents as PrincipalComponents
 from flows.steering.quality import Quality as Quality
 from flows.steering.quality import faithfulness as faithfulness
+from flows.steering.ridge import Ridge as Ridge
 from flows.steering.score_gradient import ScoreGradient as ScoreGradient
 from flows.steering.scoring import ScoreSettings as ScoreSettings
 from flows.steering.scoring import score as score
@@ -52,6 +53,7 @@ __all__ = [
     "PrincipalComponents",
     "Quality",
     "Rescoring",
+    "Ridge",
     "ScoreGradient",
     "ScoreSettings",
     "Survey",

@@ -75,7 +75,7 @@ def test_every_verb_is_a_file():
         "distances", "evaluate", "roundtrip", "sample", "encode", "decode", "codes", "interpolate", "compare",
         "render", "export",
         "steer find", "steer apply", "steer score", "steer disentangle", "steer levels", "steer rank",
-        "dissect", "omissions", "paint", "atlas", "studio", "configs", "models", "completion",
+        "dissect", "omissions", "paint", "atlas", "studio", "configs", "models", "completion", "data",
     }  # fmt: skip
 
 
@@ -120,6 +120,7 @@ def test_help_describes_every_option(verb, capsys):
     loads = {
         "steer rank": ("scores",),
         "configs": ("--show",),
+        "data": ("folder", "--masks"),
         "models": ("--download",),
         "completion": ("shell",),
         "compare": ("--device", "--models"),
@@ -289,7 +290,10 @@ def test_help_shows_types_in_plain_words(verb, words, capsys):
 
 def test_help_of_train_shows_types_in_plain_words():
     text = " ".join(experiment_parser().format_help().split())
-    assert "(required; path)" in text and "(list, each one of flip, shift; default: ())" in text
+    assert (
+        "(required; path)" in text
+        and "(list, each one of flip, shift, zoom, brightness; default: ())" in text
+    )
     assert re.search(RAW, text) is None, re.search(RAW, text)
 
 

@@ -42,6 +42,7 @@ ENTRIES = {
     "compare": (["--models", "model", "--inverters", "exact", "--images", "ood"], LOADS),
     "completion": (["bash"], "flows.commands.completion.script"),
     "configs": ([], "flows.commands.configs.config_names"),
+    "data": (["pictures"], "flows.commands.data.inspect"),
     "decode": (["model", "codes.safetensors"], LOADS),
     "dissect": (["model"], LOADS),
     "distances": (["model"], LOADS),
@@ -210,7 +211,7 @@ def test_the_sentence_of_a_constructor_is_printed_alone(option, sentence, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"), [("empty", "no image files"), ("text.png", "expected a folder or a zip")]
+    ("name", "sentence"), [("empty", "no image files"), ("text.png", "expected a folder, a zip or a tar")]
 )
 def test_the_sentence_of_a_data_set_is_printed_alone(name, sentence, tmp_path, monkeypatch, capsys):
     """The attributes of a data set are an argument of the model, and are asked for by the parser."""
@@ -404,6 +405,13 @@ ALLOWED = {
     "inversion/study.py choose_network": "the same error again, with the option's name",
     "core/parser.py ConfigFile.__call__": "find_config alone: the same error again, with the option's name",
     "core/parser.py linked.call": "raised again by Parser.instantiate",
+    "commands/data.py propose": "UserError alone: a training for which there are too few pictures is named",
+    "data/columns.py number_of": "float alone, of a cell of the user's table",
+    "data/tables.py find_rows": "UserError alone: a table that is not of these pictures is named, and left",
+    "data/tables.py read_lines": "json alone, on a line of the user's table",
+    "semantics/files.py try_once": "the network of the user's file alone, on two grey images",
+    "semantics/files.py of_torchvision": "torchvision alone, on a download",
+    "semantics/files.py torchvision_weights": "load_state_dict alone, of the user's weights",
     "data/decode.py decoding": "Pillow or zipfile alone, on the user's file",
     "data/emoji.py open_font": "Pillow alone, on the user's font",
     "data/fashion.py Fashion._official": "torchvision alone, on files or a download",
@@ -449,7 +457,7 @@ ALLOWED = {
     "studio/page.py sentence.iterate": "prints the traceback of a bug in the log",
     "studio/serve.py serve": "gradio's launch alone: the port is taken",
     "data/source.py remember": "OSError of one file alone: a home that cannot be written to",
-    "data/folder.py walk": "OSError of a folder alone, which is named",
+    "data/archive.py walk": "OSError of a folder alone, which is named",
     "storage/files.py load_yaml": "PyYAML alone parses there, whose exceptions for odd values are many",
     "storage/files.py read_yaml": "UserError alone, raised again with the path",
     "core/parser.py config_fault": "UserError alone, which becomes a sentence",

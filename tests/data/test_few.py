@@ -38,6 +38,9 @@ def numbers_in(value):
 def test_few_samples_are_refused_or_give_figures_that_are_known(verb, n, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (32, 32), (90, 60, 30)).save("a.png")
+    (tmp_path / "pictures").mkdir()
+    for i in range(n):
+        Image.new("RGB", (32, 32), (9 * i, 60, 30)).save(f"pictures/{i}.png")
     (tmp_path / "scores.json").write_text(
         '{"checkpoint": "x", "of": "samples", "space": "z", "directions": {}}'
     )
@@ -50,7 +53,7 @@ def test_few_samples_are_refused_or_give_figures_that_are_known(verb, n, tmp_pat
                     *verb.split(),
                     *words,
                     *json_file,
-                    *([] if verb in ("export", "steer rank") else ["--device", "cpu"]),
+                    *([] if verb in ("data", "export", "steer rank") else ["--device", "cpu"]),
                 ]
             )
         except SystemExit as ended:
@@ -115,7 +118,7 @@ def test_a_search_that_diverges_is_called_so_and_left_out_of_the_record(tmp_path
         "none", "--edits", "false", "--steps", "5", "--lr", "1e20", "--out",
     ]  # fmt: skip
     main([*given, "out", "--inverters", "optimise:w+"])
-    assert "optimise:w+, user: every search diverged for 2 of 2 images" in capsys.readouterr().out
+    assert "every search diverged for 2 of 2 images, which are not in the record" in capsys.readouterr().out
     assert json.loads(Path("out/table.json").read_text())["rows"][0]["diverged"] == 2
     assert not list(Path("out").glob("records/*"))
     with pytest.raises(SystemExit) as ended:

@@ -135,7 +135,7 @@ def test_calibration_finds_a_planted_temperature(monkeypatch):
     which = torch.multinomial(truth[:, 1:].softmax(1), 1, generator=generator)[:, 0].float()
     split = ArraySplit(random_images(n, 4), attributes=torch.stack([there, which], 1))
     said = torch.cat([3 * truth, torch.ones(n, 2)], 1)
-    monkeypatch.setattr("flows.semantics.predictor.outputs_on", lambda *_: (said, split.first(None)))
+    monkeypatch.setattr("flows.semantics.base.outputs_on", lambda *_: (said, split.first(None)))
     before = semantic.measure(split, None).values
     semantic.calibrate(split, None)
     after = semantic.measure(split, None).values
@@ -154,7 +154,7 @@ def test_errors_say_what_they_are(monkeypatch):
     share = (target + error + 4) / 8
     outputs = torch.stack([share, torch.zeros(4000), torch.ones(4000)], 1)
     split = ArraySplit(random_images(4000, 4), attributes=target[:, None])
-    monkeypatch.setattr("flows.semantics.predictor.outputs_on", lambda *_: (outputs, split.first(None)))
+    monkeypatch.setattr("flows.semantics.base.outputs_on", lambda *_: (outputs, split.first(None)))
     semantic.calibrate(split, None)
     values = semantic.measure(split, None).values["size"]
     assert values["r2"] == pytest.approx(r2_score(target.numpy(), (target + error).numpy()), abs=1e-4)

@@ -15,6 +15,7 @@ _shtab_flows_commands() {
     compare:'Invert images by several methods and report reconstructions, figures and records. Every inverter gets the same images and the same seed. Impossible pairs of model and inverter are listed with the reason. A pair that fails by a bug is listed too, its traceback is printed, and the command ends with exit code 1 after the report is written. Each pair is written as soon as it is finished: after an interruption, the report has the finished pairs, and `--resume true` continues with the others.'
     completion:'Print the script with which a shell completes verbs, options, names of models and configs. In bash, `eval "$(flows completion bash)"` in ~/.bashrc; in zsh, `flows completion zsh > _flows` in a folder of `$fpath`.'
     configs:'List the configs that come with flows, with their measured figures. `flows train --config fashion/glow` trains with one of them; `steering/pca` is for `flows steer find`, and the header of each config has its command.'
+    data:'Say and draw what is in a folder of pictures: sizes, classes, values, masks, faults, duplicates. Names the trainings that fit, with the minutes that they take on this machine, measured by a few steps.'
     decode:'Decode a file of codes to pictures; the model must be the one that made them. Every code is decoded in the precision of its certificate, if it has one, and with the weights, noise inputs and activations that its search changed.'
     dissect:'Find the class that each unit of a model responds to, and ablate the best units of each class. Layers are feature maps of a generator, hidden states and coupling networks of a flow, and spatial parts of the code, such as `code/level2` of a Glow. Units are interpretable by the released rule of GAN dissection; `by IoU` counts the class with the highest IoU.'
     distances:'Compare samples with real images by KID, FID and sliced Wasserstein distance, named by their protocols. The name of a figure says how it was measured: `kid2k_effnetlite0_t1` is KID of 2,000 images in each set, by features of EfficientNet-Lite0, at temperature 1; `…_halves` is the same distance between two sets of real images, which samples cannot be below but by chance. Figures with different names cannot be compared.'
@@ -59,8 +60,11 @@ _shtab_flows_atlas_options=(
   "(- : *)"{-h,--help}"[Show this help message and exit.]"
   {--allow_import,--allow-import}"[Name of your own package or module whose classes options and configs may name\; it is imported (text, or null\; default\: null)]:allow_import:"
   "--scores[Scores to find directions for\; None takes the menu of the data set, or else some of the predictor\'s scores. (text\; default\: null)]:scores:"
+  "--format[Additional formats of tables and figures, for a paper, such as \`latex,pdf\`. \`latex\`\: each table as table-\*.tex, for the packages booktabs and threeparttable. \`pdf\`, \`svg\`\: each figure beside its PNG, with curves and text as vectors and images with exactly their pixels. (text\; default\: null)]:format:"
   "--predictor[Checkpoint of an attribute predictor\; None takes the included one for the model\'s images. (text, or null\; default\: null)]:predictor:_flows_models"
+  "--classes[File with the names of the classes, one per line, if the predictor is a file of another project\: TorchScript, torch.export, or weights of torchvision. (path, or null\; default\: null)]:classes:_files"
   "--segmenter[Checkpoint of a segmenter\; None takes the included one for the model\'s images. (text, or null\; default\: null)]:segmenter:_flows_models"
+  "--segmenter_classes[File with the names of the classes, one per line, if the segmenter is a file of another project\: TorchScript, torch.export, or weights of torchvision. (path, or null\; default\: null)]:segmenter_classes:_files"
   "--artefact[Class whose units are ablated, as by \`flows dissect --artefact\`\; \`auto\` takes the one that the data set names, None takes none. Skipped if the segmenter does not have the class, or if data or packages for the measurement are missing. (text, or null\; default\: auto)]:artefact:"
   "--n[Number of codes in each part\; directions are scored on at most 300 codes. (whole number \> 0\; default\: 2000)]:n:"
   "--seed[Seed of the samples. (whole number \≥ 0 and \< 2\^63\; default\: 0)]:seed:"
@@ -99,6 +103,7 @@ _shtab_flows_compare_options=(
   "--models[Folders or names of models with the same image shape and number of grey levels. (required\; text)]:models:_flows_models"
   "--inverters[Inverters\: short names, names of classes whose arguments have defaults, or YAML files with class_path and init_args, such as those in configs\/inversion. \`exact\`\: the exact inverse. \`encoder\` or \`encoder\:SPACE\`\: the encoder, by default into w if the model has it. \`exact-z\`\: the encoder\'s w, mapped exactly to z. \`optimise\`, \`optimise\:SPACE\` or \`optimise\:SPACE\:lbfgs\`\: optimisation of a code in z, w or w\+, by Adam or L-BFGS. \`hybrid\`\: optimisation that starts from the encoder\'s code. \`in-domain\` or \`in-domain\:likelihood\`\: \`hybrid\` with a penalty that keeps the code in the model\'s domain. \`layer\` or \`layer\:LAYER\`\: optimisation of a layer\'s activations as well. \`tune\`\: optimisation of the generator\'s weights as well, with locality regularisation\; \`tune\:no-locality\` without. (required\; text)]:inverters:"
   "--images[Groups of images. \`test\:N\`\: test images of the first model with a known data set. \`upside-down\:N\`, \`rotated\:N\` (by 90\°), \`flipped\:N\` (left to right)\: transformed test images. \`generated\:N\`\: samples of each model, for that model only. \`ood\`\: out-of-distribution images (a cat, a person, \…, text, noise). \`user\:FOLDER\`\: your own pictures, centre-cropped and resized. (required\; text)]:images:"
+  "--format[Additional formats of tables and figures, for a paper, such as \`latex,pdf\`. \`latex\`\: each table as table-\*.tex, for the packages booktabs and threeparttable. \`pdf\`, \`svg\`\: each figure beside its PNG, with curves and text as vectors and images with exactly their pixels. (text\; default\: null)]:format:"
   "--directions[Names of directions in the models\' directions.safetensors. Test images are edited along them and compared with true edits, if their data set can render them again with another factor\; eight edited images per direction are inverted again and moved back. (text\; default\: null)]:directions:"
   "--steps[Maximum number of optimisation steps per restart. None takes the published numbers\: 1000 for \`optimise\` and the initial code of \`layer\`, 300 for the activations of \`layer\`, 100 for \`hybrid\` and \`in-domain\`, 450 for the initial code of \`tune\` and 350 for its weights. A number applies to \`optimise\` and \`layer\`, and limits the others. (whole number \> 0, or null\; default\: null)]:steps:"
   "--starts[Number of restarts of \`optimise\`, the first from the mean of the space, the others from random codes. Other methods have one. (whole number \> 0\; default\: 1)]:starts:"
@@ -146,6 +151,24 @@ _shtab_flows_configs_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_flows_configs_defaults_added=0
 
+_shtab_flows_data_options=(
+  "(- : *)"{-h,--help}"[Show this help message and exit.]"
+  "--format[Additional formats of tables and figures, for a paper, such as \`latex,pdf\`. \`latex\`\: each table as table-\*.tex, for the packages booktabs and threeparttable. \`pdf\`, \`svg\`\: each figure beside its PNG, with curves and text as vectors and images with exactly their pixels. (text\; default\: null)]:format:"
+  "--size[Side of the square images in pixels, or height and width, \`\[48, 64\]\`. (whole number \> 0 and \≤ 8192 or list of 2, each a whole number above 0 and at most 8192\; default\: 32)]:size:"
+  "--table[Table with a row for each picture\; None takes those in the folder. (path, or null\; default\: null)]:table:_files"
+  "--columns[Kinds of columns whose values are taken for something else\: \`\{stars\: category\}\`. (mapping, or null\; default\: null)]:columns:(binary category circular ignore real several)"
+  "--masks[Folder or archive of the masks\; None takes those in the folder. (path, or null\; default\: null)]:masks:_files"
+  "--measure[Whether to measure the speed of the trainings, about ten seconds each. (true or false\; default\: true)]:{true,false}:(true false)"
+  "--out[Output folder\: index.html, data.json, pictures.png, sizes.png and, with labels or values, values.png. (path\; default\: data-report)]:out:_files"
+  "--json[Additional file for the contents of data.json. (path, or null\; default\: null)]:json:_files"
+  "--config[YAML file with any of these options]:config:_flows_configs"
+  "--print_config[Print the configuration after applying all other arguments and exit. The optional flags customizes the output and are one or more keywords separated by comma. The supported flags are\: skip_default, skip_unset.]:[=flags]:"
+  ":Folder, or zip or tar archive. (required\; path):_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_flows_data_defaults_added=0
+
 _shtab_flows_decode_options=(
   "(- : *)"{-h,--help}"[Show this help message and exit.]"
   "--output[Output folder for PNG files with the names of the encoded pictures. (path\; default\: decoded)]:output:_files"
@@ -167,6 +190,7 @@ _shtab_flows_dissect_options=(
   "--layers[Names of layers\; None takes some of the outermost layers, some layers inside the coupling networks of a flow, and the spatial parts of the code. (text\; default\: null)]:layers:"
   "--classes[Classes whose units are ablated\; None takes all. Classes in too few images are skipped. (text\; default\: null)]:classes:"
   "--insert[Classes whose units are set at every location in turn, to find where they can be inserted. (text\; default\: null)]:insert:"
+  "--format[Additional formats of tables and figures, for a paper, such as \`latex,pdf\`. \`latex\`\: each table as table-\*.tex, for the packages booktabs and threeparttable. \`pdf\`, \`svg\`\: each figure beside its PNG, with curves and text as vectors and images with exactly their pixels. (text\; default\: null)]:format:"
   "--source[Source of the codes\: samples, with masks from the segmenter, or encoded test images, with ground-truth masks. (one of samples, images\; default\: samples)]:{samples,images}:(images samples)"
   "--n[Number of codes\; one half determines the thresholds, the other half is used for the counts. (whole number \> 0\; default\: 2000)]:n:"
   "--space[Latent space of the codes\; None takes the model\'s search space. (text, or null\; default\: null)]:space:"
@@ -177,6 +201,7 @@ _shtab_flows_dissect_options=(
   "--artefact[Unwanted class, such as \`banner\`, whose units are ablated\; the samples are compared with test images that do not contain it. (text, or null\; default\: null)]:artefact:"
   "--seed[Seed of the samples. (whole number \≥ 0 and \< 2\^63\; default\: 0)]:seed:"
   "--segmenter[Checkpoint of a segmenter\; None takes the included one for the model\'s images. (text, or null\; default\: null)]:segmenter:_flows_models"
+  "--segmenter_classes[File with the names of the classes, one per line, if the segmenter is a file of another project\: TorchScript, torch.export, or weights of torchvision. (path, or null\; default\: null)]:segmenter_classes:_files"
   "--out[Output folder for index.html, its pictures and units.json. (path\; default\: dissection)]:out:_files"
   "--json[Additional file for the contents of units.json. (path, or null\; default\: null)]:json:_files"
   "--data.help[Show the help for the given subclass of ImageData and exit.]:CLASS_PATH_OR_NAME:"
@@ -298,11 +323,13 @@ _shtab_flows_models_defaults_added=0
 _shtab_flows_omissions_options=(
   "(- : *)"{-h,--help}"[Show this help message and exit.]"
   {--allow_import,--allow-import}"[Name of your own package or module whose classes options and configs may name\; it is imported (text, or null\; default\: null)]:allow_import:"
+  "--format[Additional formats of tables and figures, for a paper, such as \`latex,pdf\`. \`latex\`\: each table as table-\*.tex, for the packages booktabs and threeparttable. \`pdf\`, \`svg\`\: each figure beside its PNG, with curves and text as vectors and images with exactly their pixels. (text\; default\: null)]:format:"
   "--n[Number of samples, and maximum number of test images. (whole number \> 0\; default\: 2000)]:n:"
   "--temperature[Temperature of the samples. (number \> 0\; default\: 1.0)]:temperature:"
   "--images[Number of test images that are reconstructed or shown as energy maps\; 0 skips both. (whole number \≥ 0\; default\: 12)]:images:"
   "--seed[Seed of the samples. (whole number \≥ 0 and \< 2\^63\; default\: 0)]:seed:"
   "--segmenter[Checkpoint of a segmenter\; None takes the included one for the model\'s images. (text, or null\; default\: null)]:segmenter:_flows_models"
+  "--segmenter_classes[File with the names of the classes, one per line, if the segmenter is a file of another project\: TorchScript, torch.export, or weights of torchvision. (path, or null\; default\: null)]:segmenter_classes:_files"
   "--steps[Number of optimisation steps of layer inversion. (whole number \> 0\; default\: 100)]:steps:"
   "--out[Output folder\: index.html, omissions.json, classes.png, and instances.png or, for a flow, energy.png and energies.png. (path\; default\: omissions)]:out:_files"
   "--json[Additional file for the contents of omissions.json. (path, or null\; default\: null)]:json:_files"
@@ -336,6 +363,7 @@ _shtab_flows_paint_options=(
   "--seed[Seed of the samples. (whole number \≥ 0 and \< 2\^63\; default\: 0)]:seed:"
   "--resize[Whether to centre-crop and resize pictures of another size\; otherwise they cause an error. (true or false\; default\: false)]:{true,false}:(true false)"
   "--segmenter[Checkpoint of a segmenter, which selects exemplars and units\; None takes the included one for the model\'s images. (text, or null\; default\: null)]:segmenter:_flows_models"
+  "--segmenter_classes[File with the names of the classes, one per line, if the segmenter is a file of another project\: TorchScript, torch.export, or weights of torchvision. (path, or null\; default\: null)]:segmenter_classes:_files"
   "--output[Picture file with one row per image\: the input, and the image after each stroke\; a .gif, .webp or .mp4 file for an animation with one frame per stroke\; or a folder (no suffix) for one PNG per painted image at the model\'s size. (path\; default\: painted.png)]:output:_files"
   "--fps[Frames per second of an animation. (number \≥ 0.1 and \≤ 50\; default\: 1.0)]:fps:"
   "--json[File for the result. (path, or null\; default\: null)]:json:_files"
@@ -446,6 +474,7 @@ _shtab_flows_steer_disentangle_options=(
   "--without[Names of directions to which the others are made orthogonal, instead of the correction by scores. (text\; default\: null)]:without:"
   "--others[File with the directions of \`without\`, in the same space, such as those of the method ScoreGradient\; None takes \`directions\`. (path, or null\; default\: null)]:others:_files"
   "--predictor[Checkpoint of an attribute predictor, not used with \`without\`\; None takes the included one for the model\'s images. (text, or null\; default\: null)]:predictor:_flows_models"
+  "--classes[File with the names of the classes, one per line, if the predictor is a file of another project\: TorchScript, torch.export, or weights of torchvision. (path, or null\; default\: null)]:classes:_files"
   "--source[Source of the codes that are moved\: samples, or encoded training images\; None takes images if the space has an encoder and the data set is known. (one of samples, images, or null\; default\: null)]:source:(images samples)"
   "--n[Number of codes that are moved. (whole number \> 0\; default\: 500)]:n:"
   "--alpha[Move to either side, in sigmas\; it should be the size of later moves. (number \> 0\; default\: 2.0)]:alpha:"
@@ -471,8 +500,9 @@ _shtab_flows_steer_find_options=(
   {--allow_import,--allow-import}"[Name of your own package or module whose classes options and configs may name\; it is imported (text, or null\; default\: null)]:allow_import:"
   "--scores[Names of the directions\: scores that they change, such as \`daylight\`, \`wood\` or \`category\: bedroom\`, or edits, such as \`zoom\` or \`brightness\`, for the methods Walk and Displacement. Unsupervised methods need none. (text\; default\: null)]:scores:"
   "--method.help[Show the help for the given subclass of Method and exit.]:CLASS_PATH_OR_NAME:"
-  "--method[Method with its options\; docs\/guides\/steering.md describes all methods. (name of a class\; default\: Boundary\; one of Boundary, Displacement, Factorise, JacobianDirections, MeanDifference, PrincipalComponents, ScoreGradient, Walk)]:method:"
+  "--method[Method with its options\; docs\/guides\/steering.md describes all methods. (name of a class\; default\: Boundary\; one of Boundary, Displacement, Factorise, JacobianDirections, MeanDifference, PrincipalComponents, Ridge, ScoreGradient, Walk)]:method:"
   "--predictor[Checkpoint of an attribute predictor, for the scores of samples and their gradients\; None takes the included one for the model\'s images. (text, or null\; default\: null)]:predictor:_flows_models"
+  "--classes[File with the names of the classes, one per line, if the predictor is a file of another project\: TorchScript, torch.export, or weights of torchvision. (path, or null\; default\: null)]:classes:_files"
   "--source[Source of the codes\: samples, or encoded training images. (one of samples, images\; default\: samples)]:{samples,images}:(images samples)"
   "--data.help[Show the help for the given subclass of ImageData and exit.]:CLASS_PATH_OR_NAME:"
   "--data[Data set of the training images\; None takes the one that the model was trained on. (name of a class, or null\; default\: null\; one of CIFAR10, CIFAR100, CelebA, Digits, EMNIST, Emoji, Fashion, Flowers102, Folder, HubData, ImageNetSmall, KMNIST, LSUN, MNIST, Photos, STL10, SVHN, Scenes, Shards, USPS)]:data:"
@@ -496,7 +526,9 @@ _shtab_flows_steer_levels_options=(
   "(- : *)"{-h,--help}"[Show this help message and exit.]"
   {--allow_import,--allow-import}"[Name of your own package or module whose classes options and configs may name\; it is imported (text, or null\; default\: null)]:allow_import:"
   "--names[Names of the directions\; None takes all. (text\; default\: null)]:names:"
+  "--format[Additional formats of tables and figures, for a paper, such as \`latex,pdf\`. \`latex\`\: each table as table-\*.tex, for the packages booktabs and threeparttable. \`pdf\`, \`svg\`\: each figure beside its PNG, with curves and text as vectors and images with exactly their pixels. (text\; default\: null)]:format:"
   "--predictor[Checkpoint of an attribute predictor\; None takes the included one for the model\'s images. (text, or null\; default\: null)]:predictor:_flows_models"
+  "--classes[File with the names of the classes, one per line, if the predictor is a file of another project\: TorchScript, torch.export, or weights of torchvision. (path, or null\; default\: null)]:classes:_files"
   "--space[Latent space whose levels are moved\; None takes the space of the directions or, if it has only one level, w\+. (text, or null\; default\: null)]:space:"
   "--alpha[Move to either side, in sigmas. (number \> 0\; default\: 2.0)]:alpha:"
   "--n[Number of samples that are moved. (whole number \> 0\; default\: 300)]:n:"
@@ -518,6 +550,7 @@ _shtab_flows_steer_levels_defaults_added=0
 
 _shtab_flows_steer_rank_options=(
   "(- : *)"{-h,--help}"[Show this help message and exit.]"
+  "--format[Additional formats of tables and figures, for a paper, such as \`latex,pdf\`. \`latex\`\: each table as table-\*.tex, for the packages booktabs and threeparttable. \`pdf\`, \`svg\`\: each figure beside its PNG, with curves and text as vectors and images with exactly their pixels. (text\; default\: null)]:format:"
   "--out[Output folder for index.html, leakage.png and ranking.json. (path\; default\: ranking)]:out:_files"
   "--json[Additional file for the contents of ranking.json. (path, or null\; default\: null)]:json:_files"
   "--config[YAML file with any of these options]:config:_flows_configs"
@@ -533,7 +566,9 @@ _shtab_flows_steer_score_options=(
   {--allow_import,--allow-import}"[Name of your own package or module whose classes options and configs may name\; it is imported (text, or null\; default\: null)]:allow_import:"
   "--names[Names of the directions\; None takes all. (text\; default\: null)]:names:"
   "--without[Names of directions in the file to which the others are made orthogonal (conditional projection). (text\; default\: null)]:without:"
+  "--format[Additional formats of tables and figures, for a paper, such as \`latex,pdf\`. \`latex\`\: each table as table-\*.tex, for the packages booktabs and threeparttable. \`pdf\`, \`svg\`\: each figure beside its PNG, with curves and text as vectors and images with exactly their pixels. (text\; default\: null)]:format:"
   "--predictor[Checkpoint of an attribute predictor\; None takes the included one for the model\'s images. (text, or null\; default\: null)]:predictor:_flows_models"
+  "--classes[File with the names of the classes, one per line, if the predictor is a file of another project\: TorchScript, torch.export, or weights of torchvision. (path, or null\; default\: null)]:classes:_files"
   "--alpha[Move to either side, in sigmas. (number \> 0\; default\: 2.0)]:alpha:"
   "--steps[Number of steps to either side, in response curves and strips. (whole number \> 0\; default\: 3)]:steps:"
   "--n[Number of samples that are moved. (whole number \> 0\; default\: 500)]:n:"
@@ -558,7 +593,9 @@ _shtab_flows_studio_options=(
   "(- : *)"{-h,--help}"[Show this help message and exit.]"
   "--checkpoint[Folders or names of models\; None takes the included ones. (text\; default\: null)]:checkpoint:_flows_models"
   "--predictor[Checkpoint of an attribute predictor, for all models of its image size\; models of scenes at another size use the included one. (text, or null\; default\: null)]:predictor:_flows_models"
+  "--classes[File with the names of the classes, one per line, if the predictor is a file of another project\: TorchScript, torch.export, or weights of torchvision. (path, or null\; default\: null)]:classes:_files"
   "--segmenter[Checkpoint of a segmenter, for all models of its image size\; models of scenes at another size use the included one. (text, or null\; default\: null)]:segmenter:_flows_models"
+  "--segmenter_classes[File with the names of the classes, one per line, if the segmenter is a file of another project\: TorchScript, torch.export, or weights of torchvision. (path, or null\; default\: null)]:segmenter_classes:_files"
   "--directions[File of directions of the first model, written by \`flows steer find\`\; None takes directions.safetensors in the folder of its checkpoint. (path, or null\; default\: null)]:directions:_files"
   "--exemplars[Number of images per model among which exemplars for painting are found. (whole number \> 0\; default\: 1000)]:exemplars:"
   "--host[Address to bind to\; 0.0.0.0 serves the page to the whole network. (text\; default\: 127.0.0.1)]:host:"
@@ -585,6 +622,8 @@ _shtab_flows_train_options=(
   "--extend[Whether a resumed run may have more training.images than it was started with (true or false\; default\: false)]:{true,false}:(true false)"
   "--variant[Name of a variant of the config, to be applied (text, or null\; default\: null)]:variant:"
   "--variants[Variants\: name to options and values (mapping\; default\: \{\})]:variants:"
+  "--recipe[Recipe of the config to be applied, by its number\; null takes that of the training pictures (whole number, or null\; default\: null)]:recipe:"
+  "--recipes[Recipes\: number of training pictures from which on one applies, to options and values (mapping\; default\: \{\})]:recipes:"
   "--data.help[Show the help for the given subclass of ImageData and exit.]:CLASS_PATH_OR_NAME:"
   "--data[Data set (name of a class, or null\; default\: null\; one of CIFAR10, CIFAR100, CelebA, Digits, EMNIST, Emoji, Fashion, Flowers102, Folder, HubData, ImageNetSmall, KMNIST, LSUN, MNIST, Photos, STL10, SVHN, Scenes, Shards, USPS)]:CONFIG | CLASS_PATH_OR_NAME | .INIT_ARG_NAME VALUE:"
   "--model.help[Show the help for the given subclass of StoredModule and exit.]:CLASS_PATH_OR_NAME:"
@@ -609,14 +648,14 @@ _shtab_flows_train_options=(
   "--training.memory[Memory mode of the backward pass\; see \`flows.memory\`. \`reversible\` and \`anchored\` rebuild activations by inversion\; a guard switches to \`checkpoint\` if they become inaccurate. (one of plain, checkpoint, reversible, anchored\; default\: plain)]:{plain,checkpoint,reversible,anchored}:(anchored checkpoint plain reversible)"
   "--training.anchor_every[Steps between two kept activations in mode \`anchored\`. (whole number \> 0\; default\: 4)]:training.anchor_every:"
   "--training.guard_every[Images between two measurements of the guard. (whole number \> 0\; default\: 32000)]:training.guard_every:"
-  "--training.augment[Random horizontal flips, and shifts by up to a tenth of the side. (list, each one of flip, shift\; default\: ())]:[ITEM,...]:(flip shift)"
+  "--training.augment[Random changes of the training images\: horizontal flips\; shifts by up to a tenth of the side\; zooms, crops of 80 to 100 \% of the side that are resized back\; brightness, by up to a fifth. Evaluations are always of the images as they are. (list, each one of flip, shift, zoom, brightness\; default\: ())]:[ITEM,...]:(brightness flip shift zoom)"
   "--training.seed[Seed of weights, order of images, and noise. (whole number \≥ 0 and \< 2\^63\; default\: 0)]:training.seed:"
   "--training.workers[Number of loader processes\; 0 loads in the main process, best for data sets held in memory. (whole number \≥ 0\; default\: 0)]:training.workers:"
   "--training.threads[Number of threads of torch\'s operations. None uses the CPUs that the process may use and that others leave free at the start\; a resumed run keeps the number. (whole number \> 0, or null\; default\: null)]:training.threads:"
   "--training.log_every[Images between two lines of metrics.jsonl. (whole number \> 0\; default\: 3200)]:training.log_every:"
   "--training.validate_every[Images between two evaluations, each with samples and, for flows, a round trip. (whole number \> 0\; default\: 32000)]:training.validate_every:"
   "--training.validation_images[Number of images of the validation split to use\; None uses all. (whole number \> 0, or null\; default\: 1000)]:training.validation_images:"
-  "--training.patience[Images without a better score after which the run ends\; None trains to the end. With a schedule that decays, a run that ends early has not reached its low learning rates. (whole number \> 0, or null\; default\: null)]:training.patience:"
+  "--training.patience[Images without a better score after which the run ends\; None trains to the end. With \`auto\`, a run that would see each training image more than a hundred times ends when twice as many images were shown as at the best score, and each ten times at least\; other runs train to the end. With a schedule that decays, a run that ends early has not reached its low learning rates. (whole number \> 0 or one of auto, or null\; default\: null)]:training.patience:(auto)"
   "--training.save_every[Images between two training states for \`--resume\`. (whole number \> 0\; default\: 64000)]:training.save_every:"
   "--training.keep_states[Number of training states to keep. (whole number \> 0\; default\: 2)]:training.keep_states:"
 )
@@ -648,6 +687,7 @@ _shtab_flows() {
         compare) _arguments -C -s $_shtab_flows_compare_options ;;
         completion) _arguments -C -s $_shtab_flows_completion_options ;;
         configs) _arguments -C -s $_shtab_flows_configs_options ;;
+        data) _arguments -C -s $_shtab_flows_data_options ;;
         decode) _arguments -C -s $_shtab_flows_decode_options ;;
         dissect) _arguments -C -s $_shtab_flows_dissect_options ;;
         distances) _arguments -C -s $_shtab_flows_distances_options ;;
@@ -698,7 +738,7 @@ _shtab_flows_steer() {
 
 # Custom Preamble
 _flows_models() { compadd -- digits-glow fashion-glow fashion-nice fashion-predictor fashion-realnvp scenes-biggan scenes-dcgan scenes-glow scenes-lia scenes-nice scenes-pggan scenes-predictor scenes-realnvp scenes-segmenter scenes-stylegan scenes64-glow scenes64-lia scenes64-predictor scenes64-segmenter; _files; }
-_flows_configs() { compadd -- digits/glow digits/nice digits/realnvp dissection/dissect dissection/omissions emoji/glow emoji/predictor fashion/glow fashion/nice fashion/predictor fashion/realnvp folder/glow inversion/idinvert inversion/layers inversion/pivotal inversion/projector inversion/wplus paper/glow-celebahq256 paper/glow-cifar10 paper/glow-imagenet32 paper/glow-imagenet64 paper/glow-lsun paper/lia-ffhq paper/lia-lsun paper/nice-cifar10 paper/nice-mnist paper/nice-svhn paper/realnvp-celeba paper/realnvp-cifar10 paper/realnvp-imagenet32 paper/realnvp-imagenet64 paper/realnvp-lsun photos/glow scenes/biggan scenes/dcgan-steerable scenes/dcgan scenes/glow scenes/lia scenes/nice scenes/pggan scenes/predictor scenes/realnvp scenes/segmenter scenes/stylegan scenes64/glow scenes64/lia scenes64/predictor scenes64/segmenter steering/boundary steering/displacement steering/factorise steering/jacobian steering/mean_difference steering/pca steering/score_gradient steering/walk; _files; }
+_flows_configs() { compadd -- digits/glow digits/nice digits/realnvp dissection/dissect dissection/omissions emoji/glow emoji/predictor fashion/glow fashion/nice fashion/predictor fashion/realnvp folder/biggan folder/dcgan folder/glow folder/lia folder/nice folder/pggan folder/predictor folder/realnvp folder/segmenter folder/stylegan inversion/idinvert inversion/layers inversion/pivotal inversion/projector inversion/wplus paper/glow-celebahq256 paper/glow-cifar10 paper/glow-imagenet32 paper/glow-imagenet64 paper/glow-lsun paper/lia-ffhq paper/lia-lsun paper/nice-cifar10 paper/nice-mnist paper/nice-svhn paper/realnvp-celeba paper/realnvp-cifar10 paper/realnvp-imagenet32 paper/realnvp-imagenet64 paper/realnvp-lsun photos/glow scenes/biggan scenes/dcgan-steerable scenes/dcgan scenes/glow scenes/lia scenes/nice scenes/pggan scenes/predictor scenes/realnvp scenes/segmenter scenes/stylegan scenes64/glow scenes64/lia scenes64/predictor scenes64/segmenter steering/boundary steering/displacement steering/factorise steering/jacobian steering/mean_difference steering/pca steering/ridge steering/score_gradient steering/walk; _files; }
 # End Custom Preamble
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from flows.core.bounds import NonNegativeInt, PositiveInt
 from flows.data.base import Batch, ImageData, Split, StreamedData
-from flows.data.folds import Fold, folds_of
+from flows.data.folds import folds_of
 from flows.semantics.base import SemanticModel, outputs_on
 from flows.semantics.load import load_semantic_model
 from flows.storage.stored import StoredModule
@@ -85,7 +85,7 @@ class Supervised(Objective):
 
 
 def without(
-    part: Fold, model: SemanticModel, training: Training, accelerator: Accelerator
+    part: ImageData, model: SemanticModel, training: Training, accelerator: Accelerator
 ) -> tuple[Tensor, Batch]:
     """Outputs on a part of a model that is trained without it, and the batch of the part.
 
