@@ -19,6 +19,8 @@ from flows.training.log import read_metrics
 
 FIGURES = {"r2": "R²", "iou": "IoU", "seen": "visibility"}
 """Figures that have another name in model cards than in `report.json`."""
+MAIN = ("accuracy", "r2", "iou")
+"""Figures that measure the quality of an attribute or class, of which each has one."""
 ROWS = {"r2": "numeric attribute", "accuracy": "categorical attribute", "iou": "class"}
 """Rows of the table of a main figure."""
 
@@ -64,8 +66,8 @@ def across(model: SemanticModel) -> list[str]:
     folds, known = model.description.get("folds", 0), model.description.get("validation", {})
     if not folds:
         return []
-    figures = {name: next(iter(values.values())) for name, values in known.items()}
-    listed = ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
+    main = {name: next(key for key in MAIN if key in values) for name, values in known.items()}
+    listed = ", ".join(f"{name} {FIGURES.get(key, key)} {known[name][key]:.2f}" for name, key in main.items())
     lines = [f"by {folds}-fold cross-validation: {listed}"]
     if missed := model.not_learnt():
         lines.append(

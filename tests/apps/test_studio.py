@@ -1,7 +1,6 @@
 """The studio: what people bring, what its buttons do, many clients at once, no file that is not theirs."""
 
 import concurrent.futures
-import contextlib
 import io
 import json
 import os
@@ -9,8 +8,6 @@ import re
 import shutil
 import socket
 import struct
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -22,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from served import serving, status
 
 from flows import images as pixels
 from flows.cli import main
@@ -329,46 +327,6 @@ def test_looking_inside(studio, monkeypatch):
 
 
 # Served -------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def serving(*arguments):
-    """`flows studio` on a free port; gives its address, and ends it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "flows", "studio", "--browser", "false", "--port", str(port), *arguments]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
-    )  # fmt: skip
-    try:
-        address = f"http://127.0.0.1:{port}"
-        wait(lambda: status(address) == 200, process)
-        yield address, process
-        assert process.poll() is None, "the server died"
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
-
-
-def wait(condition, process, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.1)
-
-
-def status(address):
-    """HTTP status; 0 where nobody answers."""
-    try:
-        with urllib.request.urlopen(address, timeout=5) as answer:
-            return answer.status
-    except urllib.error.HTTPError as error:
-        return error.code
-    except OSError:
-        return 0
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,6 @@ def draw(clone: Path, home: Path) -> None:
         to_pillow(image).resize((32, 32)).save(clone / f"{name}.png")
 
 
-FOLDER_RUN = (
-    "python train.py --config configs/folder/glow.yaml --variant tiny --data.path ~/pictures "
-    "--folder checkpoints/my-glow"
-)
 RECORDS = (
     "cp -rL checkpoints/scenes-stylegan my-gan",
     "cp my-gan/directions.safetensors . && ln -s checkpoints/scenes-glow my-glow",
@@ -42,7 +38,6 @@ COMMANDS = {
     "docs/guides/inversion.md": RECORDS,
     "docs/guides/studio.md": (ROOM,),
     "docs/guides/tour.md": ("cp checkpoints/scenes-glow/directions.safetensors glow.safetensors",),
-    "docs/tutorials/folder.md": (FOLDER_RUN, "cp -rL checkpoints/scenes-lia checkpoints/my-lia"),
 }
 """Commands before the blocks of a page."""
 
