@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from flows import images as pixels
+from flows.data.decode import sides
 from flows.errors import UserError
 from flows.images import IMAGENET_DEVIATION, IMAGENET_MEAN
 from flows.semantics.base import Score
@@ -23,14 +24,14 @@ class Prepared:
         network: Callable from normalised images (batch, 3, side, side) to logits: a tensor, a mapping with
             the key `out` (torchvision's segmenters) or an object with the attribute `logits` (transformers).
             Put it in eval mode.
-        side: Side in pixels that images are resized to; None does not resize.
+        side: Side in pixels that images are resized to, or height and width; None does not resize.
         mean, deviation: Mean and std of each colour for the normalisation, pixels in [0, 1].
     """
 
     def __init__(
         self,
         network: Callable[[Tensor], Any],
-        side: int | None = None,
+        side: int | tuple[int, int] | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         deviation: Sequence[float] = IMAGENET_DEVIATION,
     ):
@@ -38,7 +39,10 @@ class Prepared:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits of images (batch, C, H, W) in [0, 1]; grey images are converted to RGB."""
-        x = images.expand(-1, 3, -1, -1) if self.side is None else pixels.to_square_rgb(images, self.side)
+        height, width = images.shape[2:] if self.side is None else sides(self.side)
+        x = images.expand(-1, 3, -1, -1)
+        if (height, width) != tuple(images.shape[2:]):
+            x = pixels.to_rgb(images, height, width)
         answer = self.network(pixels.normalise(x, self.mean, self.deviation))
         if isinstance(answer, Tensor):
             return answer
@@ -71,7 +75,7 @@ class ClassPredictor:
         classes: Sequence[str],
         attribute: str = "class",
         exclusive: bool = True,
-        side: int | None = None,
+        side: int | tuple[int, int] | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         deviation: Sequence[float] = IMAGENET_DEVIATION,
         name: str = "",
@@ -115,7 +119,7 @@ class ClassSegmenter:
         self,
         network: Callable[[Tensor], Any],
         classes: Sequence[str],
-        side: int | None = None,
+        side: int | tuple[int, int] | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         deviation: Sequence[float] = IMAGENET_DEVIATION,
         name: str = "",

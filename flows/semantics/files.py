@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from flows.core.checks import did_you_mean
 from flows.core.schema import parse
+from flows.data.decode import sides
 from flows.errors import UserError
 from flows.images import IMAGENET_DEVIATION, IMAGENET_MEAN
 from flows.semantics.adapters import ClassPredictor, ClassSegmenter
@@ -32,15 +33,15 @@ class ClassList:
 
     Attributes:
         classes: Names of the classes, in the order of the network's outputs.
-        side: Side in pixels that images are resized to; None takes the one that the file states, or else that
-            of the images.
+        side: Side in pixels that images are resized to, or height and width; None takes the one that the file
+            states, or else that of the images.
         mean, deviation: Mean and std of each colour for the normalisation, pixels in [0, 1].
         exclusive: Whether exactly one class is true (softmax), otherwise any number of them (sigmoid).
         attribute: Name of the attribute that exclusive classes belong to.
     """
 
     classes: list[str]
-    side: int | None = None
+    side: int | tuple[int, int] | None = None
     mean: list[float] = field(default_factory=lambda: list(IMAGENET_MEAN))
     deviation: list[float] = field(default_factory=lambda: list(IMAGENET_DEVIATION))
     exclusive: bool = True
@@ -131,7 +132,8 @@ def load_file(
 def try_once(loaded: FilePredictor | FileSegmenter, name: str, kind: Kind, device: str) -> None:
     """Raise UserError unless the network answers images of the shape as one of its kind does."""
     images = torch.full((2, *loaded.image_shape), 0.5, device=device)
-    size = loaded.logits.side or f"{loaded.image_shape[2]}×{loaded.image_shape[1]}"
+    height, width = sides(loaded.logits.side or loaded.image_shape[1:])
+    size = f"{height}, {width}"
     try:
         with torch.no_grad():
             logits = loaded.logits(images)
@@ -155,8 +157,8 @@ def try_once(loaded: FilePredictor | FileSegmenter, name: str, kind: Kind, devic
 
 def open_network(
     name: str, kind: Kind, classes: Path | None, device: str
-) -> tuple[Callable[[Tensor], Any], ClassList, str, int | None]:
-    """Network of a file, its classes, the file or name, and the side of its images if that is known."""
+) -> tuple[Callable[[Tensor], Any], ClassList, str, int | tuple[int, int] | None]:
+    """Network of a file, its classes, the file or name, and the size of its images if that is known."""
     if name.startswith(TORCHVISION):
         model, _, file = name.removeprefix(TORCHVISION).partition("=")
         if not file:
@@ -178,8 +180,9 @@ def open_network(
             return scripted, given, str(path), None
         program = torch.export.load(str(path))
         network = program.module().to(device)
-    shape = input_shape(program)
-    return in_batches(network, shape[0]), given, str(path), shape[-1]
+    batch, _, height, width = input_shape(program)
+    size = None if height is None or width is None else (height, width)
+    return in_batches(network, batch), given, str(path), size
 
 
 def form_of(path: Path) -> str:

@@ -160,7 +160,9 @@ def test_masks_values_and_networks_of_ones_own_run_in_every_tool(person):
         "flows paint runs/glow --segmenter runs/segmenter --images photo.jpg --resize true --exemplars 40 "
         "--strokes 'draw ground 8 16 24 30' --output painted.png"
     )
-    person.types("flows atlas runs/glow --predictor runs/predictor --segmenter runs/segmenter --n 200 --out atlas")
+    person.types(
+        "flows atlas runs/glow --predictor runs/predictor --segmenter runs/segmenter --n 200 --out atlas"
+    )
     assert (person.place / "atlas/index.html").is_file()
     person.types("flows steer score runs/glow age.safetensors --predictor runs/predictor --n 40 --out scored")
     person.types(
