@@ -1,7 +1,6 @@
 """Methods that find directions. To add one, add a file with a subclass of `Method` or `Labelled` here."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -118,8 +117,8 @@ class Labelled(Method):
 
     The plane is placed by all surveyed codes for which the score is defined (`plane_from_parts`). The
     evidence has the accuracy and the balanced accuracy of a cross-validation, in which no code is classified
-    by a plane that it took part in, and the share of the majority, which an accuracy has to exceed. For few
-    codes it has a p-value, too (`quality`).
+    by a plane that it took part in, the share of the majority, which an accuracy has to exceed, and the
+    p-value of shuffled labels (`quality`).
 
     Attributes:
         method: Name in tables and files.
@@ -149,17 +148,12 @@ class Labelled(Method):
         normal, evidence = self.normal(codes, value, threshold, size)
         fold = folds(above)
 
-        def normals(shuffled: Tensor) -> Callable[[int], Tensor]:
-            return cache(lambda k: self.normal(codes[fold != k], shuffled[fold != k], threshold, size)[0])
+        @cache
+        def normal_without(k: int) -> Tensor:
+            return self.normal(codes[fold != k], value[fold != k], threshold, size)[0]
 
-        given = normals(value)
-        plane = plane_from_parts(codes, above, fold, normal, given)
-
-        def sides(order: Tensor | None) -> Tensor:
-            if order is None:
-                return sides_found(codes, above, fold, given)
-            return sides_found(codes, above[order], fold, normals(value[order]))
-
+        plane = plane_from_parts(codes, above, fold, normal, normal_without)
+        sides = sides_found(codes, above, fold, normal_without)
         return Direction(
             name=name,
             vector=(normal if basis is None else basis @ normal).float(),
@@ -169,7 +163,7 @@ class Labelled(Method):
             sigma=float((codes @ normal).std()),
             method=self.method,
             fingerprint=survey.fingerprint,
-            evidence={**quality(above, sides), **evidence},
+            evidence={**quality(codes, above, sides), **evidence},
         )
 
     def values(self, survey: Survey, name: str) -> tuple[Tensor, Tensor]:

@@ -115,12 +115,7 @@ def validated(
         normals: Normal vectors that were found without each fold.
     """
     plane = plane_from_parts(known, labels, fold, vector, normals.__getitem__)
-
-    def sides(order: Tensor | None) -> Tensor:
-        permuted = labels if order is None else labels[order]
-        return sides_found(known, permuted, fold, normals.__getitem__)
-
-    return plane, quality(labels, sides)
+    return plane, quality(known, labels, sides_found(known, labels, fold, normals.__getitem__))
 
 
 @dataclass(frozen=True, kw_only=True)
