@@ -15,6 +15,7 @@ from flows.data.hub import HubData as HubData
 from flows.data.imagenet_small import ImageNetSmall as ImageNetSmall
 from flows.data.lsun import LSUN as LSUN
 from flows.data.ood import ood_images as ood_images
+from flows.data.patches import Patches as Patches
 from flows.data.photos import Photos as Photos
 from flows.data.scenes import Scenes as Scenes
 from flows.data.shards import Shards as Shards
@@ -47,6 +48,7 @@ __all__ = [
     "KMNIST",
     "LSUN",
     "MNIST",
+    "Patches",
     "Photos",
     "STL10",
     "SVHN",

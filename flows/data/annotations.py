@@ -1,4 +1,4 @@
-"""What lies beside pictures: rows of tables with labels and values, and class masks."""
+"""Annotations of pictures: rows of tables with labels and values, and class masks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -134,17 +134,12 @@ class Folder(ImageData):
 
     def notes(self) -> list[str]:
         """Folders, tables and masks that were taken for something, and the number of files left out."""
-        contents, listed = self._contents, self._layout.listed
-        height, width = sides(self.size)
+        listed = self._layout.listed
         taken = [f"{folder}/ is the {split} split" for folder, split in self._layout.folders.items()]
         borrowed = []
         for name, (file, shared) in self._borrowed.items():
             too = ", and is both held out and trained on" if shared else ""
             borrowed.append(f"no picture falls into the {name} split: {file} is taken for it{too}")
-        smaller = (
-            f"{contents.small:,} of {len(contents.readable):,} pictures are smaller than {width}×{height} "
-            "and were enlarged"
-        )
         unlisted = [] if listed is None else [name for name in self._layout.names if name not in listed]
         return [
             *(taken if listed is None else ["splits are those of the table"]),
@@ -152,8 +147,14 @@ class Folder(ImageData):
             *borrowed,
             *self._annotations.notes(),
             *not_read(self._annotations.others, self._listing.missed),
-            *([smaller] if contents.small else []),
+            *self._size_notes(),
         ]
+
+    def _size_notes(self) -> list[str]:
+        """Sentence on pictures that are smaller than the images."""
+        small, height, width = self._contents.small, *sides(self.size)
+        of = f"{small:,} of {len(self._contents.readable):,} pictures"
+        return [f"{of} are smaller than {width}×{height} and were enlarged"] if small else []
 
     @property
     def training_images(self) -> int:  # type: ignore[override]
@@ -172,17 +173,9 @@ class Folder(ImageData):
 
     def split(self, name: SplitName) -> Split:
         readable, pixels = self._contents.readable, self._contents.pixels
-        own = {file for file in readable if self._layout.split_of(file) == name}
-        lent = {file for file, shared in self._borrowed.values() if not shared} if name == "train" else set()
-        taken = {self._borrowed[name][0]} if name in self._borrowed else set()
-        rows = [i for i, file in enumerate(readable) if file in (own - lent) | taken]
-        if not rows:
-            raise UserError(
-                f"{self.path}: none of its {len(readable)} pictures is in the {name} split; set data.{name} "
-                "to the share that is held out"
-            )
-        rows = [rows[i] for i in fair_order([readable[row] for row in rows])]
-        names = [readable[i] for i in rows]
+        names = self._names_of(name)
+        row_of = {file: row for row, file in enumerate(readable)}
+        rows = [row_of[file] for file in names]
         labels, attributes = self._labels(names), self._values(names)
         masks = self._masks.values[rows] if self._masks else None
         if pixels is not None:
@@ -190,6 +183,20 @@ class Folder(ImageData):
         split = LazySplit(partial(self._decode_at, names), labels, attributes, names)
         split.marks, split.masks = file_marks(self.path, names), masks
         return split
+
+    def _names_of(self, name: SplitName) -> list[str]:
+        """Names of the pictures of a split, in fair order; raises UserError if there is none."""
+        readable = self._contents.readable
+        own = {file for file in readable if self._layout.split_of(file) == name}
+        lent = {file for file, shared in self._borrowed.values() if not shared} if name == "train" else set()
+        taken = {self._borrowed[name][0]} if name in self._borrowed else set()
+        names = [file for file in readable if file in (own - lent) | taken]
+        if not names:
+            raise UserError(
+                f"{self.path}: none of its {len(readable)} pictures is in the {name} split; set data.{name} "
+                "to the share that is held out"
+            )
+        return [names[i] for i in fair_order(names)]
 
     def _labels(self, names: Sequence[str]) -> Tensor:
         """Labels of pictures, int64 (n,)."""
@@ -267,12 +274,8 @@ class Folder(ImageData):
         n_bytes = len(self._layout.names) * self.channels * height * width
         in_memory = n_bytes < IN_MEMORY_BYTES if self.in_memory is None else self.in_memory
         check: Callable[[str], Checked] = self._decode if in_memory else self._verify
-        with ThreadPoolExecutor() as threads:
-            results = list(threads.map(partial(attempt, check), self._layout.names))
-        pairs = list(zip(self._layout.names, results, strict=True))
-        sound = {name: result for name, result in pairs if not isinstance(result, BrokenPicture)}
-        unreadable = tuple(f"{name}: {r}" for name, r in pairs if isinstance(r, BrokenPicture))
-        report_unreadable(self.path, unreadable, len(pairs))
+        sound, unreadable = sound_of(check, self._layout.names)
+        report_unreadable(self.path, unreadable, len(self._layout.names))
         shapes = {name: shape for name, (_, shape) in sound.items()}
         small = sum(shape[0] < width or shape[1] < height for shape in shapes.values())
         pixels = [picture for picture, _ in sound.values() if picture is not None]
@@ -308,6 +311,15 @@ class Contents(NamedTuple):
     pixels: Tensor | None
     small: int
     shapes: Mapping[str, tuple[int, int]]
+
+
+def sound_of(check: Callable[[str], T], names: Sequence[str]) -> tuple[dict[str, T], tuple[str, ...]]:
+    """Results of `check` for the pictures that are not broken, by name, and "name: reason" of the others."""
+    with ThreadPoolExecutor() as threads:
+        results = list(threads.map(partial(attempt, check), names))
+    pairs = list(zip(names, results, strict=True))
+    sound = {name: result for name, result in pairs if not isinstance(result, BrokenPicture)}
+    return sound, tuple(f"{name}: {result}" for name, result in pairs if isinstance(result, BrokenPicture))
 
 
 def attempt(check: Callable[[str], T], name: str) -> T | BrokenPicture:

@@ -94,6 +94,7 @@ DATA_SETS = [c for c in concrete(ImageData) if c.__module__.startswith("flows.da
 REQUIRED = {
     "Folder": {"path": "somewhere"},
     "HubData": {"repo": "somewhere"},
+    "Patches": {"path": "somewhere"},
     "Shards": {"train": "a.tar", "validation": "b.tar", "test": "c.tar"},
 }
 
