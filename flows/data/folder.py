@@ -16,7 +16,7 @@ from flows.core.checks import counted
 from flows.data.annotations import Annotations, find_annotations
 from flows.data.archive import Listing, file_marks, open_file, visible_names
 from flows.data.base import ArraySplit, Attribute, ImageData, Split, SplitName, fair_order
-from flows.data.columns import ColumnKind
+from flows.data.columns import ColumnKind, beside_labels, folder_attribute, values_beside_labels
 from flows.data.decode import BrokenPicture, LazySplit, decode_resized, resize_transform, sides, verify
 from flows.data.formats import extensions, package_for, suffix_of
 from flows.data.layout import Layout
@@ -111,21 +111,13 @@ class Folder(ImageData):
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
         """Names of the labels: the subfolders, sorted, or the classes of a column."""
         column = self._annotations.label
-        return self._layout.class_names or (column.attributes[0].classes if column else ())
+        return self._layout.class_names or (column.classes if column else ())
 
     @cached_property
     def attributes(self) -> tuple[Attribute, ...]:  # type: ignore[override]
         """Attributes of the tables, and the class by subfolders before them; empty without a table."""
         own = self._annotations.attributes
-        classes = self._layout.class_names
-        by_folder = Attribute(self._folder_attribute, "category", classes=classes)
-        return (by_folder, *own) if own and classes else own
-
-    @property
-    def _folder_attribute(self) -> str:
-        """Name of the class by subfolders beside columns: class, unless a column is called that."""
-        names = {each.name for each in self._annotations.attributes}
-        return "class" if "class" not in names else "folder"
+        return beside_labels(folder_attribute(own), self._layout.class_names, own)
 
     @cached_property
     def mask_classes(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -204,16 +196,14 @@ class Folder(ImageData):
         if self._layout.class_names or column is None:
             return torch.tensor([self._layout.label(name) for name in names])
         row_of = {name: row for row, name in enumerate(self._annotations.pictures)}
-        values = column.values[[row_of[name] for name in names], 0]
-        return values.nan_to_num(nan=-1).long()
+        return column.labels()[[row_of[name] for name in names]]
 
     def _values(self, names: Sequence[str]) -> Tensor | None:
         """Attributes of pictures, float32 (n, number of attributes); None without a table."""
         own = self._annotations.values(names)
         if own is None or not self._layout.class_names:
             return own
-        labels = torch.tensor([self._layout.label(name) for name in names]).float()
-        return torch.cat([labels.where(labels >= 0, torch.nan)[:, None], own], 1)
+        return values_beside_labels(torch.tensor([self._layout.label(name) for name in names]), own)
 
     @cached_property
     def _borrowed(self) -> dict[SplitName, tuple[str, bool]]:
