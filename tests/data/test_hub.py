@@ -181,7 +181,7 @@ def test_types_of_columns_and_classes_over_all_splits(tmp_path):
     kinds = datasets.ClassLabel(names=["zebra", "cat", "dog"])
     columns = {
         "label": [i % 2 if i != 3 else -1 for i in range(N)],
-        "kind": [2 if i >= 25 else i % 2 if i != 4 else None for i in range(N)],
+        "kind": [2 if i >= 25 else {4: None, 6: -1}.get(i, i % 2) for i in range(N)],
         "several": [[i % 3, 2] if i != 5 else None for i in range(N)],
         "words": [["p"] if i % 2 else ["p", "q"] for i in range(N)],
         "height": [float(i) if i < 20 else i + 0.5 for i in range(N)],
@@ -211,7 +211,7 @@ def test_types_of_columns_and_classes_over_all_splits(tmp_path):
     for number, (label, values) in by_number(data).items():
         assert label == (number % 2 if number != 3 else -1) and values[0] == (label if label >= 0 else None)
         kind = columns["kind"][number]
-        assert values[1] == (None if kind is None else order.index(kinds.names[kind]))
+        assert values[1] == (None if kind in (None, -1) else order.index(kinds.names[kind]))
         several = columns["several"][number]
         named = None if several is None else {kinds.names[i] for i in several}
         assert values[2:5] == [None if named is None else float(name in named) for name in order]

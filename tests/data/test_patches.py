@@ -1,6 +1,7 @@
 """Patches: where each was cut is read back from pixels that encode their coordinates."""
 
 import csv
+import itertools
 import pickle
 import subprocess
 import sys
@@ -79,7 +80,9 @@ def test_held_out_patches_are_the_grid_and_training_patches_lie_anywhere(picture
         else:
             assert len(set(places)) == len(places) == grid_patches[name]
             assert all(top % height == 0 and left % width == 0 for _, top, left in places)
-            assert places != sorted(places)  # the order is that of a hash
+            assert places != sorted(places)  # the order is that of a hash of patches, not of pictures
+            changes = sum(one[0] != other[0] for one, other in itertools.pairwise(places))
+            assert changes > 2 * len(numbers)
     # No picture, and so no pixel, is in two splits; and they are the splits of the whole pictures.
     assert sum(len(numbers) for numbers in pictures_of.values()) == N == len(set.union(*pictures_of.values()))
     whole = Folder(pictures, 8, **SHARES)
