@@ -131,6 +131,29 @@ def combine_seeds(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+def uniform_hashes(seeds: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Uniform numbers by SplitMix64 (Steele, Lea and Flood 2014): number `key` of a seed's sequence.
+
+    Much faster than a Philox per key, for one number each; 53 bits of the 64 are kept.
+
+    Args:
+        seeds: uint64 (n,) or a scalar array.
+        keys: uint64 (n,).
+
+    Returns:
+        fp64 (n,).
+    """
+    return (splitmix(seeds, keys) >> np.uint64(11)) / np.float64(2**53)
+
+
+def splitmix(seeds: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Number `key`, from 0, of the sequence of SplitMix64 with a seed, uint64 (n,); see `uniform_hashes`."""
+    state = seeds + (keys + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
+
+
 def seed_from(generator: torch.Generator | None) -> Tensor:
     """Draw the seed of a block of noise from `generator`, or from torch's global generator if it is None.
 

@@ -16,6 +16,7 @@ from flows.data.imagenet_small import ImageNetSmall as ImageNetSmall
 from flows.data.lsun import LSUN as LSUN
 from flows.data.ood import ood_images as ood_images
 from flows.data.own import as_data as as_data
+from flows.data.patches import Patches as Patches
 from flows.data.photos import Photos as Photos
 from flows.data.scenes import Scenes as Scenes
 from flows.data.shards import Shards as Shards
@@ -49,6 +50,7 @@ __all__ = [
     "KMNIST",
     "LSUN",
     "MNIST",
+    "Patches",
     "Photos",
     "STL10",
     "SVHN",

@@ -1,4 +1,4 @@
-"""Annotations of pictures that lie beside them: rows of tables with labels and values, and class masks."""
+"""Annotations of pictures: rows of tables with labels and values, and class masks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,14 +7,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flows.core.checks import counted, did_you_mean
+from flows.core.checks import counted
 from flows.data.base import Attribute, SplitName
-from flows.data.columns import LABELS, Column, ColumnKind, read_column
+from flows.data.columns import (
+    Column,
+    ColumnKind,
+    attributes_of,
+    check_kinds,
+    column_notes,
+    label_among,
+    read_column,
+)
 from flows.data.formats import is_picture
 from flows.data.layout import SPLIT_FOLDERS
 from flows.data.masks import MaskFiles, pair_masks, pair_masks_in
 from flows.data.tables import Rows, find_rows, rows_of_file
-from flows.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -40,16 +47,12 @@ class Annotations:
     @property
     def attributes(self) -> tuple[Attribute, ...]:
         """Attributes of all columns."""
-        return tuple(each for column in self.columns for each in column.attributes)
+        return attributes_of(self.columns)
 
     @property
     def label(self) -> Column | None:
         """Column with one class per picture that is called label, class or category; None without."""
-        named = {column.name.lower(): column for column in reversed(self.columns)}
-        found = (named[name] for name in LABELS if name in named)
-        return next(
-            (each for each in found if each.attributes and each.attributes[0].kind == "category"), None
-        )
+        return label_among(self.columns)
 
     @property
     def splits(self) -> dict[str, SplitName] | None:
@@ -79,12 +82,8 @@ class Annotations:
     def _table_notes(self) -> list[str]:
         if self.rows is None:
             return []
-        used = [described(column) for column in self.columns if column.attributes]
-        left = [f"{column.name} ({column.left_out})" for column in self.columns if column.left_out]
         of = f"{len(self.rows.of):,} of {len(self.pictures):,} pictures have a row"
-        notes = [f"{' and '.join(self.rows.tables)}: {of}; {', '.join(used) or 'no column is used'}"]
-        if left:
-            notes.append(f"columns left out: {', '.join(left)}")
+        notes = column_notes(self.columns, f"{' and '.join(self.rows.tables)}: {of}")
         if self.rows.missing:
             notes.append(counted(self.rows.missing, "pictures that the table names and that are not here"))
         if self.rows.without:
@@ -101,21 +100,6 @@ class Annotations:
         if self.masks.alone:
             notes.append(counted(self.masks.alone, "masks without a picture"))
         return notes
-
-
-def described(column: Column) -> str:
-    """Column with its kind and values: `age (real, 18 … 80)`."""
-    first = column.attributes[0]
-    if len(column.attributes) > 1:
-        return f"{column.name} ({len(column.attributes)} classes, several per picture)"
-    if first.kind == "category":
-        listed = ", ".join(first.classes[:4]) + (", …" if len(first.classes) > 4 else "")
-        return f"{column.name} ({len(first.classes)} classes: {listed})"
-    return (
-        f"{column.name} ({first.kind}, {first.low:g} … {first.high:g})"
-        if first.kind == "real"
-        else f"{column.name} ({first.kind})"
-    )
 
 
 def find_annotations(
@@ -162,13 +146,7 @@ def read_columns(
         UserError: A kind is given for a column that there is not, or is not that of its values.
     """
     known = () if rows is None else rows.columns
-    unknown = [name for name in kinds if name not in known]
-    if unknown:
-        hint = did_you_mean(unknown[0], known)
-        raise UserError(
-            f"data.columns: there is no column {unknown[0]!r}; expected some of {', '.join(known) or 'none'}."
-            f"{hint}"
-        )
+    check_kinds(kinds, known)
     if rows is None:
         return ()
     split = rows.split_column(SPLIT_FOLDERS)

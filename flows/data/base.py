@@ -182,6 +182,7 @@ class ImageData(Recorded, ABC):
         artefacts: Names of the mask classes that nobody wants in an image, such as a watermark.
         path_arguments: Arguments of the constructor that are paths; a run stores them as absolute.
         counted: Names of the splits that have a number of images.
+        independent: Whether every image is of its own; false for patches, of which many show one picture.
         training_images: Number of images of the training split, if it is known before they are read.
     """
 
@@ -194,6 +195,7 @@ class ImageData(Recorded, ABC):
     artefacts: ClassVar[tuple[str, ...]] = ()
     path_arguments: ClassVar[tuple[str, ...]] = ("path", "root")
     counted: ClassVar[tuple[SplitName, ...]] = SPLITS
+    independent: ClassVar[bool] = True
     training_images: int | None = None
     image_shape: tuple[int, int, int]
     bins: int = 256

@@ -3,14 +3,14 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from flows.core.checks import counted
+from flows.core.checks import counted, did_you_mean
 from flows.data.base import Attribute
 from flows.errors import UserError
 
@@ -26,6 +26,8 @@ TRUTH = {"yes": 1.0, "no": 0.0, "true": 1.0, "false": 0.0, "y": 1.0, "n": 0.0, "
 """Texts of truth values, in lower case."""
 LABELS = ("label", "class", "category")
 """Names of columns whose numbers are numbers of classes."""
+SPLIT_COLUMNS = ("split", "partition", "subset", "set")
+"""Names of the column that has the split of each picture."""
 SEPARATORS = ("|", ";")
 """Signs between the classes of a cell that has several."""
 MOST_CLASSES = 200
@@ -49,6 +51,91 @@ class Column:
     attributes: tuple[Attribute, ...]
     values: Tensor
     left_out: str = ""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes of a column with one class per picture, or yes and no; else empty."""
+        first = self.attributes[0] if len(self.attributes) == 1 else None
+        if first is None or first.name != self.name:  # none, or one of several
+            return ()
+        return ("no", "yes") if first.kind == "binary" else first.classes
+
+    def labels(self) -> Tensor:
+        """Index of the class, int64 (n,), of a column with `classes`; −1 where it is missing."""
+        return self.values[:, 0].nan_to_num(nan=-1).long()
+
+
+def attributes_of(columns: Sequence[Column]) -> tuple[Attribute, ...]:
+    """Attributes of all columns."""
+    return tuple(each for column in columns for each in column.attributes)
+
+
+def beside_labels(name: str, classes: tuple[str, ...], own: tuple[Attribute, ...]) -> tuple[Attribute, ...]:
+    """Attributes of columns, with a class that is no column of the table before them.
+
+    Args:
+        name: Name of the attribute of the class.
+        classes: Names of the classes; empty for none.
+        own: Attributes of the columns; without any, the label alone has the class.
+    """
+    return (Attribute(name, "category", classes=classes), *own) if own and classes else own
+
+
+def folder_attribute(own: Sequence[Attribute]) -> str:
+    """Name of the class by subfolders beside columns: class, unless a column is called that."""
+    return "folder" if any(each.name == "class" for each in own) else "class"
+
+
+def values_beside_labels(labels: Tensor, own: Tensor) -> Tensor:
+    """Values of the attributes of `beside_labels`: labels, int64 (n,), −1 for none, before (n, columns)."""
+    return torch.cat([labels.float().where(labels >= 0, torch.nan)[:, None], own], 1)
+
+
+def label_among(columns: Sequence[Column]) -> Column | None:
+    """Column with one class per picture that is called label, class or category; None without."""
+    named = {column.name.lower(): column for column in reversed(columns)}
+    return next((named[name] for name in LABELS if name in named and named[name].classes), None)
+
+
+def split_column(columns: Mapping[str, Iterable[Cell]], names: Mapping[str, object]) -> str | None:
+    """Name of the column with splits, all of whose values are among `names`; None if there is none."""
+    for column, cells in columns.items():
+        if column.lower() in SPLIT_COLUMNS:
+            values = {str(cell).strip().lower() for cell in cells if cell is not None} - {""}
+            if values and values <= names.keys():
+                return column
+    return None
+
+
+def check_kinds(kinds: Mapping[str, ColumnKind], known: Sequence[str]) -> None:
+    """Raise UserError if a kind is given for a column that is not known."""
+    unknown = [name for name in kinds if name not in known]
+    if unknown:
+        hint = did_you_mean(unknown[0], known)
+        raise UserError(
+            f"data.columns: there is no column {unknown[0]!r}; expected some of {', '.join(known) or 'none'}."
+            f"{hint}"
+        )
+
+
+def column_notes(columns: Sequence[Column], source: str) -> list[str]:
+    """Sentences on the columns of a table that are used, with their kinds, and on those that are left out."""
+    used = [described(column) for column in columns if column.attributes]
+    left = [f"{column.name} ({column.left_out})" for column in columns if column.left_out]
+    notes = [f"{source}; {', '.join(used) or 'no column is used'}"]
+    return [*notes, f"columns left out: {', '.join(left)}"] if left else notes
+
+
+def described(column: Column) -> str:
+    """Column with its kind and values: `age (real, 18 … 80)`."""
+    first = column.attributes[0]
+    if len(column.attributes) > 1:
+        return f"{column.name} ({len(column.attributes)} classes, several per picture)"
+    if first.kind == "category":
+        listed = ", ".join(first.classes[:4]) + (", …" if len(first.classes) > 4 else "")
+        return f"{column.name} ({len(first.classes)} classes: {listed})"
+    extent = f", {first.low:g} … {first.high:g}" if first.kind == "real" else ""
+    return f"{column.name} ({first.kind}{extent})"
 
 
 def read_column(name: str, cells: Sequence[Cell], kind: ColumnKind | None = None) -> Column:

@@ -8,7 +8,8 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO
+from itertools import chain
+from typing import IO, TypeVar
 
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -20,6 +21,8 @@ from flows.data.base import Batch, Split, contents_of, digest_of
 from flows.data.formats import WHOLE_SIZE, open_picture
 from flows.errors import UserError
 from flows.storage.files import StrPath
+
+T = TypeVar("T")
 
 # Exceptions of Pillow, zipfile and tarfile for files that are damaged or not pictures.
 BROKEN = (
@@ -121,16 +124,47 @@ def decode_resized(
     Raises:
         BrokenPicture: The file is damaged, no picture, or has more than 8 bits per channel.
     """
-    height, width = sides(size)
     with opening(file, small=True) as opened:
         shape = upright_size(opened)
-        with decoding():
-            opened.draft(opened.mode, (REDUCED * width, REDUCED * height))
-        needed = opened.width * opened.height * len(opened.getbands()) * COPIES
-        with DECODING.take(needed):
-            with decoding():
-                opened.load()
+        with loaded(opened, *sides(size)):
             return resized(opened, size, channels), shape
+
+
+def decode_whole(file: StrPath | IO[bytes], size: tuple[int, int], channels: int) -> Tensor:
+    """Decode a picture without a crop, upright, over white, in bounded memory; see `decode_resized`.
+
+    Args:
+        file: Path or opened file.
+        size: Height and width, that of the picture or smaller, with its aspect ratio (Lanczos).
+        channels: Number of channels, 3 for RGB, 1 for grey.
+
+    Returns:
+        uint8 (channels, *size).
+
+    Raises:
+        BrokenPicture: The file is damaged, no picture, or has more than 8 bits per channel.
+    """
+    height, width = size
+    with opening(file) as opened, loaded(opened, max(size), max(size)):
+        flat = upright(opened, channels)
+        if flat.size != (width, height):
+            flat = flat.resize((width, height), Image.Resampling.LANCZOS)
+        return images.from_pillow(flat, channels)
+
+
+@contextmanager
+def loaded(opened: Image.Image, height: int, width: int) -> Iterator[None]:
+    """Context in which the pixels of an opened picture are in memory, of which threads have enough.
+
+    A JPEG may be reduced while it is decoded, to at least twice the given height and width.
+    """
+    with decoding():
+        opened.draft(opened.mode, (REDUCED * width, REDUCED * height))
+    needed = opened.width * opened.height * len(opened.getbands()) * COPIES
+    with DECODING.take(needed):
+        with decoding():
+            opened.load()
+        yield
 
 
 @contextmanager
@@ -220,7 +254,49 @@ def reason(error: Exception) -> str:
     return "not a picture" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
-class LazySplit(Split):
+class DecodedSplit(Split):
+    """Split whose pictures are decoded on access; those that turn out to be broken are left out.
+
+    Attributes:
+        marks: Size, date or checksum of every file, for the digest; empty if they are not known.
+        broken: Index of every broken picture that was met to the reason.
+    """
+
+    def __init__(self) -> None:
+        self.marks: Sequence[object] = ()
+        self.broken: dict[int, str] = {}
+
+    def name_of_picture(self, index: int) -> str:
+        """Name of a picture in messages."""
+        return self.name_of(index)
+
+    def sound(self, index: int, decode: Callable[[int], T]) -> T | None:
+        """Return `decode(index)`, a picture, or None if the picture is broken, which is noted.
+
+        Raises:
+            UserError: The file cannot be read now.
+        """
+        if index in self.broken:
+            return None
+        try:
+            return decode(index)
+        except BrokenPicture as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno is not None:
+                # Not the picture but the disk or a file server, which may have it again later.
+                raise UserError(f"{self.name_of_picture(index)} cannot be read: {error}") from error
+            self.leave_out({index: str(error)})
+            return None
+
+    def leave_out(self, broken: dict[int, str]) -> None:
+        """Note broken pictures, with the reasons; they are named once, in the main process."""
+        news = {index: why for index, why in broken.items() if index not in self.broken}
+        self.broken |= news
+        if torch.utils.data.get_worker_info() is None:
+            for index, why in news.items():
+                warnings.warn(left_out(self.name_of_picture(index), why, len(self.broken)), stacklevel=2)
+
+
+class LazySplit(DecodedSplit):
     """Split that is too large for memory; images are decoded on access.
 
     A picture that turns out to be broken is left out: the next sound one of the split stands in its place.
@@ -230,10 +306,6 @@ class LazySplit(Split):
         labels: int64 (n,).
         attributes: (n, number of attributes) or None.
         names: Names of the images in messages, as a list or as a function of the index; None for numbers.
-
-    Attributes:
-        marks: Size, date or checksum of every file, for the digest; empty if they are not known.
-        broken: Index of every broken picture that was met to the reason.
     """
 
     def __init__(
@@ -243,13 +315,12 @@ class LazySplit(Split):
         attributes: Tensor | None = None,
         names: Sequence[str] | Callable[[int], str] | None = None,
     ):
+        super().__init__()
         self.decode = decode
         self.labels = labels
         self.attributes = attributes
         self.names = None if callable(names) else names
         self.naming = names if callable(names) else None
-        self.marks: Sequence[object] = ()
-        self.broken: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -269,25 +340,10 @@ class LazySplit(Split):
 
     def _sound(self, index: int) -> tuple[int, Tensor]:
         """Index and pixels of an image, or of the next one that is not broken."""
-        for other in (*range(index, len(self)), *range(index)):
-            if other in self.broken:
-                continue
-            try:
-                return other, self.decode(other)
-            except BrokenPicture as error:
-                if isinstance(error.__cause__, OSError) and error.__cause__.errno is not None:
-                    # Not the picture but the disk or a file server, which may have it again later.
-                    raise UserError(f"{self.name_of(other)} cannot be read: {error}") from error
-                self.leave_out({other: str(error)})
+        for other in chain(range(index, len(self)), range(index)):
+            if (picture := self.sound(other, self.decode)) is not None:
+                return other, picture
         raise UserError(f"none of the {len(self)} pictures can be decoded, e.g. {self.name_of(index)}")
-
-    def leave_out(self, broken: dict[int, str]) -> None:
-        """Note broken pictures, with the reasons; they are named once, in the main process."""
-        news = {index: why for index, why in broken.items() if index not in self.broken}
-        self.broken |= news
-        if torch.utils.data.get_worker_info() is None:
-            for index, why in news.items():
-                warnings.warn(left_out(self.name_of(index), why, len(self.broken)), stacklevel=2)
 
 
 def left_out(name: str, why: str, count: int) -> str:

@@ -16,7 +16,7 @@ from flows.core.checks import counted
 from flows.data.annotations import Annotations, find_annotations
 from flows.data.archive import Listing, file_marks, open_file, visible_names
 from flows.data.base import ArraySplit, Attribute, ImageData, Split, SplitName, fair_order
-from flows.data.columns import ColumnKind
+from flows.data.columns import ColumnKind, beside_labels, folder_attribute, values_beside_labels
 from flows.data.decode import BrokenPicture, LazySplit, decode_resized, resize_transform, sides, verify
 from flows.data.formats import extensions, package_for, suffix_of
 from flows.data.layout import Layout
@@ -111,21 +111,13 @@ class Folder(ImageData):
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
         """Names of the labels: the subfolders, sorted, or the classes of a column."""
         column = self._annotations.label
-        return self._layout.class_names or (column.attributes[0].classes if column else ())
+        return self._layout.class_names or (column.classes if column else ())
 
     @cached_property
     def attributes(self) -> tuple[Attribute, ...]:  # type: ignore[override]
         """Attributes of the tables, and the class by subfolders before them; empty without a table."""
         own = self._annotations.attributes
-        classes = self._layout.class_names
-        by_folder = Attribute(self._folder_attribute, "category", classes=classes)
-        return (by_folder, *own) if own and classes else own
-
-    @property
-    def _folder_attribute(self) -> str:
-        """Name of the class by subfolders beside columns: class, unless a column is called that."""
-        names = {each.name for each in self._annotations.attributes}
-        return "class" if "class" not in names else "folder"
+        return beside_labels(folder_attribute(own), self._layout.class_names, own)
 
     @cached_property
     def mask_classes(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -134,17 +126,12 @@ class Folder(ImageData):
 
     def notes(self) -> list[str]:
         """Folders, tables and masks that were taken for something, and the number of files left out."""
-        contents, listed = self._contents, self._layout.listed
-        height, width = sides(self.size)
+        listed = self._layout.listed
         taken = [f"{folder}/ is the {split} split" for folder, split in self._layout.folders.items()]
         borrowed = []
         for name, (file, shared) in self._borrowed.items():
             too = ", and is both held out and trained on" if shared else ""
             borrowed.append(f"no picture falls into the {name} split: {file} is taken for it{too}")
-        smaller = (
-            f"{contents.small:,} of {len(contents.readable):,} pictures are smaller than {width}×{height} "
-            "and were enlarged"
-        )
         unlisted = [] if listed is None else [name for name in self._layout.names if name not in listed]
         return [
             *(taken if listed is None else ["splits are those of the table"]),
@@ -152,8 +139,14 @@ class Folder(ImageData):
             *borrowed,
             *self._annotations.notes(),
             *not_read(self._annotations.others, self._listing.missed),
-            *([smaller] if contents.small else []),
+            *self._size_notes(),
         ]
+
+    def _size_notes(self) -> list[str]:
+        """Sentence on pictures that are smaller than the images."""
+        small, height, width = self._contents.small, *sides(self.size)
+        of = f"{small:,} of {len(self._contents.readable):,} pictures"
+        return [f"{of} are smaller than {width}×{height} and were enlarged"] if small else []
 
     @property
     def training_images(self) -> int:  # type: ignore[override]
@@ -172,17 +165,9 @@ class Folder(ImageData):
 
     def split(self, name: SplitName) -> Split:
         readable, pixels = self._contents.readable, self._contents.pixels
-        own = {file for file in readable if self._layout.split_of(file) == name}
-        lent = {file for file, shared in self._borrowed.values() if not shared} if name == "train" else set()
-        taken = {self._borrowed[name][0]} if name in self._borrowed else set()
-        rows = [i for i, file in enumerate(readable) if file in (own - lent) | taken]
-        if not rows:
-            raise UserError(
-                f"{self.path}: none of its {len(readable)} pictures is in the {name} split; set data.{name} "
-                "to the share that is held out"
-            )
-        rows = [rows[i] for i in fair_order([readable[row] for row in rows])]
-        names = [readable[i] for i in rows]
+        names = self._names_of(name)
+        row_of = {file: row for row, file in enumerate(readable)}
+        rows = [row_of[file] for file in names]
         labels, attributes = self._labels(names), self._values(names)
         masks = self._masks.values[rows] if self._masks else None
         if pixels is not None:
@@ -191,22 +176,34 @@ class Folder(ImageData):
         split.marks, split.masks = file_marks(self.path, names), masks
         return split
 
+    def _names_of(self, name: SplitName) -> list[str]:
+        """Names of the pictures of a split, in fair order; raises UserError if there is none."""
+        readable = self._contents.readable
+        own = {file for file in readable if self._layout.split_of(file) == name}
+        lent = {file for file, shared in self._borrowed.values() if not shared} if name == "train" else set()
+        taken = {self._borrowed[name][0]} if name in self._borrowed else set()
+        names = [file for file in readable if file in (own - lent) | taken]
+        if not names:
+            raise UserError(
+                f"{self.path}: none of its {len(readable)} pictures is in the {name} split; set data.{name} "
+                "to the share that is held out"
+            )
+        return [names[i] for i in fair_order(names)]
+
     def _labels(self, names: Sequence[str]) -> Tensor:
         """Labels of pictures, int64 (n,)."""
         column = self._annotations.label
         if self._layout.class_names or column is None:
             return torch.tensor([self._layout.label(name) for name in names])
         row_of = {name: row for row, name in enumerate(self._annotations.pictures)}
-        values = column.values[[row_of[name] for name in names], 0]
-        return values.nan_to_num(nan=-1).long()
+        return column.labels()[[row_of[name] for name in names]]
 
     def _values(self, names: Sequence[str]) -> Tensor | None:
         """Attributes of pictures, float32 (n, number of attributes); None without a table."""
         own = self._annotations.values(names)
         if own is None or not self._layout.class_names:
             return own
-        labels = torch.tensor([self._layout.label(name) for name in names]).float()
-        return torch.cat([labels.where(labels >= 0, torch.nan)[:, None], own], 1)
+        return values_beside_labels(torch.tensor([self._layout.label(name) for name in names]), own)
 
     @cached_property
     def _borrowed(self) -> dict[SplitName, tuple[str, bool]]:
@@ -267,12 +264,8 @@ class Folder(ImageData):
         n_bytes = len(self._layout.names) * self.channels * height * width
         in_memory = n_bytes < IN_MEMORY_BYTES if self.in_memory is None else self.in_memory
         check: Callable[[str], Checked] = self._decode if in_memory else self._verify
-        with ThreadPoolExecutor() as threads:
-            results = list(threads.map(partial(attempt, check), self._layout.names))
-        pairs = list(zip(self._layout.names, results, strict=True))
-        sound = {name: result for name, result in pairs if not isinstance(result, BrokenPicture)}
-        unreadable = tuple(f"{name}: {r}" for name, r in pairs if isinstance(r, BrokenPicture))
-        report_unreadable(self.path, unreadable, len(pairs))
+        sound, unreadable = sound_of(check, self._layout.names)
+        report_unreadable(self.path, unreadable, len(self._layout.names))
         shapes = {name: shape for name, (_, shape) in sound.items()}
         small = sum(shape[0] < width or shape[1] < height for shape in shapes.values())
         pixels = [picture for picture, _ in sound.values() if picture is not None]
@@ -308,6 +301,15 @@ class Contents(NamedTuple):
     pixels: Tensor | None
     small: int
     shapes: Mapping[str, tuple[int, int]]
+
+
+def sound_of(check: Callable[[str], T], names: Sequence[str]) -> tuple[dict[str, T], tuple[str, ...]]:
+    """Results of `check` for the pictures that are not broken, by name, and "name: reason" of the others."""
+    with ThreadPoolExecutor() as threads:
+        results = list(threads.map(partial(attempt, check), names))
+    pairs = list(zip(names, results, strict=True))
+    sound = {name: result for name, result in pairs if not isinstance(result, BrokenPicture)}
+    return sound, tuple(f"{name}: {result}" for name, result in pairs if isinstance(result, BrokenPicture))
 
 
 def attempt(check: Callable[[str], T], name: str) -> T | BrokenPicture:

@@ -24,10 +24,8 @@ class _Fold(ImageData):
         self.mask_classes = data.mask_classes
         rest = torch.ones(len(images.images), dtype=torch.bool)
         rest[held_out] = False
-        self.splits: dict[SplitName, Split] = {
-            "train": part_of(images, rest.nonzero()[:, 0]),
-            "validation": part_of(images, held_out),
-        }
+        train, validation = part_of(images, rest.nonzero()[:, 0]), part_of(images, held_out)
+        self.splits: dict[SplitName, Split] = {"train": train, "validation": validation}
 
     def split(self, name: SplitName) -> Split:
         return self.splits[name]
@@ -49,8 +47,11 @@ def folds_of(data: ImageData, folds: int, most: int) -> list[ImageData]:
         most: Largest number of images that are divided.
 
     Returns:
-        Parts of nearly equal size; none if there are more images than `most`, or fewer than `folds`.
+        Parts of nearly equal size; none if there are more images than `most`, or fewer than `folds`, or if
+        the images are parts of the same pictures, which would then be trained on and held out.
     """
+    if not data.independent:
+        return []
     splits = [data.split("train"), data.split("validation")]
     n = sum(map(len, splits))
     if n > most or n < folds:

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -39,16 +39,18 @@ class MaskFiles:
     """Masks of pictures.
 
     Attributes:
-        path: Folder or archive of the masks.
+        path: Folder or archive of the masks; in messages alone, name of a data set that has them otherwise.
         of: Name of a picture to the name of its mask.
-        classes: Value in the masks to name of the class; empty if there is no classes.txt.
+        classes: Value in the masks to name of the class; empty if no names are given.
         alone: Names of masks without a picture.
+        named_by: File or option that gives the names of the classes.
     """
 
     path: Path
     of: Mapping[str, str]
     classes: Mapping[int, str]
     alone: tuple[str, ...] = ()
+    named_by: str = CLASSES_FILE
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,36 @@ def read_classes(name: str, text: str) -> dict[int, str]:
 # Pixels -------------------------------------------------------------------------------------------
 
 
+class MaskPixels(NamedTuple):
+    """Values of a mask.
+
+    Attributes:
+        values: uint8 (H, W), resized; each pixel is its nearest neighbour.
+        present: bool (256,), values of the whole mask.
+        shape: (width, height) of the whole mask.
+    """
+
+    values: Tensor
+    present: Tensor
+    shape: tuple[int, int]
+
+
+class Coding(NamedTuple):
+    """Classes of masks.
+
+    Attributes:
+        classes: Names of the classes.
+        table: int64 (256,), index of the class of every value, or `UNLABELLED`; −1 for values of no class.
+    """
+
+    classes: tuple[str, ...]
+    table: Tensor
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Class of every pixel, uint8, of values, uint8 of the same shape."""
+        return self.table[values.long()].to(torch.uint8)
+
+
 def read_masks(
     masks: MaskFiles, pictures: Sequence[str], shapes: Mapping[str, tuple[int, int]], size: ImageSize
 ) -> Masks:
@@ -181,51 +213,89 @@ def read_masks(
     Raises:
         UserError: A mask cannot be read, has another size than its picture, or values of no class.
     """
-    named_pairs = [(name, masks.of[name]) for name in pictures if name in masks.of]
+    rows = [row for row, name in enumerate(pictures) if name in masks.of]
     with ThreadPoolExecutor() as threads:
-        read = list(threads.map(partial(_read, masks.path, size), (mask for _, mask in named_pairs)))
+        read = list(threads.map(lambda row: read_mask_file(masks, pictures[row], size), rows))
+    coding = coding_of(masks, {pictures[row]: mask for row, mask in zip(rows, read, strict=True)}, shapes)
+    return stacked(coding, len(pictures), dict(zip(rows, read, strict=True)), size)
+
+
+def read_mask_file(masks: MaskFiles, picture: str, size: ImageSize, whole: bool = False) -> MaskPixels:
+    """Read the mask of a picture; see `mask_pixels` for the arguments and errors."""
+    name = masks.of[picture]
+    with named(name), opening(open_file(masks.path, name)) as opened:
+        return mask_pixels(opened, f"{masks.path}: {name}", size, whole)
+
+
+def mask_pixels(picture: Image.Image, name: str, size: ImageSize, whole: bool = False) -> MaskPixels:
+    """Values of a mask, resized.
+
+    Args:
+        picture: Mask, of which the header at least is read.
+        name: Name of the mask in messages.
+        size: Size of the result.
+        whole: Whether all of the mask is resized; otherwise its centre box with the aspect ratio of `size`.
+
+    Raises:
+        BrokenPicture: The pixels cannot be decoded.
+        UserError: The pixels are colours instead of numbers of classes.
+    """
+    if picture.mode not in GREY_MODES:
+        raise UserError(
+            f"{name} has Pillow's mode {picture.mode}; expected one value per pixel, grey or with a palette, "
+            "that is the number of a class"
+        )
+    with decoding():
+        picture.load()
+    grey = picture.convert("L") if picture.mode == "1" else picture
+    present = torch.tensor(grey.histogram()[:256]) > 0
+    height, width = sides(size)
+    box = None if whole else images.centre_box(grey, height, width)
+    resized = grey.resize((width, height), Image.Resampling.NEAREST, box=box)
+    values = torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8)
+    return MaskPixels(values.reshape(height, width), present, picture.size)
+
+
+def coding_of(
+    masks: MaskFiles, read: Mapping[str, MaskPixels], shapes: Mapping[str, tuple[int, int]]
+) -> Coding:
+    """Classes of all masks of a data set.
+
+    Args:
+        masks: Masks with their names and the classes that are known.
+        read: Name of a picture to its mask.
+        shapes: Name of a picture to its (width, height), upright.
+
+    Raises:
+        UserError: A mask has another size than its picture, or values of no class.
+    """
     wrong = [
-        f"{mask} {shape[0]}×{shape[1]}, {name} {shapes[name][0]}×{shapes[name][1]}"
-        for (name, mask), (_, _, shape) in zip(named_pairs, read, strict=True)
-        if shape != shapes[name]
+        f"{masks.of[name]} {mask.shape[0]}×{mask.shape[1]}, {name} {shapes[name][0]}×{shapes[name][1]}"
+        for name, mask in read.items()
+        if mask.shape != shapes[name]
     ]
     if wrong:
         raise UserError(f"{masks.path}: {counted(wrong, 'masks of another size than their pictures')}")
     present = torch.zeros(256, dtype=torch.bool)
-    for _, values, _ in read:
-        present |= values
-    classes, table = classes_of(masks, present)
-    check_values([mask for _, mask in named_pairs], [values for _, values, _ in read], table, masks)
-    pixels = torch.full((len(pictures), *sides(size)), UNLABELLED, dtype=torch.uint8)
-    row_of = {name: row for row, name in enumerate(pictures)}
-    for (name, _), (mask, _, _) in zip(named_pairs, read, strict=True):
-        pixels[row_of[name]] = table[mask.long()].to(torch.uint8)
-    return Masks(classes, pixels, len(named_pairs))
+    for mask in read.values():
+        present |= mask.present
+    coding = Coding(*classes_of(masks, present))
+    check_values([masks.of[name] for name in read], [m.present for m in read.values()], coding.table, masks)
+    return coding
 
 
-def _read(path: Path, size: ImageSize, name: str) -> tuple[Tensor, Tensor, tuple[int, int]]:
-    """Mask resized, uint8 (H, W), the values of the whole, bool (256,), and its (width, height)."""
-    with named(name), opening(open_file(path, name)) as opened:
-        if opened.mode not in GREY_MODES:
-            raise UserError(
-                f"{path}: {name} has Pillow's mode {opened.mode}; expected one value per pixel, grey or with "
-                "a palette, that is the number of a class"
-            )
-        with decoding():
-            opened.load()
-        grey = opened.convert("L") if opened.mode == "1" else opened
-        present = torch.tensor(grey.histogram()[:256]) > 0
-        height, width = sides(size)
-        box = images.centre_box(grey, height, width)
-        resized = grey.resize((width, height), Image.Resampling.NEAREST, box=box)
-        pixels = torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8)
-    return pixels.reshape(height, width), present, opened.size
+def stacked(coding: Coding, n: int, read: Mapping[int, MaskPixels], size: ImageSize) -> Masks:
+    """Masks of n images, of which those in `read`, by row, have one."""
+    values = torch.full((n, *sides(size)), UNLABELLED, dtype=torch.uint8)
+    for row, mask in read.items():
+        values[row] = coding(mask.values)
+    return Masks(coding.classes, values, len(read))
 
 
 def classes_of(masks: MaskFiles, present: Tensor) -> tuple[tuple[str, ...], Tensor]:
     """Names of the classes, and the index of the class of every value, int64 (256,); −1 for none.
 
-    Without classes.txt, every value is a class; value 0 is called background. With it, 255 is the second of
+    Without names, every value is a class; value 0 is called background. With names, 255 is the second of
     two classes if there are no other values but 0, and stands for pixels without a label otherwise, unless it
     has a name.
     """
@@ -252,6 +322,6 @@ def check_values(names: Sequence[str], present: Sequence[Tensor], table: Tensor,
     if wrong:
         listed = ", ".join(f"{value} {name}" for value, name in sorted(masks.classes.items())[:4])
         raise UserError(
-            f"{masks.path}: {counted(wrong, 'masks with values of no class')}; {CLASSES_FILE} has {listed}"
+            f"{masks.path}: {counted(wrong, 'masks with values of no class')}; {masks.named_by} has {listed}"
             f"{', …' if len(masks.classes) > 4 else ''}"
         )

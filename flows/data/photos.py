@@ -9,6 +9,7 @@ from torch import Tensor
 from flows import images
 from flows.core.extras import optional
 from flows.data.base import ArraySplit, ImageData, SplitName, fair_order
+from flows.data.patches import patches, shrunk
 from flows.errors import UserError, missing_extra
 
 __all__ = ["Photos"]
@@ -40,6 +41,7 @@ class Photos(ImageData):
     """
 
     name = "photos"
+    independent = False
     class_names = tuple(photo for photos in PHOTOS.values() for photo in photos)
 
     def __init__(self, size: int = 32):
@@ -55,7 +57,7 @@ class Photos(ImageData):
 
     @cached_property
     def _patches(self) -> dict[str, Tensor]:
-        return {name: patches(shrink_photo(read_photo(name)), self.size) for name in self.class_names}
+        return {name: patches_of(read_photo(name), self.size) for name in self.class_names}
 
     def split(self, name: SplitName) -> ArraySplit:
         chosen = [self._patches[photo] for photo in PHOTOS[name]]
@@ -85,16 +87,9 @@ def read_photo(name: str) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def shrink_photo(photo: Image.Image) -> Image.Image:
-    """Shrink a photograph to at most SHORT_SIDE pixels on its short side; never enlarge it."""
-    scale = SHORT_SIDE / min(photo.size)
-    if scale >= 1:
-        return photo
-    size = round(photo.width * scale), round(photo.height * scale)
-    return photo.resize(size, Image.Resampling.LANCZOS)
-
-
-def patches(photo: Image.Image, size: int) -> Tensor:
-    """Return square patches without overlap, from left to right, row by row: uint8 (n, 3, size, size)."""
-    tiled = images.from_pillow(photo, 3).unfold(1, size, size).unfold(2, size, size)
-    return tiled.permute(1, 2, 0, 3, 4).reshape(-1, 3, size, size)
+def patches_of(photo: Image.Image, size: int) -> Tensor:
+    """Square patches without overlap of a photograph, shrunk if it is large: uint8 (n, 3, size, size)."""
+    height, width = shrunk(photo.height, photo.width, SHORT_SIDE)
+    if (width, height) != photo.size:
+        photo = photo.resize((width, height), Image.Resampling.LANCZOS)
+    return patches(images.from_pillow(photo, 3), (size, size))

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from flows.core.checks import counted
 from flows.data.archive import plain_name, read_text_of
-from flows.data.columns import Cell
+from flows.data.columns import Cell, split_column
 from flows.errors import UserError
 
 NAMES = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
@@ -28,8 +28,6 @@ CELEBA_ATTRIBUTES, CELEBA_SPLITS = (
     re.compile(r"list_eval_partition\w*\.txt"),
 )
 """CelebA's lists of attributes and splits, without commas."""
-SPLIT_COLUMNS = ("split", "partition", "subset", "set")
-"""Names of the column that has the split of each picture."""
 MOST_BYTES = 2**28
 """Largest size of a table, in bytes."""
 
@@ -78,11 +76,7 @@ class Rows:
 
     def split_column(self, names: Mapping[str, object]) -> str | None:
         """Name of the column with splits, all of whose values are among `names`; None if there is none."""
-        for column in self.columns:
-            values = {str(cell).strip().lower() for cell in self.cells(column, self.of) if cell is not None}
-            if column.lower() in SPLIT_COLUMNS and values - {""} and values - {""} <= names.keys():
-                return column
-        return None
+        return split_column({name: self.cells(name, self.of) for name in self.columns}, names)
 
 
 def is_table(name: str) -> bool:
@@ -241,8 +235,8 @@ def read_celeba(name: str, text: str) -> dict[str, list[Cell]]:
             "file_name": [line[0] for line in lines],
             "split": [splits.get(line[-1], line[-1]) for line in lines],
         }
-    heading = next((line for line in lines[:2] if len(line) > 1), [])
-    rows = lines[lines.index(heading) + 1 :] if heading else []
+    counted_first = bool(lines) and len(lines[0]) == 1 and lines[0][0].isdecimal()
+    heading, *rows = lines[counted_first:] or [[]]
     wrong = [row[0] for row in rows if len(row) != len(heading) + 1]
     if wrong or not rows:
         raise UserError(

@@ -61,11 +61,11 @@ class ShuffledBatches(Sampler[list[int]]):
         while True:
             epoch, offset = divmod(step, per_epoch)
             generator = torch.Generator().manual_seed(combine_seeds(self.seed, epoch))
-            order = torch.randperm(self.length, generator=generator).tolist()
+            order = torch.randperm(self.length, generator=generator)
             for i in range(offset, per_epoch):
                 begin = i * self.batch + self.first
                 for j in range(self.accumulate):
-                    yield order[begin + j * self.micro : begin + (j + 1) * self.micro]
+                    yield order[begin + j * self.micro : begin + (j + 1) * self.micro].tolist()
                 step += 1
 
 

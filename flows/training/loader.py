@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from flows.data.base import Batch, Split
-from flows.data.decode import LazySplit
+from flows.data.decode import DecodedSplit
 from flows.errors import UserError
 
 JOIN_SECONDS = 5.0
@@ -34,7 +34,7 @@ def loaded_batches(split: Split, sampler: Sampler[list[int]], workers: int) -> G
                 raise answer
             if workers:
                 batch, broken = answer
-                if broken and isinstance(split, LazySplit):
+                if broken and isinstance(split, DecodedSplit):
                     split.leave_out(broken)
                 yield batch
             else:
@@ -77,7 +77,7 @@ class Answering(Dataset[Any]):
             batch = self.split.__getitems__(indices)
         except UserError as error:
             return error
-        return batch, dict(self.split.broken) if isinstance(self.split, LazySplit) else {}
+        return batch, dict(self.split.broken) if isinstance(self.split, DecodedSplit) else {}
 
 
 def end(batches: Iterator[Any], processes: set[Any]) -> None:

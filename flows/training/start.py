@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from flows.core.checks import check_memory
 from flows.core.torch_internals import BatchNorm
 from flows.data.base import ImageData, Split, SplitName, StreamedData
+from flows.data.folder import Folder
 from flows.errors import UserError
 from flows.models.base import LatentModel
 from flows.storage.stored import StoredModule
@@ -50,7 +51,7 @@ def check_classes(
         low, high = int(labels.min()), int(labels.max())
         if low < 0:
             found = int((labels < 0).sum())
-            how = "it needs a subfolder for each class" if kind == "Folder" else "labels are needed"
+            how = "it needs a subfolder for each class" if isinstance(data, Folder) else "labels are needed"
             raise UserError(
                 f"{type(model).__name__} is class-conditional, and {found:,} of {len(labels):,} images of "
                 f"{kind} have no label: {how}"

@@ -415,7 +415,7 @@ ALLOWED = {
     "data/decode.py decoding": "Pillow or zipfile alone, on the user's file",
     "data/emoji.py open_font": "Pillow alone, on the user's font",
     "data/fashion.py Fashion._official": "torchvision alone, on files or a download",
-    "data/hub.py HubData._loaded": "the package datasets alone, on a download",
+    "data/hub.py HubData._table": "the package datasets alone, on a download",
     "data/shards.py decode_sample": "int alone, of a label in the user's file",
     "data/shards.py read_shard": "webdataset's gopen alone: an address of a kind that it does not know",
     "data/torchvision_sets.py find_files": "torchvision alone, on files or a download",

@@ -95,6 +95,7 @@ DATA_SETS = [c for c in PUBLIC if c.__module__.startswith("flows.data.")]
 REQUIRED = {
     "Folder": {"path": "somewhere"},
     "HubData": {"repo": "somewhere"},
+    "Patches": {"path": "somewhere"},
     "Shards": {"train": "a.tar", "validation": "b.tar", "test": "c.tar"},
 }
 
