@@ -96,7 +96,7 @@ def figures(runs: Path, pictures: int, name: str) -> dict[str, Any] | None:
     best = min(curve, key=lambda point: point[1])
     return {
         "pictures": pictures, "recipe": name, "curve": curve, "best": best, "last": curve[-1],
-        "test": report["test"]["bits_per_dim"], "parameters": report["parameters"],
+        "test": report["likelihood"]["bits_per_dim"], "parameters": report["parameters"],
     }  # fmt: skip
 
 

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from flows.data.base import SPLITS, UNLABELLED, Attribute, ImageData, fair_order
+from flows.data.base import SPLITS, UNLABELLED, Attribute, ImageData, SplitName, fair_order, hashed_split
 from flows.data.decode import sides
-from flows.data.duplicates import across_splits, exact_groups, near_pairs
+from flows.data.duplicates import across_splits, exact_groups, joined, near_pairs
 from flows.data.folder import Folder
 from flows.display.drawing import Sheet, new_figure
 from flows.display.formats import Format
 from flows.display.page import write_page
 from flows.display.table import Table
 from flows.errors import DataMissing
+from flows.storage.files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes  # imported only where a figure is made
@@ -34,6 +35,9 @@ FEW = 10
 """Number of pictures below which a class, or a side of a value, is said to have few."""
 BARS = 24
 """Largest number of classes with a bar."""
+HELD_OUT = 20
+"""Number of pictures that proposed splits hold out for validation and for test, at least a twentieth."""
+SPLITS_FILE = "splits.csv"
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,7 @@ class Inspection:
             *([f"{leak}: {len(leaks):,}{self.examples(leaks)}"] if leaks else []),
             *self.remarks,
             *too_few(self),
+            *splits_note(self),
             *(each.line() for each in self.proposals),
         ]
 
@@ -137,7 +142,12 @@ class Inspection:
         sheets: dict[str, Drawn] = {"pictures": sheet(self), "sizes": size_plot(self)}
         if self.data.class_names or self.data.attributes:
             sheets["values"] = value_plots(self)
-        return write_page(out, title, sheets, before, "", tables, formats)
+        written = write_page(out, title, sheets, before, "", tables, formats)
+        if not splits_note(self):
+            return written
+        rows = "".join(f"{as_cell(name)},{split}\n" for name, split in proposed_splits(self).items())
+        write_text(out / SPLITS_FILE, f"file_name,split\n{rows}")
+        return [*written, SPLITS_FILE]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -205,6 +215,33 @@ def too_few(found: Inspection) -> list[str]:
         if attribute.kind == "binary" and (smaller := int(min(known.sum(), len(known) - known.sum()))) < FEW:
             notes.append(f"{attribute.name}: only {smaller} pictures are on one side")
     return notes
+
+
+def proposed_splits(found: Inspection) -> dict[str, SplitName]:
+    """Splits by a hash that keep equal and nearly equal pictures together, and hold out enough to measure."""
+    n = len(found.names)
+    share = max(0.05, min(0.2, HELD_OUT / n))
+    family = joined(n, found.near, found.exact).tolist()
+    first = {number: name for number, name in zip(reversed(family), reversed(found.names), strict=True)}
+    return {
+        name: hashed_split(first[number], share, share)
+        for name, number in zip(found.names, family, strict=True)
+    }
+
+
+def splits_note(found: Inspection) -> list[str]:
+    """Sentence on the file of proposed splits, where duplicates leak or too few pictures are held out."""
+    held = [found.splits.count(name) for name in SPLITS[1:]]
+    why = "duplicates stay in one split" if found.leaks else ""
+    if not why and min(held) < min(HELD_OUT, len(found.names) // 5):
+        why = f"{min(held)} pictures of a split measure little"
+    way = f"{SPLITS_FILE} proposes other splits; copied into the folder, it is used"
+    return [f"{why}: {way}"] if why and len(found.names) >= 2 * FEW else []
+
+
+def as_cell(text: str) -> str:
+    """Text as a cell of a table with commas."""
+    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\n\r') else text
 
 
 # Tables -------------------------------------------------------------------------------------------

@@ -51,6 +51,12 @@ def test_planted_duplicates_are_found_and_no_others(folder):
         "duplicates: 1 exact, 2 near (" in said
         and "in two splits, so that held-out figures are too good: 2" in said
     )
+    written = found.save(folder / "report", "Mine")
+    assert "splits.csv" in written
+    shutil.copy(folder / "report/splits.csv", folder)
+    shutil.rmtree(folder / "report")
+    again = inspect(Folder(folder, size=32))
+    assert again.leaks == [] and min(again.splits.count(name) for name in ("validation", "test")) >= 6
     family = joined(len(found.names), found.near, found.exact)
     assert len(family.unique()) == 60
 
@@ -99,7 +105,7 @@ def test_the_verb_writes_what_it_says(folder, tmp_path, capsys, monkeypatch):
 
 @pytest.mark.long
 def test_the_minutes_are_right_within_a_factor_of_one_and_a_half(folder, tmp_path, capsys, monkeypatch):
-    """Of a training that takes half a minute, measured on the same machine at once before it."""
+    """The training takes half a minute; its steps are measured on the same machine right before it."""
     import time
 
     monkeypatch.chdir(tmp_path)
