@@ -51,11 +51,19 @@ def attributes_of_data(data: ImageData) -> list[dict[str, Any]]:
         return []
 
 
+def classes_of_masks(data: ImageData) -> list[str]:
+    """Classes of the masks of a data set; none without its files, as for `attributes_of_data`."""
+    try:
+        return list(data.mask_classes)
+    except DataMissing:
+        return []
+
+
 OF_DATA: dict[str, Callable[[ImageData], Any]] = {
     "image_shape": attrgetter("image_shape"),
     "bins": attrgetter("bins"),
     "attributes": attributes_of_data,
-    "mask_classes": lambda data: list(data.mask_classes),
+    "mask_classes": classes_of_masks,
 }
 """Arguments of a model that are those of its data set, so that changing the data set changes all of them."""
 

@@ -244,26 +244,26 @@ class SemanticModel(StoredModule):
             UserError: The batch lacks the attributes or masks that this model learns.
         """
 
-    @abstractmethod
     def calibrate_on(self, outputs: Tensor, known: Batch) -> None:
-        """Set temperatures that calibrate probabilities and predicted errors.
+        """Set temperatures that calibrate probabilities and predicted errors; the default sets none.
 
         Args:
             outputs: Outputs of the network for images that it was not trained on, on the host.
             known: Batch of these images.
         """
+        return
 
     @abstractmethod
     def measure_on(self, outputs: Tensor, known: Batch) -> Measurement:
         """Compare predictions with the known attributes or masks; see `calibrate_on` for the arguments."""
 
-    @abstractmethod
     def significance(self, outputs: Tensor, known: Batch) -> dict[str, float]:
-        """P-value of each attribute or class against predictions that know nothing of the image.
+        """P-value of each attribute or class against predictions that know nothing; the default has none.
 
         It is the share of permutations of the images' truths, the given one among them, for which the
         predictions agree as well. See `calibrate_on` for the arguments.
         """
+        return {}
 
     def calibrate(self, held_out: Split, images: int | None) -> None:
         """Calibrate on the first `images` held-out images, all if it is None; see `calibrate_on`."""

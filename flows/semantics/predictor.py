@@ -59,7 +59,8 @@ class AttributePredictor(SemanticModel):
         super().__init__()
         if not attributes:
             raise UserError(
-                "attributes: the data set has no attributes or labels, or no files here: nothing to learn"
+                "attributes: the data set has no attributes or labels, or no files here: nothing to learn; a "
+                "folder needs two subfolders or more, or a table with labels or values"
             )
         self.attributes = read_attributes(attributes)
         colours, height, width = image_shape

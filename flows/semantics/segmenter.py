@@ -39,7 +39,10 @@ class UNetSegmenter(SemanticModel):
     ):
         super().__init__()
         if not mask_classes:
-            raise UserError("mask_classes: the data set has no class masks: nothing to learn")
+            raise UserError(
+                "mask_classes: the data set has no class masks: nothing to learn; pictures need a folder "
+                "called masks beside them, with the same names"
+            )
         self.classes = tuple(mask_classes)
         self.assemble(image_shape, bins, UNet(image_shape, channels or [24, 48, 96], len(mask_classes)))
         self.register_buffer("log_temperature", torch.zeros(()))

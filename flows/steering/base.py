@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flows.core.schema import parse, read_json, unaltered
+from flows.core.statistics import ALPHA
 from flows.errors import UserError
 from flows.models.base import LatentModel, Space
 from flows.models.codes import Codes
@@ -86,6 +87,16 @@ class Direction:
         return replace(self, levels=tuple(levels), slices=space.slices_of(levels))
 
     @property
+    def doubt(self) -> str:
+        """Sentence if shuffled labels would give such a direction as well; empty if not, or if not known."""
+        p_value = self.evidence.get("p_value", 0.0)
+        return (
+            ""
+            if p_value <= ALPHA
+            else f"shuffled labels would give such a direction as well (p = {p_value:.2g})"
+        )
+
+    @property
     def step(self) -> Tensor:
         """Change of a code per unit of length, (D,): the vector, zero outside the direction's levels."""
         if not self.levels:
@@ -104,6 +115,11 @@ class Direction:
                 f"{self.name}: expected codes (n, {len(self.vector)}), got {tuple(codes.values.shape)}; the "
                 "direction belongs to another model"
             )
+
+
+def doubts(directions: Sequence[Direction]) -> list[str]:
+    """Sentences on the directions that shuffled labels would give as well."""
+    return [f"{each.name}: {each.doubt}" for each in directions if each.doubt]
 
 
 def shift(codes: Codes, direction: Direction, alpha: float | Tensor) -> Codes:

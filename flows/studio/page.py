@@ -633,13 +633,19 @@ class Page:
         shown = f"{count} of {all_of_them} directions are shown." if count < all_of_them else ""
         none = f"{name} has no directions yet; `flows steer find` finds some."
         groups = [any(slots[i * POOL : (i + 1) * POOL]) for i in range(len(GROUPS))]
+        directions = self.studio.editor(name).directions
         return [
             view,
             shown if all_of_them else none,
             gr.update(maximum=max(2, pages), value=view.page, visible=pages > 1),
             *(gr.update(visible=each) for each in groups),
             *(
-                gr.update(label=each.replace("_", " "), visible=bool(each), value=sigmas.get(each, 0.0))
+                gr.update(
+                    label=each.replace("_", " "),
+                    info=directions[each].doubt if each else "",
+                    visible=bool(each),
+                    value=sigmas.get(each, 0.0),
+                )
                 for each in slots
             ),
         ]

@@ -157,6 +157,7 @@ SMALL = {
     "displacement": ["--method.images", 8, "--scores", "zoom"],
     "walk": ["--method.steps", 2, "--scores", "zoom"],
     "score_gradient": ["--n", 20, "--scores", "daylight"],
+    "ridge": ["--n", 60, "--scores", "daylight"],
     "pca": ["--method.components", 2, "--method.n", 250],
     "factorise": ["--method.components", 2],
     "jacobian": ["--method.components", 2, "--method.codes", 1, "--method.iterations", 1],

@@ -402,7 +402,7 @@ def test_an_unknown_format_in_python_writes_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-STUDIES = ["atlas", "compare", "dissect", "omissions", "steer levels", "steer rank", "steer score"]
+STUDIES = ["atlas", "compare", "data", "dissect", "omissions", "steer levels", "steer rank", "steer score"]
 
 
 def test_every_study_takes_formats():

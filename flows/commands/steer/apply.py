@@ -17,7 +17,7 @@ from flows.display.drawing import Drawing, draw_rows
 from flows.editing.moves import move_found
 from flows.metrics.reconstruction import psnr
 from flows.opening import open_model
-from flows.steering.base import load_directions
+from flows.steering.base import doubts, load_directions
 from flows.steering.levels import to_levels
 from flows.steering.selection import select_directions
 
@@ -88,7 +88,8 @@ def apply(
         each.name: move_found(model, found, unmoved, each, moves.alphas, moves.absolute, moves.budget)
         for each in selected
     }
-    for note in [note for each in moved.values() for note in each.notes] + far_moves(moves.alphas):
+    of_moves = [note for each in moved.values() for note in each.notes]
+    for note in [*doubts(selected), *of_moves, *far_moves(moves.alphas)]:
         print(note)
     strips = {name: each.images for name, each in moved.items()}
     written = drawing_of(read, strips, moves.alphas).save(output, fps)

@@ -9,14 +9,13 @@ from jsonargparse import lazy_instance
 
 from flows.commands.common import check_outputs, write_json
 from flows.core.bounds import PositiveFloat, PositiveInt, Seed
-from flows.core.statistics import ALPHA
 from flows.data.base import ImageData
 from flows.display.page import as_text
 from flows.display.table import Table
 from flows.errors import UserError
 from flows.opening import CACHE, data_of, load_predictor, open_model
 from flows.semantics.base import Predictor
-from flows.steering.base import DIRECTIONS_FILE, Direction, as_row, save_directions
+from flows.steering.base import DIRECTIONS_FILE, Direction, as_row, doubts, save_directions
 from flows.steering.boundary import Boundary
 from flows.steering.method import Method, Task
 from flows.storage.files import expand
@@ -89,11 +88,7 @@ def find(
 
 def notes_on(directions: Sequence[Direction], predictor: Predictor | None) -> list[str]:
     """Sentences on directions that permuted labels would give as well, and on scores that were not learnt."""
-    notes = [
-        f"{each.name}: shuffled labels would give such a direction as well (p = {p:.2g})"
-        for each in directions
-        if (p := each.evidence.get("p_value", 0.0)) > ALPHA
-    ]
+    notes = doubts(directions)
     learnt = {} if predictor is None else {score.name: score for score in predictor.scores}
     return notes + [
         f"{each.name}: the predictor has not learnt it (p = {learnt[each.name].p_value:.2g})"

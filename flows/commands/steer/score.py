@@ -6,7 +6,7 @@ from flows.commands.common import check_outputs, finish
 from flows.data.base import ImageData
 from flows.display.formats import Formats
 from flows.opening import bundled_model, data_if_needed, load_predictor, open_model
-from flows.steering.base import load_directions
+from flows.steering.base import doubts, load_directions
 from flows.steering.scoring import ScoreSettings
 from flows.steering.scoring import score as measure
 from flows.steering.selection import split_directions
@@ -51,6 +51,8 @@ def score(
     selected, fixed = split_directions(load_directions(directions, model), names, without)
     known = data_if_needed(model, data, settings.needs_data)
     scored = measure(model, loaded, selected, settings, known, fixed)
+    for note in doubts(selected):
+        print(note)
     title = f"Steering {Path(checkpoint).name} in {selected[0].space}"
     inputs = {"checkpoint": checkpoint, "predictor": predictor}
     finish(scored, out, "scores.json", title, inputs, json, formats=formats)

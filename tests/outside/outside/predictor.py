@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from flows.data.base import Batch, Split
-from flows.semantics.base import Measurement, SemanticModel, outputs_on, read_attributes, scores_of
+from flows.data.base import Batch
+from flows.semantics.base import Measurement, SemanticModel, read_attributes, scores_of
 
 
 class Finder(SemanticModel):
@@ -38,12 +38,8 @@ class Finder(SemanticModel):
     def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         return mse_loss(outputs, batch.attributes.to(outputs)), {}
 
-    def calibrate(self, held_out: Split, images: int | None) -> None:
-        return
-
-    def measure(self, split: Split, images: int | None) -> Measurement:
-        outputs, batch = outputs_on(self, split, images)
-        r2 = 1 - (outputs - batch.attributes).var(0) / batch.attributes.var(0)
+    def measure_on(self, outputs: Tensor, known: Batch) -> Measurement:
+        r2 = 1 - (outputs - known.attributes).var(0) / known.attributes.var(0)
         values = {score.name: {"r2": float(each)} for score, each in zip(self.scores, r2, strict=True)}
         return Measurement(values, 1 - float(r2.mean()), f"R² {float(r2.mean()):.3f}")
 
