@@ -111,28 +111,28 @@ class Folder(ImageData):
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
         """Names of the labels: the subfolders, sorted, or the classes of a column."""
         column = self._annotations.label
-        return self._layout.class_names or (column.classes if column else ())
+        return self.layout.class_names or (column.classes if column else ())
 
     @cached_property
     def attributes(self) -> tuple[Attribute, ...]:  # type: ignore[override]
         """Attributes of the tables, and the class by subfolders before them; empty without a table."""
         own = self._annotations.attributes
-        return beside_labels(folder_attribute(own), self._layout.class_names, own)
+        return beside_labels(folder_attribute(own), self.layout.class_names, own)
 
     @cached_property
     def mask_classes(self) -> tuple[str, ...]:  # type: ignore[override]
         """Classes of the masks; empty without masks."""
-        return self._masks.classes if self._masks else ()
+        return self.class_masks.classes if self.class_masks else ()
 
     def notes(self) -> list[str]:
         """Folders, tables and masks that were taken for something, and the number of files left out."""
-        listed = self._layout.listed
-        taken = [f"{folder}/ is the {split} split" for folder, split in self._layout.folders.items()]
+        listed = self.layout.listed
+        taken = [f"{folder}/ is the {split} split" for folder, split in self.layout.folders.items()]
         borrowed = []
         for name, (file, shared) in self._borrowed.items():
             too = ", and is both held out and trained on" if shared else ""
             borrowed.append(f"no picture falls into the {name} split: {file} is taken for it{too}")
-        unlisted = [] if listed is None else [name for name in self._layout.names if name not in listed]
+        unlisted = [] if listed is None else [name for name in self.layout.names if name not in listed]
         return [
             *(taken if listed is None else ["splits are those of the table"]),
             *([counted(unlisted, "pictures without a split in the table")] if unlisted else []),
@@ -144,14 +144,14 @@ class Folder(ImageData):
 
     def _size_notes(self) -> list[str]:
         """Sentence on pictures that are smaller than the images."""
-        small, height, width = self._contents.small, *sides(self.size)
-        of = f"{small:,} of {len(self._contents.readable):,} pictures"
+        small, height, width = self.contents.small, *sides(self.size)
+        of = f"{small:,} of {len(self.contents.readable):,} pictures"
         return [f"{of} are smaller than {width}×{height} and were enlarged"] if small else []
 
     @property
     def training_images(self) -> int:  # type: ignore[override]
         """Number of training pictures by their names; some of them may not be readable."""
-        return sum(self._layout.split_of(name) == "train" for name in self._layout.names)
+        return sum(self.layout.split_of(name) == "train" for name in self.layout.names)
 
     def test_note(self) -> str:
         """Return a sentence if the test split shares its picture with the training split."""
@@ -161,15 +161,15 @@ class Folder(ImageData):
     @property
     def unreadable(self) -> tuple[str, ...]:
         """Files that cannot be read, "name: reason" each."""
-        return self._contents.unreadable
+        return self.contents.unreadable
 
     def split(self, name: SplitName) -> Split:
-        readable, pixels = self._contents.readable, self._contents.pixels
+        readable, pixels = self.contents.readable, self.contents.pixels
         names = self._names_of(name)
         row_of = {file: row for row, file in enumerate(readable)}
         rows = [row_of[file] for file in names]
-        labels, attributes = self._labels(names), self._values(names)
-        masks = self._masks.values[rows] if self._masks else None
+        labels, attributes = self.labels_of(names), self.values_of(names)
+        masks = self.class_masks.values[rows] if self.class_masks else None
         if pixels is not None:
             return ArraySplit(pixels[rows], labels, attributes, names, masks)
         split = LazySplit(partial(self._decode_at, names), labels, attributes, names)
@@ -178,8 +178,8 @@ class Folder(ImageData):
 
     def _names_of(self, name: SplitName) -> list[str]:
         """Names of the pictures of a split, in fair order; raises UserError if there is none."""
-        readable = self._contents.readable
-        own = {file for file in readable if self._layout.split_of(file) == name}
+        readable = self.contents.readable
+        own = {file for file in readable if self.layout.split_of(file) == name}
         lent = {file for file, shared in self._borrowed.values() if not shared} if name == "train" else set()
         taken = {self._borrowed[name][0]} if name in self._borrowed else set()
         names = [file for file in readable if file in (own - lent) | taken]
@@ -190,20 +190,20 @@ class Folder(ImageData):
             )
         return [names[i] for i in fair_order(names)]
 
-    def _labels(self, names: Sequence[str]) -> Tensor:
+    def labels_of(self, names: Sequence[str]) -> Tensor:
         """Labels of pictures, int64 (n,)."""
         column = self._annotations.label
-        if self._layout.class_names or column is None:
-            return torch.tensor([self._layout.label(name) for name in names])
+        if self.layout.class_names or column is None:
+            return torch.tensor([self.layout.label(name) for name in names])
         row_of = {name: row for row, name in enumerate(self._annotations.pictures)}
         return column.labels()[[row_of[name] for name in names]]
 
-    def _values(self, names: Sequence[str]) -> Tensor | None:
+    def values_of(self, names: Sequence[str]) -> Tensor | None:
         """Attributes of pictures, float32 (n, number of attributes); None without a table."""
         own = self._annotations.values(names)
-        if own is None or not self._layout.class_names:
+        if own is None or not self.layout.class_names:
             return own
-        return values_beside_labels(torch.tensor([self._layout.label(name) for name in names]), own)
+        return values_beside_labels(torch.tensor([self.layout.label(name) for name in names]), own)
 
     @cached_property
     def _borrowed(self) -> dict[SplitName, tuple[str, bool]]:
@@ -212,8 +212,8 @@ class Folder(ImageData):
         It is the one with the smallest hash, so that it goes back to training only when a picture of the
         split's own arrives. One picture is shared by all splits, and so is the last one that is left.
         """
-        readable = self._contents.readable
-        of = {file: self._layout.split_of(file) for file in readable}
+        readable = self.contents.readable
+        of = {file: self.layout.split_of(file) for file in readable}
         training = [file for file in readable if of[file] == "train"]
         borrowed: dict[SplitName, tuple[str, bool]] = {}
         if not training:  # all pictures fall into the held-out splits; the first is trained on
@@ -246,36 +246,39 @@ class Folder(ImageData):
         return found
 
     @cached_property
-    def _layout(self) -> Layout:
+    def layout(self) -> Layout:
+        """Splits and labels of the pictures by their names."""
         return Layout(self._annotations.pictures, *self.shares, self._annotations.splits)
 
     @cached_property
-    def _masks(self) -> Masks | None:
+    def class_masks(self) -> Masks | None:
         """Masks of the readable pictures, in their order; None without masks."""
         files = self._annotations.masks
         if files is None:
             return None
-        contents = self._contents
+        contents = self.contents
         return read_masks(files, contents.readable, contents.shapes, self.size)
 
     @cached_property
-    def _contents(self) -> "Contents":
+    def contents(self) -> "Contents":
+        """Pictures that can be read, decoded if they are kept in memory."""
         height, width = sides(self.size)
-        n_bytes = len(self._layout.names) * self.channels * height * width
+        n_bytes = len(self.layout.names) * self.channels * height * width
         in_memory = n_bytes < IN_MEMORY_BYTES if self.in_memory is None else self.in_memory
-        check: Callable[[str], Checked] = self._decode if in_memory else self._verify
-        sound, unreadable = sound_of(check, self._layout.names)
-        report_unreadable(self.path, unreadable, len(self._layout.names))
+        check: Callable[[str], Checked] = self.decode if in_memory else self._verify
+        sound, unreadable = sound_of(check, self.layout.names)
+        report_unreadable(self.path, unreadable, len(self.layout.names))
         shapes = {name: shape for name, (_, shape) in sound.items()}
         small = sum(shape[0] < width or shape[1] < height for shape in shapes.values())
         pixels = [picture for picture, _ in sound.values() if picture is not None]
         return Contents(tuple(sound), unreadable, torch.stack(pixels) if in_memory else None, small, shapes)
 
-    def _decode(self, name: str) -> tuple[Tensor, tuple[int, int]]:
+    def decode(self, name: str) -> tuple[Tensor, tuple[int, int]]:
+        """Decode a picture: uint8 (C, H, W), and the (width, height) of its file."""
         return decode_resized(open_file(self.path, name), self.size, self.channels)
 
     def _decode_at(self, names: list[str], index: int) -> Tensor:
-        return self._decode(names[index])[0]
+        return self.decode(names[index])[0]
 
     def _verify(self, name: str) -> tuple[None, tuple[int, int]]:
         return None, verify(open_file(self.path, name))

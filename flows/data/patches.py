@@ -106,7 +106,7 @@ class Patches(Folder):
     def training_images(self) -> int:  # type: ignore[override]
         """Number of training patches by the sizes of the pictures; some may not be readable."""
         sizes = self._measured.sizes
-        training = [size for name, size in sizes.items() if self._layout.split_of(name) == "train"]
+        training = [size for name, size in sizes.items() if self.layout.split_of(name) == "train"]
         return self.positions * sum(len(grid(*size, sides(self.size))) for size in training)
 
     @property
@@ -125,7 +125,12 @@ class Patches(Folder):
         in_memory = self._found.decoded is not None
         read = partial(self._picture_at, names)
         split = PatchSplit(
-            read if in_memory else Recent(read), places, size, names, self._labels(names), self._values(names)
+            read if in_memory else Recent(read),
+            places,
+            size,
+            names,
+            self.labels_of(names),
+            self.values_of(names),
         )
         split.marks, split.in_memory = file_marks(self.path, names), in_memory
         return split
@@ -138,7 +143,7 @@ class Patches(Folder):
     @cached_property
     def _measured(self) -> "Measured":
         """Sizes of the pictures by their headers."""
-        found, unreadable = sound_of(self._verify, self._layout.names)
+        found, unreadable = sound_of(self._verify, self.layout.names)
         shapes = {name: shape for name, (_, shape) in found.items()}
         of = {name: shrunk(shape[1], shape[0], self.short_side) for name, shape in shapes.items()}
         height, width = sides(self.size)
@@ -155,7 +160,7 @@ class Patches(Folder):
         if n_bytes < IN_MEMORY_BYTES if self.in_memory is None else self.in_memory:
             decoded, broken = sound_of(self._decode_whole, sound)
             sound, unreadable = tuple(decoded), (*unreadable, *broken)
-        report_unreadable(self.path, unreadable, len(self._layout.names))
+        report_unreadable(self.path, unreadable, len(self.layout.names))
         if not sound:
             raise UserError(
                 f"{self.path}: no picture is as large as a patch of {size_text(*sides(self.size))}; "
@@ -164,13 +169,13 @@ class Patches(Folder):
         return Found(Contents(sound, unreadable, None, 0, {name: shapes[name] for name in sound}), decoded)
 
     @cached_property
-    def _contents(self) -> Contents:
+    def contents(self) -> Contents:
         return self._found.contents
 
     @cached_property
     def _cut_masks(self) -> "CutMasks | None":
         """Masks of the pictures in the size of these; None without masks."""
-        files, contents = self._annotations.masks, self._contents
+        files, contents = self._annotations.masks, self.contents
         if files is None:
             return None
         names = [name for name in contents.readable if name in files.of]

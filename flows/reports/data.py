@@ -160,7 +160,7 @@ class Inspection:
                 "smallest": [widths[0], heights[0]],
                 "median": [widths[middle], heights[middle]],
                 "largest": [widths[-1], heights[-1]],
-                "smaller_than_images": self.data._contents.small,
+                "smaller_than_images": self.data.contents.small,
             },
             "classes": {name: int((self.labels == i).sum()) for i, name in enumerate(self.data.class_names)},
             "attributes": {
@@ -179,8 +179,8 @@ class Inspection:
 
 def inspect(data: Folder) -> Inspection:
     """Read a folder, and find duplicates among its pictures."""
-    contents = data._contents
-    splits = [data._layout.split_of(name) or "" for name in contents.readable]
+    contents = data.contents
+    splits = [data.layout.split_of(name) or "" for name in contents.readable]
     names = list(contents.readable)
     remarks, exact, near = [], list[list[int]](), list[tuple[int, int]]()
     if contents.pixels is None or len(names) > MOST_COMPARED:
@@ -191,13 +191,13 @@ def inspect(data: Folder) -> Inspection:
             near = near_pairs(contents.pixels)
         except DataMissing as error:
             remarks.append(str(error))
-    values = data._values(names)
+    values = data.values_of(names)
     return Inspection(
         data=data,
         names=names,
         splits=splits,
         shapes=[contents.shapes[name] for name in names],
-        labels=data._labels(names),
+        labels=data.labels_of(names),
         values=torch.empty(len(names), 0) if values is None else values,
         exact=exact,
         near=near,
@@ -292,10 +292,12 @@ def facts_of(attribute: Attribute, column: Tensor) -> dict[str, Any]:
 
 def mask_shares(data: Folder) -> dict[str, float]:
     """Share of the labelled pixels of each class of the masks; empty without masks."""
-    if data._masks is None:
+    if data.class_masks is None:
         return {}
-    labelled = int((data._masks.values != UNLABELLED).sum())
-    return {name: int((data._masks.values == i).sum()) / labelled for i, name in enumerate(data.mask_classes)}
+    labelled = int((data.class_masks.values != UNLABELLED).sum())
+    return {
+        name: int((data.class_masks.values == i).sum()) / labelled for i, name in enumerate(data.mask_classes)
+    }
 
 
 # Pictures -----------------------------------------------------------------------------------------
@@ -303,11 +305,11 @@ def mask_shares(data: Folder) -> dict[str, float]:
 
 def sheet(found: Inspection) -> Sheet:
     """Some pictures as a model sees them, by class, and those that occur twice beside each other."""
-    pixels = found.data._contents.pixels
+    pixels = found.data.contents.pixels
 
     def of(rows: Sequence[int]) -> Tensor:
         return torch.stack(
-            [pixels[i] if pixels is not None else found.data._decode(found.names[i])[0] for i in rows]
+            [pixels[i] if pixels is not None else found.data.decode(found.names[i])[0] for i in rows]
         )
 
     order = fair_order(list(found.names))

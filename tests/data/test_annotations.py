@@ -443,7 +443,7 @@ def test_raw_photographs_are_developed(tmp_path, packed):
         (tmp_path / "a.dng").write_bytes(content)
         data = Folder(tmp_path, size=8, validation=0, test=0)
     red, green, blue = data.split("train").first(1).images[0].float().mean((1, 2)).tolist()
-    assert red > 200 and green < 40 and blue < 100 and data._contents.shapes["a.dng"] == (64, 48)
+    assert red > 200 and green < 40 and blue < 100 and data.contents.shapes["a.dng"] == (64, 48)
     with pytest.warns(UserWarning, match=r"1 of 2 image files cannot be read: b\.dng: not a raw photograph"):
         (tmp_path / "b.dng").write_bytes(b"no raw")
         if packed:

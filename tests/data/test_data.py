@@ -485,7 +485,7 @@ def test_a_split_without_any_sound_picture_ends(tmp_path):
 
 
 def test_a_folder_with_loops_and_pipes_is_read_once(folder, monkeypatch):
-    pictures = len(Folder(folder, size=4, in_memory=False)._contents.readable)
+    pictures = len(Folder(folder, size=4, in_memory=False).contents.readable)
     (folder / "cats/up").symlink_to(folder)
     (folder / "cats/self").symlink_to(folder / "cats/self")
     (folder / "again").symlink_to(folder / "cats")
@@ -494,10 +494,10 @@ def test_a_folder_with_loops_and_pipes_is_read_once(folder, monkeypatch):
     data = Folder(folder, size=4)
     with pytest.warns(UserWarning, match=r"1 of .*nowhere\.png"):
         data.split("train")
-    assert len(data._contents.readable) == pictures
+    assert len(data.contents.readable) == pictures
     assert "not read: cats/pipe.png (a device, pipe or socket)" in data.notes()
-    assert not any(name.startswith("again/") for name in data._contents.readable) or all(
-        not name.startswith("cats/") for name in data._contents.readable
+    assert not any(name.startswith("again/") for name in data.contents.readable) or all(
+        not name.startswith("cats/") for name in data.contents.readable
     ), "a linked folder is entered once"
 
 

@@ -28,9 +28,23 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
     path.relative_to(ROOT)
     for path in (ROOT / "configs").rglob("*.yaml")
-    # No data here: test_paper_configs, and below; or options of tools: test_tools_cli.
-    if path.parent.name not in ("paper", "folder", "steering", "dissection", "inversion")
+    # No data here: test_paper_configs; or options of tools: test_tools_cli.
+    if path.parent.name not in ("paper", "steering", "dissection", "inversion")
 )
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Folder of 64 pictures in four classes, with a mask each, as somebody may have it."""
+    place = tmp_path_factory.mktemp("pictures")
+    noise = torch.Generator().manual_seed(0)
+    for i in range(64):
+        image = torch.randint(256, (3, 40, 48), dtype=torch.uint8, generator=noise)
+        for part, picture in (("images", image), ("masks", (image[:1] > 128).byte())):
+            target = place / part / "abcd"[i % 4] / f"{i}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            pixels.to_pillow(picture).save(target)
+    return place
 
 
 def test_there_are_configs():
@@ -45,12 +59,18 @@ def test_header_names_the_command(config):
     assert re.search(figure, header), "a config opens with its expected figure"
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_tiny_life(config, tmp_path, monkeypatch):
+LIVES = [
+    pytest.param(each, marks=pytest.mark.long) if each.parent.name == "folder" else each for each in CONFIGS
+]
+"""Configs; those for folders of pictures are the ones of scenes with other data."""
+
+
+@pytest.mark.parametrize("config", LIVES, ids=str)
+def test_tiny_life(config, pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    parser, settings = parse_experiment(
-        ["--config", str(config), "--variant", "tiny", "--folder", str(tmp_path)]
-    )
+    words = ["--config", str(config), "--variant", "tiny", "--folder", str(tmp_path)]
+    words += ["--data.path", str(pictures)] if config.parent.name == "folder" else []
+    parser, settings = parse_experiment(words)
     experiment = parser.instantiate(settings)
     data, model = experiment.data, experiment.model
     try:
