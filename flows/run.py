@@ -219,6 +219,8 @@ def resolved_of(experiment: Experiment) -> dict[str, Any]:
         "init": f"{type(init).__name__} {init.fingerprint()}" if isinstance(init, StoredModule) else init,
         "variant": None,
         "variants": {},
+        "recipe": None,
+        "recipes": {},
         "data": config_of(data) if is_named(data) else {"given": data.name},
         "model": {"class_path": path_of(type(model)), "init_args": own},
         "objective": config_of(experiment.objective) or {"class_path": path_of(type(experiment.objective))},

@@ -111,7 +111,8 @@ class Flow(LikelihoodModel):
         An image has the same bound in every call and at every place of a batch: the noise in its bins is that
         of `seed` and of its own pixels. Other seeds give other samples of the bound. The density at the bin
         centres, without noise, is `log_density(flows.images.to_unit(images, model.bins))`. A loss needs new
-        noise in every step: it calls the model itself, `model(images).log_prob`.
+        noise in every step: it calls the model itself, `model(images).log_prob`. So does the graph of
+        `torch.compile(model.log_prob)`, whose noise is that of `torch.manual_seed`.
 
         Args:
             images: uint8 (batch, C, H, W), an array, or Pillow images; see `flows.images.as_bytes`.
@@ -123,12 +124,14 @@ class Flow(LikelihoodModel):
             UserError: The images do not fit the model, or a class-conditional flow gets no labels; they are
                 not inferred here, as in training.
         """
+        given = pixels.as_bytes(images, self.image_shape)
+        classes = None if labels is None else as_labels(labels).to(self.device)
+        if torch.compiler.is_compiling():  # a graph can neither make a generator nor a digest
+            return self(given.to(self.device), classes).log_prob
         if isinstance(seed, int):
             check_seed(seed)
             seed = torch.Generator().manual_seed(seed)
-        given = pixels.as_bytes(images, self.image_shape)
         keys = digests(given) if keys is None else keys
-        classes = None if labels is None else as_labels(labels).to(self.device)
         return self(given.to(self.device), classes, seed, keys).log_prob
 
     def log_density(self, x: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -38,9 +38,6 @@ def numbers_in(value):
 def test_few_samples_are_refused_or_give_figures_that_are_known(verb, n, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (32, 32), (90, 60, 30)).save("a.png")
-    (tmp_path / "pictures").mkdir()
-    for i in range(n):
-        Image.new("RGB", (32, 32), (9 * i, 60, 30)).save(f"pictures/{i}.png")
     (tmp_path / "scores.json").write_text(
         '{"checkpoint": "x", "of": "samples", "space": "z", "directions": {}}'
     )

@@ -18,7 +18,7 @@ RUNS = {
         ["--models", "scenes-nice", "--inverters", "exact", "optimise", "--steps", "1", "--images", "test:N",
          "--perceptual", "none", "--out", "out"],
     ],
-    "data": [["pictures", "--measure", "false", "--out", "out"]],
+    "data": [[".", "--measure", "false", "--out", "out"]],
     "decode": [["scenes-nice", str(KEPT / "codes.safetensors"), "--output", "out"]],
     "dissect": [["scenes-dcgan", "--n", "N", "--out", "out"]],
     "distances": [["scenes-nice", "--images", "N"]],
