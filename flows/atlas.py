@@ -13,6 +13,7 @@ import torch
 from flows import __version__
 from flows.core.bounds import PositiveInt, Seed
 from flows.core.options import Options
+from flows.core.statistics import FEWEST
 from flows.data.base import ImageData
 from flows.display.drawing import Sheet
 from flows.display.formats import Format
@@ -35,6 +36,8 @@ from flows.storage.jobs import run_once
 
 SCORED, TESTED = 300, 200
 """Maximum number of samples, and number of test images, on which directions are scored."""
+HALVES = 20
+"""Number of test images from which on units are dissected on them: half of them choose thresholds."""
 MENU = 8
 """Number of scores that are steered if the data set has no menu."""
 ALPHAS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
@@ -116,6 +119,21 @@ class Atlas:
         return "images" if self.encodes and self.data is not None else "samples"
 
     @cached_property
+    def tested(self) -> int:
+        """Number of test images, at most `HALVES`; as many without their files, which is said later."""
+        if self.data is None:
+            return 0
+        try:
+            return len(self.data.first("test", HALVES).images)
+        except DataMissing:
+            return HALVES
+
+    @property
+    def source_of_units(self) -> Literal["samples", "images"]:
+        """Source of the codes of units: samples where there are too few test images for two halves."""
+        return self.source if self.tested >= HALVES else "samples"
+
+    @cached_property
     def scores(self) -> list[str]:
         """Scores to find directions for: those of the settings, else of the menu, else the first ones.
 
@@ -168,13 +186,15 @@ class Atlas:
         parts = {"steering": Part(inputs, self.steer if self.predictor else self.steer_unscored)}
         if self.segmenter is None:
             return parts
-        inputs = {**shared, "segmenter": self.segmenter.fingerprint(), "source": self.source}
+        inputs = {**shared, "segmenter": self.segmenter.fingerprint(), "source": self.source_of_units}
         if not default_layers(self.model, self.model.search_space):
             self.say(f"dissection: skipped, {type(self.model).__name__} has no spatial layer")
         else:
             parts["dissection"] = Part({**inputs, "artefact": self.artefact}, self.dissect)
         if self.data is None:
             self.say("omissions: skipped, the data set of this model is unknown: name it by --data")
+        elif self.tested < FEWEST:
+            self.say(f"omissions: skipped, there are {self.tested} test images, fewer than {FEWEST}")
         else:
             parts["omissions"] = Part(inputs, self.find_omissions)
         return parts
@@ -250,7 +270,7 @@ class Atlas:
         """Units of classes, and the ablation of an artefact's units."""
         assert self.segmenter is not None
         settings = DissectionSettings(
-            source=self.source, n=self.settings.n, artefact=self.artefact, seed=self.settings.seed
+            source=self.source_of_units, n=self.settings.n, artefact=self.artefact, seed=self.settings.seed
         )
         result = dissect_model(self.model, self.segmenter, settings, self.data)
         self.show(result, out, "units.json", f"Units of {self.name}, {result.codes} {settings.source}")
