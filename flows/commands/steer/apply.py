@@ -89,8 +89,7 @@ def apply(
         for each in selected
     }
     of_moves = [note for each in moved.values() for note in each.notes]
-    for note in [*doubts(selected), *of_moves, *far_moves(moves.alphas)]:
-        print(note)
+    print_notes([*doubts(selected), *of_moves, *far_moves(moves.alphas)])
     strips = {name: each.images for name, each in moved.items()}
     written = drawing_of(read, strips, moves.alphas).save(output, fps)
     print(f"{len(selected)} directions, {len(found)} images, {len(moves.alphas)} moves: {written}")
@@ -104,6 +103,12 @@ def apply(
     if moves.budget is not None:
         result["sigmas_within_budget"] = {name: each.reached for name, each in moved.items()}
     write_json(json, {**result, "mean_change": {name: each.change for name, each in moved.items()}})
+
+
+def print_notes(notes: Sequence[str]) -> None:
+    """Print sentences, one per line."""
+    for note in notes:
+        print(note)
 
 
 def far_moves(alphas: Sequence[float]) -> list[str]:
