@@ -304,6 +304,12 @@ def contents_of(*parts: Tensor | None) -> Iterator["Buffer"]:
     return (part.contiguous().numpy().data for part in parts if part is not None)
 
 
+def join(batches: list[Batch]) -> Batch:
+    """Concatenate batches into one."""
+    columns = zip(*batches, strict=True)
+    return Batch(*(cast(Tensor, None if parts[0] is None else torch.cat(parts)) for parts in columns))
+
+
 def given(data: ImageData | None, why: str) -> ImageData:
     """Return the data set; raises UserError with what it is needed for if there is none."""
     if data is None:

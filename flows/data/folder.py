@@ -121,7 +121,10 @@ class Folder(ImageData):
 
     @cached_property
     def mask_classes(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Classes of the masks; empty without masks."""
+        """Classes of the masks, by classes.txt without reading a mask; empty without masks."""
+        files = self._annotations.masks
+        if files is not None and files.classes:
+            return tuple(files.classes[value] for value in sorted(files.classes))
         return self.class_masks.classes if self.class_masks else ()
 
     def notes(self) -> list[str]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from flows.data.base import ArraySplit, Batch, ImageData, Split, SplitName
+from flows.data.base import ArraySplit, Batch, ImageData, Split, SplitName, join
 
 
 class _Fold(ImageData):
@@ -33,31 +33,33 @@ class _Fold(ImageData):
 
 def part_of(images: Batch, rows: Tensor) -> ArraySplit:
     """Split of some images of a batch."""
-    attributes = None if images.attributes is None else images.attributes[rows]
-    masks = None if images.masks is None else images.masks[rows]
-    return ArraySplit(images.images[rows], images.labels[rows], attributes, masks=masks)
+    part = images.each(lambda values: values[rows])
+    return ArraySplit(part.images, part.labels, part.attributes, masks=part.masks)
 
 
-def folds_of(data: ImageData, folds: int, most: int) -> list[ImageData]:
-    """Parts of the training and validation images of a data set, each of them held out once.
+def number_of_folds(data: ImageData, folds: int, most: int) -> int:
+    """Number of parts of the training and validation images of a data set, without making them.
 
     Args:
         data: Data set.
-        folds: Number of parts.
+        folds: Number of parts that is wanted.
         most: Largest number of images that are divided.
 
     Returns:
-        Parts of nearly equal size; none if there are more images than `most`, or fewer than `folds`, or if
-        the images are parts of the same pictures, which would then be trained on and held out.
+        `folds`, or 0 if there are more images than `most`, or fewer than `folds`, or if the images are parts
+        of the same pictures, which would then be trained on and held out.
     """
     if not data.independent:
+        return 0
+    n = len(data.split("train")) + len(data.split("validation"))
+    return folds if folds <= n <= most else 0
+
+
+def folds_of(data: ImageData, folds: int, most: int) -> list[ImageData]:
+    """Parts of nearly equal size, each of them held out once; see `number_of_folds`, which may be 0."""
+    count = number_of_folds(data, folds, most)
+    if not count:
         return []
-    splits = [data.split("train"), data.split("validation")]
-    n = sum(map(len, splits))
-    if n > most or n < folds:
-        return []
-    batches = [split.first(None) for split in splits]
-    together = [torch.cat(parts) if parts[0] is not None else None for parts in zip(*batches, strict=True)]
-    images = Batch(*together)  # type: ignore[arg-type]
-    # Both splits come in an order of their own that is random, so that every folds-th image is a fair part.
-    return [_Fold(data, images, torch.arange(k, n, folds)) for k in range(folds)]
+    images = join([data.split("train").first(None), data.split("validation").first(None)])
+    # Both splits come in an order of their own that is random, so that every count-th image is a fair part.
+    return [_Fold(data, images, torch.arange(k, len(images.images), count)) for k in range(count)]

@@ -48,11 +48,12 @@ class ClassList:
     attribute: str = "class"
 
 
-class FilePredictor(ClassPredictor):
-    """Classifier from a file, for images of one shape; see `load_file`.
+class FromFile:
+    """Network from a file, for images of one shape; see `load_file`.
 
     Attributes:
         image_shape: (C, H, W) of the images.
+        digest: Identifier of file, classes and preparation.
     """
 
     image_shape: tuple[int, int, int]
@@ -63,19 +64,12 @@ class FilePredictor(ClassPredictor):
         return self.digest
 
 
-class FileSegmenter(ClassSegmenter):
-    """Segmenter from a file, for images of one shape; see `load_file`.
+class FilePredictor(FromFile, ClassPredictor):
+    """Classifier from a file; see `load_file`."""
 
-    Attributes:
-        image_shape: (C, H, W) of the images.
-    """
 
-    image_shape: tuple[int, int, int]
-    digest: str
-
-    def fingerprint(self) -> str:
-        """Identifier of file, classes and preparation."""
-        return self.digest
+class FileSegmenter(FromFile, ClassSegmenter):
+    """Segmenter from a file; see `load_file`."""
 
 
 def is_file_name(name: str) -> bool:

@@ -17,7 +17,7 @@ from flows.models.codes import Codes
 from flows.semantics.base import Predictor, Score, scores_of, true_scores
 from flows.steering.base import Direction
 from flows.steering.survey import Survey, survey_images, survey_samples
-from flows.steering.validation import folds, plane_from_parts, quality, sides_found
+from flows.steering.validation import Plane, folds, plane_from_parts, quality, sides_found
 
 __all__ = ["Labelled", "Method", "Task"]
 
@@ -154,17 +154,8 @@ class Labelled(Method):
 
         plane = plane_from_parts(codes, above, fold, normal, normal_without)
         sides = sides_found(codes, above, fold, normal_without)
-        return Direction(
-            name=name,
-            vector=(normal if basis is None else basis @ normal).float(),
-            bias=plane.bias,
-            bias_interval=plane.interval,
-            space=survey.codes.space,
-            sigma=float((codes @ normal).std()),
-            method=self.method,
-            fingerprint=survey.fingerprint,
-            evidence={**quality(codes, above, sides), **evidence},
-        )
+        figures = {**quality(codes, above, sides), **evidence}
+        return direction_in(survey, name, self.method, (codes, basis), normal, plane, figures)
 
     def values(self, survey: Survey, name: str) -> tuple[Tensor, Tensor]:
         """Codes (m, D) for which a score is defined, and its values (m,) as the method takes them."""
@@ -202,6 +193,40 @@ def in_their_span(codes: Tensor) -> tuple[Tensor, Tensor | None]:
         return codes, None
     basis, coordinates = torch.linalg.qr(codes.T)
     return coordinates.T, basis
+
+
+def direction_in(
+    survey: Survey,
+    name: str,
+    method: str,
+    span: tuple[Tensor, Tensor | None],
+    normal: Tensor,
+    plane: Plane,
+    evidence: dict[str, float],
+) -> Direction:
+    """Direction in the space of a survey, from its normal in the span of the codes.
+
+    Args:
+        survey: Survey that it was found on.
+        name: Name of its score.
+        method: Name of the method.
+        span: Coordinates of the codes and the basis, as `in_their_span` gives them.
+        normal: (K,), fp64, unit vector in these coordinates.
+        plane: Plane with this normal.
+        evidence: Figures that support the direction.
+    """
+    codes, basis = span
+    return Direction(
+        name=name,
+        vector=(normal if basis is None else basis @ normal).float(),
+        bias=plane.bias,
+        bias_interval=plane.interval,
+        space=survey.codes.space,
+        sigma=float((codes @ normal).std()),
+        method=method,
+        fingerprint=survey.fingerprint,
+        evidence=evidence,
+    )
 
 
 def known(survey: Survey, name: str) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from flows.errors import UserError
 from flows.steering.base import Direction
 from flows.steering.boundary import condition
 from flows.steering.leave_one_out import LeaveOneOut
-from flows.steering.method import FEWEST, Method, Task, in_their_span, known
+from flows.steering.method import FEWEST, Method, Task, direction_in, in_their_span, known
 from flows.steering.survey import Survey
 from flows.steering.validation import place_plane
 
@@ -70,24 +70,15 @@ class Ridge(Method):
         normal = model.weights(value, penalty)
         normal = normal / normal.norm()
         along = codes @ normal
-        plane = place_plane(along, value > value.median()) if value.unique().numel() > 2 else None
-        plane = plane or place_plane(along, value > value.mean())
-        return Direction(
-            name=name,
-            vector=(normal if basis is None else basis @ normal).float(),
-            bias=plane.bias,
-            bias_interval=plane.interval,
-            space=survey.codes.space,
-            sigma=float(along.std()),
-            method=self.method,
-            fingerprint=survey.fingerprint,
-            evidence={
-                "r2": r2,
-                "p_value": model.p_value(value),
-                "per_sigma": float(slope(along, value)),
-                "codes": len(codes),
-            },
-        )
+        middle = value.median() if value.unique().numel() > 2 else value.mean()
+        evidence = {
+            "r2": r2,
+            "p_value": model.p_value(value),
+            "per_sigma": float(slope(along, value)),
+            "codes": len(codes),
+        }
+        plane = place_plane(along, value > middle)
+        return direction_in(survey, name, self.method, (codes, basis), normal, plane, evidence)
 
 
 def slope(along: Tensor, value: Tensor) -> Tensor:

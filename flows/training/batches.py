@@ -4,14 +4,12 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
-from typing import cast
 
 import torch
-from torch import Tensor
 from torch.utils.data import Sampler
 
 from flows.core.numerics import combine_seeds
-from flows.data.base import Batch, ImageData, StreamedData
+from flows.data.base import Batch, ImageData, StreamedData, join
 from flows.errors import UserError
 from flows.training.loader import loaded_batches
 from flows.training.settings import Training
@@ -123,12 +121,6 @@ def first_images(data: ImageData, images: int, seed: int, rank: int, world: int)
     split = data.split("train")
     images = min(images, len(split)) // world * world
     return split.__getitems__(next(iter(ShuffledBatches(len(split), images, seed, 0, rank, world))))
-
-
-def join(batches: list[Batch]) -> Batch:
-    """Concatenate batches into one."""
-    columns = zip(*batches, strict=True)
-    return Batch(*(cast(Tensor, None if parts[0] is None else torch.cat(parts)) for parts in columns))
 
 
 def micro_batch_size(batch: int, world: int, accumulate: int) -> int:

@@ -11,12 +11,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from flows.core.bounds import NonNegativeInt, PositiveInt
-from flows.data.base import Batch, ImageData, Split, StreamedData
-from flows.data.folds import folds_of
+from flows.data.base import Batch, ImageData, Split, StreamedData, join
+from flows.data.folds import folds_of, number_of_folds
 from flows.semantics.base import SemanticModel, outputs_on
 from flows.semantics.load import load_semantic_model
 from flows.storage.stored import StoredModule
-from flows.training.batches import fit_batch, join
+from flows.training.batches import fit_batch
 from flows.training.loop import fit
 from flows.training.phase import Evaluation, Objective, Phase
 from flows.training.settings import Training
@@ -65,7 +65,7 @@ class Supervised(Objective):
         return Evaluation({"validation/wrong": measured.score, **values}, measured.score, measured.line, {})
 
     def trainings(self, data: ImageData) -> int:
-        return 1 + (len(folds_of(data, self.folds, self.most)) if self.folds > 1 else 0)
+        return 1 + (number_of_folds(data, self.folds, self.most) if self.folds > 1 else 0)
 
     def conclude(self, folder: Path, data: ImageData, training: Training, accelerator: Accelerator) -> None:
         if self.folds < 2 or isinstance(data, StreamedData) or accelerator.num_processes > 1:
