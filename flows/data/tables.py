@@ -100,27 +100,28 @@ def find_rows(path: Path, others: Sequence[str], pictures: Sequence[str]) -> tup
     Raises:
         UserError: A table by the convention cannot be read or names no picture, or one picture has two rows.
     """
-    tables, notes = [], []
+    index, tables, notes = Index(pictures), [], []
     for name in filter(is_table, others):
         by_convention = PurePosixPath(name).name.lower() in NAMES
         try:
-            table = read_table(name, read_text_of(path, name), pictures)
+            table = read_table(name, read_text_of(path, name), index)
         except UserError as error:
             if by_convention:
                 raise
             notes.append(f"{name} is not used: {error}")
             continue
         tables.append(table)
-    return (joined(path, tables, pictures) if tables else None), notes
+    return (joined(path, tables, index) if tables else None), notes
 
 
 def rows_of_file(file: Path, pictures: Sequence[str]) -> Rows:
     """Read one table, which may stand anywhere; see `find_rows`."""
-    table = read_table(file.name, read_text_of(file.parent, file.name), pictures)
-    return joined(file, [table], pictures)
+    index = Index(pictures)
+    table = read_table(file.name, read_text_of(file.parent, file.name), index)
+    return joined(file, [table], index)
 
 
-def joined(path: Path, tables: Sequence[Table], pictures: Sequence[str]) -> Rows:
+def joined(path: Path, tables: Sequence[Table], index: "Index") -> Rows:
     """Rows of tables by picture.
 
     Raises:
@@ -129,7 +130,7 @@ def joined(path: Path, tables: Sequence[Table], pictures: Sequence[str]) -> Rows
     found: dict[str, dict[str, Cell]] = {}
     missing: list[str] = []
     for table in tables:
-        places = places_of(table, pictures)
+        places = [index.find(key, table.folder) for key in table.keys]
         twice = [name for name, count in Counter(filter(None, places)).items() if count > 1]
         if twice:
             raise UserError(
@@ -143,20 +144,20 @@ def joined(path: Path, tables: Sequence[Table], pictures: Sequence[str]) -> Rows
                 raise UserError(f"{path}: {table.name} and another table both have {both[0]} of {place}")
             cells.update({name: values[row] for name, values in table.columns.items()})
     columns = tuple(dict.fromkeys(name for table in tables for name in table.columns))
-    without = tuple(name for name in pictures if name not in found)
+    without = tuple(name for name in index.pictures if name not in found)
     return Rows(found, columns, tuple(table.name for table in tables), tuple(missing), without)
 
 
 # Files --------------------------------------------------------------------------------------------
 
 
-def read_table(name: str, text: str, pictures: Sequence[str]) -> Table:
+def read_table(name: str, text: str, index: "Index") -> Table:
     """Read a table from the text of its file.
 
     Args:
         name: Relative name of the file.
         text: Content of the file.
-        pictures: Relative names of all pictures, by which the column with their names is found.
+        index: Pictures, by which the column with their names is found.
 
     Raises:
         UserError: The text is no table, or none of its columns names pictures.
@@ -171,7 +172,7 @@ def read_table(name: str, text: str, pictures: Sequence[str]) -> Table:
     lengths = {len(cells) for cells in columns.values()}
     if not lengths or lengths == {0}:
         raise UserError(f"{name}: expected a heading and rows, got no row")
-    key = key_column(name, columns, pictures)
+    key = key_column(name, columns, index)
     keys = ["" if cell is None else str(cell) for cell in columns[key]]
     return Table(name, keys, {each: cells for each, cells in columns.items() if each != key})
 
@@ -249,7 +250,7 @@ def read_celeba(name: str, text: str) -> dict[str, list[Cell]]:
 # Rows and pictures --------------------------------------------------------------------------------
 
 
-def key_column(name: str, columns: Mapping[str, Sequence[Cell]], pictures: Sequence[str]) -> str:
+def key_column(name: str, columns: Mapping[str, Sequence[Cell]], index: "Index") -> str:
     """Name of the column that names pictures.
 
     Raises:
@@ -258,22 +259,15 @@ def key_column(name: str, columns: Mapping[str, Sequence[Cell]], pictures: Seque
     lower = {each.lower(): each for each in reversed(list(columns))}
     candidates = [lower[key] for key in KEYS if key in lower]
     candidates += [each for each in columns if each not in candidates]
-    index = Index(pictures)
     for each in candidates:
         texts = [str(cell) for cell in columns[each] if isinstance(cell, str | int)]
         if any(index.find(text, PurePosixPath(name).parent) for text in texts):
             return each
     shown = next((str(cell) for cell in columns[candidates[0]]), "")
     raise UserError(
-        f"{name}: no column names a picture; expected file_name with names such as {pictures[0]}, "
+        f"{name}: no column names a picture; expected file_name with names such as {index.pictures[0]}, "
         f"got {candidates[0]} with {shown!r}"
     )
-
-
-def places_of(table: Table, pictures: Sequence[str]) -> list[str | None]:
-    """Name of the picture of each row; None where there is no such picture."""
-    index = Index(pictures)
-    return [index.find(key, table.folder) for key in table.keys]
 
 
 class Index:
@@ -284,6 +278,7 @@ class Index:
     """
 
     def __init__(self, pictures: Sequence[str]):
+        self.pictures = pictures
         plain = {plain_name(name): name for name in pictures}
         self.of_path = plain
         self.of_name = unique((PurePosixPath(key).name, name) for key, name in plain.items())
